@@ -1,0 +1,57 @@
+"""`python -m bert_tf COMMAND ...`: each command is a module of this package."""
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from bert_tf.errors import RunError
+
+# A module of the same name has `main(arguments)`; it is imported when it is asked for.
+COMMANDS = {
+    "data": "make, split and show training records",
+}
+
+_INTERRUPTED = 130
+_TERMINATED = 143
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a command.
+
+    Args:
+      arguments: What follows `python -m bert_tf`.
+
+    Returns:
+      The exit status: 0, or 1 after a line `error: ...` on stderr.
+    """
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        _run(arguments)
+    except (RunError, ValueError, OSError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Ends the program as an exception does, so that it tidies up."""
+    sys.exit(_TERMINATED)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print("usage: python -m bert_tf COMMAND ...\n")
+        for name, description in COMMANDS.items():
+            print(f"  {name:10} {description}")
+        return
+    if command not in COMMANDS:
+        raise ValueError(
+            f"The command must be one of {', '.join(COMMANDS)}. Received: {command}."
+        )
+    importlib.import_module(f"bert_tf.cli.{command}").main(arguments[1:])

@@ -1,0 +1,72 @@
+"""`python -m bert_tf data ...`: from text to records."""
+
+from collections.abc import Sequence
+
+from bert_tf.cli.arguments import parse_config
+from bert_tf.config.data import CreateDataConfig, ShowDataConfig, SplitDataConfig
+
+_PROG = "python -m bert_tf data"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs a subcommand.
+
+    Args:
+      arguments: Its name and its options.
+
+    Raises:
+      ValueError, OSError, RunError: the message is for the user.
+    """
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(f"usage: {_PROG} SUBCOMMAND ...\n")
+        for subcommand, (_, description) in SUBCOMMANDS.items():
+            print(f"  {subcommand:10} {description}")
+        return
+    if name not in SUBCOMMANDS:
+        raise ValueError(
+            f"The subcommand of data must be one of {', '.join(SUBCOMMANDS)}. "
+            f"Received: {name}."
+        )
+    SUBCOMMANDS[name][0](arguments[1:])
+
+
+def create(arguments: Sequence[str]) -> None:
+    """Makes records from text."""
+    config = parse_config(CreateDataConfig, arguments, f"{_PROG} create")
+    from bert_tf.data.create import create_records
+
+    metadata = create_records(config)
+    print(
+        f"{config.output_dir}: {metadata.new_number_of_samples:,} records in "
+        f"{config.num_shards} shards, {1 - metadata.packing_efficiency:.1%} padding"
+    )
+
+
+def split(arguments: Sequence[str]) -> None:
+    """Divides documents into training and test text."""
+    config = parse_config(SplitDataConfig, arguments, f"{_PROG} split")
+    from bert_tf.data.split import split_documents
+
+    counts = split_documents(config)
+    print(f"{config.train_dir}: {counts.train:,} documents")
+    print(f"{config.test_dir}: {counts.test:,} documents")
+
+
+def show(arguments: Sequence[str]) -> None:
+    """Prints records as text."""
+    config = parse_config(
+        ShowDataConfig, arguments, f"{_PROG} show", {"num_records": "-n"}
+    )
+    # TensorFlow takes seconds to load, and wrong options should not wait for it.
+    from bert_tf.data.show import describe_records
+
+    for description in describe_records(config):
+        print(description)
+
+
+SUBCOMMANDS = {
+    "create": (create, "make records from text"),
+    "split": (split, "divide documents into training and test text"),
+    "show": (show, "print records as text"),
+}

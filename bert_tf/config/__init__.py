@@ -1,0 +1,26 @@
+"""Every setting of the library: frozen dataclasses, checked where they are made."""
+
+from bert_tf.config.data import CreateDataConfig
+from bert_tf.config.documentation import field_descriptions
+from bert_tf.config.model import PRESETS, BertConfig
+from bert_tf.config.pretraining import (
+    BatchConfig,
+    FilesConfig,
+    OptimizerConfig,
+    PretrainingConfig,
+    RuntimeConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "PRESETS",
+    "BatchConfig",
+    "BertConfig",
+    "CreateDataConfig",
+    "FilesConfig",
+    "OptimizerConfig",
+    "PretrainingConfig",
+    "RuntimeConfig",
+    "TrainingConfig",
+    "field_descriptions",
+]

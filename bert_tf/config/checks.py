@@ -1,0 +1,49 @@
+"""Checks that every config class uses; each names the setting and its value."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def require(condition: bool, name: str, rule: str, value: Any, remedy: str = "") -> None:  # noqa: ANN401
+    """Raises a `ValueError` in the house form unless `condition` holds.
+
+    Args:
+      condition: What must be true.
+      name: The setting, as its flag is called.
+      rule: How the sentence "`name` must ..." goes on.
+      value: What was received.
+      remedy: What to do, a full sentence; optional.
+
+    Raises:
+      ValueError: if `condition` is false.
+    """
+    if not condition:
+        message = f"`{name}` must {rule}. Received: {name}={value!r}."
+        raise ValueError(f"{message} {remedy}".rstrip())
+
+
+def require_positive(config: object, *names: str) -> None:
+    """Each named number must be greater than zero."""
+    for name in names:
+        value = getattr(config, name)
+        require(value > 0, name, "be greater than 0", value)
+
+
+def require_not_negative(config: object, *names: str) -> None:
+    """Each named number must be at least zero."""
+    for name in names:
+        value = getattr(config, name)
+        require(value >= 0, name, "be at least 0", value)
+
+
+def require_probability(config: object, *names: str) -> None:
+    """Each named number must lie in [0, 1)."""
+    for name in names:
+        value = getattr(config, name)
+        require(0.0 <= value < 1.0, name, "be in [0, 1)", value)
+
+
+def require_choice(config: object, name: str, choices: Sequence[str]) -> None:
+    """The named setting must be one of `choices`."""
+    value = getattr(config, name)
+    require(value in choices, name, f"be one of {', '.join(choices)}", value)

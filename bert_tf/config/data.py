@@ -1,0 +1,120 @@
+"""Settings of data preparation: create, split and show."""
+
+import dataclasses
+
+from bert_tf.config import checks
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CreateDataConfig:
+    """Text to masked sentence-pair records (`python -m bert_tf data create`).
+
+    Attributes:
+      input: Text files or folders of *.txt files, separated by commas; * and ? work.
+      output_dir: Folder for the record shards; <output_dir>_metadata.json is beside it.
+      vocab_file: The WordPiece vocabulary, one token per line.
+      input_format: google (a sentence per line, a blank line between documents), or
+        text (plain text: a file is a document, its sentences are found).
+      do_lower_case: Lower-case the text and strip accents, for an uncased vocabulary.
+      max_seq_length: Tokens per record.
+      max_predictions_per_seq: Most masked tokens per record.
+      masked_lm_prob: Share of the tokens to mask.
+      short_seq_prob: Share of the instances made shorter than max_seq_length.
+      dupe_factor: How often each document is used, each time with new masks.
+      seed: Decides masks, pairs and shards; the same seed gives the same bytes.
+      num_shards: Number of record files.
+      num_processes: Worker processes; 0 means one per core. The output is the same.
+      overwrite: Replace an output_dir that holds records already.
+    """
+
+    input: str = ""
+    output_dir: str = ""
+    vocab_file: str = ""
+    input_format: str = "google"
+    do_lower_case: bool = True
+    max_seq_length: int = 128
+    max_predictions_per_seq: int = 20
+    masked_lm_prob: float = 0.15
+    short_seq_prob: float = 0.1
+    dupe_factor: int = 10
+    seed: int = 12345
+    num_shards: int = 1
+    num_processes: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks each field on its own."""
+        for name in ("input", "output_dir", "vocab_file"):
+            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_choice(self, "input_format", ("google", "text"))
+        checks.require(
+            self.max_seq_length >= 8,
+            "max_seq_length",
+            "be at least 8 to hold two sentences and three special tokens",
+            self.max_seq_length,
+        )
+        checks.require_positive(
+            self, "max_predictions_per_seq", "dupe_factor", "num_shards"
+        )
+        checks.require_not_negative(self, "seed", "num_processes")
+        checks.require_probability(self, "masked_lm_prob", "short_seq_prob")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitDataConfig:
+    """Documents to training and test text (`python -m bert_tf data split`).
+
+    Attributes:
+      input: Files or folders of them, separated by commas; * and ? work.
+      train_dir: Folder for the training text, in google's format.
+      test_dir: Folder for the test text, in google's format.
+      input_format: google, text (as for create), or json: a JSON list, a JSON object
+        of documents by title, or one JSON document per line.
+      text_field: The key of a JSON document under which its text is.
+      fraction_test_set: Share of the documents that go to the test text.
+      seed: Decides, with a document's text, where the document goes.
+      overwrite: Replace text that the folders hold already.
+    """
+
+    input: str = ""
+    train_dir: str = ""
+    test_dir: str = ""
+    input_format: str = "google"
+    text_field: str = "text"
+    fraction_test_set: float = 0.1
+    seed: int = 12345
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks each field on its own."""
+        for name in ("input", "train_dir", "test_dir", "text_field"):
+            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_choice(self, "input_format", ("google", "text", "json"))
+        checks.require_not_negative(self, "seed")
+        checks.require(
+            0.0 < self.fraction_test_set < 1.0,
+            "fraction_test_set",
+            "be greater than 0 and less than 1",
+            self.fraction_test_set,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShowDataConfig:
+    """Records as text (`python -m bert_tf data show`).
+
+    Attributes:
+      input_dir: Folder of record files, or one such file.
+      vocab_file: The WordPiece vocabulary that the records were made with.
+      num_records: How many records to show, from the first.
+    """
+
+    input_dir: str = ""
+    vocab_file: str = ""
+    num_records: int = 2
+
+    def __post_init__(self) -> None:
+        """Checks each field on its own."""
+        for name in ("input_dir", "vocab_file"):
+            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_positive(self, "num_records")

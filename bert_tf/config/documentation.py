@@ -1,0 +1,37 @@
+"""The help text of a setting is the line that documents its field."""
+
+import inspect
+import re
+
+_FIELD = re.compile(r"^(\w+): (.*)$")
+
+
+def field_descriptions(config_class: type) -> dict[str, str]:
+    """Reads what a config class says about its fields under `Attributes:`.
+
+    Args:
+      config_class: A dataclass whose docstring has a Google `Attributes:` section.
+
+    Returns:
+      Field name -> description, continuation lines joined by spaces.
+
+    Raises:
+      ValueError: if the docstring has no such section.
+    """
+    doc = inspect.cleandoc(config_class.__doc__ or "")
+    _, found, section = doc.partition("Attributes:\n")
+    if not found:
+        raise ValueError(
+            "The docstring of a config class must have an `Attributes:` section. "
+            f"Received: {config_class.__name__}."
+        )
+    descriptions: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        text = line.strip()
+        match = _FIELD.match(text)
+        if match and len(line) - len(line.lstrip()) == 2:
+            name, descriptions[match[1]] = match[1], match[2]
+        elif text and name:
+            descriptions[name] += " " + text
+    return descriptions

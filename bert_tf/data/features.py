@@ -1,0 +1,194 @@
+"""Serialised examples to arrays: which features, of which shape, with which values."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from bert_tf.data.record_index import RecordIndex
+from bert_tf.errors import CorruptRecordError
+
+_PER_TOKEN = ("input_ids", "input_mask", "segment_ids")
+_PER_PREDICTION = ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")
+_LABEL = "next_sentence_labels"
+_PACKED_FEATURE = "next_sentence_positions"
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordShape:
+    """The lengths that every record of a set has.
+
+    Attributes:
+      max_seq_length: S, tokens per record.
+      max_predictions_per_seq: P, masked tokens per record.
+    """
+
+    max_seq_length: int
+    max_predictions_per_seq: int
+
+    def specification(self) -> dict[str, tf.io.FixedLenFeature]:
+        """The features of google-research/bert's records."""
+        lengths = dict.fromkeys(_PER_TOKEN, self.max_seq_length)
+        lengths |= dict.fromkeys(_PER_PREDICTION, self.max_predictions_per_seq)
+        lengths[_LABEL] = 1
+        return {
+            name: tf.io.FixedLenFeature(
+                [length], tf.float32 if name.endswith("_weights") else tf.int64
+            )
+            for name, length in lengths.items()
+        }
+
+
+def _shape_of(data: bytes, place: object) -> RecordShape:
+    """Reads the lengths of one serialised example."""
+    try:
+        feature = tf.train.Example.FromString(data).features.feature
+    except Exception as error:
+        raise CorruptRecordError(f"{place}: not a tf.train.Example.") from error
+    missing = {*_PER_TOKEN, *_PER_PREDICTION, _LABEL} - set(feature)
+    if missing:
+        raise CorruptRecordError(
+            f"{place}: the record lacks {', '.join(sorted(missing))}. It must hold the "
+            "features of BERT pre-training; `python -m bert_tf data create` makes them."
+        )
+    if _PACKED_FEATURE in feature:
+        raise CorruptRecordError(
+            f"{place}: the record is packed (it has `{_PACKED_FEATURE}`), and packed "
+            "records cannot be read yet. Use the unpacked ones."
+        )
+    return RecordShape(
+        len(feature["input_ids"].int64_list.value),
+        len(feature["masked_lm_ids"].int64_list.value),
+    )
+
+
+def record_shape(index: RecordIndex) -> RecordShape:
+    """The lengths of all records, read from the first one of each file.
+
+    Raises:
+      CorruptRecordError: if two files differ, or a first record is not as it should be.
+    """
+    shapes = {}
+    for number in index.starts[:-1]:
+        [data] = index.read(np.asarray([number]))
+        shapes.setdefault(_shape_of(data, index.place(int(number))), int(number))
+    if len(shapes) > 1:
+        lines = [f"{index.place(n)} has {shape}" for shape, n in shapes.items()]
+        raise CorruptRecordError(
+            "All records of a set must have the same lengths. " + "; ".join(lines) + "."
+        )
+    return next(iter(shapes))
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueLimits:
+    """What the model can look up: each feature must stay below its limit.
+
+    Attributes:
+      vocab_size: V.
+      type_vocab_size: Number of segment ids.
+    """
+
+    vocab_size: int
+    type_vocab_size: int
+
+    def of(self, shape: RecordShape) -> dict[str, int]:
+        """Feature -> the number that its values must stay below."""
+        return {
+            "input_ids": self.vocab_size,
+            "masked_lm_ids": self.vocab_size,
+            "segment_ids": self.type_vocab_size,
+            "masked_lm_positions": shape.max_seq_length,
+            _LABEL: 2,
+        }
+
+
+class ExampleParser:
+    """Serialised examples to the model's inputs, labels and weights."""
+
+    def __init__(
+        self, index: RecordIndex, shape: RecordShape, limits: ValueLimits
+    ) -> None:
+        """Prepares for one set of records.
+
+        Args:
+          index: Where the records come from, for messages.
+          shape: The lengths of the records.
+          limits: What the values must stay below.
+        """
+        self._index = index
+        self._shape = shape
+        self._specification = shape.specification()
+        self._limits = limits.of(shape)
+
+    def __call__(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads, parses and checks records.
+
+        Args:
+          numbers: [n] int64 record numbers.
+
+        Returns:
+          The record features, with `positions` [n, S], `next_sentence_positions`,
+          `next_sentence_labels` and `next_sentence_weights` [n, 1]; int32, and float32
+          for weights.
+
+        Raises:
+          CorruptRecordError: naming file, record and byte offset.
+        """
+        arrays = self._parse(numbers)
+        self._check(arrays, numbers)
+        features = {
+            name: array.astype(np.int32) if array.dtype == np.int64 else array
+            for name, array in arrays.items()
+        }
+        places = np.arange(self._shape.max_seq_length, dtype=np.int32)
+        features["positions"] = np.tile(places, (len(numbers), 1))
+        features["next_sentence_positions"] = np.zeros((len(numbers), 1), np.int32)
+        features["next_sentence_weights"] = np.ones((len(numbers), 1), np.float32)
+        return features
+
+    def _parse(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        records = self._index.read(numbers)
+        try:
+            parsed = tf.io.parse_example(records, self._specification)
+        except tf.errors.InvalidArgumentError:
+            for number, record in zip(numbers, records, strict=True):
+                place = self._index.place(int(number))
+                shape = _shape_of(record, place)
+                if shape != self._shape:
+                    raise CorruptRecordError(
+                        f"{place}: the record has {shape}, the first one of the set "
+                        f"{self._shape}."
+                    ) from None
+            raise
+        return {name: tensor.numpy() for name, tensor in parsed.items()}
+
+    def _check(self, arrays: dict[str, np.ndarray], numbers: np.ndarray) -> None:
+        for name, limit in self._limits.items():
+            values = arrays[name]
+            if values.min() >= 0 and values.max() < limit:
+                continue
+            row = int(np.argmax(np.any((values < 0) | (values >= limit), axis=1)))
+            wrong = values[row][(values[row] < 0) | (values[row] >= limit)][0]
+            remedy = ""
+            if limit == self._limits["input_ids"]:
+                remedy = (
+                    " The records were made with another vocabulary than the model's "
+                    f"vocab_size={limit} says."
+                )
+            raise CorruptRecordError(
+                f"{self._index.place(int(numbers[row]))}: `{name}` must be in "
+                f"[0, {limit}). Received: {wrong}.{remedy}"
+            )
+
+
+def check_sample(index: RecordIndex, parser: ExampleParser, sample_size: int) -> None:
+    """Parses and checks records spread evenly over the set, before any training.
+
+    Raises:
+      CorruptRecordError: naming file, record and byte offset.
+    """
+    count = min(sample_size, len(index))
+    numbers = np.unique(np.linspace(0, len(index) - 1, count).astype(np.int64))
+    for part in np.array_split(numbers, -(-len(numbers) // 256)):
+        parser(part)

@@ -1,0 +1,199 @@
+"""Tokenised documents to masked sentence pairs.
+
+Source: google-research/bert, `create_pretraining_data.py` (Devlin et al. 2019,
+arXiv:1810.04805, section 3.1 and appendix A). Departures: another document is drawn
+from all others directly, where the original tries ten times and may then take the same
+one; the masked places are drawn without replacement, where it shuffles all of them and
+takes the first (the same distribution); random tokens are drawn from all ids, as there.
+"""
+
+import dataclasses
+import random
+from collections.abc import Sequence
+
+from bert_tf.config.data import CreateDataConfig
+from bert_tf.data.tokenization import SpecialTokens
+
+Document = Sequence[Sequence[int]]
+
+_NUM_SPECIAL = 3  # [CLS] a [SEP] b [SEP]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainingInstance:
+    """A masked pair of text segments, not padded.
+
+    Attributes:
+      input_ids: [CLS] a [SEP] b [SEP], with masks, at most S ids.
+      segment_ids: 0 up to the first [SEP], then 1; as many.
+      is_random_next: Whether b comes from another document.
+      masked_lm_positions: Ascending places of the masked tokens, at most P.
+      masked_lm_ids: The tokens that stood there.
+    """
+
+    input_ids: list[int]
+    segment_ids: list[int]
+    is_random_next: bool
+    masked_lm_positions: list[int]
+    masked_lm_ids: list[int]
+
+
+class InstanceMaker:
+    """Makes instances of documents of ids, all randomness from one generator."""
+
+    def __init__(
+        self,
+        config: CreateDataConfig,
+        special: SpecialTokens,
+        vocab_size: int,
+        rng: random.Random,
+    ) -> None:
+        """Prepares for a group of documents.
+
+        Args:
+          config: Lengths and probabilities.
+          special: Ids of the special tokens.
+          vocab_size: V; random tokens are drawn from [0, V).
+          rng: Decides everything.
+        """
+        self._config = config
+        self._special = special
+        self._vocab_size = vocab_size
+        self._rng = rng
+
+    def make(self, documents: Sequence[Document]) -> list[TrainingInstance]:
+        """Uses each document once.
+
+        Args:
+          documents: Documents of sentences of ids; empty ones are left out.
+
+        Returns:
+          The instances in the order of the documents.
+
+        Raises:
+          ValueError: if fewer than two documents hold text: there is no other
+            document to take a random next segment from.
+        """
+        documents = [kept for kept in ([s for s in d if s] for d in documents) if kept]
+        if len(documents) < 2:
+            raise ValueError(
+                "The text must hold at least two documents, so that a random next "
+                f"segment can come from another one. Received: {len(documents)}. In "
+                "google's format a blank line stands between documents."
+            )
+        return [
+            self._masked(tokens_a, tokens_b, is_random_next)
+            for number in range(len(documents))
+            for tokens_a, tokens_b, is_random_next in self._pairs(documents, number)
+        ]
+
+    def _pairs(
+        self, documents: Sequence[Document], number: int
+    ) -> list[tuple[list[int], list[int], bool]]:
+        """The segment pairs of one document."""
+        document = documents[number]
+        target_length = self._target_length()
+        pairs = []
+        chunk: list[Sequence[int]] = []
+        length = 0
+        place = 0
+        while place < len(document):
+            chunk.append(document[place])
+            length += len(document[place])
+            place += 1
+            if place < len(document) and length < target_length:
+                continue
+            a_end = self._rng.randint(1, len(chunk) - 1) if len(chunk) > 1 else 1
+            tokens_a = [token for sentence in chunk[:a_end] for token in sentence]
+            is_random_next = len(chunk) == 1 or self._rng.random() < 0.5
+            if is_random_next:
+                other = self._other_document(documents, number)
+                tokens_b = self._random_segment(other, target_length - len(tokens_a))
+                # The sentences that b would have been are used again.
+                place -= len(chunk) - a_end
+            else:
+                tokens_b = [token for sentence in chunk[a_end:] for token in sentence]
+            pairs.append((*self._truncated(tokens_a, tokens_b), is_random_next))
+            chunk, length = [], 0
+        return pairs
+
+    def _target_length(self) -> int:
+        longest = self._config.max_seq_length - _NUM_SPECIAL
+        if self._rng.random() < self._config.short_seq_prob:
+            return self._rng.randint(2, longest)
+        return longest
+
+    def _other_document(self, documents: Sequence[Document], number: int) -> Document:
+        other = self._rng.randrange(len(documents) - 1)
+        return documents[other + (other >= number)]
+
+    def _random_segment(self, document: Document, target_length: int) -> list[int]:
+        """Whole sentences from a random one on, until there are enough tokens."""
+        tokens: list[int] = []
+        for sentence in document[self._rng.randrange(len(document)) :]:
+            tokens += sentence
+            if len(tokens) >= target_length:
+                break
+        return tokens
+
+    def _truncated(self, a: list[int], b: list[int]) -> tuple[list[int], list[int]]:
+        """Takes tokens from the longer one, front or back at random, until they fit."""
+        limit = self._config.max_seq_length - _NUM_SPECIAL
+        first, end = [0, 0], [len(a), len(b)]
+        for _ in range(len(a) + len(b) - limit):
+            longer = 0 if end[0] - first[0] > end[1] - first[1] else 1
+            if self._rng.random() < 0.5:
+                first[longer] += 1
+            else:
+                end[longer] -= 1
+        return a[first[0] : end[0]], b[first[1] : end[1]]
+
+    def _masked(
+        self, tokens_a: list[int], tokens_b: list[int], is_random_next: bool
+    ) -> TrainingInstance:
+        """Joins a pair and masks it."""
+        special, rng, config = self._special, self._rng, self._config
+        ids = [special.cls, *tokens_a, special.sep, *tokens_b, special.sep]
+        first_b = len(tokens_a) + 2
+        candidates = [*range(1, first_b - 1), *range(first_b, len(ids) - 1)]
+        num_to_predict = min(
+            config.max_predictions_per_seq,
+            max(1, round(len(ids) * config.masked_lm_prob)),
+            len(candidates),
+        )
+        positions = sorted(rng.sample(candidates, num_to_predict))
+        labels = [ids[position] for position in positions]
+        for position in positions:
+            draw = rng.random()
+            if draw < 0.8:
+                ids[position] = special.mask
+            elif draw >= 0.9:
+                ids[position] = rng.randrange(self._vocab_size)
+        segment_ids = [0] * first_b + [1] * (len(ids) - first_b)
+        return TrainingInstance(ids, segment_ids, is_random_next, positions, labels)
+
+
+def create_instances(
+    documents: Sequence[Document],
+    config: CreateDataConfig,
+    special: SpecialTokens,
+    vocab_size: int,
+    rng: random.Random,
+) -> list[TrainingInstance]:
+    """Makes the instances of a group of documents, each document used once.
+
+    Args:
+      documents: At least two documents of sentences of ids; partners for random next
+        segments come from the same group.
+      config: Lengths and probabilities.
+      special: Ids of the special tokens.
+      vocab_size: V.
+      rng: Decides everything; the same state gives the same instances.
+
+    Returns:
+      Instances in document order.
+
+    Raises:
+      ValueError: if fewer than two documents hold text.
+    """
+    return InstanceMaker(config, special, vocab_size, rng).make(documents)

@@ -1,0 +1,214 @@
+"""What a folder of records holds: <dir>_metadata.json beside it."""
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+RECORD_FORMAT = "tfrecord"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One record file.
+
+    Attributes:
+      name: File name within the folder.
+      records: Samples in it.
+      bytes: Size of the file.
+      crc32c: Checksum of the file, 8 hexadecimal digits.
+    """
+
+    name: str
+    records: int
+    bytes: int
+    crc32c: str
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        _require_types(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What a folder of records holds, packed or not.
+
+    The packer of Habana's Model-References writes such files too, with fewer keys and
+    for packed records only: what it leaves out is None, and `packed` is then true.
+
+    Attributes:
+      format: tfrecord.
+      packed: Whether a sample holds several sequences.
+      max_seq_length: S, tokens per sample.
+      max_predictions_per_seq: Most masked tokens of a sequence.
+      max_predictions_per_pack: Width of the masked_lm_* features.
+      max_sequences_per_pack: K, most sequences of a sample; 1 if not packed.
+      original_number_of_samples: Sequences.
+      new_number_of_samples: Samples.
+      avg_seq_per_sample: Sequences per sample, >= 1.
+      packing_efficiency: Share of the tokens that are not padding, in [0, 1].
+      padding_tokens_original_dataset: Padding when each sequence has its own sample.
+      shards: The record files.
+      vocab_size: V of the vocabulary.
+      vocab_sha256: Of the vocabulary file, hexadecimal.
+      seed: That of the making.
+      config: Settings of the making.
+      extra: All other keys of the file.
+    """
+
+    format: str | None = RECORD_FORMAT
+    packed: bool = True
+    max_seq_length: int | None = None
+    max_predictions_per_seq: int | None = None
+    max_predictions_per_pack: int | None = None
+    max_sequences_per_pack: int | None = None
+    original_number_of_samples: int | None = None
+    new_number_of_samples: int | None = None
+    avg_seq_per_sample: float
+    packing_efficiency: float | None = None
+    padding_tokens_original_dataset: int | None = None
+    shards: tuple[Shard, ...] | None = None
+    vocab_size: int | None = None
+    vocab_sha256: str | None = None
+    seed: int | None = None
+    config: Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Checks the values, also against each other."""
+        _require_types(self)
+        if self.avg_seq_per_sample < 1:
+            _refuse("avg_seq_per_sample", "be at least 1", self.avg_seq_per_sample)
+        if not self.packed and self.avg_seq_per_sample != 1:
+            _refuse(
+                "avg_seq_per_sample",
+                "be 1 where `packed` is false",
+                self.avg_seq_per_sample,
+            )
+        if self.packing_efficiency is not None and self.packing_efficiency > 1:
+            _refuse("packing_efficiency", "be at most 1", self.packing_efficiency)
+        if self.shards is not None and self.new_number_of_samples is not None:
+            total = sum(shard.records for shard in self.shards)
+            if total != self.new_number_of_samples:
+                _refuse(
+                    "new_number_of_samples",
+                    f"be the sum of `shards`' records, {total}",
+                    self.new_number_of_samples,
+                )
+
+
+def metadata_file(record_dir: str | os.PathLike[str]) -> str:
+    """Where the metadata of a folder of records is."""
+    return os.path.normpath(record_dir) + "_metadata.json"
+
+
+def read_metadata(record_dir: str | os.PathLike[str]) -> Metadata | None:
+    """Reads and checks the metadata of a folder of records.
+
+    Args:
+      record_dir: The folder; the file is beside it.
+
+    Returns:
+      The metadata, or None if there is no such file.
+
+    Raises:
+      ValueError: if the file is not what it should be, naming file and key.
+    """
+    path = metadata_file(record_dir)
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        return None
+    try:
+        values = json.loads(content)
+        if not isinstance(values, dict):
+            raise ValueError("it must hold a JSON object.")
+        return _from_json(values)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not the metadata of records: {error} Make the records again, "
+            "or mend the file."
+        ) from None
+
+
+def _from_json(values: dict[str, Any]) -> Metadata:
+    names = {field.name for field in dataclasses.fields(Metadata)} - {"extra"}
+    known = {name: value for name, value in values.items() if name in names}
+    if "avg_seq_per_sample" not in known:
+        raise ValueError("`avg_seq_per_sample` is missing.")
+    shards = known.get("shards")
+    if shards is not None:
+        if not isinstance(shards, list):
+            _refuse("shards", "be a list", shards)
+        known["shards"] = tuple(_shard_from_json(shard) for shard in shards)
+    extra = {name: value for name, value in values.items() if name not in names}
+    return Metadata(**known, extra=extra)
+
+
+def _shard_from_json(values: Any) -> Shard:  # noqa: ANN401 - anything JSON can hold
+    keys = {field.name for field in dataclasses.fields(Shard)}
+    if not isinstance(values, dict) or not keys <= set(values):
+        _refuse("shards", f"hold objects with {', '.join(sorted(keys))}", values)
+    return Shard(**{key: values[key] for key in keys})
+
+
+def write_metadata(record_dir: str | os.PathLike[str], metadata: Metadata) -> str:
+    """Writes the metadata of a folder of records, all of it or nothing.
+
+    Args:
+      record_dir: The folder; the file is written beside it.
+      metadata: What to write; what is None is left out.
+
+    Returns:
+      Path of the file.
+    """
+    path = metadata_file(record_dir)
+    values = dataclasses.asdict(metadata)
+    values |= values.pop("extra")
+    values = {name: value for name, value in values.items() if value is not None}
+    text = json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    descriptor, temporary = tempfile.mkstemp(
+        prefix=os.path.basename(path), suffix=".tmp", dir=os.path.dirname(path) or "."
+    )
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
+
+
+def _refuse(name: str, rule: str, value: object) -> typing.NoReturn:
+    raise ValueError(f"`{name}` must {rule}. Received: {name}={value!r}.")
+
+
+def _require_types(instance: object) -> None:
+    """Each field must hold its declared type; numbers are finite and not negative."""
+    for name, declared in typing.get_type_hints(type(instance)).items():
+        value = getattr(instance, name)
+        options = (
+            typing.get_args(declared)
+            if isinstance(declared, types.UnionType)
+            else (declared,)
+        )
+        allowed = tuple(typing.get_origin(option) or option for option in options)
+        if float in allowed:
+            allowed += (int,)
+        is_stray_bool = isinstance(value, bool) and bool not in allowed
+        if not isinstance(value, allowed) or is_stray_bool:
+            _refuse(name, f"be of type {declared}", value)
+        if isinstance(value, int | float) and not (0 <= value < math.inf):
+            _refuse(name, "be a finite number >= 0", value)

@@ -1,0 +1,202 @@
+"""Instances to TFRecord files of `tf.train.Example`, without TensorFlow.
+
+The features are those of google-research/bert; other people's programs read them.
+Sources: TFRecord framing as TensorFlow documents it (`tf.io.TFRecordWriter`), and
+`tensorflow/core/example/{example,feature}.proto` in protocol buffer wire format.
+"""
+
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import google_crc32c
+
+from bert_tf.data.instances import TrainingInstance
+from bert_tf.data.record_index import masked_crc
+
+# Tags of the messages: field number and wire type 2 (length, then bytes).
+_EXAMPLE_FEATURES = b"\x0a"
+_FEATURES_ENTRY = b"\x0a"
+_ENTRY_KEY = b"\x0a"
+_ENTRY_FEATURE = b"\x12"
+_FEATURE_FLOATS = b"\x12"
+_FEATURE_INTS = b"\x1a"
+_LIST_VALUES = b"\x0a"
+
+# Of each writer: small enough for thousands of them.
+_BUFFER_BYTES = 64 << 10
+
+
+class _Varints(dict):
+    """Integers in base 128, low digits first; the ids of a vocabulary recur."""
+
+    def __missing__(self, number: int) -> bytes:
+        rest = number & 0xFFFFFFFFFFFFFFFF  # negative ones: two's complement
+        digits = bytearray()
+        while rest > 0x7F:
+            digits.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        digits.append(rest)
+        encoded = bytes(digits)
+        if len(encoded) <= 3:
+            self[number] = encoded
+        return encoded
+
+
+_VARINTS = _Varints()
+
+
+def _message(tag: bytes, payload: bytes) -> bytes:
+    return tag + _VARINTS[len(payload)] + payload
+
+
+def serialize_example(
+    ints: Mapping[str, Sequence[int]], floats: Mapping[str, Sequence[float]]
+) -> bytes:
+    """Writes a `tf.train.Example` in wire format.
+
+    Args:
+      ints: int64 features, plain Python integers.
+      floats: float32 features.
+
+    Returns:
+      The bytes that `tf.train.Example.FromString` and `tf.io.parse_example` read.
+    """
+    entries = []
+    for name, values in ints.items():
+        packed = b"".join([_VARINTS[value] for value in values])
+        entries.append(_entry(name, _FEATURE_INTS, packed))
+    for name, values in floats.items():
+        packed = struct.pack(f"<{len(values)}f", *values)
+        entries.append(_entry(name, _FEATURE_FLOATS, packed))
+    return _message(_EXAMPLE_FEATURES, b"".join(entries))
+
+
+def _entry(name: str, kind: bytes, packed: bytes) -> bytes:
+    """One name with its values, as an entry of the map of features."""
+    feature = _message(kind, _message(_LIST_VALUES, packed))
+    key = _message(_ENTRY_KEY, name.encode())
+    return _message(_FEATURES_ENTRY, key + _message(_ENTRY_FEATURE, feature))
+
+
+def serialize_instance(
+    instance: TrainingInstance, max_seq_length: int, max_predictions_per_seq: int
+) -> bytes:
+    """Pads an instance and writes it as an example.
+
+    Args:
+      instance: At most S tokens and P masks.
+      max_seq_length: S.
+      max_predictions_per_seq: P.
+
+    Returns:
+      A serialised `tf.train.Example`; `next_sentence_labels` is 1 for a random next.
+    """
+    length = len(instance.input_ids)
+    masks = len(instance.masked_lm_ids)
+    padding = [0] * (max_seq_length - length)
+    unused = [0] * (max_predictions_per_seq - masks)
+    return serialize_example(
+        {
+            "input_ids": instance.input_ids + padding,
+            "input_mask": [1] * length + padding,
+            "segment_ids": instance.segment_ids + padding,
+            "masked_lm_positions": instance.masked_lm_positions + unused,
+            "masked_lm_ids": instance.masked_lm_ids + unused,
+            "next_sentence_labels": [int(instance.is_random_next)],
+        },
+        {"masked_lm_weights": [1.0] * masks + unused},
+    )
+
+
+def frame_record(data: bytes) -> bytes:
+    """A record as TFRecord files hold it: length, its checksum, data, its checksum."""
+    length = struct.pack("<Q", len(data))
+    return b"".join(
+        (
+            length,
+            struct.pack("<I", masked_crc(length)),
+            data,
+            struct.pack("<I", masked_crc(data)),
+        )
+    )
+
+
+def shard_name(number: int, num_shards: int) -> str:
+    """Name of shard `number`, from 0, of `num_shards`."""
+    return f"part-{number:05d}-of-{num_shards:05d}.tfrecord"
+
+
+class RecordWriter:
+    """One TFRecord file, which has its name only when it is complete.
+
+    Use it as a context manager, or call `close`. Left by an exception it removes what
+    it has written. It holds no open file, so there may be thousands of writers.
+
+    Attributes:
+      path: The file.
+      num_records: Records written.
+      num_bytes: Bytes written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Begins `<path>.tmp`.
+
+        Args:
+          path: The file to be.
+        """
+        self.path = Path(path)
+        self.num_records = 0
+        self.num_bytes = 0
+        self._crc = 0
+        self._temporary = Path(f"{self.path}.tmp")
+        self._temporary.write_bytes(b"")
+        self._buffer = bytearray()
+
+    @property
+    def crc32c(self) -> str:
+        """Checksum of the file so far, 8 hexadecimal digits."""
+        return f"{self._crc:08x}"
+
+    def write(self, data: bytes) -> None:
+        """Adds a serialised example."""
+        self.write_framed(frame_record(data))
+
+    def write_framed(self, frame: bytes) -> None:
+        """Adds what `frame_record` made."""
+        self._buffer += frame
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self._flush()
+        self._crc = google_crc32c.extend(self._crc, frame)
+        self.num_records += 1
+        self.num_bytes += len(frame)
+
+    def close(self) -> None:
+        """Completes the file: on the disk first, then under its name."""
+        self._flush(to_disk=True)
+        os.replace(self._temporary, self.path)
+
+    def discard(self) -> None:
+        """Gives the file up."""
+        self._buffer.clear()
+        self._temporary.unlink(missing_ok=True)
+
+    def _flush(self, to_disk: bool = False) -> None:
+        with open(self._temporary, "ab") as file:
+            file.write(self._buffer)
+            if to_disk:
+                file.flush()
+                os.fsync(file.fileno())
+        self._buffer.clear()
+
+    def __enter__(self) -> "RecordWriter":
+        """The writer itself."""
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Completes the file, or gives it up after an error."""
+        if error is None:
+            self.close()
+        else:
+            self.discard()

@@ -1,0 +1,99 @@
+"""Plain English text to sentences, by rules alone.
+
+A stop ends a sentence when blanks and something that can begin a sentence follow, and
+what stands before it is neither an initial nor an abbreviation that expects more.
+"""
+
+import re
+
+_CLOSING = "\"'”’»)\\]"
+_OPENING = "\"'“‘«(\\["
+# Stops with closing quotes, then blanks before a sentence's first character; or a
+# full-width stop, which no blank follows.
+_STOP = re.compile(
+    rf"(?P<stop>[.!?…]+)[{_CLOSING}]*\s+(?=(?P<opening>[{_OPENING}]*)(?P<next>\w+))"
+    r"|[。！？]+[」』”’）]*(?=[^」』”’）])"
+)
+_LAST_WORD = re.compile(rf"(?:^|(?<=[\s—–/{_OPENING}-]))[^\s—–/\"“‘«(\[-]*\Z")
+_MAX_WORD_CHARS = 64
+
+# Something belongs to them, so they never end a sentence.
+_TITLES = frozenset(
+    """mr mrs ms messrs mme mlle dr prof rev hon gen brig col capt lt sgt maj cmdr adm
+    sen rep gov pres amb st mt ft fr vs v viz cf e.g i.e al ca approx incl esp
+    lieut asst supt""".split()
+)
+# They may end a sentence; they do when a word follows that likes to begin one.
+_ABBREVIATIONS = frozenset(
+    """inc ltd co corp bros jr sr esq dept univ assn ave blvd rd a.m p.m a.d b.c
+    ph.d m.d b.a m.a ll.d d.c u.s u.k u.n u.s.a u.s.s.r e.u n.y jan feb mar apr jun jul
+    aug sept sep oct nov dec est""".split()
+)
+# They are abbreviations only in front of a number: No. 5, pp. 10-12.
+_BEFORE_NUMBERS = frozenset(
+    """no nos p pp vol vols fig figs eq eqs art arts sec secs ch chap c b d r op cap par
+    ver v stat""".split()
+)
+_STARTERS = frozenset(
+    """The This That These Those There Then They Their It Its He His She Her We Our I
+    You Your In On At By For From With Without As If When While Where What Who Why How
+    But And Or So Yet Although Though Because Since After Before During However
+    Therefore Thus Nor Not No Let To My All Some Many Most Each Every Such Under Upon
+    One An A""".split()
+)
+
+
+def split_sentences(paragraph: str) -> list[str]:
+    """Splits a paragraph where a sentence ends.
+
+    Args:
+      paragraph: Plain text; line ends in it count as blanks.
+
+    Returns:
+      The sentences, blanks inside reduced to one; none for a blank paragraph.
+    """
+    text = " ".join(paragraph.split())
+    sentences = []
+    begin = 0
+    for match in _STOP.finditer(text):
+        if match["stop"] and not _ends_sentence(text, begin, match):
+            continue
+        sentences.append(text[begin : match.end()].rstrip())
+        begin = match.end()
+    if begin < len(text):
+        sentences.append(text[begin:])
+    return sentences
+
+
+def _ends_sentence(text: str, begin: int, match: re.Match[str]) -> bool:
+    """Whether the sentence that began at `begin` ends at this stop."""
+    following = match["next"]
+    if following[0].islower():
+        return False
+    if match["stop"] != ".":
+        return True
+    # No abbreviation is longer; looking back without end would take quadratic time.
+    before = text[max(begin, match.start() - _MAX_WORD_CHARS) : match.start()]
+    word = _LAST_WORD.search(before)[0]
+    if not word:
+        # ". . ." or a stop alone; after closing brackets and quotes it is an end.
+        return before.endswith(tuple("\"'”’»)]."))
+    closed = match.end("stop") < len(match[0].rstrip()) + match.start()
+    return closed or not _expects_more(word, word == before, following)
+
+
+def _expects_more(word: str, is_first: bool, following: str) -> bool:
+    """Whether the stop after `word` belongs to the word, and the sentence goes on."""
+    lower = word.lower()
+    if lower in _TITLES:
+        return True
+    if lower in _BEFORE_NUMBERS and (len(word) > 1 or word.islower()):
+        return following[0].isdigit() or lower == "v"
+    if is_first and (word.isdigit() or len(word) == 1):
+        return True  # the number of an item: 1. or a.
+    is_initial = len(word) == 1 and word.isalpha() and word != "I"
+    # U.S, N.A.T.O, J.R: single letters with stops between them.
+    is_initials = re.fullmatch(r"(?:[^\W\d_]\.)+[^\W\d_]", word) is not None
+    if is_initial or is_initials or lower in _ABBREVIATIONS:
+        return following not in _STARTERS
+    return False

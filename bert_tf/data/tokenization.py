@@ -1,0 +1,217 @@
+"""Text to WordPiece ids, token for token as the original BERT does it.
+
+Source of the rules: google-research/bert, `tokenization.py` (`FullTokenizer`), whose
+words of more than 200 characters are [UNK]. The Unicode properties are those of
+Python's `unicodedata`, as there; the `tokenizers` library does the WordPiece matching.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tokenizers.models import WordPiece
+
+MAX_CHARS_PER_WORD = 200
+CONTINUATION = "##"
+
+# What is between two blanks is kept with its ids: text repeats itself. Long pieces
+# (whole sentences in languages without blanks) are not worth keeping.
+_MAX_REMEMBERED = 500_000
+_MAX_REMEMBERED_CHARS = 24
+
+_CJK_RANGES = (
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B820, 0x2CEAF),
+    (0x2F800, 0x2FA1F),
+)
+# `str.split` takes these control characters for blanks; the original drops them
+# before it splits, so that they join what they stand between.
+_CONTROLS_THAT_SPLIT = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"
+_DROP_CONTROLS = dict.fromkeys(map(ord, _CONTROLS_THAT_SPLIT))
+
+
+class SpecialTokens(NamedTuple):
+    """Ids of the tokens that the algorithm itself needs."""
+
+    pad: int
+    unk: int
+    cls: int
+    sep: int
+    mask: int
+
+
+SPECIAL_TOKENS = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class _CleanTable(dict):
+    """For `str.translate`: drops control characters, sets blanks, isolates CJK."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        category = unicodedata.category(char)
+        if char in "\t\n\r" or category == "Zs":
+            entry = " "
+        elif code in (0, 0xFFFD) or category in ("Cc", "Cf"):
+            entry = ""
+        elif any(first <= code <= last for first, last in _CJK_RANGES):
+            entry = f" {char} "
+        else:
+            entry = char
+        self[code] = entry
+        return entry
+
+
+class _SplitTable(dict):
+    """For `str.translate`: isolates punctuation and, if asked, drops accents."""
+
+    def __init__(self, strip_accents: bool) -> None:
+        super().__init__()
+        self._strip_accents = strip_accents
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        category = unicodedata.category(char)
+        if self._strip_accents and category == "Mn":
+            entry = ""
+        elif category.startswith("P") or (33 <= code <= 126 and not char.isalnum()):
+            entry = f" {char} "
+        else:
+            entry = char
+        self[code] = entry
+        return entry
+
+
+def load_vocabulary(vocab_file: str) -> list[str]:
+    """Reads a vocabulary, one token per line.
+
+    Args:
+      vocab_file: A UTF-8 file; CRLF line ends and blank lines at its end are fine.
+
+    Returns:
+      The tokens; a token's place is its id.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is not UTF-8, a token is empty or there twice, or one of the
+        special tokens is missing; the message names file and line.
+    """
+    try:
+        with open(vocab_file, "rb") as file:
+            data = file.read()
+    except (FileNotFoundError, IsADirectoryError):
+        raise FileNotFoundError(
+            f"`vocab_file` must be a file. Received: vocab_file={vocab_file}."
+        ) from None
+    tokens: dict[str, int] = {}
+    for number, line in enumerate(data.rstrip(b"\r\n").split(b"\n"), start=1):
+        token = _decode_token(line, f"{vocab_file}, line {number}", first=number == 1)
+        if token in tokens:
+            raise ValueError(
+                f"{vocab_file}, line {number}: the token {token!r} stands on line "
+                f"{tokens[token]} already. Remove one of them."
+            )
+        tokens[token] = number
+    missing = [token for token in SPECIAL_TOKENS if token not in tokens]
+    if missing:
+        raise ValueError(
+            f"{vocab_file}, lines 1 to {len(tokens)}: {', '.join(missing)} must be "
+            "there. Give a BERT vocabulary with one token per line."
+        )
+    return list(tokens)
+
+
+def _decode_token(line: bytes, place: str, first: bool) -> str:
+    """One line of a vocabulary as a token; a byte order mark may lead the first."""
+    try:
+        token = line.decode("utf-8-sig" if first else "utf-8").strip(" \t\r")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{place}: not UTF-8 (byte {error.start}: 0x{line[error.start]:02x}). "
+            "Store the vocabulary as UTF-8."
+        ) from None
+    if not token:
+        raise ValueError(f"{place}: the line is empty. Each line must hold one token.")
+    return token
+
+
+class WordPieceTokenizer:
+    """Splits text into WordPieces; special tokens in the text are plain text."""
+
+    def __init__(self, vocab_file: str, do_lower_case: bool = True) -> None:
+        """Reads the vocabulary.
+
+        Args:
+          vocab_file: One token per line.
+          do_lower_case: Lower-case and strip accents (an uncased vocabulary).
+
+        Raises:
+          FileNotFoundError, ValueError: see `load_vocabulary`.
+        """
+        self.inverse_vocab = load_vocabulary(vocab_file)
+        self.vocab = {token: place for place, token in enumerate(self.inverse_vocab)}
+        self.special = SpecialTokens(*(self.vocab[token] for token in SPECIAL_TOKENS))
+        self.do_lower_case = do_lower_case
+        self._clean = _CleanTable()
+        self._split = _SplitTable(strip_accents=do_lower_case)
+        self._pieces = WordPiece(
+            self.vocab,
+            unk_token=SPECIAL_TOKENS.unk,
+            max_input_chars_per_word=MAX_CHARS_PER_WORD,
+            continuing_subword_prefix=CONTINUATION,
+        )
+        self._remembered: dict[str, tuple[int, ...]] = {}
+
+    def tokenize(self, text: str) -> list[str]:
+        """The WordPieces of a text, without [CLS] and [SEP]."""
+        return [self.inverse_vocab[place] for place in self._encode_text(text)]
+
+    def encode(self, texts: Iterable[str]) -> list[list[int]]:
+        """The ids of each text, without [CLS] and [SEP].
+
+        Args:
+          texts: Any strings; lone surrogates make [UNK].
+
+        Returns:
+          A list of ids in [0, V) for each text, empty for blank texts.
+        """
+        return [self._encode_text(text) for text in texts]
+
+    def words(self, text: str) -> list[str]:
+        """Words and punctuation marks, normalised, before they are cut into pieces."""
+        text = text.translate(self._clean)
+        if self.do_lower_case:
+            text = unicodedata.normalize("NFD", text.lower())
+        return text.translate(self._split).split()
+
+    def _encode_text(self, text: str) -> list[int]:
+        # No rule of the original looks beyond a blank, so each stretch between
+        # blanks can be encoded, and remembered, on its own.
+        stretches = text.split()
+        if not text.isprintable() and any(c in text for c in _CONTROLS_THAT_SPLIT):
+            stretches = text.translate(_DROP_CONTROLS).split()
+        remembered = self._remembered
+        ids: list[int] = []
+        for stretch in stretches:
+            found = remembered.get(stretch)
+            ids += self._encode_stretch(stretch) if found is None else found
+        return ids
+
+    def _encode_stretch(self, stretch: str) -> tuple[int, ...]:
+        ids = tuple(i for word in self.words(stretch) for i in self._encode_word(word))
+        if len(stretch) <= _MAX_REMEMBERED_CHARS:
+            if len(self._remembered) >= _MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[stretch] = ids
+        return ids
+
+    def _encode_word(self, word: str) -> list[int]:
+        try:
+            return [piece.id for piece in self._pieces.tokenize(word)]
+        except UnicodeEncodeError:
+            # A lone surrogate, which no token of a UTF-8 vocabulary can hold.
+            return [self.special.unk]

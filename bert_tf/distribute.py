@@ -1,0 +1,150 @@
+"""The workers: one process, or several through Horovod, whose only user this is."""
+
+import importlib
+import os
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import tensorflow as tf
+
+from bert_tf.errors import OtherWorkerFailed, RunError
+
+_STOPPED = "Horovod has been shut down"
+
+
+class Communicator:
+    """One process: every collective is the identity.
+
+    Attributes:
+      rank: Number of this worker, from 0.
+      size: Number of workers.
+      local_rank: Number of this worker on its host.
+      local_size: Number of workers on this host.
+    """
+
+    rank = 0
+    size = 1
+    local_rank = 0
+    local_size = 1
+
+    def sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
+        """Adds up each tensor over the workers, in one grouped operation.
+
+        Args:
+          tensors: The same shapes and types on every worker; dense.
+          name: Of this call; the same on every worker, and unique in a graph.
+
+        Returns:
+          The sums, equal on every worker to the last bit.
+        """
+        del name
+        return list(tensors)
+
+    def broadcast(self, variables: Sequence[Any]) -> None:
+        """Overwrites Keras variables by the first worker's values."""
+        del variables
+
+    def agree(self, error: Exception | None) -> None:
+        """Fails on every worker if any worker failed.
+
+        Args:
+          error: What went wrong on this worker, if anything.
+
+        Raises:
+          RunError: on the first worker that failed, with its message.
+          OtherWorkerFailed: on the others.
+        """
+        if error is not None:
+            raise RunError(str(error)) from error
+
+
+class HorovodCommunicator(Communicator):
+    """Several workers, summed by Horovod's raw operations.
+
+    Horovod's optimizer wrappers are not used: under Keras 3 they reduce nothing.
+    """
+
+    def __init__(self, hvd: ModuleType) -> None:
+        self._hvd = hvd
+        hvd.init()
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+
+    def sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
+        """See `Communicator.sum`."""
+        if self.size == 1:
+            return list(tensors)
+        return self._hvd.grouped_allreduce(
+            list(tensors), op=self._hvd.Sum, name=f"bert_tf.{name}"
+        )
+
+    def broadcast(self, variables: Sequence[Any]) -> None:
+        """See `Communicator.broadcast`."""
+        self._hvd.broadcast_variables([v.value for v in variables], root_rank=0)
+
+    def agree(self, error: Exception | None) -> None:
+        """See `Communicator.agree`."""
+        failed = tf.one_hot(self.rank, self.size) * float(error is not None)
+        [failures] = self.sum([failed], "agree")
+        if error is not None and int(tf.argmax(failures)) == self.rank:
+            raise RunError(str(error)) from error
+        if float(tf.reduce_max(failures)) > 0:
+            raise OtherWorkerFailed(f"Worker {int(tf.argmax(failures))} failed.")
+
+
+def connect(horovod: bool, hierarchical_allreduce: bool = False) -> Communicator:
+    """Joins the other workers.
+
+    Args:
+      horovod: Whether there may be others.
+      hierarchical_allreduce: Reduce within each host first.
+
+    Returns:
+      The communicator of this worker.
+
+    Raises:
+      RunError: if Horovod is asked for and not installed.
+    """
+    if not horovod:
+        return Communicator()
+    if hierarchical_allreduce:
+        os.environ["HOROVOD_HIERARCHICAL_ALLREDUCE"] = "1"
+    try:
+        hvd = importlib.import_module("horovod.tensorflow")
+    except ImportError as error:
+        raise RunError(
+            f"`horovod` was asked for but cannot be loaded ({error}). Run `make "
+            "horovod`, which builds and installs it, or drop --horovod."
+        ) from error
+    return HorovodCommunicator(hvd)
+
+
+def is_worker_loss(error: Exception) -> bool:
+    """Whether an operation failed because another worker is gone."""
+    return isinstance(error, tf.errors.OpError) and _STOPPED in str(error)
+
+
+def configure_devices(communicator: Communicator, num_threads: int | None) -> int:
+    """Pins this worker to its GPU, and shares the host's cores out.
+
+    Args:
+      communicator: Says which worker of this host this is.
+      num_threads: Threads of this worker; None shares the cores evenly.
+
+    Returns:
+      The number of threads.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if gpus:
+        own = gpus[communicator.local_rank % len(gpus)]
+        tf.config.set_visible_devices(own, "GPU")
+    if num_threads is None:
+        cores = len(os.sched_getaffinity(0))
+        # A launcher that binds workers to cores has shared them out already.
+        is_bound = cores < (os.cpu_count() or 1)
+        num_threads = max(1, cores if is_bound else cores // communicator.local_size)
+    tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+    return num_threads

@@ -1,0 +1,67 @@
+"""Sums of batches to the four numbers of pre-training, and their file."""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+Features = dict[str, np.ndarray]
+
+
+class EvaluationTask(Protocol):
+    """A model that can be evaluated."""
+
+    def evaluation_sums(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Loss sum, hits and count of both predictions: [2, 3] float32."""
+
+
+class Reduction(Protocol):
+    """Adds up tensors over the workers."""
+
+    def sum(self, tensors: list[tf.Tensor], name: str) -> list[tf.Tensor]:
+        """The sums, equal on every worker."""
+
+
+def evaluate_pretraining(
+    task: EvaluationTask, batches: Iterable[Features], reduction: Reduction
+) -> dict[str, float]:
+    """Losses and accuracies over batches that are spread over the workers.
+
+    Args:
+      task: The model; dropout is off.
+      batches: This worker's share; the same number of batches on every worker.
+      reduction: The workers.
+
+    Returns:
+      masked_lm_loss and next_sentence_loss (mean, nats), masked_lm_accuracy and
+      next_sentence_accuracy (in [0, 1]), loss (sum of both), and the numbers of
+      predictions behind them, masked_lm_count and next_sentence_count.
+    """
+    graph = tf.function(task.evaluation_sums)
+    total = np.zeros((2, 3))
+    for features in batches:
+        tensors = {name: tf.convert_to_tensor(x) for name, x in features.items()}
+        total += graph(tensors).numpy().astype(np.float64)
+    [summed] = reduction.sum([tf.constant(total)], "evaluation")
+    (mlm_loss, mlm_hits, mlm_count), (nsp_loss, nsp_hits, nsp_count) = summed.numpy()
+    results = {
+        "masked_lm_loss": mlm_loss / max(mlm_count, 1.0),
+        "masked_lm_accuracy": mlm_hits / max(mlm_count, 1.0),
+        "next_sentence_loss": nsp_loss / max(nsp_count, 1.0),
+        "next_sentence_accuracy": nsp_hits / max(nsp_count, 1.0),
+        "masked_lm_count": mlm_count,
+        "next_sentence_count": nsp_count,
+    }
+    results["loss"] = results["masked_lm_loss"] + results["next_sentence_loss"]
+    return {name: float(value) for name, value in results.items()}
+
+
+def write_results(path: str, results: Mapping[str, float | int]) -> None:
+    """Writes `name = value` lines in alphabetical order, atomically."""
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        for name in sorted(results):
+            file.write(f"{name} = {results[name]:.8g}\n")
+    os.replace(temporary, path)

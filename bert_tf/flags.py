@@ -1,0 +1,191 @@
+"""One absl flag for each config field, and back again; older scripts' flags too."""
+
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from bert_tf.config import field_descriptions
+
+# Flags of the systems whose commands this takes over, that decide nothing here.
+_WITHOUT_EFFECT: dict[str, type] = {
+    "amp": bool,
+    "dump_config": str,
+    "enable_scoped_allocator": bool,
+    "init_loss_scale": float,
+    "iterations_per_loop": int,
+    "manual_fp16": bool,
+    "profile": str,
+    "report_loss": bool,
+    "save_summary_steps": int,
+    "verbose_logging": bool,
+}
+_ALIASES = {"use_horovod": "horovod"}
+
+
+class FlagError(ValueError):
+    """A command line that cannot be understood."""
+
+
+class HelpRequest(Exception):  # noqa: N818 - not an error
+    """The command line asks for help; the text is the message."""
+
+
+def _plain_type(annotation: Any) -> type:  # noqa: ANN401
+    """The type that a flag has: that of the field without `| None`."""
+    if isinstance(annotation, types.UnionType):
+        return next(t for t in typing.get_args(annotation) if t is not type(None))
+    return typing.get_origin(annotation) or annotation
+
+
+def _define(values: flags.FlagValues, name: str, kind: type, help_text: str) -> None:
+    """Defines a flag whose default is None: only what was said is taken."""
+    define = {
+        bool: flags.DEFINE_boolean,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+        tuple: flags.DEFINE_list,
+    }[kind]
+    define(name, None, help_text, flag_values=values)
+
+
+def _groups(config_class: type) -> dict[str, type]:
+    """The config classes within a run's config, by field."""
+    return {field.name: field.type for field in dataclasses.fields(config_class)}
+
+
+def _default_text(field: dataclasses.Field) -> str:
+    if field.default in (dataclasses.MISSING, None, "", ()):
+        return ""
+    value = field.default
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def make_flags(config_class: type) -> flags.FlagValues:
+    """Defines every flag of a run.
+
+    Args:
+      config_class: A dataclass whose fields are config dataclasses.
+
+    Returns:
+      Flags of their own, not absl's global ones.
+    """
+    values = flags.FlagValues()
+    for group in _groups(config_class).values():
+        descriptions = field_descriptions(group)
+        for field in dataclasses.fields(group):
+            kind = _plain_type(field.type)
+            _define(values, field.name, kind, descriptions[field.name])
+    for name, target in _ALIASES.items():
+        _define(values, name, bool, f"The same as --{target}.")
+    for name, kind in _WITHOUT_EFFECT.items():
+        _define(values, name, kind, "Accepted, without effect.")
+    return values
+
+
+def help_text(config_class: type) -> str:
+    """All flags with their defaults, by group."""
+    lines = ["Flags (booleans: --name, --noname or --name=true):"]
+    for group in _groups(config_class).values():
+        lines += ["", (group.__doc__ or "").splitlines()[0]]
+        descriptions = field_descriptions(group)
+        for field in dataclasses.fields(group):
+            default = _default_text(field)
+            shown = f" [{default}]" if default else ""
+            lines.append(f"  --{field.name}{shown}\n      {descriptions[field.name]}")
+    lines += ["", "Accepted for older scripts, without effect:"]
+    lines.append("  " + " ".join(f"--{name}" for name in _WITHOUT_EFFECT))
+    lines += ["", "The same as another flag:"]
+    lines += [f"  --{name}: --{target}" for name, target in _ALIASES.items()]
+    return "\n".join(lines)
+
+
+def parse(config_class: type, arguments: Sequence[str]) -> Any:  # noqa: ANN401
+    """Makes a run's config from a command line.
+
+    Args:
+      config_class: A dataclass whose fields are config dataclasses.
+      arguments: The command line, its program name first.
+
+    Returns:
+      An instance of `config_class`.
+
+    Raises:
+      HelpRequest: if the command line asks for help.
+      FlagError: if a flag is unknown or its value is not of its type.
+      ValueError: if a value, or a combination, is refused by the config.
+    """
+    if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(arguments[1:]):
+        raise HelpRequest(help_text(config_class))
+    values = make_flags(config_class)
+    try:
+        rest = values(list(arguments))
+    except flags.Error as error:
+        text = " ".join(str(error).split())
+        raise FlagError(f"{text} --help lists all flags.") from error
+    if len(rest) > 1:
+        raise FlagError(
+            f"Every argument must be a flag, --name=value. Received: {rest[1]!r}."
+        )
+    return _make_config(config_class, _said(values))
+
+
+def _said(values: flags.FlagValues) -> dict[str, Any]:
+    """The flags that were on the command line, aliases resolved."""
+    said = {name: values[name].value for name in values if values[name].present}
+    for name, target in _ALIASES.items():
+        if name in said:
+            value = said.pop(name)
+            if said.setdefault(target, value) != value:
+                raise FlagError(
+                    f"`{name}` and `{target}` are the same flag. Received: "
+                    f"{name}={value}, {target}={said[target]}."
+                )
+    return said
+
+
+def ignored_flags(arguments: Sequence[str]) -> list[str]:
+    """Names of flags on the command line that have no effect and ask for something."""
+    values = flags.FlagValues()
+    for name, kind in _WITHOUT_EFFECT.items():
+        _define(values, name, kind, "")
+    values(list(arguments), known_only=True)
+    return [name for name in _WITHOUT_EFFECT if values[name].value]
+
+
+def _make_config(config_class: type, said: dict[str, Any]) -> Any:  # noqa: ANN401
+    groups = {}
+    for group_name, group in _groups(config_class).items():
+        names = {field.name for field in dataclasses.fields(group)}
+        chosen = {name: said[name] for name in said.keys() & names}
+        for name, value in chosen.items():
+            if isinstance(value, list):
+                chosen[name] = tuple(value)
+        groups[group_name] = group(**chosen)
+    return config_class(**groups)
+
+
+def to_arguments(config: Any) -> list[str]:  # noqa: ANN401
+    """The command line that `parse` makes the same config from."""
+    arguments = []
+    for group in vars(config).values():
+        for field in dataclasses.fields(group):
+            value = getattr(group, field.name)
+            if value is None:
+                continue
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            arguments.append(f"--{field.name}={text}")
+    return arguments
+
+
+def warn_about_ignored_flags(arguments: Sequence[str]) -> None:
+    """Prints one line that names the flags without effect, if there are any."""
+    names = ignored_flags(arguments)
+    if names:
+        listed = " ".join(f"--{name}" for name in names)
+        print(f"warning: these flags have no effect here: {listed}", file=sys.stderr)

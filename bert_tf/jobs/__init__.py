@@ -1,0 +1,1 @@
+"""Configs to a finished run; also the Python API."""

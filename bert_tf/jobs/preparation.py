@@ -1,0 +1,255 @@
+"""A config to everything that a run needs, with all checks before the first step."""
+
+import dataclasses
+import os
+import uuid
+
+import keras
+import tensorflow as tf
+
+from bert_tf.config import PRESETS, BertConfig, PretrainingConfig
+from bert_tf.data.features import ValueLimits
+from bert_tf.data.opening import RecordSet, open_records
+from bert_tf.data.pipeline import BatchShape
+from bert_tf.distribute import Communicator
+from bert_tf.jobs.starting_point import (
+    StartingPoint,
+    accumulation_steps,
+    find_starting_point,
+)
+from bert_tf.modeling.losses import PretrainingTask
+from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.precision import PrecisionPolicy, choose_policy
+from bert_tf.training import checkpoints
+from bert_tf.training.optimizers import BertOptimizer, build_optimizer
+from bert_tf.training.schedules import WarmupPolynomialDecay
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that is ready to begin.
+
+    Attributes:
+      config: The settings.
+      start: Which checkpoint it begins with.
+      shape: How a global batch is cut up.
+      learning_rate: Peak learning rate in effect.
+      seed: Decides order and dropout; a resumed run keeps its own.
+      task: The model and its losses.
+      optimizer: Built, with the checkpoint's state if it is resumed.
+      schedule: Learning rate by step.
+      train_records: The training set, if there is training.
+      eval_records: The evaluation set, if there is evaluation.
+      policy: Decides compute types.
+      unused_tensors: Names in the checkpoint that the model does not have.
+    """
+
+    config: PretrainingConfig
+    start: StartingPoint
+    shape: BatchShape
+    learning_rate: float
+    seed: int
+    task: PretrainingTask
+    optimizer: BertOptimizer
+    schedule: WarmupPolynomialDecay
+    train_records: RecordSet | None
+    eval_records: RecordSet | None
+    policy: PrecisionPolicy
+    unused_tensors: list[str]
+
+
+def load_bert_config(config: PretrainingConfig) -> BertConfig:
+    """The architecture, checked against the vocabulary file if one is named.
+
+    Raises:
+      FileNotFoundError: if a file is missing.
+      ValueError: if a value is out of range, or the vocabulary has another size.
+    """
+    files = config.files
+    if files.preset:
+        bert = PRESETS[files.preset]
+    else:
+        bert = BertConfig.from_json_file(files.bert_config_file)
+    if files.vocab_file:
+        if not os.path.isfile(files.vocab_file):
+            raise FileNotFoundError(f"`vocab_file` {files.vocab_file} does not exist.")
+        with open(files.vocab_file, "rb") as file:
+            num_words = sum(1 for line in file if line.strip())
+        # Tables padded to a multiple of 8 rows are common, and harmless.
+        if not num_words <= bert.vocab_size < num_words + 8:
+            raise ValueError(
+                f"{files.vocab_file} has {num_words} words, but the architecture says "
+                f"vocab_size={bert.vocab_size}. Use the vocab.txt that belongs to it."
+            )
+    return bert
+
+
+def check_output_dir(path: str) -> None:
+    """Makes the folder and tries to write into it.
+
+    Raises:
+      OSError: if that fails, naming the folder.
+    """
+    probe = os.path.join(path, f".probe-{uuid.uuid4().hex}")
+    try:
+        os.makedirs(path, exist_ok=True)
+        with open(probe, "wb"):
+            pass
+        os.remove(probe)
+    except OSError as error:
+        raise OSError(
+            f"`output_dir` {path} cannot be written: {error.strerror}. Choose another."
+        ) from error
+
+
+def _open(config: PretrainingConfig, bert: BertConfig, folders: str) -> RecordSet:
+    limits = ValueLimits(bert.vocab_size, bert.type_vocab_size)
+    records = open_records(
+        folders,
+        limits,
+        max_seq_length=config.batch.max_seq_length,
+        max_predictions_per_seq=config.batch.max_predictions_per_seq,
+        cache_dir=os.path.join(config.files.output_dir, ".record_index"),
+    )
+    length = records.shape.max_seq_length
+    if length > bert.max_position_embeddings:
+        raise ValueError(
+            f"The records of {folders} have max_seq_length={length}, more than the "
+            f"architecture's max_position_embeddings={bert.max_position_embeddings}. "
+            "Make shorter records, or use a larger table."
+        )
+    return records
+
+
+def batch_shape(
+    config: PretrainingConfig, start: StartingPoint, communicator: Communicator
+) -> BatchShape:
+    """How a global batch is cut up over micro-batches and workers."""
+    size = communicator.size
+    return BatchShape(
+        micro_batch_size=config.batch.train_batch_size,
+        num_micro_batches=accumulation_steps(config, start.position, size),
+        rank=communicator.rank,
+        size=size,
+    )
+
+
+def effective_learning_rate(
+    config: PretrainingConfig, start: StartingPoint, size: int
+) -> float:
+    """The peak rate of all workers together; a resumed run keeps its own."""
+    if start.position is not None:
+        return start.position.learning_rate
+    factor = size if config.optimizer.scale_learning_rate else 1
+    return config.optimizer.learning_rate * factor
+
+
+def make_optimizer(
+    config: PretrainingConfig, learning_rate: float
+) -> tuple[BertOptimizer, WarmupPolynomialDecay]:
+    """The optimizer and the schedule that it follows."""
+    settings = config.optimizer
+    schedule = WarmupPolynomialDecay(
+        learning_rate=learning_rate,
+        num_train_steps=settings.num_train_steps,
+        num_warmup_steps=settings.warmup_steps,
+        power=settings.power,
+        compensate_warmup=settings.optimizer_type != "lamb",
+    )
+    optimizer = build_optimizer(
+        settings.optimizer_type,
+        schedule,
+        beta_1=settings.beta_1,
+        beta_2=settings.beta_2,
+        epsilon=settings.epsilon,
+        weight_decay_rate=settings.weight_decay_rate,
+        exclude_from_weight_decay=settings.exclude_from_weight_decay,
+        exclude_from_layer_adaptation=settings.exclude_from_layer_adaptation,
+    )
+    return optimizer, schedule
+
+
+def weights_by_name(model: keras.Model) -> dict[str, tf.Variable]:
+    """Trainable variables by the original tensor names."""
+    return {v.path: v.value for v in model.trainable_variables}
+
+
+def slots_by_name(optimizer: BertOptimizer) -> dict[str, tf.Variable]:
+    """Optimizer state by the original tensor names."""
+    return {name: slot.value for name, slot in optimizer.slots().items()}
+
+
+def _restore(
+    start: StartingPoint, model: keras.Model, optimizer: BertOptimizer
+) -> list[str]:
+    """Loads what the starting point says; returns the tensors that were not used."""
+    if not start.prefix:
+        return []
+    slots = slots_by_name(optimizer) if start.takes_state else None
+    weights = weights_by_name(model)
+    step, unused = checkpoints.restore(start.prefix, weights, slots)
+    optimizer.iterations.assign(step)
+    return unused
+
+
+def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
+    """Checks everything, and builds model and optimizer.
+
+    Args:
+      config: The settings.
+      communicator: The workers.
+
+    Returns:
+      The plan of the run.
+
+    Raises:
+      ValueError, OSError, RunError: if the run cannot begin; the message says why.
+    """
+    training = config.training
+    bert = load_bert_config(config)
+    policy = choose_policy(config.runtime.precision, config.runtime.bf16_config_path)
+    if communicator.rank == 0:
+        check_output_dir(config.files.output_dir)
+    start = find_starting_point(config)
+    train = eval_ = None
+    if training.do_train:
+        train = _open(config, bert, config.files.input_files_dir)
+    if training.do_eval:
+        eval_ = _open(config, bert, config.files.eval_files_dir)
+    shape = batch_shape(config, start, communicator)
+    if train is not None and len(train) < shape.global_batch_size:
+        raise ValueError(
+            f"{config.files.input_files_dir} must hold at least one global batch of "
+            f"{shape.global_batch_size} records ({shape.size} workers x "
+            f"{shape.micro_batch_size} x {shape.num_micro_batches} micro-batches). "
+            f"Received: {len(train)} records. Make the batch smaller."
+        )
+    seed = start.position.seed if start.position else training.seed
+    records = train or eval_
+    if training.deterministic_run:
+        bert = bert.without_dropout()
+    model = build_pretraining_model(
+        bert,
+        max_seq_length=records.shape.max_seq_length,
+        policy=policy,
+        seed=seed,
+        keyed_dropout=True,
+    )
+    learning_rate = effective_learning_rate(config, start, communicator.size)
+    optimizer, schedule = make_optimizer(config, learning_rate)
+    optimizer.build(model.trainable_variables)
+    unused = _restore(start, model, optimizer)
+    return Plan(
+        config=config,
+        start=start,
+        shape=shape,
+        learning_rate=learning_rate,
+        seed=seed,
+        task=PretrainingTask(model),
+        optimizer=optimizer,
+        schedule=schedule,
+        train_records=train,
+        eval_records=eval_,
+        policy=policy,
+        unused_tensors=unused,
+    )

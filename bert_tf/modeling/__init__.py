@@ -1,0 +1,1 @@
+"""Batch to logits to loss: the Keras model of BERT."""

@@ -1,0 +1,194 @@
+"""BERT up to its hidden states and pooled vectors."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from bert_tf.modeling import ops
+from bert_tf.modeling.layers import (
+    BertLayer,
+    Dense,
+    Embeddings,
+    LayerSettings,
+    ResidualOutput,
+    SelfAttention,
+)
+
+
+class Attention(BertLayer):
+    """Self-attention and its residual output."""
+
+    def __init__(self, settings: LayerSettings) -> None:
+        super().__init__(settings, name="attention")
+        self.self_attention = SelfAttention(settings)
+        self.residual_output = ResidualOutput(settings)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes both parts."""
+        self.self_attention.build(input_shape)
+        self.residual_output.build(input_shape)
+
+    def call(
+        self,
+        inputs: tf.Tensor,
+        bias: tf.Tensor,
+        dropout_key: tf.Tensor,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """[B, S, H] and a score bias [B, 1, S, S] -> [B, S, H]."""
+        context = self.self_attention(inputs, bias, dropout_key, training=training)
+        return self.residual_output(context, inputs, dropout_key, training=training)
+
+
+class Intermediate(BertLayer):
+    """The widening half of the feed-forward sub-layer."""
+
+    def __init__(self, settings: LayerSettings) -> None:
+        super().__init__(settings, name="intermediate")
+        self.dense = Dense(settings, self.config.intermediate_size, "dense")
+        self.activation = ops.activation(self.config.hidden_act)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the projection to intermediate_size."""
+        self.dense.build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[B, S, H] -> [B, S, I]."""
+        return self.activation(self.dense(inputs))
+
+
+class EncoderLayer(BertLayer):
+    """One layer of the encoder: attention, then feed-forward, each normalised after.
+
+    Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.1 (post-LayerNorm).
+    """
+
+    def __init__(self, settings: LayerSettings, name: str) -> None:
+        super().__init__(settings, name=name)
+        self.attention = Attention(settings)
+        self.intermediate = Intermediate(settings)
+        self.residual_output = ResidualOutput(settings)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the three parts."""
+        self.attention.build(input_shape)
+        self.intermediate.build(input_shape)
+        self.residual_output.build((*input_shape[:-1], self.config.intermediate_size))
+
+    def call(
+        self,
+        inputs: tf.Tensor,
+        bias: tf.Tensor,
+        dropout_key: tf.Tensor,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """[B, S, H] and a score bias [B, 1, S, S] -> [B, S, H]."""
+        x = self.attention(inputs, bias, dropout_key, training=training)
+        wide = self.intermediate(x)
+        return self.residual_output(wide, x, dropout_key, training=training)
+
+
+class Encoder(BertLayer):
+    """The stack of encoder layers."""
+
+    def __init__(self, settings: LayerSettings) -> None:
+        super().__init__(settings, name="encoder")
+        self.encoder_layers = [
+            EncoderLayer(settings, f"layer_{number}")
+            for number in range(self.config.num_hidden_layers)
+        ]
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes every layer."""
+        for layer in self.encoder_layers:
+            layer.build(input_shape)
+
+    def call(
+        self,
+        inputs: tf.Tensor,
+        bias: tf.Tensor,
+        dropout_key: tf.Tensor,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """[B, S, H] and a score bias [B, 1, S, S] -> [B, S, H]."""
+        x = inputs
+        for layer in self.encoder_layers:
+            x = layer(x, bias, dropout_key, training=training)
+        return x
+
+
+class Pooler(BertLayer):
+    """tanh projection of the first vector of each sequence."""
+
+    def __init__(self, settings: LayerSettings) -> None:
+        super().__init__(settings, name="pooler")
+        self.dense = Dense(settings, self.config.hidden_size, "dense")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the projection."""
+        self.dense.build(input_shape)
+
+    def call(self, inputs: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+        """[B, S, H] and positions of [CLS], [B, K] -> [B, K, H]."""
+        return tf.tanh(self.dense(ops.gather_rows(inputs, positions)))
+
+
+class Bert(BertLayer):
+    """Embeddings, encoder and pooler, under the original scope `bert`."""
+
+    def __init__(self, settings: LayerSettings) -> None:
+        super().__init__(settings, name="bert")
+        self.embeddings = Embeddings(settings)
+        self.encoder = Encoder(settings)
+        self.pooler = Pooler(settings)
+        # Used only where the caller gives no key of its own (`model.fit`).
+        self.seed_generator = keras.random.SeedGenerator(settings.seed)
+
+    def build(self, *_: Any) -> None:  # noqa: ANN401
+        """Makes the three parts."""
+        shape = (None, None, self.config.hidden_size)
+        self.embeddings.build()
+        self.encoder.build(shape)
+        self.pooler.build(shape)
+
+    def _drawn_key(self, input_ids: tf.Tensor) -> tf.Tensor:
+        """A new dropout key [B, 3] for each call, from the layer's own generator."""
+        batch_size = tf.shape(input_ids)[0]
+        drawn = tf.cast(self.seed_generator.next(), tf.int64) % 2**31
+        seed_and_step = tf.repeat(tf.cast(drawn, tf.int32)[None], batch_size, axis=0)
+        rows = tf.range(batch_size, dtype=tf.int32)[:, None]
+        return tf.concat([seed_and_step, rows], axis=1)
+
+    def call(
+        self, inputs: dict[str, tf.Tensor], training: bool = False
+    ) -> dict[str, tf.Tensor]:
+        """Hidden states, pooled vectors, and the word table for a tied output layer.
+
+        Args:
+          inputs: `input_ids, input_mask, segment_ids, positions` [B, S],
+            `next_sentence_positions` [B, K] and, if the caller decides dropout,
+            `dropout_key` [B, 3]; all int32.
+          training: Whether dropout is on.
+
+        Returns:
+          `sequence_output` [B, S, H], `pooled_output` [B, K, H] and `word_embeddings`
+          [V, H], float32.
+        """
+        key = inputs.get("dropout_key")
+        if key is None:
+            key = self._drawn_key(inputs["input_ids"])
+        x = self.embeddings(
+            inputs["input_ids"],
+            inputs["segment_ids"],
+            inputs["positions"],
+            key,
+            training=training,
+        )
+        bias = ops.attention_bias(inputs["input_mask"])
+        x = self.encoder(x, bias, key, training=training)
+        return {
+            "sequence_output": x,
+            "pooled_output": self.pooler(x, inputs["next_sentence_positions"]),
+            "word_embeddings": tf.convert_to_tensor(self.embeddings.word_embeddings),
+        }

@@ -1,0 +1,213 @@
+"""The layers of BERT, named so that variable paths are the original tensor names."""
+
+import math
+import zlib
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from bert_tf.config import BertConfig
+from bert_tf.modeling import ops
+from bert_tf.precision import PrecisionPolicy
+
+
+class LayerSettings(NamedTuple):
+    """What every layer of one model shares.
+
+    Attributes:
+      config: The architecture.
+      policy: Decides compute types.
+      seed: Decides the initial weights, together with each variable's path.
+    """
+
+    config: BertConfig
+    policy: PrecisionPolicy
+    seed: int
+
+
+class BertLayer(keras.layers.Layer):
+    """A layer that holds the shared settings and makes seeded float32 weights."""
+
+    def __init__(self, settings: LayerSettings, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(dtype="float32", **kwargs)
+        self.settings = settings
+        self.config = settings.config
+
+    def add_normal(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
+        """Adds a weight drawn from a normal distribution cut at two deviations.
+
+        The draw depends on the model's seed and the variable's path alone, so that
+        every worker makes the same weights.
+        """
+        path = f"{self.path}/{name}".encode()
+        initializer = keras.initializers.TruncatedNormal(
+            stddev=self.config.initializer_range,
+            seed=(self.settings.seed + zlib.crc32(path)) % 2**31,
+        )
+        return self.add_weight(name=name, shape=shape, initializer=initializer)
+
+    def stream(self, number: int) -> int:
+        """Number of a dropout stream that no other layer of the model uses."""
+        return (zlib.crc32(self.path.encode()) + number) % 2**31
+
+
+class Dense(BertLayer):
+    """y = x W + b, with variables `kernel` [I, O] and `bias` [O]."""
+
+    def __init__(self, settings: LayerSettings, units: int, name: str) -> None:
+        super().__init__(settings, name=name)
+        self.units = units
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes kernel and bias for inputs of width `input_shape[-1]`."""
+        self.kernel = self.add_normal("kernel", (input_shape[-1], self.units))
+        self.bias = self.add_weight(
+            name="bias", shape=(self.units,), initializer="zeros"
+        )
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[..., I] float32 -> [..., O] float32."""
+        dtype = self.settings.policy.compute_dtype("MatMul", self.path)
+        rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
+        product = ops.matmul(rows, tf.convert_to_tensor(self.kernel), dtype)
+        product = tf.nn.bias_add(product, tf.convert_to_tensor(self.bias))
+        shape = tf.concat([tf.shape(inputs)[:-1], [self.units]], axis=0)
+        outputs = tf.reshape(product, shape)
+        outputs.set_shape([*inputs.shape[:-1], self.units])
+        return outputs
+
+
+class LayerNorm(BertLayer):
+    """Layer normalisation with variables `gamma` [H] and `beta` [H]."""
+
+    def __init__(self, settings: LayerSettings) -> None:
+        super().__init__(settings, name="LayerNorm")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes scale and shift for the last axis."""
+        shape = (input_shape[-1],)
+        self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
+        self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones")
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[..., H] -> [..., H], float32."""
+        gamma, beta = map(tf.convert_to_tensor, (self.gamma, self.beta))
+        return ops.layer_norm(inputs, gamma, beta, self.config.layer_norm_eps)
+
+
+class Embeddings(BertLayer):
+    """Sum of word, segment and position embeddings, normalised."""
+
+    def __init__(self, settings: LayerSettings) -> None:
+        super().__init__(settings, name="embeddings")
+        self.layer_norm = LayerNorm(settings)
+
+    def build(self, *_: Any) -> None:  # noqa: ANN401
+        """Makes the three tables."""
+        config, width = self.config, self.config.hidden_size
+        self.word_embeddings = self.add_normal(
+            "word_embeddings", (config.vocab_size, width)
+        )
+        self.token_type_embeddings = self.add_normal(
+            "token_type_embeddings", (config.type_vocab_size, width)
+        )
+        self.position_embeddings = self.add_normal(
+            "position_embeddings", (config.max_position_embeddings, width)
+        )
+        self.layer_norm.build((None, None, width))
+
+    def call(
+        self,
+        input_ids: tf.Tensor,
+        segment_ids: tf.Tensor,
+        positions: tf.Tensor,
+        dropout_key: tf.Tensor,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """Three [B, S] int32 -> [B, S, H] float32."""
+        words = tf.gather(tf.convert_to_tensor(self.word_embeddings), input_ids)
+        # A product with one-hot rows: its gradient is a product too, where that of
+        # a gather would add B * S rows into a table of two, one after another.
+        one_hot = tf.one_hot(segment_ids, self.config.type_vocab_size)
+        segments = one_hot @ tf.convert_to_tensor(self.token_type_embeddings)
+        places = tf.gather(tf.convert_to_tensor(self.position_embeddings), positions)
+        x = self.layer_norm(words + segments + places)
+        if training:
+            rate = self.config.hidden_dropout_prob
+            x = ops.dropout(x, rate, dropout_key, self.stream(0))
+        return x
+
+
+class SelfAttention(BertLayer):
+    """Scaled dot-product attention with N heads of width D = H / N."""
+
+    def __init__(self, settings: LayerSettings) -> None:
+        super().__init__(settings, name="self")
+        width = self.config.hidden_size
+        self.query, self.key, self.value = (
+            Dense(settings, width, name) for name in ("query", "key", "value")
+        )
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the three projections."""
+        for projection in (self.query, self.key, self.value):
+            projection.build(input_shape)
+
+    def _heads(self, x: tf.Tensor) -> tf.Tensor:
+        """[B, S, H] -> [B, N, S, D]."""
+        shape = tf.shape(x)
+        split = [shape[0], x.shape[1], self.config.num_attention_heads, -1]
+        return tf.transpose(tf.reshape(x, split), [0, 2, 1, 3])
+
+    def call(
+        self,
+        inputs: tf.Tensor,
+        bias: tf.Tensor,
+        dropout_key: tf.Tensor,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """[B, S, H] and a score bias [B, 1, S, S] -> [B, S, H]."""
+        dtype = self.settings.policy.compute_dtype("BatchMatMul", self.path)
+        query = self._heads(self.query(inputs)) * (1 / math.sqrt(self.config.head_size))
+        key = self._heads(self.key(inputs))
+        value = self._heads(self.value(inputs))
+        scores = ops.matmul(query, key, dtype, transpose_b=True) + bias  # [B, N, S, S]
+        probabilities = tf.nn.softmax(scores)
+        if training:
+            rate = self.config.attention_probs_dropout_prob
+            heads = (self.config.num_attention_heads, inputs.shape[1], inputs.shape[1])
+            probabilities = tf.ensure_shape(probabilities, [None, *heads])
+            probabilities = ops.dropout(
+                probabilities, rate, dropout_key, self.stream(0)
+            )
+        context = ops.matmul(probabilities, value, dtype)  # [B, N, S, D]
+        return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), tf.shape(inputs))
+
+
+class ResidualOutput(BertLayer):
+    """The end of a sub-layer: dense, dropout, residual, layer normalisation."""
+
+    def __init__(self, settings: LayerSettings) -> None:
+        super().__init__(settings, name="output")
+        self.dense = Dense(settings, self.config.hidden_size, "dense")
+        self.layer_norm = LayerNorm(settings)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the projection from width `input_shape[-1]` to H."""
+        self.dense.build(input_shape)
+        self.layer_norm.build((*input_shape[:-1], self.config.hidden_size))
+
+    def call(
+        self,
+        inputs: tf.Tensor,
+        residual: tf.Tensor,
+        dropout_key: tf.Tensor,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """[B, S, I] and the sub-layer's input [B, S, H] -> [B, S, H]."""
+        x = self.dense(inputs)
+        if training:
+            rate = self.config.hidden_dropout_prob
+            x = ops.dropout(x, rate, dropout_key, self.stream(0))
+        return self.layer_norm(x + residual)

@@ -1,0 +1,151 @@
+"""The arithmetic of BERT on tensors; stateless, float32 outside matrix products."""
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+# Added to scores of positions that must not be seen. Large and negative, not -inf:
+# -inf makes the softmax of a row without any visible position NaN.
+MASKED_SCORE = -1e9
+
+_PHILOX = 1  # The number of the Philox algorithm in TensorFlow's raw operations.
+
+
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """Gaussian error linear unit, x * Phi(x), through the error function.
+
+    Source: Hendrycks and Gimpel 2016 (arXiv:1606.08415).
+    """
+    return 0.5 * x * (1.0 + tf.math.erf(x * (1.0 / math.sqrt(2.0))))
+
+
+def gelu_tanh(x: tf.Tensor) -> tf.Tensor:
+    """The tanh approximation of `gelu`, off by at most 5e-4.
+
+    Source: Hendrycks and Gimpel 2016 (arXiv:1606.08415), section 2.
+    """
+    inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * tf.pow(x, 3))
+    return 0.5 * x * (1.0 + tf.tanh(inner))
+
+
+_ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "relu": tf.nn.relu,
+    "tanh": tf.tanh,
+}
+
+
+def activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The activation function that `BertConfig.hidden_act` names."""
+    return _ACTIVATIONS[name]
+
+
+def layer_norm(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
+) -> tf.Tensor:
+    """Normalises the last axis to mean 0 and variance 1, then scales and shifts.
+
+    Args:
+      x: [..., H] float32.
+      gamma: Scale, [H].
+      beta: Shift, [H].
+      epsilon: Added to the variance.
+
+    Returns:
+      [..., H] float32.
+
+    Source: Ba et al. 2016 (arXiv:1607.06450), equation 4.
+    """
+    mean = tf.reduce_mean(x, axis=-1, keepdims=True)
+    centred = x - mean
+    variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+    return centred * tf.math.rsqrt(variance + epsilon) * gamma + beta
+
+
+def matmul(
+    a: tf.Tensor, b: tf.Tensor, dtype: tf.DType, *, transpose_b: bool = False
+) -> tf.Tensor:
+    """Matrix product computed in `dtype`, float32 in and out.
+
+    Args:
+      a: [..., I, J] float32.
+      b: [..., J, L], or [..., L, J] with `transpose_b`; float32.
+      dtype: float32 or bfloat16 (whose products are summed in float32).
+      transpose_b: Whether the last two axes of `b` are swapped.
+
+    Returns:
+      [..., I, L] float32.
+    """
+    product = tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), transpose_b=transpose_b)
+    return tf.cast(product, tf.float32)
+
+
+def attention_bias(input_mask: tf.Tensor) -> tf.Tensor:
+    """What to add to attention scores so that each sequence sees only itself.
+
+    Args:
+      input_mask: [B, S] int32: 0 is padding, any other number is the sequence that a
+        token belongs to (1 everywhere in a record that is not packed).
+
+    Returns:
+      [B, 1, S, S] float32: 0 where the query (third axis) sees the key (last axis).
+    """
+    same = tf.equal(input_mask[:, :, None], input_mask[:, None, :])
+    visible = tf.logical_and(same, input_mask[:, None, :] > 0)
+    return tf.cast(tf.logical_not(visible), tf.float32)[:, None] * MASKED_SCORE
+
+
+def gather_rows(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Takes the vectors at `positions` of each row.
+
+    Args:
+      x: [B, S, H].
+      positions: [B, P] int32, each in [0, S).
+
+    Returns:
+      [B, P, H].
+    """
+    return tf.gather(x, positions, batch_dims=1)
+
+
+def dropout(x: tf.Tensor, rate: float, key: tf.Tensor, stream: int) -> tf.Tensor:
+    """Sets a share of `x` to zero and scales the rest, by place in the global batch.
+
+    The bits come from one Philox stream for each (seed, stream, step); a row's place in
+    the global batch is an offset into it. So the same rows draw the same bits however
+    the batch is cut into micro-batches and workers. One byte decides one number, hence
+    the true rate is the nearest multiple of 1/256, and the scale is exact for it.
+
+    Args:
+      x: [B, ...] float32, its other axes static; its rows stand one after another in
+        the global batch.
+      rate: Share to drop, in [0, 1). 0 returns `x`.
+      key: [B, 3] int32: seed, step, and place of the row in the global batch.
+      stream: Number of this dropout within the model.
+
+    Returns:
+      The shape and type of `x`.
+
+    Source: Srivastava et al. 2014; Salmon et al. 2011 for Philox.
+    """
+    kept = round((1.0 - rate) * 256)
+    if kept >= 256:
+        return x
+    row_size = math.prod(x.shape[1:])
+    blocks = -(-row_size // 16)  # Philox makes 16 bytes at a time.
+    batch_size = tf.shape(x)[0]
+    seed, step, first_row = tf.unstack(tf.cast(key[0], tf.uint64))
+    bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=tf.stack([batch_size, blocks * 4]),
+        key=(seed * tf.constant(2**32, tf.uint64) + stream)[None],
+        counter=tf.stack([first_row * blocks, step]),
+        alg=_PHILOX,
+        dtype=tf.uint32,
+    )
+    lanes = tf.reshape(tf.bitcast(bits, tf.uint8), [batch_size, blocks * 16])
+    mask = tf.cast(lanes[:, :row_size] < kept, x.dtype) * (256.0 / kept)
+    return x * tf.reshape(mask, tf.shape(x))

@@ -1,0 +1,1 @@
+"""From losses to new weights: gradients, optimizers, schedules, checkpoints, logs."""

@@ -1,0 +1,261 @@
+"""Weights, optimizer state and position of a run, in files that name every tensor."""
+
+import dataclasses
+import glob
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bert_tf.errors import RunError
+
+FORMAT_VERSION = 1
+_STEP_NAME = "global_step"
+_INCOMPLETE = ".incomplete"
+_STATE_KEYS = ("model_checkpoint_path", "all_model_checkpoint_paths")
+_MANIFEST = re.compile(r"^model\.ckpt-(\d+)\.json$")
+# Tensors that training systems keep beside the weights, of no use to another run.
+_BOOKKEEPING = re.compile(
+    r"(^|/)(adam_m|adam_v|accum|Adam|Adam_1|LAMB|LAMB_1|m|v|global_step|local_step|"
+    r"loss_scale.*|good_steps|beta1_power|beta2_power|save_counter.*|"
+    r"_CHECKPOINTABLE_OBJECT_GRAPH)$"
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunPosition:
+    """Where a run stands: what a manifest keeps beside the tensors.
+
+    Attributes:
+      step: Steps taken.
+      records: Records read, over all workers, from the start of the run.
+      global_batch_size: Records of one step.
+      learning_rate: Peak learning rate in effect, scaled by the workers already.
+      seed: Decides order and dropout.
+      num_records: Records of the training set.
+      config: The settings of the run, for a reader.
+    """
+
+    step: int
+    records: int
+    global_batch_size: int
+    learning_rate: float
+    seed: int
+    num_records: int
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_atomically(path: str, text: str) -> None:
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _tensor_files(prefix: str) -> list[str]:
+    return sorted(glob.glob(f"{glob.escape(prefix)}.data-*")) + [f"{prefix}.index"]
+
+
+def save(
+    directory: str, tensors: Mapping[str, tf.Tensor], position: RunPosition
+) -> str:
+    """Writes and commits one checkpoint.
+
+    The tensor files are written under another name, renamed, and only then named by
+    the manifest, whose own renaming makes the checkpoint count. Last comes the file
+    `checkpoint`, which other tools read.
+
+    Args:
+      directory: Where; exists.
+      tensors: Name -> value; `global_step` is added.
+      position: Where the run stands.
+
+    Returns:
+      The checkpoint's prefix, directory/model.ckpt-<step>.
+    """
+    prefix = os.path.join(directory, f"model.ckpt-{position.step}")
+    named = dict(tensors) | {_STEP_NAME: tf.constant(position.step, tf.int64)}
+    names = sorted(named)
+    temporary = f"{prefix}.tmp"
+    tf.raw_ops.SaveV2(
+        prefix=temporary,
+        tensor_names=names,
+        shape_and_slices=[""] * len(names),
+        tensors=[tf.convert_to_tensor(named[name]) for name in names],
+    )
+    marker = prefix + _INCOMPLETE
+    with open(marker, "w"):
+        pass  # Says that the files are ours to remove, should this be interrupted.
+    for file in _tensor_files(temporary):
+        with open(file, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(file, prefix + file.removeprefix(temporary))
+    files = {os.path.basename(f): _sha256(f) for f in _tensor_files(prefix)}
+    manifest = {"format": FORMAT_VERSION, **dataclasses.asdict(position)}
+    manifest["files"] = files
+    _write_atomically(f"{prefix}.json", json.dumps(manifest, indent=2) + "\n")
+    os.remove(marker)
+    name = os.path.basename(prefix)
+    lines = [f'{key}: "{name}"\n' for key in _STATE_KEYS]
+    _write_atomically(os.path.join(directory, "checkpoint"), "".join(lines))
+    return prefix
+
+
+def committed_steps(directory: str) -> list[int]:
+    """Steps of the checkpoints whose manifest is there, in rising order."""
+    if not os.path.isdir(directory):
+        return []
+    matches = map(_MANIFEST.match, os.listdir(directory))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def read_manifest(prefix: str) -> RunPosition | None:
+    """What a manifest says of its checkpoint, after comparing the files' checksums.
+
+    Args:
+      prefix: The checkpoint, without .index.
+
+    Returns:
+      The position, or None if there is no manifest (a checkpoint of another program).
+
+    Raises:
+      RunError: if the manifest cannot be read, or a file is not as it says.
+    """
+    path = f"{prefix}.json"
+    if not os.path.exists(path):
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+        files = values.pop("files")
+        values.pop("format")
+        position = RunPosition(**values)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(
+            f"{path} is not a checkpoint manifest: {error!r}. Remove {prefix}.* to use "
+            "an older checkpoint."
+        ) from error
+    for name, expected in files.items():
+        file = os.path.join(os.path.dirname(prefix), os.path.basename(name))
+        found = _sha256(file) if os.path.exists(file) else "no file"
+        if found != expected:
+            raise RunError(
+                f"{file} must have sha256 {expected}, as {path} says. Received: "
+                f"{found}. Restore the file, or remove {prefix}.* to use an older "
+                "checkpoint."
+            )
+    return position
+
+
+def open_checkpoint(prefix: str) -> Any:  # noqa: ANN401 - TensorFlow names no class
+    """Opens a checkpoint of names and tensors; runs no code from it.
+
+    Args:
+      prefix: Path without .index.
+
+    Raises:
+      RunError: if there is no checkpoint, or it cannot be read.
+    """
+    prefix = prefix.removesuffix(".index")
+    if not os.path.exists(f"{prefix}.index"):
+        raise RunError(
+            f"There is no checkpoint {prefix} (no file {prefix}.index). Name the path "
+            "without its ending, such as /dir/bert_model.ckpt."
+        )
+    try:
+        return tf.train.load_checkpoint(prefix)
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise RunError(f"{prefix} cannot be read: {error}") from error
+
+
+def restore(
+    prefix: str,
+    weights: Mapping[str, tf.Variable],
+    slots: Mapping[str, tf.Variable] | None = None,
+) -> tuple[int, list[str]]:
+    """Assigns a checkpoint's tensors to variables of the same names.
+
+    Args:
+      prefix: The checkpoint, without .index.
+      weights: Name -> variable; all must be there.
+      slots: Optimizer state, likewise, or None to leave it alone.
+
+    Returns:
+      The checkpoint's step (0 if it has none, or without `slots`), and the names of
+      its tensors that nothing here is called.
+
+    Raises:
+      RunError: listing names that are missing and shapes that differ; no variable is
+        changed then.
+    """
+    reader = open_checkpoint(prefix)
+    shapes = reader.get_variable_to_shape_map()
+    wanted = dict(weights) | dict(slots or {})
+    problems = [
+        f"{name} {tuple(variable.shape)} is missing"
+        for name, variable in wanted.items()
+        if name not in shapes
+    ]
+    problems += [
+        f"{name} must have shape {tuple(variable.shape)}, found {tuple(shapes[name])}"
+        for name, variable in wanted.items()
+        if name in shapes and tuple(variable.shape) != tuple(shapes[name])
+    ]
+    if slots is not None and _STEP_NAME not in shapes:
+        problems.append(f"{_STEP_NAME} is missing")
+    if problems:
+        raise RunError(
+            f"{prefix} does not fit the model: {'; '.join(problems)}. Check "
+            "--bert_config_file or --preset"
+            + ("." if slots is None else ", or use --resume=False for weights alone.")
+        )
+    try:
+        for name, variable in wanted.items():
+            variable.assign(reader.get_tensor(name))
+    except tf.errors.OpError as error:
+        raise RunError(f"{prefix} is damaged at {name}: {error.message}") from error
+    extra = sorted(n for n in shapes if n not in wanted and not _BOOKKEEPING.search(n))
+    step = int(np.asarray(reader.get_tensor(_STEP_NAME))) if slots is not None else 0
+    return step, extra
+
+
+def remove(directory: str, step: int) -> None:
+    """Deletes a checkpoint, its manifest first, so that a rest never counts."""
+    prefix = os.path.join(directory, f"model.ckpt-{step}")
+    for file in [f"{prefix}.json", *_tensor_files(prefix)]:
+        if os.path.exists(file):
+            os.remove(file)
+
+
+def remove_leftovers(directory: str) -> None:
+    """Deletes what an interrupted `save` left, and nothing that it did not write."""
+    pattern = os.path.join(glob.escape(directory), "model.ckpt-*")
+    for file in glob.glob(f"{pattern}.tmp*"):
+        os.remove(file)
+    for marker in glob.glob(f"{pattern}{_INCOMPLETE}"):
+        prefix = marker.removesuffix(_INCOMPLETE)
+        if not os.path.exists(f"{prefix}.json"):
+            for file in filter(os.path.exists, _tensor_files(prefix)):
+                os.remove(file)
+        os.remove(marker)
+
+
+def foreign_checkpoints(directory: str) -> list[str]:
+    """Names of checkpoints without a manifest: those of another program."""
+    pattern = os.path.join(glob.escape(directory), "model.ckpt-*.index")
+    names = (os.path.basename(f).removesuffix(".index") for f in glob.glob(pattern))
+    return sorted(
+        n for n in names if not os.path.exists(os.path.join(directory, f"{n}.json"))
+    )

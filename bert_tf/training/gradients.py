@@ -1,0 +1,194 @@
+"""Loss sums of micro-batches to one gradient of the whole global batch."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import keras
+import tensorflow as tf
+
+Features = dict[str, tf.Tensor]
+
+
+class Task(Protocol):
+    """What training needs to know of a model and its losses.
+
+    Attributes:
+      model: The Keras model.
+      loss_names: Names of the L losses whose means are added up.
+    """
+
+    model: keras.Model
+    loss_names: Sequence[str]
+
+    def counts(self, features: Features) -> tf.Tensor:
+        """How many predictions each loss is a mean of: [L] float32."""
+
+    def loss_sums(self, features: Features, *, training: bool) -> tf.Tensor:
+        """Each loss summed over the predictions of a micro-batch: [L] float32."""
+
+
+class Reduction(Protocol):
+    """Adds up tensors over the workers."""
+
+    size: int
+
+    def sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
+        """The sums, equal on every worker."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GradientSettings:
+    """How the gradient of a step is made.
+
+    Attributes:
+      first_row: Place of this worker's first row in the global batch.
+      seed: Decides dropout.
+      max_grad_norm: Clip to this global norm; 0: no clipping.
+      allreduce_post_accumulation: Sum over the workers once per step.
+      is_micro_batch_mean: Mean of the micro-batches' means, not of the global batch.
+      clip_each_micro_batch: Clip before accumulating instead of after.
+      use_xla: Compile each micro-batch.
+    """
+
+    first_row: int = 0
+    seed: int = 0
+    max_grad_norm: float = 1.0
+    allreduce_post_accumulation: bool = True
+    is_micro_batch_mean: bool = False
+    clip_each_micro_batch: bool = False
+    use_xla: bool = False
+
+
+def clip_by_global_norm(
+    gradients: Sequence[tf.Tensor], max_norm: float
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Scales gradients down to a global norm.
+
+    Args:
+      gradients: Dense float32 tensors.
+      max_norm: The largest norm allowed; 0: no clipping.
+
+    Returns:
+      The gradients, and their norm before: a float32 scalar, not finite if any
+      gradient is not.
+
+    Source: Pascanu et al. 2013 (arXiv:1211.5063), algorithm 1.
+    """
+    norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients]))
+    if not max_norm:
+        return list(gradients), norm
+    scale = max_norm / tf.maximum(norm, max_norm)
+    return [g * scale for g in gradients], norm
+
+
+class GradientAccumulator:
+    """The gradient of one step: k micro-batches on each of `size` workers.
+
+    With global means, every micro-batch's loss is divided by the counts of the whole
+    global batch, which are known before the first backward pass. Gradients then only
+    need adding up, so 1 x 32 = 4 x 8 rows = 2 workers x 16, whatever each part holds.
+    """
+
+    def __init__(
+        self, task: Task, reduction: Reduction, settings: GradientSettings
+    ) -> None:
+        """Prepares for one model.
+
+        Args:
+          task: The model and its losses.
+          reduction: The workers.
+          settings: How the gradient is made.
+        """
+        self._task = task
+        self._reduction = reduction
+        self._settings = settings
+        self._variables = [v.value for v in task.model.trainable_variables]
+        self._compiled = tf.function(
+            self._micro_batch, jit_compile=True if settings.use_xla else None
+        )
+
+    def __call__(
+        self, batch: Features, step: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Computes the gradient of a step; to be traced into its graph.
+
+        Args:
+          batch: Features of shape [k, B, ...].
+          step: Steps taken before, integer scalar.
+
+        Returns:
+          Dense float32 gradients, and the mean losses [L]; equal on every worker.
+        """
+        counts = self._divisors(batch)
+        gradients, losses = self._accumulate(batch, tf.cast(step, tf.int32), counts)
+        if self._settings.allreduce_post_accumulation:
+            *gradients, losses = self._reduction.sum([*gradients, losses], "gradients")
+        else:
+            [losses] = self._reduction.sum([losses], "losses")
+        return gradients, losses
+
+    def _divisors(self, batch: Features) -> tf.Tensor:
+        """Counts that losses are divided by: [k, L], equal rows for global means."""
+        num_micro_batches = batch["input_ids"].shape[0]
+        if self._settings.is_micro_batch_mean:
+            parts = range(num_micro_batches)
+            rows = [self._task.counts({n: x[i] for n, x in batch.items()}) for i in parts]
+            return tf.stack(rows) * (num_micro_batches * self._reduction.size)
+        [counts] = self._reduction.sum([self._task.counts(batch)], "counts")
+        return tf.repeat(counts[None], num_micro_batches, axis=0)
+
+    def _accumulate(
+        self, batch: Features, step: tf.Tensor, counts: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Adds up gradients and mean losses over this worker's micro-batches."""
+        num_micro_batches = batch["input_ids"].shape[0]
+        if num_micro_batches == 1:
+            gradients, losses = self._part(batch, step, counts, tf.constant(0))
+            return list(gradients), losses
+
+        def body(
+            i: tf.Tensor, sums: list[tf.Tensor], losses: tf.Tensor
+        ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
+            gradients, part = self._part(batch, step, counts, i)
+            added = [s + g for s, g in zip(sums, gradients, strict=True)]
+            return i + 1, added, losses + part
+
+        zeros = [tf.zeros(v.shape, tf.float32) for v in self._variables]
+        start = (tf.constant(0), zeros, tf.zeros(len(self._task.loss_names)))
+        _, gradients, losses = tf.while_loop(
+            lambda i, *_: i < num_micro_batches, body, start, parallel_iterations=1
+        )
+        return gradients, losses
+
+    def _part(
+        self, batch: Features, step: tf.Tensor, counts: tf.Tensor, i: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Micro-batch `i`: its gradients, clipped and summed as the settings say."""
+        settings = self._settings
+        features = {name: array[i] for name, array in batch.items()}
+        size = features["input_ids"].shape[0]
+        rows = settings.first_row + i * size + tf.range(size)
+        seed_and_step = tf.repeat(tf.stack([settings.seed, step])[None], size, axis=0)
+        features["dropout_key"] = tf.concat([seed_and_step, rows[:, None]], axis=1)
+        gradients, losses = self._compiled(features, counts[i])
+        if settings.clip_each_micro_batch:
+            # The mean over micro-batches is in the counts: undo it for the norm.
+            parts = batch["input_ids"].shape[0] * self._reduction.size
+            limit = settings.max_grad_norm / parts
+            gradients, _ = clip_by_global_norm(gradients, limit)
+        if not settings.allreduce_post_accumulation:
+            gradients = self._reduction.sum(gradients, "micro_batch_gradients")
+        return gradients, losses
+
+    def _micro_batch(
+        self, features: Features, counts: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """One forward-backward: dense gradients and losses divided by `counts`."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self._variables)
+            sums = self._task.loss_sums(features, training=True)
+            losses = tf.math.divide_no_nan(sums, counts)
+            loss = tf.reduce_sum(losses)
+        gradients = tape.gradient(loss, self._variables, unconnected_gradients="zero")
+        return [tf.convert_to_tensor(g) for g in gradients], losses

@@ -1,0 +1,298 @@
+"""Gradients to new weights: LAMB and Adam with decoupled weight decay."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import keras
+import tensorflow as tf
+
+from bert_tf.config import checks
+from bert_tf.training.updates import Update, adam_update, lamb_update
+
+EXCLUDED_FROM_WEIGHT_DECAY = ("LayerNorm", "layer_norm", "bias")
+OPTIMIZER_TYPES = ("lamb", "adam", "adamw")
+
+LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
+
+
+class BertOptimizer(keras.optimizers.Optimizer):
+    """What LAMB and Adam share: the two moments, and exclusion by path.
+
+    A variable's moments are float32 variables of its shape, called adam_m and
+    adam_v as in google-research/bert. Gradients are clipped elsewhere, once, so
+    Keras's arguments for clipping, averaging and accumulation are not taken.
+
+    Args:
+      learning_rate: Rate, or schedule, which is called with the steps already taken.
+      beta_1: Decay rate of the first moment, in [0, 1).
+      beta_2: Decay rate of the second moment, in [0, 1).
+      epsilon: Added to the root of the second moment, > 0.
+      weight_decay_rate: Decoupled decay, >= 0.
+      exclude_from_weight_decay: Regular expressions; a variable is not decayed if
+        one is found in its path.
+      bias_correction: Divide the moments by 1 - beta^step.
+      name: Name of the optimizer.
+
+    Raises:
+      ValueError: if a value is out of range, or a pattern is not a valid regular
+        expression.
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate,
+        *,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-6,
+        weight_decay_rate: float = 0.01,
+        exclude_from_weight_decay: Sequence[str] = EXCLUDED_FROM_WEIGHT_DECAY,
+        bias_correction: bool,
+        name: str | None = None,
+    ) -> None:
+        """Checks and keeps the settings; see the class."""
+        super().__init__(learning_rate=learning_rate, name=name)
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.weight_decay_rate = weight_decay_rate
+        self.bias_correction = bias_correction
+        checks.require_probability(self, "beta_1", "beta_2")
+        checks.require_positive(self, "epsilon")
+        checks.require_not_negative(self, "weight_decay_rate")
+        self._no_decay_patterns = _checked_patterns(
+            "exclude_from_weight_decay", exclude_from_weight_decay
+        )
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Creates the moments of each variable, zero.
+
+        Args:
+          variables: The model's trainable variables, float32.
+
+        Raises:
+          ValueError: if a variable is not float32.
+        """
+        if self.built:
+            return
+        for variable in variables:
+            if variable.dtype != "float32":
+                raise ValueError(
+                    f"`variables` must be float32. Received: {variable.path} of dtype "
+                    f"{variable.dtype}. Use a mixed dtype policy for less precision."
+                )
+        super().build(variables)
+        self._adam_m, self._adam_v = self.add_optimizer_variables(
+            variables, ["adam_m", "adam_v"]
+        )
+
+    def slots(self) -> dict[str, keras.Variable]:
+        """The moments by the names of original BERT checkpoints.
+
+        Returns:
+          "<path of the variable>/adam_m" and ".../adam_v" -> moment, float32, in
+          the order of the variables.
+
+        Raises:
+          ValueError: if the optimizer is not built, or two variables share a path.
+        """
+        if not self.built:
+            raise ValueError(
+                "`slots` must be called on a built optimizer. Received: built=False. "
+                "Do `optimizer.build(model.trainable_variables)` first."
+            )
+        slots: dict[str, keras.Variable] = {}
+        for index, variable in enumerate(self._trainable_variables):
+            if f"{variable.path}/adam_m" in slots:
+                raise ValueError(
+                    "`variables` must have paths that differ. Received: "
+                    f"{variable.path} twice. Name the layers."
+                )
+            slots[f"{variable.path}/adam_m"] = self._adam_m[index]
+            slots[f"{variable.path}/adam_v"] = self._adam_v[index]
+        return slots
+
+    def update_step(
+        self,
+        gradient: tf.Tensor | tf.IndexedSlices,
+        variable: tf.Variable,
+        learning_rate: tf.Tensor,
+    ) -> None:
+        """Assigns the new weights and moments of one variable.
+
+        Args:
+          gradient: Gradient of the variable; slices are summed into a dense tensor.
+          variable: The variable, float32.
+          learning_rate: Rate of this step, scalar.
+        """
+        if isinstance(gradient, tf.IndexedSlices):
+            gradient = tf.math.unsorted_segment_sum(
+                gradient.values, gradient.indices, variable.shape[0]
+            )
+        index = self._get_variable_index(variable)
+        slots = self._adam_m[index], self._adam_v[index]
+        updated = self._update(
+            self._trainable_variables[index].path,
+            tf.convert_to_tensor(variable),
+            *(tf.convert_to_tensor(slot) for slot in slots),
+            tf.cast(gradient, tf.float32),
+            tf.cast(learning_rate, tf.float32),
+            tf.cast(self.iterations + 1, tf.float32),
+        )
+        for target, value in zip((variable, *slots), updated, strict=True):
+            self.assign(target, value)
+
+    def _update(self, path: str, *tensors: tf.Tensor) -> Update:
+        """Calls the formula of the optimizer for the variable of that path."""
+        raise NotImplementedError
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        """The keyword arguments that every update formula takes."""
+        names = "beta_1 beta_2 epsilon weight_decay_rate bias_correction"
+        return {name: getattr(self, name) for name in names.split()}
+
+    def _hyperparameters_of(self, path: str) -> dict[str, Any]:
+        """The same for one variable: no decay if it is excluded."""
+        is_excluded = _matches(self._no_decay_patterns, path)
+        no_decay = {"weight_decay_rate": 0.0} if is_excluded else {}
+        return self._hyperparameters() | no_decay
+
+    def exclude_from_weight_decay(self, *_: object, **__: object) -> NoReturn:
+        """Refuses Keras's method, which would have no effect on this decay."""
+        raise ValueError(
+            "`exclude_from_weight_decay` must be given to the constructor, as regular "
+            "expressions. Received: a call of the method."
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        base = super().get_config()
+        return {
+            "name": base["name"],
+            "learning_rate": base["learning_rate"],
+            **self._hyperparameters(),
+            "exclude_from_weight_decay": list(self._no_decay_patterns),
+        }
+
+
+@keras.saving.register_keras_serializable(package="bert_tf")
+class AdamWeightDecay(BertOptimizer):
+    """Adam with decoupled weight decay; see `adam_update` for the formula.
+
+    Args:
+      learning_rate: As in `BertOptimizer`.
+      bias_correction: False is the optimizer of original BERT, True is AdamW.
+      **settings: The others of `BertOptimizer`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate,
+        *,
+        bias_correction: bool = False,
+        **settings: Any,  # noqa: ANN401
+    ) -> None:
+        """Checks and keeps the settings; see the class."""
+        super().__init__(learning_rate, bias_correction=bias_correction, **settings)
+
+    def _update(self, path: str, *tensors: tf.Tensor) -> Update:
+        """Applies `adam_update`."""
+        return adam_update(*tensors, **self._hyperparameters_of(path))
+
+
+@keras.saving.register_keras_serializable(package="bert_tf")
+class LAMB(BertOptimizer):
+    """Layer-wise adaptive moments; see `lamb_update` for the formula.
+
+    A layer of the paper is a variable here.
+
+    Args:
+      learning_rate: As in `BertOptimizer`.
+      bias_correction: As in `BertOptimizer`.
+      exclude_from_layer_adaptation: Regular expressions; the trust ratio of a
+        variable is 1 if one is found in its path.
+      **settings: The others of `BertOptimizer`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate,
+        *,
+        bias_correction: bool = True,
+        exclude_from_layer_adaptation: Sequence[str] = (),
+        **settings: Any,  # noqa: ANN401
+    ) -> None:
+        """Checks and keeps the settings; see the class."""
+        super().__init__(learning_rate, bias_correction=bias_correction, **settings)
+        self._no_adaptation_patterns = _checked_patterns(
+            "exclude_from_layer_adaptation", exclude_from_layer_adaptation
+        )
+
+    def _update(self, path: str, *tensors: tf.Tensor) -> Update:
+        """Applies `lamb_update`."""
+        return lamb_update(
+            *tensors,
+            **self._hyperparameters_of(path),
+            layer_adaptation=not _matches(self._no_adaptation_patterns, path),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        patterns = list(self._no_adaptation_patterns)
+        return super().get_config() | {"exclude_from_layer_adaptation": patterns}
+
+
+def build_optimizer(
+    optimizer_type: str,
+    learning_rate: LearningRate,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-6,
+    weight_decay_rate: float = 0.01,
+    exclude_from_weight_decay: Sequence[str] = EXCLUDED_FROM_WEIGHT_DECAY,
+    exclude_from_layer_adaptation: Sequence[str] = (),
+) -> BertOptimizer:
+    """Makes the optimizer that a run asks for; the numbers are `BertOptimizer`'s.
+
+    `optimizer_type` is lamb, adam (original BERT's, without bias correction) or
+    adamw (with it); `exclude_from_layer_adaptation` is for lamb only.
+
+    Raises:
+      ValueError: if the type is unknown or a value is out of range.
+    """
+    is_known = optimizer_type in OPTIMIZER_TYPES
+    rule = f"be one of {', '.join(OPTIMIZER_TYPES)}"
+    checks.require(is_known, "optimizer_type", rule, optimizer_type)
+    settings = {
+        "beta_1": beta_1,
+        "beta_2": beta_2,
+        "epsilon": epsilon,
+        "weight_decay_rate": weight_decay_rate,
+        "exclude_from_weight_decay": exclude_from_weight_decay,
+    }
+    if optimizer_type == "lamb":
+        settings["exclude_from_layer_adaptation"] = exclude_from_layer_adaptation
+        return LAMB(learning_rate, **settings)
+    is_corrected = optimizer_type == "adamw"
+    return AdamWeightDecay(learning_rate, bias_correction=is_corrected, **settings)
+
+
+def _checked_patterns(name: str, patterns: Sequence[str]) -> tuple[str, ...]:
+    """The patterns, once each is known to be a regular expression."""
+    # A lone string would count as one pattern per letter, and match nearly all.
+    checks.require(not isinstance(patterns, str), name, "be a list", patterns)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                f"`{name}` must hold regular expressions. Received: {pattern!r} "
+                f"({error})."
+            ) from error
+    return tuple(patterns)
+
+
+def _matches(patterns: Sequence[str], path: str) -> bool:
+    """Whether any pattern is found in the path of a variable."""
+    return any(re.search(pattern, path) for pattern in patterns)

@@ -1,0 +1,153 @@
+"""What a run tells: DLLogger lines in a file, and a bar or plain lines for a person."""
+
+import datetime
+import json
+import os
+import sys
+import time
+from typing import Any, Protocol, TextIO
+
+import rich.console
+import rich.progress
+
+# Lines are those of NVIDIA's DLLogger (JSON backend): "DLLL " and an object.
+_PREFIX = "DLLL "
+_UNITS = {"throughput_train": "sequences/s", "throughput_val": "sequences/s"}
+
+
+class RunLog(Protocol):
+    """Where a job reports."""
+
+    def message(self, text: str) -> None:
+        """One line for the reader."""
+
+    def step(self, step: int, values: dict[str, float]) -> None:
+        """Values of one step."""
+
+    def progress(self, step: int, values: dict[str, float]) -> None:
+        """That a step is done; shown where it costs nothing."""
+
+    def summary(self, values: dict[str, float]) -> None:
+        """Values of the whole run."""
+
+    def close(self) -> None:
+        """Ends the report."""
+
+
+class SilentLog:
+    """The log of every worker but the first: says nothing."""
+
+    def message(self, text: str) -> None:
+        """See `RunLog`."""
+
+    def step(self, step: int, values: dict[str, float]) -> None:
+        """See `RunLog`."""
+
+    def progress(self, step: int, values: dict[str, float]) -> None:
+        """See `RunLog`."""
+
+    def summary(self, values: dict[str, float]) -> None:
+        """See `RunLog`."""
+
+    def close(self) -> None:
+        """See `RunLog`."""
+
+
+class DLLoggerFile:
+    """Writes DLLogger's JSON lines; a file that exists is continued."""
+
+    def __init__(self, path: str) -> None:
+        """Opens the file, making its folder.
+
+        Raises:
+          OSError: if it cannot be written.
+        """
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self._started = time.time()
+        for metric, unit in _UNITS.items():
+            self._write("METADATA", metric=metric, metadata={"unit": unit})
+
+    def log(self, step: int | list[int], data: dict[str, Any]) -> None:
+        """One line; an empty list as `step` means the whole run."""
+        self._write("LOG", step=step, data=data)
+
+    def _write(self, kind: str, **content: Any) -> None:  # noqa: ANN401
+        now = time.time()
+        moment = datetime.datetime.fromtimestamp(now).astimezone()
+        line = {
+            "timestamp": f"{now:.6f}",
+            "datetime": str(moment),
+            "elapsedtime": f"{now - self._started:.6f}",
+            "type": kind,
+            **content,
+        }
+        self._file.write(_PREFIX + json.dumps(line) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _rounded(values: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.5g}" for name, value in values.items())
+
+
+class ConsoleLog:
+    """The first worker's log: a file, and a bar on a terminal or plain lines."""
+
+    def __init__(self, dllog_path: str, num_train_steps: int) -> None:
+        """Opens the file.
+
+        Args:
+          dllog_path: Where DLLogger lines go.
+          num_train_steps: The length of the bar.
+
+        Raises:
+          OSError: if the file cannot be written.
+        """
+        self._file = DLLoggerFile(dllog_path)
+        self._num_train_steps = num_train_steps
+        self._console = rich.console.Console(file=sys.stdout, highlight=False)
+        self._bar: rich.progress.Progress | None = None
+
+    def message(self, text: str) -> None:
+        """See `RunLog`."""
+        if self._bar:
+            self._bar.console.print(text, soft_wrap=True, markup=False)
+        else:
+            print(text, flush=True)
+
+    def step(self, step: int, values: dict[str, float]) -> None:
+        """See `RunLog`."""
+        self._file.log(step, values)
+        self.message(f"step {step}/{self._num_train_steps}  {_rounded(values)}")
+
+    def progress(self, step: int, values: dict[str, float]) -> None:
+        """See `RunLog`."""
+        if not self._console.is_terminal:
+            return
+        if self._bar is None:
+            self._bar = rich.progress.Progress(
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TimeRemainingColumn(),
+                rich.progress.TextColumn("{task.description}"),
+                console=self._console,
+            )
+            self._bar.start()
+            self._bar.add_task("", total=self._num_train_steps)
+        task = self._bar.task_ids[0]
+        self._bar.update(task, completed=step, description=_rounded(values))
+
+    def summary(self, values: dict[str, float]) -> None:
+        """See `RunLog`."""
+        self._file.log([], values)
+
+    def close(self) -> None:
+        """See `RunLog`."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+        self._file.close()

@@ -1,0 +1,109 @@
+"""One optimizer step as one graph."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from bert_tf.errors import NonFiniteError
+from bert_tf.training.gradients import (
+    GradientAccumulator,
+    GradientSettings,
+    Reduction,
+    Task,
+    clip_by_global_norm,
+)
+from bert_tf.training.optimizers import BertOptimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class StepResult:
+    """What one step tells.
+
+    Attributes:
+      step: Steps taken, this one included.
+      losses: Mean of each of the task's losses over the global batch, in nats.
+      gradient_norm: Global norm before clipping.
+    """
+
+    step: int
+    losses: dict[str, float]
+    gradient_norm: float
+
+    @property
+    def total_loss(self) -> float:
+        """Sum of the losses."""
+        return sum(self.losses.values())
+
+
+class Trainer:
+    """Takes optimizer steps; the step counter is the optimizer's `iterations`."""
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: BertOptimizer,
+        reduction: Reduction,
+        settings: GradientSettings,
+    ) -> None:
+        """Prepares the graph of a step.
+
+        Args:
+          task: The model and its losses.
+          optimizer: Updates the model's trainable variables.
+          reduction: The workers.
+          settings: How the gradient of a step is made.
+        """
+        self.task = task
+        self.optimizer = optimizer
+        self._settings = settings
+        self._variables = task.model.trainable_variables
+        self.optimizer.build(self._variables)
+        self._gradients = GradientAccumulator(task, reduction, settings)
+        self._graph = tf.function(self._step)
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return int(self.optimizer.iterations.numpy())
+
+    def train_step(self, batch: dict[str, np.ndarray]) -> StepResult:
+        """Takes one step.
+
+        Args:
+          batch: This worker's features, [k, B, ...].
+
+        Returns:
+          The step's losses, equal on every worker.
+
+        Raises:
+          NonFiniteError: on every worker, if the gradient is not finite; the weights
+            are then those before the step.
+        """
+        tensors = {name: tf.convert_to_tensor(x) for name, x in batch.items()}
+        losses, norm = self._graph(tensors)
+        values = dict(
+            zip(self.task.loss_names, map(float, losses.numpy()), strict=True)
+        )
+        if not np.isfinite(norm.numpy()):
+            raise NonFiniteError(
+                f"The gradient of step {self.step + 1} is not finite "
+                f"(losses: {values}). The weights are those of step {self.step}. Lower "
+                "the learning rate or lengthen the warm-up, and start again from the "
+                "last checkpoint."
+            )
+        return StepResult(self.step, values, float(norm.numpy()))
+
+    def _step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        gradients, losses = self._gradients(batch, self.optimizer.iterations.value)
+        settings = self._settings
+        limit = 0.0 if settings.clip_each_micro_batch else settings.max_grad_norm
+        gradients, norm = clip_by_global_norm(gradients, limit)
+
+        def update() -> tf.Tensor:
+            self.optimizer.apply(gradients, self._variables)
+            return tf.constant(True)
+
+        finite = tf.reduce_all(tf.math.is_finite(losses)) & tf.math.is_finite(norm)
+        tf.cond(finite, update, lambda: tf.constant(False))
+        return losses, tf.where(finite, norm, float("nan"))

@@ -1,0 +1,48 @@
+"""Pre-trains BERT on one process, or on several: mpirun -np 8 ... --horovod."""
+
+import os
+import sys
+
+from bert_tf import flags
+from bert_tf.config import PretrainingConfig
+from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.launch import check_launch, launched_rank
+
+
+def main(arguments: list[str]) -> int:
+    """Parses flags before TensorFlow is loaded, then runs the job.
+
+    Args:
+      arguments: The command line, program name first.
+
+    Returns:
+      The exit code: 0, or 1 after one line that says what was wrong.
+    """
+    is_first = launched_rank() == 0
+    try:
+        config = flags.parse(PretrainingConfig, arguments)
+        check_launch(config.runtime.horovod)
+    except flags.HelpRequest as help_request:
+        print(help_request)
+        return 0
+    except ValueError as error:
+        if is_first:
+            print(f"error: {error}", file=sys.stderr)
+        return 1
+    if is_first:
+        flags.warn_about_ignored_flags(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from bert_tf.jobs import pretraining
+
+    try:
+        pretraining.run(config)
+    except OtherWorkerFailed:
+        return 1
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,212 @@
+import dataclasses
+import hashlib
+import os
+import resource
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_tf.config.data import CreateDataConfig
+from bert_tf.data import create, groups
+from bert_tf.data.create import create_records
+from bert_tf.data.documents import read_documents
+from bert_tf.data.features import RecordShape
+from bert_tf.data.groups import cut_into_groups
+from bert_tf.data.metadata import read_metadata
+from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.errors import RunError
+
+
+@pytest.fixture
+def config(vocab_file, text_file, tmp_path):
+    return CreateDataConfig(
+        input=text_file,
+        output_dir=str(tmp_path / "out" / "records"),
+        vocab_file=vocab_file,
+        max_seq_length=32,
+        max_predictions_per_seq=5,
+        dupe_factor=11,
+        num_shards=3,
+        num_processes=1,
+    )
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def parsed(config):
+    files = sorted(str(path) for path in Path(config.output_dir).iterdir())
+    records = [record.numpy() for record in tf.data.TFRecordDataset(files)]
+    shape = RecordShape(config.max_seq_length, config.max_predictions_per_seq)
+    features = tf.io.parse_example(records, shape.specification())
+    return {name: value.numpy() for name, value in features.items()}
+
+
+def test_records_hold_the_text(config):
+    metadata = create_records(config)
+    features = parsed(config)
+    ids = features["input_ids"].copy()
+    rows, columns = np.nonzero(features["masked_lm_weights"])
+    positions = features["masked_lm_positions"][rows, columns]
+    ids[rows, positions] = features["masked_lm_ids"][rows, columns]
+    assert len(ids) == metadata.new_number_of_samples
+    assert np.all(ids[:, 0] == 2)
+    np.testing.assert_array_equal(features["input_mask"] == 0, ids == 0)
+    # With the masks undone, only words of the text are left.
+    tokenizer = WordPieceTokenizer(config.vocab_file)
+    [known] = tokenizer.encode([Path(config.input).read_text()])
+    assert set(ids.ravel().tolist()) == {*known, 0, 2, 3}
+
+
+@pytest.mark.parametrize("group_bytes", [500, 1 << 20])
+def test_bytes_do_not_depend_on_the_number_of_processes(
+    config, tmp_path, monkeypatch, group_bytes
+):
+    monkeypatch.setattr(groups, "GROUP_BYTES", group_bytes)
+    folders = []
+    for number in (1, 3):
+        folders.append(str(tmp_path / f"processes_{number}"))
+        create_records(
+            dataclasses.replace(config, output_dir=folders[-1], num_processes=number)
+        )
+    assert contents(folders[0]) == contents(folders[1])
+
+
+def test_other_seed_gives_other_bytes(config, tmp_path):
+    create_records(config)
+    other = dataclasses.replace(config, output_dir=str(tmp_path / "b"), seed=1)
+    create_records(other)
+    assert contents(config.output_dir) != contents(other.output_dir)
+
+
+def test_duplicates_differ(config):
+    create_records(dataclasses.replace(config, num_shards=1, dupe_factor=2))
+    ids = parsed(config)["input_ids"]
+    assert len(np.unique(ids, axis=0)) > 0.9 * len(ids)
+
+
+def test_metadata_describes_the_files(config):
+    assert create_records(config) == read_metadata(config.output_dir)
+    metadata = read_metadata(config.output_dir)
+    files = contents(config.output_dir)
+    assert [shard.name for shard in metadata.shards] == list(files)
+    for shard in metadata.shards:
+        content = files[shard.name]
+        assert shard.bytes == len(content)
+        assert int(shard.crc32c, 16) == google_crc32c.value(content)
+    counts = [shard.records for shard in metadata.shards]
+    assert max(counts) - min(counts) <= 1
+    mask = parsed(config)["input_mask"]
+    assert metadata.original_number_of_samples == sum(counts) == len(mask)
+    assert metadata.packing_efficiency == pytest.approx(mask.mean())
+    assert metadata.padding_tokens_original_dataset == np.sum(mask == 0)
+    assert not metadata.packed
+    assert metadata.avg_seq_per_sample == 1.0
+    vocabulary = Path(config.vocab_file).read_bytes()
+    assert metadata.vocab_sha256 == hashlib.sha256(vocabulary).hexdigest()
+    assert metadata.vocab_size == len(vocabulary.split())
+
+
+def test_groups_depend_on_sizes_only_and_hold_two_documents(monkeypatch):
+    monkeypatch.setattr(groups, "GROUP_BYTES", 10)
+    documents = [["x" * size] for size in (20, 1, 3, 3, 3, 1, 30, 2)]
+    found = [
+        [len(d[0]) for d in group.documents] for group in cut_into_groups(documents)
+    ]
+    assert found == [[20, 1], [3, 3, 3], [1, 30, 2]]
+    numbers = [group.number for group in cut_into_groups(documents)]
+    assert numbers == [0, 1, 2]
+    assert [len(group.documents) for group in cut_into_groups(documents[:1])] == [1]
+    assert list(cut_into_groups([])) == []
+
+
+def test_groups_keep_all_documents(text_file, monkeypatch):
+    monkeypatch.setattr(groups, "GROUP_BYTES", 300)
+    documents = list(read_documents([text_file], "google"))
+    found = list(cut_into_groups(documents))
+    assert len(found) > 5
+    assert [d for group in found for d in group.documents] == documents
+    size = os.path.getsize(text_file)
+    assert sum(group.num_bytes for group in found) == size - len(documents) + 1
+
+
+def test_used_output_dir_is_refused_and_kept(config):
+    create_records(config)
+    before = contents(config.output_dir)
+    with pytest.raises(
+        FileExistsError, match="`output_dir` must not hold.*--overwrite"
+    ):
+        create_records(dataclasses.replace(config, seed=5))
+    assert contents(config.output_dir) == before
+
+
+def test_used_output_dir_is_replaced_when_asked(config):
+    create_records(config)
+    metadata = create_records(
+        dataclasses.replace(config, num_shards=1, seed=5, overwrite=True)
+    )
+    assert list(contents(config.output_dir)) == ["part-00000-of-00001.tfrecord"]
+    assert read_metadata(config.output_dir) == metadata
+
+
+def test_folder_with_other_files_is_never_replaced(config):
+    folder = Path(config.output_dir)
+    folder.mkdir(parents=True)
+    (folder / "thesis.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"holds thesis\.txt"):
+        create_records(dataclasses.replace(config, overwrite=True))
+    assert (folder / "thesis.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_failure_in_a_worker_fails_the_job_and_leaves_nothing(
+    config, tmp_path, num_processes
+):
+    (tmp_path / "one.txt").write_text("the cat\nsat\n")
+    failing = dataclasses.replace(
+        config, input=str(tmp_path / "one.txt"), num_processes=num_processes
+    )
+    with pytest.raises(ValueError, match="at least two documents"):
+        create_records(failing)
+    assert list(Path(config.output_dir).parent.iterdir()) == []
+
+
+def _die(*_):
+    os._exit(9)
+
+
+def test_death_of_a_worker_fails_the_job_and_leaves_nothing(config, monkeypatch):
+    monkeypatch.setattr(create, "make_group_records", _die)
+    with pytest.raises(RunError, match="worker process died.*num_processes=2"):
+        create_records(dataclasses.replace(config, num_processes=2))
+    assert list(Path(config.output_dir).parent.iterdir()) == []
+
+
+def test_failure_while_overwriting_keeps_the_old_records(config, tmp_path):
+    create_records(config)
+    before = contents(config.output_dir)
+    (tmp_path / "bad.txt").write_bytes(b"the cat\n\nsat\n\xff\n")
+    bad = dataclasses.replace(config, input=str(tmp_path / "bad.txt"), overwrite=True)
+    with pytest.raises(ValueError, match=r"bad\.txt, line 4"):
+        create_records(bad)
+    assert contents(config.output_dir) == before
+    assert read_metadata(config.output_dir) is not None
+
+
+def test_more_shards_than_records_are_refused(config):
+    with pytest.raises(ValueError, match="`num_shards` must.*num_shards=5000"):
+        create_records(dataclasses.replace(config, num_shards=5000))
+
+
+def test_more_shards_than_files_may_be_open_are_written(config):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        metadata = create_records(dataclasses.replace(config, num_shards=400))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(contents(config.output_dir)) == len(metadata.shards) == 400
