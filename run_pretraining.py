@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
         return 1
     if is_first:
         flags.warn_about_ignored_flags(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from bert_tf.jobs import pretraining
 
     try:

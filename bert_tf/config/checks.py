@@ -1,10 +1,11 @@
 """Checks that every config class uses; each names the setting and its value."""
 
 from collections.abc import Sequence
-from typing import Any
 
 
-def require(condition: bool, name: str, rule: str, value: Any, remedy: str = "") -> None:  # noqa: ANN401
+def require(
+    condition: bool, name: str, rule: str, value: object, remedy: str = ""
+) -> None:
     """Raises a `ValueError` in the house form unless `condition` holds.
 
     Args:

@@ -191,9 +191,7 @@ class RecordIndex:
         """Where record `number` stands."""
         shard = int(np.searchsorted(self.starts, number, side="right")) - 1
         record = number - int(self.starts[shard])
-        return RecordPlace(
-            self.files[shard], record, int(self._offsets[shard][record])
-        )
+        return RecordPlace(self.files[shard], record, int(self._offsets[shard][record]))
 
     def read(self, numbers: np.ndarray) -> list[bytes]:
         """Reads records and checks their sums.

@@ -121,6 +121,30 @@ def _open(config: PretrainingConfig, bert: BertConfig, folders: str) -> RecordSe
     return records
 
 
+def _open_sets(
+    config: PretrainingConfig, bert: BertConfig
+) -> tuple[RecordSet | None, RecordSet | None]:
+    """The sets that are needed for training and for evaluation."""
+    train = evaluation = None
+    if config.training.do_train:
+        train = _open(config, bert, config.files.input_files_dir)
+    if config.training.do_eval:
+        evaluation = _open(config, bert, config.files.eval_files_dir)
+    return train, evaluation
+
+
+def _check_global_batch(
+    config: PretrainingConfig, records: RecordSet, shape: BatchShape
+) -> None:
+    if len(records) < shape.global_batch_size:
+        raise ValueError(
+            f"{config.files.input_files_dir} must hold at least one global batch of "
+            f"{shape.global_batch_size} records ({shape.size} workers x "
+            f"{shape.micro_batch_size} x {shape.num_micro_batches} micro-batches). "
+            f"Received: {len(records)} records. Make the batch smaller."
+        )
+
+
 def batch_shape(
     config: PretrainingConfig, start: StartingPoint, communicator: Communicator
 ) -> BatchShape:
@@ -205,28 +229,18 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
     Raises:
       ValueError, OSError, RunError: if the run cannot begin; the message says why.
     """
-    training = config.training
     bert = load_bert_config(config)
     policy = choose_policy(config.runtime.precision, config.runtime.bf16_config_path)
     if communicator.rank == 0:
         check_output_dir(config.files.output_dir)
     start = find_starting_point(config)
-    train = eval_ = None
-    if training.do_train:
-        train = _open(config, bert, config.files.input_files_dir)
-    if training.do_eval:
-        eval_ = _open(config, bert, config.files.eval_files_dir)
+    train, evaluation = _open_sets(config, bert)
     shape = batch_shape(config, start, communicator)
-    if train is not None and len(train) < shape.global_batch_size:
-        raise ValueError(
-            f"{config.files.input_files_dir} must hold at least one global batch of "
-            f"{shape.global_batch_size} records ({shape.size} workers x "
-            f"{shape.micro_batch_size} x {shape.num_micro_batches} micro-batches). "
-            f"Received: {len(train)} records. Make the batch smaller."
-        )
-    seed = start.position.seed if start.position else training.seed
-    records = train or eval_
-    if training.deterministic_run:
+    if train is not None:
+        _check_global_batch(config, train, shape)
+    seed = start.position.seed if start.position else config.training.seed
+    records = train if train is not None else evaluation
+    if config.training.deterministic_run:
         bert = bert.without_dropout()
     model = build_pretraining_model(
         bert,
@@ -249,7 +263,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
         optimizer=optimizer,
         schedule=schedule,
         train_records=train,
-        eval_records=eval_,
+        eval_records=evaluation,
         policy=policy,
         unused_tensors=unused,
     )

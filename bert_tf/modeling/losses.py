@@ -41,9 +41,7 @@ class PretrainingTask:
         """
         return tf.stack([tf.reduce_sum(weights) for weights in _weights(features)])
 
-    def loss_sums(
-        self, features: dict[str, tf.Tensor], *, training: bool
-    ) -> tf.Tensor:
+    def loss_sums(self, features: dict[str, tf.Tensor], *, training: bool) -> tf.Tensor:
         """Summed losses of one micro-batch.
 
         Args:

@@ -133,7 +133,9 @@ class GradientAccumulator:
         num_micro_batches = batch["input_ids"].shape[0]
         if self._settings.is_micro_batch_mean:
             parts = range(num_micro_batches)
-            rows = [self._task.counts({n: x[i] for n, x in batch.items()}) for i in parts]
+            rows = [
+                self._task.counts({n: x[i] for n, x in batch.items()}) for i in parts
+            ]
             return tf.stack(rows) * (num_micro_batches * self._reduction.size)
         [counts] = self._reduction.sum([self._task.counts(batch)], "counts")
         return tf.repeat(counts[None], num_micro_batches, axis=0)

@@ -1,0 +1,61 @@
+# `make demo` and `make test` do everything from a fresh clone; both call `setup`.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+# Filled in by the first set-up; a missing Horovod is an error only where it is needed.
+REQUIRE_HOROVOD ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup environment horovod data demo test test-fast lint format lock
+
+help:  ## This list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: environment horovod data  ## Environment, Horovod and data (4 minutes, then 1 s)
+
+environment: $(VENV)/environment-stamp
+
+$(VENV)/environment-stamp: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v <= (3, 12); \
+	sys.exit(None if ok else "error: Python 3.11 or 3.12 is needed, this is %d.%d. " \
+	"Name another: make setup PYTHON=python3.11" % v)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the locked packages into $(VENV) (about 1.5 minutes)"
+	@if command -v uv >/dev/null; then \
+	  uv pip install --quiet --python $(BIN)/python -r requirements.lock && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps -e .; \
+	else \
+	  $(BIN)/python -m pip install --quiet -r requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
+	fi
+	@touch $@
+
+horovod: environment  ## Build and install Horovod alone
+	@$(BIN)/python tools/build_horovod.py || { \
+	  test -z "$(REQUIRE_HOROVOD)" && \
+	  echo "warning: without Horovod one process works, --horovod does not."; }
+
+data: environment
+	@$(BIN)/python tools/fetch_data.py
+
+demo: setup  ## Pre-train on real text, on one process and on two (10 minutes)
+	@$(BIN)/python tools/demo.py
+
+test: setup  ## All tests
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: setup  ## The tests that take less than 2 minutes together
+	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: environment  ## What CI checks of the style
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: environment  ## Mend the style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: environment  ## Write the installed versions into requirements.lock
+	@$(BIN)/python tools/write_lock.py

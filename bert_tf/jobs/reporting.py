@@ -1,0 +1,116 @@
+"""What a pre-training run says: before it begins, and while it goes."""
+
+import time
+
+from bert_tf.distribute import Communicator
+from bert_tf.jobs.preparation import Plan
+from bert_tf.training.runlog import RunLog
+from bert_tf.training.trainer import StepResult
+
+
+def describe(plan: Plan, communicator: Communicator, threads: int, log: RunLog) -> None:
+    """Says what is about to be done."""
+    shape, start, config = plan.shape, plan.start, plan.config
+    step = int(plan.optimizer.iterations)
+    if start.is_own:
+        log.message(f"Going on from {start.prefix} (step {step}).")
+    elif start.prefix:
+        taken = "all state" if start.takes_state else "weights"
+        log.message(f"Starting with the {taken} of {start.prefix}, step {step}.")
+    if plan.unused_tensors:
+        names = ", ".join(plan.unused_tensors)
+        log.message(f"Not used of {start.prefix}: {names}.")
+    log.message(
+        f"Model: {plan.task.model.count_params():,} weights, precision "
+        f"{plan.policy.name}, {threads} threads per worker."
+    )
+    if not config.training.do_train:
+        return
+    log.message(
+        f"Batch: {shape.size} workers x {shape.micro_batch_size} records per "
+        f"micro-batch x {shape.num_micro_batches} accumulation = "
+        f"{shape.global_batch_size} records per step."
+    )
+    asked = config.optimizer.learning_rate
+    log.message(
+        f"Optimizer: {config.optimizer.optimizer_type}, peak learning rate "
+        f"{plan.learning_rate:g} (--learning_rate={asked:g}, {shape.size} workers), "
+        f"{config.optimizer.warmup_steps} steps of warm-up, "
+        f"{config.optimizer.num_train_steps} steps in all."
+    )
+    _describe_changes(plan, log)
+
+
+def _describe_changes(plan: Plan, log: RunLog) -> None:
+    """Says where a resumed run keeps its own values against the flags'."""
+    position, config = plan.start.position, plan.config
+    if position is None:
+        return
+    size = plan.shape.size if config.optimizer.scale_learning_rate else 1
+    batch = config.batch
+    flags_batch = (
+        batch.train_batch_size * batch.num_accumulation_steps * plan.shape.size
+    )
+    pairs = {
+        "learning rate": (
+            position.learning_rate,
+            config.optimizer.learning_rate * size,
+        ),
+        "global batch": (position.global_batch_size, flags_batch),
+        "seed": (position.seed, config.training.seed),
+    }
+    for name, (kept, asked) in pairs.items():
+        if kept != asked:
+            log.message(
+                f"Kept from the checkpoint: {name} {kept:g} (flags: {asked:g})."
+            )
+    if len(plan.train_records) != position.num_records:
+        log.message(
+            f"warning: the run began with {position.num_records} records and now has "
+            f"{len(plan.train_records)}; the order of the records is another one."
+        )
+
+
+class StepReport:
+    """Log lines of training steps, with the speed between them."""
+
+    def __init__(self, plan: Plan, log: RunLog) -> None:
+        self._plan = plan
+        self._log = log
+        self._every = plan.config.training.display_loss_steps
+        # The first step traces and compiles the graph: it is left out of all speeds.
+        self._since: tuple[int, float] | None = None
+        self._speeds: list[tuple[int, float]] = []
+
+    def report(self, result: StepResult, is_last: bool) -> None:
+        """Tells of one step."""
+        values = {
+            **result.losses,
+            "total_loss": result.total_loss,
+            "avg_loss_step": result.total_loss,
+            "learning_rate": float(self._plan.schedule(result.step - 1)),
+        }
+        self._log.progress(result.step, {"loss": result.total_loss})
+        now = time.perf_counter()
+        if self._since is None:
+            self._since = (result.step, now)
+            self._log.step(result.step, values)
+        elif result.step % self._every == 0 or is_last:
+            steps, seconds = result.step - self._since[0], now - self._since[1]
+            self._speeds.append((steps, seconds))
+            speed = steps * self._plan.shape.global_batch_size / seconds
+            self._log.step(result.step, {"throughput_train": speed} | values)
+            self.restart_clock(result.step)
+
+    def restart_clock(self, step: int) -> None:
+        """Begins a new measurement of speed after `step`."""
+        self._since = (step, time.perf_counter())
+
+    def summary(self) -> None:
+        """Tells the speed of all measured steps."""
+        seconds = sum(s for _, s in self._speeds)
+        if seconds:
+            steps = sum(n for n, _ in self._speeds)
+            speed = steps * self._plan.shape.global_batch_size / seconds
+            self._log.summary({"throughput_train": speed})
+            self._log.message(f"Training throughput: {speed:.1f} sequences/s.")

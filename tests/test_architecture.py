@@ -1,0 +1,158 @@
+"""The house: who may import whom, and how long things may be."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "bert_tf"
+SCRIPTS = sorted(ROOT.glob("run_*.py"))
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+
+LAYERS = {
+    "errors": 0,
+    "config": 0,
+    "launch": 0,
+    "precision": 0,
+    "distribute": 0,
+    "data": 1,
+    "modeling": 1,
+    "training": 1,
+    "evaluation": 1,
+    "flags": 2,
+    "interop": 2,
+    "jobs": 3,
+    "cli": 4,
+    "__main__": 5,
+}
+# What the lowest layer may know of itself.
+FOUNDATIONS = {"errors", "config"}
+WITHOUT_TENSORFLOW = ["config", "flags", "launch", "errors", "cli"]
+WITHOUT_TENSORFLOW += [
+    f"data.{name}" for name in ("tokenization", "documents", "instances", "sampling")
+]
+
+
+def imports(path):
+    """Every module that a file imports anywhere, by its full name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def room(name):
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_point_down(path):
+    own = room(module_name(path))
+    for name in imports(path):
+        other = room(name) if name.split(".")[0] == "bert_tf" else ""
+        if other in ("", own) or other not in LAYERS:
+            continue
+        is_below = LAYERS[other] < LAYERS[own]
+        assert is_below or other in FOUNDATIONS, f"{own} must not import {name}"
+
+
+@pytest.mark.parametrize("package, owner", [("horovod", "distribute")])
+def test_a_package_is_imported_by_its_owner_only(package, owner):
+    users = {
+        room(module_name(path))
+        for path in MODULES
+        for name in imports(path)
+        if name.split(".")[0] == package
+    }
+    strings = {
+        room(module_name(path))
+        for path in MODULES
+        if f'import_module("{package}' in path.read_text()
+    }
+    assert users | strings == {owner}
+
+
+def test_absl_flags_are_imported_by_flags_only():
+    users = {
+        room(module_name(path))
+        for path in MODULES
+        if any(name.startswith("absl") for name in imports(path))
+    }
+    assert users == {"flags"}
+
+
+def reachable(name, seen):
+    """All modules that importing one loads, by imports at the top of files."""
+    path = ROOT / (name.replace(".", "/") + ".py")
+    if not path.exists():
+        path = ROOT / name.replace(".", "/") / "__init__.py"
+    if not path.exists() or name in seen:
+        return seen
+    seen.add(name)
+    for node in ast.parse(path.read_text()).body:
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+        for imported in names:
+            if imported.split(".")[0] == "bert_tf":
+                reachable(imported, seen)
+            else:
+                seen.add(imported)
+    return seen
+
+
+@pytest.mark.parametrize("name", WITHOUT_TENSORFLOW)
+def test_loading_does_not_load_tensorflow(name):
+    loaded = reachable(f"bert_tf.{name}", set())
+    assert not [n for n in loaded if n.split(".")[0] in ("tensorflow", "keras")]
+
+
+def functions(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def test_the_test_sees_the_code():
+    assert len(MODULES) > 30
+    assert SCRIPTS
+    assert sum(1 for path in MODULES for _ in functions(path)) > 150
+
+
+@pytest.mark.parametrize("path", MODULES + TOOLS, ids=lambda p: p.name)
+def test_modules_are_at_most_300_lines(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+def test_entry_scripts_are_at_most_80_lines(path):
+    assert len(path.read_text().splitlines()) <= 80
+
+
+@pytest.mark.parametrize("path", MODULES + SCRIPTS + TOOLS, ids=lambda p: p.name)
+def test_functions_are_at_most_40_lines(path):
+    """Of code: a docstring with shapes, units, errors and source does not count."""
+    for node in functions(path):
+        lines = node.end_lineno - node.lineno + 1
+        if ast.get_docstring(node, clean=False) is not None:
+            first = node.body[0]
+            lines -= first.end_lineno - first.lineno + 1
+        assert lines <= 40, f"{path.name}: {node.name} has {lines} lines"
+
+
+def test_every_module_says_what_it_is():
+    missing = [
+        p.name for p in MODULES if not ast.get_docstring(ast.parse(p.read_text()))
+    ]
+    assert not missing

@@ -1,0 +1,32 @@
+"""Writes requirements.lock: the exact versions of everything in this environment."""
+
+import pathlib
+import subprocess
+import sys
+
+HEADER = """\
+# Exact versions of everything, made by `make lock`. Horovod is not here: it is built
+# against the installed TensorFlow by tools/build_horovod.py.
+"""
+# Installed by venv itself, built here, or this package.
+LEFT_OUT = ("pip", "horovod", "bert_tf", "bert-tf")
+# What only older Pythons need.
+MARKERS = {"backports.strenum": "python_version < '3.12'"}
+
+
+def main() -> None:
+    """Writes the file beside the Makefile."""
+    command = [sys.executable, "-m", "pip", "freeze", "--all", "--exclude-editable"]
+    frozen = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    lines = []
+    for line in sorted(frozen.splitlines(), key=str.lower):
+        name = line.split("==")[0].split(" ")[0]
+        if name not in LEFT_OUT and "==" in line:
+            marker = MARKERS.get(name)
+            lines.append(f"{line} ; {marker}" if marker else line)
+    path = pathlib.Path(__file__).parents[1] / "requirements.lock"
+    path.write_text(HEADER + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
