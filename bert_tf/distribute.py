@@ -135,16 +135,21 @@ def configure_devices(communicator: Communicator, num_threads: int | None) -> in
     Returns:
       The number of threads.
     """
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    if gpus:
-        own = gpus[communicator.local_rank % len(gpus)]
-        tf.config.set_visible_devices(own, "GPU")
     if num_threads is None:
         cores = len(os.sched_getaffinity(0))
         # A launcher that binds workers to cores has shared them out already.
         is_bound = cores < (os.cpu_count() or 1)
         num_threads = max(1, cores if is_bound else cores // communicator.local_size)
-    tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+        gpus = tf.config.list_physical_devices("GPU")
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if gpus:
+            own = gpus[communicator.local_rank % len(gpus)]
+            tf.config.set_visible_devices(own, "GPU")
+    except RuntimeError:
+        # TensorFlow is running already: this is not the process's first job, and the
+        # devices stay as they are.
+        return tf.config.threading.get_intra_op_parallelism_threads()
     return num_threads

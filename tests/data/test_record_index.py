@@ -1,0 +1,110 @@
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_tf.data import record_index
+from bert_tf.data.record_index import RecordIndex, record_files, scan_offsets
+from bert_tf.errors import CorruptRecordError
+
+
+@pytest.fixture
+def copied(tiny_records, tmp_path):
+    """A copy of the tiny records that may be damaged."""
+    return shutil.copytree(tiny_records, tmp_path / "copy")
+
+
+def test_records_are_those_that_tensorflow_reads(tiny_records):
+    files = record_files(tiny_records)
+    expected = [r.numpy() for r in tf.data.TFRecordDataset(files)]
+    index = RecordIndex(files)
+    assert len(index) == len(expected) == 150
+    assert index.read(np.arange(150)) == expected
+    assert index.read(np.asarray([149, 0, 60])) == [expected[i] for i in (149, 0, 60)]
+
+
+def test_a_place_names_file_record_and_offset(tiny_records):
+    files = record_files(tiny_records)
+    place = RecordIndex(files).place(61)
+    assert place.path == files[1]
+    assert place.record == 1
+    first = next(iter(tf.data.TFRecordDataset(files[1]))).numpy()
+    assert place.offset == len(first) + 16  # 12 bytes before the data, 4 after
+
+
+def test_offsets_are_kept_and_mapped(tiny_records, tmp_path, monkeypatch):
+    cache = str(tmp_path / "cache")
+    files = record_files(tiny_records)
+    before = RecordIndex(files, cache)
+    monkeypatch.setattr(record_index, "scan_offsets", None)  # must not be called
+    after = RecordIndex(files, cache)
+    assert len(before) == len(after) == 150
+    assert before.read(np.arange(150)) == after.read(np.arange(150))
+
+
+def test_kept_offsets_of_a_changed_file_are_not_used(copied, tmp_path):
+    cache = str(tmp_path / "cache")
+    RecordIndex(record_files(str(copied)), cache)
+    shutil.copy(copied / "part-2.tfrecord", copied / "part-0.tfrecord")
+    assert len(RecordIndex(record_files(str(copied)), cache)) == 130
+
+
+def test_more_files_than_may_be_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(record_index, "_MAX_OPEN_FILES", 2)
+    for number in range(5):
+        with tf.io.TFRecordWriter(str(tmp_path / f"part-{number}")) as writer:
+            writer.write(b"%d" % number)
+    index = RecordIndex(record_files(str(tmp_path)))
+    for _ in range(2):
+        assert index.read(np.arange(5)) == [b"0", b"1", b"2", b"3", b"4"]
+    index.close()
+
+
+def test_empty_file_is_named(copied):
+    path = copied / "part-1.tfrecord"
+    path.write_bytes(b"")
+    with pytest.raises(CorruptRecordError, match=f"{path} is empty"):
+        RecordIndex(record_files(str(copied)))
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 100])
+def test_cut_file_is_named_with_record_and_offset(copied, cut):
+    path = copied / "part-1.tfrecord"
+    last = int(scan_offsets(str(path))[-2])
+    path.write_bytes(path.read_bytes()[:-cut])
+    pattern = f"{path}, record 49, byte offset {last}: the file is cut"
+    with pytest.raises(CorruptRecordError, match=pattern):
+        RecordIndex(record_files(str(copied)))
+
+
+def test_every_flipped_byte_of_a_record_is_found(copied):
+    path = copied / "part-1.tfrecord"
+    content = path.read_bytes()
+    begin, end = map(int, scan_offsets(str(path))[3:5])
+    pattern = f"{path}, record 3, byte offset {begin}: "
+    for place in range(begin, end, 7):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x10
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptRecordError, match=pattern):
+            RecordIndex([str(path)]).read(np.asarray([3]))
+
+
+def test_a_text_file_is_refused(tmp_path):
+    path = tmp_path / "notes"
+    path.write_text("This is not a record file at all.")
+    with pytest.raises(CorruptRecordError, match="not an uncompressed TFRecord file"):
+        RecordIndex([str(path)])
+
+
+def test_folders_may_be_listed_and_matched(tiny_records, copied):
+    both = f"{tiny_records},{copied.parent}/co*"
+    assert len(record_files(both)) == 6
+
+
+def test_missing_and_empty_folders_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        record_files(str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="holds no record files"):
+        record_files(str(tmp_path))

@@ -1,0 +1,152 @@
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+from bert_tf import flags
+from bert_tf.config import PretrainingConfig
+
+SCRIPT = ROOT / "run_pretraining.py"
+BASE = ["run", "--output_dir=/o", "--preset=tiny", "--do_train", "--input_files_dir=/i"]
+
+# The flags of the published single-card and 8-card commands, phase 1 and 2.
+PUBLISHED = """
+    --input_files_dir=/data/seq_len_128/training
+    --init_checkpoint=wwm/bert_model.ckpt --eval_files_dir=/data/seq_len_128/test
+    --output_dir=/tmp/bert/phase_1 --bert_config_file=wwm/bert_config.json
+    --do_train=True --do_eval=False --train_batch_size=64 --eval_batch_size=8
+    --max_seq_length=128 --max_predictions_per_seq=20 --num_train_steps=7038
+    --num_accumulation_steps=128 --num_warmup_steps=2000 --save_checkpoints_steps=100
+    --learning_rate=0.00075 --horovod --noamp --nouse_xla
+    --allreduce_post_accumulation=True --dllog_path=/tmp/bert_dllog.json
+    --enable_scoped_allocator=False --resume=False
+"""
+
+
+def parse(*arguments):
+    return flags.parse(PretrainingConfig, [*BASE, *arguments])
+
+
+def test_published_command_is_understood():
+    config = flags.parse(PretrainingConfig, ["run", *PUBLISHED.split()])
+    assert config.files.init_checkpoint == "wwm/bert_model.ckpt"
+    assert config.batch.num_accumulation_steps == 128
+    assert config.optimizer.learning_rate == 0.00075
+    assert config.optimizer.warmup_steps == 2000
+    assert config.optimizer.power == 0.5
+    assert config.runtime.horovod
+    assert not config.training.do_eval
+
+
+def test_config_to_flags_and_back():
+    config = parse(
+        "--exclude_from_weight_decay=a,b",
+        "--beta_1=0.87",
+        "--nodo_eval",
+        "--poly_power=2",
+        "--noscale_learning_rate",
+    )
+    again = flags.parse(PretrainingConfig, ["run", *flags.to_arguments(config)])
+    assert again == config
+    assert config.optimizer.exclude_from_weight_decay == ("a", "b")
+
+
+def test_every_flag_is_explained():
+    text = flags.help_text(PretrainingConfig)
+    names = set(flags.make_flags(PretrainingConfig))
+    assert len(names) > 50
+    for name in names:
+        assert f"--{name}" in text
+
+
+@pytest.mark.parametrize("flag", ["--horovod", "--use_horovod", "--use_horovod=true"])
+def test_use_horovod_is_the_same_flag(flag):
+    assert parse(flag).runtime.horovod
+
+
+def test_flags_without_effect_are_named_once(capsys):
+    flags.warn_about_ignored_flags(
+        [*BASE, "--amp", "--noreport_loss", "--init_loss_scale=4"]
+    )
+    [line] = capsys.readouterr().err.splitlines()
+    assert "--amp" in line
+    assert "--init_loss_scale" in line
+    assert "report_loss" not in line
+
+
+def test_turning_off_what_is_off_says_nothing(capsys):
+    flags.warn_about_ignored_flags([*BASE, "--noamp", "--enable_scoped_allocator=False"])
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, pattern",
+    [
+        (["--lerning_rate=1"], "Unknown command line flag 'lerning_rate'.*learning_rate"),
+        (["--train_batch_size=many"], "train_batch_size.*many"),
+        (["--train_batch_size=0"], "`train_batch_size` must be greater than 0.*=0"),
+        (["--do_train=perhaps"], "do_train"),
+        (["more"], "must be a flag.*'more'"),
+        (["--preset=huge"], "`preset` must be one of tiny"),
+        (["--bert_config_file=/c"], "Exactly one of `bert_config_file` and `preset`"),
+        (["--resume"], "`resume` must come with `init_checkpoint`"),
+        (["--nodo_train"], "At least one of `do_train` and `do_eval`"),
+        (["--do_eval"], "`eval_files_dir` must be given with `do_eval`"),
+        (["--horovod", "--nouse_horovod"], "the same flag"),
+        (["--precision=fp32", "--bf16_config_path=/p"], "must agree"),
+        (["--precision=fp8"], "`precision` must be one of fp32, bf16"),
+        (["--num_train_steps=5", "--num_warmup_steps=5"], "less than num_train_steps"),
+        (["--horovod_hierarchical_allreduce"], "must come with `horovod`"),
+        (["--beta_2=1"], r"`beta_2` must be in \[0, 1\)"),
+        (["--optimizer_type=sgd"], "`optimizer_type` must be one of lamb"),
+        (["--learning_rate=nan"], "`learning_rate` must be"),
+        (["--seed=-1"], "`seed` must be at least 0"),
+    ],
+)
+def test_wrong_flags_are_refused(arguments, pattern):
+    with pytest.raises(ValueError, match=pattern):
+        parse(*arguments)
+
+
+def run(*arguments, env=None):
+    started = time.perf_counter()
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", str(SCRIPT), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=env,
+    )
+    seconds = time.perf_counter() - started
+    lines = result.stderr.splitlines()
+    loads_tensorflow = any(" tensorflow" in line for line in lines)
+    errors = [line for line in lines if not line.startswith("import time:")]
+    return result, errors, loads_tensorflow, seconds
+
+
+def test_wrong_flag_ends_in_one_line_before_tensorflow_is_loaded():
+    result, errors, loads_tensorflow, seconds = run(*BASE[1:], "--train_batch_size=0")
+    assert result.returncode == 1
+    assert len(errors) == 1
+    assert errors[0].startswith("error: `train_batch_size` must be greater than 0")
+    assert not loads_tensorflow
+    assert seconds < 2
+
+
+def test_help_is_printed_without_tensorflow():
+    result, _, loads_tensorflow, _ = run("--help")
+    assert result.returncode == 0
+    assert "--train_batch_size [32]" in result.stdout
+    assert not loads_tensorflow
+
+
+def test_several_processes_without_horovod_are_refused():
+    import os
+
+    env = os.environ | {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "0"}
+    result, errors, _, _ = run(*BASE[1:], env=env)
+    assert result.returncode == 1
+    [line] = errors
+    assert "4 processes were launched but `horovod` is not set" in line
