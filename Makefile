@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 REQUIRE_HOROVOD ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment horovod data demo test test-fast lint format lock
+.PHONY: help setup environment horovod data demo test test-fast lint format lock \
+	clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,7 +19,8 @@ setup: environment horovod data  ## Environment, Horovod and data (4 minutes, th
 environment: $(VENV)/environment-stamp
 
 $(VENV)/environment-stamp: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v <= (3, 12); \
+	@python=$(BIN)/python; test -x $$python || python=$(PYTHON); \
+	$$python -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v <= (3, 12); \
 	sys.exit(None if ok else "error: Python 3.11 or 3.12 is needed, this is %d.%d. " \
 	"Name another: make setup PYTHON=python3.11" % v)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -59,3 +61,9 @@ format: environment  ## Mend the style
 
 lock: environment  ## Write the installed versions into requirements.lock
 	@$(BIN)/python tools/write_lock.py
+
+# Leaves .venv, .data and everything that a run has written.
+clean:  ## Remove what tools leave behind; no environment, no data, no results
+	@rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find . -path ./$(VENV) -prune -o -path ./.git -prune -o -name __pycache__ -type d \
+	  -prune -exec rm -rf {} +

@@ -77,14 +77,19 @@ def test_flags_without_effect_are_named_once(capsys):
 
 
 def test_turning_off_what_is_off_says_nothing(capsys):
-    flags.warn_about_ignored_flags([*BASE, "--noamp", "--enable_scoped_allocator=False"])
+    flags.warn_about_ignored_flags(
+        [*BASE, "--noamp", "--enable_scoped_allocator=False"]
+    )
     assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "arguments, pattern",
     [
-        (["--lerning_rate=1"], "Unknown command line flag 'lerning_rate'.*learning_rate"),
+        (
+            ["--lerning_rate=1"],
+            "Unknown command line flag 'lerning_rate'.*learning_rate",
+        ),
         (["--train_batch_size=many"], "train_batch_size.*many"),
         (["--train_batch_size=0"], "`train_batch_size` must be greater than 0.*=0"),
         (["--do_train=perhaps"], "do_train"),

@@ -45,11 +45,11 @@ def run(config: PretrainingConfig) -> dict[str, float]:
     plan, log = _agreed_plan(config, communicator)
     try:
         describe(plan, communicator, threads, log)
-        communicator.broadcast(_state(plan))
+        communicator.broadcast(shared_state(plan))
         if config.training.do_train:
-            _train(plan, communicator, log)
+            train(plan, communicator, log)
         if config.training.do_eval:
-            return _evaluate(plan, communicator, log)
+            return evaluate(plan, communicator, log)
         return {}
     except Exception as error:
         if is_worker_loss(error):
@@ -78,7 +78,7 @@ def _agreed_plan(
     return plan, log
 
 
-def _state(plan: Plan) -> list:
+def shared_state(plan: Plan) -> list:
     """Every variable that the workers must have in common."""
     return [
         *plan.task.model.trainable_variables,
@@ -159,7 +159,7 @@ def _reader(plan: Plan) -> TrainingReader:
     )
 
 
-def _train(plan: Plan, communicator: Communicator, log: RunLog) -> None:
+def train(plan: Plan, communicator: Communicator, log: RunLog) -> None:
     """Takes the steps that are left."""
     num_train_steps = plan.config.optimizer.num_train_steps
     settings = _gradient_settings(plan)
@@ -180,7 +180,7 @@ def _train(plan: Plan, communicator: Communicator, log: RunLog) -> None:
     report.summary()
 
 
-def _evaluate(plan: Plan, communicator: Communicator, log: RunLog) -> dict[str, float]:
+def evaluate(plan: Plan, communicator: Communicator, log: RunLog) -> dict[str, float]:
     """Evaluates, and writes eval_results.txt on the first worker."""
     config = plan.config
     order = RecordOrder(num_records=len(plan.eval_records), seed=_EVALUATION_SEED)

