@@ -169,6 +169,8 @@ class TrainingConfig:
       max_eval_steps: Most batches of eval_batch_size to evaluate.
       save_checkpoints_steps: Steps between checkpoints.
       display_loss_steps: Steps between log lines.
+      steps_this_run: End after so many steps, with a checkpoint; the same command goes
+        on from there. Default: all that are left.
       seed: Decides initial weights, order of the records and dropout.
       deterministic_run: Records in file order and no dropout, for comparing runs.
       allreduce_post_accumulation: Sum gradients over the workers once per step, after
@@ -184,6 +186,7 @@ class TrainingConfig:
     max_eval_steps: int = 100
     save_checkpoints_steps: int = 1000
     display_loss_steps: int = 10
+    steps_this_run: int | None = None
     seed: int = 42
     deterministic_run: bool = False
     allreduce_post_accumulation: bool = True
@@ -195,6 +198,8 @@ class TrainingConfig:
         checks.require_positive(
             self, "max_eval_steps", "save_checkpoints_steps", "display_loss_steps"
         )
+        if self.steps_this_run is not None:
+            checks.require_positive(self, "steps_this_run")
         checks.require_not_negative(self, "seed")
         checks.require(self.seed < 2**31, "seed", "be less than 2**31", self.seed)
         checks.require_choice(self, "loss_normalization", ("global", "micro_batch"))

@@ -233,6 +233,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
     policy = choose_policy(config.runtime.precision, config.runtime.bf16_config_path)
     if communicator.rank == 0:
         check_output_dir(config.files.output_dir)
+        checkpoints.remove_leftovers(config.files.output_dir)
     start = find_starting_point(config)
     train, evaluation = _open_sets(config, bert)
     shape = batch_shape(config, start, communicator)

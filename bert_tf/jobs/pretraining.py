@@ -24,7 +24,7 @@ from bert_tf.training.runlog import ConsoleLog, RunLog, SilentLog
 from bert_tf.training.trainer import Trainer
 
 # The order of an evaluation set never changes, so that results can be compared.
-_EVALUATION_SEED = 0
+EVALUATION_SEED = 0
 
 
 def run(config: PretrainingConfig) -> dict[str, float]:
@@ -68,7 +68,6 @@ def _agreed_plan(
         plan = prepare(config, communicator)
         log = SilentLog()
         if communicator.rank == 0:
-            checkpoints.remove_leftovers(config.files.output_dir)
             default = os.path.join(config.files.output_dir, "bert_dllog.json")
             path = config.files.dllog_path or default
             log = ConsoleLog(path, config.optimizer.num_train_steps)
@@ -97,11 +96,9 @@ class _CheckpointWriter:
         directory = plan.config.files.output_dir
         overwrite = plan.config.files.overwrite_output_dir and not plan.start.is_own
         self._stale = checkpoints.committed_steps(directory) if overwrite else []
-        self.last_step = int(plan.optimizer.iterations) if plan.start.is_own else -1
 
     def save(self, step: int) -> None:
         """Writes the state after `step` steps, on the first worker."""
-        self.last_step = step
         if self._rank:
             return
         plan, files = self._plan, self._plan.config.files
@@ -161,7 +158,8 @@ def _reader(plan: Plan) -> TrainingReader:
 
 def train(plan: Plan, communicator: Communicator, log: RunLog) -> None:
     """Takes the steps that are left."""
-    num_train_steps = plan.config.optimizer.num_train_steps
+    config = plan.config
+    num_train_steps = config.optimizer.num_train_steps
     settings = _gradient_settings(plan)
     trainer = Trainer(plan.task, plan.optimizer, communicator, settings)
     if trainer.step >= num_train_steps:
@@ -170,11 +168,17 @@ def train(plan: Plan, communicator: Communicator, log: RunLog) -> None:
     reader = _reader(plan)
     writer = _CheckpointWriter(plan, reader, communicator.rank)
     report = StepReport(plan, log)
-    for batch in reader.batches(num_train_steps):
+    if not plan.start.is_own:
+        # A folder that cannot hold a checkpoint is found now, not after hours.
+        writer.save(trainer.step)
+    last_step = num_train_steps
+    if config.training.steps_this_run:
+        last_step = min(last_step, trainer.step + config.training.steps_this_run)
+    for batch in reader.batches(last_step):
         result = trainer.train_step(batch)
-        is_last = result.step == num_train_steps
+        is_last = result.step == last_step
         report.report(result, is_last)
-        if is_last or result.step % plan.config.training.save_checkpoints_steps == 0:
+        if is_last or result.step % config.training.save_checkpoints_steps == 0:
             writer.save(result.step)
             report.restart_clock(result.step)
     report.summary()
@@ -183,7 +187,7 @@ def train(plan: Plan, communicator: Communicator, log: RunLog) -> None:
 def evaluate(plan: Plan, communicator: Communicator, log: RunLog) -> dict[str, float]:
     """Evaluates, and writes eval_results.txt on the first worker."""
     config = plan.config
-    order = RecordOrder(num_records=len(plan.eval_records), seed=_EVALUATION_SEED)
+    order = RecordOrder(num_records=len(plan.eval_records), seed=EVALUATION_SEED)
     batches = evaluation_batches(
         plan.eval_records.parser,
         order,

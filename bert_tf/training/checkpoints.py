@@ -256,6 +256,10 @@ def foreign_checkpoints(directory: str) -> list[str]:
     """Names of checkpoints without a manifest: those of another program."""
     pattern = os.path.join(glob.escape(directory), "model.ckpt-*.index")
     names = (os.path.basename(f).removesuffix(".index") for f in glob.glob(pattern))
+    prefixes = {name: os.path.join(directory, name) for name in names}
     return sorted(
-        n for n in names if not os.path.exists(os.path.join(directory, f"{n}.json"))
+        name
+        for name, prefix in prefixes.items()
+        if not os.path.exists(f"{prefix}.json")
+        and not os.path.exists(prefix + _INCOMPLETE)
     )

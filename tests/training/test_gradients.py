@@ -104,7 +104,11 @@ def test_two_workers_add_up_to_one(tiny_config, parser):
         batch = {n: tf.constant(a) for n, a in cut(half, 2).items()}
         gradients, _ = tf.function(accumulator)(batch, tf.constant(3))
         parts = [g.numpy() for g in gradients]
-        total = parts if total is None else [a + b for a, b in zip(total, parts)]
+        total = (
+            parts
+            if total is None
+            else [a + b for a, b in zip(total, parts, strict=True)]
+        )
     assert_close(total, whole)
 
 
