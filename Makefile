@@ -14,7 +14,7 @@ REQUIRE_HOROVOD ?=
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: environment horovod data  ## Environment, Horovod and data (4 minutes, then 1 s)
+setup: environment horovod data  ## Environment, Horovod and data (5 minutes, then 1 s)
 
 environment: $(VENV)/environment-stamp
 

@@ -170,18 +170,20 @@ def build_wheel(target: pathlib.Path, environment: dict[str, str]) -> None:
         patch_sources(sources)
         command = [*PIP, "wheel", "-v", "--no-deps", "--no-build-isolation"]
         command += ["--wheel-dir", str(work / "wheel"), str(sources)]
-        print(f"Building Horovod {VERSION} (about 2 minutes; log: {log})", flush=True)
+        print(f"Building Horovod {VERSION} (2 to 4 minutes; log: {log})", flush=True)
         with open(log, "w") as output:
             streams = {"stdout": output, "stderr": subprocess.STDOUT}
             failed = subprocess.run(command, env=environment, **streams).returncode
         if not failed and not target.is_dir():  # Another set-up may have been faster.
             os.rename(work / "wheel", target)
     if failed:
-        lines = log.read_text(errors="replace").splitlines()[-30:]
+        lines = log.read_text(errors="replace").splitlines()
+        # pip says a lot after the compiler's words, so those come first.
+        lines = [line for line in lines if "error:" in line.lower()][:5] + lines[-15:]
         tail = "\n".join(line[:300] for line in lines)
         raise BuildError(
-            f"The build failed. The end of {log}:\n{tail}\nMend the first `error:` "
-            "in that log, then run `make horovod`."
+            f"The build failed. First errors and the end of its log:\n{tail}\nMend "
+            f"the first error (the whole log: {log}), then run `make horovod`."
         )
 
 
@@ -202,11 +204,11 @@ def main() -> int:
         installed = marker.is_file() and importlib.util.find_spec("horovod")
         if installed and marker.read_text() == key:
             return 0
-        marker.unlink(missing_ok=True)
         target = cache_dir() / f"horovod-{VERSION}-{key}"
         if not target.is_dir():
             build_wheel(target, environment)
         [wheel] = target.glob("*.whl")
+        marker.unlink(missing_ok=True)
         install(wheel)
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -204,15 +204,20 @@ def slots_by_name(optimizer: BertOptimizer) -> dict[str, tf.Variable]:
 
 
 def _restore(
-    start: StartingPoint, model: keras.Model, optimizer: BertOptimizer
+    start: StartingPoint, model: keras.Model, optimizer: BertOptimizer, do_train: bool
 ) -> list[str]:
-    """Loads what the starting point says; returns the tensors that were not used."""
+    """Loads what the starting point says; returns the tensors that were not used.
+
+    Training on from weights alone counts its steps from 0; an evaluation tells the
+    checkpoint's.
+    """
     if not start.prefix:
         return []
     slots = slots_by_name(optimizer) if start.takes_state else None
     weights = weights_by_name(model)
     step, unused = checkpoints.restore(start.prefix, weights, slots)
-    optimizer.iterations.assign(step)
+    if start.takes_state or not do_train:
+        optimizer.iterations.assign(step)
     return unused
 
 
@@ -253,7 +258,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
     learning_rate = effective_learning_rate(config, start, communicator.size)
     optimizer, schedule = make_optimizer(config, learning_rate)
     optimizer.build(model.trainable_variables)
-    unused = _restore(start, model, optimizer)
+    unused = _restore(start, model, optimizer, config.training.do_train)
     return Plan(
         config=config,
         start=start,

@@ -70,7 +70,11 @@ def _agreed_plan(
         if communicator.rank == 0:
             default = os.path.join(config.files.output_dir, "bert_dllog.json")
             path = config.files.dllog_path or default
-            log = ConsoleLog(path, config.optimizer.num_train_steps)
+            log = ConsoleLog(
+                path,
+                config.optimizer.num_train_steps,
+                may_show_bar=communicator.size == 1,
+            )
     except (ValueError, OSError, RunError) as caught:
         error = caught
     communicator.agree(error)

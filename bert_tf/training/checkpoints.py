@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from bert_tf.errors import RunError
@@ -193,8 +192,8 @@ def restore(
       slots: Optimizer state, likewise, or None to leave it alone.
 
     Returns:
-      The checkpoint's step (0 if it has none, or without `slots`), and the names of
-      its tensors that nothing here is called.
+      The checkpoint's step (0 if it has none), and the names of its tensors that
+      nothing here is called.
 
     Raises:
       RunError: listing names that are missing and shapes that differ; no variable is
@@ -227,8 +226,8 @@ def restore(
     except tf.errors.OpError as error:
         raise RunError(f"{prefix} is damaged at {name}: {error.message}") from error
     extra = sorted(n for n in shapes if n not in wanted and not _BOOKKEEPING.search(n))
-    step = int(np.asarray(reader.get_tensor(_STEP_NAME))) if slots is not None else 0
-    return step, extra
+    step = reader.get_tensor(_STEP_NAME) if _STEP_NAME in shapes else 0
+    return int(step), extra
 
 
 def remove(directory: str, step: int) -> None:

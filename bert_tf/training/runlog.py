@@ -97,12 +97,16 @@ def _rounded(values: dict[str, float]) -> str:
 class ConsoleLog:
     """The first worker's log: a file, and a bar on a terminal or plain lines."""
 
-    def __init__(self, dllog_path: str, num_train_steps: int) -> None:
+    def __init__(
+        self, dllog_path: str, num_train_steps: int, *, may_show_bar: bool = True
+    ) -> None:
         """Opens the file.
 
         Args:
           dllog_path: Where DLLogger lines go.
           num_train_steps: The length of the bar.
+          may_show_bar: Whether a terminal gets a bar. A launcher of several workers
+            gives them something like a terminal, whatever its own output is.
 
         Raises:
           OSError: if the file cannot be written.
@@ -110,6 +114,7 @@ class ConsoleLog:
         self._file = DLLoggerFile(dllog_path)
         self._num_train_steps = num_train_steps
         self._console = rich.console.Console(file=sys.stdout, highlight=False)
+        self._shows_bar = may_show_bar and self._console.is_terminal
         self._bar: rich.progress.Progress | None = None
 
     def message(self, text: str) -> None:
@@ -126,7 +131,7 @@ class ConsoleLog:
 
     def progress(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""
-        if not self._console.is_terminal:
+        if not self._shows_bar:
             return
         if self._bar is None:
             self._bar = rich.progress.Progress(
