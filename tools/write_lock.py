@@ -10,8 +10,6 @@ HEADER = """\
 """
 # Installed by venv itself, built here, or this package.
 LEFT_OUT = ("pip", "horovod", "bert_tf", "bert-tf")
-# What only older Pythons need.
-MARKERS = {"backports.strenum": "python_version < '3.12'"}
 
 
 def main() -> None:
@@ -22,8 +20,7 @@ def main() -> None:
     for line in sorted(frozen.splitlines(), key=str.lower):
         name = line.split("==")[0].split(" ")[0]
         if name not in LEFT_OUT and "==" in line:
-            marker = MARKERS.get(name)
-            lines.append(f"{line} ; {marker}" if marker else line)
+            lines.append(line)
     path = pathlib.Path(__file__).parents[1] / "requirements.lock"
     path.write_text(HEADER + "\n".join(lines) + "\n")
 

@@ -1,0 +1,191 @@
+"""Stop and go on = never stopped, to the last byte."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from integration.launching import ROOT, mpirun, run_python, start
+
+from bert_tf import flags
+from bert_tf.config import PretrainingConfig
+from bert_tf.errors import RunError
+from bert_tf.jobs import pretraining
+
+SCRIPT = ROOT / "run_pretraining.py"
+STEPS = 8
+
+
+@pytest.fixture
+def command(tiny_config_file, tiny_records):
+    """Makes a command line of 8 steps of 16 records."""
+
+    def make(output_dir, *more, batch=4, accumulation=4):
+        return [
+            f"--bert_config_file={tiny_config_file}",
+            f"--input_files_dir={tiny_records}",
+            f"--output_dir={output_dir}",
+            f"--train_batch_size={batch}",
+            f"--num_accumulation_steps={accumulation}",
+            f"--num_train_steps={STEPS}",
+            "--learning_rate=0.01",
+            "--do_train",
+            "--keep_checkpoint_max=20",
+            *more,
+        ]
+
+    return make
+
+
+def run(arguments):
+    return pretraining.run(flags.parse(PretrainingConfig, ["run", *arguments]))
+
+
+def checkpoint_bytes(folder, step):
+    prefix = folder / f"model.ckpt-{step}"
+    names = (f"{prefix}.index", f"{prefix}.data-00000-of-00001")
+    return [open(name, "rb").read() for name in names]
+
+
+def logged_losses(folder):
+    """Step -> loss, from the DLLogger file; a step that is done twice comes twice."""
+    losses = []
+    for line in (folder / "bert_dllog.json").read_text().splitlines():
+        entry = json.loads(line.removeprefix("DLLL "))
+        if entry["type"] == "LOG" and isinstance(entry["step"], int):
+            losses.append((entry["step"], entry["data"]["total_loss"]))
+    return losses
+
+
+@pytest.mark.slow
+def test_stopped_at_any_step_and_resumed_is_never_stopped(command, tmp_path):
+    every = ("--save_checkpoints_steps=1", "--display_loss_steps=1")
+    whole = tmp_path / "whole"
+    run(command(whole, *every))
+    for stop in (1, 3, 5, 7):
+        folder = tmp_path / f"stopped-{stop}"
+        run(command(folder, *every, f"--steps_this_run={stop}"))
+        assert not (folder / f"model.ckpt-{STEPS}.index").exists()
+        run(command(folder, *every))
+        assert checkpoint_bytes(folder, STEPS) == checkpoint_bytes(whole, STEPS)
+        assert logged_losses(folder) == logged_losses(whole)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_last_checkpoint(command, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(command(whole))
+    arguments = command(killed, "--save_checkpoints_steps=1", "--display_loss_steps=1")
+    process = start([os.sys.executable, SCRIPT, *arguments])
+    try:
+        deadline = time.monotonic() + 90
+        while not (killed / "model.ckpt-2.json").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    result = run_python(SCRIPT, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"Going on from .*model.ckpt-[2-8] ", result.stdout)
+    assert checkpoint_bytes(killed, STEPS) == checkpoint_bytes(whole, STEPS)
+    assert not [name for name in os.listdir(killed) if "tmp" in name]
+
+
+@pytest.mark.slow
+@pytest.mark.horovod
+def test_two_workers_stop_and_go_on_also_as_one(command, tmp_path):
+    """2 ranks stopped and resumed on 2 = never stopped; resumed on 1, close to it."""
+    more = ("--horovod", "--noscale_learning_rate", "--display_loss_steps=1")
+    whole, again, alone = (tmp_path / name for name in ("whole", "again", "alone"))
+    assert mpirun(2, SCRIPT, *command(whole, *more, accumulation=2)).returncode == 0
+    stopped = command(again, *more, "--steps_this_run=5", accumulation=2)
+    assert mpirun(2, SCRIPT, *stopped).returncode == 0
+    shutil.copytree(again, alone)
+    resumed = mpirun(2, SCRIPT, *command(again, *more, accumulation=2))
+    assert resumed.returncode == 0
+    assert checkpoint_bytes(again, STEPS) == checkpoint_bytes(whole, STEPS)
+    # One worker has half the accumulation flag's rows: it must take twice as many.
+    run(command(alone, "--noscale_learning_rate", "--display_loss_steps=1"))
+    ours, theirs = (dict(logged_losses(folder)) for folder in (alone, whole))
+    assert list(ours) == list(range(1, STEPS + 1))
+    np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-5)
+    manifests = [
+        json.loads((folder / f"model.ckpt-{STEPS}.json").read_text())
+        for folder in (alone, whole)
+    ]
+    for key in ("records", "global_batch_size", "learning_rate", "seed"):
+        assert manifests[0][key] == manifests[1][key]
+
+
+@pytest.mark.slow
+def test_the_global_batch_is_kept_on_other_settings(command, tmp_path, capsys):
+    folder = tmp_path / "run"
+    run(command(folder, "--steps_this_run=2"))
+    run(command(folder, "--learning_rate=0.5", batch=8, accumulation=7))
+    text = capsys.readouterr().out
+    assert "1 workers x 8 records per micro-batch x 2 accumulation = 16" in text
+    assert "Kept from the checkpoint: learning rate 0.01 (flags: 0.5)" in text
+    assert "Kept from the checkpoint: global batch 16 (flags: 56)" in text
+
+
+def test_a_batch_that_does_not_divide_is_refused(command, tmp_path):
+    folder = tmp_path / "run"
+    run(command(folder, "--steps_this_run=2"))
+    with pytest.raises(RunError, match=r"16 records, which 1 workers x .*=5 = 5 does"):
+        run(command(folder, batch=5))
+
+
+def test_a_finished_run_only_evaluates(command, tiny_records, tmp_path, capsys):
+    folder = tmp_path / "run"
+    evaluation = ("--do_eval", f"--eval_files_dir={tiny_records}")
+    first = run(command(folder, *evaluation))
+    second = run(command(folder, *evaluation))
+    assert first == second
+    assert first["global_step"] == STEPS
+    assert f"All {STEPS} steps are done" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_init_checkpoint_gives_weights_or_all_state(command, tmp_path):
+    first, weights, state = (tmp_path / name for name in ("first", "weights", "state"))
+    run(command(first, "--steps_this_run=3"))
+    start_from = f"--init_checkpoint={first}/model.ckpt-3"
+    run(command(weights, start_from, "--steps_this_run=1"))
+    run(command(state, start_from, "--resume"))
+    reader = tf.train.load_checkpoint(str(weights / "model.ckpt-0"))
+    before = tf.train.load_checkpoint(str(first / "model.ckpt-3"))
+    for name in reader.get_variable_to_shape_map():
+        ours = reader.get_tensor(name)
+        if name.endswith(("adam_m", "adam_v")) or name == "global_step":
+            assert not ours.any(), name
+        else:
+            np.testing.assert_array_equal(ours, before.get_tensor(name))
+    run(command(first))
+    assert checkpoint_bytes(state, STEPS) == checkpoint_bytes(first, STEPS)
+
+
+def test_old_checkpoints_are_removed_but_for_the_last(command, tmp_path):
+    folder = tmp_path / "run"
+    run(command(folder, "--save_checkpoints_steps=2", "--keep_checkpoint_max=2"))
+    left = sorted(name for name in os.listdir(folder) if name.endswith(".index"))
+    assert left == ["model.ckpt-6.index", "model.ckpt-8.index"]
+    assert tf.train.latest_checkpoint(str(folder)) == str(folder / "model.ckpt-8")
+
+
+@pytest.mark.slow
+def test_overwriting_starts_afresh(command, tmp_path):
+    folder = tmp_path / "run"
+    run(command(folder, "--seed=1"))
+    run(command(folder, "--overwrite_output_dir", "--steps_this_run=4"))
+    left = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
+    assert left == ["bert_dllog.json", "model.ckpt-0.json", "model.ckpt-4.json"]
+    run(command(folder))
+    fresh = tmp_path / "fresh"
+    run(command(fresh))
+    assert checkpoint_bytes(folder, STEPS) == checkpoint_bytes(fresh, STEPS)
