@@ -16,10 +16,12 @@ ACTIVATIONS = ("gelu", "gelu_tanh", "gelu_new", "gelu_pytorch_tanh", "relu", "ta
 # Keys that published configuration files carry and that do not change the model.
 _KEYS_WITHOUT_EFFECT = frozenset(
     "architectures attention_dropout classifier_dropout directionality dtype "
-    "gradient_checkpointing id2label label2id model_type output_past pad_token_id "
+    "finetuning_task gradient_checkpointing id2label is_decoder label2id model_type "
+    "num_labels output_attentions output_hidden_states output_past pad_token_id "
     "pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers "
-    "pooler_size_per_head pooler_type position_embedding_type torch_dtype "
-    "transformers_version use_cache _name_or_path".split()
+    "pooler_size_per_head pooler_type position_embedding_type pruned_heads "
+    "torch_dtype torchscript transformers_version use_bfloat16 use_cache "
+    "_name_or_path".split()
 )
 
 

@@ -156,9 +156,9 @@ class SelfAttention(BertLayer):
 
     def _heads(self, x: tf.Tensor) -> tf.Tensor:
         """[B, S, H] -> [B, N, S, D]."""
-        shape = tf.shape(x)
-        split = [shape[0], x.shape[1], self.config.num_attention_heads, -1]
-        return tf.transpose(tf.reshape(x, split), [0, 2, 1, 3])
+        heads, width = self.config.num_attention_heads, self.config.head_size
+        shape = [tf.shape(x)[0], x.shape[1] or tf.shape(x)[1], heads, width]
+        return tf.transpose(tf.reshape(x, shape), [0, 2, 1, 3])
 
     def call(
         self,
@@ -176,8 +176,6 @@ class SelfAttention(BertLayer):
         probabilities = tf.nn.softmax(scores)
         if training:
             rate = self.config.attention_probs_dropout_prob
-            heads = (self.config.num_attention_heads, inputs.shape[1], inputs.shape[1])
-            probabilities = tf.ensure_shape(probabilities, [None, *heads])
             probabilities = ops.dropout(
                 probabilities, rate, dropout_key, self.stream(0)
             )

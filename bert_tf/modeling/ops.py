@@ -121,8 +121,7 @@ def dropout(x: tf.Tensor, rate: float, key: tf.Tensor, stream: int) -> tf.Tensor
     the true rate is the nearest multiple of 1/256, and the scale is exact for it.
 
     Args:
-      x: [B, ...] float32, its other axes static; its rows stand one after another in
-        the global batch.
+      x: [B, ...] float32; its rows stand one after another in the global batch.
       rate: Share to drop, in [0, 1). 0 returns `x`.
       key: [B, 3] int32: seed, step, and place of the row in the global batch.
       stream: Number of this dropout within the model.
@@ -135,14 +134,17 @@ def dropout(x: tf.Tensor, rate: float, key: tf.Tensor, stream: int) -> tf.Tensor
     kept = round((1.0 - rate) * 256)
     if kept >= 256:
         return x
-    row_size = math.prod(x.shape[1:])
+    if x.shape[1:].is_fully_defined():
+        row_size = math.prod(x.shape[1:])
+    else:
+        row_size = tf.reduce_prod(tf.shape(x)[1:])
     blocks = -(-row_size // 16)  # Philox makes 16 bytes at a time.
     batch_size = tf.shape(x)[0]
     seed, step, first_row = tf.unstack(tf.cast(key[0], tf.uint64))
     bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=tf.stack([batch_size, blocks * 4]),
         key=(seed * tf.constant(2**32, tf.uint64) + stream)[None],
-        counter=tf.stack([first_row * blocks, step]),
+        counter=tf.stack([first_row * tf.cast(blocks, tf.uint64), step]),
         alg=_PHILOX,
         dtype=tf.uint32,
     )

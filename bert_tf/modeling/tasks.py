@@ -154,7 +154,7 @@ def build_pretraining_model(
 
     Args:
       config: The architecture.
-      max_seq_length: S; needed where dropout is on, and any length otherwise.
+      max_seq_length: S, where it is known; any length otherwise.
       policy: Decides compute types.
       seed: Decides the initial weights.
       keyed_dropout: Whether dropout is decided by an input `dropout_key` [B, 3] (seed,

@@ -1,0 +1,1 @@
+"""Our weights to and from the files of others."""

@@ -1,0 +1,127 @@
+"""Names of BERT's tensors: google-research/bert's, which are ours, and Hugging Face's.
+
+Hugging Face names the same modules with dots. Its linear layers hold `weight` [O, I],
+the original's hold `kernel` [I, O]; its older files say gamma and beta in layer
+normalisation where newer ones say weight and bias.
+"""
+
+import re
+from typing import NamedTuple
+
+_LAYER = "encoder.layer.*"
+_DENSE = (
+    f"{_LAYER}.attention.self.query",
+    f"{_LAYER}.attention.self.key",
+    f"{_LAYER}.attention.self.value",
+    f"{_LAYER}.attention.output.dense",
+    f"{_LAYER}.intermediate.dense",
+    f"{_LAYER}.output.dense",
+    "pooler.dense",
+    "cls.predictions.transform.dense",
+)
+_LAYER_NORMS = (
+    "embeddings.LayerNorm",
+    f"{_LAYER}.attention.output.LayerNorm",
+    f"{_LAYER}.output.LayerNorm",
+    "cls.predictions.transform.LayerNorm",
+)
+_TABLES = ("word_embeddings", "token_type_embeddings", "position_embeddings")
+# The decoder is tied: where a file holds its weight too, it is the word table again.
+_HEADS = {
+    "cls.predictions.bias": "cls/predictions/output_bias",
+    "cls.predictions.decoder.bias": "cls/predictions/output_bias",
+    "cls.predictions.decoder.weight": "bert/embeddings/word_embeddings",
+    "cls.seq_relationship.weight": "cls/seq_relationship/output_weights",
+    "cls.seq_relationship.bias": "cls/seq_relationship/output_bias",
+}
+# The numbers 0, 1, 2, ...: no weight, but a part of some files.
+_WITHOUT_MEANING = "embeddings.position_ids"
+
+
+class TensorName(NamedTuple):
+    """A tensor in the original's naming.
+
+    Attributes:
+      name: google-research/bert's name, which is the variable's path in our models.
+      is_transposed: Whether its axes stand in the other order than Hugging Face's.
+    """
+
+    name: str
+    is_transposed: bool = False
+
+
+def _scope(module: str) -> str:
+    """The original's scope of a module named in Hugging Face's way."""
+    scope = module.replace(".layer.*", ".layer_*").replace(".", "/")
+    return scope if scope.startswith("cls/") else f"bert/{scope}"
+
+
+def _make_table() -> dict[str, TensorName]:
+    """Every name of Hugging Face's, `*` for a layer's number; the usual one first."""
+    table = {}
+    for name in _TABLES:
+        module = f"embeddings.{name}"
+        table[f"{module}.weight"] = TensorName(_scope(module))
+    for module in _DENSE:
+        table[f"{module}.weight"] = TensorName(f"{_scope(module)}/kernel", True)
+        table[f"{module}.bias"] = TensorName(f"{_scope(module)}/bias")
+    for module in _LAYER_NORMS:
+        for leaf, ours in (("weight", "gamma"), ("bias", "beta")):
+            table[f"{module}.{leaf}"] = TensorName(f"{_scope(module)}/{ours}")
+            table[f"{module}.{ours}"] = TensorName(f"{_scope(module)}/{ours}")
+    table.update((name, TensorName(ours)) for name, ours in _HEADS.items())
+    return table
+
+
+_FROM_HUGGINGFACE = _make_table()
+_TO_HUGGINGFACE = {
+    tensor.name: name for name, tensor in reversed(_FROM_HUGGINGFACE.items())
+}
+
+
+def is_ignored(huggingface_name: str) -> bool:
+    """Whether a tensor of a Hugging Face file carries nothing that a BERT needs."""
+    return huggingface_name.removeprefix("bert.") == _WITHOUT_MEANING
+
+
+def from_huggingface(huggingface_name: str) -> TensorName | None:
+    """The original's name of a Hugging Face tensor.
+
+    Args:
+      huggingface_name: With the prefix `bert.` or without it, either spelling of
+        layer normalisation.
+
+    Returns:
+      Name and layout, or None if no BERT for pre-training has such a tensor. Two names
+      give the same one where Hugging Face stores a tied tensor twice.
+    """
+    name = huggingface_name.removeprefix("bert.")
+    if name != huggingface_name and name.startswith("cls."):  # Heads stand outside.
+        return None
+    found = re.search(r"\.layer\.(0|[1-9][0-9]*)\.", name)
+    number = found[1] if found else ""
+    tensor = _FROM_HUGGINGFACE.get(
+        name.replace(found[0], ".layer.*.", 1) if found else name
+    )
+    if tensor is None or (found is None and "*" in tensor.name):
+        return None
+    return tensor._replace(name=tensor.name.replace("*", number))
+
+
+def to_huggingface(name: str) -> str:
+    """The Hugging Face name, prefix included, of a tensor in the original's naming.
+
+    Raises:
+      ValueError: if no BERT for pre-training has such a tensor.
+    """
+    found = re.search(r"/layer_(0|[1-9][0-9]*)/", name)
+    template = name.replace(found[0], "/layer_*/", 1) if found else name
+    other = _TO_HUGGINGFACE.get(template)
+    if other is None or "*" in name:
+        raise ValueError(
+            "`name` must be a tensor of google-research/bert's pre-training model. "
+            f"Received: name={name}."
+        )
+    if found:
+        other = other.replace("*", found[1])
+    return other if other.startswith("cls.") else f"bert.{other}"
