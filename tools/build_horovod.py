@@ -161,7 +161,8 @@ def patch_sources(sources: pathlib.Path) -> None:
 def build_wheel(target: pathlib.Path, environment: dict[str, str]) -> None:
     """Builds into a folder beside `target`, then renames it into place."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    log = target.parent / f"{target.name}.log"
+    # Of this process: two set-ups may build at once.
+    log = target.parent / f"{target.name}-{os.getpid()}.log"
     with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as name:
         work = pathlib.Path(name)
         with tarfile.open(find_archive(target.parent, work)) as tar:
@@ -174,8 +175,13 @@ def build_wheel(target: pathlib.Path, environment: dict[str, str]) -> None:
         with open(log, "w") as output:
             streams = {"stdout": output, "stderr": subprocess.STDOUT}
             failed = subprocess.run(command, env=environment, **streams).returncode
-        if not failed and not target.is_dir():  # Another set-up may have been faster.
-            os.rename(work / "wheel", target)
+        if not failed:
+            os.replace(log, target.parent / f"{target.name}.log")
+            try:
+                os.rename(work / "wheel", target)
+            except OSError:
+                if not target.is_dir():  # Else another set-up was faster.
+                    raise
     if failed:
         lines = log.read_text(errors="replace").splitlines()
         # pip says a lot after the compiler's words, so those come first.
@@ -210,7 +216,7 @@ def main() -> int:
         [wheel] = target.glob("*.whl")
         marker.unlink(missing_ok=True)
         install(wheel)
-    except BuildError as error:
+    except (BuildError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     marker.write_text(key)

@@ -82,5 +82,5 @@ def real_data():
     """The folder of real text and vocabulary that `make setup` fills."""
     folder = Path(__file__).parents[2] / ".data"
     if not (folder / "vocab.txt").exists():
-        pytest.skip("`make setup` has not been run: there is no .data/vocab.txt")
+        pytest.fail("there is no .data/vocab.txt: `make setup` fetches it")
     return folder

@@ -109,4 +109,6 @@ def load_legacy(path):
         keys = _Unpickler(file).load()
         storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
         data = {key: _read_storage(file, storages[key]) for key in keys}
+        if file.read(1):
+            raise ValueError(f"{path} goes on after its last storage")
     return {name: _view(data[t.storage.key], t) for name, t in tensors.items()}

@@ -3,7 +3,6 @@
 import re
 
 import numpy as np
-
 from oracles import files
 
 SENTENCE = "That is a happy person"
@@ -29,7 +28,7 @@ REACTIONS = [
     "Brc1ccccc1.OB(O)c1ccccc1>>c1ccc(-c2ccccc2)cc1",
     "COc1ccc([N+](=O)[O-])cc1>>COc1ccc(N)cc1",
 ]
-# Bracketed atoms, atoms of two letters, the arrow, ring numbers of two digits, the rest.
+# Bracketed atoms, atoms of two letters, the arrow, long ring numbers, the rest.
 _SMILES_TOKEN = re.compile(r"\[[^]]+]|Br|Cl|>>|%\d\d|.")
 MASK_STRIDE = 7  # One token in seven is masked at a time, about the paper's 15%.
 

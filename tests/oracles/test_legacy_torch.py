@@ -1,10 +1,8 @@
 import os
 import pickle
-import struct
 
 import numpy as np
 import pytest
-
 from oracles import files, legacy_torch
 
 
@@ -52,12 +50,17 @@ def test_a_transposed_view_is_read_by_its_strides():
     np.testing.assert_array_equal(view, [[0, 3], [1, 4], [2, 5]])
 
 
-def test_the_last_storage_ends_where_the_file_ends():
+def test_tied_tensors_of_a_real_file_are_the_same_numbers():
     path = files.require(files.RXNFP / "pytorch_model.bin")
     tensors = legacy_torch.load_legacy(path)
     table = tensors["bert.embeddings.word_embeddings.weight"]
     assert table.shape == (591, 256)
-    # A prediction of the decoder is tied to the table: it holds the same numbers.
     np.testing.assert_array_equal(tensors["cls.predictions.decoder.weight"], table)
-    # Each storage is its count and its numbers: the first stands after the pickles.
-    assert struct.pack("<f", table[0, 0]) in path.read_bytes()
+
+
+def test_a_real_file_with_a_tail_is_refused(tmp_path):
+    path = tmp_path / "weights.bin"
+    content = files.require(files.RXNFP / "pytorch_model.bin").read_bytes()
+    path.write_bytes(content + b"x")
+    with pytest.raises(ValueError, match="goes on after"):
+        legacy_torch.load_legacy(path)

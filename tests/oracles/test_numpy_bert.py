@@ -2,10 +2,10 @@ import math
 
 import numpy as np
 import pytest
-
-from bert_tf.data.tokenization import WordPieceTokenizer
 from oracles import files, numpy_bert, samples
 from oracles.numpy_bert import NumpyBert
+
+from bert_tf.data.tokenization import WordPieceTokenizer
 
 
 def test_gelus_match_hand_worked_values():
@@ -47,7 +47,6 @@ def test_vocabularies_of_setup_and_model_are_the_same():
     assert files.require(ours).read_bytes() == files.require(theirs).read_bytes()
 
 
-@pytest.mark.slow
 def test_rxnfp_predicts_most_masked_tokens_of_reactions():
     bert = NumpyBert(files.rxnfp_weights(), files.read_config(files.RXNFP))
     hits = []
@@ -55,7 +54,7 @@ def test_rxnfp_predicts_most_masked_tokens_of_reactions():
         logits = bert.masked_lm_logits(bert.encode(ids), positions)
         hits.extend(logits.argmax(-1) == answers)
     assert len(hits) > 200
-    assert np.mean(hits) > 0.85  # 0.956 were measured on other reactions.
+    assert np.mean(hits) > 0.9  # 0.956 were measured on other reactions.
 
 
 def test_a_missing_file_names_the_command_that_fetches_it():

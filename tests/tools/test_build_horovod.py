@@ -1,6 +1,8 @@
 """The Horovod build: what it refuses, what it patches, what names a build."""
 
 import hashlib
+import pathlib
+import subprocess
 import tarfile
 
 import pytest
@@ -63,6 +65,26 @@ def test_patches_change_only_what_they_name(sources):
         ],
         "horovod/runner/js_run.py": ["from shutil import which as find_executable", ""],
     }
+
+
+def test_the_wheel_of_a_faster_set_up_is_kept(sources, tmp_path_factory, monkeypatch):
+    cache = tmp_path_factory.mktemp("cache")
+    with tarfile.open(cache / build_horovod.ARCHIVE, "w:gz") as tar:
+        tar.add(sources, f"horovod-{build_horovod.VERSION}")
+    target = cache / "horovod-key"
+
+    def build(command, **_):
+        for directory in (command[command.index("--wheel-dir") + 1], target):
+            pathlib.Path(directory).mkdir()
+        (target / "theirs.whl").touch()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(build_horovod, "check_archive", lambda archive: None)
+    monkeypatch.setattr(subprocess, "run", build)
+    build_horovod.build_wheel(target, {})
+    assert [path.name for path in target.iterdir()] == ["theirs.whl"]
+    names = {build_horovod.ARCHIVE, "horovod-key", "horovod-key.log"}
+    assert {path.name for path in cache.iterdir()} == names
 
 
 @pytest.mark.parametrize(("text", "times"), [("", 0), (f"{GPU_LINE}\n" * 2, 2)])

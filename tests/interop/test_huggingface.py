@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+from oracles import files
+from safetensors.numpy import save_file
+
+from bert_tf.config import BertConfig
+from bert_tf.interop import huggingface
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+def numbers(*shape, dtype=np.float32):
+    return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+
+
+def test_kernels_are_transposed_and_contiguous(path):
+    save_file({"pooler.dense.weight": numbers(2, 3)}, path)
+    [(name, kernel)] = huggingface.load_safetensors(path).items()
+    assert name == "bert/pooler/dense/kernel"
+    assert kernel.tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert kernel.flags.c_contiguous and kernel.dtype == np.float32
+
+
+def test_tables_and_heads_keep_their_layout(path):
+    theirs = {
+        "bert.embeddings.word_embeddings.weight": numbers(4, 2),
+        "cls.seq_relationship.weight": numbers(2, 3),
+    }
+    save_file(theirs, path)
+    ours = huggingface.load_safetensors(path)
+    np.testing.assert_array_equal(
+        ours["bert/embeddings/word_embeddings"], numbers(4, 2)
+    )
+    np.testing.assert_array_equal(
+        ours["cls/seq_relationship/output_weights"], numbers(2, 3)
+    )
+
+
+def test_half_precision_becomes_float32(path):
+    save_file({"pooler.dense.bias": np.array([0.5, 3.0], np.float16)}, path)
+    bias = huggingface.load_safetensors(path)["bert/pooler/dense/bias"]
+    assert bias.dtype == np.float32 and bias.tolist() == [0.5, 3.0]
+
+
+def test_position_ids_are_passed_over(path):
+    save_file({"embeddings.position_ids": numbers(1, 4, dtype=np.int64)}, path)
+    assert huggingface.load_safetensors(path) == {}
+
+
+def test_a_tied_decoder_may_be_there_if_it_is_equal():
+    tensors = {
+        "bert.embeddings.word_embeddings.weight": numbers(4, 2),
+        "cls.predictions.decoder.weight": numbers(4, 2),
+        "cls.predictions.bias": numbers(4),
+        "cls.predictions.decoder.bias": numbers(4),
+    }
+    names = {"bert/embeddings/word_embeddings", "cls/predictions/output_bias"}
+    assert set(huggingface.to_original_names(tensors)) == names
+
+
+def test_a_decoder_that_is_not_tied_is_refused():
+    tensors = {
+        "bert.embeddings.word_embeddings.weight": numbers(4, 2),
+        "cls.predictions.decoder.weight": numbers(4, 2) + 1,
+    }
+    with pytest.raises(ValueError, match=r"decoder.* must equal .* different"):
+        huggingface.to_original_names(tensors)
+
+
+def test_unknown_tensors_are_listed_with_the_file(path):
+    tensors = {"b.weight": numbers(1), "a.weight": numbers(1)}
+    save_file({**tensors, "pooler.dense.bias": numbers(1)}, path)
+    with pytest.raises(ValueError, match=r"model\.safetensors: .*: a\.weight, b\.we"):
+        huggingface.load_safetensors(path)
+
+
+def test_a_missing_file_is_named(path):
+    with pytest.raises(FileNotFoundError, match=str(path)):
+        huggingface.load_safetensors(path)
+
+
+def test_a_cut_file_is_refused(path):
+    save_file({"pooler.dense.bias": numbers(100)}, path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="must be a whole safetensors file"):
+        huggingface.load_safetensors(path)
+
+
+def test_published_configs_give_their_architecture():
+    config = huggingface.bert_config_from_huggingface(files.read_config(files.RXNFP))
+    assert config == BertConfig(
+        vocab_size=591,
+        hidden_size=256,
+        num_hidden_layers=12,
+        num_attention_heads=4,
+        intermediate_size=512,
+    )
+    config = huggingface.bert_config_from_huggingface(files.read_config(files.MINILM))
+    assert (config.hidden_size, config.num_hidden_layers) == (384, 6)
+    assert config.hidden_act == "gelu"  # The error function here and there.
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("model_type", "roberta"),
+        ("position_embedding_type", "relative_key"),
+        ("is_decoder", True),
+        ("pruned_heads", {"0": [1]}),
+    ],
+)
+def test_models_that_are_not_berts_encoder_are_refused(key, value):
+    with pytest.raises(ValueError, match=f"`{key}` must be .* Received: {key}="):
+        huggingface.bert_config_from_huggingface({key: value})
