@@ -5,7 +5,7 @@ import sys
 
 from bert_tf import flags
 from bert_tf.config import PretrainingConfig
-from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.errors import NonFiniteError, OtherWorkerFailed, RunError
 from bert_tf.launch import check_launch, launched_rank
 
 
@@ -39,8 +39,14 @@ def main(arguments: list[str]) -> int:
     except OtherWorkerFailed:
         return 1
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # All workers see the same gradient: one of them says it.
+        if is_first or not isinstance(error, NonFiniteError):
+            print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        if is_first:
+            print("Interrupted. The same command goes on from the last checkpoint.")
+        return 130
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from bert_tf.errors import OtherWorkerFailed, RunError
@@ -45,6 +46,17 @@ class Communicator:
         """Overwrites Keras variables by the first worker's values."""
         del variables
 
+    def gather(self, values: Sequence[float]) -> np.ndarray:
+        """Collects a few numbers of every worker.
+
+        Args:
+          values: n numbers.
+
+        Returns:
+          [size, n] float64, equal on every worker.
+        """
+        return np.asarray([values], np.float64)
+
     def agree(self, error: Exception | None) -> None:
         """Fails on every worker if any worker failed.
 
@@ -83,14 +95,21 @@ class HorovodCommunicator(Communicator):
         """See `Communicator.broadcast`."""
         self._hvd.broadcast_variables([v.value for v in variables], root_rank=0)
 
+    def gather(self, values: Sequence[float]) -> np.ndarray:
+        """See `Communicator.gather`."""
+        table = np.zeros((self.size, len(values)))
+        table[self.rank] = values
+        [gathered] = self.sum([tf.constant(table)], "gather")
+        return gathered.numpy()
+
     def agree(self, error: Exception | None) -> None:
         """See `Communicator.agree`."""
-        failed = tf.one_hot(self.rank, self.size) * float(error is not None)
-        [failures] = self.sum([failed], "agree")
-        if error is not None and int(tf.argmax(failures)) == self.rank:
+        has_failed = self.gather([float(error is not None)])[:, 0]
+        first = int(np.argmax(has_failed))
+        if error is not None and first == self.rank:
             raise RunError(str(error)) from error
-        if float(tf.reduce_max(failures)) > 0:
-            raise OtherWorkerFailed(f"Worker {int(tf.argmax(failures))} failed.")
+        if has_failed.any():
+            raise OtherWorkerFailed(f"Worker {first} failed.")
 
 
 def connect(horovod: bool, hierarchical_allreduce: bool = False) -> Communicator:

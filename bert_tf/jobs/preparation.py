@@ -152,7 +152,9 @@ def batch_shape(
     size = communicator.size
     return BatchShape(
         micro_batch_size=config.batch.train_batch_size,
-        num_micro_batches=accumulation_steps(config, start.position, size),
+        num_micro_batches=accumulation_steps(config, start.position, size)
+        if config.training.do_train
+        else 1,
         rank=communicator.rank,
         size=size,
     )

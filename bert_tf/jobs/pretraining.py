@@ -4,6 +4,8 @@ import dataclasses
 import os
 import time
 
+import numpy as np
+
 from bert_tf.config import PretrainingConfig
 from bert_tf.data.pipeline import TrainingReader, evaluation_batches
 from bert_tf.data.sampling import RecordOrder
@@ -78,7 +80,33 @@ def _agreed_plan(
     except (ValueError, OSError, RunError) as caught:
         error = caught
     communicator.agree(error)
+    communicator.agree(_difference_between_workers(plan, communicator))
     return plan, log
+
+
+def _difference_between_workers(
+    plan: Plan, communicator: Communicator
+) -> ValueError | None:
+    """What the workers do not have in common, though they must."""
+    found = {
+        "step of the checkpoint": int(plan.optimizer.iterations),
+        "accumulation steps": plan.shape.num_micro_batches,
+        "micro-batch": plan.shape.micro_batch_size,
+        "learning rate": plan.learning_rate,
+        "seed": plan.seed,
+        "training records": len(plan.train_records or ()),
+        "evaluation records": len(plan.eval_records or ()),
+    }
+    table = communicator.gather(list(found.values()))
+    differing = np.flatnonzero((table != table[0]).any(axis=0))
+    if not differing.size:
+        return None
+    name = list(found)[differing[0]]
+    values = ", ".join(f"{value:g}" for value in table[:, differing[0]])
+    return ValueError(
+        f"All workers must have the same {name}. Received, by worker: {values}. Give "
+        "all the same command, and folders that all of them can read and share."
+    )
 
 
 def shared_state(plan: Plan) -> list:

@@ -83,8 +83,28 @@ def save(
 
     Returns:
       The checkpoint's prefix, directory/model.ckpt-<step>.
+
+    Raises:
+      RunError: if it cannot be written; older checkpoints are as they were.
     """
     prefix = os.path.join(directory, f"model.ckpt-{position.step}")
+    try:
+        _write(directory, prefix, tensors, position)
+    except (OSError, tf.errors.OpError) as error:
+        raise RunError(
+            f"The checkpoint {prefix} cannot be written: {error}. Older ones are as "
+            "they were; the run can go on from the last when there is room."
+        ) from error
+    return prefix
+
+
+def _write(
+    directory: str,
+    prefix: str,
+    tensors: Mapping[str, tf.Tensor],
+    position: RunPosition,
+) -> None:
+    """Does the steps of `save` in their order."""
     named = dict(tensors) | {_STEP_NAME: tf.constant(position.step, tf.int64)}
     names = sorted(named)
     temporary = f"{prefix}.tmp"
@@ -109,7 +129,6 @@ def save(
     name = os.path.basename(prefix)
     lines = [f'{key}: "{name}"\n' for key in _STATE_KEYS]
     _write_atomically(os.path.join(directory, "checkpoint"), "".join(lines))
-    return prefix
 
 
 def committed_steps(directory: str) -> list[int]:

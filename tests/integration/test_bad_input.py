@@ -200,17 +200,59 @@ def test_workers_say_it_once(arguments):
     assert "Traceback" not in text
 
 
-@pytest.mark.slow
-def test_a_record_damaged_in_mid_run_is_named(arguments, tmp_path):
-    """Found when it is read: the run ends with the record's place."""
+@pytest.fixture
+def damaged(arguments, tmp_path):
+    """Adds 9,000 records, the sixth with a wrong token; too many to be all checked."""
     folder = shutil.copytree(arguments["input_files_dir"], tmp_path / "copy")
     rng = np.random.default_rng(5)
     examples = [make_example(rng) for _ in range(9000)]
-    examples[1] |= {"input_ids": [99] * 16}  # Not one of those checked at the start.
+    examples[5] |= {"input_ids": [99] * 16}
     write_records(folder / "part-3.tfrecord", examples)
-    arguments |= {"input_files_dir": str(folder), "num_train_steps": "600"}
-    result = run_python(SCRIPT, *command_line(arguments))
+    changes = {"input_files_dir": str(folder), "deterministic_run": "true"}
+    return arguments | changes | {"num_train_steps": "50"}
+
+
+@pytest.mark.slow
+def test_a_record_damaged_in_mid_run_is_named(damaged):
+    result = run_python(SCRIPT, *command_line(damaged))
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
-    assert "part-3.tfrecord, record 1, byte offset" in line
+    assert "part-3.tfrecord, record 5, byte offset" in line
     assert "Received: 99" in line
+
+
+@pytest.mark.slow
+@pytest.mark.horovod
+def test_a_worker_that_fails_in_mid_run_ends_all(damaged):
+    """Record 155 is in the second worker's half of its batch: the first one waits."""
+    damaged["train_batch_size"] = "8"
+    result = mpirun(2, SCRIPT, *command_line(damaged), "--horovod", timeout=90)
+    assert result.returncode == 1  # 124 would be the time limit.
+    text = result.stdout + result.stderr
+    assert text.count("part-3.tfrecord, record 5, byte offset") == 1
+    assert "Traceback" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.horovod
+def test_workers_that_see_different_data_are_refused(arguments, tmp_path):
+    """As when a folder is not shared: one worker finds more records than the other."""
+    folder = tmp_path / "own"
+    shutil.copytree(arguments["input_files_dir"], folder / "0")
+    shutil.copytree(arguments["input_files_dir"], folder / "1")
+    (folder / "1" / "part-2.tfrecord").unlink()
+    script = tmp_path / "differing.py"
+    script.write_text(
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import run_pretraining\n"
+        "rank = os.environ['OMPI_COMM_WORLD_RANK']\n"
+        f"sys.argv.append('--input_files_dir={folder}/' + rank)\n"
+        "sys.exit(run_pretraining.main(sys.argv))\n"
+    )
+    del arguments["input_files_dir"]
+    result = mpirun(2, script, *command_line(arguments), "--horovod", timeout=90)
+    assert result.returncode == 1
+    text = result.stdout + result.stderr
+    assert text.count("must have the same training records") == 1
+    assert "by worker: 150, 110" in text

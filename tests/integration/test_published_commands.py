@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def published(tiny_config_file, tiny_records, output_dir, *more):
-    """The command of phase 1 with its sizes made small, and the script's other flags."""
+    """The command of phase 1, its sizes made small, and the script's other flags."""
     return [
         f"--input_files_dir={tiny_records}",
         f"--eval_files_dir={tiny_records}",
