@@ -131,7 +131,7 @@ def dropout(x: tf.Tensor, rate: float, key: tf.Tensor, stream: int) -> tf.Tensor
 
     Source: Srivastava et al. 2014; Salmon et al. 2011 for Philox.
     """
-    kept = round((1.0 - rate) * 256)
+    kept = max(1, round((1.0 - rate) * 256))
     if kept >= 256:
         return x
     if x.shape[1:].is_fully_defined():

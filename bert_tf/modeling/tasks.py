@@ -55,7 +55,7 @@ class Predictions(BertLayer):
         rows = tf.reshape(x, [-1, self.config.hidden_size])
         logits = ops.matmul(rows, word_embeddings, dtype, transpose_b=True)
         logits = tf.nn.bias_add(logits, tf.convert_to_tensor(self.output_bias))
-        shape = [tf.shape(inputs)[0], inputs.shape[1] or -1, self.config.vocab_size]
+        shape = tf.concat([tf.shape(inputs)[:2], [self.config.vocab_size]], axis=0)
         return tf.reshape(logits, shape)
 
 

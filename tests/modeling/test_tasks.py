@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from bert_tf.modeling import ops
 from bert_tf.modeling.tasks import build_encoder_model, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
 
@@ -192,6 +193,20 @@ def test_the_step_changes_dropout_in_training_only(keyed_model, keyed_inputs):
             for inputs in (keyed_inputs, later)
         )
         assert np.array_equal(now, then) != training
+
+
+def test_each_dropout_has_a_stream_of_its_own(keyed_model, keyed_inputs, monkeypatch):
+    streams = []
+    dropout = ops.dropout
+
+    def remember(x, rate, key, stream):
+        streams.append(stream)
+        return dropout(x, rate, key, stream)
+
+    monkeypatch.setattr(ops, "dropout", remember)
+    keyed_model(keyed_inputs, training=True)
+    # Embeddings, and attention probabilities and two outputs in each of two layers.
+    assert len(streams) == len(set(streams)) == 1 + 2 * 3
 
 
 def test_without_dropout_training_changes_nothing(config, make_inputs, sequences):
