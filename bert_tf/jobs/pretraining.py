@@ -22,7 +22,7 @@ from bert_tf.jobs.reporting import StepReport, describe
 from bert_tf.training import checkpoints
 from bert_tf.training.checkpoints import RunPosition
 from bert_tf.training.gradients import GradientSettings
-from bert_tf.training.runlog import ConsoleLog, RunLog, SilentLog
+from bert_tf.training.runlog import ConsoleLog, RunLog
 from bert_tf.training.trainer import Trainer
 
 # The order of an evaluation set never changes, so that results can be compared.
@@ -68,7 +68,7 @@ def _agreed_plan(
     error = plan = log = None
     try:
         plan = prepare(config, communicator)
-        log = SilentLog()
+        log = RunLog()
         if communicator.rank == 0:
             default = os.path.join(config.files.output_dir, "bert_dllog.json")
             path = config.files.dllog_path or default

@@ -87,6 +87,7 @@ class StepReport:
         values = {
             **result.losses,
             "total_loss": result.total_loss,
+            # The older systems' mean over the micro-batches of a step: the same here.
             "avg_loss_step": result.total_loss,
             "learning_rate": float(self._plan.schedule(result.step - 1)),
         }

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import rich.console
 import rich.progress
@@ -15,8 +15,8 @@ _PREFIX = "DLLL "
 _UNITS = {"throughput_train": "sequences/s", "throughput_val": "sequences/s"}
 
 
-class RunLog(Protocol):
-    """Where a job reports."""
+class RunLog:
+    """Where a job reports; this one, of every worker but the first, says nothing."""
 
     def message(self, text: str) -> None:
         """One line for the reader."""
@@ -32,25 +32,6 @@ class RunLog(Protocol):
 
     def close(self) -> None:
         """Ends the report."""
-
-
-class SilentLog:
-    """The log of every worker but the first: says nothing."""
-
-    def message(self, text: str) -> None:
-        """See `RunLog`."""
-
-    def step(self, step: int, values: dict[str, float]) -> None:
-        """See `RunLog`."""
-
-    def progress(self, step: int, values: dict[str, float]) -> None:
-        """See `RunLog`."""
-
-    def summary(self, values: dict[str, float]) -> None:
-        """See `RunLog`."""
-
-    def close(self) -> None:
-        """See `RunLog`."""
 
 
 class DLLoggerFile:
@@ -94,7 +75,7 @@ def _rounded(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.5g}" for name, value in values.items())
 
 
-class ConsoleLog:
+class ConsoleLog(RunLog):
     """The first worker's log: a file, and a bar on a terminal or plain lines."""
 
     def __init__(

@@ -20,10 +20,10 @@ from bert_tf.config import PretrainingConfig
 from bert_tf.distribute import configure_devices, connect
 from bert_tf.jobs import pretraining
 from bert_tf.jobs.preparation import prepare
-from bert_tf.training.runlog import SilentLog
+from bert_tf.training.runlog import RunLog
 
 
-class LossLog(SilentLog):
+class LossLog(RunLog):
     """Keeps the losses of every step."""
 
     def __init__(self):

@@ -1,0 +1,55 @@
+import datetime
+import json
+
+import pytest
+
+from bert_tf.training.runlog import ConsoleLog, DLLoggerFile
+
+
+def entries(path):
+    lines = path.read_text().splitlines()
+    assert all(line.startswith("DLLL ") for line in lines)
+    return [json.loads(line[5:]) for line in lines]
+
+
+def test_lines_have_the_fields_of_dllogger(tmp_path):
+    path = tmp_path / "made" / "on" / "the" / "way" / "log.json"
+    log = DLLoggerFile(str(path))
+    log.log(7, {"mlm_loss": 2.5})
+    log.log([], {"throughput_train": 100.0})
+    log.close()
+    *metadata, step, summary = entries(path)
+    for entry in metadata:
+        assert entry["type"] == "METADATA"
+        assert entry["metadata"] == {"unit": "sequences/s"}
+    assert (step["type"], step["step"], step["data"]) == ("LOG", 7, {"mlm_loss": 2.5})
+    assert summary["step"] == []
+    assert float(step["elapsedtime"]) <= float(summary["elapsedtime"])
+    moment = datetime.datetime.fromisoformat(step["datetime"])
+    assert moment.timestamp() == pytest.approx(float(step["timestamp"]), abs=1e-3)
+
+
+def test_a_log_is_continued(tmp_path):
+    path = tmp_path / "log.json"
+    for step in (1, 2):
+        log = DLLoggerFile(str(path))
+        log.log(step, {})
+        log.close()
+    steps = [entry["step"] for entry in entries(path) if entry["type"] == "LOG"]
+    assert steps == [1, 2]
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
+    log = ConsoleLog(str(tmp_path / "log.json"), 20)
+    log.message("Batch: 32")
+    log.progress(1, {"loss": 3.0})
+    log.step(10, {"mlm_loss": 2.5, "learning_rate": 1e-4})
+    log.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["Batch: 32", "step 10/20  mlm_loss 2.5  learning_rate 0.0001"]
+
+
+def test_a_log_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        DLLoggerFile(str(tmp_path / "file" / "log.json"))
