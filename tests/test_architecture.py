@@ -31,7 +31,7 @@ LAYERS = {
 FOUNDATIONS = {"errors", "config"}
 WITHOUT_TENSORFLOW = ["config", "flags", "launch", "errors", "cli"]
 WITHOUT_TENSORFLOW += [
-    f"data.{name}" for name in ("tokenization", "documents", "instances", "sampling")
+    f"data.{name}" for name in ("tokenization", "documents", "instances", "packing")
 ]
 
 

@@ -11,7 +11,8 @@ from bert_tf.errors import CorruptRecordError
 _PER_TOKEN = ("input_ids", "input_mask", "segment_ids")
 _PER_PREDICTION = ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")
 _LABEL = "next_sentence_labels"
-_PACKED_FEATURE = "next_sentence_positions"
+_PER_SEQUENCE = (_LABEL, "next_sentence_positions", "next_sentence_weights")
+_ONLY_PACKED = ("positions", "next_sentence_positions", "next_sentence_weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,17 +21,24 @@ class RecordShape:
 
     Attributes:
       max_seq_length: S, tokens per record.
-      max_predictions_per_seq: P, masked tokens per record.
+      max_predictions: P, masked tokens per record.
+      max_sequences: K, sequences per record; 1 if not packed.
+      is_packed: Whether records say where in them each sequence is.
     """
 
     max_seq_length: int
-    max_predictions_per_seq: int
+    max_predictions: int
+    max_sequences: int = 1
+    is_packed: bool = False
 
     def specification(self) -> dict[str, tf.io.FixedLenFeature]:
-        """The features of google-research/bert's records."""
+        """The features of google-research/bert's records, or of packed ones."""
         lengths = dict.fromkeys(_PER_TOKEN, self.max_seq_length)
-        lengths |= dict.fromkeys(_PER_PREDICTION, self.max_predictions_per_seq)
-        lengths[_LABEL] = 1
+        lengths |= dict.fromkeys(_PER_PREDICTION, self.max_predictions)
+        lengths |= dict.fromkeys(_PER_SEQUENCE, self.max_sequences)
+        lengths["positions"] = self.max_seq_length
+        if not self.is_packed:
+            lengths = {n: x for n, x in lengths.items() if n not in _ONLY_PACKED}
         return {
             name: tf.io.FixedLenFeature(
                 [length], tf.float32 if name.endswith("_weights") else tf.int64
@@ -45,21 +53,19 @@ def _shape_of(data: bytes, place: object) -> RecordShape:
         feature = tf.train.Example.FromString(data).features.feature
     except Exception as error:
         raise CorruptRecordError(f"{place}: not a tf.train.Example.") from error
-    missing = {*_PER_TOKEN, *_PER_PREDICTION, _LABEL} - set(feature)
+    is_packed = "next_sentence_positions" in feature
+    wanted = {*_PER_TOKEN, *_PER_PREDICTION, _LABEL}
+    missing = (wanted | {*_ONLY_PACKED} if is_packed else wanted) - set(feature)
     if missing:
         raise CorruptRecordError(
             f"{place}: the record lacks {', '.join(sorted(missing))}. It must hold the "
             "features of BERT pre-training; `python -m bert_tf data create` makes them."
         )
-    if _PACKED_FEATURE in feature:
-        raise CorruptRecordError(
-            f"{place}: the record is packed (it has `{_PACKED_FEATURE}`), and packed "
-            "records cannot be read yet. Use the unpacked ones."
-        )
-    return RecordShape(
-        len(feature["input_ids"].int64_list.value),
-        len(feature["masked_lm_ids"].int64_list.value),
+    lengths = (
+        len(feature[name].int64_list.value)
+        for name in ("input_ids", "masked_lm_ids", _LABEL)
     )
+    return RecordShape(*lengths, is_packed)
 
 
 def record_shape(index: RecordIndex) -> RecordShape:
@@ -72,6 +78,12 @@ def record_shape(index: RecordIndex) -> RecordShape:
     for number in index.starts[:-1]:
         [data] = index.read(np.asarray([number]))
         shapes.setdefault(_shape_of(data, index.place(int(number))), int(number))
+    if len({shape.is_packed for shape in shapes}) > 1:
+        one, other = (index.place(number).path for number in shapes.values())
+        raise CorruptRecordError(
+            f"Packed and unpacked records cannot be mixed. Received: {one} and {other}. "
+            "Pack all of them, or none."
+        )
     if len(shapes) > 1:
         lines = [f"{index.place(n)} has {shape}" for shape, n in shapes.items()]
         raise CorruptRecordError(
@@ -99,6 +111,8 @@ class ValueLimits:
             "masked_lm_ids": self.vocab_size,
             "segment_ids": self.type_vocab_size,
             "masked_lm_positions": shape.max_seq_length,
+            "positions": shape.max_seq_length,
+            "next_sentence_positions": shape.max_seq_length,
             _LABEL: 2,
         }
 
@@ -129,8 +143,8 @@ class ExampleParser:
 
         Returns:
           The record features, with `positions` [n, S], `next_sentence_positions`,
-          `next_sentence_labels` and `next_sentence_weights` [n, 1]; int32, and float32
-          for weights.
+          `next_sentence_labels` and `next_sentence_weights` [n, K] whether the records
+          are packed or not; int32, and float32 for weights.
 
         Raises:
           CorruptRecordError: naming file, record and byte offset.
@@ -141,6 +155,8 @@ class ExampleParser:
             name: array.astype(np.int32) if array.dtype == np.int64 else array
             for name, array in arrays.items()
         }
+        if self._shape.is_packed:
+            return features
         places = np.arange(self._shape.max_seq_length, dtype=np.int32)
         features["positions"] = np.tile(places, (len(numbers), 1))
         features["next_sentence_positions"] = np.zeros((len(numbers), 1), np.int32)
@@ -165,6 +181,8 @@ class ExampleParser:
 
     def _check(self, arrays: dict[str, np.ndarray], numbers: np.ndarray) -> None:
         for name, limit in self._limits.items():
+            if name not in arrays:
+                continue
             values = arrays[name]
             if values.min() >= 0 and values.max() < limit:
                 continue

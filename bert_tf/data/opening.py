@@ -22,11 +22,13 @@ class RecordSet:
       index: Where each record is.
       shape: Their lengths.
       parser: Reads and checks them.
+      avg_seq_per_sample: Sequences per record, on average; 1 if not packed.
     """
 
     index: RecordIndex
     shape: RecordShape
     parser: ExampleParser
+    avg_seq_per_sample: float = 1.0
 
     def __len__(self) -> int:
         """Number of records."""
@@ -34,26 +36,20 @@ class RecordSet:
 
 
 def _check_lengths(
-    input_files_dir: str, shape: RecordShape, expected: dict[str, int | None]
+    input_files_dir: str, found: dict[str, int | None], said: dict[str, int | None]
 ) -> None:
     """Compares the records' lengths with what the flags say, where they say it."""
-    for name, value in expected.items():
-        found = getattr(shape, name)
-        if value is not None and value != found:
+    for name, value in said.items():
+        if None not in (value, found[name]) and value != found[name]:
             raise CorruptRecordError(
-                f"The records of {input_files_dir} have {name}={found}, but the flag "
-                f"says {name}={value}. Use --{name}={found}, or make records of "
-                f"{value}."
+                f"The records of {input_files_dir} have {name}={found[name]}, but the "
+                f"flag says {name}={value}. Use --{name}={found[name]}, or make "
+                f"records of {value}."
             )
 
 
-def _check_metadata(folder: str, metadata: Metadata, index: RecordIndex) -> None:
-    """Compares a folder's metadata with its files."""
-    if metadata.packed:
-        raise CorruptRecordError(
-            f"{metadata_file(folder)} says that {folder} holds packed records, which "
-            "cannot be read yet. Use the unpacked ones."
-        )
+def _check_shards(folder: str, metadata: Metadata, index: RecordIndex) -> None:
+    """Compares the files that metadata lists with those that are there."""
     for shard in metadata.shards or ():
         path = os.path.join(folder, shard.name)
         if path not in index.files and os.path.exists(path):
@@ -72,6 +68,50 @@ def _check_metadata(folder: str, metadata: Metadata, index: RecordIndex) -> None
                 f"{metadata_file(folder)} says. Received: {found[0]} records in "
                 f"{found[1]} bytes. Copy or make the file again."
             )
+
+
+def _check_metadata(folder: str, metadata: Metadata, shape: RecordShape) -> None:
+    """Compares what metadata says of the records with the records."""
+    pairs = {
+        "packed": (metadata.packed, shape.is_packed),
+        "max_seq_length": (metadata.max_seq_length, shape.max_seq_length),
+        "max_predictions_per_pack": (
+            metadata.max_predictions_per_pack,
+            shape.max_predictions,
+        ),
+        "max_sequences_per_pack": (
+            metadata.max_sequences_per_pack,
+            shape.max_sequences,
+        ),
+    }
+    for name, (said, found) in pairs.items():
+        if said is not None and said != found:
+            raise CorruptRecordError(
+                f"{metadata_file(folder)} says {name}={said}, but the records of "
+                f"{folder} have {name}={found}. `python -m bert_tf data index "
+                f"--input_dir={folder} --overwrite` writes what is true."
+            )
+
+
+def _average(
+    metadata: dict[str, Metadata | None], index: RecordIndex, shape: RecordShape
+) -> float:
+    """Sequences per record over all folders."""
+    if not shape.is_packed:
+        return 1.0
+    sequences = 0.0
+    for number, path in enumerate(index.files):
+        folder = os.path.dirname(path)
+        about = metadata[folder]
+        if about is None:
+            raise CorruptRecordError(
+                f"{folder} holds packed records but there is no "
+                f"{metadata_file(folder)}. Run `python -m bert_tf data index "
+                f"--input_dir={folder}`, which counts and writes it."
+            )
+        records = index.starts[number + 1] - index.starts[number]
+        sequences += float(records) * about.avg_seq_per_sample
+    return sequences / len(index)
 
 
 def open_records(
@@ -102,16 +142,27 @@ def open_records(
     """
     files = record_files(input_files_dir)
     index = RecordIndex(files, cache_dir)
-    for folder in sorted({os.path.dirname(path) for path in files}):
-        metadata = read_metadata(folder)
-        if metadata:
-            _check_metadata(folder, metadata, index)
     shape = read_record_shape(index)
-    expected = {
-        "max_seq_length": max_seq_length,
-        "max_predictions_per_seq": max_predictions_per_seq,
-    }
-    _check_lengths(input_files_dir, shape, expected)
+    folders = sorted({os.path.dirname(path) for path in files})
+    metadata = {folder: read_metadata(folder) for folder in folders}
+    predictions = None if shape.is_packed else shape.max_predictions
+    for folder, about in metadata.items():
+        if about:
+            _check_shards(folder, about, index)
+            _check_metadata(folder, about, shape)
+            predictions = predictions or about.max_predictions_per_seq
+    _check_lengths(
+        input_files_dir,
+        {
+            "max_seq_length": shape.max_seq_length,
+            "max_predictions_per_seq": predictions,
+        },
+        {
+            "max_seq_length": max_seq_length,
+            "max_predictions_per_seq": max_predictions_per_seq,
+        },
+    )
     parser = ExampleParser(index, shape, limits)
+    average = _average(metadata, index, shape)
     check_sample(index, parser, _SAMPLE_SIZE)
-    return RecordSet(index, shape, parser)
+    return RecordSet(index, shape, parser, average)

@@ -146,15 +146,20 @@ def _check_global_batch(
 
 
 def batch_shape(
-    config: PretrainingConfig, start: StartingPoint, communicator: Communicator
+    config: PretrainingConfig,
+    start: StartingPoint,
+    communicator: Communicator,
+    train: RecordSet | None,
 ) -> BatchShape:
     """How a global batch is cut up over micro-batches and workers."""
     size = communicator.size
+    num_micro_batches = 1
+    if train is not None:
+        average = train.avg_seq_per_sample
+        num_micro_batches = accumulation_steps(config, start.position, size, average)
     return BatchShape(
         micro_batch_size=config.batch.train_batch_size,
-        num_micro_batches=accumulation_steps(config, start.position, size)
-        if config.training.do_train
-        else 1,
+        num_micro_batches=num_micro_batches,
         rank=communicator.rank,
         size=size,
     )
@@ -243,7 +248,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
         checkpoints.remove_leftovers(config.files.output_dir)
     start = find_starting_point(config)
     train, evaluation = _open_sets(config, bert)
-    shape = batch_shape(config, start, communicator)
+    shape = batch_shape(config, start, communicator, train)
     if train is not None:
         _check_global_batch(config, train, shape)
     seed = start.position.seed if start.position else config.training.seed

@@ -31,6 +31,15 @@ def describe(plan: Plan, communicator: Communicator, threads: int, log: RunLog) 
         f"micro-batch x {shape.num_micro_batches} accumulation = "
         f"{shape.global_batch_size} records per step."
     )
+    average = plan.train_records.avg_seq_per_sample
+    if plan.train_records.shape.is_packed:
+        asked = config.batch.train_batch_size * config.batch.num_accumulation_steps
+        log.message(
+            f"Packed records, {average:.3f} sequences each: a step has about "
+            f"{shape.global_batch_size * average:.0f} sequences (flags: "
+            f"{asked * shape.size}, accumulation {config.batch.num_accumulation_steps} "
+            f"-> {shape.num_micro_batches})."
+        )
     asked = config.optimizer.learning_rate
     log.message(
         f"Optimizer: {config.optimizer.optimizer_type}, peak learning rate "
@@ -78,6 +87,9 @@ class StepReport:
         self._plan = plan
         self._log = log
         self._every = plan.config.training.display_loss_steps
+        self._sequences_per_step = (
+            plan.shape.global_batch_size * plan.train_records.avg_seq_per_sample
+        )
         # The first step traces and compiles the graph: it is left out of all speeds.
         self._since: tuple[int, float] | None = None
         self._speeds: list[tuple[int, float]] = []
@@ -99,7 +111,7 @@ class StepReport:
         elif result.step % self._every == 0 or is_last:
             steps, seconds = result.step - self._since[0], now - self._since[1]
             self._speeds.append((steps, seconds))
-            speed = steps * self._plan.shape.global_batch_size / seconds
+            speed = steps * self._sequences_per_step / seconds
             self._log.step(result.step, {"throughput_train": speed} | values)
             self.restart_clock(result.step)
 
@@ -112,6 +124,6 @@ class StepReport:
         seconds = sum(s for _, s in self._speeds)
         if seconds:
             steps = sum(n for n, _ in self._speeds)
-            speed = steps * self._plan.shape.global_batch_size / seconds
+            speed = steps * self._sequences_per_step / seconds
             self._log.summary({"throughput_train": speed})
             self._log.message(f"Training throughput: {speed:.1f} sequences/s.")

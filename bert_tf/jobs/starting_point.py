@@ -65,24 +65,31 @@ def find_starting_point(config: PretrainingConfig) -> StartingPoint:
 
 
 def accumulation_steps(
-    config: PretrainingConfig, position: RunPosition | None, size: int
+    config: PretrainingConfig,
+    position: RunPosition | None,
+    size: int,
+    avg_seq_per_sample: float = 1.0,
 ) -> int:
-    """Micro-batches per step and worker that keep a resumed run's global batch.
+    """Micro-batches per step and worker.
+
+    Packed records hold several sequences each: so many fewer are taken, that a step
+    has about as many sequences as the flags say. A resumed run keeps its global batch.
 
     Args:
       config: The settings.
       position: Where the run stood, if it is resumed.
       size: Number of workers.
+      avg_seq_per_sample: Sequences per record.
 
     Returns:
-      num_accumulation_steps, or what takes its place.
+      num_accumulation_steps, or what takes its place, >= 1.
 
     Raises:
       ValueError: if the global batch cannot be cut up so.
     """
     batch = config.batch
     if position is None:
-        return batch.num_accumulation_steps
+        return max(1, round(batch.num_accumulation_steps / avg_seq_per_sample))
     rows = batch.train_batch_size * size
     if position.global_batch_size % rows:
         raise ValueError(

@@ -1,0 +1,242 @@
+"""Several short sequences in one row: which lengths go together, and how often."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+import scipy.optimize
+
+# The method of Habana's and Graphcore's packers allows three; a fourth would make
+# 960,000 ways to fill a row of 512, more than a dense matrix can hold.
+NNLS_MAX_SEQUENCES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Strategy:
+    """One way to fill a row.
+
+    Attributes:
+      lengths: Of the sequences in it, longest first.
+      count: How many rows are filled this way.
+    """
+
+    lengths: tuple[int, ...]
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PackingPlan:
+    """How every sequence of a set finds its row.
+
+    Attributes:
+      max_seq_length: S, tokens per row.
+      strategies: All ways that are used, most frequent first.
+    """
+
+    max_seq_length: int
+    strategies: tuple[Strategy, ...]
+
+    @property
+    def num_packs(self) -> int:
+        """Rows in all."""
+        return sum(s.count for s in self.strategies)
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences in all."""
+        return sum(s.count * len(s.lengths) for s in self.strategies)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are not padding."""
+        return sum(s.count * sum(s.lengths) for s in self.strategies)
+
+    @property
+    def efficiency(self) -> float:
+        """Share of the tokens that are not padding, in [0, 1]."""
+        return self.num_tokens / (self.num_packs * self.max_seq_length)
+
+    @property
+    def max_sequences(self) -> int:
+        """Most sequences in a row."""
+        return max(len(s.lengths) for s in self.strategies)
+
+
+def length_histogram(lengths: np.ndarray, max_seq_length: int) -> np.ndarray:
+    """Counts sequences by length.
+
+    Args:
+      lengths: [n] integers, each in 1 .. S.
+      max_seq_length: S.
+
+    Returns:
+      [S + 1] int64; entry l is the number of sequences of l tokens.
+
+    Raises:
+      ValueError: if a length is out of range, or there is none.
+    """
+    lengths = np.asarray(lengths)
+    if not lengths.size or lengths.min() < 1 or lengths.max() > max_seq_length:
+        found = f"{lengths.min()} .. {lengths.max()}" if lengths.size else "none"
+        raise ValueError(
+            f"`lengths` must be in 1 .. {max_seq_length}. Received: {found}."
+        )
+    return np.bincount(lengths, minlength=max_seq_length + 1)
+
+
+def _plan(max_seq_length: int, counts: dict[tuple[int, ...], int]) -> PackingPlan:
+    strategies = [Strategy(lengths, n) for lengths, n in counts.items() if n]
+    strategies.sort(key=lambda s: (-s.count, s.lengths))
+    return PackingPlan(max_seq_length, tuple(strategies))
+
+
+def plan_longest_first(
+    histogram: np.ndarray, max_sequences: int | None = None
+) -> PackingPlan:
+    """Longest-pack-first histogram packing (LPFHP).
+
+    Lengths are placed from the longest to the shortest, each into the fullest row
+    that has room; equal lengths share rows where no begun row has.
+
+    Args:
+      histogram: [S + 1] int64, of `length_histogram`.
+      max_sequences: Most sequences in a row; None for any number.
+
+    Returns:
+      A plan for every sequence.
+
+    Source: Krell et al. 2021 (arXiv:2107.02027), section 3 and appendix; here a new
+    row takes several sequences of a length at once, where theirs takes one.
+    """
+    size = len(histogram) - 1
+    limit = max_sequences or size
+    # Room that is left -> {lengths: number of rows}, rows below the limit only.
+    begun: list[dict[tuple[int, ...], int]] = [{} for _ in range(size + 1)]
+    done: dict[tuple[int, ...], int] = defaultdict(int)
+
+    def put(lengths: tuple[int, ...], rows: int, room: int) -> None:
+        if room and len(lengths) < limit:
+            begun[room][lengths] = begun[room].get(lengths, 0) + rows
+        else:
+            done[lengths] += rows
+
+    for length in range(size, 0, -1):
+        left = int(histogram[length])
+        room = length
+        while left and room <= size:
+            if not begun[room]:
+                room += 1
+                continue
+            lengths, rows = begun[room].popitem()
+            used = min(rows, left)
+            if rows > used:
+                begun[room][lengths] = rows - used
+            put((*lengths, length), used, room - length)
+            left -= used
+        while left:
+            together = min(size // length, limit, left)
+            rows = left // together
+            put((length,) * together, rows, size - together * length)
+            left -= rows * together
+    for rows_by_lengths in begun:
+        for lengths, rows in rows_by_lengths.items():
+            done[lengths] += rows
+    return _plan(size, done)
+
+
+def _full_rows(size: int) -> np.ndarray:
+    """All ways to fill a row exactly with one to three lengths: [m, 3], zeros last."""
+    ways = [(size, 0, 0)]
+    ways += [(size - b, b, 0) for b in range(1, size // 2 + 1)]
+    for c in range(1, size // 3 + 1):
+        ways += [(size - b - c, b, c) for b in range(c, (size - c) // 2 + 1)]
+    return np.asarray(ways)
+
+
+def _within(ways: np.ndarray, rows: np.ndarray, histogram: np.ndarray) -> np.ndarray:
+    """Lowers rows until no length is used more often than there are sequences."""
+    rows = rows.copy()
+    used = _usage(ways, rows, len(histogram))
+    # The rarest ways first: lowering them costs the fewest well-filled rows.
+    for way in np.argsort(rows, kind="stable"):
+        excess = max((used[n] - histogram[n] for n in ways[way] if n), default=0)
+        lowered = min(int(rows[way]), max(0, int(excess)))
+        if lowered:
+            rows[way] -= lowered
+            for n in ways[way]:
+                used[n] -= lowered
+    return rows
+
+
+def _usage(ways: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
+    used = np.zeros(size, np.int64)
+    np.add.at(used, ways, rows[:, None])
+    used[0] = 0
+    return used
+
+
+def plan_nnls(histogram: np.ndarray) -> PackingPlan:
+    """Non-negative least squares histogram packing (NNLSHP), three to a row.
+
+    The number of rows of each way to fill one exactly is found as a non-negative
+    least-squares solution, rounded down; what is left is packed longest first.
+
+    Args:
+      histogram: [S + 1] int64, of `length_histogram`.
+
+    Returns:
+      A plan for every sequence, at most three in a row.
+
+    Source: Krell et al. 2021 (arXiv:2107.02027), section 3; there the rest is padded.
+    """
+    size = len(histogram) - 1
+    ways = _full_rows(size)
+    matrix = np.zeros((size + 1, len(ways)))
+    for column in range(ways.shape[1]):
+        np.add.at(matrix, (ways[:, column], np.arange(len(ways))), 1.0)
+    total = histogram.sum()
+    solution, _ = scipy.optimize.nnls(matrix[1:], histogram[1:] / total)
+    rows = np.floor(solution * total + 1e-6).astype(np.int64)
+    rows = _within(ways, rows, histogram)
+    rest = histogram - _usage(ways, rows, size + 1)
+    counts: dict[tuple[int, ...], int] = defaultdict(int)
+    for way in np.flatnonzero(rows):
+        counts[tuple(int(n) for n in ways[way] if n)] += int(rows[way])
+    for strategy in plan_longest_first(rest, NNLS_MAX_SEQUENCES).strategies:
+        counts[strategy.lengths] += strategy.count
+    return _plan(size, counts)
+
+
+def make_plan(histogram: np.ndarray, max_sequences: int | None = 3) -> PackingPlan:
+    """Plans by NNLSHP for three sequences to a row, by LPFHP for any other number."""
+    if max_sequences == NNLS_MAX_SEQUENCES:
+        return plan_nnls(histogram)
+    return plan_longest_first(histogram, max_sequences)
+
+
+def assign(lengths: np.ndarray, plan: PackingPlan, seed: int) -> Iterable[np.ndarray]:
+    """Deals the sequences out to the rows of a plan, in a random order of rows.
+
+    Args:
+      lengths: [n] integers; the plan is that of their histogram.
+      plan: Which lengths go together.
+      seed: Decides which sequences of a length meet, and the order of the rows.
+
+    Yields:
+      The numbers of the sequences of one row, longest first.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(lengths))
+    by_length = shuffled[np.argsort(np.asarray(lengths)[shuffled], kind="stable")]
+    counts = np.bincount(lengths, minlength=plan.max_seq_length + 1)
+    next_of = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    kinds = np.repeat(
+        np.arange(len(plan.strategies)), [s.count for s in plan.strategies]
+    )
+    for kind in rng.permutation(kinds):
+        members = []
+        for length in plan.strategies[kind].lengths:
+            members.append(by_length[next_of[length]])
+            next_of[length] += 1
+        yield np.asarray(members)
