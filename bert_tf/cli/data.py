@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 
 from bert_tf.cli.arguments import parse_config
-from bert_tf.config.data import CreateDataConfig, ShowDataConfig, SplitDataConfig
+from bert_tf.config.data import (
+    CreateDataConfig,
+    IndexDataConfig,
+    PackDataConfig,
+    ShowDataConfig,
+    SplitDataConfig,
+)
 
 _PROG = "python -m bert_tf data"
 
@@ -53,6 +59,32 @@ def split(arguments: Sequence[str]) -> None:
     print(f"{config.test_dir}: {counts.test:,} documents")
 
 
+def pack(arguments: Sequence[str]) -> None:
+    """Puts several short sequences into each record."""
+    config = parse_config(PackDataConfig, arguments, f"{_PROG} pack")
+    from bert_tf.data.pack import pack_records
+
+    metadata = pack_records(config)
+    print(
+        f"{config.output_dir}: {metadata.original_number_of_samples:,} sequences in "
+        f"{metadata.new_number_of_samples:,} records, "
+        f"{metadata.avg_seq_per_sample:.3f} in each, "
+        f"{1 - metadata.packing_efficiency:.1%} padding"
+    )
+
+
+def index(arguments: Sequence[str]) -> None:
+    """Counts records and writes their metadata."""
+    config = parse_config(IndexDataConfig, arguments, f"{_PROG} index")
+    from bert_tf.data.indexing import index_records
+
+    metadata = index_records(config)
+    print(
+        f"{config.input_dir}: {metadata.new_number_of_samples:,} records with "
+        f"{metadata.original_number_of_samples:,} sequences"
+    )
+
+
 def show(arguments: Sequence[str]) -> None:
     """Prints records as text."""
     config = parse_config(
@@ -68,5 +100,7 @@ def show(arguments: Sequence[str]) -> None:
 SUBCOMMANDS = {
     "create": (create, "make records from text"),
     "split": (split, "divide documents into training and test text"),
+    "pack": (pack, "put several short sequences into each record"),
+    "index": (index, "count records and write their metadata"),
     "show": (show, "print records as text"),
 }

@@ -118,3 +118,52 @@ class ShowDataConfig:
         for name in ("input_dir", "vocab_file"):
             checks.require(bool(getattr(self, name)), name, "be given", "")
         checks.require_positive(self, "num_records")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackDataConfig:
+    """Several short sequences to a record (`python -m bert_tf data pack`).
+
+    Attributes:
+      input_dir: Folders of unpacked records, separated by commas; * and ? work.
+      output_dir: Folder for the packed shards; <output_dir>_metadata.json is beside it.
+      max_sequences_per_pack: Most sequences in a record; 3 is planned by non-negative
+        least squares, any other number longest first; 0 means any number.
+      seed: Decides which sequences meet; the same seed gives the same bytes.
+      num_shards: Number of record files; 0 means as many as there are unpacked ones.
+      num_processes: Worker processes; 0 means one per core. The output is the same.
+      overwrite: Replace an output_dir that holds records already.
+    """
+
+    input_dir: str = ""
+    output_dir: str = ""
+    max_sequences_per_pack: int = 3
+    seed: int = 12345
+    num_shards: int = 0
+    num_processes: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks each field on its own."""
+        for name in ("input_dir", "output_dir"):
+            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_not_negative(
+            self, "max_sequences_per_pack", "seed", "num_shards", "num_processes"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IndexDataConfig:
+    """Metadata for records that have none (`python -m bert_tf data index`).
+
+    Attributes:
+      input_dir: Folder of packed or unpacked records.
+      overwrite: Replace metadata that is there.
+    """
+
+    input_dir: str = ""
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks each field on its own."""
+        checks.require(bool(self.input_dir), "input_dir", "be given", "")

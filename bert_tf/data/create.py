@@ -5,18 +5,11 @@ group, shuffled; the groups are written in their order, their records to the sha
 turn. Training shuffles all records anyway.
 """
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from bert_tf.config.data import CreateDataConfig
@@ -33,11 +26,7 @@ from bert_tf.data.metadata import Metadata, Shard, metadata_file, write_metadata
 from bert_tf.data.progress import ProgressReport
 from bert_tf.data.records import RecordWriter, shard_name
 from bert_tf.data.tokenization import load_vocabulary
-from bert_tf.errors import RunError
-
-# Pieces of work beyond those being worked on: results are written in order,
-# so some wait for a slower one before them.
-_PIECES_AHEAD = 2
+from bert_tf.data.workers import in_order
 
 
 def create_records(config: CreateDataConfig) -> Metadata:
@@ -88,52 +77,10 @@ def _all_group_records(
     groups: Iterator[Group], config: CreateDataConfig, vocab_sha256: str
 ) -> Iterator[GroupRecords]:
     """Results in the order of the groups, few of them at a time in memory."""
-    num_processes = config.num_processes or len(os.sched_getaffinity(0))
     settings = (config, vocab_sha256)
     blocks = duplicate_blocks(config.dupe_factor)
-    pieces = ((group, block) for group in groups for block in blocks)
-    if num_processes == 1:
-        for piece in pieces:
-            yield make_group_records(*piece, *settings)
-        return
-    # Forking would copy the threads' locks of a caller that has TensorFlow loaded.
-    context = multiprocessing.get_context("spawn")
-    lifeline, held = context.Pipe(duplex=False)
-    executor = ProcessPoolExecutor(
-        num_processes, context, initializer=_depend_on, initargs=(lifeline,)
-    )
-    pending: collections.deque[Future[GroupRecords]] = collections.deque()
-    try:
-        for piece in pieces:
-            pending.append(executor.submit(make_group_records, *piece, *settings))
-            if len(pending) >= num_processes + _PIECES_AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool:
-        raise RunError(
-            "A worker process died, perhaps for want of memory. Try again with fewer "
-            f"processes. Received: num_processes={num_processes}."
-        ) from None
-    finally:
-        held.close()
-        lifeline.close()
-        executor.shutdown(cancel_futures=True)
-
-
-def _depend_on(lifeline: Connection) -> None:
-    """Ends this worker when the parent lets go of the other end, or is killed.
-
-    The parent alone answers Ctrl-C.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def wait() -> None:
-        with contextlib.suppress(EOFError, OSError):
-            lifeline.recv_bytes()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+    pieces = ((group, block, *settings) for group in groups for block in blocks)
+    yield from in_order(make_group_records, pieces, config.num_processes)
 
 
 def _write_shards(

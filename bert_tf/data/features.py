@@ -81,8 +81,8 @@ def record_shape(index: RecordIndex) -> RecordShape:
     if len({shape.is_packed for shape in shapes}) > 1:
         one, other = (index.place(number).path for number in shapes.values())
         raise CorruptRecordError(
-            f"Packed and unpacked records cannot be mixed. Received: {one} and {other}. "
-            "Pack all of them, or none."
+            f"Packed and unpacked records cannot be mixed. Received: {one} and "
+            f"{other}. Pack all of them, or none."
         )
     if len(shapes) > 1:
         lines = [f"{index.place(n)} has {shape}" for shape, n in shapes.items()]
@@ -118,7 +118,11 @@ class ValueLimits:
 
 
 class ExampleParser:
-    """Serialised examples to the model's inputs, labels and weights."""
+    """Serialised examples to the model's inputs, labels and weights.
+
+    Attributes:
+      shape: The lengths of the records.
+    """
 
     def __init__(
         self, index: RecordIndex, shape: RecordShape, limits: ValueLimits
@@ -131,7 +135,7 @@ class ExampleParser:
           limits: What the values must stay below.
         """
         self._index = index
-        self._shape = shape
+        self.shape = shape
         self._specification = shape.specification()
         self._limits = limits.of(shape)
 
@@ -155,9 +159,9 @@ class ExampleParser:
             name: array.astype(np.int32) if array.dtype == np.int64 else array
             for name, array in arrays.items()
         }
-        if self._shape.is_packed:
+        if self.shape.is_packed:
             return features
-        places = np.arange(self._shape.max_seq_length, dtype=np.int32)
+        places = np.arange(self.shape.max_seq_length, dtype=np.int32)
         features["positions"] = np.tile(places, (len(numbers), 1))
         features["next_sentence_positions"] = np.zeros((len(numbers), 1), np.int32)
         features["next_sentence_weights"] = np.ones((len(numbers), 1), np.float32)
@@ -171,10 +175,10 @@ class ExampleParser:
             for number, record in zip(numbers, records, strict=True):
                 place = self._index.place(int(number))
                 shape = _shape_of(record, place)
-                if shape != self._shape:
+                if shape != self.shape:
                     raise CorruptRecordError(
                         f"{place}: the record has {shape}, the first one of the set "
-                        f"{self._shape}."
+                        f"{self.shape}."
                     ) from None
             raise
         return {name: tensor.numpy() for name, tensor in parsed.items()}

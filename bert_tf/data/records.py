@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import google_crc32c
+import numpy as np
 
 from bert_tf.data.instances import TrainingInstance
 from bert_tf.data.record_index import masked_crc
@@ -78,6 +79,46 @@ def _entry(name: str, kind: bytes, packed: bytes) -> bytes:
     feature = _message(kind, _message(_LIST_VALUES, packed))
     key = _message(_ENTRY_KEY, name.encode())
     return _message(_FEATURES_ENTRY, key + _message(_ENTRY_FEATURE, feature))
+
+
+def _varint_rows(values: np.ndarray) -> list[bytes]:
+    """Each row of [R, n] integers below 2**28, in base 128, low digits first."""
+    flat = values.astype(np.uint32).ravel()
+    if flat.size and flat.max() >= 1 << 28:
+        raise ValueError(
+            f"Values must be below 2**28. Received: {int(flat.max())} in a record."
+        )
+    shifts = np.arange(4, dtype=np.uint32) * 7
+    digits = (flat[:, None] >> shifts) & 0x7F
+    sizes = 1 + (flat[:, None] >= np.uint32(1) << shifts[1:]).sum(axis=1)
+    more = np.arange(4) < (sizes - 1)[:, None]
+    encoded = (digits | (more * np.uint32(0x80))).astype(np.uint8)
+    data = encoded[np.arange(4) < sizes[:, None]].tobytes()
+    ends = np.cumsum(sizes.reshape(values.shape).sum(axis=1)).tolist()
+    return [data[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def serialize_examples(features: Mapping[str, np.ndarray]) -> list[bytes]:
+    """Writes many `tf.train.Example`s of the same shape in wire format.
+
+    Args:
+      features: Name -> [R, n], non-negative integers below 2**28, or float32.
+
+    Returns:
+      R serialised examples, as `serialize_example` writes them.
+    """
+    columns = []
+    for name, values in features.items():
+        if values.dtype.kind == "f":
+            rows = [row.tobytes() for row in values.astype("<f4")]
+            columns.append([_entry(name, _FEATURE_FLOATS, row) for row in rows])
+        else:
+            rows = _varint_rows(values)
+            columns.append([_entry(name, _FEATURE_INTS, row) for row in rows])
+    return [
+        _message(_EXAMPLE_FEATURES, b"".join(entries))
+        for entries in zip(*columns, strict=True)
+    ]
 
 
 def serialize_instance(
