@@ -9,7 +9,7 @@ from conftest import ROOT
 from bert_tf import flags
 from bert_tf.cli.arguments import parse_config
 from bert_tf.config import CreateDataConfig, PretrainingConfig
-from bert_tf.config.data import SplitDataConfig
+from bert_tf.config.data import IndexDataConfig, PackDataConfig, SplitDataConfig
 
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
@@ -29,13 +29,22 @@ def test_training_commands_are_understood(command):
 
 @pytest.mark.parametrize("command", DATA, ids=range(len(DATA)))
 def test_data_commands_are_understood(command):
-    kind = {"create": CreateDataConfig, "split": SplitDataConfig}[command[4]]
-    parse_config(kind, command[5:], "data")
+    kinds = {
+        "create": CreateDataConfig,
+        "split": SplitDataConfig,
+        "pack": PackDataConfig,
+        "index": IndexDataConfig,
+    }
+    parse_config(
+        kinds[command[command.index("data") + 1]],
+        command[command.index("data") + 2 :],
+        "data",
+    )
 
 
 def test_all_commands_were_found():
     assert len(TRAINING) == 4
-    assert len(DATA) == 3
+    assert len(DATA) == 4
 
 
 def test_make_targets_exist():
