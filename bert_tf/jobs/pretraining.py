@@ -102,7 +102,7 @@ def _difference_between_workers(
     if not differing.size:
         return None
     name = list(found)[differing[0]]
-    values = ", ".join(f"{value:g}" for value in table[:, differing[0]])
+    values = ", ".join(f"{value:.12g}" for value in table[:, differing[0]])
     return ValueError(
         f"All workers must have the same {name}. Received, by worker: {values}. Give "
         "all the same command, and folders that all of them can read and share."

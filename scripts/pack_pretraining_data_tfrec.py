@@ -1,0 +1,69 @@
+"""The command line of Habana's packer, for `python -m bert_tf data pack`."""
+
+import argparse
+import random
+import sys
+
+from bert_tf.config.data import PackDataConfig
+from bert_tf.data.metadata import metadata_file
+from bert_tf.data.record_index import record_files
+from bert_tf.errors import RunError
+
+_SEED = 12345
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """The options of the original script, with its defaults."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--input-glob", required=True, help="folder of unpacked records, or a pattern")
+    add("--output-dir", required=True, help="folder for the packed ones")
+    add("--max-files", type=int, default=100, help="most input files, chosen at random")
+    add("--max-sequence-length", type=int, default=512, help="as the records are")
+    add("--max-predictions-per-sequence", type=int, default=76, help="likewise")
+    add("--max-sequences-per-pack", type=int, default=3, help="2 or 3")
+    add("--duplication-factor", type=int, default=1, help="accepted, without effect")
+    return parser.parse_args(arguments)
+
+
+def pack(options: argparse.Namespace) -> str:
+    """Packs, and returns what to tell.
+
+    Raises:
+      ValueError, OSError, RunError: if the records are not as the options say, or
+        cannot be packed; the message is for the user.
+    """
+    from bert_tf.data.features import record_shape
+    from bert_tf.data.pack import pack_records
+    from bert_tf.data.record_index import RecordIndex
+
+    files = record_files(options.input_glob)
+    if len(files) > options.max_files:
+        files = sorted(random.Random(_SEED).sample(files, options.max_files))
+    shape = record_shape(RecordIndex(files))
+    found = (shape.max_seq_length, shape.max_predictions)
+    said = (options.max_sequence_length, options.max_predictions_per_sequence)
+    if found != said:
+        raise ValueError(
+            "The records must be as `max-sequence-length` and "
+            f"`max-predictions-per-sequence` say, {said[0]} and {said[1]}. Received: "
+            f"records of {found[0]} and {found[1]}."
+        )
+    config = PackDataConfig(
+        input_dir=",".join(files),
+        output_dir=options.output_dir,
+        max_sequences_per_pack=options.max_sequences_per_pack,
+    )
+    metadata = pack_records(config)
+    return (
+        f"{metadata.original_number_of_samples:,} sequences of {len(files)} files in "
+        f"{metadata.new_number_of_samples:,} records: {options.output_dir}, described "
+        f"in {metadata_file(options.output_dir)}"
+    )
+
+
+if __name__ == "__main__":
+    try:
+        print(pack(parse_arguments(sys.argv[1:])))
+    except (ValueError, OSError, RunError) as error:
+        sys.exit(f"error: {error}")
