@@ -1,6 +1,7 @@
 """The command line of Habana's packer, for `python -m bert_tf data pack`."""
 
 import argparse
+import os
 import random
 import sys
 
@@ -63,6 +64,7 @@ def pack(options: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         print(pack(parse_arguments(sys.argv[1:])))
     except (ValueError, OSError, RunError) as error:

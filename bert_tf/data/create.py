@@ -83,6 +83,20 @@ def _all_group_records(
     yield from in_order(make_group_records, pieces, config.num_processes)
 
 
+def _check_count(count: int, config: CreateDataConfig) -> None:
+    """Refuses text without documents, and shards without records."""
+    if not count:
+        raise ValueError(
+            "`input` must hold text. Received: "
+            f"input={config.input}, which holds no document."
+        )
+    if count < config.num_shards:
+        raise ValueError(
+            "`num_shards` must not be greater than the number of records, "
+            f"{count}. Received: num_shards={config.num_shards}."
+        )
+
+
 def _write_shards(
     results: Iterator[GroupRecords],
     folder: Path,
@@ -106,11 +120,7 @@ def _write_shards(
                 count += 1
             num_tokens += result.num_tokens
             progress.add(result.num_bytes, len(result.frames))
-        if count < config.num_shards:
-            raise ValueError(
-                "`num_shards` must not be greater than the number of records, "
-                f"{count}. Received: num_shards={config.num_shards}."
-            )
+        _check_count(count, config)
     shards = [
         Shard(
             name=writer.path.name,

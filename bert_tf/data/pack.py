@@ -28,6 +28,7 @@ from bert_tf.errors import CorruptRecordError
 # Rows that are made at once: enough for NumPy, little in memory.
 _ROWS_AT_ONCE = 512
 _RECORDS_AT_ONCE = 4096
+_ROWS_WORTH_A_WORKER = 50_000
 # Packing looks nothing up, so it limits nothing but what a record can hold.
 _NO_LIMITS = ValueLimits(vocab_size=2**28, type_vocab_size=2**28)
 
@@ -128,7 +129,10 @@ def _write(
         (files, rows[begin : begin + _ROWS_AT_ONCE], max_predictions, width)
         for begin in range(0, len(rows), _ROWS_AT_ONCE)
     )
-    results = in_order(pack_rows, pieces, config.num_processes)
+    # A worker takes as long to begin as to pack so many rows.
+    useful = max(1, len(rows) // _ROWS_WORTH_A_WORKER)
+    asked = config.num_processes or len(os.sched_getaffinity(0))
+    results = in_order(pack_rows, pieces, min(asked, useful))
     with output.temporary_output_dir(config.output_dir) as folder:
         with ProgressReport(len(rows)) as progress:
             shards = _write_shards(folder, results, len(rows), num_shards, progress)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from conftest import make_example, write_records
 
 from bert_tf.config.data import IndexDataConfig, PackDataConfig
+from bert_tf.data import pack as pack_module
 from bert_tf.data.features import ValueLimits
 from bert_tf.data.indexing import index_records
 from bert_tf.data.metadata import metadata_file, read_metadata
@@ -125,7 +126,11 @@ def test_bytes_depend_on_the_seed_alone(unpacked, tmp_path):
 
 
 @pytest.mark.slow
-def test_bytes_do_not_depend_on_the_number_of_processes(unpacked, tmp_path):
+def test_bytes_do_not_depend_on_the_number_of_processes(
+    unpacked, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pack_module, "_ROWS_WORTH_A_WORKER", 1)
+    monkeypatch.setattr(pack_module, "_ROWS_AT_ONCE", 16)
     folders = []
     for count in (1, 2):
         folder = tmp_path / str(count)
