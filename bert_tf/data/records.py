@@ -88,12 +88,13 @@ def _varint_rows(values: np.ndarray) -> list[bytes]:
         raise ValueError(
             f"Values must be below 2**28. Received: {int(flat.max())} in a record."
         )
-    shifts = np.arange(4, dtype=np.uint32) * 7
-    digits = (flat[:, None] >> shifts) & 0x7F
+    # As many digits as the largest number has: masks and segments have one.
+    width = max(1, -(-int(flat.max(initial=0)).bit_length() // 7))
+    shifts = np.arange(width, dtype=np.uint32) * 7
+    digits = ((flat[:, None] >> shifts) & 0x7F).astype(np.uint8)
     sizes = 1 + (flat[:, None] >= np.uint32(1) << shifts[1:]).sum(axis=1)
-    more = np.arange(4) < (sizes - 1)[:, None]
-    encoded = (digits | (more * np.uint32(0x80))).astype(np.uint8)
-    data = encoded[np.arange(4) < sizes[:, None]].tobytes()
+    digits |= (np.arange(width) < (sizes - 1)[:, None]).astype(np.uint8) << 7
+    data = digits[np.arange(width) < sizes[:, None]].tobytes()
     ends = np.cumsum(sizes.reshape(values.shape).sum(axis=1)).tolist()
     return [data[a:b] for a, b in zip([0, *ends], ends, strict=False)]
 
