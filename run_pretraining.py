@@ -32,9 +32,9 @@ def main(arguments: list[str]) -> int:
     if is_first:
         flags.warn_about_ignored_flags(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from bert_tf.jobs import pretraining
-
     try:
+        from bert_tf.jobs import pretraining
+
         pretraining.run(config)
     except OtherWorkerFailed:
         return 1
@@ -44,8 +44,11 @@ def main(arguments: list[str]) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        if is_first:
-            print("Interrupted. The same command goes on from the last checkpoint.")
+        if is_first and config.training.do_train:
+            print(
+                "Interrupted. The same command (without --overwrite_output_dir) goes "
+                "on from the last checkpoint."
+            )
         return 130
     return 0
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bert_tf.errors import OtherWorkerFailed, RunError
 
-_STOPPED = "Horovod has been shut down"
+_STOPPED = ("Horovod has been shut down", "Connection closed by peer")
 
 
 class Communicator:
@@ -141,7 +141,19 @@ def connect(horovod: bool, hierarchical_allreduce: bool = False) -> Communicator
 
 def is_worker_loss(error: Exception) -> bool:
     """Whether an operation failed because another worker is gone."""
-    return isinstance(error, tf.errors.OpError) and _STOPPED in str(error)
+    return isinstance(error, tf.errors.OpError) and any(
+        text in str(error) for text in _STOPPED
+    )
+
+
+def _share_of_cores(local_size: int) -> int:
+    """Threads for one of `local_size` workers, bound to cores by a launcher or not."""
+    cores = len(os.sched_getaffinity(0))
+    # The launcher itself may use what this host, or this container, has for us all.
+    launchers = max(cores, len(os.sched_getaffinity(os.getppid())))
+    bindings = launchers // cores
+    workers_per_binding = -(-local_size // bindings)
+    return max(1, cores // workers_per_binding)
 
 
 def configure_devices(communicator: Communicator, num_threads: int | None) -> int:
@@ -155,10 +167,7 @@ def configure_devices(communicator: Communicator, num_threads: int | None) -> in
       The number of threads.
     """
     if num_threads is None:
-        cores = len(os.sched_getaffinity(0))
-        # A launcher that binds workers to cores has shared them out already.
-        is_bound = cores < (os.cpu_count() or 1)
-        num_threads = max(1, cores if is_bound else cores // communicator.local_size)
+        num_threads = _share_of_cores(communicator.local_size)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(num_threads)
         gpus = tf.config.list_physical_devices("GPU")
@@ -170,5 +179,6 @@ def configure_devices(communicator: Communicator, num_threads: int | None) -> in
     except RuntimeError:
         # TensorFlow is running already: this is not the process's first job, and the
         # devices stay as they are.
-        return tf.config.threading.get_intra_op_parallelism_threads()
+        known = tf.config.threading.get_intra_op_parallelism_threads()
+        return known or len(os.sched_getaffinity(0))
     return num_threads

@@ -108,6 +108,8 @@ def test_turning_off_what_is_off_says_nothing(capsys):
         (["--optimizer_type=sgd"], "`optimizer_type` must be one of lamb"),
         (["--learning_rate=nan"], "`learning_rate` must be"),
         (["--seed=-1"], "`seed` must be at least 0"),
+        (["--max_grad_norm=inf"], "`max_grad_norm` must be at least 0 and finite"),
+        (["--learning_rate=inf"], "`learning_rate` must be greater than 0 and finite"),
     ],
 )
 def test_wrong_flags_are_refused(arguments, pattern):

@@ -4,6 +4,7 @@ Run by `make demo`. Every step is a command that a user could type; it is printe
 a former demo has made of the text is used again; the training starts afresh.
 """
 
+import importlib.util
 import os
 import pathlib
 import shlex
@@ -27,6 +28,9 @@ STEPS_ON_ONE, STEPS_IN_ALL = 500, 750
 RATE = 0.007
 BATCH_SIZE = 16
 EVALUATION = ["--eval_batch_size=32", "--max_eval_steps=63"]
+
+
+PARTS = ("train", "test")
 
 
 def execute(command: list[str]) -> str:
@@ -71,9 +75,6 @@ def make_records() -> None:
             + ["--max_predictions_per_seq=20", "--dupe_factor=1", "--num_shards=4"]
             + ["--overwrite"]
         )
-
-
-PARTS = ("train", "test")
 
 
 def training_command(batch_size: int, rate: float) -> list[str]:
@@ -178,18 +179,17 @@ def main() -> None:
         "one process": speed(execute([*on_one, f"--steps_this_run={STEPS_ON_ONE}"]))
     }
     execute(evaluation_command("model.ckpt-0", "before"))
-    last = f"model.ckpt-{STEPS_ON_ONE}"
-    if shutil.which("mpirun", path=str(pathlib.Path(sys.executable).parent)):
-        mpirun = str(pathlib.Path(sys.executable).with_name("mpirun"))
+    tools = str(pathlib.Path(sys.executable).parent)
+    mpirun = shutil.which("mpirun", path=os.pathsep.join([tools, os.environ["PATH"]]))
+    if mpirun and importlib.util.find_spec("horovod"):
         launcher = [mpirun, "--allow-run-as-root", "--oversubscribe", "-np", "2"]
         on_two = training_command(BATCH_SIZE // 2, RATE / 2)
         output = execute([*launcher, sys.executable, *on_two, "--horovod"])
         speeds["two processes"] = speed(output)
     else:
-        print("mpirun is missing: the run goes on on one process.")
+        print("\nWithout mpirun and Horovod the run goes on on one process.")
         execute(on_one)
-    last = f"model.ckpt-{STEPS_IN_ALL}"
-    execute(evaluation_command(last, "after"))
+    execute(evaluation_command(f"model.ckpt-{STEPS_IN_ALL}", "after"))
     print_table(speeds, time.perf_counter() - started)
 
 

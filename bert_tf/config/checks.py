@@ -1,5 +1,6 @@
 """Checks that every config class uses; each names the setting and its value."""
 
+import math
 from collections.abc import Sequence
 
 
@@ -27,14 +28,16 @@ def require_positive(config: object, *names: str) -> None:
     """Each named number must be greater than zero."""
     for name in names:
         value = getattr(config, name)
-        require(value > 0, name, "be greater than 0", value)
+        is_valid = value > 0 and math.isfinite(value)
+        require(is_valid, name, "be greater than 0 and finite", value)
 
 
 def require_not_negative(config: object, *names: str) -> None:
     """Each named number must be at least zero."""
     for name in names:
         value = getattr(config, name)
-        require(value >= 0, name, "be at least 0", value)
+        is_valid = value >= 0 and math.isfinite(value)
+        require(is_valid, name, "be at least 0 and finite", value)
 
 
 def require_probability(config: object, *names: str) -> None:

@@ -24,6 +24,9 @@ _KEYS_WITHOUT_EFFECT = frozenset(
     "_name_or_path".split()
 )
 
+# Keys that name variants which are not built.
+_ONLY_VALUES = {"position_embedding_type": "absolute", "is_decoder": False}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BertConfig:
@@ -122,6 +125,12 @@ class BertConfig:
         Raises:
           ValueError: if a value is out of range, or a key is a misspelt one.
         """
+        for key, only in _ONLY_VALUES.items():
+            if values.get(key, only) != only:
+                raise ValueError(
+                    f"{source}: `{key}` must be {only!r}, which is what this model "
+                    f"computes. Received: {key}={values[key]!r}."
+                )
         known = {field.name for field in dataclasses.fields(cls)}
         for key in sorted(set(values) - known - _KEYS_WITHOUT_EFFECT):
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)

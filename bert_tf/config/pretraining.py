@@ -6,6 +6,8 @@ from bert_tf.config import checks
 from bert_tf.config.model import PRESETS
 
 PRECISIONS = ("fp32", "bf16")
+OPTIMIZER_TYPES = ("lamb", "adam", "adamw")
+EXCLUDED_FROM_WEIGHT_DECAY = ("LayerNorm", "layer_norm", "bias")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,13 +125,13 @@ class OptimizerConfig:
     beta_2: float = 0.999
     epsilon: float = 1e-6
     weight_decay_rate: float = 0.01
-    exclude_from_weight_decay: tuple[str, ...] = ("LayerNorm", "layer_norm", "bias")
+    exclude_from_weight_decay: tuple[str, ...] = EXCLUDED_FROM_WEIGHT_DECAY
     exclude_from_layer_adaptation: tuple[str, ...] = ()
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
         """Checks each field, and that the warm-up ends before the run does."""
-        checks.require_choice(self, "optimizer_type", ("lamb", "adam", "adamw"))
+        checks.require_choice(self, "optimizer_type", OPTIMIZER_TYPES)
         checks.require_positive(self, "learning_rate", "num_train_steps", "epsilon")
         checks.require_not_negative(self, "weight_decay_rate", "max_grad_norm")
         checks.require_probability(self, "beta_1", "beta_2")
@@ -169,8 +171,8 @@ class TrainingConfig:
       max_eval_steps: Most batches of eval_batch_size to evaluate.
       save_checkpoints_steps: Steps between checkpoints.
       display_loss_steps: Steps between log lines.
-      steps_this_run: End after so many steps, with a checkpoint; the same command goes
-        on from there. Default: all that are left.
+      steps_this_run: End after so many steps, with a checkpoint; the same command
+        (without overwrite_output_dir) goes on from there. Default: all that are left.
       seed: Decides initial weights, order of the records and dropout.
       deterministic_run: Records in file order and no dropout, for comparing runs.
       allreduce_post_accumulation: Sum gradients over the workers once per step, after

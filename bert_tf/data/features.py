@@ -173,15 +173,23 @@ class ExampleParser:
             parsed = tf.io.parse_example(records, self._specification)
         except tf.errors.InvalidArgumentError:
             for number, record in zip(numbers, records, strict=True):
-                place = self._index.place(int(number))
-                shape = _shape_of(record, place)
-                if shape != self.shape:
-                    raise CorruptRecordError(
-                        f"{place}: the record has {shape}, the first one of the set "
-                        f"{self.shape}."
-                    ) from None
+                self._check_alone(record, self._index.place(int(number)))
             raise
         return {name: tensor.numpy() for name, tensor in parsed.items()}
+
+    def _check_alone(self, record: bytes, place: object) -> None:
+        """Finds out what is wrong with a record, if anything is."""
+        shape = _shape_of(record, place)
+        if shape != self.shape:
+            raise CorruptRecordError(
+                f"{place}: the record has {shape}, the first one of the set "
+                f"{self.shape}."
+            )
+        try:
+            tf.io.parse_single_example(record, self._specification)
+        except tf.errors.InvalidArgumentError as error:
+            reason = " ".join(str(error.message).split())
+            raise CorruptRecordError(f"{place}: {reason}") from error
 
     def _check(self, arrays: dict[str, np.ndarray], numbers: np.ndarray) -> None:
         for name, limit in self._limits.items():

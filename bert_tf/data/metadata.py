@@ -103,8 +103,10 @@ class Metadata:
 
 
 def metadata_file(record_dir: str | os.PathLike[str]) -> str:
-    """Where the metadata of a folder of records is."""
-    return os.path.normpath(record_dir) + "_metadata.json"
+    """Where the metadata of a folder of records is; a link's, or its target's."""
+    path = os.path.abspath(record_dir) + "_metadata.json"
+    target = os.path.realpath(record_dir) + "_metadata.json"
+    return target if os.path.exists(target) and not os.path.exists(path) else path
 
 
 def read_metadata(record_dir: str | os.PathLike[str]) -> Metadata | None:

@@ -50,6 +50,15 @@ def _check_lengths(
 
 def _check_shards(folder: str, metadata: Metadata, index: RecordIndex) -> None:
     """Compares the files that metadata lists with those that are there."""
+    if metadata.shards is not None:
+        listed = {os.path.join(folder, shard.name) for shard in metadata.shards}
+        for path in index.files:
+            if os.path.dirname(path) == folder and path not in listed:
+                raise CorruptRecordError(
+                    f"{metadata_file(folder)} does not list {path}. Move the file "
+                    "away, or write what is true with `python -m bert_tf data index "
+                    f"--input_dir={folder} --overwrite`."
+                )
     for shard in metadata.shards or ():
         path = os.path.join(folder, shard.name)
         if path not in index.files and os.path.exists(path):

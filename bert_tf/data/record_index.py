@@ -42,7 +42,14 @@ def record_files(input_files_dir: str) -> list[str]:
     """
     files: list[str] = []
     for pattern in filter(None, (part.strip() for part in input_files_dir.split(","))):
-        matches = sorted(glob.glob(pattern))
+        if os.path.exists(pattern):
+            matches = [pattern]
+        else:
+            matches = [
+                match
+                for match in sorted(glob.glob(pattern))
+                if os.path.isdir(match) or not match.endswith(_NOT_RECORDS)
+            ]
         if not matches:
             raise FileNotFoundError(f"There is no file or folder {pattern}.")
         for match in matches:
@@ -52,8 +59,23 @@ def record_files(input_files_dir: str) -> list[str]:
                     f"{match} holds no record files. Make some with `python -m bert_tf "
                     "data create`."
                 )
-            files += found
+            files += map(os.path.normpath, found)
+    _check_files(input_files_dir, files)
     return files
+
+
+def _check_files(input_files_dir: str, files: list[str]) -> None:
+    """Refuses an empty list, and a file that is named twice."""
+    if not files:
+        raise FileNotFoundError(f"{input_files_dir!r} names no folder of records.")
+    seen: dict[str, str] = {}
+    for path in files:
+        other = seen.setdefault(os.path.realpath(path), path)
+        if other is not path:
+            raise FileExistsError(
+                f"{input_files_dir} names a file twice: {other} and {path}. Its "
+                "records would count double; name it once."
+            )
 
 
 def _files_of(path: str) -> list[str]:
@@ -134,15 +156,17 @@ def load_offsets(path: str, cache_dir: str = "") -> np.ndarray:
     if not cache_dir:
         return scan_offsets(path)
     cached = _cache_file(path, cache_dir)
-    if not os.path.exists(cached):
-        offsets = scan_offsets(path)
-        os.makedirs(cache_dir, exist_ok=True)
-        # Several workers may do this at once: each writes a file of its own, and the
-        # renames replace one right answer by another.
-        with tempfile.NamedTemporaryFile(dir=cache_dir, delete=False) as file:
-            np.save(file, offsets)
-        os.replace(file.name, cached)
-    return np.load(cached, mmap_mode="r", allow_pickle=False)
+    try:
+        return np.load(cached, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        offsets = scan_offsets(path)  # Not stored yet, or cut by a crash.
+    os.makedirs(cache_dir, exist_ok=True)
+    # Several workers may do this at once: each writes a file of its own, and the
+    # renames replace one right answer by another.
+    with tempfile.NamedTemporaryFile(dir=cache_dir, delete=False) as file:
+        np.save(file, offsets)
+    os.replace(file.name, cached)
+    return offsets
 
 
 @dataclasses.dataclass(frozen=True)

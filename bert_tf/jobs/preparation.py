@@ -102,6 +102,17 @@ def check_output_dir(path: str) -> None:
         ) from error
 
 
+def prepare_output_dir(config: PretrainingConfig) -> None:
+    """Makes the folder, tries it, and sweeps up after an interrupted save.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    check_output_dir(config.files.output_dir)
+    if config.training.do_train:  # An evaluation may run beside a training.
+        checkpoints.remove_leftovers(config.files.output_dir)
+
+
 def _open(config: PretrainingConfig, bert: BertConfig, folders: str) -> RecordSet:
     limits = ValueLimits(bert.vocab_size, bert.type_vocab_size)
     records = open_records(
@@ -122,11 +133,12 @@ def _open(config: PretrainingConfig, bert: BertConfig, folders: str) -> RecordSe
 
 
 def _open_sets(
-    config: PretrainingConfig, bert: BertConfig
+    config: PretrainingConfig, bert: BertConfig, start: StartingPoint
 ) -> tuple[RecordSet | None, RecordSet | None]:
     """The sets that are needed for training and for evaluation."""
     train = evaluation = None
-    if config.training.do_train:
+    steps = start.position.step if start.position else 0
+    if config.training.do_train and steps < config.optimizer.num_train_steps:
         train = _open(config, bert, config.files.input_files_dir)
     if config.training.do_eval:
         evaluation = _open(config, bert, config.files.eval_files_dir)
@@ -243,21 +255,19 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
     """
     bert = load_bert_config(config)
     policy = choose_policy(config.runtime.precision, config.runtime.bf16_config_path)
-    if communicator.rank == 0:
-        check_output_dir(config.files.output_dir)
-        checkpoints.remove_leftovers(config.files.output_dir)
     start = find_starting_point(config)
-    train, evaluation = _open_sets(config, bert)
+    train, evaluation = _open_sets(config, bert, start)
     shape = batch_shape(config, start, communicator, train)
     if train is not None:
         _check_global_batch(config, train, shape)
     seed = start.position.seed if start.position else config.training.seed
-    records = train if train is not None else evaluation
+    lengths = {r.shape.max_seq_length for r in (train, evaluation) if r is not None}
     if config.training.deterministic_run:
         bert = bert.without_dropout()
     model = build_pretraining_model(
         bert,
-        max_seq_length=records.shape.max_seq_length,
+        # Sets of two lengths need a model of any length.
+        max_seq_length=lengths.pop() if len(lengths) == 1 else None,
         policy=policy,
         seed=seed,
         keyed_dropout=True,

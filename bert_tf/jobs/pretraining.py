@@ -5,6 +5,7 @@ import os
 import time
 
 import numpy as np
+import tensorflow as tf
 
 from bert_tf.config import PretrainingConfig
 from bert_tf.data.pipeline import TrainingReader, evaluation_batches
@@ -17,7 +18,13 @@ from bert_tf.distribute import (
 )
 from bert_tf.errors import OtherWorkerFailed, RunError
 from bert_tf.evaluation.metrics import evaluate_pretraining, write_results
-from bert_tf.jobs.preparation import Plan, prepare, slots_by_name, weights_by_name
+from bert_tf.jobs.preparation import (
+    Plan,
+    prepare,
+    prepare_output_dir,
+    slots_by_name,
+    weights_by_name,
+)
 from bert_tf.jobs.reporting import StepReport, describe
 from bert_tf.training import checkpoints
 from bert_tf.training.checkpoints import RunPosition
@@ -44,8 +51,9 @@ def run(config: PretrainingConfig) -> dict[str, float]:
     runtime = config.runtime
     communicator = connect(runtime.horovod, runtime.horovod_hierarchical_allreduce)
     threads = configure_devices(communicator, runtime.num_threads)
-    plan, log = _agreed_plan(config, communicator)
+    log = RunLog()
     try:
+        plan, log = _agreed_plan(config, communicator)
         describe(plan, communicator, threads, log)
         communicator.broadcast(shared_state(plan))
         if config.training.do_train:
@@ -56,6 +64,8 @@ def run(config: PretrainingConfig) -> dict[str, float]:
     except Exception as error:
         if is_worker_loss(error):
             raise OtherWorkerFailed("Another worker stopped.") from error
+        if isinstance(error, OSError):
+            raise RunError(f"A file cannot be read or written: {error}") from error
         raise
     finally:
         log.close()
@@ -67,6 +77,12 @@ def _agreed_plan(
     """Prepares on every worker; all fail if one does."""
     error = plan = log = None
     try:
+        if communicator.rank == 0:
+            prepare_output_dir(config)
+    except OSError as caught:
+        error = caught
+    communicator.agree(error)
+    try:
         plan = prepare(config, communicator)
         log = RunLog()
         if communicator.rank == 0:
@@ -77,7 +93,7 @@ def _agreed_plan(
                 config.optimizer.num_train_steps,
                 may_show_bar=communicator.size == 1,
             )
-    except (ValueError, OSError, RunError) as caught:
+    except (ValueError, OSError, RunError, tf.errors.OpError) as caught:
         error = caught
     communicator.agree(error)
     communicator.agree(_difference_between_workers(plan, communicator))
@@ -144,9 +160,6 @@ class _CheckpointWriter:
             num_records=len(plan.train_records),
             config=dataclasses.asdict(plan.config),
         )
-        for stale in self._stale:
-            if stale == step:
-                checkpoints.remove(files.output_dir, stale)
         checkpoints.save(files.output_dir, tensors, position)
         old = [s for s in self._stale if s != step]
         kept = [
@@ -195,7 +208,7 @@ def train(plan: Plan, communicator: Communicator, log: RunLog) -> None:
     settings = _gradient_settings(plan)
     trainer = Trainer(plan.task, plan.optimizer, communicator, settings)
     if trainer.step >= num_train_steps:
-        log.message(f"All {num_train_steps} steps are done.")
+        log.message(f"All steps are done: {trainer.step} of {num_train_steps}.")
         return
     reader = _reader(plan)
     writer = _CheckpointWriter(plan, reader, communicator.rank)

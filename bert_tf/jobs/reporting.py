@@ -4,6 +4,7 @@ import time
 
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.preparation import Plan
+from bert_tf.jobs.starting_point import accumulation_steps
 from bert_tf.training.runlog import RunLog
 from bert_tf.training.trainer import StepResult
 
@@ -15,7 +16,7 @@ def describe(plan: Plan, communicator: Communicator, threads: int, log: RunLog) 
     if start.is_own:
         log.message(f"Going on from {start.prefix} (step {step}).")
     elif start.prefix:
-        taken = "all state" if start.takes_state else "weights"
+        taken = "whole state" if start.takes_state else "weights"
         log.message(f"Starting with the {taken} of {start.prefix}, step {step}.")
     if plan.unused_tensors:
         names = ", ".join(plan.unused_tensors)
@@ -24,7 +25,7 @@ def describe(plan: Plan, communicator: Communicator, threads: int, log: RunLog) 
         f"Model: {plan.task.model.count_params():,} weights, precision "
         f"{plan.policy.name}, {threads} threads per worker."
     )
-    if not config.training.do_train:
+    if plan.train_records is None:
         return
     log.message(
         f"Batch: {shape.size} workers x {shape.micro_batch_size} records per "
@@ -56,10 +57,10 @@ def _describe_changes(plan: Plan, log: RunLog) -> None:
     if position is None:
         return
     size = plan.shape.size if config.optimizer.scale_learning_rate else 1
-    batch = config.batch
-    flags_batch = (
-        batch.train_batch_size * batch.num_accumulation_steps * plan.shape.size
+    steps = accumulation_steps(
+        config, None, plan.shape.size, plan.train_records.avg_seq_per_sample
     )
+    flags_batch = config.batch.train_batch_size * steps * plan.shape.size
     pairs = {
         "learning rate": (
             position.learning_rate,

@@ -29,7 +29,8 @@ def find_starting_point(config: PretrainingConfig) -> StartingPoint:
     """Applies the rules of starting and resuming.
 
     A committed checkpoint in output_dir wins over everything but
-    overwrite_output_dir; then comes init_checkpoint.
+    overwrite_output_dir; then comes init_checkpoint. An evaluation alone takes
+    init_checkpoint first.
 
     Raises:
       ValueError: if output_dir holds checkpoints of another program, or there is
@@ -38,6 +39,8 @@ def find_starting_point(config: PretrainingConfig) -> StartingPoint:
     """
     files = config.files
     steps = checkpoints.committed_steps(files.output_dir)
+    if files.init_checkpoint and not config.training.do_train:
+        steps = []  # An evaluation of the checkpoint that is named.
     if steps and not files.overwrite_output_dir:
         prefix = os.path.join(files.output_dir, f"model.ckpt-{steps[-1]}")
         return StartingPoint(

@@ -17,6 +17,7 @@ FORMAT_VERSION = 1
 _STEP_NAME = "global_step"
 _INCOMPLETE = ".incomplete"
 _STATE_KEYS = ("model_checkpoint_path", "all_model_checkpoint_paths")
+_INDEX = re.compile(r"^model\.ckpt-\d+\.index$")
 _MANIFEST = re.compile(r"^model\.ckpt-(\d+)\.json$")
 # Tensors that training systems keep beside the weights, of no use to another run.
 _BOOKKEEPING = re.compile(
@@ -117,6 +118,8 @@ def _write(
     marker = prefix + _INCOMPLETE
     with open(marker, "w"):
         pass  # Says that the files are ours to remove, should this be interrupted.
+    if os.path.exists(f"{prefix}.json"):
+        os.remove(f"{prefix}.json")  # Of a run that is overwritten.
     for file in _tensor_files(temporary):
         with open(file, "rb") as written:
             os.fsync(written.fileno())
@@ -158,7 +161,8 @@ def read_manifest(prefix: str) -> RunPosition | None:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
         files = values.pop("files")
-        values.pop("format")
+        if values.pop("format") != FORMAT_VERSION:
+            raise ValueError("it is of another format, that of a newer version")
         position = RunPosition(**values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(
@@ -250,9 +254,11 @@ def restore(
 
 
 def remove(directory: str, step: int) -> None:
-    """Deletes a checkpoint, its manifest first, so that a rest never counts."""
+    """Deletes a checkpoint; if interrupted, `remove_leftovers` deletes the rest."""
     prefix = os.path.join(directory, f"model.ckpt-{step}")
-    for file in [f"{prefix}.json", *_tensor_files(prefix)]:
+    with open(prefix + _INCOMPLETE, "w"):
+        pass
+    for file in [f"{prefix}.json", *_tensor_files(prefix), prefix + _INCOMPLETE]:
         if os.path.exists(file):
             os.remove(file)
 
@@ -272,8 +278,8 @@ def remove_leftovers(directory: str) -> None:
 
 def foreign_checkpoints(directory: str) -> list[str]:
     """Names of checkpoints without a manifest: those of another program."""
-    pattern = os.path.join(glob.escape(directory), "model.ckpt-*.index")
-    names = (os.path.basename(f).removesuffix(".index") for f in glob.glob(pattern))
+    files = os.listdir(directory) if os.path.isdir(directory) else []
+    names = [f.removesuffix(".index") for f in files if _INDEX.match(f)]
     prefixes = {name: os.path.join(directory, name) for name in names}
     return sorted(
         name

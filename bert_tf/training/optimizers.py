@@ -8,10 +8,8 @@ import keras
 import tensorflow as tf
 
 from bert_tf.config import checks
+from bert_tf.config.pretraining import EXCLUDED_FROM_WEIGHT_DECAY, OPTIMIZER_TYPES
 from bert_tf.training.updates import Update, adam_update, lamb_update
-
-EXCLUDED_FROM_WEIGHT_DECAY = ("LayerNorm", "layer_norm", "bias")
-OPTIMIZER_TYPES = ("lamb", "adam", "adamw")
 
 LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
 

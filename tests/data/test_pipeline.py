@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -135,6 +137,25 @@ def test_files_of_different_lengths_are_refused(tmp_path):
     write_records(tmp_path / "part-1", [make_example(rng, max_seq_length=24)])
     with pytest.raises(CorruptRecordError, match="same lengths"):
         open_records(str(tmp_path), LIMITS)
+
+
+def test_a_feature_of_another_type_or_length_is_named(tmp_path):
+    rng = np.random.default_rng(1)
+    good, short = make_example(rng), make_example(rng)
+    short["segment_ids"] = short["segment_ids"][:-1]
+    write_records(tmp_path / "part-0", [good, short])
+    with pytest.raises(CorruptRecordError, match=r"part-0, record 1, .*segment_ids"):
+        open_records(str(tmp_path), LIMITS)
+
+
+def test_metadata_is_found_through_a_link(tiny_records, tmp_path):
+    (tmp_path / "real").mkdir()
+    shutil.copytree(tiny_records, tmp_path / "real" / "set")
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "set")
+    text = '{"avg_seq_per_sample": 1.0, "packed": false, "shards": []}'
+    (tmp_path / "real" / "set_metadata.json").write_text(text)
+    with pytest.raises(CorruptRecordError, match="set_metadata.json does not list"):
+        open_records(str(tmp_path / "link"), LIMITS)
 
 
 def test_a_record_of_another_length_within_a_file_is_named(tmp_path):

@@ -103,6 +103,36 @@ def test_folders_may_be_listed_and_matched(tiny_records, copied):
     assert len(record_files(both)) == 6
 
 
+def test_a_file_that_is_named_twice_is_refused(tiny_records):
+    with pytest.raises(FileExistsError, match="names a file twice"):
+        record_files(f"{tiny_records},{tiny_records}/part-0*")
+
+
+def test_metadata_beside_a_folder_is_not_taken_for_records(tiny_records, tmp_path):
+    shutil.copytree(tiny_records, tmp_path / "rec")
+    (tmp_path / "rec_metadata.json").write_text("{}")
+    assert len(record_files(f"{tmp_path}/rec*")) == 3
+
+
+def test_a_folder_may_have_brackets_in_its_name(tiny_records, tmp_path):
+    folder = shutil.copytree(tiny_records, tmp_path / "set[1]")
+    assert len(record_files(str(folder))) == 3
+
+
+def test_an_empty_list_is_refused():
+    with pytest.raises(FileNotFoundError, match="names no folder"):
+        record_files(" , ")
+
+
+def test_cut_offsets_in_the_cache_are_made_again(tiny_records, tmp_path):
+    cache = tmp_path / "cache"
+    files = record_files(tiny_records)
+    RecordIndex(files, str(cache))
+    for stored in cache.iterdir():
+        stored.write_bytes(stored.read_bytes()[:50])
+    assert len(RecordIndex(files, str(cache))) == 150
+
+
 def test_missing_and_empty_folders_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         record_files(str(tmp_path / "nowhere"))

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import make_example, write_records
 from integration.launching import ROOT, mpirun, run_python, start
 
 from bert_tf import flags
@@ -148,7 +149,60 @@ def test_a_finished_run_only_evaluates(command, tiny_records, tmp_path, capsys):
     second = run(command(folder, *evaluation))
     assert first == second
     assert first["global_step"] == STEPS
-    assert f"All {STEPS} steps are done" in capsys.readouterr().out
+    assert f"All steps are done: {STEPS} of {STEPS}" in capsys.readouterr().out
+
+
+def test_a_finished_run_needs_its_training_data_no_more(
+    command, tiny_records, tmp_path
+):
+    data = shutil.copytree(tiny_records, tmp_path / "data")
+    more = (
+        f"--input_files_dir={data}",
+        "--do_eval",
+        f"--eval_files_dir={tiny_records}",
+    )
+    first = run(command(tmp_path / "run", *more))
+    shutil.rmtree(data)
+    assert run(command(tmp_path / "run", *more)) == first
+
+
+def test_an_evaluation_alone_takes_the_checkpoint_that_is_named(
+    command, tiny_records, tmp_path
+):
+    folder = tmp_path / "run"
+    run(command(folder, "--save_checkpoints_steps=4"))
+    named = f"--init_checkpoint={folder}/model.ckpt-4"
+    evaluation = ("--nodo_train", "--do_eval", f"--eval_files_dir={tiny_records}")
+    assert run(command(folder, named, *evaluation))["global_step"] == 4
+    assert run(command(folder, *evaluation))["global_step"] == STEPS
+
+
+def test_overwriting_keeps_the_old_until_the_new_is_written(
+    command, tmp_path, monkeypatch
+):
+    folder = tmp_path / "run"
+    run(command(folder, "--steps_this_run=1"))
+    before = checkpoint_bytes(folder, 0)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tf.raw_ops, "SaveV2", full)
+    with pytest.raises(RunError, match="model.ckpt-0 cannot be written.*No space"):
+        run(command(folder, "--overwrite_output_dir"))
+    monkeypatch.undo()
+    assert checkpoint_bytes(folder, 0) == before
+    assert (folder / "model.ckpt-0.json").exists()
+
+
+def test_an_evaluation_set_may_have_another_length(command, tmp_path):
+    rng = np.random.default_rng(1)
+    (tmp_path / "short").mkdir()
+    examples = [make_example(rng, max_seq_length=12) for _ in range(20)]
+    write_records(tmp_path / "short" / "part-0", examples)
+    evaluation = ("--do_eval", f"--eval_files_dir={tmp_path}/short")
+    results = run(command(tmp_path / "run", "--steps_this_run=1", *evaluation))
+    assert results["next_sentence_count"] == 20
 
 
 @pytest.mark.slow

@@ -137,6 +137,33 @@ def test_an_interrupted_save_does_not_count_and_is_swept(
     assert tf.train.latest_checkpoint(str(tmp_path)) == saved
 
 
+def test_an_interrupted_removal_is_finished_later(saved, tmp_path, monkeypatch):
+    class Interrupted(BaseException):
+        pass
+
+    remove = os.remove
+
+    def interrupt(path):
+        remove(path)
+        raise Interrupted
+
+    monkeypatch.setattr(os, "remove", interrupt)
+    with pytest.raises(Interrupted):
+        checkpoints.remove(str(tmp_path), 7)
+    monkeypatch.undo()
+    assert checkpoints.committed_steps(str(tmp_path)) == []
+    assert checkpoints.foreign_checkpoints(str(tmp_path)) == []
+    checkpoints.remove_leftovers(str(tmp_path))
+    assert os.listdir(tmp_path) == ["checkpoint"]
+
+
+def test_a_manifest_of_a_newer_format_is_refused(saved):
+    values = json.load(open(f"{saved}.json")) | {"format": 99}
+    json.dump(values, open(f"{saved}.json", "w"))
+    with pytest.raises(RunError, match="of another format"):
+        checkpoints.read_manifest(saved)
+
+
 def test_checkpoints_of_other_programs_are_not_swept(saved, tmp_path):
     tf.raw_ops.SaveV2(
         prefix=str(tmp_path / "model.ckpt-100"),
