@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes  # noqa: F401  # Gives NumPy bfloat16, which files may hold.
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file

@@ -1,3 +1,8 @@
+import json
+import struct
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from oracles import files
@@ -43,6 +48,29 @@ def test_half_precision_becomes_float32(path):
     save_file({"pooler.dense.bias": np.array([0.5, 3.0], np.float16)}, path)
     bias = huggingface.load_safetensors(path)["bert/pooler/dense/bias"]
     assert bias.dtype == np.float32 and bias.tolist() == [0.5, 3.0]
+
+
+def test_bfloat16_becomes_float32_before_tensorflow_is_loaded(path):
+    # By hand: bfloat16 is the upper half of float32, 1.0 = 3f80 and 3.0 = 4040.
+    entry = {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}
+    header = json.dumps({"pooler.dense.bias": entry}).encode()
+    values = bytes.fromhex("803f4040")
+    path.write_bytes(struct.pack("<Q", len(header)) + header + values)
+    # A process of its own: here another test may have taught NumPy the type.
+    program = (
+        "import sys\n"
+        "from bert_tf.interop import huggingface\n"
+        "[bias] = huggingface.load_safetensors(sys.argv[1]).values()\n"
+        "print(bias.dtype, bias.tolist(), 'tensorflow' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)],
+        cwd=files.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "float32 [1.0, 3.0] False\n", done.stderr
 
 
 def test_position_ids_are_passed_over(path):
