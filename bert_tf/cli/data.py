@@ -10,6 +10,7 @@ from bert_tf.config.data import (
     ShowDataConfig,
     SplitDataConfig,
 )
+from bert_tf.launch import check_launch
 
 _PROG = "python -m bert_tf data"
 
@@ -42,11 +43,18 @@ def create(arguments: Sequence[str]) -> None:
     config = parse_config(CreateDataConfig, arguments, f"{_PROG} create")
     from bert_tf.data.create import create_records
 
-    metadata = create_records(config)
-    print(
-        f"{config.output_dir}: {metadata.new_number_of_samples:,} records in "
-        f"{config.num_shards} shards, {1 - metadata.packing_efficiency:.1%} padding"
-    )
+    communicator = None
+    check_launch(config.horovod)
+    if config.horovod:
+        from bert_tf.distribute import connect
+
+        communicator = connect(horovod=True)
+    metadata = create_records(config, communicator)
+    if communicator is None or communicator.rank == 0:
+        print(
+            f"{config.output_dir}: {metadata.new_number_of_samples:,} records in "
+            f"{config.num_shards} shards, {1 - metadata.packing_efficiency:.1%} padding"
+        )
 
 
 def split(arguments: Sequence[str]) -> None:

@@ -20,11 +20,16 @@ class CreateDataConfig:
       max_predictions_per_seq: Most masked tokens per record.
       masked_lm_prob: Share of the tokens to mask.
       short_seq_prob: Share of the instances made shorter than max_seq_length.
+      do_whole_word_mask: Mask all pieces of a word together.
+      max_ngram_size: Most whole words in a row that are masked together; more than 1
+        needs do_whole_word_mask. Fewer are more likely.
       dupe_factor: How often each document is used, each time with new masks.
       seed: Decides masks, pairs and shards; the same seed gives the same bytes.
       num_shards: Number of record files.
       num_processes: Worker processes; 0 means one per core. The output is the same.
-      overwrite: Replace an output_dir that holds records already.
+      horovod: Share the shards out to the processes that mpirun has started, which
+        must see the same folders. The output is the same.
+      overwrite: Replace an output_dir that holds other records.
     """
 
     input: str = ""
@@ -36,10 +41,13 @@ class CreateDataConfig:
     max_predictions_per_seq: int = 20
     masked_lm_prob: float = 0.15
     short_seq_prob: float = 0.1
+    do_whole_word_mask: bool = False
+    max_ngram_size: int = 1
     dupe_factor: int = 10
     seed: int = 12345
     num_shards: int = 1
     num_processes: int = 0
+    horovod: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -54,7 +62,17 @@ class CreateDataConfig:
             self.max_seq_length,
         )
         checks.require_positive(
-            self, "max_predictions_per_seq", "dupe_factor", "num_shards"
+            self,
+            "max_predictions_per_seq",
+            "max_ngram_size",
+            "dupe_factor",
+            "num_shards",
+        )
+        checks.require(
+            self.do_whole_word_mask or self.max_ngram_size == 1,
+            "max_ngram_size",
+            "be 1 unless `do_whole_word_mask` is set",
+            self.max_ngram_size,
         )
         checks.require_not_negative(self, "seed", "num_processes")
         checks.require_probability(self, "masked_lm_prob", "short_seq_prob")

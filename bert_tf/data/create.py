@@ -1,147 +1,257 @@
 """Text to a folder of record shards: many processes, the same bytes for any number.
 
-The text is cut into groups of documents, see `groups`. Workers make the records of a
-group, shuffled; the groups are written in their order, their records to the shards in
-turn. Training shuffles all records anyway.
+The text is cut into groups of documents, see `groups`, and the groups into jobs. A job
+fills its own shards, so that finished ones survive a stop, and so that the workers of a
+cluster can share the jobs out.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.data import output
-from bert_tf.data.documents import expand_paths, read_documents
-from bert_tf.data.groups import (
-    Group,
-    GroupRecords,
-    cut_into_groups,
-    duplicate_blocks,
-    make_group_records,
+from bert_tf.data.documents import expand_paths
+from bert_tf.data.groups import Group, cut_into_groups, duplicate_blocks, make_instances
+from bert_tf.data.metadata import (
+    Metadata,
+    metadata_file,
+    read_metadata,
+    write_metadata,
 )
-from bert_tf.data.metadata import Metadata, Shard, metadata_file, write_metadata
 from bert_tf.data.progress import ProgressReport
-from bert_tf.data.records import RecordWriter, shard_name
+from bert_tf.data.records import RecordWriter, frame_record, serialize_instance
+from bert_tf.data.records import shard_name as name_of_shard
+from bert_tf.data.stage import Part, Stage, record_shards, settings_of
 from bert_tf.data.tokenization import load_vocabulary
 from bert_tf.data.workers import in_order
 
+if TYPE_CHECKING:  # It loads TensorFlow, which the worker processes do without.
+    from bert_tf.distribute import Communicator
 
-def create_records(config: CreateDataConfig) -> Metadata:
-    """Makes a folder of record shards and its metadata.
 
-    The shards are written into a folder beside `output_dir`, named at the end; the
-    metadata comes last.
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Groups and the shards that hold their records, and no others.
+
+    Attributes:
+      groups: In order; one of them where there are more shards than groups.
+      shards: File names; one where there are more groups than shards.
+    """
+
+    groups: Sequence[Group]
+    shards: Sequence[str]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of its text."""
+        return sum(group.num_bytes for group in self.groups)
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupRecords:
+    """What a worker hands back.
+
+    Attributes:
+      frames: Records as the files hold them.
+      lengths: Tokens in each that are not padding.
+    """
+
+    frames: list[bytes]
+    lengths: list[int]
+
+
+def create_records(
+    config: CreateDataConfig, communicator: "Communicator | None" = None
+) -> Metadata:
+    """Makes a folder of record shards and its metadata; goes on where it stopped.
 
     Args:
       config: All settings.
+      communicator: The other workers, who share the work and see the same folders.
 
     Returns:
-      The metadata that was written.
+      The metadata.
 
     Raises:
       FileNotFoundError: if text or vocabulary is missing.
-      FileExistsError: if `output_dir` holds records and `overwrite` is false, or
+      FileExistsError: if `output_dir` holds other records and `overwrite` is false, or
         holds other files.
       ValueError: if the text cannot be used; the message says where.
       RunError: if a worker process dies.
     """
     paths = expand_paths(config.input)
-    output.check_output_dir(
-        "output_dir", config.output_dir, output.RECORDS, config.overwrite
-    )
-    vocab_size = len(load_vocabulary(config.vocab_file))
-    vocab_sha256 = hashlib.sha256(Path(config.vocab_file).read_bytes()).hexdigest()
-    groups = cut_into_groups(read_documents(paths, config.input_format))
-    size = sum(os.path.getsize(path) for path in paths)
-    progress = ProgressReport(size * config.dupe_factor)
-    with output.temporary_output_dir(config.output_dir) as folder:
-        with progress:
-            results = _all_group_records(groups, config, vocab_sha256)
-            shards, num_tokens = _write_shards(results, folder, config, progress)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(metadata_file(config.output_dir))
-        output.move_into_place(folder, config.output_dir, output.RECORDS)
-    metadata = dataclasses.replace(
-        _metadata(config, shards, num_tokens),
-        vocab_size=vocab_size,
-        vocab_sha256=vocab_sha256,
-    )
-    write_metadata(config.output_dir, metadata)
-    return metadata
+    settings = settings_of(config, "input", "vocab_file")
+    inputs = [*paths, config.vocab_file]
+    load_vocabulary(config.vocab_file)
+    stage = Stage("create", config.output_dir, output.RECORDS, settings, inputs)
+    if communicator is not None and communicator.size > 1:
+        return _create_together(config, paths, stage, communicator)
+    with stage:
+        parts = stage.begin(config.overwrite)
+        if parts is None:
+            jobs = cut_into_jobs(paths, config)
+            _make_shards(jobs, config, stage)
+            return _publish(jobs, config, stage)
+    _report(f"{config.output_dir} is there already, made of the same text.")
+    return read_metadata(config.output_dir) or _write_metadata(config, parts)
 
 
-def _all_group_records(
-    groups: Iterator[Group], config: CreateDataConfig, vocab_sha256: str
-) -> Iterator[GroupRecords]:
-    """Results in the order of the groups, few of them at a time in memory."""
-    settings = (config, vocab_sha256)
-    blocks = duplicate_blocks(config.dupe_factor)
-    pieces = ((group, block, *settings) for group in groups for block in blocks)
-    yield from in_order(make_group_records, pieces, config.num_processes)
+def _create_together(
+    config: CreateDataConfig,
+    paths: Sequence[str],
+    stage: Stage,
+    communicator: "Communicator",
+) -> Metadata:
+    """The same with other workers: the first begins and ends, all make shards."""
+    is_first = communicator.rank == 0
+    if not config.num_processes:
+        cores = len(os.sched_getaffinity(0)) // communicator.local_size
+        config = dataclasses.replace(config, num_processes=max(1, cores))
+    with stage:
+        parts, error = None, None
+        try:
+            parts = stage.begin(config.overwrite) if is_first else None
+        except Exception as failure:  # noqa: BLE001 - told to all workers
+            error = failure
+        communicator.agree(error)
+        if not communicator.gather([parts is not None])[0, 0]:
+            jobs = cut_into_jobs(paths, config)
+            try:
+                own = jobs[communicator.rank :: communicator.size]
+                _make_shards(own, config, stage)
+            except Exception as failure:  # noqa: BLE001 - told to all workers
+                error = failure
+            communicator.agree(error)
+            if is_first:
+                _publish(jobs, config, stage)
+        elif is_first and not read_metadata(config.output_dir):
+            _write_metadata(config, parts)
+        communicator.agree(None)
+    return read_metadata(config.output_dir)
 
 
-def _check_count(count: int, config: CreateDataConfig) -> None:
-    """Refuses text without documents, and shards without records."""
-    if not count:
+def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
+    """Divides groups and shards evenly into as many jobs as possible.
+
+    Args:
+      paths: The text.
+      config: All settings.
+
+    Returns:
+      Jobs, in the order of text and shards.
+
+    Raises:
+      ValueError: if there is no text.
+    """
+    groups = list(cut_into_groups(paths, config.input_format))
+    if not groups:
         raise ValueError(
             "`input` must hold text. Received: "
             f"input={config.input}, which holds no document."
         )
-    if count < config.num_shards:
-        raise ValueError(
-            "`num_shards` must not be greater than the number of records, "
-            f"{count}. Received: num_shards={config.num_shards}."
-        )
+    names = [name_of_shard(n, config.num_shards) for n in range(config.num_shards)]
+    count = min(len(groups), len(names))
+    return [
+        Job(_share(groups, number, count), _share(names, number, count))
+        for number in range(count)
+    ]
 
 
-def _write_shards(
+def _share(items: Sequence, number: int, count: int) -> Sequence:
+    return items[len(items) * number // count : len(items) * (number + 1) // count]
+
+
+def make_group_records(
+    group: Group, duplicates: range, config: CreateDataConfig, vocab_sha256: str
+) -> GroupRecords:
+    """Makes the records of some duplicates of a group: one piece of a worker's work."""
+    instances = make_instances(group, duplicates, config, vocab_sha256)
+    sizes = config.max_seq_length, config.max_predictions_per_seq
+    return GroupRecords(
+        [frame_record(serialize_instance(one, *sizes)) for one in instances],
+        [len(one.input_ids) for one in instances],
+    )
+
+
+def _make_shards(jobs: Sequence[Job], config: CreateDataConfig, stage: Stage) -> None:
+    """Makes the shards of the jobs, but for those that are finished."""
+    left = [job for job in jobs if not all(stage.finished(name) for name in job.shards)]
+    if len(left) < len(jobs):
+        _report(f"Going on: {len(jobs) - len(left)} of {len(jobs)} parts are done.")
+    vocab_sha256 = hashlib.sha256(Path(config.vocab_file).read_bytes()).hexdigest()
+    blocks = duplicate_blocks(config.dupe_factor)
+    pieces = (
+        (group, block, config, vocab_sha256)
+        for job in left
+        for group in job.groups
+        for block in blocks
+    )
+    total = sum(job.num_bytes for job in left) * config.dupe_factor
+    results = in_order(make_group_records, pieces, config.num_processes)
+    with contextlib.closing(results), ProgressReport(total) as progress:
+        for job in left:
+            _write_job(job, results, config, stage, progress)
+
+
+def _write_job(
+    job: Job,
     results: Iterator[GroupRecords],
-    folder: Path,
     config: CreateDataConfig,
+    stage: Stage,
     progress: ProgressReport,
-) -> tuple[list[Shard], int]:
-    """Deals the records out to the shards; returns these and the number of tokens."""
-    num_tokens = 0
+) -> None:
+    """Deals the records of a job out to its shards."""
+    num_tokens = [0] * len(job.shards)
     with contextlib.ExitStack() as stack:
         writers = [
-            stack.enter_context(
-                RecordWriter(folder / shard_name(number, config.num_shards))
-            )
-            for number in range(config.num_shards)
+            stack.enter_context(RecordWriter(stage.folder / name))
+            for name in job.shards
         ]
-        count = 0
-        stack.push(contextlib.closing(results))
-        for result in results:
-            for frame in result.frames:
-                writers[count % config.num_shards].write_framed(frame)
-                count += 1
-            num_tokens += result.num_tokens
-            progress.add(result.num_bytes, len(result.frames))
-        _check_count(count, config)
-    shards = [
-        Shard(
-            name=writer.path.name,
-            records=writer.num_records,
-            bytes=writer.num_bytes,
-            crc32c=writer.crc32c,
-        )
-        for writer in writers
-    ]
-    return shards, num_tokens
+        for group in job.groups:
+            for block in duplicate_blocks(config.dupe_factor):
+                result = next(results)
+                for place, length in enumerate(result.lengths):
+                    shard = place % len(writers)
+                    writers[shard].write_framed(result.frames[place])
+                    num_tokens[shard] += length
+                progress.add(group.num_bytes * len(block), len(result.frames))
+        count = sum(writer.num_records for writer in writers)
+        if not all(writer.num_records for writer in writers):
+            raise ValueError(
+                "`num_shards` must not be so great that shards stay empty: a part of "
+                f"the text has {count} records for {len(writers)} shards. Received: "
+                f"num_shards={config.num_shards}."
+            )
+    for writer, tokens in zip(writers, num_tokens, strict=True):
+        counts = {"records": writer.num_records, "tokens": tokens}
+        name = writer.path.name
+        stage.finish(Part(name, writer.num_bytes, writer.crc32c, counts))
 
 
-def _metadata(
-    config: CreateDataConfig, shards: list[Shard], num_tokens: int
-) -> Metadata:
-    samples = sum(shard.records for shard in shards)
+def _publish(jobs: Sequence[Job], config: CreateDataConfig, stage: Stage) -> Metadata:
+    """Names the folder, when all its parts are there."""
+    parts = [stage.finished(name) for job in jobs for name in job.shards]
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(metadata_file(config.output_dir))
+    stage.publish(parts)
+    return _write_metadata(config, parts)
+
+
+def _write_metadata(config: CreateDataConfig, parts: Sequence[Part]) -> Metadata:
+    samples = sum(part.counts["records"] for part in parts)
+    num_tokens = sum(part.counts["tokens"] for part in parts)
     # How many processes made it does not matter, so the file does not tell.
     settings = dataclasses.asdict(config)
-    for name in ("num_processes", "overwrite"):
+    for name in ("num_processes", "overwrite", "horovod"):
         del settings[name]
-    return Metadata(
+    vocabulary = Path(config.vocab_file).read_bytes()
+    metadata = Metadata(
         packed=False,
         max_seq_length=config.max_seq_length,
         max_predictions_per_seq=config.max_predictions_per_seq,
@@ -152,7 +262,15 @@ def _metadata(
         avg_seq_per_sample=1.0,
         packing_efficiency=num_tokens / (samples * config.max_seq_length),
         padding_tokens_original_dataset=samples * config.max_seq_length - num_tokens,
-        shards=tuple(shards),
+        shards=record_shards(parts),
+        vocab_size=len(load_vocabulary(config.vocab_file)),
+        vocab_sha256=hashlib.sha256(vocabulary).hexdigest(),
         seed=config.seed,
         config=settings,
     )
+    write_metadata(config.output_dir, metadata)
+    return metadata
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,8 +1,10 @@
-"""Text files to a stream of documents, each a list of sentences."""
+"""Text files to documents, each a list of sentences; large files in stretches."""
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO, NamedTuple
 
 from bert_tf.data.sentences import split_sentences
 
@@ -14,6 +16,27 @@ MAX_DOCUMENT_BYTES = 16 << 20
 MAX_LINE_BYTES = 16 << 20
 
 _BOM = b"\xef\xbb\xbf"
+# After text a blank line, and text again: two documents of google's format.
+_NEXT_DOCUMENT = re.compile(rb"\n[ \t\r\f\v]*\n\s*\S")
+
+
+class Stretch(NamedTuple):
+    """Whole documents of a file.
+
+    Attributes:
+      path: The file.
+      begin: Its first byte.
+      end: The byte after the last one.
+    """
+
+    path: str
+    begin: int
+    end: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Its size."""
+        return self.end - self.begin
 
 
 def expand_paths(input_paths: str, suffixes: tuple[str, ...] = (".txt",)) -> list[str]:
@@ -58,55 +81,162 @@ def _files(path: str, suffixes: tuple[str, ...]) -> list[str]:
     )
 
 
-def read_documents(paths: Sequence[str], input_format: str) -> Iterator[Sentences]:
-    """Streams the documents of files.
-
-    A document of more than `MAX_DOCUMENT_BYTES` comes as several.
+def cut_into_stretches(
+    paths: Sequence[str], input_format: str, target_bytes: int
+) -> Iterator[Stretch]:
+    """Cuts files where a document ends, without reading all of them.
 
     Args:
-      paths: UTF-8 text files; byte order marks and CRLF line ends are fine.
+      paths: Text files.
       input_format: google (a sentence per line, a blank line between documents; a
-        file's end ends a document too) or text (a file is a document).
+        file's end ends a document too) or text (a file is a document; one of more
+        than `MAX_DOCUMENT_BYTES` is cut at a blank line).
+      target_bytes: A stretch of google's format ends at the first blank line after so
+        many bytes; at a line's end, if none comes within `MAX_DOCUMENT_BYTES`.
 
     Yields:
-      Non-empty lists of non-empty sentences.
+      Stretches that cover every file, in order.
+    """
+    if input_format == "text":
+        target_bytes = MAX_DOCUMENT_BYTES
+    for path in paths:
+        size = os.path.getsize(path)
+        begin = 0
+        with open(path, "rb") as file:
+            while begin < size:
+                end = size
+                if begin + target_bytes < size:
+                    end = _document_end(file, begin + target_bytes)
+                yield Stretch(path, begin, end)
+                begin = end
+
+
+def _document_end(file: BinaryIO, place: int) -> int:
+    """The end of the first blank line that begins after `place`."""
+    file.seek(place)
+    file.readline(MAX_LINE_BYTES)
+    while line := file.readline(MAX_LINE_BYTES):
+        if line.isspace() or file.tell() - place > MAX_DOCUMENT_BYTES:
+            break
+    return file.tell()
+
+
+def count_documents(stretch: Stretch, input_format: str) -> int:
+    """How many documents a stretch holds: 0, 1, or 2 for any larger number."""
+    with open(stretch.path, "rb") as file:
+        file.seek(stretch.begin)
+        content = file.read(stretch.num_bytes).removeprefix(_BOM).strip()
+    if input_format == "google" and _NEXT_DOCUMENT.search(content):
+        return 2
+    return int(bool(content))
+
+
+def read_documents(paths: Sequence[str], input_format: str) -> Iterator[Sentences]:
+    """Streams the documents of files; see `cut_into_stretches` and `read_stretch`."""
+    for stretch in cut_into_stretches(paths, input_format, MAX_DOCUMENT_BYTES):
+        yield from read_stretch(stretch, input_format)
+
+
+def read_stretch(stretch: Stretch, input_format: str) -> Iterator[Sentences]:
+    """Streams the documents of a stretch.
+
+    Args:
+      stretch: UTF-8 text; byte order marks and CRLF line ends are fine.
+      input_format: google or text.
+
+    Yields:
+      Non-empty lists of non-empty sentences, of not much more than
+      `MAX_DOCUMENT_BYTES`.
 
     Raises:
-      FileNotFoundError: if a file is not there.
-      ValueError: if a file is not UTF-8 text, naming file, line and byte.
+      FileNotFoundError: if the file is not there.
+      ValueError: if it is not UTF-8 text, naming file, line and byte.
     """
-    reader = {"google": _google_documents, "text": _plain_documents}[input_format]
-    for path in paths:
-        yield from reader(path)
+    document: Sentences = []
+    size = 0
+    for line in _parts(stretch, input_format):
+        if line:
+            document += [line] if input_format == "google" else split_sentences(line)
+            size += len(line)
+        ends = not line and input_format == "google"
+        if document and (ends or size > MAX_DOCUMENT_BYTES):
+            yield document
+            document, size = [], 0
+    if document:
+        yield document
 
 
-def read_lines(path: str) -> Iterator[str]:
+def _parts(stretch: Stretch, input_format: str) -> Iterator[str]:
+    lines = read_lines(*stretch)
+    return lines if input_format == "google" else join_paragraphs(lines)
+
+
+def join_paragraphs(lines: Iterator[str]) -> Iterator[str]:
+    """Lines up to the next blank one, joined; very long ones are cut after a line.
+
+    Args:
+      lines: Without blanks at their ends.
+
+    Yields:
+      Non-empty paragraphs.
+    """
+    paragraph: list[str] = []
+    size = 0
+    for line in lines:
+        if line:
+            paragraph.append(line)
+            size += len(line)
+        if paragraph and (not line or size > MAX_DOCUMENT_BYTES):
+            yield " ".join(paragraph)
+            paragraph, size = [], 0
+    if paragraph:
+        yield " ".join(paragraph)
+
+
+def read_lines(path: str, begin: int = 0, end: int | None = None) -> Iterator[str]:
     """Streams the lines of a UTF-8 file, blanks at both ends removed.
+
+    Args:
+      path: The file.
+      begin: Where to begin, the first byte of a line.
+      end: The byte after the last one; None for the whole file.
 
     Raises:
       ValueError: if a line is not UTF-8 or too long, naming file, line and byte.
     """
-    offset = 0
+    offset = begin
     with open(path, "rb") as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
+        file.seek(begin)
+        while (end is None or offset < end) and (
+            line := file.readline(MAX_LINE_BYTES + 1)
+        ):
             if len(line) > MAX_LINE_BYTES:
                 raise ValueError(
-                    f"{path}, line {number}: the line has more than {MAX_LINE_BYTES} "
-                    "bytes. Give text files with shorter lines."
+                    f"{path}, line {_line_number(path, offset)}: the line has more "
+                    f"than {MAX_LINE_BYTES} bytes. Give text files with shorter lines."
                 )
-            content = line.removeprefix(_BOM) if number == 1 else line
+            content = line.removeprefix(_BOM) if offset == 0 else line
             try:
                 yield content.decode().strip()
             except UnicodeDecodeError as error:
                 place = offset + len(line) - len(content) + error.start
                 raise ValueError(
-                    f"{path}, line {number}: byte {place} of the file "
-                    f"(0x{content[error.start]:02x}) is not UTF-8. Convert the file, "
-                    "for example with `iconv -t UTF-8`."
+                    f"{path}, line {_line_number(path, offset)}: byte {place} of the "
+                    f"file (0x{content[error.start]:02x}) is not UTF-8. Convert the "
+                    "file, for example with `iconv -t UTF-8`."
                 ) from None
             offset += len(line)
+
+
+def _line_number(path: str, offset: int) -> int:
+    """Number of the line that begins at a byte, from 1."""
+    number = 1
+    with open(path, "rb") as file:
+        while offset > 0:
+            part = file.read(min(offset, MAX_LINE_BYTES))
+            number += part.count(b"\n")
+            offset -= len(part)
+    return number
 
 
 def document_bytes(document: Sentences) -> int:
@@ -114,45 +244,3 @@ def document_bytes(document: Sentences) -> int:
     return sum(len(s) if s.isascii() else len(s.encode()) for s in document) + len(
         document
     )
-
-
-def _google_documents(path: str) -> Iterator[Sentences]:
-    document: Sentences = []
-    size = 0
-    for line in read_lines(path):
-        if line:
-            document.append(line)
-            size += len(line)
-        if document and (not line or size > MAX_DOCUMENT_BYTES):
-            yield document
-            document, size = [], 0
-    if document:
-        yield document
-
-
-def _plain_documents(path: str) -> Iterator[Sentences]:
-    document: Sentences = []
-    size = 0
-    for paragraph in _paragraphs(path):
-        document += split_sentences(paragraph)
-        size += len(paragraph)
-        if size > MAX_DOCUMENT_BYTES:
-            yield document
-            document, size = [], 0
-    if document:
-        yield document
-
-
-def _paragraphs(path: str) -> Iterator[str]:
-    """Lines up to the next blank one, joined; very long ones are cut after a line."""
-    lines: list[str] = []
-    size = 0
-    for line in read_lines(path):
-        if line:
-            lines.append(line)
-            size += len(line)
-        if lines and (not line or size > MAX_DOCUMENT_BYTES):
-            yield " ".join(lines)
-            lines, size = [], 0
-    if lines:
-        yield " ".join(lines)

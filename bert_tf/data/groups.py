@@ -1,6 +1,6 @@
 """Groups of documents: the unit of work that does not depend on how many work.
 
-The text is cut into groups of documents by their size alone. The instances of group g
+The text is cut into groups of documents by its size alone. The instances of group g
 and duplicate d are drawn from the seed (seed, g, d), and the other document of a
 random next segment is one of the same group. The records of a group, ten duplicates
 together, are shuffled.
@@ -9,12 +9,16 @@ together, are shuffled.
 import dataclasses
 import functools
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from bert_tf.config.data import CreateDataConfig
-from bert_tf.data.documents import Sentences, document_bytes
-from bert_tf.data.instances import create_instances
-from bert_tf.data.records import frame_record, serialize_instance
+from bert_tf.data.documents import (
+    Stretch,
+    count_documents,
+    cut_into_stretches,
+    read_stretch,
+)
+from bert_tf.data.instances import TrainingInstance, create_instances
 from bert_tf.data.tokenization import WordPieceTokenizer
 
 # Large enough for varied random next segments, small enough to keep every core busy.
@@ -28,58 +32,49 @@ class Group:
 
     Attributes:
       number: Place in the text, from 0.
-      documents: At least two, where the text has two.
-      num_bytes: Their size in google's format.
+      stretches: Where they are: at least two documents, where the text has two.
     """
 
     number: int
-    documents: list[Sentences]
-    num_bytes: int
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the text."""
+        return sum(stretch.num_bytes for stretch in self.stretches)
 
 
-@dataclasses.dataclass(frozen=True)
-class GroupRecords:
-    """What a worker hands back.
-
-    Attributes:
-      frames: Records as the files hold them, shuffled.
-      num_tokens: Tokens in them that are not padding.
-      num_bytes: Size of the text behind them, once for each duplicate.
-    """
-
-    frames: list[bytes]
-    num_tokens: int
-    num_bytes: int
-
-
-def cut_into_groups(documents: Iterable[Sentences]) -> Iterator[Group]:
-    """Cuts a stream of documents into groups of about `GROUP_BYTES`.
+def cut_into_groups(paths: Sequence[str], input_format: str) -> Iterator[Group]:
+    """Cuts text into groups of about `GROUP_BYTES`.
 
     Args:
-      documents: In order.
+      paths: Text files.
+      input_format: google or text, see `cut_into_stretches`.
 
     Yields:
       Groups of at least two documents each, unless there is only one in all.
     """
-    number, size = 0, 0
-    current: list[Sentences] = []
+    number = size = documents = 0
+    current: list[Stretch] = []
     ready: Group | None = None
-    for document in documents:
-        current.append(document)
-        size += document_bytes(document)
-        if size >= GROUP_BYTES and len(current) >= 2:
+    for stretch in cut_into_stretches(paths, input_format, GROUP_BYTES):
+        current.append(stretch)
+        size += stretch.num_bytes
+        if documents < 2:
+            documents += count_documents(stretch, input_format)
+        if size >= GROUP_BYTES and documents >= 2:
             if ready:
                 yield ready
-            ready = Group(number, current, size)
-            number, size, current = number + 1, 0, []
-    if len(current) == 1 and ready:
+            ready = Group(number, tuple(current))
+            number, size, documents, current = number + 1, 0, 0, []
+    if ready and documents < 2:
         # One document alone has no partners: it joins the group before.
-        ready = Group(ready.number, ready.documents + current, ready.num_bytes + size)
-        current = []
+        ready = Group(ready.number, (*ready.stretches, *current))
+        documents = 0
     if ready:
         yield ready
-    if current:
-        yield Group(number, current, size)
+    if documents:
+        yield Group(number, tuple(current))
 
 
 @functools.lru_cache(maxsize=1)
@@ -88,10 +83,10 @@ def _tokenizer(vocab_file: str, vocab_sha256: str, lower: bool) -> WordPieceToke
     return WordPieceTokenizer(vocab_file, lower)
 
 
-def make_group_records(
+def make_instances(
     group: Group, duplicates: range, config: CreateDataConfig, vocab_sha256: str
-) -> GroupRecords:
-    """Makes the records of some duplicates of a group: one piece of a worker's work.
+) -> list[TrainingInstance]:
+    """Makes the instances of some duplicates of a group, in a random order.
 
     Args:
       group: The text.
@@ -100,30 +95,30 @@ def make_group_records(
       vocab_sha256: Checksum of the vocabulary file.
 
     Returns:
-      The framed records, which depend on text, numbers and settings only.
+      Instances that depend on text, numbers and settings only.
 
     Raises:
       ValueError: if fewer than two documents hold text.
     """
     tokenizer = _tokenizer(config.vocab_file, vocab_sha256, config.do_lower_case)
-    documents = [tokenizer.encode(document) for document in group.documents]
-    frames = []
-    num_tokens = 0
+    documents = [
+        tokenizer.encode(document)
+        for stretch in group.stretches
+        for document in read_stretch(stretch, config.input_format)
+    ]
+    instances = []
     for duplicate in duplicates:
-        for instance in create_instances(
+        rng = _generator(config.seed, group.number, duplicate)
+        instances += create_instances(
             documents,
             config,
             tokenizer.special,
             len(tokenizer.inverse_vocab),
-            _generator(config.seed, group.number, duplicate),
-        ):
-            num_tokens += len(instance.input_ids)
-            example = serialize_instance(
-                instance, config.max_seq_length, config.max_predictions_per_seq
-            )
-            frames.append(frame_record(example))
-    _generator(config.seed, group.number, duplicates.start, "order").shuffle(frames)
-    return GroupRecords(frames, num_tokens, group.num_bytes * len(duplicates))
+            rng,
+            tokenizer.continuations,
+        )
+    _generator(config.seed, group.number, duplicates.start, "order").shuffle(instances)
+    return instances
 
 
 def duplicate_blocks(dupe_factor: int) -> list[range]:

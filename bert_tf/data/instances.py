@@ -9,9 +9,10 @@ takes the first (the same distribution); random tokens are drawn from all ids, a
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bert_tf.config.data import CreateDataConfig
+from bert_tf.data.masking import Masker
 from bert_tf.data.tokenization import SpecialTokens
 
 Document = Sequence[Sequence[int]]
@@ -45,7 +46,7 @@ class InstanceMaker:
         self,
         config: CreateDataConfig,
         special: SpecialTokens,
-        vocab_size: int,
+        masker: Masker,
         rng: random.Random,
     ) -> None:
         """Prepares for a group of documents.
@@ -53,12 +54,12 @@ class InstanceMaker:
         Args:
           config: Lengths and probabilities.
           special: Ids of the special tokens.
-          vocab_size: V; random tokens are drawn from [0, V).
+          masker: Masks the sequences.
           rng: Decides everything.
         """
         self._config = config
         self._special = special
-        self._vocab_size = vocab_size
+        self._masker = masker
         self._rng = rng
 
     def make(self, documents: Sequence[Document]) -> list[TrainingInstance]:
@@ -152,23 +153,11 @@ class InstanceMaker:
         self, tokens_a: list[int], tokens_b: list[int], is_random_next: bool
     ) -> TrainingInstance:
         """Joins a pair and masks it."""
-        special, rng, config = self._special, self._rng, self._config
+        special = self._special
         ids = [special.cls, *tokens_a, special.sep, *tokens_b, special.sep]
         first_b = len(tokens_a) + 2
-        candidates = [*range(1, first_b - 1), *range(first_b, len(ids) - 1)]
-        num_to_predict = min(
-            config.max_predictions_per_seq,
-            max(1, round(len(ids) * config.masked_lm_prob)),
-            len(candidates),
-        )
-        positions = sorted(rng.sample(candidates, num_to_predict))
-        labels = [ids[position] for position in positions]
-        for position in positions:
-            draw = rng.random()
-            if draw < 0.8:
-                ids[position] = special.mask
-            elif draw >= 0.9:
-                ids[position] = rng.randrange(self._vocab_size)
+        segments = range(1, first_b - 1), range(first_b, len(ids) - 1)
+        positions, labels = self._masker.mask(ids, segments, self._rng)
         segment_ids = [0] * first_b + [1] * (len(ids) - first_b)
         return TrainingInstance(ids, segment_ids, is_random_next, positions, labels)
 
@@ -179,6 +168,7 @@ def create_instances(
     special: SpecialTokens,
     vocab_size: int,
     rng: random.Random,
+    continuations: Collection[int] = (),
 ) -> list[TrainingInstance]:
     """Makes the instances of a group of documents, each document used once.
 
@@ -189,6 +179,7 @@ def create_instances(
       special: Ids of the special tokens.
       vocab_size: V.
       rng: Decides everything; the same state gives the same instances.
+      continuations: Ids of the pieces that go on with a word, for whole-word masks.
 
     Returns:
       Instances in document order.
@@ -196,4 +187,5 @@ def create_instances(
     Raises:
       ValueError: if fewer than two documents hold text.
     """
-    return InstanceMaker(config, special, vocab_size, rng).make(documents)
+    masker = Masker(config, special, vocab_size, continuations)
+    return InstanceMaker(config, special, masker, rng).make(documents)

@@ -4,11 +4,12 @@ import dataclasses
 import json
 import math
 import os
-import tempfile
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
+
+from bert_tf.data.output import write_text
 
 RECORD_FORMAT = "tfrecord"
 
@@ -175,21 +176,7 @@ def write_metadata(record_dir: str | os.PathLike[str], metadata: Metadata) -> st
     values |= values.pop("extra")
     values = {name: value for name, value in values.items() if value is not None}
     text = json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    descriptor, temporary = tempfile.mkstemp(
-        prefix=os.path.basename(path), suffix=".tmp", dir=os.path.dirname(path) or "."
-    )
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_text(path, text)
     return path
 
 

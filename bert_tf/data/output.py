@@ -1,4 +1,4 @@
-"""A folder that appears under its name only when everything in it is complete."""
+"""Files and folders that appear under their names only when they are complete."""
 
 import contextlib
 import os
@@ -7,10 +7,108 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
+
+import google_crc32c
 
 # Names of the files that a folder of each kind holds, and that may be replaced.
-RECORDS = re.compile(r"part-\d+-of-\d+\.tfrecord")
-TEXTS = re.compile(r"part-\d+\.txt")
+RECORDS = re.compile(r"part-\d+-of-\d+\.(tfrecord|hdf5)")
+TEXTS = re.compile(r"part-\d+(-of-\d+)?\.(txt|jsonl)")
+
+# Of each writer: small enough for thousands of them.
+_BUFFER_BYTES = 64 << 10
+
+
+class FileWriter:
+    """One file, which has its name only when it is complete.
+
+    Use it as a context manager, or call `close`. Left by an exception it removes what
+    it has written. It holds no open file, so there may be thousands of writers.
+
+    Attributes:
+      path: The file.
+      num_bytes: Bytes written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Begins `<path>.tmp`.
+
+        Args:
+          path: The file to be.
+        """
+        self.path = Path(path)
+        self.num_bytes = 0
+        self._crc = 0
+        self._temporary = Path(f"{self.path}.tmp")
+        self._temporary.write_bytes(b"")
+        self._buffer = bytearray()
+
+    @property
+    def crc32c(self) -> str:
+        """Checksum of the file so far, 8 hexadecimal digits."""
+        return f"{self._crc:08x}"
+
+    def append(self, data: bytes) -> None:
+        """Adds bytes."""
+        self._buffer += data
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self._flush()
+        self._crc = google_crc32c.extend(self._crc, data)
+        self.num_bytes += len(data)
+
+    def close(self) -> None:
+        """Completes the file: on the disk first, then under its name."""
+        self._flush(to_disk=True)
+        os.replace(self._temporary, self.path)
+
+    def discard(self) -> None:
+        """Gives the file up."""
+        self._buffer.clear()
+        self._temporary.unlink(missing_ok=True)
+
+    def _flush(self, to_disk: bool = False) -> None:
+        with open(self._temporary, "ab") as file:
+            file.write(self._buffer)
+            if to_disk:
+                file.flush()
+                os.fsync(file.fileno())
+        self._buffer.clear()
+
+    def __enter__(self) -> Self:
+        """The writer itself."""
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Completes the file, or gives it up after an error."""
+        if error is None:
+            self.close()
+        else:
+            self.discard()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a small UTF-8 file, all of it or nothing.
+
+    Args:
+      path: Where; replaced if it is there.
+      text: Its content.
+    """
+    target = Path(path)
+    descriptor, temporary = tempfile.mkstemp(
+        prefix=target.name, suffix=".tmp", dir=target.parent
+    )
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def check_output_dir(

@@ -5,15 +5,14 @@ Sources: TFRecord framing as TensorFlow documents it (`tf.io.TFRecordWriter`), a
 `tensorflow/core/example/{example,feature}.proto` in protocol buffer wire format.
 """
 
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 
 from bert_tf.data.instances import TrainingInstance
+from bert_tf.data.output import FileWriter
 from bert_tf.data.record_index import masked_crc
 
 # Tags of the messages: field number and wire type 2 (length, then bytes).
@@ -24,9 +23,6 @@ _ENTRY_FEATURE = b"\x12"
 _FEATURE_FLOATS = b"\x12"
 _FEATURE_INTS = b"\x1a"
 _LIST_VALUES = b"\x0a"
-
-# Of each writer: small enough for thousands of them.
-_BUFFER_BYTES = 64 << 10
 
 
 class _Varints(dict):
@@ -170,16 +166,11 @@ def shard_name(number: int, num_shards: int) -> str:
     return f"part-{number:05d}-of-{num_shards:05d}.tfrecord"
 
 
-class RecordWriter:
+class RecordWriter(FileWriter):
     """One TFRecord file, which has its name only when it is complete.
 
-    Use it as a context manager, or call `close`. Left by an exception it removes what
-    it has written. It holds no open file, so there may be thousands of writers.
-
     Attributes:
-      path: The file.
       num_records: Records written.
-      num_bytes: Bytes written.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -188,18 +179,8 @@ class RecordWriter:
         Args:
           path: The file to be.
         """
-        self.path = Path(path)
+        super().__init__(path)
         self.num_records = 0
-        self.num_bytes = 0
-        self._crc = 0
-        self._temporary = Path(f"{self.path}.tmp")
-        self._temporary.write_bytes(b"")
-        self._buffer = bytearray()
-
-    @property
-    def crc32c(self) -> str:
-        """Checksum of the file so far, 8 hexadecimal digits."""
-        return f"{self._crc:08x}"
 
     def write(self, data: bytes) -> None:
         """Adds a serialised example."""
@@ -207,38 +188,5 @@ class RecordWriter:
 
     def write_framed(self, frame: bytes) -> None:
         """Adds what `frame_record` made."""
-        self._buffer += frame
-        if len(self._buffer) >= _BUFFER_BYTES:
-            self._flush()
-        self._crc = google_crc32c.extend(self._crc, frame)
+        self.append(frame)
         self.num_records += 1
-        self.num_bytes += len(frame)
-
-    def close(self) -> None:
-        """Completes the file: on the disk first, then under its name."""
-        self._flush(to_disk=True)
-        os.replace(self._temporary, self.path)
-
-    def discard(self) -> None:
-        """Gives the file up."""
-        self._buffer.clear()
-        self._temporary.unlink(missing_ok=True)
-
-    def _flush(self, to_disk: bool = False) -> None:
-        with open(self._temporary, "ab") as file:
-            file.write(self._buffer)
-            if to_disk:
-                file.flush()
-                os.fsync(file.fileno())
-        self._buffer.clear()
-
-    def __enter__(self) -> "RecordWriter":
-        """The writer itself."""
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Completes the file, or gives it up after an error."""
-        if error is None:
-            self.close()
-        else:
-            self.discard()

@@ -155,6 +155,11 @@ class WordPieceTokenizer:
         self.inverse_vocab = load_vocabulary(vocab_file)
         self.vocab = {token: place for place, token in enumerate(self.inverse_vocab)}
         self.special = SpecialTokens(*(self.vocab[token] for token in SPECIAL_TOKENS))
+        self.continuations = frozenset(
+            place
+            for token, place in self.vocab.items()
+            if token.startswith(CONTINUATION)
+        )
         self.do_lower_case = do_lower_case
         self._clean = _CleanTable()
         self._split = _SplitTable(strip_accents=do_lower_case)

@@ -10,12 +10,13 @@ import pytest
 import tensorflow as tf
 
 from bert_tf.config.data import CreateDataConfig
-from bert_tf.data import create, groups
-from bert_tf.data.create import create_records
-from bert_tf.data.documents import read_documents
+from bert_tf.data import create, groups, output
+from bert_tf.data.create import create_records, make_group_records
+from bert_tf.data.documents import read_documents, read_stretch
 from bert_tf.data.features import RecordShape
 from bert_tf.data.groups import cut_into_groups
 from bert_tf.data.metadata import read_metadata
+from bert_tf.data.stage import Stage
 from bert_tf.data.tokenization import WordPieceTokenizer
 from bert_tf.errors import RunError
 
@@ -99,7 +100,7 @@ def test_metadata_describes_the_files(config):
         assert shard.bytes == len(content)
         assert int(shard.crc32c, 16) == google_crc32c.value(content)
     counts = [shard.records for shard in metadata.shards]
-    assert max(counts) - min(counts) <= 1
+    assert max(counts) - min(counts) <= 1  # One group, dealt out in turn.
     mask = parsed(config)["input_mask"]
     assert metadata.original_number_of_samples == sum(counts) == len(mask)
     assert metadata.packing_efficiency == pytest.approx(mask.mean())
@@ -111,27 +112,36 @@ def test_metadata_describes_the_files(config):
     assert metadata.vocab_size == len(vocabulary.split())
 
 
-def test_groups_depend_on_sizes_only_and_hold_two_documents(monkeypatch):
+def documents_of(group):
+    return [d for stretch in group.stretches for d in read_stretch(stretch, "google")]
+
+
+def test_groups_hold_two_documents(tmp_path, monkeypatch):
     monkeypatch.setattr(groups, "GROUP_BYTES", 10)
-    documents = [["x" * size] for size in (20, 1, 3, 3, 3, 1, 30, 2)]
-    found = [
-        [len(d[0]) for d in group.documents] for group in cut_into_groups(documents)
-    ]
-    assert found == [[20, 1], [3, 3, 3], [1, 30, 2]]
-    numbers = [group.number for group in cut_into_groups(documents)]
-    assert numbers == [0, 1, 2]
-    assert [len(group.documents) for group in cut_into_groups(documents[:1])] == [1]
-    assert list(cut_into_groups([])) == []
+    sizes = (20, 1, 3, 3, 3, 1, 30, 2)
+    path = tmp_path / "a.txt"
+    path.write_text("\n\n".join("x" * size for size in sizes))
+    found = list(cut_into_groups([str(path)], "google"))
+    cut = [[len(d[0]) for d in documents_of(group)] for group in found]
+    assert [size for group in cut for size in group] == list(sizes)
+    assert len(cut) > 1
+    assert min(map(len, cut)) >= 2
+    assert [group.number for group in found] == list(range(len(found)))
+
+
+@pytest.mark.parametrize("content", ["", "\n \r\n\n", "\ufeff"])
+def test_blank_text_has_no_groups(tmp_path, content):
+    (tmp_path / "a.txt").write_text(content, encoding="utf-8")
+    assert list(cut_into_groups([str(tmp_path / "a.txt")], "google")) == []
 
 
 def test_groups_keep_all_documents(text_file, monkeypatch):
-    monkeypatch.setattr(groups, "GROUP_BYTES", 300)
     documents = list(read_documents([text_file], "google"))
-    found = list(cut_into_groups(documents))
-    assert len(found) > 5
-    assert [d for group in found for d in group.documents] == documents
-    size = os.path.getsize(text_file)
-    assert sum(group.num_bytes for group in found) == size - len(documents) + 1
+    for size in (100, 300, 1000, 5000):
+        monkeypatch.setattr(groups, "GROUP_BYTES", size)
+        found = list(cut_into_groups([text_file], "google"))
+        assert [d for group in found for d in documents_of(group)] == documents
+        assert sum(group.num_bytes for group in found) == os.path.getsize(text_file)
 
 
 def test_used_output_dir_is_refused_and_kept(config):
@@ -210,3 +220,82 @@ def test_more_shards_than_files_may_be_open_are_written(config):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(contents(config.output_dir)) == len(metadata.shards) == 400
+
+
+def many_shards(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(groups, "GROUP_BYTES", 300)
+    whole = dataclasses.replace(config, output_dir=str(tmp_path / "whole"))
+    create_records(whole)
+    return contents(whole.output_dir)
+
+
+def test_stopped_work_goes_on_to_the_same_bytes(config, tmp_path, monkeypatch, capfd):
+    expected = many_shards(config, tmp_path, monkeypatch)
+    made = []
+
+    def make_two_thirds(group, *rest):
+        if group.stretches[0].begin > os.path.getsize(config.input) * 0.7:
+            raise RunError("the power failed")
+        return make_group_records(group, *rest)
+
+    monkeypatch.setattr(create, "make_group_records", make_two_thirds)
+    with pytest.raises(RunError, match="the power failed"):
+        create_records(config)
+    assert not Path(config.output_dir).exists()
+
+    def make_and_count(group, *rest):
+        made.append(group.number)
+        return make_group_records(group, *rest)
+
+    monkeypatch.setattr(create, "make_group_records", make_and_count)
+    create_records(config)
+    assert "2 of 3 parts are done" in capfd.readouterr().err
+    assert contents(config.output_dir) == expected
+    assert min(made) > 3
+    assert not Path(f"{config.output_dir}.partial").exists()
+
+
+@pytest.mark.parametrize("change", ["seed", "text", "file"])
+def test_finished_work_is_kept_only_while_nothing_has_changed(
+    config, tmp_path, change, capfd
+):
+    copy = tmp_path / "text.txt"
+    copy.write_bytes(Path(config.input).read_bytes())
+    config = dataclasses.replace(config, input=str(copy))
+    first = create_records(config)
+    file = next(Path(config.output_dir).iterdir())
+    before = file.stat().st_mtime_ns
+    assert create_records(config) == first
+    assert file.stat().st_mtime_ns == before
+    assert "is there already" in capfd.readouterr().err
+    if change == "seed":
+        config = dataclasses.replace(config, seed=6)
+    elif change == "text":
+        copy.write_text(copy.read_text().replace("cat", "dog", 1))
+    else:
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(FileExistsError, match="must not hold earlier output"):
+        create_records(config)
+
+
+def test_parts_of_other_settings_are_not_used(config, tmp_path, monkeypatch):
+    expected = many_shards(config, tmp_path, monkeypatch)
+
+    def fail(*_):
+        raise RunError("stop")
+
+    monkeypatch.setattr(create, "_publish", fail)
+    with pytest.raises(RunError, match="stop"):
+        create_records(dataclasses.replace(config, seed=77))
+    monkeypatch.undo()
+    monkeypatch.setattr(groups, "GROUP_BYTES", 300)
+    create_records(config)
+    assert contents(config.output_dir) == expected
+
+
+def test_two_processes_do_not_write_one_folder(config):
+    stage = Stage("create", config.output_dir, output.RECORDS, {}, [])
+    with stage:
+        stage.begin(overwrite=False)
+        with pytest.raises(RunError, match="Another process is writing"):
+            create_records(config)

@@ -98,7 +98,7 @@ def test_text_is_split(text_file, tmp_path, capsys):
         (["--input="], "`input` must be given"),
         (["--vocab_file=/none"], "vocab_file=/none"),
         (["--input_format=html"], "`input_format` must be one of google, text"),
-        (["--num_shards=9999"], "`num_shards` must not be greater"),
+        (["--num_shards=9999"], "`num_shards` must not be so great"),
         (["--output_dir=/dev/null"], "`output_dir` must be a folder"),
     ],
 )
@@ -130,7 +130,7 @@ def test_terminated_job_leaves_nothing_and_no_process(vocab_file, text_file, tmp
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "o").glob(".records*/*")):
+    while not list((tmp_path / "o").glob("records.partial/*")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
