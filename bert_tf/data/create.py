@@ -27,7 +27,7 @@ from bert_tf.data.metadata import (
 from bert_tf.data.progress import ProgressReport
 from bert_tf.data.records import RecordWriter, frame_record, serialize_instance
 from bert_tf.data.records import shard_name as name_of_shard
-from bert_tf.data.stage import Part, Stage, record_shards, settings_of
+from bert_tf.data.stage import Part, Stage, record_shards, settings_of, share
 from bert_tf.data.tokenization import load_vocabulary
 from bert_tf.data.workers import in_order
 
@@ -158,13 +158,9 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
     names = [name_of_shard(n, config.num_shards) for n in range(config.num_shards)]
     count = min(len(groups), len(names))
     return [
-        Job(_share(groups, number, count), _share(names, number, count))
+        Job(share(groups, number, count), share(names, number, count))
         for number in range(count)
     ]
-
-
-def _share(items: Sequence, number: int, count: int) -> Sequence:
-    return items[len(items) * number // count : len(items) * (number + 1) // count]
 
 
 def make_group_records(

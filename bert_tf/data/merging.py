@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from bert_tf.data.packing import Assignment, assign, length_histogram, make_plan
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -41,7 +43,9 @@ def merge_sequences(
     """Puts sequences one after another into rows.
 
     Args:
-      arrays: Features of unpacked records, [n, S], [n, P] and [n, 1].
+      arrays: Features of unpacked sequences: `input_ids`, `input_mask`, `segment_ids`
+        [n, S], and where they are wanted `masked_lm_*` [n, P] and
+        `next_sentence_labels` [n, 1].
       counts: How many of them go into each row, in their order: [R], sum n.
       max_predictions: Width of the masked_lm_* features of a row.
       max_sequences: K.
@@ -49,7 +53,9 @@ def merge_sequences(
     Returns:
       Features of packed records: `input_ids`, `input_mask` (1-based number of the
       sequence, 0 for padding), `segment_ids`, `positions` [R, S], `masked_lm_*`
-      [R, max_predictions], `next_sentence_*` [R, K].
+      [R, max_predictions], `next_sentence_positions` (where each sequence begins),
+      `next_sentence_labels` and `next_sentence_weights` (1 for a sequence, 0 for none)
+      [R, K].
     """
     num_rows, width = len(counts), arrays["input_ids"].shape[1]
     rows = np.repeat(np.arange(num_rows), counts)
@@ -58,20 +64,68 @@ def merge_sequences(
     lengths = sequence_lengths(arrays)
     begins = _starts(lengths, rows, slots, grid)
     packed = _merge_tokens(arrays, lengths, begins, rows, slots, (num_rows, width))
-    masks = _starts(prediction_counts(arrays), rows, slots, grid)
-    shape = (num_rows, max_predictions)
-    packed |= _merge_predictions(arrays, masks, begins, rows, shape)
-    labels = np.zeros(grid, np.int64)
-    labels[rows, slots] = arrays["next_sentence_labels"][:, 0]
+    if "masked_lm_ids" in arrays:
+        masks = _starts(prediction_counts(arrays), rows, slots, grid)
+        shape = (num_rows, max_predictions)
+        packed |= _merge_predictions(arrays, masks, begins, rows, shape)
+    return packed | _merge_sentences(arrays, begins, rows, slots, grid)
+
+
+def _merge_sentences(
+    arrays: Arrays,
+    begins: np.ndarray,
+    rows: np.ndarray,
+    slots: np.ndarray,
+    grid: tuple[int, int],
+) -> Arrays:
+    """The features of each sequence, [R, K]."""
     positions = np.zeros(grid, np.int64)
     positions[rows, slots] = begins
     weights = np.zeros(grid, np.float32)
     weights[rows, slots] = 1.0
-    return packed | {
-        "next_sentence_positions": positions,
-        "next_sentence_labels": labels,
-        "next_sentence_weights": weights,
-    }
+    merged = {"next_sentence_positions": positions}
+    if "next_sentence_labels" in arrays:
+        merged["next_sentence_labels"] = np.zeros(grid, np.int64)
+        labels = arrays["next_sentence_labels"][:, 0]
+        merged["next_sentence_labels"][rows, slots] = labels
+    return merged | {"next_sentence_weights": weights}
+
+
+def pack_examples(
+    arrays: Arrays, max_sequences_per_pack: int = 3, seed: int = 0
+) -> tuple[Arrays, Assignment]:
+    """Packs examples that are in memory.
+
+    Args:
+      arrays: As for `merge_sequences`; n >= 1 examples.
+      max_sequences_per_pack: As for `data pack`; 0 for any number.
+      seed: Decides which sequences meet.
+
+    Returns:
+      Features of packed records, and which example is where: row r holds the examples
+      `rows(r, r + 1)[0]`, in the order of its K sequences, so that what belongs to an
+      example, such as a label, finds its place, and a prediction its example.
+
+    Raises:
+      ValueError: if a mask is not ones and then zeros, or there are no examples.
+    """
+    width = arrays["input_ids"].shape[1]
+    lengths = sequence_lengths(arrays)
+    plan = make_plan(length_histogram(lengths, width), max_sequences_per_pack or None)
+    assignment = assign(lengths, plan, seed)
+    members, counts = assignment.rows(0, assignment.num_rows)
+    max_predictions = 0
+    if "masked_lm_ids" in arrays:
+        max_predictions = most_in_a_row(prediction_counts(arrays), assignment)
+    chosen = {name: array[members] for name, array in arrays.items()}
+    packed = merge_sequences(chosen, counts, max_predictions, plan.max_sequences)
+    return packed, assignment
+
+
+def most_in_a_row(values: np.ndarray, assignment: Assignment) -> int:
+    """The largest sum over a row of a number that each sequence has."""
+    sums = np.add.reduceat(values[assignment.members], assignment.starts[:-1])
+    return int(sums.max())
 
 
 def _merge_tokens(

@@ -13,7 +13,9 @@ import google_crc32c
 
 # Names of the files that a folder of each kind holds, and that may be replaced.
 RECORDS = re.compile(r"part-\d+-of-\d+\.(tfrecord|hdf5)")
-TEXTS = re.compile(r"part-\d+(-of-\d+)?\.(txt|jsonl)")
+TEXTS = re.compile(r"part-\d+\.(txt|jsonl)")
+SIDES = re.compile(r"(training|test)-\d+-of-\d+\.txt")
+VOCABULARY = re.compile(r"vocab\.txt")
 
 # Of each writer: small enough for thousands of them.
 _BUFFER_BYTES = 64 << 10
@@ -119,7 +121,7 @@ def check_output_dir(
     Args:
       name: The setting, for messages.
       folder: Its value; need not exist.
-      kind: `RECORDS` or `TEXTS`.
+      kind: `RECORDS`, `TEXTS`, ...
       overwrite: Whether files of that kind in it may be replaced.
 
     Raises:
@@ -171,7 +173,7 @@ def move_into_place(folder: Path, output_dir: str, kind: re.Pattern[str]) -> Non
     Args:
       folder: Beside `output_dir`.
       output_dir: The name; nothing, or a folder that `check_output_dir` passed.
-      kind: `RECORDS` or `TEXTS`.
+      kind: `RECORDS`, `TEXTS`, ...
 
     Raises:
       OSError: if files of another kind have come into `output_dir`.

@@ -3,17 +3,32 @@
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from bert_tf.config.data import PackDataConfig
 from bert_tf.data import output
 from bert_tf.data.features import ExampleParser, ValueLimits, record_shape
-from bert_tf.data.merging import merge_sequences, prediction_counts, sequence_lengths
-from bert_tf.data.metadata import Metadata, Shard, metadata_file, write_metadata
-from bert_tf.data.packing import PackingPlan, assign, length_histogram, make_plan
+from bert_tf.data.merging import (
+    merge_sequences,
+    most_in_a_row,
+    prediction_counts,
+    sequence_lengths,
+)
+from bert_tf.data.metadata import (
+    Metadata,
+    Shard,
+    metadata_file,
+    read_metadata,
+    write_metadata,
+)
+from bert_tf.data.packing import (
+    Assignment,
+    PackingPlan,
+    assign,
+    length_histogram,
+    make_plan,
+)
 from bert_tf.data.progress import ProgressReport
 from bert_tf.data.record_index import RecordIndex, record_files
 from bert_tf.data.records import (
@@ -22,20 +37,23 @@ from bert_tf.data.records import (
     serialize_examples,
     shard_name,
 )
+from bert_tf.data.stage import Part, Stage, record_shards, settings_of
 from bert_tf.data.workers import in_order
 from bert_tf.errors import CorruptRecordError
 
 # Rows that are made at once: enough for NumPy, little in memory.
 _ROWS_AT_ONCE = 512
 _RECORDS_AT_ONCE = 4096
-_ROWS_WORTH_A_WORKER = 50_000
+_RECORDS_WORTH_A_WORKER = 100_000
 # Packing looks nothing up, so it limits nothing but what a record can hold.
 _NO_LIMITS = ValueLimits(vocab_size=2**28, type_vocab_size=2**28)
 
 
-def open_parser(files: tuple[str, ...]) -> tuple[RecordIndex, ExampleParser]:
+def open_parser(
+    files: tuple[str, ...], cache_dir: str = ""
+) -> tuple[RecordIndex, ExampleParser]:
     """An index of files and a parser of their records."""
-    index = RecordIndex(list(files))
+    index = RecordIndex(list(files), cache_dir)
     return index, ExampleParser(index, record_shape(index), _NO_LIMITS)
 
 
@@ -43,126 +61,168 @@ def open_parser(files: tuple[str, ...]) -> tuple[RecordIndex, ExampleParser]:
 _open_once = functools.lru_cache(maxsize=1)(open_parser)
 
 
-def _measure(parser: ExampleParser, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and masked tokens of every record: two [n] int32."""
-    sizes = []
-    for begin in range(0, count, _RECORDS_AT_ONCE):
-        end = min(begin + _RECORDS_AT_ONCE, count)
-        arrays = parser(np.arange(begin, end))
-        sizes.append((sequence_lengths(arrays), prediction_counts(arrays)))
-    lengths, masks = (np.concatenate(part) for part in zip(*sizes, strict=True))
-    return lengths.astype(np.int32), masks.astype(np.int32)
+def measure_records(
+    files: tuple[str, ...], begin: int, end: int, cache_dir: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and masked tokens of some records: two [end - begin] arrays."""
+    _, parser = _open_once(files, cache_dir)
+    arrays = parser(np.arange(begin, end))
+    return (
+        sequence_lengths(arrays).astype(np.uint16),
+        prediction_counts(arrays).astype(np.uint16),
+    )
 
 
 def pack_rows(
-    files: tuple[str, ...], rows: list[np.ndarray], max_predictions: int, width: int
+    files: tuple[str, ...],
+    members: np.ndarray,
+    counts: np.ndarray,
+    widths: tuple[int, int],
+    cache_dir: str,
 ) -> list[bytes]:
     """Makes some packed records.
 
     Args:
       files: The unpacked record files.
-      rows: The numbers of the records that go into each row.
-      max_predictions: Width of the masked_lm_* features.
-      width: K, most sequences of any row.
+      members: Numbers of the records, row after row.
+      counts: How many of them go into each row.
+      widths: Of the masked_lm_* features, and K.
+      cache_dir: Where the places of the records are kept.
 
     Returns:
       The rows as framed records.
     """
-    _, parser = _open_once(files)
-    arrays = parser(np.concatenate(rows))
-    counts = np.asarray([len(row) for row in rows])
-    packed = merge_sequences(arrays, counts, max_predictions, width)
+    _, parser = _open_once(files, cache_dir)
+    packed = merge_sequences(parser(members), counts, *widths)
     return [frame_record(data) for data in serialize_examples(packed)]
 
 
 def pack_records(config: PackDataConfig) -> Metadata:
-    """Packs a set of records, and writes its metadata last.
+    """Packs a set of records, and goes on where it stopped.
+
+    In memory are about 60 bytes for each record, and never the records themselves.
 
     Args:
       config: All settings.
 
     Returns:
-      The metadata that was written.
+      The metadata.
 
     Raises:
       FileNotFoundError: if there are no records.
-      FileExistsError: if `output_dir` holds records and `overwrite` is false.
+      FileExistsError: if `output_dir` holds other records and `overwrite` is false.
       CorruptRecordError: if a record cannot be read, or is packed already.
       ValueError: if there are fewer rows than shards.
     """
     files = tuple(record_files(config.input_dir))
-    output.check_output_dir(
-        "output_dir", config.output_dir, output.RECORDS, config.overwrite
-    )
-    index, parser = open_parser(files)
+    settings = settings_of(config, "input_dir")
+    stage = Stage("pack", config.output_dir, output.RECORDS, settings, files)
+    with stage:
+        if stage.begin(config.overwrite) is None:
+            return _pack(config, files, stage)
+    metadata = read_metadata(config.output_dir)
+    if metadata is None:
+        raise FileNotFoundError(
+            f"{config.output_dir} is there already, but not its metadata. Run `python "
+            f"-m bert_tf data index --input_dir={config.output_dir}`, which writes it."
+        )
+    print(f"{config.output_dir} is there already, made of the same records.")
+    return metadata
+
+
+def _pack(config: PackDataConfig, files: tuple[str, ...], stage: Stage) -> Metadata:
+    cache_dir = str(stage.folder)
+    index, parser = open_parser(files, cache_dir)
     shape = parser.shape
     if shape.is_packed:
         raise CorruptRecordError(
             f"{files[0]} holds packed records already. Pack the unpacked ones."
         )
-    lengths, masks = _measure(parser, len(index))
+    lengths, masks = _measure(files, len(index), config, cache_dir)
     histogram = length_histogram(lengths, shape.max_seq_length)
     plan = make_plan(histogram, config.max_sequences_per_pack or None)
-    rows = list(assign(lengths, plan, config.seed))
-    max_predictions = max(int(masks[row].sum()) for row in rows)
-    shards = _write(config, files, rows, max_predictions, plan.max_sequences)
-    metadata = _metadata(plan, shards, shape.max_predictions, max_predictions, config)
+    assignment = assign(lengths, plan, config.seed)
+    widths = most_in_a_row(masks.astype(np.int64), assignment), plan.max_sequences
+    parts = _make_shards(config, files, assignment, widths, stage)
+    shards = record_shards(parts)
+    metadata = _metadata(plan, shards, shape.max_predictions, widths[0], config)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(metadata_file(config.output_dir))
+    stage.publish(parts)
     write_metadata(config.output_dir, metadata)
     return metadata
 
 
-def _write(
+def _measure(
+    files: tuple[str, ...], count: int, config: PackDataConfig, cache_dir: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and masked tokens of every record: two [n] arrays."""
+    pieces = (
+        (files, begin, min(begin + _RECORDS_AT_ONCE, count), cache_dir)
+        for begin in range(0, count, _RECORDS_AT_ONCE)
+    )
+    sizes = []
+    with ProgressReport(count, "records measured") as progress:
+        for part in in_order(measure_records, pieces, _useful_processes(config, count)):
+            sizes.append(part)
+            progress.add(len(part[0]), len(part[0]))
+    lengths, masks = (np.concatenate(part) for part in zip(*sizes, strict=True))
+    return lengths, masks
+
+
+def _useful_processes(config: PackDataConfig, count: int) -> int:
+    """A worker takes as long to begin as to work on `_RECORDS_WORTH_A_WORKER`."""
+    asked = config.num_processes or len(os.sched_getaffinity(0))
+    return min(asked, max(1, count // _RECORDS_WORTH_A_WORKER))
+
+
+def _make_shards(
     config: PackDataConfig,
     files: tuple[str, ...],
-    rows: list[np.ndarray],
-    max_predictions: int,
-    width: int,
-) -> tuple[Shard, ...]:
-    """Writes all rows into shards of equal size."""
-    num_shards = config.num_shards or min(len(files), len(rows))
-    if num_shards > len(rows):
+    assignment: Assignment,
+    widths: tuple[int, int],
+    stage: Stage,
+) -> list[Part]:
+    """Writes all rows into shards of equal size, but for those that are finished."""
+    num_rows = assignment.num_rows
+    num_shards = config.num_shards or min(len(files), num_rows)
+    if num_shards > num_rows:
         raise ValueError(
-            f"`num_shards` must be at most the number of packed records, {len(rows)}. "
+            f"`num_shards` must be at most the number of packed records, {num_rows}. "
             f"Received: num_shards={num_shards}."
         )
-    pieces = (
-        (files, rows[begin : begin + _ROWS_AT_ONCE], max_predictions, width)
-        for begin in range(0, len(rows), _ROWS_AT_ONCE)
-    )
-    # A worker takes as long to begin as to pack so many rows.
-    useful = max(1, len(rows) // _ROWS_WORTH_A_WORKER)
-    asked = config.num_processes or len(os.sched_getaffinity(0))
-    results = in_order(pack_rows, pieces, min(asked, useful))
-    with output.temporary_output_dir(config.output_dir) as folder:
-        with ProgressReport(len(rows)) as progress:
-            shards = _write_shards(folder, results, len(rows), num_shards, progress)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(metadata_file(config.output_dir))
-        output.move_into_place(folder, config.output_dir, output.RECORDS)
-    return shards
-
-
-def _write_shards(
-    folder: Path,
-    results: Iterator[list[bytes]],
-    num_rows: int,
-    num_shards: int,
-    progress: ProgressReport,
-) -> tuple[Shard, ...]:
     names = [shard_name(number, num_shards) for number in range(num_shards)]
-    writers = [RecordWriter(folder / name) for name in names]
-    done = 0
-    for frames in results:
-        for frame in frames:
-            writers[done * num_shards // num_rows].write_framed(frame)
-            done += 1
-        progress.add(len(frames), len(frames))
-    for writer in writers:
-        writer.close()
-    return tuple(
-        Shard(name=name, records=w.num_records, bytes=w.num_bytes, crc32c=w.crc32c)
-        for name, w in zip(names, writers, strict=True)
+    bounds = [num_rows * number // num_shards for number in range(num_shards + 1)]
+    left = {
+        name: range(*bounds[number : number + 2])
+        for number, name in enumerate(names)
+        if not stage.finished(name)
+    }
+    pieces = (
+        (files, *assignment.rows(*piece), widths, str(stage.folder))
+        for rows in left.values()
+        for piece in _cut(rows)
     )
+    total = sum(map(len, left.values()))
+    processes = _useful_processes(config, len(assignment.members))
+    with ProgressReport(total) as progress:
+        results = in_order(pack_rows, pieces, processes)
+        for name, rows in left.items():
+            with RecordWriter(stage.folder / name) as writer:
+                for _ in _cut(rows):
+                    frames = next(results)
+                    for frame in frames:
+                        writer.write_framed(frame)
+                    progress.add(len(frames), len(frames))
+            counts = {"records": writer.num_records}
+            stage.finish(Part(name, writer.num_bytes, writer.crc32c, counts))
+    return [stage.finished(name) for name in names]
+
+
+def _cut(rows: range) -> list[tuple[int, int]]:
+    """Pieces of at most `_ROWS_AT_ONCE` rows: where they begin and end."""
+    starts = range(rows.start, rows.stop, _ROWS_AT_ONCE)
+    return [(start, min(start + _ROWS_AT_ONCE, rows.stop)) for start in starts]
 
 
 def _metadata(

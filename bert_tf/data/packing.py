@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable
 
 import numpy as np
 import scipy.optimize
@@ -215,7 +214,30 @@ def make_plan(histogram: np.ndarray, max_sequences: int | None = 3) -> PackingPl
     return plan_longest_first(histogram, max_sequences)
 
 
-def assign(lengths: np.ndarray, plan: PackingPlan, seed: int) -> Iterable[np.ndarray]:
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """Which sequences go into which row.
+
+    Attributes:
+      members: [n] numbers of the sequences, row after row, longest first in each.
+      starts: [R + 1] where each row begins in `members`.
+    """
+
+    members: np.ndarray
+    starts: np.ndarray
+
+    @property
+    def num_rows(self) -> int:
+        """R."""
+        return len(self.starts) - 1
+
+    def rows(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """The members of some rows, and how many each row has: [end - begin]."""
+        starts = self.starts[begin : end + 1]
+        return self.members[starts[0] : starts[-1]], np.diff(starts)
+
+
+def assign(lengths: np.ndarray, plan: PackingPlan, seed: int) -> Assignment:
     """Deals the sequences out to the rows of a plan, in a random order of rows.
 
     Args:
@@ -223,20 +245,27 @@ def assign(lengths: np.ndarray, plan: PackingPlan, seed: int) -> Iterable[np.nda
       plan: Which lengths go together.
       seed: Decides which sequences of a length meet, and the order of the rows.
 
-    Yields:
-      The numbers of the sequences of one row, longest first.
+    Returns:
+      Every sequence in one row. It takes about 50 bytes of memory for each.
     """
     rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(len(lengths))
-    by_length = shuffled[np.argsort(np.asarray(lengths)[shuffled], kind="stable")]
-    counts = np.bincount(lengths, minlength=plan.max_seq_length + 1)
-    next_of = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    kinds = np.repeat(
-        np.arange(len(plan.strategies)), [s.count for s in plan.strategies]
+    lengths = np.asarray(lengths).astype(
+        np.uint16 if plan.max_seq_length < 2**16 else int
     )
-    for kind in rng.permutation(kinds):
-        members = []
-        for length in plan.strategies[kind].lengths:
-            members.append(by_length[next_of[length]])
-            next_of[length] += 1
-        yield np.asarray(members)
+    shuffled = rng.permutation(len(lengths))
+    by_length = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+    rows_of_kind = [strategy.count for strategy in plan.strategies]
+    kinds = rng.permutation(np.repeat(np.arange(len(rows_of_kind)), rows_of_kind))
+    sizes = np.asarray([len(strategy.lengths) for strategy in plan.strategies])
+    wanted = np.concatenate([strategy.lengths for strategy in plan.strategies])
+    first_wanted = np.cumsum(sizes) - sizes
+    row_sizes = sizes[kinds]
+    starts = np.concatenate([[0], np.cumsum(row_sizes)])
+    # Slot by slot, in the order of the rows: which length it takes.
+    slots = np.arange(len(lengths)) - np.repeat(starts[:-1], row_sizes)
+    slots += np.repeat(first_wanted[kinds], row_sizes)
+    taken = wanted[slots].astype(lengths.dtype)
+    # The k-th slot for a length takes the k-th sequence of that length.
+    members = np.empty(len(lengths), np.int64)
+    members[np.argsort(taken, kind="stable")] = by_length
+    return Assignment(members, starts)

@@ -12,17 +12,19 @@ _LINE_PERIOD_SECONDS = 30.0
 
 
 class ProgressReport:
-    """Shows bytes of text done and records made, on stderr; a context manager."""
+    """Shows work done, its rate and the time left, on stderr; a context manager."""
 
-    def __init__(self, total_bytes: int) -> None:
+    def __init__(self, total: float, unit: str = "records") -> None:
         """Prepares, and shows nothing yet.
 
         Args:
-          total_bytes: Size of all the text.
+          total: All the work, such as the bytes of the input.
+          unit: What is counted for the reader.
         """
-        self._total_bytes = max(total_bytes, 1)
-        self._bytes = 0
-        self._records = 0
+        self._total = max(total, 1)
+        self._unit = unit
+        self._done = 0.0
+        self._count = 0
         self._begin = self._last_line = time.monotonic()
         self._bar: Progress | None = None
         if sys.stderr.isatty():
@@ -33,25 +35,31 @@ class ProgressReport:
                 RemainingColumn(),
                 console=Console(stderr=True),
             )
-            self._task = self._bar.add_task("reading", total=self._total_bytes)
+            self._task = self._bar.add_task("reading", total=self._total)
 
-    def add(self, num_bytes: int, num_records: int) -> None:
-        """Counts work that is done."""
-        self._bytes += num_bytes
-        self._records += num_records
+    def add(self, work: float, count: int) -> None:
+        """Adds work that is done, and what came of it."""
+        self._done += work
+        self._count += count
+        now = time.monotonic()
         if self._bar:
             self._bar.update(
-                self._task, completed=self._bytes, description=self._counts()
+                self._task, completed=self._done, description=self._counts()
             )
-        elif time.monotonic() - self._last_line > _LINE_PERIOD_SECONDS:
-            self._last_line = time.monotonic()
-            share = min(1.0, self._bytes / self._total_bytes)
-            print(f"{share:.0%}: {self._counts()}", file=sys.stderr, flush=True)
+        elif now - self._last_line > _LINE_PERIOD_SECONDS:
+            self._last_line = now
+            share = min(1.0, self._done / self._total)
+            left = (now - self._begin) * (1 / share - 1) if share else 0.0
+            print(
+                f"{share:.0%}: {self._counts()}, about {left:,.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _counts(self) -> str:
         seconds = max(time.monotonic() - self._begin, 1e-6)
-        rate = self._records / seconds
-        return f"{self._records:,} records, {rate:,.0f} records/s"
+        rate = self._count / seconds
+        return f"{self._count:,} {self._unit}, {rate:,.0f} {self._unit}/s"
 
     def __enter__(self) -> "ProgressReport":
         """Shows the bar."""

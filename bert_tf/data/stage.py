@@ -13,15 +13,18 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import google_crc32c
 
 from bert_tf.data import output
 from bert_tf.data.metadata import Shard
 from bert_tf.errors import RunError
+
+Item = TypeVar("Item")
 
 # Raised by one when the same input and settings begin to give other bytes.
 _VERSION = 1
@@ -70,6 +73,20 @@ def record_shards(parts: Iterable[Part]) -> tuple[Shard, ...]:
         )
         for part in parts
     )
+
+
+def share(items: Sequence[Item], number: int, count: int) -> Sequence[Item]:
+    """Part `number` of `count` even, contiguous parts of a sequence."""
+    return items[len(items) * number // count : len(items) * (number + 1) // count]
+
+
+def total_counts(parts: Iterable[Part]) -> Counter[str]:
+    """The counts of all parts together, and their `bytes`."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part.counts)
+        total["bytes"] += part.bytes
+    return total
 
 
 def settings_of(config: object, *left_out: str) -> dict[str, Any]:

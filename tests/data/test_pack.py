@@ -10,11 +10,12 @@ from bert_tf.config.data import IndexDataConfig, PackDataConfig
 from bert_tf.data import pack as pack_module
 from bert_tf.data.features import ValueLimits
 from bert_tf.data.indexing import index_records
+from bert_tf.data.merging import pack_examples
 from bert_tf.data.metadata import metadata_file, read_metadata
 from bert_tf.data.opening import open_records
 from bert_tf.data.pack import pack_records
 from bert_tf.data.records import serialize_example, serialize_examples
-from bert_tf.errors import CorruptRecordError
+from bert_tf.errors import CorruptRecordError, RunError
 
 LIMITS = ValueLimits(vocab_size=30, type_vocab_size=2)
 
@@ -129,7 +130,7 @@ def test_bytes_depend_on_the_seed_alone(unpacked, tmp_path):
 def test_bytes_do_not_depend_on_the_number_of_processes(
     unpacked, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(pack_module, "_ROWS_WORTH_A_WORKER", 1)
+    monkeypatch.setattr(pack_module, "_RECORDS_WORTH_A_WORKER", 1)
     monkeypatch.setattr(pack_module, "_ROWS_AT_ONCE", 16)
     folders = []
     for count in (1, 2):
@@ -140,6 +141,59 @@ def test_bytes_do_not_depend_on_the_number_of_processes(
         pack_records(config)
         folders.append([f.read_bytes() for f in sorted(folder.iterdir())])
     assert folders[0] == folders[1]
+
+
+def test_stopped_packing_goes_on_to_the_same_bytes(unpacked, tmp_path, monkeypatch):
+    pack(unpacked, tmp_path / "whole", num_shards=5)
+    real, calls = pack_module.pack_rows, []
+
+    def fail_at_the_fourth(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise RunError("the power failed")
+        return real(*arguments)
+
+    monkeypatch.setattr(pack_module, "pack_rows", fail_at_the_fourth)
+    with pytest.raises(RunError, match="the power failed"):
+        pack(unpacked, tmp_path / "stopped", num_shards=5)
+    assert not (tmp_path / "stopped").exists()
+    pack(unpacked, tmp_path / "stopped", num_shards=5)
+    assert len(calls) == 4 + 2
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "stopped" / path.name).read_bytes()
+    mine, other = (read_metadata(tmp_path / name) for name in ("stopped", "whole"))
+    assert mine == other
+    monkeypatch.setattr(pack_module, "pack_rows", None)
+    assert pack(unpacked, tmp_path / "stopped", num_shards=5) == other
+
+
+@pytest.mark.parametrize("max_sequences", [3, 2, 0])
+def test_examples_in_memory_are_packed_as_records_are(unpacked, max_sequences):
+    _, before = all_features(unpacked)
+    before["input_mask"] = (before["input_mask"] > 0).astype("i4")
+    names = ("input_ids", "input_mask", "segment_ids", "next_sentence_labels")
+    names += ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")
+    arrays = {name: before[name] for name in names}
+    packed, assignment = pack_examples(arrays, max_sequences, seed=5)
+    assert sequences_of(packed) == sequences_of(before)
+    for row in range(assignment.num_rows):
+        members, [count] = assignment.rows(row, row + 1)
+        begins = packed["next_sentence_positions"][row]
+        for slot, member in enumerate(members):
+            length = before["input_mask"][member].sum()
+            own = slice(begins[slot], begins[slot] + length)
+            expected = before["input_ids"][member, :length]
+            np.testing.assert_array_equal(packed["input_ids"][row, own], expected)
+        assert packed["next_sentence_weights"][row].sum() == count
+
+
+def test_examples_without_labels_are_packed(unpacked):
+    _, features = all_features(unpacked)
+    names = ("input_ids", "input_mask", "segment_ids")
+    packed, _ = pack_examples({name: features[name] for name in names})
+    assert "masked_lm_ids" not in packed
+    assert "next_sentence_labels" not in packed
+    assert packed["next_sentence_weights"].sum() == len(features["input_ids"])
 
 
 def test_many_examples_are_written_as_one_is():

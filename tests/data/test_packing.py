@@ -13,6 +13,11 @@ from bert_tf.data.packing import (
     plan_nnls,
 )
 
+
+def rows_of(assignment):
+    return [assignment.rows(r, r + 1)[0] for r in range(assignment.num_rows)]
+
+
 length_lists = st.lists(st.integers(1, 24), min_size=1, max_size=200)
 
 
@@ -44,7 +49,7 @@ def test_least_squares_places_every_sequence_once(lengths):
 @given(length_lists, st.sampled_from([1, 2, 3, None]), st.integers(0, 100))
 def test_every_sequence_is_in_exactly_one_row(lengths, max_sequences, seed):
     plan = make_plan(length_histogram(lengths, 24), max_sequences)
-    rows = list(assign(np.asarray(lengths), plan, seed))
+    rows = rows_of(assign(np.asarray(lengths), plan, seed))
     assert len(rows) == plan.num_packs
     assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
     for row in rows:
@@ -56,10 +61,20 @@ def test_rows_depend_on_the_seed_alone():
     lengths = np.random.default_rng(0).integers(1, 25, 300)
     plan = make_plan(length_histogram(lengths, 24))
     first, again, other = (
-        [tuple(row) for row in assign(lengths, plan, seed)] for seed in (1, 1, 2)
+        [tuple(row) for row in rows_of(assign(lengths, plan, seed))]
+        for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other
+
+
+def test_pieces_of_rows_are_their_rows():
+    lengths = np.random.default_rng(0).integers(1, 25, 300)
+    assignment = assign(lengths, make_plan(length_histogram(lengths, 24)), 0)
+    members, counts = assignment.rows(5, 40)
+    expected = rows_of(assignment)[5:40]
+    assert list(counts) == [len(row) for row in expected]
+    assert list(members) == list(itertools.chain(*expected))
 
 
 def test_a_hand_made_case():
