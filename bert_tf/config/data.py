@@ -1,4 +1,4 @@
-"""Settings of data preparation: create, split and show."""
+"""Settings of the steps that make, pack and show records."""
 
 import dataclasses
 
@@ -76,45 +76,6 @@ class CreateDataConfig:
         )
         checks.require_not_negative(self, "seed", "num_processes")
         checks.require_probability(self, "masked_lm_prob", "short_seq_prob")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SplitDataConfig:
-    """Documents to training and test text (`python -m bert_tf data split`).
-
-    Attributes:
-      input: Files or folders of them, separated by commas; * and ? work.
-      train_dir: Folder for the training text, in google's format.
-      test_dir: Folder for the test text, in google's format.
-      input_format: google, text (as for create), or json: a JSON list, a JSON object
-        of documents by title, or one JSON document per line.
-      text_field: The key of a JSON document under which its text is.
-      fraction_test_set: Share of the documents that go to the test text.
-      seed: Decides, with a document's text, where the document goes.
-      overwrite: Replace text that the folders hold already.
-    """
-
-    input: str = ""
-    train_dir: str = ""
-    test_dir: str = ""
-    input_format: str = "google"
-    text_field: str = "text"
-    fraction_test_set: float = 0.1
-    seed: int = 12345
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        """Checks each field on its own."""
-        for name in ("input", "train_dir", "test_dir", "text_field"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
-        checks.require_choice(self, "input_format", ("google", "text", "json"))
-        checks.require_not_negative(self, "seed")
-        checks.require(
-            0.0 < self.fraction_test_set < 1.0,
-            "fraction_test_set",
-            "be greater than 0 and less than 1",
-            self.fraction_test_set,
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

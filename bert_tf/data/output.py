@@ -108,9 +108,10 @@ def write_text(path: str | Path, text: str) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        # A signal may come between the two: then the file has its name already.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def check_output_dir(

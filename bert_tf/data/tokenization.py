@@ -139,7 +139,32 @@ def _decode_token(line: bytes, place: str, first: bool) -> str:
     return token
 
 
-class WordPieceTokenizer:
+class WordSplitter:
+    """Splits text into words and punctuation marks, as an uncased or cased BERT does.
+
+    Attributes:
+      do_lower_case: Whether it lower-cases and strips accents.
+    """
+
+    def __init__(self, do_lower_case: bool = True) -> None:
+        """Prepares.
+
+        Args:
+          do_lower_case: Lower-case and strip accents (an uncased vocabulary).
+        """
+        self.do_lower_case = do_lower_case
+        self._clean = _CleanTable()
+        self._split = _SplitTable(strip_accents=do_lower_case)
+
+    def words(self, text: str) -> list[str]:
+        """Words and punctuation marks, normalised, before they are cut into pieces."""
+        text = text.translate(self._clean)
+        if self.do_lower_case:
+            text = unicodedata.normalize("NFD", text.lower())
+        return text.translate(self._split).split()
+
+
+class WordPieceTokenizer(WordSplitter):
     """Splits text into WordPieces; special tokens in the text are plain text."""
 
     def __init__(self, vocab_file: str, do_lower_case: bool = True) -> None:
@@ -152,6 +177,7 @@ class WordPieceTokenizer:
         Raises:
           FileNotFoundError, ValueError: see `load_vocabulary`.
         """
+        super().__init__(do_lower_case)
         self.inverse_vocab = load_vocabulary(vocab_file)
         self.vocab = {token: place for place, token in enumerate(self.inverse_vocab)}
         self.special = SpecialTokens(*(self.vocab[token] for token in SPECIAL_TOKENS))
@@ -160,9 +186,6 @@ class WordPieceTokenizer:
             for token, place in self.vocab.items()
             if token.startswith(CONTINUATION)
         )
-        self.do_lower_case = do_lower_case
-        self._clean = _CleanTable()
-        self._split = _SplitTable(strip_accents=do_lower_case)
         self._pieces = WordPiece(
             self.vocab,
             unk_token=SPECIAL_TOKENS.unk,
@@ -185,13 +208,6 @@ class WordPieceTokenizer:
           A list of ids in [0, V) for each text, empty for blank texts.
         """
         return [self._encode_text(text) for text in texts]
-
-    def words(self, text: str) -> list[str]:
-        """Words and punctuation marks, normalised, before they are cut into pieces."""
-        text = text.translate(self._clean)
-        if self.do_lower_case:
-            text = unicodedata.normalize("NFD", text.lower())
-        return text.translate(self._split).split()
 
     def _encode_text(self, text: str) -> list[int]:
         # No rule of the original looks beyond a blank, so each stretch between

@@ -1,3 +1,4 @@
+import json
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 from bert_tf.cli import main
 from bert_tf.cli.arguments import parse_config
 from bert_tf.config.data import CreateDataConfig, ShowDataConfig
+from bert_tf.data.metadata import read_metadata
 
 REQUIRED = ["--input=i", "--output_dir=o", "--vocab_file=v"]
 
@@ -78,11 +80,74 @@ def test_records_are_made_and_shown(arguments, vocab_file, tmp_path, capsys):
     assert "part-00000-of-00001.tfrecord, record 2" in shown
 
 
-def test_text_is_split(text_file, tmp_path, capsys):
-    folders = ["--train_dir", f"{tmp_path}/a", "--test_dir", f"{tmp_path}/b"]
-    split = ["data", "split", "--input", text_file, *folders]
-    assert main([*split, "--fraction_test_set=0.5"]) == 0
-    assert "documents" in capsys.readouterr().out
+def test_text_is_sharded(text_file, tmp_path, capsys):
+    shard = ["data", "shard", "--input", text_file, "--output_dir", f"{tmp_path}/a"]
+    shard += ["--n_training_shards=2", "--n_test_shards=1", "--num_processes=1"]
+    assert main([*shard, "--fraction_test_set=0.5"]) == 0
+    assert "training-*.txt" in capsys.readouterr().out
+
+
+STEPS = """
+work_dir = "{folder}/work"
+[extract]
+input = "{folder}/in.json"
+num_processes = 1
+[sentences]
+num_processes = 1
+[shard]
+n_training_shards = 2
+n_test_shards = 1
+fraction_test_set = 0.3
+num_processes = 1
+[vocab]
+vocab_size = 200
+num_processes = 1
+[create]
+max_seq_length = 32
+do_whole_word_mask = true
+max_ngram_size = 2
+num_processes = 1
+[pack]
+num_processes = 1
+"""
+
+
+def test_all_steps_run_from_one_file_and_once(tmp_path, capsys):
+    texts = [f"The cat {n} sat there. The dog {n} ran. It was so." for n in range(60)]
+    (tmp_path / "in.json").write_text(json.dumps(texts))
+    (tmp_path / "data.toml").write_text(STEPS.format(folder=tmp_path))
+    assert main(["data", "all", "--config", str(tmp_path / "data.toml")]) == 0
+    records = tmp_path / "work" / "pack"
+    for side in ("training", "test"):
+        assert read_metadata(records / side).packed
+    times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    assert main(["data", "all", "--config", str(tmp_path / "data.toml")]) == 0
+    for path, before in times.items():
+        assert path.stat().st_mtime_ns == before, path
+    assert len(times) == sum(p.is_file() for p in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x", "is not TOML"),
+        ("[create]", "`work_dir` must name a folder"),
+        ('work_dir = "w"\n[creat]', "[creat] must be the table of one of"),
+        ('work_dir = "w"\ncreate = 5', "[create] must be the table of one of"),
+        ('work_dir = "w"\n[extract]\nouput = 5', "unrecognized arguments: --ouput=5"),
+        ('work_dir = "w"\n[create]', "`vocab_file` must be given"),
+    ],
+)
+def test_bad_file_of_steps_is_one_line(tmp_path, content, message, capsys):
+    (tmp_path / "data.toml").write_text(content)
+    assert main(["data", "all", "--config", str(tmp_path / "data.toml")]) == 1
+    [error] = capsys.readouterr().err.splitlines()
+    assert message in error
+
+
+def test_missing_file_of_steps_is_one_line(capsys):
+    assert main(["data", "all", "--config=/none"]) == 1
+    assert "config=/none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -143,7 +208,8 @@ def test_terminated_job_leaves_nothing_and_no_process(vocab_file, text_file, tmp
 
 def test_making_records_does_not_load_tensorflow():
     code = (
-        "import sys, bert_tf.cli.data, bert_tf.data.create, bert_tf.data.split\n"
+        "import sys, bert_tf.cli.data, bert_tf.data.create, bert_tf.data.shard\n"
+        "import bert_tf.data.extract, bert_tf.data.segment, bert_tf.data.vocabulary\n"
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -1,0 +1,98 @@
+"""`python -m bert_tf data all --config FILE`: every step from raw text to records.
+
+The file is TOML, with `work_dir` and a table for each step that is wanted; a step's
+input is by default what the step before it has written. A step that is done is skipped,
+so that the same command goes on after a stop.
+"""
+
+import argparse
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bert_tf.cli.arguments import Parser
+
+_SIDES = ("training", "test")
+Steps = Mapping[str, Callable[[Sequence[str]], None]]
+
+
+def run(arguments: Sequence[str], steps: Steps) -> None:
+    """Runs the steps that a file names, in the order of the data flow.
+
+    Args:
+      arguments: `--config FILE`.
+      steps: Subcommands by name.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is not TOML, or a table is not a step.
+    """
+    parser = Parser(prog="python -m bert_tf data all", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--config", required=True, help="A TOML file.", metavar="FILE")
+    path = parser.parse_args(arguments).config
+    for step, options in list(plan(_read(path), path)):
+        words = [f"--{name}={value}" for name, value in options.items()]
+        print(f"\n# {step} {' '.join(words)}", flush=True)
+        steps[step](words)
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise FileNotFoundError(
+            f"`config` must be a file. Received: config={path}."
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not TOML: {error}.") from None
+
+
+def plan(
+    tables: Mapping[str, Any], path: str
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """Turns the file into commands.
+
+    Args:
+      tables: What the file holds.
+      path: The file, for messages.
+
+    Yields:
+      Steps with their options.
+
+    Raises:
+      ValueError: if a table is not a step, or `work_dir` is missing.
+    """
+    work = tables.get("work_dir")
+    known = ("extract", "sentences", "shard", "vocab", "create", "pack")
+    for name, table in tables.items():
+        if name != "work_dir" and (name not in known or not isinstance(table, dict)):
+            raise ValueError(
+                f"{path}: [{name}] must be the table of one of {', '.join(known)}."
+            )
+    if not isinstance(work, str) or not work:
+        raise ValueError(f"{path}: `work_dir` must name a folder.")
+    folders = {name: f"{work}/{name}" for name in known}
+    defaults = {
+        "extract": {},
+        "sentences": {"input": folders["extract"]},
+        "shard": {"input": folders["sentences"]},
+        "vocab": {"input": f"{folders['shard']}/training-*.txt"},
+    }
+    for step, inputs in defaults.items():
+        if step in tables:
+            yield step, inputs | {"output_dir": folders[step]} | tables[step]
+    vocabulary = f"{folders['vocab']}/vocab.txt"
+    for side in _SIDES:
+        if "create" in tables:
+            inputs = {"input": f"{folders['shard']}/{side}-*.txt"}
+            inputs |= {"vocab_file": vocabulary} if "vocab" in tables else {}
+            output = {"output_dir": f"{folders['create']}/{side}"}
+            yield "create", inputs | output | tables["create"]
+        if "pack" in tables:
+            inputs = {"input_dir": f"{folders['create']}/{side}"}
+            yield (
+                "pack",
+                inputs | {"output_dir": f"{folders['pack']}/{side}"} | tables["pack"],
+            )

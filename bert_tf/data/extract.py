@@ -1,0 +1,214 @@
+"""Dumps, JSON and text files to documents: a JSON object with title and text a line."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bert_tf.config.text import ExtractConfig
+from bert_tf.data import output
+from bert_tf.data.documents import (
+    cut_into_stretches,
+    expand_paths,
+    join_paragraphs,
+    read_lines,
+)
+from bert_tf.data.mediawiki import read_pages
+from bert_tf.data.progress import ProgressReport
+from bert_tf.data.stage import Part, Stage, settings_of, total_counts
+from bert_tf.data.streaming import process_stream
+from bert_tf.data.wikitext import UnparsableError, plain_text
+
+_FORMATS = {
+    ".xml": "mediawiki",
+    ".xml.bz2": "mediawiki",
+    ".bz2": "mediawiki",
+    ".json": "json",
+    ".jsonl": "json",
+    ".txt": "text",
+}
+
+
+class RawDocument(NamedTuple):
+    """A document as it was found.
+
+    Attributes:
+      title: Its name, or where it was found.
+      text: Its text, with markup if it has some.
+      has_markup: Whether it is MediaWiki's.
+    """
+
+    title: str
+    text: str
+    has_markup: bool
+
+
+def extract_documents(config: ExtractConfig) -> Counter[str]:
+    """Takes the documents out of files, and goes on where it stopped.
+
+    Args:
+      config: All settings.
+
+    Returns:
+      Counts of `documents`, `empty` and `unparsable` ones, and `bytes` written.
+
+    Raises:
+      FileNotFoundError: if there is no input.
+      FileExistsError: if `output_dir` holds other output.
+      ValueError: if a file cannot be read; the message says where.
+    """
+    paths = expand_paths(config.input, tuple(_FORMATS))
+    for path in paths:
+        _format_of(path, config)
+    stage = Stage(
+        "extract", config.output_dir, output.TEXTS, settings_of(config, "input"), paths
+    )
+    with stage:
+        parts = stage.begin(config.overwrite)
+        if parts is None:
+            parts = _extract(config, paths, stage)
+            stage.publish(parts)
+    return total_counts(parts)
+
+
+def _extract(config: ExtractConfig, paths: Sequence[str], stage: Stage) -> list[Part]:
+    # The size of compressed text is not known; bzip2 makes a quarter of a dump.
+    total = sum(
+        os.path.getsize(path) * (4 if path.endswith(".bz2") else 1) for path in paths
+    )
+    with ProgressReport(total, "documents") as progress:
+        parts = process_stream(
+            _raw_documents(paths, config),
+            clean_documents,
+            stage,
+            ".jsonl",
+            config.num_processes,
+            progress,
+        )
+    if not any(part.counts.get("documents") for part in parts):
+        raise ValueError(
+            "`input` must hold text. Received: "
+            f"input={config.input}, which holds no document with text."
+        )
+    return parts
+
+
+def _format_of(path: str, config: ExtractConfig) -> str:
+    if config.input_format != "auto":
+        return config.input_format
+    for suffix, name in _FORMATS.items():
+        if path.endswith(suffix):
+            return name
+    raise ValueError(
+        f"`input_format` must be given for {path}: the end of its name says nothing. "
+        f"Known are {', '.join(_FORMATS)}. Received: input_format=auto."
+    )
+
+
+def _raw_documents(
+    paths: Sequence[str], config: ExtractConfig
+) -> Iterator[tuple[RawDocument, int]]:
+    """All documents in order, with their sizes."""
+    for path in paths:
+        kind = _format_of(path, config)
+        if kind == "mediawiki":
+            documents = _pages(path)
+        elif kind == "json":
+            documents = _json_documents(path, config.text_field)
+        else:
+            documents = _plain_documents(path)
+        for document in documents:
+            yield document, len(document.text)
+
+
+def _pages(path: str) -> Iterator[RawDocument]:
+    for page in read_pages(path):
+        yield RawDocument(page.title, page.wikitext, has_markup=True)
+
+
+def _plain_documents(path: str) -> Iterator[RawDocument]:
+    title = os.path.basename(path)
+    for stretch in cut_into_stretches([path], "text", 0):
+        text = "\n".join(join_paragraphs(read_lines(*stretch)))
+        yield RawDocument(title, text, has_markup=False)
+
+
+def _json_documents(path: str, text_field: str) -> Iterator[RawDocument]:
+    """The documents of a JSON file.
+
+    A document is an object with `text_field`, or a string. A .jsonl file is streamed, a
+    .json file is not.
+    """
+    entries = _json_lines(path) if path.endswith(".jsonl") else _json_entries(path)
+    for place, entry in entries:
+        text = entry.get(text_field) if isinstance(entry, dict) else entry
+        if not isinstance(text, str):
+            raise ValueError(
+                f"{path}, {place}: a document must be a string or an object with a "
+                f"string under `text_field`. Received: text_field={text_field}."
+            )
+        title = entry.get("title") if isinstance(entry, dict) else None
+        yield RawDocument(title if isinstance(title, str) else place, text, False)
+
+
+def _json_lines(path: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(read_lines(path), start=1):
+        if line:
+            yield f"line {number}", _parse_json(line, f"{path}, line {number}")
+
+
+def _json_entries(path: str) -> Iterator[tuple[str, Any]]:
+    try:
+        content = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: byte {error.start} of the file is not UTF-8."
+        ) from None
+    values = _parse_json(content, path)
+    if isinstance(values, dict):
+        yield from ((f"entry {title!r}", entry) for title, entry in values.items())
+    elif isinstance(values, list):
+        yield from ((f"entry {place}", entry) for place, entry in enumerate(values))
+    else:
+        raise ValueError(f"{path}: it must hold a JSON list or object of documents.")
+
+
+def _parse_json(content: str, place: str) -> Any:  # noqa: ANN401 - whatever is there
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: not JSON: {error}.") from None
+
+
+def clean_documents(raw: list[RawDocument]) -> tuple[bytes, Counter[str]]:
+    """Takes the markup off: one piece of a worker's work.
+
+    Args:
+      raw: Documents.
+
+    Returns:
+      A line with a JSON object of `title` and `text` for each, a paragraph per line of
+      its text; and counts of `documents`, of `empty` ones, which are left out, and of
+      `unparsable` ones, which are too.
+    """
+    counts: Counter[str] = Counter()
+    lines = []
+    for document in raw:
+        try:
+            text = plain_text(document.text) if document.has_markup else document.text
+        except UnparsableError:
+            counts["unparsable"] += 1
+            continue
+        lines_of_text = map(str.strip, text.splitlines())
+        if document.has_markup:
+            lines_of_text = join_paragraphs(lines_of_text)
+        text = "\n".join(filter(None, lines_of_text))
+        if not text:
+            counts["empty"] += 1
+            continue
+        line = json.dumps({"title": document.title, "text": text}, ensure_ascii=False)
+        lines.append(line + "\n")
+        counts["documents"] += 1
+    return "".join(lines).encode(errors="replace"), counts

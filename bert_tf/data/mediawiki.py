@@ -1,0 +1,113 @@
+"""Articles of a MediaWiki XML dump, plain or .bz2, streamed.
+
+Source: MediaWiki's export format (mediawiki.org, Help:Export, schema export-0.x).
+"""
+
+import bz2
+import re
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+from xml.etree import ElementTree
+
+_BZ2_MAGIC = b"BZh"
+_ARTICLES = "0"  # The number of the namespace that articles are in.
+_REDIRECT = re.compile(r"\s*#\s*\w+\s*:?\s*\[\[", re.ASCII | re.IGNORECASE)
+_BYTES_AT_ONCE = 1 << 16
+# MediaWiki allows 2 MiB for a text; dumps may hold all revisions of a page.
+MAX_PAGE_BYTES = 1 << 30
+
+
+class Page(NamedTuple):
+    """An article.
+
+    Attributes:
+      title: Its title.
+      wikitext: Its text with MediaWiki's markup.
+    """
+
+    title: str
+    wikitext: str
+
+
+def read_pages(path: str) -> Iterator[Page]:
+    """Streams the articles of a dump: no talk, no templates, no redirects.
+
+    Args:
+      path: An XML export, plain or compressed by bzip2, in one stream or many.
+
+    Yields:
+      Articles in the order of the file, with the first revision that it has of each.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is cut or not a dump, naming the last good page.
+    """
+    last = None
+    with open(path, "rb") as raw:
+        is_compressed = raw.read(len(_BZ2_MAGIC)) == _BZ2_MAGIC
+        raw.seek(0)
+        file = bz2.BZ2File(raw) if is_compressed else raw
+        try:
+            for page in _parse(file):
+                last = page.title
+                if page.wikitext and not _REDIRECT.match(page.wikitext):
+                    yield page
+        except (ElementTree.ParseError, EOFError, OSError, UnicodeDecodeError) as error:
+            where = f"after the page {last!r}" if last else "before the first page"
+            raise ValueError(
+                f"{path}: the dump is damaged or cut {where}: {error}. Fetch it again."
+            ) from None
+    if last is None:
+        raise ValueError(
+            f"{path} holds no article. Give a MediaWiki XML export, such as "
+            "enwiki-latest-pages-articles.xml.bz2."
+        )
+
+
+def _parse(file: BinaryIO) -> Iterator[Page]:
+    """All pages of the articles' namespace that are not marked as redirects."""
+    parser = ElementTree.XMLPullParser(events=("start", "end"))
+    root = None
+    waiting = 0
+    head = b""
+    while data := file.read(_BYTES_AT_ONCE):
+        waiting += len(data)
+        if waiting > MAX_PAGE_BYTES:
+            raise ElementTree.ParseError(f"a page of more than {MAX_PAGE_BYTES} bytes")
+        if root is None:
+            # A dump has no document type; one could define entities without limit.
+            head += data
+            if b"<!DOCTYPE" in head:
+                raise ElementTree.ParseError("a dump has no document type")
+        parser.feed(data)
+        for event, element in parser.read_events():
+            if root is None:
+                root = element
+                if _name(element) != "mediawiki":
+                    raise ElementTree.ParseError(
+                        f"the root element is <{_name(element)}>, not <mediawiki>"
+                    )
+            if event == "end" and _name(element) == "page":
+                waiting = 0
+                yield from _page(element)
+                root.clear()  # Else the tree of the whole dump stays in memory.
+    parser.close()
+
+
+def _name(element: ElementTree.Element) -> str:
+    """Its name without the namespace, which has the format's version."""
+    return element.tag.rpartition("}")[2]
+
+
+def _page(element: ElementTree.Element) -> Iterator[Page]:
+    children = {}
+    for child in element:
+        children.setdefault(_name(child), child)
+    namespace = children.get("ns")
+    if "redirect" in children or "title" not in children:
+        return
+    if namespace is not None and (namespace.text or "").strip() != _ARTICLES:
+        return
+    for child in children.get("revision", ()):
+        if _name(child) == "text":
+            yield Page(children["title"].text or "", child.text or "")

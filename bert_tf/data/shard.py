@@ -1,0 +1,172 @@
+"""Documents to training and test shards, each document wholly on one side.
+
+The text is cut into jobs that fill shards of their own, so that finished ones survive a
+stop. Which side a document is on depends on its own text, so that it is the same one
+wherever the document appears again.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import os
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from bert_tf.config.text import ShardConfig
+from bert_tf.data import output
+from bert_tf.data.documents import (
+    Sentences,
+    Stretch,
+    cut_into_stretches,
+    expand_paths,
+    read_stretch,
+)
+from bert_tf.data.output import FileWriter
+from bert_tf.data.progress import ProgressReport
+from bert_tf.data.stage import Part, Stage, settings_of, share, total_counts
+from bert_tf.data.workers import in_order
+
+_SIDES = ("training", "test")
+_STRETCH_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Text and the shards that hold it, and no other.
+
+    Attributes:
+      stretches: In order.
+      shards: File names of each side.
+    """
+
+    stretches: Sequence[Stretch]
+    shards: dict[str, Sequence[str]]
+
+    @property
+    def names(self) -> list[str]:
+        """All its files."""
+        return [name for side in _SIDES for name in self.shards[side]]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of its text."""
+        return sum(stretch.num_bytes for stretch in self.stretches)
+
+
+def belongs_to_test(document: Sentences, seed: int, fraction: float) -> bool:
+    """Whether a document goes to the test text: by its own text and the seed alone.
+
+    Args:
+      document: Its sentences.
+      seed: Another seed, another choice.
+      fraction: Share of the documents that go there, in (0, 1).
+
+    Returns:
+      The same answer wherever and however often the document appears.
+    """
+    key = seed.to_bytes(16, "little")
+    text = "\n".join(document).encode(errors="replace")
+    digest = hashlib.blake2b(text, digest_size=8, key=key).digest()
+    return int.from_bytes(digest, "little") < fraction * 2**64
+
+
+def shard_documents(config: ShardConfig) -> dict[str, Counter[str]]:
+    """Divides documents into shards, and goes on where it stopped.
+
+    Args:
+      config: All settings.
+
+    Returns:
+      Counts of `documents`, `sentences` and `bytes` for training and test.
+
+    Raises:
+      FileNotFoundError: if there is no text.
+      FileExistsError: if `output_dir` holds other output.
+      ValueError: if a shard would stay empty, or the text is not UTF-8.
+    """
+    paths = expand_paths(config.input)
+    settings = settings_of(config, "input")
+    with Stage("shard", config.output_dir, output.SIDES, settings, paths) as stage:
+        parts = stage.begin(config.overwrite)
+        if parts is None:
+            parts = _make_shards(config, paths, stage)
+            stage.publish(parts)
+    return {
+        side: total_counts(part for part in parts if part.name.startswith(side))
+        for side in _SIDES
+    }
+
+
+def _cut_into_jobs(config: ShardConfig, paths: Sequence[str]) -> list[Job]:
+    """As many jobs as there are shards on the side with fewer, or stretches."""
+    counts = {"training": config.n_training_shards, "test": config.n_test_shards}
+    names = {
+        side: [f"{side}-{n:05d}-of-{count:05d}.txt" for n in range(count)]
+        for side, count in counts.items()
+    }
+    size = sum(map(os.path.getsize, paths))
+    wanted = min(_STRETCH_BYTES, size // min(counts.values()))
+    stretches = list(cut_into_stretches(paths, "google", wanted))
+    num_jobs = min(len(stretches), *counts.values())
+    return [
+        Job(
+            share(stretches, number, num_jobs),
+            {side: share(names[side], number, num_jobs) for side in _SIDES},
+        )
+        for number in range(num_jobs)
+    ]
+
+
+def _make_shards(config: ShardConfig, paths: Sequence[str], stage: Stage) -> list[Part]:
+    jobs = _cut_into_jobs(config, paths)
+    left = [job for job in jobs if not all(map(stage.finished, job.names))]
+    pieces = ((job, config, stage.folder) for job in left)
+    with ProgressReport(sum(job.num_bytes for job in left), "documents") as progress:
+        results = in_order(write_shards, pieces, config.num_processes)
+        for job, parts in zip(left, results, strict=True):
+            for part in parts:
+                _check_part(part, config)
+                stage.finish(part)
+            progress.add(job.num_bytes, total_counts(parts)["documents"])
+    names = [job.names for job in jobs]
+    return sorted(
+        map(stage.finished, itertools.chain(*names)),
+        key=lambda part: (not part.name.startswith("training"), part.name),
+    )
+
+
+def _check_part(part: Part, config: ShardConfig) -> None:
+    if not part.counts.get("documents"):
+        raise ValueError(
+            f"`n_training_shards`, `n_test_shards` and `fraction_test_set` must leave "
+            f"no shard empty, but {part.name} gets no document. Give more documents, "
+            f"or fewer shards. Received: n_training_shards={config.n_training_shards}, "
+            f"n_test_shards={config.n_test_shards}, "
+            f"fraction_test_set={config.fraction_test_set}."
+        )
+
+
+def write_shards(job: Job, config: ShardConfig, folder: Path) -> list[Part]:
+    """Deals the documents of a job out to its shards: one piece of a worker's work."""
+    with ExitStack() as stack:
+        writers = {
+            side: [stack.enter_context(FileWriter(folder / name)) for name in names]
+            for side, names in job.shards.items()
+        }
+        counts: dict[str, Counter[str]] = {name: Counter() for name in job.names}
+        turns = {side: itertools.cycle(writers[side]) for side in _SIDES}
+        for stretch in job.stretches:
+            for document in read_stretch(stretch, "google"):
+                fraction = config.fraction_test_set
+                is_test = belongs_to_test(document, config.seed, fraction)
+                writer = next(turns[_SIDES[is_test]])
+                text = "\n".join(document) + "\n"
+                writer.append(("\n" * (writer.num_bytes > 0) + text).encode())
+                counts[writer.path.name].update(documents=1, sentences=len(document))
+    return [
+        Part(w.path.name, w.num_bytes, w.crc32c, dict(counts[w.path.name]))
+        for side in _SIDES
+        for w in writers[side]
+    ]
