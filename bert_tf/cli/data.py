@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bert_tf.cli import pipeline, text
+from bert_tf.cli import download, pipeline, text
 from bert_tf.cli.arguments import parse_config
 from bert_tf.config.data import (
     CreateDataConfig,
@@ -102,6 +102,8 @@ def run_all(arguments: Sequence[str]) -> None:
 
 SUBCOMMANDS = {
     "all": (run_all, "all steps from raw text to records, from one file"),
+    "download": (download.download, "fetch data sets and published weights"),
+    "verify": (download.verify, "check a folder against a list of checksums"),
     "extract": (text.extract, "take documents out of dumps, JSON and text files"),
     "sentences": (text.sentences, "split documents into sentences"),
     "shard": (text.shard, "divide documents into training and test shards"),

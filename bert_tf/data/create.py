@@ -24,12 +24,12 @@ from bert_tf.data.metadata import (
     read_metadata,
     write_metadata,
 )
-from bert_tf.data.progress import ProgressReport
 from bert_tf.data.records import RecordWriter, frame_record, serialize_instance
 from bert_tf.data.records import shard_name as name_of_shard
 from bert_tf.data.stage import Part, Stage, record_shards, settings_of, share
 from bert_tf.data.tokenization import load_vocabulary
 from bert_tf.data.workers import in_order
+from bert_tf.progress import ProgressReport
 
 if TYPE_CHECKING:  # It loads TensorFlow, which the worker processes do without.
     from bert_tf.distribute import Communicator

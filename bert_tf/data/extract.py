@@ -16,10 +16,10 @@ from bert_tf.data.documents import (
     read_lines,
 )
 from bert_tf.data.mediawiki import read_pages
-from bert_tf.data.progress import ProgressReport
 from bert_tf.data.stage import Part, Stage, settings_of, total_counts
 from bert_tf.data.streaming import process_stream
 from bert_tf.data.wikitext import UnparsableError, plain_text
+from bert_tf.progress import ProgressReport
 
 _FORMATS = {
     ".xml": "mediawiki",

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from bert_tf.data.numbering import NumberedRecords
 from bert_tf.data.record_index import RecordIndex
 from bert_tf.errors import CorruptRecordError
 
@@ -117,15 +118,15 @@ class ValueLimits:
         }
 
 
-class ExampleParser:
-    """Serialised examples to the model's inputs, labels and weights.
+class RecordParser:
+    """Records of some format to the model's inputs, labels and weights.
 
     Attributes:
       shape: The lengths of the records.
     """
 
     def __init__(
-        self, index: RecordIndex, shape: RecordShape, limits: ValueLimits
+        self, index: NumberedRecords, shape: RecordShape, limits: ValueLimits
     ) -> None:
         """Prepares for one set of records.
 
@@ -136,7 +137,7 @@ class ExampleParser:
         """
         self._index = index
         self.shape = shape
-        self._specification = shape.specification()
+        self._value_limits = limits
         self._limits = limits.of(shape)
 
     def __call__(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
@@ -151,12 +152,12 @@ class ExampleParser:
           are packed or not; int32, and float32 for weights.
 
         Raises:
-          CorruptRecordError: naming file, record and byte offset.
+          CorruptRecordError: naming file and record.
         """
         arrays = self._parse(numbers)
         self._check(arrays, numbers)
         features = {
-            name: array.astype(np.int32) if array.dtype == np.int64 else array
+            name: array if array.dtype == np.float32 else array.astype(np.int32)
             for name, array in arrays.items()
         }
         if self.shape.is_packed:
@@ -166,6 +167,52 @@ class ExampleParser:
         features["next_sentence_positions"] = np.zeros((len(numbers), 1), np.int32)
         features["next_sentence_weights"] = np.ones((len(numbers), 1), np.float32)
         return features
+
+    def padded_to(
+        self, max_seq_length: int | None, max_predictions: int | None
+    ) -> "RecordParser":
+        """A parser of longer records, if these can be padded; otherwise this one.
+
+        Args:
+          max_seq_length: S that is wanted, if any.
+          max_predictions: P that is wanted, if any.
+        """
+        return self
+
+    def _parse(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads the features that the records hold: integers and float32."""
+        raise NotImplementedError
+
+    def _check(self, arrays: dict[str, np.ndarray], numbers: np.ndarray) -> None:
+        for name, limit in self._limits.items():
+            if name not in arrays:
+                continue
+            values = arrays[name]
+            if values.min() >= 0 and values.max() < limit:
+                continue
+            row = int(np.argmax(np.any((values < 0) | (values >= limit), axis=1)))
+            wrong = values[row][(values[row] < 0) | (values[row] >= limit)][0]
+            remedy = ""
+            if limit == self._limits["input_ids"]:
+                remedy = (
+                    " The records were made with another vocabulary than the model's "
+                    f"vocab_size={limit} says."
+                )
+            raise CorruptRecordError(
+                f"{self._index.place(int(numbers[row]))}: `{name}` must be in "
+                f"[0, {limit}). Received: {wrong}.{remedy}"
+            )
+
+
+class ExampleParser(RecordParser):
+    """Serialised examples to the model's inputs, labels and weights."""
+
+    def __init__(
+        self, index: RecordIndex, shape: RecordShape, limits: ValueLimits
+    ) -> None:
+        """Prepares for one set of records; see `RecordParser`."""
+        super().__init__(index, shape, limits)
+        self._specification = shape.specification()
 
     def _parse(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         records = self._index.read(numbers)
@@ -191,32 +238,14 @@ class ExampleParser:
             reason = " ".join(str(error.message).split())
             raise CorruptRecordError(f"{place}: {reason}") from error
 
-    def _check(self, arrays: dict[str, np.ndarray], numbers: np.ndarray) -> None:
-        for name, limit in self._limits.items():
-            if name not in arrays:
-                continue
-            values = arrays[name]
-            if values.min() >= 0 and values.max() < limit:
-                continue
-            row = int(np.argmax(np.any((values < 0) | (values >= limit), axis=1)))
-            wrong = values[row][(values[row] < 0) | (values[row] >= limit)][0]
-            remedy = ""
-            if limit == self._limits["input_ids"]:
-                remedy = (
-                    " The records were made with another vocabulary than the model's "
-                    f"vocab_size={limit} says."
-                )
-            raise CorruptRecordError(
-                f"{self._index.place(int(numbers[row]))}: `{name}` must be in "
-                f"[0, {limit}). Received: {wrong}.{remedy}"
-            )
 
-
-def check_sample(index: RecordIndex, parser: ExampleParser, sample_size: int) -> None:
+def check_sample(
+    index: NumberedRecords, parser: RecordParser, sample_size: int
+) -> None:
     """Parses and checks records spread evenly over the set, before any training.
 
     Raises:
-      CorruptRecordError: naming file, record and byte offset.
+      CorruptRecordError: naming file and record.
     """
     count = min(sample_size, len(index))
     numbers = np.unique(np.linspace(0, len(index) - 1, count).astype(np.int64))

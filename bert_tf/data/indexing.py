@@ -2,36 +2,68 @@
 
 import os
 
-import google_crc32c
 import numpy as np
 
 from bert_tf.config.data import IndexDataConfig
+from bert_tf.data.features import RecordShape
 from bert_tf.data.metadata import Metadata, Shard, metadata_file, write_metadata
-from bert_tf.data.pack import open_parser
-from bert_tf.data.record_index import RecordIndex, record_files
+from bert_tf.data.numbering import NumberedRecords
+from bert_tf.data.record_index import record_files
+from bert_tf.data.sources import NO_LIMITS, open_parser
+from bert_tf.data.stage import describe_file, record_shards
 
 _RECORDS_AT_ONCE = 4096
-_BYTES_AT_ONCE = 1 << 24
 
 
-def _file_crc(path: str) -> str:
-    crc = 0
-    with open(path, "rb") as file:
-        while part := file.read(_BYTES_AT_ONCE):
-            crc = google_crc32c.extend(crc, part)
-    return f"{crc:08x}"
+class RecordCounts:
+    """What metadata says of records, counted."""
 
+    def __init__(self) -> None:
+        """Begins at nothing."""
+        self._records = self._sequences = self._tokens = 0
 
-def _shards(index: RecordIndex) -> tuple[Shard, ...]:
-    """What each file holds."""
-    counts = np.diff(index.starts)
-    return tuple(
-        Shard(
-            name=os.path.basename(path),
-            records=int(count),
-            bytes=os.path.getsize(path),
-            crc32c=_file_crc(path),
+    def add(self, arrays: dict[str, np.ndarray]) -> None:
+        """Adds the features of some records."""
+        self._records += len(arrays["input_mask"])
+        self._sequences += int((arrays["next_sentence_weights"] > 0).sum())
+        self._tokens += int((arrays["input_mask"] > 0).sum())
+
+    def metadata(
+        self, file_format: str, shape: RecordShape, shards: tuple[Shard, ...]
+    ) -> Metadata:
+        """Metadata of the records that were added.
+
+        Args:
+          file_format: tfrecord or hdf5.
+          shape: Of all of them.
+          shards: The files that hold them.
+        """
+        sequences, records = self._sequences, self._records
+        size = shape.max_seq_length
+        return Metadata(
+            format=file_format,
+            packed=shape.is_packed,
+            max_seq_length=size,
+            # How many each sequence of a pack may have had is not in the records.
+            max_predictions_per_seq=(
+                None if shape.is_packed else shape.max_predictions
+            ),
+            max_predictions_per_pack=shape.max_predictions,
+            max_sequences_per_pack=shape.max_sequences,
+            original_number_of_samples=sequences,
+            new_number_of_samples=records,
+            avg_seq_per_sample=sequences / records,
+            packing_efficiency=self._tokens / (records * size),
+            padding_tokens_original_dataset=sequences * size - self._tokens,
+            shards=shards,
         )
+
+
+def _shards(index: NumberedRecords) -> tuple[Shard, ...]:
+    """What each file holds."""
+    counts = np.diff(index.starts).tolist()
+    return record_shards(
+        describe_file(path, {"records": count})
         for path, count in zip(index.files, counts, strict=True)
     )
 
@@ -57,27 +89,11 @@ def index_records(config: IndexDataConfig) -> Metadata:
             f"`input_dir` must have no metadata yet. Received: input_dir={folder} "
             f"beside {path}. Say --overwrite to replace it."
         )
-    index, parser = open_parser(tuple(record_files(folder)))
-    sequences = tokens = 0
+    index, parser = open_parser(record_files(folder), NO_LIMITS)
+    counts = RecordCounts()
     for begin in range(0, len(index), _RECORDS_AT_ONCE):
         end = min(begin + _RECORDS_AT_ONCE, len(index))
-        arrays = parser(np.arange(begin, end))
-        sequences += int((arrays["next_sentence_weights"] > 0).sum())
-        tokens += int((arrays["input_mask"] > 0).sum())
-    shape, records = parser.shape, len(index)
-    metadata = Metadata(
-        packed=shape.is_packed,
-        max_seq_length=shape.max_seq_length,
-        # How many each sequence of a pack may have had is not in the records.
-        max_predictions_per_seq=None if shape.is_packed else shape.max_predictions,
-        max_predictions_per_pack=shape.max_predictions,
-        max_sequences_per_pack=shape.max_sequences,
-        original_number_of_samples=sequences,
-        new_number_of_samples=records,
-        avg_seq_per_sample=sequences / records,
-        packing_efficiency=tokens / (records * shape.max_seq_length),
-        padding_tokens_original_dataset=sequences * shape.max_seq_length - tokens,
-        shards=_shards(index),
-    )
+        counts.add(parser(np.arange(begin, end)))
+    metadata = counts.metadata(index.format, parser.shape, _shards(index))
     write_metadata(folder, metadata)
     return metadata

@@ -137,17 +137,18 @@ def _merge_tokens(
     shape: tuple[int, int],
 ) -> Arrays:
     """The features of each token, [R, S]."""
-    sequence, place = np.nonzero(arrays["input_mask"] > 0)
-    target = rows[sequence], begins[sequence] + place
+    is_real = arrays["input_mask"] > 0
+    place = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    target = place + np.repeat(rows * shape[1] + begins, lengths)
     values = {
-        "input_ids": arrays["input_ids"][sequence, place],
-        "input_mask": slots[sequence] + 1,
-        "segment_ids": arrays["segment_ids"][sequence, place],
+        "input_ids": arrays["input_ids"][is_real],
+        "input_mask": np.repeat(slots + 1, lengths),
+        "segment_ids": arrays["segment_ids"][is_real],
         "positions": place,
     }
-    merged = {name: np.zeros(shape, np.int64) for name in values}
+    merged = {name: np.zeros(shape, np.int32) for name in values}
     for name, array in values.items():
-        merged[name][target] = array
+        merged[name].ravel()[target] = array
     return merged
 
 

@@ -3,10 +3,11 @@
 import dataclasses
 import os
 
-from bert_tf.data.features import ExampleParser, RecordShape, ValueLimits, check_sample
-from bert_tf.data.features import record_shape as read_record_shape
+from bert_tf.data.features import RecordParser, RecordShape, ValueLimits, check_sample
 from bert_tf.data.metadata import Metadata, metadata_file, read_metadata
-from bert_tf.data.record_index import RecordIndex, record_files
+from bert_tf.data.numbering import NumberedRecords
+from bert_tf.data.record_index import record_files
+from bert_tf.data.sources import open_parser
 from bert_tf.errors import CorruptRecordError
 
 # Enough to find a wrong vocabulary before the first step, and done within a second;
@@ -25,9 +26,9 @@ class RecordSet:
       avg_seq_per_sample: Sequences per record, on average; 1 if not packed.
     """
 
-    index: RecordIndex
+    index: NumberedRecords
     shape: RecordShape
-    parser: ExampleParser
+    parser: RecordParser
     avg_seq_per_sample: float = 1.0
 
     def __len__(self) -> int:
@@ -48,7 +49,7 @@ def _check_lengths(
             )
 
 
-def _check_shards(folder: str, metadata: Metadata, index: RecordIndex) -> None:
+def _check_shards(folder: str, metadata: Metadata, index: NumberedRecords) -> None:
     """Compares the files that metadata lists with those that are there."""
     if metadata.shards is not None:
         listed = {os.path.join(folder, shard.name) for shard in metadata.shards}
@@ -79,9 +80,12 @@ def _check_shards(folder: str, metadata: Metadata, index: RecordIndex) -> None:
             )
 
 
-def _check_metadata(folder: str, metadata: Metadata, shape: RecordShape) -> None:
+def _check_metadata(
+    folder: str, metadata: Metadata, file_format: str, shape: RecordShape
+) -> None:
     """Compares what metadata says of the records with the records."""
     pairs = {
+        "format": (metadata.format, file_format),
         "packed": (metadata.packed, shape.is_packed),
         "max_seq_length": (metadata.max_seq_length, shape.max_seq_length),
         "max_predictions_per_pack": (
@@ -103,7 +107,7 @@ def _check_metadata(folder: str, metadata: Metadata, shape: RecordShape) -> None
 
 
 def _average(
-    metadata: dict[str, Metadata | None], index: RecordIndex, shape: RecordShape
+    metadata: dict[str, Metadata | None], index: NumberedRecords, shape: RecordShape
 ) -> float:
     """Sequences per record over all folders."""
     if not shape.is_packed:
@@ -150,16 +154,19 @@ def open_records(
         the metadata or the model.
     """
     files = record_files(input_files_dir)
-    index = RecordIndex(files, cache_dir)
-    shape = read_record_shape(index)
+    index, parser = open_parser(files, limits, cache_dir)
     folders = sorted({os.path.dirname(path) for path in files})
     metadata = {folder: read_metadata(folder) for folder in folders}
-    predictions = None if shape.is_packed else shape.max_predictions
     for folder, about in metadata.items():
         if about:
             _check_shards(folder, about, index)
-            _check_metadata(folder, about, shape)
-            predictions = predictions or about.max_predictions_per_seq
+            _check_metadata(folder, about, index.format, parser.shape)
+    parser = parser.padded_to(max_seq_length, max_predictions_per_seq)
+    shape = parser.shape
+    predictions = shape.max_predictions
+    if shape.is_packed:
+        said = (about.max_predictions_per_seq for about in metadata.values() if about)
+        predictions = next(filter(None, said), None)
     _check_lengths(
         input_files_dir,
         {
@@ -171,7 +178,6 @@ def open_records(
             "max_predictions_per_seq": max_predictions_per_seq,
         },
     )
-    parser = ExampleParser(index, shape, limits)
     average = _average(metadata, index, shape)
     check_sample(index, parser, _SAMPLE_SIZE)
     return RecordSet(index, shape, parser, average)

@@ -8,7 +8,7 @@ import numpy as np
 
 from bert_tf.config.data import PackDataConfig
 from bert_tf.data import output
-from bert_tf.data.features import ExampleParser, ValueLimits, record_shape
+from bert_tf.data.features import RecordParser
 from bert_tf.data.merging import (
     merge_sequences,
     most_in_a_row,
@@ -29,43 +29,35 @@ from bert_tf.data.packing import (
     length_histogram,
     make_plan,
 )
-from bert_tf.data.progress import ProgressReport
-from bert_tf.data.record_index import RecordIndex, record_files
+from bert_tf.data.record_index import record_files
 from bert_tf.data.records import (
     RecordWriter,
     frame_record,
     serialize_examples,
     shard_name,
 )
+from bert_tf.data.sources import NO_LIMITS, open_parser
 from bert_tf.data.stage import Part, Stage, record_shards, settings_of
 from bert_tf.data.workers import in_order
 from bert_tf.errors import CorruptRecordError
+from bert_tf.progress import ProgressReport
 
 # Rows that are made at once: enough for NumPy, little in memory.
 _ROWS_AT_ONCE = 512
 _RECORDS_AT_ONCE = 4096
 _RECORDS_WORTH_A_WORKER = 100_000
-# Packing looks nothing up, so it limits nothing but what a record can hold.
-_NO_LIMITS = ValueLimits(vocab_size=2**28, type_vocab_size=2**28)
 
 
-def open_parser(
-    files: tuple[str, ...], cache_dir: str = ""
-) -> tuple[RecordIndex, ExampleParser]:
-    """An index of files and a parser of their records."""
-    index = RecordIndex(list(files), cache_dir)
-    return index, ExampleParser(index, record_shape(index), _NO_LIMITS)
-
-
-# Kept by each worker process for all its pieces of work.
-_open_once = functools.lru_cache(maxsize=1)(open_parser)
+@functools.lru_cache(maxsize=1)  # Kept by each worker process for all its work.
+def _parser_of(files: tuple[str, ...], cache_dir: str) -> RecordParser:
+    return open_parser(files, NO_LIMITS, cache_dir)[1]
 
 
 def measure_records(
     files: tuple[str, ...], begin: int, end: int, cache_dir: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and masked tokens of some records: two [end - begin] arrays."""
-    _, parser = _open_once(files, cache_dir)
+    parser = _parser_of(files, cache_dir)
     arrays = parser(np.arange(begin, end))
     return (
         sequence_lengths(arrays).astype(np.uint16),
@@ -92,7 +84,7 @@ def pack_rows(
     Returns:
       The rows as framed records.
     """
-    _, parser = _open_once(files, cache_dir)
+    parser = _parser_of(files, cache_dir)
     packed = merge_sequences(parser(members), counts, *widths)
     return [frame_record(data) for data in serialize_examples(packed)]
 
@@ -132,7 +124,8 @@ def pack_records(config: PackDataConfig) -> Metadata:
 
 def _pack(config: PackDataConfig, files: tuple[str, ...], stage: Stage) -> Metadata:
     cache_dir = str(stage.folder)
-    index, parser = open_parser(files, cache_dir)
+    _parser_of.cache_clear()  # The files may have changed since the last call.
+    index, parser = open_parser(files, NO_LIMITS, cache_dir)
     shape = parser.shape
     if shape.is_packed:
         raise CorruptRecordError(

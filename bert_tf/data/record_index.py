@@ -1,16 +1,18 @@
 """Where each record of a set of TFRecord files begins, and reading one, checked."""
 
-import dataclasses
 import glob
 import hashlib
 import os
 import struct
 import tempfile
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import google_crc32c
 import numpy as np
 
+from bert_tf.data.numbering import NumberedRecords, RecordPlace
 from bert_tf.errors import CorruptRecordError
 
 # A record is: length (8 bytes), masked crc of the length (4), data, masked crc (4).
@@ -20,6 +22,8 @@ _FRAME_BYTES = _HEADER.size + _FOOTER.size
 
 _NOT_RECORDS = (".json", ".txt", ".md", ".md5", ".sha256", ".npy", ".tmp", ".index")
 _MAX_OPEN_FILES = 256
+
+Handle = TypeVar("Handle")
 
 
 def masked_crc(data: bytes) -> int:
@@ -157,7 +161,8 @@ def load_offsets(path: str, cache_dir: str = "") -> np.ndarray:
         return scan_offsets(path)
     cached = _cache_file(path, cache_dir)
     try:
-        return np.load(cached, mmap_mode="r", allow_pickle=False)
+        # Indexing a plain view is much faster than indexing the memory map.
+        return np.load(cached, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     except (FileNotFoundError, ValueError, EOFError):
         offsets = scan_offsets(path)  # Not stored yet, or cut by a crash.
     os.makedirs(cache_dir, exist_ok=True)
@@ -169,27 +174,47 @@ def load_offsets(path: str, cache_dir: str = "") -> np.ndarray:
     return offsets
 
 
-@dataclasses.dataclass(frozen=True)
-class RecordPlace:
-    """Where a record stands: for messages.
+class OpenFiles(Generic[Handle]):
+    """Open files, the least recently used one closed when there are many."""
 
-    Attributes:
-      path: The file.
-      record: Its number within the file, from 0.
-      offset: Its first byte.
-    """
+    def __init__(
+        self, open_file: Callable[[str], Handle], close_file: Callable[[Handle], None]
+    ) -> None:
+        """Opens nothing yet.
 
-    path: str
-    record: int
-    offset: int
+        Args:
+          open_file: Path -> open file.
+          close_file: Closes what `open_file` returned.
+        """
+        self._open_file = open_file
+        self._close_file = close_file
+        self._handles: OrderedDict[str, Handle] = OrderedDict()
 
-    def __str__(self) -> str:
-        """The form that error messages use."""
-        return f"{self.path}, record {self.record}, byte offset {self.offset}"
+    def __getitem__(self, path: str) -> Handle:
+        """The open file of that path."""
+        if path in self._handles:
+            self._handles.move_to_end(path)
+            return self._handles[path]
+        if len(self._handles) >= _MAX_OPEN_FILES:
+            self._close_file(self._handles.popitem(last=False)[1])
+        self._handles[path] = self._open_file(path)
+        return self._handles[path]
+
+    def close(self) -> None:
+        """Closes every file."""
+        while self._handles:
+            self._close_file(self._handles.popitem()[1])
 
 
-class RecordIndex:
-    """Random access to all records of a list of files, by number."""
+def open_descriptors() -> OpenFiles[int]:
+    """Files by path, as descriptors to read from."""
+    return OpenFiles(lambda path: os.open(path, os.O_RDONLY), os.close)
+
+
+class RecordIndex(NumberedRecords):
+    """Random access to all records of a list of TFRecord files, by number."""
+
+    format = "tfrecord"
 
     def __init__(self, files: list[str], cache_dir: str = "") -> None:
         """Finds every record.
@@ -201,20 +226,13 @@ class RecordIndex:
         Raises:
           CorruptRecordError: if a file is empty or cut.
         """
-        self.files = files
         self._offsets = [load_offsets(path, cache_dir) for path in files]
-        counts = [len(offsets) - 1 for offsets in self._offsets]
-        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self._descriptors: OrderedDict[int, int] = OrderedDict()
-
-    def __len__(self) -> int:
-        """Number of records."""
-        return int(self.starts[-1])
+        super().__init__(files, [len(offsets) - 1 for offsets in self._offsets])
+        self._descriptors = open_descriptors()
 
     def place(self, number: int) -> RecordPlace:
         """Where record `number` stands."""
-        shard = int(np.searchsorted(self.starts, number, side="right")) - 1
-        record = number - int(self.starts[shard])
+        shard, record = map(int, self.locate(np.asarray(number)))
         return RecordPlace(self.files[shard], record, int(self._offsets[shard][record]))
 
     def read(self, numbers: np.ndarray) -> list[bytes]:
@@ -229,16 +247,15 @@ class RecordIndex:
         Raises:
           CorruptRecordError: naming file, record and byte offset.
         """
-        shards = np.searchsorted(self.starts, numbers, side="right") - 1
-        records = numbers - self.starts[shards]
         return [
             self._read_one(int(shard), int(record))
-            for shard, record in zip(shards, records, strict=True)
+            for shard, record in zip(*self.locate(numbers), strict=True)
         ]
 
     def _read_one(self, shard: int, record: int) -> bytes:
         begin, end = self._offsets[shard][record : record + 2]
-        frame = os.pread(self._descriptor(shard), int(end - begin), int(begin))
+        descriptor = self._descriptors[self.files[shard]]
+        frame = os.pread(descriptor, int(end - begin), int(begin))
         data = frame[_HEADER.size : -_FOOTER.size]
         if len(frame) == end - begin:
             [crc] = _FOOTER.unpack_from(frame, len(frame) - _FOOTER.size)
@@ -250,18 +267,6 @@ class RecordIndex:
             "copy the file again."
         )
 
-    def _descriptor(self, shard: int) -> int:
-        """An open file, the least recently used one closed when there are many."""
-        if shard in self._descriptors:
-            self._descriptors.move_to_end(shard)
-            return self._descriptors[shard]
-        if len(self._descriptors) >= _MAX_OPEN_FILES:
-            _, oldest = self._descriptors.popitem(last=False)
-            os.close(oldest)
-        self._descriptors[shard] = os.open(self.files[shard], os.O_RDONLY)
-        return self._descriptors[shard]
-
     def close(self) -> None:
         """Closes every file."""
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
+        self._descriptors.close()

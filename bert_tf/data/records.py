@@ -5,6 +5,7 @@ Sources: TFRecord framing as TensorFlow documents it (`tf.io.TFRecordWriter`), a
 `tensorflow/core/example/{example,feature}.proto` in protocol buffer wire format.
 """
 
+import functools
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,26 +73,49 @@ def serialize_example(
 
 def _entry(name: str, kind: bytes, packed: bytes) -> bytes:
     """One name with its values, as an entry of the map of features."""
-    feature = _message(kind, _message(_LIST_VALUES, packed))
+    return _entry_header(name, kind, len(packed)) + packed
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _entry_header(name: str, kind: bytes, size: int) -> bytes:
+    """What stands before values of so many bytes, all of it lengths and tags."""
+    values = _LIST_VALUES + _VARINTS[size]
+    feature = kind + _VARINTS[len(values) + size] + values
     key = _message(_ENTRY_KEY, name.encode())
-    return _message(_FEATURES_ENTRY, key + _message(_ENTRY_FEATURE, feature))
+    entry = key + _ENTRY_FEATURE + _VARINTS[len(feature) + size] + feature
+    return _FEATURES_ENTRY + _VARINTS[len(entry) + size] + entry
+
+
+def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Integers below 2**28 in base 128: [n, 4] digits, low ones first, and counts."""
+    shifts = np.arange(4, dtype=np.uint32) * 7
+    digits = ((values[:, None] >> shifts) & 0x7F).astype(np.uint8)
+    sizes = 1 + (values[:, None] >= np.uint32(1) << shifts[1:]).sum(axis=1)
+    digits |= (np.arange(4) < (sizes - 1)[:, None]).astype(np.uint8) << 7
+    return digits, sizes.astype(np.uint8)
+
+
+# Ids of vocabularies and places, ready to be looked up.
+_KNOWN_DIGITS, _KNOWN_SIZES = _varints(np.arange(1 << 16, dtype=np.uint32))
 
 
 def _varint_rows(values: np.ndarray) -> list[bytes]:
     """Each row of [R, n] integers below 2**28, in base 128, low digits first."""
+    largest = int(values.max(initial=0))
+    if largest >= 1 << 28 or values.min(initial=0) < 0:
+        raise ValueError(f"Values must be in [0, 2**28). Received: up to {largest}.")
+    if largest < 1 << 7:  # Masks and segments.
+        return [row.tobytes() for row in values.astype(np.uint8)]
     flat = values.astype(np.uint32).ravel()
-    if flat.size and flat.max() >= 1 << 28:
-        raise ValueError(
-            f"Values must be below 2**28. Received: {int(flat.max())} in a record."
-        )
-    # As many digits as the largest number has: masks and segments have one.
-    width = max(1, -(-int(flat.max(initial=0)).bit_length() // 7))
-    shifts = np.arange(width, dtype=np.uint32) * 7
-    digits = ((flat[:, None] >> shifts) & 0x7F).astype(np.uint8)
-    sizes = 1 + (flat[:, None] >= np.uint32(1) << shifts[1:]).sum(axis=1)
-    digits |= (np.arange(width) < (sizes - 1)[:, None]).astype(np.uint8) << 7
-    data = digits[np.arange(width) < sizes[:, None]].tobytes()
-    ends = np.cumsum(sizes.reshape(values.shape).sum(axis=1)).tolist()
+    if largest < len(_KNOWN_SIZES):
+        digits, sizes = _KNOWN_DIGITS[flat], _KNOWN_SIZES[flat]
+    else:
+        digits, sizes = _varints(flat)
+    # No more columns than the largest number has digits.
+    width = -(-largest.bit_length() // 7)
+    is_digit = np.arange(width, dtype=np.uint8) < sizes[:, None]
+    data = digits[:, :width][is_digit].tobytes()
+    ends = np.cumsum(sizes.reshape(values.shape).sum(axis=1, dtype=np.int64)).tolist()
     return [data[a:b] for a, b in zip([0, *ends], ends, strict=False)]
 
 

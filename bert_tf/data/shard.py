@@ -24,9 +24,9 @@ from bert_tf.data.documents import (
     read_stretch,
 )
 from bert_tf.data.output import FileWriter
-from bert_tf.data.progress import ProgressReport
 from bert_tf.data.stage import Part, Stage, settings_of, share, total_counts
 from bert_tf.data.workers import in_order
+from bert_tf.progress import ProgressReport
 
 _SIDES = ("training", "test")
 _STRETCH_BYTES = 1 << 20

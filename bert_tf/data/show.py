@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from bert_tf.config.data import ShowDataConfig
-from bert_tf.data.record_index import RecordIndex, record_files
+from bert_tf.data.record_index import record_files
+from bert_tf.data.sources import NO_LIMITS, open_parser
 from bert_tf.data.tokenization import load_vocabulary
-from bert_tf.errors import CorruptRecordError
 
 
 def describe_records(config: ShowDataConfig) -> Iterator[str]:
@@ -26,19 +25,11 @@ def describe_records(config: ShowDataConfig) -> Iterator[str]:
       ValueError: if the vocabulary cannot be used, or is too short for the records.
     """
     vocabulary = load_vocabulary(config.vocab_file)
-    index = RecordIndex(record_files(config.input_dir))
+    index, parser = open_parser(record_files(config.input_dir), NO_LIMITS)
     for number in range(min(config.num_records, len(index))):
-        [data] = index.read(np.asarray([number]))
-        place = index.place(number)
-        try:
-            feature = tf.train.Example.FromString(data).features.feature
-        except Exception as error:
-            raise CorruptRecordError(f"{place}: not a tf.train.Example.") from error
-        values = {
-            name: list(entry.int64_list.value or entry.float_list.value)
-            for name, entry in feature.items()
-        }
-        yield f"{place}\n{_describe(values, vocabulary)}"
+        features = parser(np.asarray([number]))
+        values = {name: array[0].tolist() for name, array in features.items()}
+        yield f"{index.place(number)}\n{_describe(values, vocabulary)}"
     index.close()
 
 
@@ -49,27 +40,20 @@ def _describe(features: dict[str, list], vocabulary: Sequence[str]) -> str:
       features: Name -> values.
       vocabulary: Tokens by id.
     """
-    try:
-        length = sum(1 for mask in features["input_mask"] if mask)
-        weights = features["masked_lm_weights"]
-        hidden = [
-            f"{position}: {_token(vocabulary, token)}"
-            for position, token, weight in zip(
-                features["masked_lm_positions"],
-                features["masked_lm_ids"],
-                weights,
-                strict=True,
-            )
-            if weight
-        ]
-        ids = features["input_ids"][:length]
-        segment_ids = features["segment_ids"][:length]
-        label = features["next_sentence_labels"]
-    except KeyError as error:
-        raise ValueError(
-            f"A record must hold the features of BERT pre-training, but {error} is "
-            "missing."
-        ) from None
+    length = sum(1 for mask in features["input_mask"] if mask)
+    hidden = [
+        f"{position}: {_token(vocabulary, token)}"
+        for position, token, weight in zip(
+            features["masked_lm_positions"],
+            features["masked_lm_ids"],
+            features["masked_lm_weights"],
+            strict=True,
+        )
+        if weight
+    ]
+    ids = features["input_ids"][:length]
+    segment_ids = features["segment_ids"][:length]
+    label = features["next_sentence_labels"]
     lines = [f"  next_sentence_labels: {label} (0: b follows a, 1: random)"]
     for name, segment in (("a", 0), ("b", 1)):
         tokens = [

@@ -22,7 +22,6 @@ from bert_tf.data.documents import (
     read_stretch,
 )
 from bert_tf.data.output import FileWriter
-from bert_tf.data.progress import ProgressReport
 from bert_tf.data.stage import Part, Stage, settings_of, total_counts
 from bert_tf.data.tokenization import (
     CONTINUATION,
@@ -31,6 +30,7 @@ from bert_tf.data.tokenization import (
     WordSplitter,
 )
 from bert_tf.data.workers import in_order
+from bert_tf.progress import ProgressReport
 
 Result = TypeVar("Result")
 

@@ -1,0 +1,60 @@
+"""Which kind of files a set of records has, and what reads them."""
+
+from collections.abc import Sequence
+
+from bert_tf.data.features import (
+    ExampleParser,
+    RecordParser,
+    ValueLimits,
+    record_shape,
+)
+from bert_tf.data.numbering import NumberedRecords
+from bert_tf.data.record_index import RecordIndex
+from bert_tf.errors import CorruptRecordError
+
+# For those who look nothing up: only what a record can hold.
+NO_LIMITS = ValueLimits(vocab_size=2**28, type_vocab_size=2**28)
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def file_format(path: str) -> str:
+    """The format of a record file by its first bytes: hdf5 or tfrecord."""
+    with open(path, "rb") as file:
+        is_hdf5 = file.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE
+    return "hdf5" if is_hdf5 else "tfrecord"
+
+
+def open_parser(
+    files: Sequence[str], limits: ValueLimits, cache_dir: str = ""
+) -> tuple[NumberedRecords, RecordParser]:
+    """An index of record files of either format, and a parser of their records.
+
+    Args:
+      files: TFRecord files, or HDF5 files.
+      limits: What the values must stay below.
+      cache_dir: Where offsets of TFRecords are kept between runs; empty for nowhere.
+
+    Returns:
+      Both; the parser gives the same features for the same records in either format.
+
+    Raises:
+      CorruptRecordError: if both formats are there, or a file is not as it should be.
+    """
+    formats: dict[str, str] = {}
+    for path in files:
+        formats.setdefault(file_format(path), path)
+    if len(formats) > 1:
+        raise CorruptRecordError(
+            "TFRecord and HDF5 files cannot be mixed in a set. Received: "
+            f"{formats['tfrecord']} and {formats['hdf5']}. Convert one of them with "
+            "`python -m bert_tf data convert`."
+        )
+    if "hdf5" in formats:
+        # Only those who have such files wait for the library.
+        from bert_tf.data.hdf5_index import Hdf5Index, Hdf5Parser
+
+        index = Hdf5Index(list(files))
+        return index, Hdf5Parser(index, index.shape, limits)
+    index = RecordIndex(list(files), cache_dir)
+    return index, ExampleParser(index, record_shape(index), limits)

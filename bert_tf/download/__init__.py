@@ -1,0 +1,1 @@
+"""Data sets and published weights from the network, checked and safely unpacked."""

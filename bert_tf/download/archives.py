@@ -1,0 +1,132 @@
+"""Archives to folders: plain files below the folder, in bounded number and size."""
+
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+from bert_tf.errors import RunError
+
+# Far above any published model or data set.
+MAX_BYTES = 64 << 30
+MAX_MEMBERS = 100_000
+# Text compresses to a tenth; a small archive that grows more is made to do harm.
+MAX_RATIO = 200
+_SMALL_BYTES = 64 << 20
+_BYTES_AT_ONCE = 1 << 20
+
+
+class _Member(NamedTuple):
+    """A file in an archive: its name, its size, and what opens it."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def unpack(archive: Path, folder: Path, flatten: bool = True) -> None:
+    """Unpacks a zip or tar archive; the folder appears when all of it is there.
+
+    Args:
+      archive: The file.
+      folder: Must not exist, or be empty.
+      flatten: Where everything is inside one folder of the archive, leave that out.
+
+    Raises:
+      FileExistsError: if the folder holds anything.
+      RunError: if the archive is damaged, or holds what could do harm: links, devices,
+        names that leave the folder, names twice, too many or too large files.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} must be new or empty to unpack into it.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        inner = work / "files"
+        inner.mkdir()
+        _extract(archive, inner)
+        only = list(inner.iterdir())
+        if flatten and len(only) == 1 and only[0].is_dir():
+            inner = only[0]
+        os.replace(inner, folder)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+        raise RunError(f"{archive} is damaged: {error}. Fetch it again.") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    if zipfile.is_zipfile(archive):
+        opened = zipfile.ZipFile(archive)
+        members = _zip_members
+    elif tarfile.is_tarfile(archive):
+        opened = tarfile.open(archive)
+        members = _tar_members
+    else:
+        raise RunError(f"{archive} is neither a zip nor a tar archive.")
+    limit = min(MAX_BYTES, max(_SMALL_BYTES, MAX_RATIO * archive.stat().st_size))
+    seen: set[str] = set()
+    with closing(opened):
+        for member in members(archive, opened):
+            target = folder / _safe_name(archive, member.name)
+            if str(target).lower() in seen:
+                _refuse(archive, member.name, "is there twice")
+            seen.add(str(target).lower())
+            limit -= member.size
+            if limit < 0 or len(seen) > MAX_MEMBERS:
+                _refuse(archive, member.name, "makes it too large or too many files")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with member.open() as source, open(target, "wb") as file:
+                _copy(archive, member, source, file)
+
+
+def _copy(archive: Path, member: _Member, source: IO[bytes], file: IO[bytes]) -> None:
+    """Copies no more than the archive said: the sums of a bomb may lie."""
+    left = member.size
+    while block := source.read(_BYTES_AT_ONCE):
+        left -= len(block)
+        if left < 0:
+            _refuse(archive, member.name, "is larger than the archive says")
+        file.write(block)
+    if left:
+        raise EOFError(f"{member.name} is cut")
+
+
+def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[_Member]:
+    for info in opened.infolist():
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            _refuse(archive, info.orig_filename, "is a link or a device")
+        if info.flag_bits & 1:
+            _refuse(archive, info.orig_filename, "is encrypted")
+        if not info.is_dir():
+            name = info.orig_filename
+            yield _Member(name, info.file_size, lambda info=info: opened.open(info))
+
+
+def _tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[_Member]:
+    for info in opened:
+        if info.isreg():
+            yield _Member(
+                info.name, info.size, lambda info=info: opened.extractfile(info)
+            )
+        elif not info.isdir():
+            _refuse(archive, info.name, "is a link or a device")
+
+
+def _safe_name(archive: Path, name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    is_odd = {"\\", "\0", ":"} & set(name) or ".." in path.parts
+    if is_odd or path.is_absolute() or not path.parts:
+        _refuse(archive, name, "is not a plain name below the folder")
+    return path
+
+
+def _refuse(archive: Path, name: str, reason: str) -> None:
+    raise RunError(f"{archive} is not unpacked: its member {name!r} {reason}.")

@@ -1,0 +1,112 @@
+"""A folder of files against a list of their checksums."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from bert_tf.config.download import VerifyConfig
+from bert_tf.download.fetching import file_sum
+from bert_tf.progress import ProgressReport
+
+_LINE = re.compile(r"\\?(?P<sum>[0-9a-fA-F]{32,64}) [ *]?(?P<name>.+)")
+_BSD_LINE = re.compile(r"(MD5|SHA1|SHA256) ?\((?P<name>.+)\) ?= ?(?P<sum>[0-9a-fA-F]+)")
+_ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}
+_MOST_NAMES = 5
+
+
+def read_checksums(path: str) -> dict[str, str]:
+    """Reads a list of checksums.
+
+    Args:
+      path: A file of lines as md5sum, sha1sum or sha256sum write them (also with
+        --tag); empty lines and lines that begin with # are passed over.
+
+    Returns:
+      Name -> checksum, lower case.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if a line is something else, or a name leaves the folder.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, IsADirectoryError):
+        raise FileNotFoundError(
+            f"`checksum_file` must be a file. Received: checksum_file={path}."
+        ) from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a list of checksums: not UTF-8.") from None
+    sums = {}
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line) or _BSD_LINE.fullmatch(line)
+        if not match or len(match["sum"]) not in _ALGORITHMS:
+            raise ValueError(
+                f"{path}, line {number}: it must hold a checksum and a name, as md5sum "
+                f"writes them. Received: {line[:80]!r}."
+            )
+        name = PurePosixPath(match["name"])
+        if name.is_absolute() or ".." in name.parts:
+            raise ValueError(f"{path}, line {number}: {name} leaves the folder.")
+        sums[str(name)] = match["sum"].lower()
+    if not sums:
+        raise ValueError(f"{path} lists no file.")
+    return sums
+
+
+def verify_folder(config: VerifyConfig) -> int:
+    """Compares every file of a list with its checksum.
+
+    Args:
+      config: Folder and list.
+
+    Returns:
+      The number of files, all of them as they should be.
+
+    Raises:
+      FileNotFoundError: if folder or list is missing.
+      ValueError: if files are missing or different, with their names.
+    """
+    folder = Path(config.folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"`folder` must be a folder. Received: folder={folder}."
+        )
+    sums = read_checksums(config.checksum_file)
+    missing, different = [], []
+    paths = {name: folder / name for name in sums}
+    total = sum(path.stat().st_size for path in paths.values() if path.is_file())
+    with ProgressReport(total, "files") as progress:
+        for name, path in paths.items():
+            if not path.is_file():
+                missing.append(name)
+                continue
+            if file_sum(path, _ALGORITHMS[len(sums[name])]) != sums[name]:
+                different.append(name)
+            progress.add(path.stat().st_size, 1)
+    if missing or different:
+        raise ValueError(
+            f"{folder} is not what {config.checksum_file} lists: of {len(sums)} files "
+            f"{len(missing)} are missing{_some(missing)} and {len(different)} are "
+            f"different{_some(different)}. Fetch or make them again."
+        )
+    return len(sums)
+
+
+def unlisted_files(config: VerifyConfig) -> Iterator[str]:
+    """Files of the folder that the list does not name."""
+    sums = read_checksums(config.checksum_file)
+    for parent, _, names in os.walk(config.folder):
+        for name in sorted(names):
+            path = os.path.relpath(os.path.join(parent, name), config.folder)
+            if path not in sums:
+                yield path
+
+
+def _some(names: list[str]) -> str:
+    if not names:
+        return ""
+    more = ", ..." if len(names) > _MOST_NAMES else ""
+    return f" ({', '.join(names[:_MOST_NAMES])}{more})"

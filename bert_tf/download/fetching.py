@@ -1,0 +1,253 @@
+"""One file over HTTP: resumed, retried, checked, and then given its name."""
+
+import dataclasses
+import fcntl
+import hashlib
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+
+from bert_tf.errors import RunError
+from bert_tf.progress import ProgressReport
+
+_BYTES_AT_ONCE = 1 << 20
+_MAX_REDIRECTS = 5
+_TIMEOUT = urllib3.Timeout(connect=30, read=60)
+_MAX_WAIT_SECONDS = 120.0
+_ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}
+_MAGIC = {".zip": b"PK", ".bz2": b"BZh", ".gz": b"\x1f\x8b"}
+
+
+class _TemporaryError(Exception):
+    """It may work when tried again; `wait` is how long the server asks to wait."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+@dataclasses.dataclass(frozen=True)
+class Retries:
+    """When to try again.
+
+    Attributes:
+      number: How often in a row without any progress.
+      first_wait_seconds: Before the first time; doubled each time.
+      sleep: Waits for so many seconds.
+    """
+
+    number: int = 6
+    first_wait_seconds: float = 1.0
+    sleep: Callable[[float], None] = time.sleep
+
+
+def file_sum(path: str | os.PathLike[str], algorithm: str) -> str:
+    """Checksum of a file: md5, sha1 or sha256 in lower-case hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def fetch(
+    url: str, path: Path, checksum: str = "", retries: Retries | None = None
+) -> None:
+    """Downloads a file, unless it is there and valid.
+
+    What has come is in `<path>.part` until the file is complete and checked; a later
+    call goes on there. The sha256 of a file without a known checksum is written to
+    `<path>.sha256`, and is what the file must have from then on.
+
+    Args:
+      url: http or https.
+      path: The file to be.
+      checksum: Its md5, sha1 or sha256, if known.
+      retries: When to try again.
+
+    Raises:
+      RunError: if the server refuses, sends something else, or fails too often; if
+        the file has another checksum; or if another process is downloading it.
+    """
+    checksum = checksum or _noted_sum(path)
+    if is_valid(path, checksum):
+        print(f"{path} is there already.", file=sys.stderr)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(f"{path}.part")
+    with open(part, "ab") as file:
+        _lock(file, part)
+        if part.exists():  # Else the other process has just completed it.
+            _receive_all(url, file, part, bool(checksum), retries or Retries())
+            _check(url, path, part, checksum)
+
+
+def _noted_sum(path: Path) -> str:
+    """What an earlier download has noted of a file; empty if nothing."""
+    try:
+        return Path(f"{path}.sha256").read_text(encoding="utf-8").split()[0]
+    except (FileNotFoundError, IndexError):
+        return ""
+
+
+def is_valid(path: Path, checksum: str) -> bool:
+    """Whether a file is there with its md5, sha1 or sha256."""
+    if not path.is_file() or len(checksum) not in _ALGORITHMS:
+        return False
+    return file_sum(path, _ALGORITHMS[len(checksum)]) == checksum.lower()
+
+
+def _lock(file: BinaryIO, part: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(
+            f"Another process is downloading {part}. Wait for it, or end it."
+        ) from None
+
+
+def _receive_all(
+    url: str, file: BinaryIO, part: Path, is_pinned: bool, retries: Retries
+) -> None:
+    """Asks for the rest of the file until it is all there."""
+    etag = Path(f"{part}.etag")
+    if not is_pinned and not etag.exists():
+        file.truncate(0)  # Nothing would tell whether it is still the same file.
+    failures = 0
+    while True:
+        before = file.tell()
+        try:
+            _receive(url, file, etag)
+            break
+        except (urllib3.exceptions.HTTPError, _TemporaryError) as error:
+            failures = 0 if file.tell() > before else failures + 1
+            if failures > retries.number:
+                raise RunError(
+                    f"{url} cannot be fetched: {_reason(error)}. What has come is in "
+                    f"{part}; the same command goes on there."
+                ) from None
+            wait = retries.first_wait_seconds * 2**failures
+            asked = getattr(error, "wait", None)
+            wait = min(wait if asked is None else asked, _MAX_WAIT_SECONDS)
+            print(f"{_reason(error)}; trying again in {wait:.0f} s", file=sys.stderr)
+            retries.sleep(wait)
+    etag.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(getattr(error, "reason", None) or error).split())
+
+
+def _receive(url: str, file: BinaryIO, etag: Path) -> None:
+    """One answer of the server, appended to what is there or in place of it."""
+    offset = file.seek(0, os.SEEK_END)
+    headers = {"Accept-Encoding": "identity"}
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+        if etag.exists():
+            headers["If-Range"] = etag.read_text(encoding="latin-1")
+    response = _open(url, headers)
+    try:
+        if response.status == 416 and offset:
+            total = response.headers.get("Content-Range", "").rpartition("/")[2]
+            if total == str(offset):
+                return  # All of it had come before.
+            file.truncate(0)
+            raise _TemporaryError("the server has no such range")
+        _check_status(response, url, offset)
+        if response.status == 200:
+            file.truncate(0)
+        _remember(etag, response.headers.get("ETag", ""))
+        length = int(response.headers.get("Content-Length") or 0)
+        with ProgressReport(length, "MiB") as progress:
+            for block in response.stream(_BYTES_AT_ONCE, decode_content=False):
+                if not file.tell():
+                    _check_beginning(url, response, block)
+                file.write(block)
+                progress.add(len(block), len(block) / 2**20)
+    finally:
+        file.flush()
+        response.close()
+
+
+def _remember(etag: Path, value: str) -> None:
+    """Keeps what tells this version of the file; a weak tag does not."""
+    if value and not value.startswith("W/"):
+        etag.write_text(value, encoding="latin-1")
+    else:
+        etag.unlink(missing_ok=True)
+
+
+def _open(url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    """Follows redirects, but none from https to http."""
+    pool = urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
+    for _ in range(_MAX_REDIRECTS):
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise RunError(f"`url` must begin with http or https. Received: url={url}.")
+        response = pool.request(
+            "GET", url, headers=headers, preload_content=False, redirect=False
+        )
+        location = response.get_redirect_location()
+        if not location:
+            return response
+        response.close()
+        target = urljoin(url, location)
+        if urlsplit(url).scheme == "https" != urlsplit(target).scheme:
+            raise RunError(f"{url} leads to {target}, which is not encrypted.")
+        url = target
+    raise RunError(f"{url} leads to more than {_MAX_REDIRECTS} other addresses.")
+
+
+def _check_status(response: urllib3.BaseHTTPResponse, url: str, offset: int) -> None:
+    status = response.status
+    if status == 429 or status >= 500:
+        asked = response.headers.get("Retry-After", "")
+        wait = float(asked) if asked.isdigit() else None
+        raise _TemporaryError(f"the server answers {status}", wait)
+    found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    if status == 206 and found and int(found[1]) == offset:
+        return
+    if status != 200:
+        raise RunError(
+            f"{url} cannot be fetched: the server answers {status} {response.reason}. "
+            "Check the address, or fetch the file with a browser and put it into the "
+            "folder."
+        )
+
+
+def _check_beginning(
+    url: str, response: urllib3.BaseHTTPResponse, block: bytes
+) -> None:
+    """Refuses a page about the file in place of the file."""
+    magic = _MAGIC.get(os.path.splitext(urlsplit(url).path)[1], b"")
+    is_page = "html" in response.headers.get("Content-Type", "").lower()
+    is_page |= block.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
+    if is_page or not block.startswith(magic):
+        what = "a web page" if is_page else "something else"
+        raise RunError(
+            f"{url} gives {what} instead of the file. Perhaps a licence must be "
+            "accepted, or a proxy asks for a login: open it with a browser."
+        )
+
+
+def _check(url: str, path: Path, part: Path, checksum: str) -> None:
+    """Gives the file its name, or removes it."""
+    algorithm = _ALGORITHMS[len(checksum)] if checksum else "sha256"
+    found = file_sum(part, algorithm)
+    if checksum and found != checksum.lower():
+        part.unlink()
+        raise RunError(
+            f"{url} has the {algorithm} {found}, but must have {checksum}. It was "
+            "removed. It was damaged on the way, or is another version."
+        )
+    if not checksum:
+        note = f"{found}  {path.name}\n"
+        Path(f"{path}.sha256").write_text(note, encoding="utf-8")
+        print(f"sha256 of {path}: {found} (none was known)", file=sys.stderr)
+    with open(part, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)

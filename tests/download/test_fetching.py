@@ -1,0 +1,189 @@
+import fcntl
+import hashlib
+import random
+
+import pytest
+from download.serving import serve, status
+
+from bert_tf.download.fetching import Retries, fetch
+from bert_tf.errors import RunError
+
+CONTENT = random.Random(0).randbytes(3_000_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+def left(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "checksum", [SHA256, SHA256.upper(), hashlib.sha1(CONTENT).hexdigest()]
+)
+def test_file_with_its_checksum_is_fetched_once(server, tmp_path, checksum):
+    url = server.file("/a.bin", CONTENT)
+    for _ in range(2):
+        fetch(url, tmp_path / "deep" / "a.bin", checksum, server.retries)
+    assert (tmp_path / "deep" / "a.bin").read_bytes() == CONTENT
+    assert left(tmp_path / "deep") == ["a.bin"]
+    assert len(server.requests) == 1
+
+
+def test_changed_file_is_fetched_again(server, tmp_path):
+    url = server.file("/a.bin", CONTENT)
+    (tmp_path / "a.bin").write_bytes(CONTENT[:-1])
+    fetch(url, tmp_path / "a.bin", SHA256, server.retries)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
+@pytest.mark.parametrize("checksum", [SHA256, ""], ids=["pinned", "not pinned"])
+def test_cut_connection_is_taken_up_again(server, tmp_path, ranges, checksum):
+    url = server.sequence(
+        "/a.bin",
+        lambda h: serve(h, CONTENT, cut=1_500_000),
+        lambda h: serve(h, CONTENT, cut=700_000, ranges=ranges),
+        lambda h: serve(h, CONTENT, ranges=ranges),
+    )
+    fetch(url, tmp_path / "a.bin", checksum, server.retries)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    asked = [int(r[1].removeprefix("bytes=")[:-1]) for r in server.requests[1:]]
+    assert all(begin > 0 for begin in asked)
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_later_call_goes_on_where_an_earlier_one_failed(server, tmp_path):
+    url = server.sequence(
+        "/a.bin",
+        lambda h: serve(h, CONTENT, cut=2_000_000),
+        status(503),
+    )
+    retries = Retries(number=2, sleep=server.waits.append)
+    with pytest.raises(RunError, match=r"answers 503.*a\.bin\.part.*goes on there"):
+        fetch(url, tmp_path / "a.bin", SHA256, retries)
+    assert not (tmp_path / "a.bin").exists()
+    size = (tmp_path / "a.bin.part").stat().st_size
+    assert size > 1_000_000
+    server.file("/a.bin", CONTENT)
+    fetch(url, tmp_path / "a.bin", SHA256, server.retries)
+    assert server.requests[-1][1] == f"bytes={size}-"
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_other_version_on_the_server_is_not_appended(server, tmp_path):
+    """Without a pinned sum only the ETag tells the versions apart."""
+    other = CONTENT[::-1]
+    url = server.sequence(
+        "/a.bin",
+        lambda h: serve(h, other, cut=1_000_000, etag='"old"'),
+        lambda h: serve(h, CONTENT, etag='"new"'),
+    )
+    fetch(url, tmp_path / "a.bin", "", server.retries)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_complete_part_is_not_fetched_again(server, tmp_path):
+    url = server.file("/a.bin", CONTENT)
+    (tmp_path / "a.bin.part").write_bytes(CONTENT)
+    fetch(url, tmp_path / "a.bin", SHA256, server.retries)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert server.requests == [("/a.bin", f"bytes={len(CONTENT)}-")]
+
+
+def test_part_longer_than_the_file_is_begun_anew(server, tmp_path):
+    url = server.file("/a.bin", CONTENT)
+    (tmp_path / "a.bin.part").write_bytes(CONTENT + b"more")
+    fetch(url, tmp_path / "a.bin", SHA256, server.retries)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_waits_grow_and_servers_may_ask_for_one(server, tmp_path):
+    url = server.sequence(
+        "/a.bin",
+        status(503),
+        status(500),
+        status(429, Retry_After="7"),
+        status(503, Retry_After="100000"),
+        lambda h: serve(h, CONTENT),
+    )
+    fetch(url, tmp_path / "a.bin", SHA256, server.retries)
+    assert server.waits == [2.0, 4.0, 7.0, 120.0]
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
+def test_refusal_is_not_tried_again(server, tmp_path, code):
+    url = server.sequence("/a.bin", status(code))
+    with pytest.raises(RunError, match=f"the server answers {code}.*browser"):
+        fetch(url, tmp_path / "a.bin", SHA256, server.retries)
+    assert len(server.requests) == 1
+    assert not (tmp_path / "a.bin").exists()
+
+
+def test_server_that_is_not_there_is_given_up(tmp_path):
+    retries = Retries(number=1, sleep=lambda _: None)
+    with pytest.raises(RunError, match=r"127\.0\.0\.1:9/a cannot be fetched"):
+        fetch("http://127.0.0.1:9/a", tmp_path / "a", SHA256, retries)
+
+
+def test_wrong_checksum_is_refused_and_removed(server, tmp_path):
+    url = server.file("/a.bin", CONTENT[:-1])
+    with pytest.raises(RunError, match=f"must have {SHA256}. It was removed"):
+        fetch(url, tmp_path / "a.bin", SHA256, server.retries)
+    assert left(tmp_path) == []
+
+
+PAGE = b"\n<!DOCTYPE html><html><body>Please log in</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type"),
+    [(PAGE, None), (b"PK", "text/html; charset=utf-8"), (b"<HTML>x", "a/b")],
+)
+def test_web_page_in_place_of_a_file_is_refused(
+    server, tmp_path, content, content_type
+):
+    url = server.file("/a.zip", content, content_type=content_type)
+    with pytest.raises(RunError, match="a web page instead of the file"):
+        fetch(url, tmp_path / "a.zip", "", server.retries)
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_other_kind_of_file_is_refused(server, tmp_path):
+    url = server.file("/a.xml.bz2", b"plain")
+    with pytest.raises(RunError, match="something else instead of the file"):
+        fetch(url, tmp_path / "a", "", server.retries)
+
+
+def test_sum_of_a_file_that_has_none_is_noted_and_holds(server, tmp_path, capsys):
+    url = server.file("/a.bin", CONTENT)
+    fetch(url, tmp_path / "a.bin", "", server.retries)
+    assert SHA256 in capsys.readouterr().err
+    assert (tmp_path / "a.bin.sha256").read_text() == f"{SHA256}  a.bin\n"
+    (tmp_path / "a.bin").unlink()
+    server.file("/a.bin", CONTENT[::-1])
+    with pytest.raises(RunError, match=f"must have {SHA256}"):
+        fetch(url, tmp_path / "a.bin", "", server.retries)
+
+
+def test_redirects_are_followed_but_not_for_ever(server, tmp_path):
+    server.file("/b.bin", CONTENT)
+    url = server.sequence("/a.bin", status(302, Location="/b.bin"))
+    fetch(url, tmp_path / "a.bin", SHA256, server.retries)
+    loop = server.sequence("/loop", status(301, Location="/loop"))
+    with pytest.raises(RunError, match="leads to more than 5"):
+        fetch(loop, tmp_path / "c.bin", SHA256, server.retries)
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://a.org/b"])
+def test_other_schemes_are_refused(server, tmp_path, target):
+    url = server.sequence("/a.bin", status(302, Location=target))
+    for address in (url, target):
+        with pytest.raises(RunError, match="must begin with http or https"):
+            fetch(address, tmp_path / "a.bin", SHA256, server.retries)
+
+
+def test_two_processes_do_not_write_one_file(server, tmp_path):
+    url = server.file("/a.bin", CONTENT)
+    with open(tmp_path / "a.bin.part", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="Another process is downloading"):
+            fetch(url, tmp_path / "a.bin", SHA256, server.retries)
