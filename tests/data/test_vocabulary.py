@@ -63,6 +63,7 @@ def test_training_text_has_no_unknown_words(speeches, tmp_path, do_lower_case):
     assert tokenizer.special.unk not in ids
 
 
+@pytest.mark.slow
 def test_small_vocabulary_of_its_own_serves_nearly_as_well(
     speeches, real_data, tmp_path
 ):

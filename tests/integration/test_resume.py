@@ -166,6 +166,7 @@ def test_a_finished_run_needs_its_training_data_no_more(
     assert run(command(tmp_path / "run", *more)) == first
 
 
+@pytest.mark.slow
 def test_an_evaluation_alone_takes_the_checkpoint_that_is_named(
     command, tiny_records, tmp_path
 ):
@@ -177,6 +178,7 @@ def test_an_evaluation_alone_takes_the_checkpoint_that_is_named(
     assert run(command(folder, *evaluation))["global_step"] == STEPS
 
 
+@pytest.mark.slow
 def test_overwriting_keeps_the_old_until_the_new_is_written(
     command, tmp_path, monkeypatch
 ):
@@ -195,6 +197,7 @@ def test_overwriting_keeps_the_old_until_the_new_is_written(
     assert (folder / "model.ckpt-0.json").exists()
 
 
+@pytest.mark.slow
 def test_an_evaluation_set_may_have_another_length(command, tmp_path):
     rng = np.random.default_rng(1)
     (tmp_path / "short").mkdir()
@@ -224,6 +227,7 @@ def test_init_checkpoint_gives_weights_or_all_state(command, tmp_path):
     assert checkpoint_bytes(state, STEPS) == checkpoint_bytes(first, STEPS)
 
 
+@pytest.mark.slow
 def test_old_checkpoints_are_removed_but_for_the_last(command, tmp_path):
     folder = tmp_path / "run"
     run(command(folder, "--save_checkpoints_steps=2", "--keep_checkpoint_max=2"))

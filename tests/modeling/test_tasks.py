@@ -222,6 +222,7 @@ def test_the_model_draws_new_dropout_for_each_call(model, make_inputs, sequences
     assert np.abs(first - second).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_seq_length", [S, None])
 def test_keras_fits_the_model(tiny_config, make_inputs, sequences, max_seq_length):
     model = build_pretraining_model(tiny_config, max_seq_length=max_seq_length)
