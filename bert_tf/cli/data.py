@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bert_tf.cli import download, pipeline, text
+from bert_tf.cli import conversion, download, pipeline, text
 from bert_tf.cli.arguments import parse_config
 from bert_tf.config.data import (
     CreateDataConfig,
@@ -110,6 +110,9 @@ SUBCOMMANDS = {
     "vocab": (text.vocab, "train a WordPiece vocabulary"),
     "create": (create, "make records from text"),
     "pack": (pack, "put several short sequences into each record"),
+    "convert": (conversion.convert, "write HDF5 as TFRecords, or the other way round"),
+    "chop": (conversion.chop, "write records into another number of files"),
+    "pick_eval": (conversion.pick_eval, "draw records evenly, for evaluation"),
     "index": (index, "count records and write their metadata"),
     "show": (show, "print records as text"),
 }

@@ -13,6 +13,9 @@ def download(arguments: Sequence[str]) -> None:
     config = parse_config(DownloadConfig, arguments, f"{_PROG} download")
     from bert_tf.download import datasets
 
+    if config.list:
+        print(*datasets.names(), sep="\n")
+        return
     for path in datasets.download(config):
         print(path)
 

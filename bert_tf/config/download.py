@@ -11,27 +11,30 @@ class DownloadConfig:
     """Data sets and weights from the network (`python -m bert_tf data download`).
 
     Attributes:
-      name: What to fetch; several with commas between. A wrong name lists all.
+      list: Only print the names that can be fetched.
+      name: What to fetch; several with commas between.
       output_dir: Folder to put it into; each archive is unpacked into its own folder.
       language: Of wikipedia: its code, such as en or simple.
       date: Of wikipedia: latest, or a dump's date, such as 20200101.
-      sha256: What a file without a published sum must have, 64 hexadecimal digits.
+      sha256: What a file without a published sum must have, 64 hexadecimal digits;
+        none: what it had when it came first.
     """
 
+    list: bool = False
     name: str = ""
     output_dir: str = ""
     language: str = "en"
     date: str = "latest"
-    sha256: str = ""
+    sha256: str = "none"
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        for name in ("name", "output_dir"):
+        for name in () if self.list else ("name", "output_dir"):
             checks.require(bool(getattr(self, name)), name, "be given", "")
         rules = {
             "language": (r"[a-z][a-z_]*", "be a code such as en"),
             "date": (r"latest|\d{8}", "be latest or a date such as 20200101"),
-            "sha256": (r"|[0-9a-fA-F]{64}", "be 64 hexadecimal digits"),
+            "sha256": (r"none|[0-9a-fA-F]{64}", "be 64 hexadecimal digits"),
         }
         for name, (pattern, rule) in rules.items():
             value = getattr(self, name)

@@ -1,11 +1,14 @@
 """Archives to folders: plain files below the folder, in bounded number and size."""
 
+import gzip
+import lzma
 import os
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
@@ -20,6 +23,15 @@ MAX_MEMBERS = 100_000
 MAX_RATIO = 200
 _SMALL_BYTES = 64 << 20
 _BYTES_AT_ONCE = 1 << 20
+_DAMAGES = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,  # A way of compression that zipfile does not know.
+)
 
 
 class _Member(NamedTuple):
@@ -55,7 +67,7 @@ def unpack(archive: Path, folder: Path, flatten: bool = True) -> None:
         if flatten and len(only) == 1 and only[0].is_dir():
             inner = only[0]
         os.replace(inner, folder)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+    except _DAMAGES as error:
         raise RunError(f"{archive} is damaged: {error}. Fetch it again.") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -81,21 +93,35 @@ def _extract(archive: Path, folder: Path) -> None:
             limit -= member.size
             if limit < 0 or len(seen) > MAX_MEMBERS:
                 _refuse(archive, member.name, "makes it too large or too many files")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with member.open() as source, open(target, "wb") as file:
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file = open(target, "xb")
+            except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                _refuse(archive, member.name, "is a file and a folder")
+            with file, member.open() as source:
                 _copy(archive, member, source, file)
 
 
 def _copy(archive: Path, member: _Member, source: IO[bytes], file: IO[bytes]) -> None:
     """Copies no more than the archive said: the sums of a bomb may lie."""
     left = member.size
-    while block := source.read(_BYTES_AT_ONCE):
+    while block := _read(source):
         left -= len(block)
         if left < 0:
             _refuse(archive, member.name, "is larger than the archive says")
         file.write(block)
     if left:
         raise EOFError(f"{member.name} is cut")
+
+
+def _read(source: IO[bytes]) -> bytes:
+    """The next bytes; gzip and bzip2 tell of damage as of a failing disk."""
+    try:
+        return source.read(_BYTES_AT_ONCE)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise EOFError(str(error)) from None
 
 
 def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[_Member]:
@@ -118,6 +144,8 @@ def _tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[_Member]:
             )
         elif not info.isdir():
             _refuse(archive, info.name, "is a link or a device")
+    while _read(opened.fileobj):  # The checksum of the whole is at its end.
+        pass
 
 
 def _safe_name(archive: Path, name: str) -> PurePosixPath:

@@ -12,11 +12,8 @@ from collections.abc import Mapping
 _SQUAD = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
 _GLUE = "https://dl.fbaipublicfiles.com/glue/data/"
 _MRPC = "https://dl.fbaipublicfiles.com/senteval/senteval_data/"
-_MRPC_DEV_IDS = (
-    "https://firebasestorage.googleapis.com/v0/b/mtl-sentence-representations.appspot"
-    ".com/o/data%2Fmrpc_dev_ids.tsv?alt=media"
-    "&token=ec5c0836-31d5-48f4-b431-7480817f1adc"
-)
+# The same file as in Firebase, where tensorflow_datasets has its sum from.
+_MRPC_DEV_IDS = f"{_GLUE}mrpc_dev_ids.tsv"
 MODELS = "https://storage.googleapis.com/bert_models/"
 _DUMPS = "https://dumps.wikimedia.org/"
 

@@ -3,17 +3,38 @@
 import csv
 import io
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bert_tf.config.download import DownloadConfig
 from bert_tf.download.archives import unpack
 from bert_tf.download.catalogue import CATALOGUE, MRPC, WIKIPEDIA, Entry, wikipedia
-from bert_tf.download.fetching import Retries, fetch, file_sum
+from bert_tf.download.checksums import read_checksums
+from bert_tf.download.fetching import Retries, fetch, file_sum, is_valid
 from bert_tf.errors import RunError
 
 _MRPC_COLUMNS = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
+
+
+def names() -> list[str]:
+    """All names that can be downloaded."""
+    return [WIKIPEDIA, *CATALOGUE]
+
+
+def _full_name(name: str) -> str:
+    """The name in the catalogue; a model's date may be left out if it is clear.
+
+    Raises:
+      ValueError: if the name is unknown or not clear.
+    """
+    found = [full for full in names() if name in (full, full.rpartition("/")[2])]
+    if len(found) != 1:
+        choices = ", ".join(found or names())
+        raise ValueError(f"`name` must be one of {choices}. Received: name={name}.")
+    return found[0]
 
 
 def download(config: DownloadConfig, retries: Retries | None = None) -> list[Path]:
@@ -27,17 +48,19 @@ def download(config: DownloadConfig, retries: Retries | None = None) -> list[Pat
       The folder or file of each name.
 
     Raises:
-      ValueError: if a name is unknown.
+      ValueError: if a name is unknown, or `sha256` is given and is not of one file
+        that nobody has published a sum of.
       RunError: if something cannot be fetched, checked or unpacked.
     """
-    names = [name.strip() for name in config.name.split(",") if name.strip()]
-    for name in names:
-        if name not in CATALOGUE and name != WIKIPEDIA:
+    asked = [_full_name(name.strip()) for name in config.name.split(",")]
+    if config.sha256 != "none":
+        unpinned = [name in CATALOGUE and CATALOGUE[name].is_archive for name in asked]
+        if unpinned != [True] or CATALOGUE[asked[0]].files[0].sha256:
             raise ValueError(
-                f"`name` must be among: {', '.join((WIKIPEDIA, *CATALOGUE))}. "
-                f"Received: name={name}."
+                "`sha256` must be left out unless `name` is one archive without a "
+                f"published sum. Received: sha256={config.sha256}, name={config.name}."
             )
-    return [_download_one(name, config, retries) for name in names]
+    return [_download_one(name, config, retries) for name in asked]
 
 
 def _download_one(name: str, config: DownloadConfig, retries: Retries | None) -> Path:
@@ -46,7 +69,8 @@ def _download_one(name: str, config: DownloadConfig, retries: Retries | None) ->
     entry = CATALOGUE[name]
     folder = Path(config.output_dir, entry.folder)
     if entry.is_archive:
-        download_archive(entry, folder, config.sha256, retries)
+        sha256 = "" if config.sha256 == "none" else config.sha256
+        download_archive(entry, folder, sha256, retries)
         return folder
     for file in entry.files:
         fetch(file.url, folder / file.name, file.sha256, retries)
@@ -62,42 +86,74 @@ def download_archive(
     retries: Retries | None = None,
     flatten: bool = True,
 ) -> None:
-    """Fetches an archive and unpacks it into a folder, unless that is done.
+    """Fetches an archive and unpacks it into a folder, unless that is valid.
+
+    `<folder>.sha256` is a list of all files' sums, as sha256sum writes it. A folder is
+    valid if it has what the list says, and nothing that the catalogue contradicts.
 
     Args:
       entry: Of the catalogue.
-      folder: Its folder; an empty one is filled.
+      folder: Its folder; a broken one is replaced.
       sha256: Of the archive, where the catalogue has none.
       retries: When to try again.
       flatten: See `unpack`.
 
     Raises:
+      FileExistsError: if the folder is not valid, and holds what the archive does not.
       RunError: if it cannot be fetched or unpacked, or a file has another checksum.
     """
     [file] = entry.files
-    # A note that is written last: a folder without it is not complete.
-    note = folder.parent / f"{folder.name}.unpacked"
-    if note.exists() and folder.is_dir() and any(folder.iterdir()):
-        _check_members(entry, folder)
-        print(f"{folder} is there already.", file=sys.stderr)
+    sums = Path(f"{folder}.sha256")
+    expected = {**(read_checksums(str(sums)) if sums.exists() else {}), **entry.members}
+    if expected and all(
+        is_valid(folder / name, sum_) for name, sum_ in expected.items()
+    ):
+        print(f"{folder} is there already, and valid.", file=sys.stderr)
         return
     archive = folder.parent / file.name
     fetch(file.url, archive, file.sha256 or sha256, retries)
-    unpack(archive, folder, flatten)
-    _check_members(entry, folder)
-    note.write_text(f"{file.url}\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix=".new.", dir=folder.parent) as work:
+        fresh = Path(work, folder.name)
+        unpack(archive, fresh, flatten)
+        _check_members(entry, archive, fresh)
+        _replace(folder, fresh)
+    lines = [
+        f"{file_sum(folder / name, 'sha256')}  {name}\n" for name in _files(folder)
+    ]
+    sums.write_text("".join(lines), encoding="utf-8")
     archive.unlink()
 
 
-def _check_members(entry: Entry, folder: Path) -> None:
+def _check_members(entry: Entry, archive: Path, folder: Path) -> None:
+    """Removes the archive if a file in it is not the published one."""
     for name, expected in entry.members.items():
         path = folder / name
         found = file_sum(path, "sha256") if path.is_file() else "nothing"
         if found != expected:
+            archive.unlink()
+            Path(f"{archive}.sha256").unlink(missing_ok=True)
             raise RunError(
-                f"{path} must have the sha256 {expected}. Received: {found}. Remove "
-                f"{folder} and fetch it again."
+                f"{archive}: {name} must have the sha256 {expected}. Received: "
+                f"{found}. The archive was removed; it is another version of the model."
             )
+
+
+def _files(folder: Path) -> list[str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in files)
+
+
+def _replace(folder: Path, fresh: Path) -> None:
+    """Puts a folder in the place of a broken one, which it has all names of."""
+    if folder.exists():
+        own = sorted(set(_files(folder)) - set(_files(fresh)))
+        if own or not folder.is_dir():
+            raise FileExistsError(
+                f"{folder} is broken, but holds {(own or ['no folder'])[0]}, which is "
+                "not from the archive. Move it elsewhere."
+            )
+        shutil.rmtree(folder)
+    os.replace(fresh, folder)
 
 
 def _download_dump(config: DownloadConfig, retries: Retries | None) -> Path:

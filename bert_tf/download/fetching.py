@@ -1,12 +1,15 @@
 """One file over HTTP: resumed, retried, checked, and then given its name."""
 
 import dataclasses
+import email.utils
 import fcntl
 import hashlib
 import os
 import re
+import ssl
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +24,8 @@ _BYTES_AT_ONCE = 1 << 20
 _MAX_REDIRECTS = 5
 _TIMEOUT = urllib3.Timeout(connect=30, read=60)
 _MAX_WAIT_SECONDS = 120.0
+# Wikimedia asks programs to say who they are.
+_USER_AGENT = "bert_tf"
 _ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}
 _MAGIC = {".zip": b"PK", ".bz2": b"BZh", ".gz": b"\x1f\x8b"}
 
@@ -28,7 +33,7 @@ _MAGIC = {".zip": b"PK", ".bz2": b"BZh", ".gz": b"\x1f\x8b"}
 class _TemporaryError(Exception):
     """It may work when tried again; `wait` is how long the server asks to wait."""
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
         self.wait = wait
 
@@ -81,9 +86,15 @@ def fetch(
     part = Path(f"{path}.part")
     with open(part, "ab") as file:
         _lock(file, part)
-        if part.exists():  # Else the other process has just completed it.
+        if not _is_at(file, part):  # Another process has just completed it, or not.
+            return fetch(url, path, checksum, retries)
+        try:
             _receive_all(url, file, part, bool(checksum), retries or Retries())
-            _check(url, path, part, checksum)
+        except RunError:
+            if not part.stat().st_size:
+                part.unlink()
+            raise
+        _check(url, path, part, checksum)
 
 
 def _noted_sum(path: Path) -> str:
@@ -110,6 +121,14 @@ def _lock(file: BinaryIO, part: Path) -> None:
         ) from None
 
 
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether an open file still has its name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _receive_all(
     url: str, file: BinaryIO, part: Path, is_pinned: bool, retries: Retries
 ) -> None:
@@ -124,18 +143,27 @@ def _receive_all(
             _receive(url, file, etag)
             break
         except (urllib3.exceptions.HTTPError, _TemporaryError) as error:
-            failures = 0 if file.tell() > before else failures + 1
+            _refuse_if_final(url, error)
+            failures = 1 if file.tell() > before else failures + 1
             if failures > retries.number:
                 raise RunError(
                     f"{url} cannot be fetched: {_reason(error)}. What has come is in "
                     f"{part}; the same command goes on there."
                 ) from None
-            wait = retries.first_wait_seconds * 2**failures
-            asked = getattr(error, "wait", None)
-            wait = min(wait if asked is None else asked, _MAX_WAIT_SECONDS)
+            wait = retries.first_wait_seconds * 2 ** (failures - 1)
+            wait = min(max(wait, getattr(error, "wait", 0.0)), _MAX_WAIT_SECONDS)
             print(f"{_reason(error)}; trying again in {wait:.0f} s", file=sys.stderr)
             retries.sleep(wait)
     etag.unlink(missing_ok=True)
+
+
+def _refuse_if_final(url: str, error: Exception) -> None:
+    """Another try mends neither an address nor a certificate."""
+    if isinstance(error, urllib3.exceptions.LocationValueError):
+        raise RunError(f"`url` must be an address. Received: url={url}.") from None
+    causes = (error, *error.args)
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        raise RunError(f"{url} cannot be trusted: {_reason(error)}.") from None
 
 
 def _reason(error: Exception) -> str:
@@ -145,7 +173,7 @@ def _reason(error: Exception) -> str:
 def _receive(url: str, file: BinaryIO, etag: Path) -> None:
     """One answer of the server, appended to what is there or in place of it."""
     offset = file.seek(0, os.SEEK_END)
-    headers = {"Accept-Encoding": "identity"}
+    headers = {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
     if offset:
         headers["Range"] = f"bytes={offset}-"
         if etag.exists():
@@ -184,11 +212,10 @@ def _remember(etag: Path, value: str) -> None:
 
 def _open(url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
     """Follows redirects, but none from https to http."""
-    pool = urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
     for _ in range(_MAX_REDIRECTS):
         if urlsplit(url).scheme not in ("http", "https"):
             raise RunError(f"`url` must begin with http or https. Received: url={url}.")
-        response = pool.request(
+        response = _pool(url).request(
             "GET", url, headers=headers, preload_content=False, redirect=False
         )
         location = response.get_redirect_location()
@@ -202,11 +229,19 @@ def _open(url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
     raise RunError(f"{url} leads to more than {_MAX_REDIRECTS} other addresses.")
 
 
+def _pool(url: str) -> urllib3.PoolManager:
+    """Connections as the user's proxy settings want them (HTTPS_PROXY, NO_PROXY)."""
+    parts = urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme, "")
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
+    return urllib3.ProxyManager(proxy, timeout=_TIMEOUT, retries=False)
+
+
 def _check_status(response: urllib3.BaseHTTPResponse, url: str, offset: int) -> None:
     status = response.status
     if status == 429 or status >= 500:
-        asked = response.headers.get("Retry-After", "")
-        wait = float(asked) if asked.isdigit() else None
+        wait = _seconds(response.headers.get("Retry-After", ""))
         raise _TemporaryError(f"the server answers {status}", wait)
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if status == 206 and found and int(found[1]) == offset:
@@ -217,6 +252,16 @@ def _check_status(response: urllib3.BaseHTTPResponse, url: str, offset: int) -> 
             "Check the address, or fetch the file with a browser and put it into the "
             "folder."
         )
+
+
+def _seconds(retry_after: str) -> float:
+    """What Retry-After says: seconds or a date (RFC 9110, section 10.2.3)."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
+    except ValueError:
+        return 0.0
 
 
 def _check_beginning(
@@ -242,7 +287,8 @@ def _check(url: str, path: Path, part: Path, checksum: str) -> None:
         part.unlink()
         raise RunError(
             f"{url} has the {algorithm} {found}, but must have {checksum}. It was "
-            "removed. It was damaged on the way, or is another version."
+            "removed. It was damaged on the way, or is another version; if that is "
+            f"wanted, and {path}.sha256 is there, remove that."
         )
     if not checksum:
         note = f"{found}  {path.name}\n"

@@ -1,4 +1,5 @@
 import io
+import random
 import stat
 import tarfile
 import zipfile
@@ -121,6 +122,37 @@ def test_damaged_archive_is_refused(tmp_path, make, keep):
     with pytest.raises(RunError, match="is damaged|is neither"):
         unpack(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("make", [zip_of, tar_of])
+def test_archive_with_changed_bytes_is_refused(tmp_path, make):
+    for seed in range(20):
+        chance = random.Random(seed)
+        text = bytes(chance.choices(b"abcdefgh \n", k=20_000))
+        archive = make(tmp_path / "archive", {"a": text})
+        content = bytearray(archive.read_bytes())
+        content[chance.randrange(200, len(content) - 200)] ^= 0xFF
+        archive.write_bytes(content)
+        with pytest.raises(RunError, match="is damaged|neither|is not unpacked"):
+            unpack(archive, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_full_disk_is_not_called_damage(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(archives, "_copy", fail)
+    with pytest.raises(OSError, match="No space left"):
+        unpack(zip_of(tmp_path / "a.zip", FILES), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a")])
+def test_name_of_a_file_and_a_folder_is_refused(tmp_path, names):
+    archive = zip_of(tmp_path / "a.zip", dict.fromkeys(names, b""))
+    with pytest.raises(RunError, match="is a file and a folder"):
+        unpack(archive, tmp_path / "out")
 
 
 def test_other_files_are_no_archives(tmp_path):

@@ -4,6 +4,7 @@ import bz2
 import dataclasses
 import hashlib
 import io
+import subprocess
 import zipfile
 
 import pytest
@@ -11,6 +12,7 @@ from conftest import ROOT
 from download.serving import status
 from integration.launching import run_python
 
+from bert_tf.cli.download import download as download_command
 from bert_tf.config.download import DownloadConfig
 from bert_tf.download import catalogue, datasets
 from bert_tf.download.catalogue import CATALOGUE, Entry, RemoteFile
@@ -48,21 +50,70 @@ def test_model_is_unpacked_and_kept(server, tmp_path, model):
     assert not (folder.parent / "m.zip").exists()
 
 
-def test_empty_and_changed_folders_are_noticed(server, tmp_path, model):
+def test_folder_that_lost_or_changed_a_file_is_fetched_again(server, tmp_path, model):
     [folder] = download(server, tmp_path, "2018/m")
-    (folder / "vocab").write_text("changed")
-    with pytest.raises(RunError, match=r"vocab must have the sha256"):
+    for spoil in (
+        lambda: (folder / "vocab").write_text("changed"),
+        lambda: (folder / "config").unlink(),
+        lambda: [path.unlink() for path in folder.iterdir()],
+    ):
+        spoil()
         download(server, tmp_path, "2018/m")
-    for path in folder.iterdir():
-        path.unlink()
+        assert (folder / "vocab").read_text() == "[PAD]"
+        assert (folder / "config").read_text() == "{}"
+    assert len(server.requests) == 4
+
+
+def test_half_unpacked_folder_is_replaced_but_no_file_of_the_user(
+    server, tmp_path, model
+):
+    folder = tmp_path / "data" / "2018" / "m"
+    folder.mkdir(parents=True)
+    (folder / "vocab").write_text("[PA")
+    (folder / "my_notes").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds my_notes"):
+        download(server, tmp_path, "2018/m")
+    assert (folder / "my_notes").read_text() == "mine"
+    (folder / "my_notes").unlink()
     download(server, tmp_path, "2018/m")
     assert (folder / "vocab").read_text() == "[PAD]"
+
+
+def test_list_of_an_unpacked_folder_is_for_sha256sum(server, tmp_path, model):
+    [folder] = download(server, tmp_path, "2018/m")
+    command = ["sha256sum", "--check", "--strict", f"{folder}.sha256"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
 def test_wrong_member_of_an_archive_is_refused(server, tmp_path, model):
     server.file("/m.zip", archive_of(vocab="other"))
     with pytest.raises(RunError, match=r"vocab must have the sha256"):
         download(server, tmp_path, "2018/m")
+    server.file("/m.zip", archive_of(vocab="[PAD]"))
+    [folder] = download(server, tmp_path, "2018/m")
+    assert (folder / "vocab").read_text() == "[PAD]"
+
+
+@pytest.mark.parametrize("name", ["squad-1.1", "cola", "wikipedia", "2018/m,2018/m"])
+def test_sum_that_would_not_be_used_is_refused(server, tmp_path, model, name):
+    with pytest.raises(ValueError, match="`sha256` must be left out"):
+        download(server, tmp_path, name, sha256="0" * 64)
+    assert server.requests == []
+
+
+def test_date_of_a_model_may_be_left_out_where_it_is_clear(server, tmp_path, model):
+    [folder] = download(server, tmp_path, "m")
+    assert (folder / "vocab").read_text() == "[PAD]"
+    both = "2018_10_18/uncased_L-12_H-768_A-12, 2020_02_20/uncased_L-12_H-768_A-12"
+    with pytest.raises(ValueError, match=f"one of {both}. "):
+        download(server, tmp_path, "uncased_L-12_H-768_A-12")
+
+
+def test_names_can_be_listed(capsys):
+    download_command(["--list"])
+    listed = capsys.readouterr().out.split()
+    assert listed[0] == "wikipedia"
+    assert {"squad-2.0", "mrpc", "2020_02_20/uncased_L-2_H-128_A-2"} < set(listed)
 
 
 def test_user_may_pin_what_nobody_has(server, tmp_path, model):

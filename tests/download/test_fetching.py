@@ -1,6 +1,8 @@
+import email.utils
 import fcntl
 import hashlib
 import random
+import time
 
 import pytest
 from download.serving import serve, status
@@ -106,7 +108,34 @@ def test_waits_grow_and_servers_may_ask_for_one(server, tmp_path):
         lambda h: serve(h, CONTENT),
     )
     fetch(url, tmp_path / "a.bin", SHA256, server.retries)
-    assert server.waits == [2.0, 4.0, 7.0, 120.0]
+    assert server.waits == [1.0, 2.0, 7.0, 120.0]
+
+
+def test_server_may_ask_to_wait_until_a_date_but_not_for_no_time(server, tmp_path):
+    date = email.utils.formatdate(time.time() + 60, usegmt=True)
+    url = server.sequence(
+        "/a.bin",
+        status(503, Retry_After=date),
+        status(503, Retry_After="0"),
+        lambda h: serve(h, CONTENT),
+    )
+    fetch(url, tmp_path / "a.bin", SHA256, server.retries)
+    assert 50 < server.waits[0] <= 60
+    assert server.waits[1] == 2.0
+
+
+def test_address_without_a_host_is_not_tried_again(server, tmp_path):
+    with pytest.raises(RunError, match="must be an address"):
+        fetch("http:///a.bin", tmp_path / "a.bin", SHA256, server.retries)
+    assert server.waits == []
+
+
+def test_proxy_of_the_environment_is_used(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url)
+    server.file("http://files.invalid/a.bin", CONTENT)
+    url = "http://files.invalid/a.bin"
+    fetch(url, tmp_path / "a.bin", SHA256, server.retries)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
@@ -115,7 +144,7 @@ def test_refusal_is_not_tried_again(server, tmp_path, code):
     with pytest.raises(RunError, match=f"the server answers {code}.*browser"):
         fetch(url, tmp_path / "a.bin", SHA256, server.retries)
     assert len(server.requests) == 1
-    assert not (tmp_path / "a.bin").exists()
+    assert left(tmp_path) == []
 
 
 def test_server_that_is_not_there_is_given_up(tmp_path):

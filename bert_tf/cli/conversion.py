@@ -1,0 +1,41 @@
+"""`python -m bert_tf data convert | chop | pick_eval`: records written again."""
+
+from collections.abc import Sequence
+
+from bert_tf.cli.arguments import parse_config
+from bert_tf.config.conversion import ChopDataConfig, ConvertDataConfig, PickEvalConfig
+
+_PROG = "python -m bert_tf data"
+
+
+def convert(arguments: Sequence[str]) -> None:
+    """Writes HDF5 files as TFRecords, or the other way round."""
+    config = parse_config(ConvertDataConfig, arguments, f"{_PROG} convert")
+    from bert_tf.data.copying import convert_records
+
+    metadata = convert_records(config)
+    print(
+        f"{config.output_dir}: {metadata.new_number_of_samples:,} records in "
+        f"{len(metadata.shards):,} files of {config.format}"
+    )
+
+
+def chop(arguments: Sequence[str]) -> None:
+    """Writes records into another number of files."""
+    config = parse_config(ChopDataConfig, arguments, f"{_PROG} chop")
+    from bert_tf.data.copying import chop_records
+
+    metadata = chop_records(config)
+    print(
+        f"{config.output_dir}: {metadata.new_number_of_samples:,} records in "
+        f"{len(metadata.shards):,} files"
+    )
+
+
+def pick_eval(arguments: Sequence[str]) -> None:
+    """Draws records evenly."""
+    config = parse_config(PickEvalConfig, arguments, f"{_PROG} pick_eval")
+    from bert_tf.data.copying import pick_records
+
+    metadata = pick_records(config)
+    print(f"{config.output_dir}: {metadata.new_number_of_samples:,} records")
