@@ -246,7 +246,9 @@ class Hdf5Writer:
 
 
 def _without_padding(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The first `lengths` values of each row: [n] arrays."""
+    """The first `lengths` values of each row: [n] arrays, or [n, length] if equal."""
+    if (lengths == lengths[0]).all():
+        return rows[:, : lengths[0]]  # The library takes such arrays for a matrix.
     cut = np.empty(len(rows), object)
     for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         cut[number] = row[:length]

@@ -1,6 +1,8 @@
 """Metadata for records that have none: everything is read and counted."""
 
 import os
+from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -15,48 +17,48 @@ from bert_tf.data.stage import describe_file, record_shards
 _RECORDS_AT_ONCE = 4096
 
 
-class RecordCounts:
-    """What metadata says of records, counted."""
+def count_records(arrays: Mapping[str, np.ndarray]) -> Counter[str]:
+    """Counts `records`, `sequences` and `tokens` in the features of some records."""
+    return Counter(
+        records=len(arrays["input_mask"]),
+        sequences=int((arrays["next_sentence_weights"] > 0).sum()),
+        tokens=int((arrays["input_mask"] > 0).sum()),
+    )
 
-    def __init__(self) -> None:
-        """Begins at nothing."""
-        self._records = self._sequences = self._tokens = 0
 
-    def add(self, arrays: dict[str, np.ndarray]) -> None:
-        """Adds the features of some records."""
-        self._records += len(arrays["input_mask"])
-        self._sequences += int((arrays["next_sentence_weights"] > 0).sum())
-        self._tokens += int((arrays["input_mask"] > 0).sum())
+def counted_metadata(
+    file_format: str,
+    shape: RecordShape,
+    counts: Mapping[str, int],
+    shards: tuple[Shard, ...],
+) -> Metadata:
+    """Metadata of records that were counted.
 
-    def metadata(
-        self, file_format: str, shape: RecordShape, shards: tuple[Shard, ...]
-    ) -> Metadata:
-        """Metadata of the records that were added.
-
-        Args:
-          file_format: tfrecord or hdf5.
-          shape: Of all of them.
-          shards: The files that hold them.
-        """
-        sequences, records = self._sequences, self._records
-        size = shape.max_seq_length
-        return Metadata(
-            format=file_format,
-            packed=shape.is_packed,
-            max_seq_length=size,
-            # How many each sequence of a pack may have had is not in the records.
-            max_predictions_per_seq=(
-                None if shape.is_packed else shape.max_predictions
-            ),
-            max_predictions_per_pack=shape.max_predictions,
-            max_sequences_per_pack=shape.max_sequences,
-            original_number_of_samples=sequences,
-            new_number_of_samples=records,
-            avg_seq_per_sample=sequences / records,
-            packing_efficiency=self._tokens / (records * size),
-            padding_tokens_original_dataset=sequences * size - self._tokens,
-            shards=shards,
-        )
+    Args:
+      file_format: tfrecord or hdf5.
+      shape: Of all of them.
+      counts: Of `count_records`, summed over all of them.
+      shards: The files that hold them.
+    """
+    records, sequences, tokens = (
+        counts[name] for name in ("records", "sequences", "tokens")
+    )
+    size = shape.max_seq_length
+    return Metadata(
+        format=file_format,
+        packed=shape.is_packed,
+        max_seq_length=size,
+        # How many each sequence of a pack may have had is not in the records.
+        max_predictions_per_seq=None if shape.is_packed else shape.max_predictions,
+        max_predictions_per_pack=shape.max_predictions,
+        max_sequences_per_pack=shape.max_sequences,
+        original_number_of_samples=sequences,
+        new_number_of_samples=records,
+        avg_seq_per_sample=sequences / records,
+        packing_efficiency=tokens / (records * size),
+        padding_tokens_original_dataset=sequences * size - tokens,
+        shards=shards,
+    )
 
 
 def _shards(index: NumberedRecords) -> tuple[Shard, ...]:
@@ -90,10 +92,10 @@ def index_records(config: IndexDataConfig) -> Metadata:
             f"beside {path}. Say --overwrite to replace it."
         )
     index, parser = open_parser(record_files(folder), NO_LIMITS)
-    counts = RecordCounts()
+    counts: Counter[str] = Counter()
     for begin in range(0, len(index), _RECORDS_AT_ONCE):
         end = min(begin + _RECORDS_AT_ONCE, len(index))
-        counts.add(parser(np.arange(begin, end)))
-    metadata = counts.metadata(index.format, parser.shape, _shards(index))
+        counts.update(count_records(parser(np.arange(begin, end))))
+    metadata = counted_metadata(index.format, parser.shape, counts, _shards(index))
     write_metadata(folder, metadata)
     return metadata

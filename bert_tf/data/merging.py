@@ -25,8 +25,19 @@ def sequence_lengths(arrays: Arrays) -> np.ndarray:
 
 
 def prediction_counts(arrays: Arrays) -> np.ndarray:
-    """Masked tokens of each sequence: [n] int64."""
-    return (arrays["masked_lm_weights"] > 0).sum(axis=1)
+    """Masked tokens of each sequence: [n] int64.
+
+    Raises:
+      ValueError: if one is beyond the tokens of its sequence.
+    """
+    is_real = arrays["masked_lm_weights"] > 0
+    lengths = (arrays["input_mask"] > 0).sum(axis=1)
+    if (is_real & (arrays["masked_lm_positions"] >= lengths[:, None])).any():
+        raise ValueError(
+            "`masked_lm_positions` must be places of tokens. Received: a record with "
+            "one in its padding."
+        )
+    return is_real.sum(axis=1)
 
 
 def _starts(sizes: np.ndarray, rows: np.ndarray, slots: np.ndarray, shape: tuple):  # noqa: ANN202

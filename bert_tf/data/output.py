@@ -12,7 +12,7 @@ from typing import Self
 import google_crc32c
 
 # Names of the files that a folder of each kind holds, and that may be replaced.
-RECORDS = re.compile(r"part-\d+-of-\d+\.(tfrecord|hdf5)")
+RECORDS = re.compile(r"part[-_]\d+[-_]of[-_]\d+\.(tfrecord|hdf5)")
 TEXTS = re.compile(r"part-\d+\.(txt|jsonl)")
 SIDES = re.compile(r"(training|test)-\d+-of-\d+\.txt")
 VOCABULARY = re.compile(r"vocab\.txt")

@@ -196,6 +196,14 @@ def test_examples_without_labels_are_packed(unpacked):
     assert packed["next_sentence_weights"].sum() == len(features["input_ids"])
 
 
+def test_masked_place_in_the_padding_is_refused(unpacked):
+    _, features = all_features(unpacked)
+    row = int(np.flatnonzero(features["masked_lm_weights"][:, 0] > 0)[0])
+    features["masked_lm_positions"][row, 0] = features["input_mask"][row].sum()
+    with pytest.raises(ValueError, match="one in its padding"):
+        pack_examples(features)
+
+
 def test_many_examples_are_written_as_one_is():
     rng = np.random.default_rng(0)
     ids = rng.integers(0, [1, 128, 16384, 2**21, 2**28], (6, 5))
