@@ -11,7 +11,9 @@ from bert_tf import flags
 from bert_tf.cli.arguments import parse_config
 from bert_tf.cli.pipeline import plan
 from bert_tf.config import CreateDataConfig, PretrainingConfig
+from bert_tf.config.conversion import ChopDataConfig, ConvertDataConfig, PickEvalConfig
 from bert_tf.config.data import IndexDataConfig, PackDataConfig, ShowDataConfig
+from bert_tf.config.download import DownloadConfig, VerifyConfig
 from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
 
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -26,6 +28,11 @@ COMMANDS = [shlex.split(line, comments=True) for line in LINES if line.strip()]
 TRAINING = [c for c in COMMANDS if "run_pretraining.py" in c]
 DATA = [c for c in COMMANDS if "bert_tf" in c]
 CONFIGS = {
+    "chop": ChopDataConfig,
+    "convert": ConvertDataConfig,
+    "download": DownloadConfig,
+    "pick_eval": PickEvalConfig,
+    "verify": VerifyConfig,
     "create": CreateDataConfig,
     "extract": ExtractConfig,
     "index": IndexDataConfig,

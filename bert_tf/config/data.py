@@ -24,6 +24,8 @@ class CreateDataConfig:
       max_ngram_size: Most whole words in a row that are masked together; more than 1
         needs do_whole_word_mask. Fewer are more likely.
       dupe_factor: How often each document is used, each time with new masks.
+      format: tfrecord, or hdf5 with the datasets of the PyTorch BERT of NVIDIA and
+        Intel; `data convert` has more forms of it.
       seed: Decides masks, pairs and shards; the same seed gives the same bytes.
       num_shards: Number of record files.
       num_processes: Worker processes; 0 means one per core. The output is the same.
@@ -44,6 +46,7 @@ class CreateDataConfig:
     do_whole_word_mask: bool = False
     max_ngram_size: int = 1
     dupe_factor: int = 10
+    format: str = "tfrecord"
     seed: int = 12345
     num_shards: int = 1
     num_processes: int = 0
@@ -55,6 +58,7 @@ class CreateDataConfig:
         for name in ("input", "output_dir", "vocab_file"):
             checks.require(bool(getattr(self, name)), name, "be given", "")
         checks.require_choice(self, "input_format", ("google", "text"))
+        checks.require_choice(self, "format", ("tfrecord", "hdf5"))
         checks.require(
             self.max_seq_length >= 8,
             "max_seq_length",

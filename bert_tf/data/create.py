@@ -24,8 +24,12 @@ from bert_tf.data.metadata import (
     read_metadata,
     write_metadata,
 )
-from bert_tf.data.records import RecordWriter, frame_record, serialize_instance
-from bert_tf.data.records import shard_name as name_of_shard
+from bert_tf.data.records import (
+    RecordWriter,
+    frame_record,
+    serialize_instance,
+    shard_name,
+)
 from bert_tf.data.stage import Part, Stage, record_shards, settings_of, share
 from bert_tf.data.tokenization import load_vocabulary
 from bert_tf.data.workers import in_order
@@ -33,6 +37,8 @@ from bert_tf.progress import ProgressReport
 
 if TYPE_CHECKING:  # It loads TensorFlow, which the worker processes do without.
     from bert_tf.distribute import Communicator
+
+_RAW = ".tfrecord"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +161,9 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
             "`input` must hold text. Received: "
             f"input={config.input}, which holds no document."
         )
-    names = [name_of_shard(n, config.num_shards) for n in range(config.num_shards)]
+    names = [shard_name(n, config.num_shards) for n in range(config.num_shards)]
+    if config.format == "hdf5":
+        names = [str(Path(name).with_suffix(".hdf5")) for name in names]
     count = min(len(groups), len(names))
     return [
         Job(share(groups, number, count), share(names, number, count))
@@ -206,7 +214,7 @@ def _write_job(
     num_tokens = [0] * len(job.shards)
     with contextlib.ExitStack() as stack:
         writers = [
-            stack.enter_context(RecordWriter(stage.folder / name))
+            stack.enter_context(RecordWriter((stage.folder / name).with_suffix(_RAW)))
             for name in job.shards
         ]
         for group in job.groups:
@@ -224,10 +232,22 @@ def _write_job(
                 f"the text has {count} records for {len(writers)} shards. Received: "
                 f"num_shards={config.num_shards}."
             )
-    for writer, tokens in zip(writers, num_tokens, strict=True):
+    for name, writer, tokens in zip(job.shards, writers, num_tokens, strict=True):
         counts = {"records": writer.num_records, "tokens": tokens}
-        name = writer.path.name
-        stage.finish(Part(name, writer.num_bytes, writer.crc32c, counts))
+        part = Part(name, writer.num_bytes, writer.crc32c, counts)
+        if config.format == "hdf5":
+            part = _to_hdf5(writer.path, stage.folder / name, part)
+        stage.finish(part)
+
+
+def _to_hdf5(raw: Path, path: Path, part: Part) -> Part:
+    """Writes a shard again: an HDF5 file must know the number of its records."""
+    # It loads TensorFlow, which the makers of TFRecords need not wait for.
+    from bert_tf.data.copying import Form, copy_shard
+
+    copied = copy_shard((str(raw),), range(part.counts["records"]), path, Form("hdf5"))
+    raw.unlink()
+    return dataclasses.replace(copied, counts=part.counts)
 
 
 def _publish(jobs: Sequence[Job], config: CreateDataConfig, stage: Stage) -> Metadata:
@@ -248,6 +268,7 @@ def _write_metadata(config: CreateDataConfig, parts: Sequence[Part]) -> Metadata
         del settings[name]
     vocabulary = Path(config.vocab_file).read_bytes()
     metadata = Metadata(
+        format=config.format,
         packed=False,
         max_seq_length=config.max_seq_length,
         max_predictions_per_seq=config.max_predictions_per_seq,

@@ -13,9 +13,10 @@ from bert_tf.config.data import CreateDataConfig
 from bert_tf.data import create, groups, output
 from bert_tf.data.create import create_records, make_group_records
 from bert_tf.data.documents import read_documents, read_stretch
-from bert_tf.data.features import RecordShape
+from bert_tf.data.features import RecordShape, ValueLimits
 from bert_tf.data.groups import cut_into_groups
 from bert_tf.data.metadata import read_metadata
+from bert_tf.data.opening import open_records
 from bert_tf.data.stage import Stage
 from bert_tf.data.tokenization import WordPieceTokenizer
 from bert_tf.errors import RunError
@@ -299,3 +300,22 @@ def test_two_processes_do_not_write_one_folder(config):
         stage.begin(overwrite=False)
         with pytest.raises(RunError, match="Another process is writing"):
             create_records(config)
+
+
+def test_hdf5_shards_hold_the_same_records(config, tmp_path):
+    metadata = create_records(config)
+    other = dataclasses.replace(config, format="hdf5", output_dir=str(tmp_path / "h"))
+    made = create_records(other)
+    names = [f"part-{n:05d}-of-00003.hdf5" for n in range(3)]
+    assert list(contents(other.output_dir)) == names
+    assert made == read_metadata(other.output_dir)
+    assert made.format == "hdf5"
+    counts = [shard.records for shard in metadata.shards]
+    assert [shard.records for shard in made.shards] == counts
+    limits = ValueLimits(vocab_size=1000, type_vocab_size=2)
+    first, second = (
+        open_records(folder, limits).parser(np.arange(sum(counts)))
+        for folder in (config.output_dir, other.output_dir)
+    )
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])
