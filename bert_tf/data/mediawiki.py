@@ -11,8 +11,11 @@ from xml.etree import ElementTree
 
 _BZ2_MAGIC = b"BZh"
 _ARTICLES = "0"  # The number of the namespace that articles are in.
-_REDIRECT = re.compile(r"\s*#\s*\w+\s*:?\s*\[\[", re.ASCII | re.IGNORECASE)
+# In any language; in a numbered list a blank follows the sign. Possessive quantifiers,
+# since a page may be a million blanks.
+_REDIRECT = re.compile(r"\s*+#[^\s\[\]:#*]++\s*+:?\s*+\[\[")
 _BYTES_AT_ONCE = 1 << 16
+_MAX_HEAD_BYTES = 1 << 20
 # MediaWiki allows 2 MiB for a text; dumps may hold all revisions of a page.
 MAX_PAGE_BYTES = 1 << 30
 
@@ -76,9 +79,12 @@ def _parse(file: BinaryIO) -> Iterator[Page]:
             raise ElementTree.ParseError(f"a page of more than {MAX_PAGE_BYTES} bytes")
         if root is None:
             # A dump has no document type; one could define entities without limit.
-            head += data
+            # Zero bytes are every other one in UTF-16.
+            head += data.replace(b"\0", b"")
             if b"<!DOCTYPE" in head:
                 raise ElementTree.ParseError("a dump has no document type")
+            if len(head) > _MAX_HEAD_BYTES:
+                raise ElementTree.ParseError("there is no <mediawiki> at its begin")
         parser.feed(data)
         for event, element in parser.read_events():
             if root is None:

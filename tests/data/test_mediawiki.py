@@ -1,4 +1,5 @@
 import bz2
+import time
 
 import pytest
 
@@ -69,6 +70,11 @@ BOMB = (
 ).encode()
 
 
+UTF_16_BOMB = ('<?xml version="1.0" encoding="utf-16"?>' + BOMB.decode()).encode(
+    "utf-16"
+)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -81,6 +87,8 @@ BOMB = (
         (dump(), "holds no article"),
         (BOMB, "a dump has no document type"),
         (b"<!-- " + b"x" * 65530 + b" -->" + BOMB, "a dump has no document type"),
+        (UTF_16_BOMB, "a dump has no document type"),
+        (b"<!-- " + b"x" * 2_000_000 + b" -->" + BOMB, "no <mediawiki> at its begin"),
     ],
 )
 def test_what_is_no_dump_is_refused(tmp_path, content, message):
@@ -89,6 +97,34 @@ def test_what_is_no_dump_is_refused(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as refused:
         list(read_pages(str(path)))
     assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_redirect"),
+    [
+        ("#REDIRECT [[Cat]]", True),
+        ("\n#redirect:[[Cat]]", True),
+        ("#перенаправление [[Кот]]", True),
+        ("#पुनर्प्रेषण [[बिल्ली]]", True),
+        ("# Cats [[live]] here.", False),
+        ("#1 of the charts was [[Cat]].", False),
+        ("A cat. #REDIRECT [[Cat]]", False),
+    ],
+)
+def test_redirects_are_known_by_their_text(tmp_path, text, is_redirect):
+    path = tmp_path / "dump"
+    path.write_bytes(dump(page("Here", text), PAGES[0]))
+    titles = [found.title for found in read_pages(str(path))]
+    assert titles == (["Cat"] if is_redirect else ["Here", "Cat"])
+
+
+def test_blanks_after_a_sign_cost_no_time(tmp_path):
+    path = tmp_path / "dump"
+    path.write_bytes(dump(page("Blanks", "#a" + " " * 200_000 + "x")))
+    start = time.process_time()
+    assert len(list(read_pages(str(path)))) == 1
+    # Tried from every place it takes half a minute.
+    assert time.process_time() - start < 1
 
 
 def test_page_without_end_is_refused(tmp_path, monkeypatch):

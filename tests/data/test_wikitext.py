@@ -1,6 +1,7 @@
 """Markup of hand-made cases, and of the 106 articles of a real dump."""
 
 import re
+import time
 
 import pytest
 
@@ -29,7 +30,13 @@ DUMP = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
         ("a &amp; b&nbsp;c &ndash; d &amp;ndash; e", "a & b c – d – e"),
         ("x <!-- hidden --> y", "x y"),
         ("A cat ({{IPA|x}}) is ({{lang-fr|y}}, old) here.", "A cat is (old) here."),
+        ("x [[Datei:a.png|mini|Eine [[Katze]].]] y", "x y"),
+        ("x\n[[Kategorie:A]]\n[[Kategorie:B|b]] [[Categoría:C]]", "x"),
+        ("Of [[Star Trek: Voyager]] all.", "Of Star Trek: Voyager all."),
         ("A {{lang|fr|chat}} of {{convert|5|km|mi}}.", "A chat of 5 km."),
+        ("Up to {{convert|5|to|10|km|mi}} long.", "Up to 5 to 10 km long."),
+        ("Cats, {{x}}, {{y}}; or {{z}}, dogs, {{x}}.", "Cats; or, dogs."),
+        ("In 1961, ... all was ( {{x}}; new; {{y}} ).", "In 1961, ... all was (new)."),
         ("H<sub>2</sub>O <math>x^2</math> <code>y</code> <span>z</span>", "H2O z"),
         ("__NOTOC__ One.<br />Two.", "One. Two."),
         ("#1\n*\n----\n:", ""),
@@ -60,6 +67,39 @@ def test_hostile_markup_ends_soon(markup):
         assert len(plain_text(markup)) <= len(markup)
     except UnparsableError:
         pass
+
+
+@pytest.mark.parametrize(
+    ("mark", "message"),
+    [
+        ("{{", "100000 brackets and 0 tags"),
+        ("[[a|", "200000 brackets and 0 tags"),
+        ("[http://a ", "100000 brackets and 0 tags"),
+        ("{|\n|", "100000 brackets and 0 tags"),
+        ("<!-- ", "100000 brackets and 0 tags"),
+        ('<a b="', "100000 brackets and 0 tags"),
+        ("<b>", "0 brackets and 100000 tags"),
+    ],
+)
+def test_many_open_marks_are_refused_at_once(mark, message):
+    start = time.process_time()
+    with pytest.raises(UnparsableError, match=f"{message} are not closed"):
+        plain_text(mark * 100_000)
+    # The parser needs minutes to hours.
+    assert time.process_time() - start < 1
+
+
+def test_tags_that_need_no_end_are_not_open():
+    markup = "One.<br>Two.<br/><ref name=a />" * 5000
+    assert plain_text(markup).count("One. Two.") == 5000
+
+
+@pytest.mark.parametrize("signs", [", ", " ", "( ", "(, ", "&#91; ", "'"])
+def test_runs_of_signs_cost_no_time(signs):
+    start = time.process_time()
+    plain_text(f"a{signs * 20_000}b")
+    # Tried from every place they take ten seconds.
+    assert time.process_time() - start < 1
 
 
 def test_too_long_text_is_refused(monkeypatch):

