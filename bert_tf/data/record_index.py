@@ -205,6 +205,10 @@ class OpenFiles(Generic[Handle]):
         while self._handles:
             self._close_file(self._handles.popitem()[1])
 
+    def __del__(self) -> None:
+        """Closes the files of a set that nobody reads any more."""
+        self.close()
+
 
 def open_descriptors() -> OpenFiles[int]:
     """Files by path, as descriptors to read from."""
