@@ -8,13 +8,13 @@ BIN := $(VENV)/bin
 REQUIRE_HOROVOD ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment horovod data demo test test-fast lint format lock \
+.PHONY: help setup environment horovod kernels data demo test test-fast lint format lock \
 	clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: environment horovod data  ## Environment, Horovod and data (5 minutes, then 1 s)
+setup: environment horovod kernels data  ## Environment, Horovod and data (5 minutes, then 1 s)
 
 environment: $(VENV)/environment-stamp
 
@@ -38,6 +38,11 @@ horovod: environment  ## Build and install Horovod alone
 	@$(BIN)/python tools/build_horovod.py || { \
 	  test -z "$(REQUIRE_HOROVOD)" && \
 	  echo "warning: without Horovod one process works, --horovod does not."; }
+
+kernels: environment  ## Compile the fused operations alone
+	@$(BIN)/python tools/build_kernels.py || { \
+	  test -z "$(REQUIRE_HOROVOD)" && \
+	  echo "warning: without the fused operations training is slower."; }
 
 data: environment
 	@$(BIN)/python tools/fetch_data.py

@@ -18,6 +18,7 @@ LAYERS = {
     "precision": 0,
     "distribute": 0,
     "progress": 0,
+    "kernels": 0,
     "data": 1,
     "download": 1,
     "modeling": 1,

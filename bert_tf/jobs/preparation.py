@@ -271,6 +271,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
         policy=policy,
         seed=seed,
         keyed_dropout=True,
+        allow_fused=not config.runtime.use_xla,
     )
     learning_rate = effective_learning_rate(config, start, communicator.size)
     optimizer, schedule = make_optimizer(config, learning_rate)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bert_tf.modeling import ops
+from bert_tf.modeling import fused, ops
 from bert_tf.modeling.layers import (
     BertLayer,
     Dense,
@@ -55,6 +55,12 @@ class Intermediate(BertLayer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[B, S, H] -> [B, S, I]."""
+        if self.settings.is_fused:
+            return fused.bias_gelu(
+                self.dense.product(inputs),
+                tf.convert_to_tensor(self.dense.bias),
+                approximate=fused.GELUS[self.config.hidden_act],
+            )
         return self.activation(self.dense(inputs))
 
 
@@ -185,8 +191,13 @@ class Bert(BertLayer):
             key,
             training=training,
         )
-        bias = ops.attention_bias(inputs["input_mask"])
-        x = self.encoder(x, bias, key, training=training)
+        if self.settings.is_fused:
+            x = tf.cast(x, tf.bfloat16)
+            x = self.encoder(x, inputs["input_mask"], key, training=training)
+            x = tf.cast(x, tf.float32)
+        else:
+            bias = ops.attention_bias(inputs["input_mask"])
+            x = self.encoder(x, bias, key, training=training)
         return {
             "sequence_output": x,
             "pooled_output": self.pooler(x, inputs["next_sentence_positions"]),

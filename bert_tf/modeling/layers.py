@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from bert_tf.config import BertConfig
-from bert_tf.modeling import ops
+from bert_tf.modeling import fused, ops
 from bert_tf.precision import PrecisionPolicy
 
 
@@ -19,18 +19,22 @@ class LayerSettings(NamedTuple):
       config: The architecture.
       policy: Decides compute types.
       seed: Decides the initial weights, together with each variable's path.
+      is_fused: Whether activations are bfloat16 and element-wise steps are those of
+        `fused`; masks are then given as they are, not as what is added to scores.
     """
 
     config: BertConfig
     policy: PrecisionPolicy
     seed: int
+    is_fused: bool = False
 
 
 class BertLayer(keras.layers.Layer):
     """A layer that holds the shared settings and makes seeded float32 weights."""
 
     def __init__(self, settings: LayerSettings, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(dtype="float32", **kwargs)
+        # Fused layers take bfloat16; Keras would make float32 of it.
+        super().__init__(dtype="float32", autocast=False, **kwargs)
         self.settings = settings
         self.config = settings.config
 
@@ -52,6 +56,15 @@ class BertLayer(keras.layers.Layer):
         return (zlib.crc32(self.path.encode()) + number) % 2**31
 
 
+def _product(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """[..., I] times [I, O], as one product of two matrices."""
+    rows = tf.matmul(tf.reshape(inputs, [-1, inputs.shape[-1]]), kernel)
+    shape = tf.concat([tf.shape(inputs)[:-1], kernel.shape[-1:]], axis=0)
+    outputs = tf.reshape(rows, shape)
+    outputs.set_shape([*inputs.shape[:-1], kernel.shape[-1]])
+    return outputs
+
+
 class Dense(BertLayer):
     """y = x W + b, with variables `kernel` [I, O] and `bias` [O]."""
 
@@ -65,6 +78,10 @@ class Dense(BertLayer):
         self.bias = self.add_weight(
             name="bias", shape=(self.units,), initializer="zeros"
         )
+
+    def product(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[..., I] bfloat16 -> [..., O] bfloat16, without the bias."""
+        return _product(inputs, tf.cast(tf.convert_to_tensor(self.kernel), tf.bfloat16))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[..., I] float32 -> [..., O] float32."""
@@ -168,6 +185,8 @@ class SelfAttention(BertLayer):
         training: bool = False,
     ) -> tf.Tensor:
         """[B, S, H] and a score bias [B, 1, S, S] -> [B, S, H]."""
+        if self.settings.is_fused:
+            return self._fused(inputs, bias, dropout_key, training)
         dtype = self.settings.policy.compute_dtype("BatchMatMul", self.path)
         query = self._heads(self.query(inputs)) * (1 / math.sqrt(self.config.head_size))
         key = self._heads(self.key(inputs))
@@ -181,6 +200,31 @@ class SelfAttention(BertLayer):
             )
         context = ops.matmul(probabilities, value, dtype)  # [B, N, S, D]
         return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), tf.shape(inputs))
+
+    def _fused(
+        self,
+        inputs: tf.Tensor,
+        input_mask: tf.Tensor,
+        dropout_key: tf.Tensor,
+        training: bool,
+    ) -> tf.Tensor:
+        """[B, S, H] bfloat16 and `input_mask` [B, S] -> [B, S, H] bfloat16."""
+        projections = (self.query, self.key, self.value)
+        # One product instead of three: their outputs stand side by side.
+        kernels = [tf.convert_to_tensor(p.kernel) for p in projections]
+        kernel = tf.concat([tf.cast(k, tf.bfloat16) for k in kernels], axis=1)
+        bias = tf.concat([tf.convert_to_tensor(p.bias) for p in projections], axis=0)
+        query, key, value = fused.split_heads(
+            _product(inputs, kernel), bias, self.config.num_attention_heads
+        )
+        probabilities = fused.masked_softmax_dropout(
+            tf.matmul(query, key, transpose_b=True),
+            input_mask,
+            dropout_key,
+            rate=self.config.attention_probs_dropout_prob if training else 0.0,
+            stream=self.stream(0),
+        )
+        return fused.merge_heads(tf.matmul(probabilities, value))
 
 
 class ResidualOutput(BertLayer):
@@ -204,6 +248,21 @@ class ResidualOutput(BertLayer):
         training: bool = False,
     ) -> tf.Tensor:
         """[B, S, I] and the sub-layer's input [B, S, H] -> [B, S, H]."""
+        if self.settings.is_fused:
+            norm = self.layer_norm
+            weights = (self.dense.bias, norm.gamma, norm.beta)
+            bias, gamma, beta = map(tf.convert_to_tensor, weights)
+            return fused.dropout_add_norm(
+                self.dense.product(inputs),
+                bias,
+                residual,
+                gamma,
+                beta,
+                dropout_key,
+                rate=self.config.hidden_dropout_prob if training else 0.0,
+                stream=self.stream(0),
+                epsilon=self.config.layer_norm_eps,
+            )
         x = self.dense(inputs)
         if training:
             rate = self.config.hidden_dropout_prob

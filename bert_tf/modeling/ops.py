@@ -112,6 +112,11 @@ def gather_rows(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     return tf.gather(x, positions, batch_dims=1)
 
 
+def num_kept(rate: float) -> int:
+    """Of 256 values of a byte, how many let a number pass: 1 .. 256."""
+    return max(1, round((1.0 - rate) * 256))
+
+
 def dropout(x: tf.Tensor, rate: float, key: tf.Tensor, stream: int) -> tf.Tensor:
     """Sets a share of `x` to zero and scales the rest, by place in the global batch.
 
@@ -131,7 +136,7 @@ def dropout(x: tf.Tensor, rate: float, key: tf.Tensor, stream: int) -> tf.Tensor
 
     Source: Srivastava et al. 2014; Salmon et al. 2011 for Philox.
     """
-    kept = max(1, round((1.0 - rate) * 256))
+    kept = num_kept(rate)
     if kept >= 256:
         return x
     if x.shape[1:].is_fully_defined():

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from bert_tf.config import BertConfig
-from bert_tf.modeling import ops
+from bert_tf.modeling import fused, ops
 from bert_tf.modeling.encoder import Bert
 from bert_tf.modeling.layers import BertLayer, Dense, LayerNorm, LayerSettings
 from bert_tf.precision import PrecisionPolicy
@@ -116,12 +116,21 @@ def _inputs(max_seq_length: int | None, keyed_dropout: bool) -> dict[str, Any]:
     }
 
 
+def _settings(
+    config: BertConfig, policy: PrecisionPolicy, seed: int, allow_fused: bool
+) -> LayerSettings:
+    is_fused = allow_fused and policy.name == "bf16"
+    is_fused = is_fused and fused.is_available(config.hidden_act)
+    return LayerSettings(config, policy, seed, is_fused)
+
+
 def build_encoder_model(
     config: BertConfig,
     *,
     max_seq_length: int | None = None,
     policy: PrecisionPolicy = _DEFAULT_POLICY,
     seed: int = 0,
+    allow_fused: bool = False,
 ) -> keras.Model:
     """A BERT without heads.
 
@@ -130,6 +139,7 @@ def build_encoder_model(
       max_seq_length: S, where it is known; any length otherwise.
       policy: Decides compute types.
       seed: Decides the initial weights.
+      allow_fused: See `build_pretraining_model`.
 
     Returns:
       A model from a dict of int32 `input_ids, input_mask, segment_ids, positions`
@@ -137,7 +147,7 @@ def build_encoder_model(
       `sequence_output` [B, S, H] and `pooled_output` [B, K, H].
     """
     inputs = _inputs(max_seq_length, keyed_dropout=False)
-    outputs = Bert(LayerSettings(config, policy, seed))(inputs)
+    outputs = Bert(_settings(config, policy, seed, allow_fused))(inputs)
     names = ("sequence_output", "pooled_output")
     return keras.Model(inputs, {name: outputs[name] for name in names}, name="encoder")
 
@@ -149,6 +159,7 @@ def build_pretraining_model(
     policy: PrecisionPolicy = _DEFAULT_POLICY,
     seed: int = 0,
     keyed_dropout: bool = False,
+    allow_fused: bool = False,
 ) -> keras.Model:
     """A BERT with masked-LM and next-sentence heads.
 
@@ -159,13 +170,15 @@ def build_pretraining_model(
       seed: Decides the initial weights.
       keyed_dropout: Whether dropout is decided by an input `dropout_key` [B, 3] (seed,
         step, place in the global batch) instead of the model's own generator.
+      allow_fused: Use the fused operations where they are built and the policy is
+        bfloat16; XLA cannot compile them.
 
     Returns:
       A model from the inputs of `build_encoder_model` and `masked_lm_positions`
       [B, P] to a dict of float32 `masked_lm_logits` [B, P, V] and
       `next_sentence_logits` [B, K, 2].
     """
-    settings = LayerSettings(config, policy, seed)
+    settings = _settings(config, policy, seed, allow_fused)
     inputs = _inputs(max_seq_length, keyed_dropout)
     positions = keras.Input((None,), dtype="int32", name="masked_lm_positions")
     encoded = Bert(settings)(inputs)

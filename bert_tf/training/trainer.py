@@ -56,6 +56,8 @@ class Trainer:
         """
         self.task = task
         self.optimizer = optimizer
+        has_gpu = bool(tf.config.get_visible_devices("GPU"))
+        self.optimizer.is_fused = not has_gpu
         self._settings = settings
         self._variables = task.model.trainable_variables
         self.optimizer.build(self._variables)

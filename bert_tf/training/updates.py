@@ -105,3 +105,12 @@ def _one_minus_power(beta: float, step: tf.Tensor) -> tf.Tensor:
     By expm1: subtracting 0.999 from 1 in float32 is wrong in the fifth digit.
     """
     return -tf.math.expm1(step * (math.log(beta) if beta else -math.inf))
+
+
+def moment_scales(
+    step: tf.Tensor, beta_1: float, beta_2: float, bias_correction: bool
+) -> tuple[tf.Tensor | float, tf.Tensor | float]:
+    """What both moments are multiplied by at a step: 1 / (1 - beta^step), or 1."""
+    if not bias_correction:
+        return 1.0, 1.0
+    return 1.0 / _one_minus_power(beta_1, step), 1.0 / _one_minus_power(beta_2, step)

@@ -1,0 +1,136 @@
+// Scalar functions that the compiler turns into vector code, and Philox.
+
+#ifndef BERT_TF_KERNELS_ARITHMETIC_H_
+#define BERT_TF_KERNELS_ARITHMETIC_H_
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace bert_tf {
+
+using bfloat = uint16_t;  // The upper half of a float32.
+
+inline float ToFloat(bfloat x) {
+  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// Rounds to the nearest, ties to even; a NaN stays one.
+inline bfloat ToBfloat(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  const uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+  const bool is_nan = (bits & 0x7FFFFFFF) > 0x7F800000;
+  return static_cast<bfloat>(is_nan ? (bits >> 16) | 0x40 : rounded);
+}
+
+// exp to two units in the last place: 2^n times a polynomial on [-ln2/2, ln2/2].
+inline float Exp(float x) {
+  x = x < -87.0f ? -87.0f : x;
+  x = x > 88.0f ? 88.0f : x;
+  const float n = std::floor(x * 1.44269504f + 0.5f);
+  const float f = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * f + 1.3981999507e-3f;
+  p = p * f + 8.3334519073e-3f;
+  p = p * f + 4.1665795894e-2f;
+  p = p * f + 1.6666665459e-1f;
+  p = p * f + 5.0000001201e-1f;
+  p = p * f * f + f + 1.0f;
+  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &bits, sizeof(scale));
+  return p * scale;
+}
+
+// The standard normal distribution function, off by at most 1.5e-7, and exp(-x^2/2).
+// Source: Abramowitz and Stegun, 7.1.26.
+inline float NormalCdf(float x, float* density) {
+  const float a = std::fabs(x) * 0.70710678f;
+  const float t = 1.0f / (1.0f + 0.3275911f * a);
+  float p = 1.061405429f;
+  p = p * t - 1.453152027f;
+  p = p * t + 1.421413741f;
+  p = p * t - 0.284496736f;
+  p = p * t + 0.254829592f;
+  *density = Exp(-a * a);
+  const float tail = 0.5f * p * t * *density;
+  return x < 0.0f ? tail : 1.0f - tail;
+}
+
+inline float Gelu(float x) {
+  float density;
+  return x * NormalCdf(x, &density);
+}
+
+inline float GeluDerivative(float x) {
+  float density;
+  const float cdf = NormalCdf(x, &density);
+  return cdf + x * 0.39894228f * density;
+}
+
+inline float Tanh(float x) {
+  const float e = Exp(-2.0f * std::fabs(x));
+  const float y = (1.0f - e) / (1.0f + e);
+  return x < 0.0f ? -y : y;
+}
+
+inline float GeluTanh(float x) {
+  return 0.5f * x * (1.0f + Tanh(0.79788456f * (x + 0.044715f * x * x * x)));
+}
+
+inline float GeluTanhDerivative(float x) {
+  const float t = Tanh(0.79788456f * (x + 0.044715f * x * x * x));
+  const float inner = 0.79788456f * (1.0f + 0.134145f * x * x);
+  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * inner;
+}
+
+// Philox4x32-10 (Salmon et al. 2011), the numbers of TensorFlow's
+// StatelessRandomUniformFullIntV2. A block is 16 bytes.
+class Philox {
+ public:
+  static constexpr int kBlocksAtOnce = 16;
+
+  Philox(uint64_t key, uint64_t counter_high) : key_(key), high_(counter_high) {}
+
+  // The bytes of `kBlocksAtOnce` blocks from number `first` on.
+  void Fill(uint64_t first, uint8_t* bytes) const {
+    uint32_t c[4][kBlocksAtOnce];
+    for (int i = 0; i < kBlocksAtOnce; ++i) {
+      const uint64_t low = first + i;
+      c[0][i] = static_cast<uint32_t>(low);
+      c[1][i] = static_cast<uint32_t>(low >> 32);
+      c[2][i] = static_cast<uint32_t>(high_);
+      c[3][i] = static_cast<uint32_t>(high_ >> 32);
+    }
+    uint32_t k0 = static_cast<uint32_t>(key_);
+    uint32_t k1 = static_cast<uint32_t>(key_ >> 32);
+    for (int round = 0; round < 10; ++round) {
+      for (int i = 0; i < kBlocksAtOnce; ++i) {
+        const uint64_t a = static_cast<uint64_t>(0xD2511F53u) * c[0][i];
+        const uint64_t b = static_cast<uint64_t>(0xCD9E8D57u) * c[2][i];
+        c[0][i] = static_cast<uint32_t>(b >> 32) ^ c[1][i] ^ k0;
+        c[2][i] = static_cast<uint32_t>(a >> 32) ^ c[3][i] ^ k1;
+        c[1][i] = static_cast<uint32_t>(b);
+        c[3][i] = static_cast<uint32_t>(a);
+      }
+      k0 += 0x9E3779B9u;
+      k1 += 0xBB67AE85u;
+    }
+    uint32_t* words = reinterpret_cast<uint32_t*>(bytes);
+    for (int i = 0; i < kBlocksAtOnce; ++i) {
+      for (int lane = 0; lane < 4; ++lane) words[4 * i + lane] = c[lane][i];
+    }
+  }
+
+ private:
+  uint64_t key_;
+  uint64_t high_;
+};
+
+}  // namespace bert_tf
+
+#endif  // BERT_TF_KERNELS_ARITHMETIC_H_

@@ -1,0 +1,214 @@
+"""The compiled operations against those of TensorFlow, in float32, and their gradients.
+
+Inputs are bfloat16 numbers, so that both sides see the same ones; results may differ by
+the rounding of what is stored in bfloat16, 2^-8 of a value.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_tf import kernels
+from bert_tf.config import PRESETS, BertConfig
+from bert_tf.modeling import fused, ops
+from bert_tf.modeling.losses import PretrainingTask
+from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.precision import PrecisionPolicy
+
+B, S, N, D = 3, 24, 2, 16
+H = N * D
+RATE = 0.1
+KEY = tf.constant([[7, 5, 11 + row] for row in range(B)])  # Seed, step, row.
+
+
+@pytest.fixture(autouse=True)
+def library():
+    if kernels.library() is None:
+        pytest.fail("the library is not built: `make setup` builds it")
+
+
+def draw(seed, *shape, scale=1.0):
+    values = scale * np.random.default_rng(seed).normal(size=shape)
+    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
+
+
+def values_and_gradients(function, inputs, upstream):
+    """A function's value and its gradients, float32."""
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = tf.cast(function(*inputs), tf.float32)
+        total = tf.reduce_sum(value * upstream)
+    return [value, *tape.gradient(total, inputs)]
+
+
+def assert_close(ours, expected, tolerance=2**-7):
+    for one, other in zip(ours, expected, strict=True):
+        scale = np.abs(other).max()
+        np.testing.assert_allclose(one, other, atol=tolerance * scale)
+        # Not only within bounds: rounding errors have no direction.
+        assert np.abs(np.mean(one - other)) < 2**-9 * scale
+
+
+def bf16(x):
+    return tf.cast(x, tf.bfloat16)
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_bias_and_gelu(approximate):
+    activation = ops.gelu_tanh if approximate else ops.gelu
+    inputs = [draw(0, B, S, H, scale=3.0), draw(1, H)]
+    upstream = draw(2, B, S, H)
+    ours = values_and_gradients(
+        lambda x, b: fused.bias_gelu(bf16(x), b, approximate=approximate),
+        inputs,
+        upstream,
+    )
+    expected = values_and_gradients(lambda x, b: activation(x + b), inputs, upstream)
+    assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("rate", [0.0, RATE, 0.5])
+def test_dropout_residual_and_normalisation(rate):
+    inputs = [draw(0, B, S, H), draw(1, H), draw(2, B, S, H), draw(3, H), draw(4, H)]
+    upstream = draw(5, B, S, H)
+    settings = {"rate": rate, "stream": 12345}
+
+    def ours(x, bias, residual, gamma, beta):
+        return fused.dropout_add_norm(
+            bf16(x), bias, bf16(residual), gamma, beta, KEY, epsilon=1e-12, **settings
+        )
+
+    def theirs(x, bias, residual, gamma, beta):
+        dropped = ops.dropout(x + bias, rate, KEY, 12345)
+        return ops.layer_norm(dropped + residual, gamma, beta, 1e-12)
+
+    assert_close(
+        values_and_gradients(ours, inputs, upstream),
+        values_and_gradients(theirs, inputs, upstream),
+    )
+
+
+@pytest.mark.parametrize("rate", [0.0, RATE])
+def test_attention(rate):
+    """Split heads, softmax of visible keys, dropout, merged heads."""
+    inputs = [draw(0, B, S, 3 * H), draw(1, 3 * H)]
+    upstream = draw(2, B, S, H)
+    # Two sequences and padding in a row; one sequence; no padding.
+    mask = np.zeros((B, S), np.int32)
+    mask[0, :10], mask[0, 10:17], mask[1, :5], mask[2] = 1, 2, 1, 1
+    visible = tf.cast(mask > 0, tf.float32)[:, :, None]
+
+    def ours(x, bias):
+        query, key, value = fused.split_heads(bf16(x), bias, N)
+        scores = tf.matmul(query, key, transpose_b=True)
+        probabilities = fused.masked_softmax_dropout(
+            scores, tf.constant(mask), KEY, rate=rate, stream=9
+        )
+        return fused.merge_heads(tf.matmul(probabilities, value))
+
+    def theirs(x, bias):
+        def heads(part):
+            return tf.transpose(tf.reshape(part, [B, S, N, D]), [0, 2, 1, 3])
+
+        query, key, value = map(heads, tf.split(x + bias, 3, axis=-1))
+        scores = tf.matmul(query / D**0.5, key, transpose_b=True)
+        probabilities = tf.nn.softmax(scores + ops.attention_bias(tf.constant(mask)))
+        probabilities = ops.dropout(probabilities, rate, KEY, 9)
+        return tf.reshape(
+            tf.transpose(tf.matmul(probabilities, value), [0, 2, 1, 3]), [B, S, H]
+        )
+
+    assert_close(
+        values_and_gradients(lambda *a: tf.cast(ours(*a), "float32") * visible,
+                             inputs, upstream),
+        values_and_gradients(lambda *a: theirs(*a) * visible, inputs, upstream),
+        tolerance=2**-6,  # Several bfloat16 numbers one after another.
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [16, 24, 100, 700])
+def test_dropped_numbers_are_those_of_the_other_path(width):
+    """For rows whose bytes begin anywhere in a block of the generator, too."""
+    ones, zeros = tf.ones([B, S, width]), tf.zeros([width])
+    expected = ops.dropout(ones, RATE, KEY, 77).numpy() != 0
+    library = kernels.library()
+    _, total, _ = library.bert_dropout_add_norm(
+        x=bf16(ones),
+        bias=zeros,
+        residual=bf16(tf.zeros_like(ones)),
+        gamma=zeros,
+        beta=zeros,
+        key=KEY,
+        stream=77,
+        kept=ops.num_kept(RATE),
+        epsilon=1.0,
+    )
+    np.testing.assert_array_equal(tf.cast(total, tf.float32).numpy() != 0, expected)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_so(bad):
+    x = draw(0, B, S, H).numpy()
+    x[1, 2, 3] = bad
+    ours = fused.bias_gelu(bf16(x), tf.zeros([H]), approximate=False)
+    finite = np.isfinite(tf.cast(ours, tf.float32).numpy())
+    assert finite.sum() >= finite.size - 1
+    total = fused.dropout_add_norm(
+        bf16(x),
+        tf.zeros([H]),
+        bf16(draw(1, B, S, H)),
+        tf.ones([H]),
+        tf.zeros([H]),
+        KEY,
+        rate=0.0,
+        stream=1,
+        epsilon=1e-12,
+    )
+    assert not np.isfinite(tf.cast(total, tf.float32).numpy()[1, 2]).any()
+
+
+def pretraining_batch(config, rng):
+    shape = (4, 32)
+    return {
+        "input_ids": rng.integers(0, config.vocab_size, shape),
+        "input_mask": np.repeat([[1] * 32, [1] * 20 + [0] * 12], 2, axis=0),
+        "segment_ids": rng.integers(0, 2, shape),
+        "positions": np.tile(np.arange(32), (4, 1)),
+        "masked_lm_positions": np.tile([1, 5, 9], (4, 1)),
+        "masked_lm_ids": rng.integers(0, config.vocab_size, (4, 3)),
+        "next_sentence_positions": np.zeros((4, 1)),
+        "next_sentence_labels": rng.integers(0, 2, (4, 1)),
+        "dropout_key": [[1, 2, row] for row in range(4)],
+    }
+
+
+@pytest.mark.slow
+def test_whole_model_computes_the_same(monkeypatch):
+    """Losses and gradients with dropout, against bfloat16 products alone."""
+    values = PRESETS["tiny"].to_dict() | {"vocab_size": 100}
+    config = BertConfig.from_dict(values, source="test")
+    rng = np.random.default_rng(0)
+    batch = pretraining_batch(config, rng)
+    features = {name: tf.constant(x, tf.int32) for name, x in batch.items()}
+    features["masked_lm_weights"] = tf.ones([4, 3])
+    features["next_sentence_weights"] = tf.ones([4, 1])
+    results = []
+    for allow_fused in (True, False):
+        model = build_pretraining_model(
+            config,
+            max_seq_length=32,
+            policy=PrecisionPolicy("bf16"),
+            keyed_dropout=True,
+            allow_fused=allow_fused,
+        )
+        variables = [v.value for v in model.trainable_variables]
+        with tf.GradientTape() as tape:
+            losses = PretrainingTask(model).loss_sums(features, training=True)
+            total = tf.reduce_sum(losses)
+        gradients = tape.gradient(total, variables, unconnected_gradients="zero")
+        results.append((losses, [tf.convert_to_tensor(g) for g in gradients]))
+    (losses, gradients), (expected, expected_gradients) = results
+    np.testing.assert_allclose(losses, expected, rtol=5e-3)
+    norm = tf.linalg.global_norm(expected_gradients)
+    for one, other in zip(gradients, expected_gradients, strict=True):
+        assert tf.norm(one - other) < 0.03 * tf.norm(other) + 1e-3 * norm
