@@ -8,6 +8,7 @@ import numpy as np
 
 from bert_tf.data.features import RecordParser, RecordShape, ValueLimits
 from bert_tf.data.hdf5 import LABEL, PER_PREDICTION, PER_TOKEN
+from bert_tf.data.hdf5_heap import read_rows
 from bert_tf.data.hdf5_layout import Column, open_hdf5, read_layout, readable
 from bert_tf.data.numbering import NumberedRecords
 from bert_tf.data.record_index import OpenFiles, open_descriptors
@@ -103,13 +104,9 @@ class Hdf5Index(NumberedRecords):
         # Without the library: it takes longer, and open files that it has looked at.
         descriptor = self._descriptors[path]
         size = width * column.stored_dtype.itemsize
-        begins = np.flatnonzero(np.diff(records, prepend=-2) != 1)
-        counts = np.diff(begins, append=len(records))
         data = b"".join(
-            os.pread(descriptor, count * size, column.offset + record * size)
-            for record, count in zip(
-                records[begins].tolist(), counts.tolist(), strict=True
-            )
+            os.pread(descriptor, count * size, column.offset + first * size)
+            for first, count in _runs(records)
         )
         if len(data) != len(records) * size:
             raise CorruptRecordError(
@@ -126,51 +123,58 @@ class Hdf5Index(NumberedRecords):
             (PER_TOKEN, self.shape.max_seq_length),
             (PER_PREDICTION, self.shape.max_predictions),
         ):
-            lengths = self._lengths(shard, columns[group[0]], records)
+            references = {
+                name: self._read_rows(shard, columns[name], records)[:, 0]
+                for name in group
+                if name in columns
+            }
+            lengths = references[group[0]]["length"]
             is_real = np.arange(width) < lengths[:, None]
-            for name in group:
-                if name in columns:
-                    values = self._read_values(shard, name, records, lengths, width)
-                    arrays[name] = np.zeros(is_real.shape, np.int64)
-                    arrays[name][is_real] = values
-                else:
-                    arrays[name] = is_real
+            arrays |= dict.fromkeys(group, is_real)  # There may be no `input_mask`.
+            for name, rows in references.items():
+                self._check_lengths(shard, name, records, rows["length"], lengths)
+                place = f"{self.files[shard]}, dataset {name}"
+                descriptor = self._descriptors[self.files[shard]]
+                values = read_rows(descriptor, rows, columns[name].dtype, place)
+                arrays[name] = np.zeros(is_real.shape, np.int64)
+                arrays[name][is_real] = values
         return arrays
 
-    def _read_values(
+    def _check_lengths(
         self,
         shard: int,
         name: str,
         records: np.ndarray,
+        lengths: np.ndarray,
         expected: np.ndarray,
-        width: int,
-    ) -> np.ndarray:
-        """The values of all rows of variable length, one after another."""
-        path = self.files[shard]
-        lengths = self._lengths(shard, self._layouts[shard].columns[name], records)
+    ) -> None:
+        """All features of a record's tokens, or predictions, have as many values."""
+        layout = self._layouts[shard]
+        is_per_token = name in PER_TOKEN
+        width = layout.max_seq_length if is_per_token else layout.max_predictions
         wrong = (lengths != expected) | (lengths > width)
         if wrong.any():
             row = int(np.argmax(wrong))
             raise CorruptRecordError(
-                f"{path}, record {records[row]}: `{name}` must have as many values as "
-                f"the record has elsewhere, {expected[row]}, and at most {width}. "
-                f"Received: {lengths[row]}. Make the file again."
+                f"{self.files[shard]}, record {records[row]}: `{name}` must have as "
+                f"many values as the record has elsewhere, {expected[row]}, and at "
+                f"most {width}. Received: {lengths[row]}. Make the file again."
             )
-        with readable(f"{path}, dataset {name}"):
-            return np.concatenate(self._files[path][name][records])
-
-    def _lengths(self, shard: int, column: Column, records: np.ndarray) -> np.ndarray:
-        """Values in each row of variable length: [n] int64.
-
-        They are looked at first: the library would allocate whatever a file claims.
-        """
-        references = self._read_rows(shard, column, records)
-        return references["length"][:, 0].astype(np.int64)
 
     def close(self) -> None:
         """Closes every file."""
         self._descriptors.close()
         self._files.close()
+
+
+def _runs(records: np.ndarray) -> list[tuple[int, int]]:
+    """Ascending numbers as stretches without a gap: the first one, and how many."""
+    ends = np.flatnonzero(records[1:] != records[:-1] + 1) + 1
+    bounds = [0, *ends.tolist(), len(records)]
+    return [
+        (int(records[begin]), end - begin)
+        for begin, end in zip(bounds, bounds[1:], strict=False)
+    ]
 
 
 class Hdf5Parser(RecordParser):

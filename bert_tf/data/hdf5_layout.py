@@ -20,12 +20,11 @@ from bert_tf.data.hdf5 import (
     PER_PREDICTION,
     PER_TOKEN,
 )
+from bert_tf.data.hdf5_heap import ROW_REFERENCE
 from bert_tf.errors import CorruptRecordError
 
 # Far more than any model has positions; it bounds what a wrong file makes us allocate.
 MAX_LENGTH = 1 << 16
-# How a row of variable length is stored: so many values, at that place of the file.
-ROW_REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("object", "<u4")])
 
 _PACKED = ("packed_input_len", "packed_masked_lm_len")
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32"}
