@@ -21,7 +21,8 @@ from bert_tf.modeling.losses import PretrainingTask
 from bert_tf.modeling.tasks import build_pretraining_model
 from bert_tf.precision import PrecisionPolicy, choose_policy
 from bert_tf.training import checkpoints
-from bert_tf.training.optimizers import BertOptimizer, build_optimizer
+from bert_tf.training.optimizer_types import build_optimizer
+from bert_tf.training.optimizers import BertOptimizer
 from bert_tf.training.schedules import WarmupPolynomialDecay
 
 

@@ -60,6 +60,34 @@ class GradientSettings:
     use_xla: bool = False
 
 
+def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The Euclidean norm of all gradients together.
+
+    Args:
+      gradients: Dense float32 tensors.
+
+    Returns:
+      A float32 scalar, not finite if any gradient is not.
+    """
+    # L2Loss reads each tensor once; the sum of squares would write them all first.
+    return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(g) for g in gradients]))
+
+
+def clip_scale(norm: tf.Tensor, max_norm: float) -> tf.Tensor:
+    """What to multiply gradients by for a global norm of at most `max_norm`.
+
+    Args:
+      norm: Theirs, float32 scalar.
+      max_norm: The largest norm allowed; 0: no clipping.
+
+    Returns:
+      A float32 scalar in (0, 1].
+
+    Source: Pascanu et al. 2013 (arXiv:1211.5063), algorithm 1.
+    """
+    return max_norm / tf.maximum(norm, max_norm) if max_norm else tf.constant(1.0)
+
+
 def clip_by_global_norm(
     gradients: Sequence[tf.Tensor], max_norm: float
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
@@ -70,15 +98,10 @@ def clip_by_global_norm(
       max_norm: The largest norm allowed; 0: no clipping.
 
     Returns:
-      The gradients, and their norm before: a float32 scalar, not finite if any
-      gradient is not.
-
-    Source: Pascanu et al. 2013 (arXiv:1211.5063), algorithm 1.
+      The gradients, and their norm before.
     """
-    norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients]))
-    if not max_norm:
-        return list(gradients), norm
-    scale = max_norm / tf.maximum(norm, max_norm)
+    norm = global_norm(gradients)
+    scale = clip_scale(norm, max_norm)
     return [g * scale for g in gradients], norm
 
 

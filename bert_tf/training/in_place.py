@@ -13,6 +13,7 @@ def update_in_place(
     variable: tf.Variable,
     slots: Sequence[keras.Variable],
     gradient: tf.Tensor,
+    scale: tf.Tensor | None,
     learning_rate: tf.Tensor,
     step: tf.Tensor,
     *,
@@ -32,6 +33,7 @@ def update_in_place(
       variable: Weights, float32.
       slots: Both moments.
       gradient: float32, of the same shape.
+      scale: What it is multiplied by, float32 scalar; None for 1.
       learning_rate: float32 scalar.
       step: Number of this step, float32 scalar, from 1.
       beta_1: See `lamb_update`, like the others.
@@ -42,7 +44,8 @@ def update_in_place(
       layer_adaptation: Whether it is LAMB's step.
     """
     scales = moment_scales(step, beta_1, beta_2, bias_correction)
-    scalars = [learning_rate, 1.0, *scales, 1.0 - beta_1, 1.0 - beta_2]
+    factor = 1.0 if scale is None else scale
+    scalars = [learning_rate, factor, *scales, 1.0 - beta_1, 1.0 - beta_2]
     kernels.library().bert_adam_step(
         weights=variable.handle,
         first_moment=slots[0].value.handle,

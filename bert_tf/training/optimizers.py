@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bert_tf import kernels
 from bert_tf.config import checks
-from bert_tf.config.pretraining import EXCLUDED_FROM_WEIGHT_DECAY, OPTIMIZER_TYPES
+from bert_tf.config.pretraining import EXCLUDED_FROM_WEIGHT_DECAY
 from bert_tf.training.in_place import update_in_place
 from bert_tf.training.patterns import checked_patterns, matches
 from bert_tf.training.updates import Update, adam_update, lamb_update
@@ -58,9 +58,9 @@ class BertOptimizer(keras.optimizers.Optimizer):
         self.epsilon = epsilon
         self.weight_decay_rate = weight_decay_rate
         self.bias_correction = bias_correction
-        # Set by who knows that XLA will not compile the updates: one pass over memory
-        # in place instead of five. 110M weights, LAMB: 0.45 s -> see docs.
+        # Set by who knows that XLA will not compile the updates; see `in_place`.
         self.is_fused = False
+        self._gradient_scale: tf.Tensor | None = None
         checks.require_probability(self, "beta_1", "beta_2")
         checks.require_positive(self, "epsilon")
         checks.require_not_negative(self, "weight_decay_rate")
@@ -116,6 +116,23 @@ class BertOptimizer(keras.optimizers.Optimizer):
             slots[f"{variable.path}/adam_v"] = self._adam_v[index]
         return slots
 
+    def apply_scaled(
+        self,
+        gradients: Sequence[tf.Tensor],
+        variables: Sequence[keras.Variable],
+        scale: tf.Tensor,
+    ) -> None:
+        """Applies gradients times a number, without a pass over them where possible.
+
+        Args:
+          gradients: Dense float32 tensors.
+          variables: Theirs.
+          scale: float32 scalar, for clipping.
+        """
+        self._gradient_scale = scale
+        self.apply(gradients, variables)
+        self._gradient_scale = None
+
     def update_step(
         self,
         gradient: tf.Tensor | tf.IndexedSlices,
@@ -142,8 +159,11 @@ class BertOptimizer(keras.optimizers.Optimizer):
         if self.is_fused and kernels.library() is not None:
             settings = self._hyperparameters_of(path)
             settings["layer_adaptation"] = self._adapts(path)
-            update_in_place(variable, slots, gradient, rate, step, **settings)
+            scale = self._gradient_scale
+            update_in_place(variable, slots, gradient, scale, rate, step, **settings)
             return
+        if self._gradient_scale is not None:
+            gradient = gradient * self._gradient_scale
         updated = self._update(
             path,
             tf.convert_to_tensor(variable),
@@ -261,38 +281,3 @@ class LAMB(BertOptimizer):
         """The constructor's arguments."""
         patterns = list(self._no_adaptation_patterns)
         return super().get_config() | {"exclude_from_layer_adaptation": patterns}
-
-
-def build_optimizer(
-    optimizer_type: str,
-    learning_rate: LearningRate,
-    beta_1: float = 0.9,
-    beta_2: float = 0.999,
-    epsilon: float = 1e-6,
-    weight_decay_rate: float = 0.01,
-    exclude_from_weight_decay: Sequence[str] = EXCLUDED_FROM_WEIGHT_DECAY,
-    exclude_from_layer_adaptation: Sequence[str] = (),
-) -> BertOptimizer:
-    """Makes the optimizer that a run asks for; the numbers are `BertOptimizer`'s.
-
-    `optimizer_type` is lamb, adam (original BERT's, without bias correction) or
-    adamw (with it); `exclude_from_layer_adaptation` is for lamb only.
-
-    Raises:
-      ValueError: if the type is unknown or a value is out of range.
-    """
-    is_known = optimizer_type in OPTIMIZER_TYPES
-    rule = f"be one of {', '.join(OPTIMIZER_TYPES)}"
-    checks.require(is_known, "optimizer_type", rule, optimizer_type)
-    settings = {
-        "beta_1": beta_1,
-        "beta_2": beta_2,
-        "epsilon": epsilon,
-        "weight_decay_rate": weight_decay_rate,
-        "exclude_from_weight_decay": exclude_from_weight_decay,
-    }
-    if optimizer_type == "lamb":
-        settings["exclude_from_layer_adaptation"] = exclude_from_layer_adaptation
-        return LAMB(learning_rate, **settings)
-    is_corrected = optimizer_type == "adamw"
-    return AdamWeightDecay(learning_rate, bias_correction=is_corrected, **settings)

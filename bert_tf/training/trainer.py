@@ -11,7 +11,8 @@ from bert_tf.training.gradients import (
     GradientSettings,
     Reduction,
     Task,
-    clip_by_global_norm,
+    clip_scale,
+    global_norm,
 )
 from bert_tf.training.optimizers import BertOptimizer
 
@@ -100,10 +101,11 @@ class Trainer:
         gradients, losses = self._gradients(batch, self.optimizer.iterations.value)
         settings = self._settings
         limit = 0.0 if settings.clip_each_micro_batch else settings.max_grad_norm
-        gradients, norm = clip_by_global_norm(gradients, limit)
+        norm = global_norm(gradients)
 
         def update() -> tf.Tensor:
-            self.optimizer.apply(gradients, self._variables)
+            scale = clip_scale(norm, limit)
+            self.optimizer.apply_scaled(gradients, self._variables, scale)
             return tf.constant(True)
 
         finite = tf.reduce_all(tf.math.is_finite(losses)) & tf.math.is_finite(norm)
