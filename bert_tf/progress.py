@@ -24,7 +24,7 @@ class ProgressReport:
         self._total = max(total, 1)
         self._unit = unit
         self._done = 0.0
-        self._count = 0
+        self._count = 0.0
         self._begin = self._last_line = time.monotonic()
         self._bar: Progress | None = None
         if sys.stderr.isatty():
@@ -37,7 +37,7 @@ class ProgressReport:
             )
             self._task = self._bar.add_task("reading", total=self._total)
 
-    def add(self, work: float, count: int) -> None:
+    def add(self, work: float, count: float) -> None:
         """Adds work that is done, and what came of it."""
         self._done += work
         self._count += count
@@ -59,7 +59,7 @@ class ProgressReport:
     def _counts(self) -> str:
         seconds = max(time.monotonic() - self._begin, 1e-6)
         rate = self._count / seconds
-        return f"{self._count:,} {self._unit}, {rate:,.0f} {self._unit}/s"
+        return f"{self._count:,.0f} {self._unit}, {rate:,.0f} {self._unit}/s"
 
     def __enter__(self) -> "ProgressReport":
         """Shows the bar."""

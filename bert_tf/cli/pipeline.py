@@ -11,9 +11,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_tf.cli.arguments import Parser
+from bert_tf.cli.arguments import Parser, parse_config
+from bert_tf.config.data import CreateDataConfig, PackDataConfig
+from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
 
 _SIDES = ("training", "test")
+_CONFIGS = {
+    "extract": ExtractConfig,
+    "sentences": SentencesConfig,
+    "shard": ShardConfig,
+    "vocab": VocabConfig,
+    "create": CreateDataConfig,
+    "pack": PackDataConfig,
+}
 Steps = Mapping[str, Callable[[Sequence[str]], None]]
 
 
@@ -32,8 +42,13 @@ def run(arguments: Sequence[str], steps: Steps) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--config", required=True, help="A TOML file.", metavar="FILE")
     path = parser.parse_args(arguments).config
-    for step, options in list(plan(_read(path), path)):
-        words = [f"--{name}={value}" for name, value in options.items()]
+    commands = [
+        (step, [f"--{name}={value}" for name, value in options.items()])
+        for step, options in plan(_read(path), path)
+    ]
+    for step, words in commands:  # A wrong option is found before hours of work.
+        parse_config(_CONFIGS[step], words, f"python -m bert_tf data {step}")
+    for step, words in commands:
         print(f"\n# {step} {' '.join(words)}", flush=True)
         steps[step](words)
 
@@ -65,15 +80,10 @@ def plan(
       ValueError: if a table is not a step, or `work_dir` is missing.
     """
     work = tables.get("work_dir")
-    known = ("extract", "sentences", "shard", "vocab", "create", "pack")
-    for name, table in tables.items():
-        if name != "work_dir" and (name not in known or not isinstance(table, dict)):
-            raise ValueError(
-                f"{path}: [{name}] must be the table of one of {', '.join(known)}."
-            )
+    _check_tables(tables, path)
     if not isinstance(work, str) or not work:
         raise ValueError(f"{path}: `work_dir` must name a folder.")
-    folders = {name: f"{work}/{name}" for name in known}
+    folders = {name: f"{work}/{name}" for name in _CONFIGS}
     defaults = {
         "extract": {},
         "sentences": {"input": folders["extract"]},
@@ -96,3 +106,21 @@ def plan(
                 "pack",
                 inputs | {"output_dir": f"{folders['pack']}/{side}"} | tables["pack"],
             )
+
+
+def _check_tables(tables: Mapping[str, Any], path: str) -> None:
+    """Refuses what is no step, and values that no option can have."""
+    known = tuple(_CONFIGS)
+    for name, table in tables.items():
+        if name != "work_dir" and (name not in known or not isinstance(table, dict)):
+            raise ValueError(
+                f"{path}: [{name}] must be the table of one of {', '.join(known)}."
+            )
+        for key, value in table.items() if isinstance(table, dict) else ():
+            if not isinstance(value, str | int | float):
+                raise ValueError(
+                    f"{path}: `{key}` of [{name}] must be a text, a number, true or "
+                    f"false. Received: {value!r}."
+                )
+    if not set(tables) & set(known):
+        raise ValueError(f"{path} names no step: {', '.join(known)}.")

@@ -51,3 +51,14 @@ def require_choice(config: object, name: str, choices: Sequence[str]) -> None:
     """The named setting must be one of `choices`."""
     value = getattr(config, name)
     require(value in choices, name, f"be one of {', '.join(choices)}", value)
+
+
+# Far more than anybody has wanted; each takes a file, and its name memory before.
+MAX_SHARDS = 100_000
+
+
+def require_shards(config: object, *names: str) -> None:
+    """Each named number of files must be at most `MAX_SHARDS`."""
+    for name in names:
+        value = getattr(config, name)
+        require(value <= MAX_SHARDS, name, f"be at most {MAX_SHARDS}", value)

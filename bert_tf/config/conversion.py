@@ -69,6 +69,7 @@ class ChopDataConfig:
         for name in ("input_dir", "output_dir"):
             checks.require(bool(getattr(self, name)), name, "be given", "")
         checks.require_positive(self, "num_shards")
+        checks.require_shards(self, "num_shards")
         checks.require_not_negative(self, "num_processes")
 
 
@@ -97,4 +98,5 @@ class PickEvalConfig:
         for name in ("input_dir", "output_dir"):
             checks.require(bool(getattr(self, name)), name, "be given", "")
         checks.require_positive(self, "num_examples", "num_shards")
+        checks.require_shards(self, "num_shards")
         checks.require_not_negative(self, "num_processes")

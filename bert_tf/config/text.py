@@ -90,6 +90,7 @@ class ShardConfig:
         for name in ("input", "output_dir"):
             checks.require(bool(getattr(self, name)), name, "be given", "")
         checks.require_positive(self, "n_training_shards", "n_test_shards")
+        checks.require_shards(self, "n_training_shards", "n_test_shards")
         checks.require_not_negative(self, "seed", "num_processes")
         checks.require(
             0.0 < self.fraction_test_set < 1.0,

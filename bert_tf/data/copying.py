@@ -21,17 +21,11 @@ from bert_tf.data.metadata import (
     write_metadata,
 )
 from bert_tf.data.numbering import NumberedRecords
+from bert_tf.data.parts import Part, record_shards, share, total_counts
 from bert_tf.data.record_index import record_files
 from bert_tf.data.records import RecordWriter, serialize_examples, shard_name
 from bert_tf.data.sources import NO_LIMITS, open_parser
-from bert_tf.data.stage import (
-    Part,
-    Stage,
-    record_shards,
-    settings_of,
-    share,
-    total_counts,
-)
+from bert_tf.data.stage import Stage, settings_of
 from bert_tf.data.workers import in_order
 from bert_tf.errors import CorruptRecordError
 from bert_tf.progress import ProgressReport

@@ -24,13 +24,14 @@ from bert_tf.data.metadata import (
     read_metadata,
     write_metadata,
 )
+from bert_tf.data.parts import Part, record_shards, share
 from bert_tf.data.records import (
     RecordWriter,
     frame_record,
     serialize_instance,
     shard_name,
 )
-from bert_tf.data.stage import Part, Stage, record_shards, settings_of, share
+from bert_tf.data.stage import Stage, settings_of
 from bert_tf.data.tokenization import load_vocabulary
 from bert_tf.data.workers import in_order
 from bert_tf.progress import ProgressReport
@@ -155,7 +156,7 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
     Raises:
       ValueError: if there is no text.
     """
-    groups = list(cut_into_groups(paths, config.input_format))
+    groups = list(cut_into_groups(paths, config.input_format, config.num_shards))
     if not groups:
         raise ValueError(
             "`input` must hold text. Received: "

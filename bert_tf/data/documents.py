@@ -15,6 +15,8 @@ Sentences = list[str]
 MAX_DOCUMENT_BYTES = 16 << 20
 MAX_LINE_BYTES = 16 << 20
 
+# Read as text they would give a model their syntax to learn.
+_OTHER_KINDS = (".json", ".jsonl", ".xml", ".bz2", ".gz", ".zip", ".tfrecord", ".hdf5")
 _BOM = b"\xef\xbb\xbf"
 # After text a blank line, and text again: two documents of google's format.
 _NEXT_DOCUMENT = re.compile(rb"\n[ \t\r\f\v]*\n\s*\S")
@@ -53,15 +55,23 @@ def expand_paths(input_paths: str, suffixes: tuple[str, ...] = (".txt",)) -> lis
       FileNotFoundError: if a part matches no file.
     """
     files: dict[str, None] = {}
+    kinds = ", ".join(f"*{suffix}" for suffix in suffixes)
     for part in filter(None, (part.strip() for part in input_paths.split(","))):
         matches = [part] if os.path.exists(part) else sorted(glob.glob(part))
         found = [file for match in matches for file in _files(match, suffixes)]
         if not found:
-            what = f"holds no *{suffixes[0]} file" if matches else "does not exist"
+            what = f"holds no {kinds} file" if matches else "does not exist"
             raise FileNotFoundError(
-                f"`input` must name files, or folders of *{suffixes[0]} files, but "
-                f"{part} {what}. Received: input={input_paths}."
+                f"`input` must name files, or folders of {kinds} files, but {part} "
+                f"{what}. Received: input={input_paths}."
             )
+        for file in found:
+            if file.endswith(_OTHER_KINDS) and not file.endswith(suffixes):
+                raise ValueError(
+                    f"`input` must name {kinds} files. Received: {file}. `python -m "
+                    "bert_tf data extract` reads dumps and JSON, `data sentences` what "
+                    "extract has written."
+                )
         files |= dict.fromkeys(found)
     if not files:
         raise FileNotFoundError(

@@ -16,7 +16,8 @@ from bert_tf.data.documents import (
     read_lines,
 )
 from bert_tf.data.mediawiki import read_pages
-from bert_tf.data.stage import Part, Stage, settings_of, total_counts
+from bert_tf.data.parts import Part, total_counts
+from bert_tf.data.stage import Stage, settings_of
 from bert_tf.data.streaming import process_stream
 from bert_tf.data.wikitext import UnparsableError, plain_text
 from bert_tf.progress import ProgressReport
@@ -142,24 +143,27 @@ def _json_documents(path: str, text_field: str) -> Iterator[RawDocument]:
     .json file is not.
     """
     entries = _json_lines(path) if path.endswith(".jsonl") else _json_entries(path)
-    for place, entry in entries:
+    for place, title, entry in entries:
         text = entry.get(text_field) if isinstance(entry, dict) else entry
         if not isinstance(text, str):
             raise ValueError(
                 f"{path}, {place}: a document must be a string or an object with a "
                 f"string under `text_field`. Received: text_field={text_field}."
             )
-        title = entry.get("title") if isinstance(entry, dict) else None
-        yield RawDocument(title if isinstance(title, str) else place, text, False)
+        named = entry.get("title") if isinstance(entry, dict) else None
+        yield RawDocument(named if isinstance(named, str) else title, text, False)
 
 
-def _json_lines(path: str) -> Iterator[tuple[str, Any]]:
+def _json_lines(path: str) -> Iterator[tuple[str, str, Any]]:
+    """Place, title and entry of each line."""
     for number, line in enumerate(read_lines(path), start=1):
         if line:
-            yield f"line {number}", _parse_json(line, f"{path}, line {number}")
+            place = f"line {number}"
+            yield place, place, _parse_json(line, f"{path}, line {number}")
 
 
-def _json_entries(path: str) -> Iterator[tuple[str, Any]]:
+def _json_entries(path: str) -> Iterator[tuple[str, str, Any]]:
+    """Place, title and entry of each entry of a list or an object by title."""
     try:
         content = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -168,9 +172,11 @@ def _json_entries(path: str) -> Iterator[tuple[str, Any]]:
         ) from None
     values = _parse_json(content, path)
     if isinstance(values, dict):
-        yield from ((f"entry {title!r}", entry) for title, entry in values.items())
+        for title, entry in values.items():
+            yield f"entry {title!r}", title, entry
     elif isinstance(values, list):
-        yield from ((f"entry {place}", entry) for place, entry in enumerate(values))
+        for number, entry in enumerate(values):
+            yield f"entry {number}", f"entry {number}", entry
     else:
         raise ValueError(f"{path}: it must hold a JSON list or object of documents.")
 

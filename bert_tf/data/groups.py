@@ -8,6 +8,7 @@ together, are shuffled.
 
 import dataclasses
 import functools
+import os
 import random
 from collections.abc import Iterator, Sequence
 
@@ -23,6 +24,8 @@ from bert_tf.data.tokenization import WordPieceTokenizer
 
 # Large enough for varied random next segments, small enough to keep every core busy.
 GROUP_BYTES = 1 << 20
+_SMALL_GROUP_BYTES = 256 << 10
+_GROUPS_PER_SHARD = 4
 _DUPLICATES_AT_ONCE = 10
 
 
@@ -44,25 +47,31 @@ class Group:
         return sum(stretch.num_bytes for stretch in self.stretches)
 
 
-def cut_into_groups(paths: Sequence[str], input_format: str) -> Iterator[Group]:
+def cut_into_groups(
+    paths: Sequence[str], input_format: str, num_shards: int = 1
+) -> Iterator[Group]:
     """Cuts text into groups of about `GROUP_BYTES`.
 
     Args:
       paths: Text files.
       input_format: google or text, see `cut_into_stretches`.
+      num_shards: Of little text the groups are smaller, several for each shard, so that
+        the shards become about as large as each other.
 
     Yields:
       Groups of at least two documents each, unless there is only one in all.
     """
+    share = sum(map(os.path.getsize, paths)) // (_GROUPS_PER_SHARD * num_shards)
+    target = min(GROUP_BYTES, max(share, _SMALL_GROUP_BYTES))
     number = size = documents = 0
     current: list[Stretch] = []
     ready: Group | None = None
-    for stretch in cut_into_stretches(paths, input_format, GROUP_BYTES):
+    for stretch in cut_into_stretches(paths, input_format, target):
         current.append(stretch)
         size += stretch.num_bytes
         if documents < 2:
             documents += count_documents(stretch, input_format)
-        if size >= GROUP_BYTES and documents >= 2:
+        if size >= target and documents >= 2:
             if ready:
                 yield ready
             ready = Group(number, tuple(current))

@@ -13,7 +13,7 @@ from typing import Self
 import h5py
 import numpy as np
 
-from bert_tf.data.stage import describe_file
+from bert_tf.data.parts import describe_file
 
 PER_TOKEN = ("input_ids", "input_mask", "segment_ids")
 PER_PREDICTION = ("masked_lm_positions", "masked_lm_ids")

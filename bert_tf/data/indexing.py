@@ -10,9 +10,9 @@ from bert_tf.config.data import IndexDataConfig
 from bert_tf.data.features import RecordShape
 from bert_tf.data.metadata import Metadata, Shard, metadata_file, write_metadata
 from bert_tf.data.numbering import NumberedRecords
+from bert_tf.data.parts import describe_file, record_shards
 from bert_tf.data.record_index import record_files
 from bert_tf.data.sources import NO_LIMITS, open_parser
-from bert_tf.data.stage import describe_file, record_shards
 
 _RECORDS_AT_ONCE = 4096
 

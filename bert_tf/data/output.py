@@ -115,7 +115,11 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def check_output_dir(
-    name: str, folder: str, kind: re.Pattern[str], overwrite: bool
+    name: str,
+    folder: str,
+    kind: re.Pattern[str],
+    overwrite: bool,
+    reason: str = "",
 ) -> None:
     """Refuses a folder that output must not go to.
 
@@ -124,6 +128,7 @@ def check_output_dir(
       folder: Its value; need not exist.
       kind: `RECORDS`, `TEXTS`, ...
       overwrite: Whether files of that kind in it may be replaced.
+      reason: Why they are not what is wanted, a sentence.
 
     Raises:
       FileExistsError: if it holds such files and `overwrite` is false, or it holds
@@ -145,7 +150,7 @@ def check_output_dir(
     if names and not overwrite:
         raise FileExistsError(
             f"`{name}` must not hold earlier output. Received: {name}={folder}, which "
-            f"holds {names[0]}. Choose another folder, or say --overwrite."
+            f"holds {names[0]}. {reason} Choose another folder, or say --overwrite."
         )
 
 

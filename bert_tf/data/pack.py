@@ -29,6 +29,7 @@ from bert_tf.data.packing import (
     length_histogram,
     make_plan,
 )
+from bert_tf.data.parts import Part, record_shards
 from bert_tf.data.record_index import record_files
 from bert_tf.data.records import (
     RecordWriter,
@@ -37,7 +38,7 @@ from bert_tf.data.records import (
     shard_name,
 )
 from bert_tf.data.sources import NO_LIMITS, open_parser
-from bert_tf.data.stage import Part, Stage, record_shards, settings_of
+from bert_tf.data.stage import Stage, settings_of
 from bert_tf.data.workers import in_order
 from bert_tf.errors import CorruptRecordError
 from bert_tf.progress import ProgressReport

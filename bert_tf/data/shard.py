@@ -24,7 +24,8 @@ from bert_tf.data.documents import (
     read_stretch,
 )
 from bert_tf.data.output import FileWriter
-from bert_tf.data.stage import Part, Stage, settings_of, share, total_counts
+from bert_tf.data.parts import Part, share, total_counts
+from bert_tf.data.stage import Stage, settings_of
 from bert_tf.data.workers import in_order
 from bert_tf.progress import ProgressReport
 

@@ -13,80 +13,20 @@ import json
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
-
-import google_crc32c
+from typing import Any
 
 from bert_tf.data import output
-from bert_tf.data.metadata import Shard
+from bert_tf.data.parts import Part, describe_file
 from bert_tf.errors import RunError
-
-Item = TypeVar("Item")
 
 # Raised by one when the same input and settings begin to give other bytes.
 _VERSION = 1
-_BYTES_AT_ONCE = 1 << 24
 _SETTINGS_FILE = "stage.json"
 _NOTE_SUFFIX = ".done"
 # Keys of the manifest that decide the bytes of the output.
 _RECIPE = ("version", "step", "settings", "inputs")
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A finished file.
-
-    Attributes:
-      name: Within the folder.
-      bytes: Its size.
-      crc32c: Checksum of its content, 8 hexadecimal digits.
-      counts: What else is known of it, such as its number of records.
-    """
-
-    name: str
-    bytes: int
-    crc32c: str
-    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-
-def describe_file(path: str | Path, counts: Mapping[str, int] | None = None) -> Part:
-    """Reads a file and sums it up; its name is the last part of its path."""
-    crc = size = 0
-    with open(path, "rb") as file:
-        while block := file.read(_BYTES_AT_ONCE):
-            crc = google_crc32c.extend(crc, block)
-            size += len(block)
-    return Part(os.path.basename(path), size, f"{crc:08x}", dict(counts or {}))
-
-
-def record_shards(parts: Iterable[Part]) -> tuple[Shard, ...]:
-    """Parts that count their `records`, as metadata lists them."""
-    return tuple(
-        Shard(
-            name=part.name,
-            records=part.counts["records"],
-            bytes=part.bytes,
-            crc32c=part.crc32c,
-        )
-        for part in parts
-    )
-
-
-def share(items: Sequence[Item], number: int, count: int) -> Sequence[Item]:
-    """Part `number` of `count` even, contiguous parts of a sequence."""
-    return items[len(items) * number // count : len(items) * (number + 1) // count]
-
-
-def total_counts(parts: Iterable[Part]) -> Counter[str]:
-    """The counts of all parts together, and their `bytes`."""
-    total: Counter[str] = Counter()
-    for part in parts:
-        total.update(part.counts)
-        total["bytes"] += part.bytes
-    return total
 
 
 def settings_of(config: object, *left_out: str) -> dict[str, Any]:
@@ -130,6 +70,7 @@ class Stage:
         self._kind = kind
         self.folder = Path(f"{self._output_dir}.partial")
         self._lock: int | None = None
+        self._checked: set[str] = set()
         self._step = step
         self._settings = dict(settings)
         self._inputs = list(inputs)
@@ -159,12 +100,16 @@ class Stage:
           FileExistsError: if the folder holds other output, or anything else.
           RunError: if another process is at this step.
         """
+        self._check_inputs_are_elsewhere()
         manifest = _read_json(self.manifest_file)
         if manifest and all(manifest.get(key) == self._recipe[key] for key in _RECIPE):
             parts = _parts(manifest.get("files"))
             if parts and self._are_intact(parts):
                 return parts
-        output.check_output_dir("output_dir", self._output_dir, self._kind, overwrite)
+        reason = self._difference(manifest) if manifest else ""
+        output.check_output_dir(
+            "output_dir", self._output_dir, self._kind, overwrite, reason
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.folder)
         settings = self.folder / _SETTINGS_FILE
@@ -173,6 +118,29 @@ class Stage:
                 entry.unlink()
             output.write_text(settings, _to_json(self._recipe))
         return None
+
+    def _check_inputs_are_elsewhere(self) -> None:
+        """Replacing the folder would delete what is read."""
+        folder = os.path.realpath(self._output_dir)
+        for path in map(os.path.realpath, self._inputs):
+            if os.path.commonpath([folder, path]) == folder:
+                raise FileExistsError(
+                    "`output_dir` must not hold the input. Received: output_dir="
+                    f"{self._output_dir}, which holds {path}. Choose another folder."
+                )
+
+    def _difference(self, manifest: Mapping[str, Any]) -> str:
+        """Why the folder is not what this step would make: a sentence."""
+        if manifest.get("step") != self._step:
+            return f"It was made by the step {manifest.get('step')}."
+        made, asked = manifest.get("settings"), self._recipe["settings"]
+        if made != asked and isinstance(made, dict):
+            names = [name for name in asked if made.get(name) != asked[name]]
+            values = ", ".join(f"{name}={made.get(name)}" for name in names)
+            return f"It was made with {values}."
+        if manifest.get("inputs") != self._recipe["inputs"]:
+            return "It was made of other input."
+        return "Its files have changed since it was made."
 
     def _are_intact(self, parts: Sequence[Part]) -> bool:
         folder = Path(self._output_dir)
@@ -192,11 +160,16 @@ class Stage:
         if not note or not (self.folder / name).exists():
             return None
         part = Part(**note)
-        is_whole = (self.folder / name).stat().st_size == part.bytes
-        return part if is_whole else None
+        if name not in self._checked:  # Once: it takes as long as reading the file.
+            found = describe_file(self.folder / name)
+            if (found.bytes, found.crc32c) != (part.bytes, part.crc32c):
+                return None
+            self._checked.add(name)
+        return part
 
     def finish(self, part: Part) -> None:
         """Notes that a part is done, which a later call will rely on."""
+        self._checked.add(part.name)
         note = self.folder / f"{part.name}{_NOTE_SUFFIX}"
         output.write_text(note, _to_json(dataclasses.asdict(part)))
 
@@ -224,6 +197,8 @@ class Stage:
             return
         os.close(self._lock)
         self._lock = None
+        for unfinished in self.folder.glob("*.tmp"):
+            unfinished.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.glob(f"*{_NOTE_SUFFIX}")):
             shutil.rmtree(self.folder)
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from bert_tf.data.output import FileWriter
-from bert_tf.data.stage import Part, Stage
+from bert_tf.data.parts import Part
+from bert_tf.data.stage import Stage
 from bert_tf.data.workers import in_order
 from bert_tf.progress import ProgressReport
 

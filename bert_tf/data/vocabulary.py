@@ -22,7 +22,8 @@ from bert_tf.data.documents import (
     read_stretch,
 )
 from bert_tf.data.output import FileWriter
-from bert_tf.data.stage import Part, Stage, settings_of, total_counts
+from bert_tf.data.parts import Part, total_counts
+from bert_tf.data.stage import Stage, settings_of
 from bert_tf.data.tokenization import (
     CONTINUATION,
     MAX_CHARS_PER_WORD,
@@ -164,6 +165,10 @@ def _write(config: VocabConfig, paths: Sequence[str], stage: Stage) -> Part:
     alphabet = Alphabet(Counter(), set())
     for part in _results(count_stretch, "characters", config, paths):
         alphabet.add(part)
+    if not alphabet.counts:
+        raise ValueError(
+            f"`input` must hold text. Received: input={config.input}, which holds none."
+        )
     tokens = train_vocabulary(
         _results(split_words, "words", config, paths),
         alphabet,

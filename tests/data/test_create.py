@@ -319,3 +319,71 @@ def test_hdf5_shards_hold_the_same_records(config, tmp_path):
     )
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])
+
+
+def test_damaged_finished_part_is_made_again(config, tmp_path, monkeypatch):
+    expected = many_shards(config, tmp_path, monkeypatch)
+
+    def fail(*_):
+        raise RunError("stop")
+
+    monkeypatch.setattr(create, "_publish", fail)
+    with pytest.raises(RunError, match="stop"):
+        create_records(config)
+    part = Path(f"{config.output_dir}.partial", "part-00001-of-00003.tfrecord")
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    monkeypatch.undo()
+    monkeypatch.setattr(groups, "GROUP_BYTES", 300)
+    create_records(config)
+    assert contents(config.output_dir) == expected
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folder_of_the_input_is_never_the_output(config, tmp_path, overwrite):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(Path(config.input).read_bytes())
+    for target in (folder, tmp_path):
+        own = dataclasses.replace(
+            config,
+            input=str(folder),
+            output_dir=str(target),
+            overwrite=overwrite,
+        )
+        with pytest.raises(FileExistsError, match="`output_dir` must not hold the in"):
+            create_records(own)
+    assert [path.name for path in folder.iterdir()] == ["a.txt"]
+
+
+def test_refusal_says_what_has_changed(config, tmp_path):
+    create_records(config)
+    with pytest.raises(FileExistsError, match=r"made with seed=12345\. Choose"):
+        create_records(dataclasses.replace(config, seed=5))
+    (tmp_path / "b.txt").write_text("the cat\n\nsat on\n")
+    with pytest.raises(FileExistsError, match="made of other input"):
+        create_records(dataclasses.replace(config, input=str(tmp_path / "b.txt")))
+
+
+def test_shards_of_little_text_are_about_equally_large(config, tmp_path):
+    path = tmp_path / "a.txt"
+    text = Path(config.input).read_text()
+    path.write_text("\n\n".join([text] * 500))
+    config = dataclasses.replace(
+        config, input=str(path), dupe_factor=1, num_shards=3, num_processes=2
+    )
+    counts = [shard.records for shard in create_records(config).shards]
+    assert max(counts) < 1.5 * min(counts)
+
+
+def test_absurd_number_of_shards_is_refused_at_once(config):
+    with pytest.raises(ValueError, match="`num_shards` must be at most 100000"):
+        dataclasses.replace(config, num_shards=100_000_000)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.xml.bz2", "a.tfrecord"])
+def test_other_kinds_of_files_are_not_read_as_text(config, tmp_path, name):
+    (tmp_path / name).write_bytes(b'{"text": "x"}\n\n{"text": "y"}\n')
+    with pytest.raises(ValueError, match=r"must name \*\.txt files.*data extract"):
+        create_records(dataclasses.replace(config, input=str(tmp_path / name)))

@@ -136,6 +136,12 @@ def test_all_steps_run_from_one_file_and_once(tmp_path, capsys):
         ('work_dir = "w"\ncreate = 5', "[create] must be the table of one of"),
         ('work_dir = "w"\n[extract]\nouput = 5', "unrecognized arguments: --ouput=5"),
         ('work_dir = "w"\n[create]', "`vocab_file` must be given"),
+        ('work_dir = "w"', "names no step: extract, sentences"),
+        ('work_dir = "w"\n[extract]\ninput = ["a"]', "`input` of [extract] must be"),
+        (
+            'work_dir = "w"\n[extract]\ninput = "/none"\n[pack]\nsed = 1',
+            "unrecognized arguments: --sed=1",
+        ),
     ],
 )
 def test_bad_file_of_steps_is_one_line(tmp_path, content, message, capsys):

@@ -63,6 +63,15 @@ def test_titles_are_kept(tmp_path):
     assert titles == ["Cat", "entry 1"]
 
 
+def test_keys_of_an_object_are_titles(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"Cat": "x", "Dog": {"text": "y"}}))
+    config = config_for(path, tmp_path)
+    extract_documents(config)
+    titles = [document["title"] for document in documents_of(config.output_dir)]
+    assert titles == ["Cat", "Dog"]
+
+
 def test_file_of_text_is_a_document_of_paragraphs(tmp_path):
     for name in ("b.txt", "a.txt"):
         (tmp_path / name).write_text(f"One of {name}\nis\n\n\n two. \n \n")

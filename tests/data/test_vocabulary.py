@@ -134,3 +134,10 @@ def test_vocabulary_is_made_once(speeches, tmp_path):
 def test_vocabulary_without_room_for_words_is_refused(tmp_path, size):
     with pytest.raises(ValueError, match=r"`vocab_size` must be greater than 104"):
         make(tmp_path / "vocab", tmp_path / "none.txt", vocab_size=size)
+
+
+def test_text_without_words_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("\n \n")
+    with pytest.raises(ValueError, match="`input` must hold text"):
+        make(tmp_path / "vocab", tmp_path / "a.txt")
+    assert not (tmp_path / "vocab").exists()
