@@ -1,17 +1,63 @@
 """Which number type an operation computes in."""
 
 import dataclasses
-import logging
+import difflib
+import json
 import os
+import re
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
 ENVIRONMENT_VARIABLE = "TF_BF16_CONVERSION"
 _OFF = ("", "0", "false")
-
+_ON = ("1", "true")
+_LISTS = ("allowlist", "conditional_list", "strict_conditional_list")
+_EXCEPTIONS = ("non_convertible_exceptions", "convertible_exceptions")
 # Operations of two large operands: all the arithmetic, and safe in bfloat16 with
-# float32 accumulation. Everything else stays in float32.
-_MATRIX_PRODUCTS = frozenset({"MatMul", "BatchMatMul"})
+# float32 accumulation.
+_MATRIX_PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2")
+# What the fused operations of a layer stand for; they compute in float32 inside.
+_ELEMENT_WISE = ("BiasAdd", "Softmax")
+# Operations of other systems' lists, which TensorFlow itself does not have.
+_FOREIGN = re.compile(r"(Habana|Horovod|_ScopedAllocator)\w*")
+
+Exceptions = tuple[tuple[str, str], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class PrecisionRules:
+    """The lists of a precision file.
+
+    Attributes:
+      allowlist: Types of operations that compute in bfloat16.
+      conditional_list: Types that follow their inputs; ours are float32.
+      strict_conditional_list: Likewise.
+      non_convertible_exceptions: (pattern, type) of operations that stay in float32;
+        an empty type is any.
+      convertible_exceptions: (pattern, type) of operations that compute in bfloat16.
+    """
+
+    allowlist: tuple[str, ...] = ()
+    conditional_list: tuple[str, ...] = ()
+    strict_conditional_list: tuple[str, ...] = ()
+    non_convertible_exceptions: Exceptions = ()
+    convertible_exceptions: Exceptions = ()
+
+    def allows(self, operation: str, name: str) -> bool:
+        """Whether an operation of that type and name computes in bfloat16."""
+        types = {operation}
+        if operation == "BatchMatMul":
+            types.add("BatchMatMulV2")
+        for exceptions, answer in (
+            (self.non_convertible_exceptions, False),
+            (self.convertible_exceptions, True),
+        ):
+            for pattern, kind in exceptions:
+                if (not kind or kind in types) and re.search(pattern, name):
+                    return answer
+        return not types.isdisjoint(self.allowlist)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,25 +66,116 @@ class PrecisionPolicy:
 
     Attributes:
       name: fp32 or bf16.
+      rules: Of bf16: the lists of a file; None for all matrix products, and fused
+        operations where they are built.
+      decisions: What each operation that asked has got, by type and name.
     """
 
     name: str = "fp32"
+    rules: PrecisionRules | None = None
+    decisions: dict[tuple[str, str], str] = dataclasses.field(
+        default_factory=dict, compare=False
+    )
 
     def compute_dtype(self, operation: str, name: str = "") -> tf.DType:
         """The type that an operation computes in, asked once per trace.
 
         Args:
           operation: TensorFlow's name of the operation's type, such as MatMul.
-          name: Where in the model it stands, as a variable path; unused until
-            precision files name single operations.
+          name: Where in the model it stands, as a variable path.
 
         Returns:
           float32 or bfloat16.
         """
-        del name
-        if self.name == "bf16" and operation in _MATRIX_PRODUCTS:
-            return tf.bfloat16
-        return tf.float32
+        is_bf16 = self.name == "bf16" and (
+            operation in _MATRIX_PRODUCTS
+            if self.rules is None
+            else self.rules.allows(operation, f"{name}/{operation}")
+        )
+        dtype = tf.bfloat16 if is_bf16 else tf.float32
+        self.decisions[operation, name] = dtype.name
+        return dtype
+
+    @property
+    def allows_fused(self) -> bool:
+        """Whether whole layers may compute with bfloat16 at their edges."""
+        if self.rules is None:
+            return self.name == "bf16"
+        allowed = (*_ELEMENT_WISE, "MatMul", "BatchMatMul")
+        return not self.rules.non_convertible_exceptions and all(
+            self.rules.allows(operation, operation) for operation in allowed
+        )
+
+
+def read_rules(path: str) -> PrecisionRules:
+    """Reads a precision file.
+
+    Args:
+      path: JSON with the five lists; those that are missing are empty.
+
+    Returns:
+      The rules.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is not JSON, or has an unknown key, operation or pattern.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except (FileNotFoundError, IsADirectoryError):
+        raise FileNotFoundError(
+            f"The precision file must exist. Received: {path}. Without a file use "
+            "--precision=bf16."
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a JSON object.")
+    unknown = set(values) - {*_LISTS, *_EXCEPTIONS}
+    if unknown:
+        raise ValueError(
+            f"{path}: the keys must be among {', '.join((*_LISTS, *_EXCEPTIONS))}. "
+            f"Received: {', '.join(sorted(unknown))}."
+        )
+    rules: dict[str, Any] = {
+        key: tuple(_operation(path, key, entry) for entry in values.get(key, ()))
+        for key in _LISTS
+    }
+    for key in _EXCEPTIONS:
+        rules[key] = tuple(_exception(path, key, e) for e in values.get(key, ()))
+    return PrecisionRules(**rules)
+
+
+def _operation(path: str, key: str, name: object) -> str:
+    """A type of operations that TensorFlow, or a system with such files, has."""
+    known = dir(tf.raw_ops)
+    if isinstance(name, str) and (name in known or _FOREIGN.fullmatch(name)):
+        return name
+    similar = difflib.get_close_matches(str(name), known)
+    raise ValueError(
+        f"{path}: `{key}` must hold types of TensorFlow's operations, those of "
+        "tf.raw_ops such as "
+        f"{', '.join(similar or _MATRIX_PRODUCTS)}. Received: {name!r}."
+    )
+
+
+def _exception(path: str, key: str, entry: object) -> tuple[str, str]:
+    is_pair = isinstance(entry, Sequence) and len(entry) == 2
+    if isinstance(entry, str) or not is_pair or not isinstance(entry[0], str):
+        raise ValueError(
+            f"{path}: `{key}` must hold pairs of a pattern and a type of operations. "
+            f"Received: {entry!r}."
+        )
+    pattern, kind = entry
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"{path}: `{key}` must hold regular expressions. Received: {pattern!r} "
+            f"({error})."
+        ) from None
+    return pattern, kind and _operation(path, key, kind)
 
 
 def choose_policy(precision: str, bf16_config_path: str) -> PrecisionPolicy:
@@ -52,29 +189,15 @@ def choose_policy(precision: str, bf16_config_path: str) -> PrecisionPolicy:
       The policy.
 
     Raises:
-      FileNotFoundError: if a path is given and is not a file.
+      FileNotFoundError, ValueError: see `read_rules`.
     """
+    if bf16_config_path:
+        return PrecisionPolicy("bf16", read_rules(bf16_config_path))
     if precision:
         return PrecisionPolicy(precision)
     variable = os.environ.get(ENVIRONMENT_VARIABLE, "")
-    path = bf16_config_path
-    source = "--bf16_config_path"
-    if not path and variable.lower() not in _OFF:
-        source = ENVIRONMENT_VARIABLE
-        path = "" if variable.lower() in ("1", "true") else variable
-        if not path:
-            logging.warning("%s=%s means --precision=bf16.", source, variable)
-            return PrecisionPolicy("bf16")
-    if not path:
+    if variable.lower() in _OFF:
         return PrecisionPolicy()
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"The precision file must exist. Received: {source}={path}. "
-            "Use --precision=bf16 for bfloat16 matrix products without a file."
-        )
-    logging.warning(
-        "%s=%s means --precision=bf16: its lists of operations are not read yet.",
-        source,
-        path,
-    )
-    return PrecisionPolicy("bf16")
+    if variable.lower() in _ON:
+        return PrecisionPolicy("bf16")
+    return PrecisionPolicy("bf16", read_rules(variable))

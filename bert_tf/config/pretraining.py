@@ -226,8 +226,9 @@ class RuntimeConfig:
       horovod_hierarchical_allreduce: Reduce within each host first.
       precision: fp32 or bf16 (bfloat16 matrix products); default: by bf16_config_path,
         then by the variable TF_BF16_CONVERSION, then fp32.
-      bf16_config_path: Operations that compute in bfloat16; for now any path means
-        --precision=bf16.
+      bf16_config_path: A JSON file with lists of the operations that compute in
+        bfloat16, such as bf16_config/bert.json; TF_BF16_CONVERSION may name it too.
+      dump_precision: Print what each operation of the model computes in.
       use_xla: Compile each micro-batch with XLA; pays on a GPU, not on a CPU.
       num_threads: Threads of one worker; default: this host's cores shared evenly.
     """
@@ -236,6 +237,7 @@ class RuntimeConfig:
     horovod_hierarchical_allreduce: bool = False
     precision: str = ""
     bf16_config_path: str = ""
+    dump_precision: bool = False
     use_xla: bool = False
     num_threads: int | None = None
 

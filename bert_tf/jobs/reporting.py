@@ -21,10 +21,7 @@ def describe(plan: Plan, communicator: Communicator, threads: int, log: RunLog) 
     if plan.unused_tensors:
         names = ", ".join(plan.unused_tensors)
         log.message(f"Not used of {start.prefix}: {names}.")
-    log.message(
-        f"Model: {plan.task.model.count_params():,} weights, precision "
-        f"{plan.policy.name}, {threads} threads per worker."
-    )
+    _describe_model(plan, threads, log)
     if plan.train_records is None:
         return
     log.message(
@@ -79,6 +76,16 @@ def _describe_changes(plan: Plan, log: RunLog) -> None:
             f"warning: the run began with {position.num_records} records and now has "
             f"{len(plan.train_records)}; the order of the records is another one."
         )
+
+
+def _describe_model(plan: Plan, threads: int, log: RunLog) -> None:
+    log.message(
+        f"Model: {plan.task.model.count_params():,} weights, precision "
+        f"{plan.policy.name}, {threads} threads per worker."
+    )
+    if plan.config.runtime.dump_precision:
+        for (operation, name), dtype in sorted(plan.policy.decisions.items()):
+            log.message(f"  {dtype:8}  {operation:11}  {name}")
 
 
 class StepReport:

@@ -81,6 +81,7 @@ class Dense(BertLayer):
 
     def product(self, inputs: tf.Tensor) -> tf.Tensor:
         """[..., I] bfloat16 -> [..., O] bfloat16, without the bias."""
+        self.settings.policy.compute_dtype("MatMul", self.path)  # For the record.
         return _product(inputs, tf.cast(tf.convert_to_tensor(self.kernel), tf.bfloat16))
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -210,6 +211,9 @@ class SelfAttention(BertLayer):
     ) -> tf.Tensor:
         """[B, S, H] bfloat16 and `input_mask` [B, S] -> [B, S, H] bfloat16."""
         projections = (self.query, self.key, self.value)
+        self.settings.policy.compute_dtype("BatchMatMul", self.path)
+        for projection in projections:
+            self.settings.policy.compute_dtype("MatMul", projection.path)
         # One product instead of three: their outputs stand side by side.
         kernels = [tf.convert_to_tensor(p.kernel) for p in projections]
         kernel = tf.concat([tf.cast(k, tf.bfloat16) for k in kernels], axis=1)

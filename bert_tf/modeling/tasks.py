@@ -119,7 +119,7 @@ def _inputs(max_seq_length: int | None, keyed_dropout: bool) -> dict[str, Any]:
 def _settings(
     config: BertConfig, policy: PrecisionPolicy, seed: int, allow_fused: bool
 ) -> LayerSettings:
-    is_fused = allow_fused and policy.name == "bf16"
+    is_fused = allow_fused and policy.allows_fused
     is_fused = is_fused and fused.is_available(config.hidden_act)
     return LayerSettings(config, policy, seed, is_fused)
 

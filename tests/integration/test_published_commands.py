@@ -66,7 +66,7 @@ def test_single_process(tiny_config_file, tiny_records, tmp_path):
     warnings = [line for line in result.stderr.splitlines() if "no effect" in line]
     assert len(warnings) == 1
     assert "--iterations_per_loop" in warnings[0]
-    assert "means --precision=bf16" in result.stderr
+    assert "weights, precision bf16" in result.stdout
     entries = read_log(tmp_path / "logs/bert_dllog.json")
     steps = [e for e in entries if e["type"] == "LOG" and e["step"] != []]
     assert [e["step"] for e in steps] == [1, 2, 4, 6]

@@ -1,0 +1,141 @@
+"""Precision files: which operation computes in which type."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT, TINY
+
+from bert_tf.config import BertConfig
+from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.precision import PrecisionPolicy, choose_policy, read_rules
+
+# What Habana's file for BERT holds, as its documentation lists it.
+PUBLISHED = {
+    "allowlist": [
+        *("_ScopedAllocatorSplit", "_ScopedAllocatorConcat", "_ScopedAllocator"),
+        *("BatchMatMul", "BatchMatMulV2", "BiasAdd", "BiasAddGrad", "EuclideanNorm"),
+        *("Exp", "HabanaDropout", "HabanaGelu", "HabanaLayerNorm", "L2Loss", "Log"),
+        *("HorovodAllgather", "HorovodAllreduce", "LogSoftmax", "MatMul", "Softmax"),
+        *("Sum", "Tanh", "TanhGrad"),
+    ],
+    "conditional_list": [
+        *("Add", "AddV2", "AddN", "ExpandDims", "Identity", "Neg", "Reshape", "Slice"),
+        *("Split", "StridedSliceGrad", "Transpose"),
+    ],
+    "strict_conditional_list": [],
+    "non_convertible_exceptions": [[".*KEEP_FP32_PRECISION.*", ""]],
+    "convertible_exceptions": [
+        ["bert/encoder/layer_[0-9]+/attention/self/add", "AddV2"],
+        ["bert/encoder/layer_[0-9]+/attention/self/Mul", "Mul"],
+        ["clip_by_global_norm/mul", "Mul"],
+        ["global_norm/global_norm", "Sqrt"],
+        [".*FORCE_BF16_PRECISION.*", ""],
+    ],
+}
+
+
+def write(tmp_path, values):
+    path = tmp_path / "precision.json"
+    path.write_text(values if isinstance(values, str) else json.dumps(values))
+    return str(path)
+
+
+def test_published_file_is_read(tmp_path):
+    policy = choose_policy("", write(tmp_path, PUBLISHED))
+    assert policy.compute_dtype("MatMul", "bert/pooler/dense") == tf.bfloat16
+    assert policy.compute_dtype("BatchMatMul", "bert/x") == tf.bfloat16
+    kept = "bert/KEEP_FP32_PRECISION/dense"
+    assert policy.compute_dtype("MatMul", kept) == tf.float32
+    assert policy.decisions["MatMul", kept] == "float32"
+
+
+def test_our_file_is_the_fast_one(monkeypatch):
+    path = str(ROOT / "bf16_config" / "bert.json")
+    assert choose_policy("", path).allows_fused
+    monkeypatch.setenv("TF_BF16_CONVERSION", path)
+    assert choose_policy("", "").rules == read_rules(path)
+    monkeypatch.setenv("TF_BF16_CONVERSION", "1")
+    assert choose_policy("", "") == PrecisionPolicy("bf16")
+    for off in ("", "0", "false", "False"):
+        monkeypatch.setenv("TF_BF16_CONVERSION", off)
+        assert choose_policy("", "") == PrecisionPolicy("fp32")
+    monkeypatch.setenv("TF_BF16_CONVERSION", path)
+    assert choose_policy("fp32", "") == PrecisionPolicy("fp32")
+
+
+@pytest.mark.parametrize(
+    ("rules", "operation", "name", "expected"),
+    [
+        ({}, "MatMul", "a", "float32"),
+        ({"allowlist": ["MatMul"]}, "MatMul", "a", "bfloat16"),
+        ({"allowlist": ["MatMul"]}, "BatchMatMul", "a", "float32"),
+        ({"allowlist": ["BatchMatMulV2"]}, "BatchMatMul", "a", "bfloat16"),
+        ({"conditional_list": ["MatMul"]}, "MatMul", "a", "float32"),
+        (
+            {"allowlist": ["MatMul"], "non_convertible_exceptions": [["cls/", ""]]},
+            "MatMul",
+            "cls/predictions",
+            "float32",
+        ),
+        ({"convertible_exceptions": [["layer_1/", "MatMul"]]}, "MatMul",
+         "bert/encoder/layer_1/output", "bfloat16"),
+        ({"convertible_exceptions": [["layer_1/", "Add"]]}, "MatMul",
+         "bert/encoder/layer_1/output", "float32"),
+    ],
+)  # fmt: skip
+def test_lists_decide(tmp_path, rules, operation, name, expected):
+    policy = choose_policy("", write(tmp_path, rules))
+    assert policy.compute_dtype(operation, name).name == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("{", "is not JSON"),
+        ([], "must hold a JSON object"),
+        ({"allow_list": []}, "keys must be among allowlist, .*Received: allow_list"),
+        ({"allowlist": ["MatMull"]}, r"such as .*MatMul.* Received: 'MatMull'"),
+        ({"allowlist": [5]}, "Received: 5"),
+        ({"convertible_exceptions": ["a"]}, "must hold pairs"),
+        ({"convertible_exceptions": [["(", ""]]}, "must hold regular expressions"),
+        ({"convertible_exceptions": [["a", "Matmul"]]}, "Received: 'Matmul'"),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path, values, message):
+    with pytest.raises(ValueError, match=message):
+        choose_policy("", write(tmp_path, values))
+
+
+def test_missing_file_is_refused():
+    with pytest.raises(FileNotFoundError, match="Received: /none"):
+        choose_policy("", "/none")
+
+
+def logits(policy, config):
+    model = build_pretraining_model(config, max_seq_length=8, policy=policy)
+    places = np.tile(np.arange(8), (2, 1))
+    inputs = {
+        "input_ids": places + 5,
+        "input_mask": np.ones((2, 8)),
+        "segment_ids": np.zeros((2, 8)),
+        "positions": places,
+        "next_sentence_positions": np.zeros((2, 1)),
+        "masked_lm_positions": np.ones((2, 2)),
+    }
+    outputs = model({name: tf.constant(x, tf.int32) for name, x in inputs.items()})
+    return outputs["masked_lm_logits"].numpy()
+
+
+def test_empty_lists_are_float32_to_the_last_bit(tmp_path):
+    config = BertConfig.from_dict(TINY, source="test")
+    exact = logits(PrecisionPolicy(), config)
+    empty = choose_policy("", write(tmp_path, {}))
+    np.testing.assert_array_equal(logits(empty, config), exact)
+    assert set(empty.decisions.values()) == {"float32"}
+    one = {"convertible_exceptions": [["layer_0/intermediate", "MatMul"]]}
+    some = choose_policy("", write(tmp_path, one))
+    assert np.any(logits(some, config) != exact)
+    converted = [name for (_, name), d in some.decisions.items() if d == "bfloat16"]
+    assert converted == ["bert/encoder/layer_0/intermediate/dense"]
