@@ -5,6 +5,7 @@ each use. It is compiled for the processor that it is built on, so a library of 
 machine, source or TensorFlow is not loaded.
 """
 
+import ctypes
 import functools
 import hashlib
 import json
@@ -15,7 +16,8 @@ from types import ModuleType
 import tensorflow as tf
 
 FOLDER = Path(__file__).parent
-SOURCES = ("fused.cc", "optimizer.cc")
+SOURCES = ("attention.cc", "fused.cc", "optimizer.cc", "products.cc")
+HEADERS = ("arithmetic.h", "parallel.h", "tiles.h")
 LIBRARY = FOLDER / "library.so"
 RECEIPT = FOLDER / "library.json"
 # Set to 0: as if the library were not there.
@@ -24,7 +26,7 @@ ENVIRONMENT_VARIABLE = "BERT_TF_KERNELS"
 
 def recipe() -> dict[str, str]:
     """What a library must have been made of to be loaded here."""
-    names = (*SOURCES, "arithmetic.h")
+    names = (*SOURCES, *HEADERS)
     source = b"".join((FOLDER / name).read_bytes() for name in names)
     return {
         "source": hashlib.sha256(source).hexdigest(),
@@ -54,3 +56,11 @@ def library() -> ModuleType | None:
     if receipt != recipe() or not LIBRARY.exists():
         return None
     return tf.load_op_library(str(LIBRARY))
+
+
+@functools.cache
+def has_tiles() -> bool:
+    """Whether the library is there, and multiplies on the tiles of AMX."""
+    if library() is None:
+        return False
+    return bool(ctypes.CDLL(str(LIBRARY)).bert_tf_has_tiles())

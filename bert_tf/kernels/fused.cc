@@ -3,109 +3,19 @@
 
 #include <algorithm>
 #include <cstring>
-#include <functional>
 #include <vector>
 
-#include "arithmetic.h"
+#include "parallel.h"
 #include "tensorflow/core/framework/op.h"
-#include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
-#include "tensorflow/core/util/work_sharder.h"
 
 namespace bert_tf {
 
 using tensorflow::DEVICE_CPU;
 using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
-using tensorflow::Tensor;
 using tensorflow::TensorShape;
 using tensorflow::shape_inference::InferenceContext;
-
-// Sums over rows are made of this many parts, whatever the number of threads, so that
-// they are the same on every machine size.
-constexpr int64_t kParts = 32;
-
-const bfloat* Bfloats(const Tensor& tensor) {
-  return static_cast<const bfloat*>(tensor.data());
-}
-bfloat* Bfloats(Tensor* tensor) { return static_cast<bfloat*>(tensor->data()); }
-const float* Floats(const Tensor& tensor) { return tensor.flat<float>().data(); }
-float* Floats(Tensor* tensor) { return tensor->flat<float>().data(); }
-
-// Calls function(part, begin, end) for every part of [0, total), in parallel.
-void ForParts(OpKernelContext* context, int64_t total, int64_t cost,
-              const std::function<void(int64_t, int64_t, int64_t)>& function) {
-  const auto& threads = *context->device()->tensorflow_cpu_worker_threads();
-  tensorflow::Shard(threads.num_threads, threads.workers, kParts,
-                    std::max<int64_t>(1, total * cost / kParts),
-                    [&](int64_t first, int64_t last) {
-                      for (int64_t part = first; part < last; ++part) {
-                        function(part, total * part / kParts,
-                                 total * (part + 1) / kParts);
-                      }
-                    });
-}
-
-// Adds up rows of partial sums [kParts, width], in their order.
-void AddParts(const std::vector<float>& parts, int64_t width, float* sums) {
-  std::fill(sums, sums + width, 0.0f);
-  for (int64_t part = 0; part < kParts; ++part) {
-    const float* row = parts.data() + part * width;
-    for (int64_t i = 0; i < width; ++i) sums[i] += row[i];
-  }
-}
-
-// The dropout of one layer: which bytes keep which numbers.
-class DropoutMask {
- public:
-  // key: [B, 3] int32: seed, step, and place of the first row in the global batch.
-  DropoutMask(const Tensor& key, int64_t stream, int64_t kept, int64_t row_size)
-      : philox_((static_cast<uint64_t>(static_cast<int64_t>(
-                     key.flat<int32_t>()(0)))
-                 << 32) +
-                    static_cast<uint64_t>(stream),
-                static_cast<uint64_t>(static_cast<int64_t>(
-                    key.flat<int32_t>()(1)))),
-        first_row_(key.flat<int32_t>()(2)),
-        blocks_((row_size + 15) / 16),
-        kept_(kept) {}
-
-  bool is_on() const { return kept_ < 256; }
-  float scale() const { return is_on() ? 256.0f / kept_ : 1.0f; }
-
-  // scale() or 0 for `count` numbers of a row of the batch, from place `begin` on.
-  void Fill(int64_t row, int64_t begin, int64_t count, float* mask) const {
-    if (!is_on()) {
-      std::fill(mask, mask + count, 1.0f);
-      return;
-    }
-    constexpr int64_t kBytes = 16 * Philox::kBlocksAtOnce;
-    alignas(64) uint8_t bytes[kBytes];
-    const float scale = this->scale();
-    const int limit = static_cast<int>(kept_);
-    const uint64_t row_block = (first_row_ + row) * blocks_;
-    int64_t done = 0;
-    while (done < count) {
-      const int64_t place = begin + done;
-      philox_.Fill(row_block + place / 16, bytes);
-      const int64_t offset = place % 16;
-      const int64_t here = std::min(kBytes - offset, count - done);
-      const uint8_t* source = bytes + offset;
-      float* target = mask + done;
-      for (int64_t i = 0; i < here; ++i) {
-        target[i] = source[i] < limit ? scale : 0.0f;
-      }
-      done += here;
-    }
-  }
-
- private:
-  Philox philox_;
-  uint64_t first_row_;
-  uint64_t blocks_;
-  int64_t kept_;
-};
 
 // ---------------------------------------------------------------- bias and activation
 
@@ -553,10 +463,11 @@ class CrossEntropyOp : public OpKernel {
   explicit CrossEntropyOp(OpKernelConstruction* context) : OpKernel(context) {}
 
   void Compute(OpKernelContext* context) override {
-    const Tensor& logits = context->input(0);  // [R, V]
+    const Tensor& logits = context->input(0);  // [R, V or more]
     const Tensor& bias = context->input(1);
     const Tensor& labels = context->input(2);
-    const int64_t rows = logits.dim_size(0), width = logits.dim_size(1);
+    const int64_t rows = logits.dim_size(0), stride = logits.dim_size(1);
+    const int64_t width = bias.NumElements();  // What follows is padding.
     Tensor *losses, *normalisers;
     OP_REQUIRES_OK(context,
                    context->allocate_output(0, TensorShape({rows}), &losses));
@@ -572,7 +483,7 @@ class CrossEntropyOp : public OpKernel {
     }
     ForParts(context, rows, width * 6, [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
-        const bfloat* a = in + r * width;
+        const bfloat* a = in + r * stride;
         float largest = -3e38f;
         for (int64_t i = 0; i < width; ++i) {
           const float x = ToFloat(a[i]) + b[i];
@@ -598,7 +509,8 @@ class CrossEntropyGradOp : public OpKernel {
     const Tensor& labels = context->input(2);
     const Tensor& normalisers = context->input(3);
     const Tensor& dlosses = context->input(4);
-    const int64_t rows = logits.dim_size(0), width = logits.dim_size(1);
+    const int64_t rows = logits.dim_size(0), stride = logits.dim_size(1);
+    const int64_t width = bias.NumElements();
     Tensor *dlogits, *dbias;
     OP_REQUIRES_OK(context, context->allocate_output(0, logits.shape(), &dlogits));
     OP_REQUIRES_OK(context, context->allocate_output(1, bias.shape(), &dbias));
@@ -611,11 +523,11 @@ class CrossEntropyGradOp : public OpKernel {
     ForParts(context, rows, width * 6, [&](int64_t part, int64_t begin, int64_t end) {
       float* sum = sums.data() + part * width;
       for (int64_t r = begin; r < end; ++r) {
-        const bfloat* a = in + r * width;
-        bfloat* o = out + r * width;
+        const bfloat* a = in + r * stride;
+        bfloat* o = out + r * stride;
         const float d = up[r], n = normaliser[r];
         if (d == 0.0f) {  // Padding.
-          std::memset(o, 0, width * sizeof(bfloat));
+          std::memset(o, 0, stride * sizeof(bfloat));
           continue;
         }
         for (int64_t i = 0; i < width; ++i) {
@@ -626,6 +538,7 @@ class CrossEntropyGradOp : public OpKernel {
         const float hit = Exp(ToFloat(a[label[r]]) + b[label[r]] - n) * d - d;
         o[label[r]] = ToBfloat(hit);
         sum[label[r]] -= d;
+        std::memset(o + width, 0, (stride - width) * sizeof(bfloat));
       }
     });
     AddParts(sums, width, Floats(dbias));

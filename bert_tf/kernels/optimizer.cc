@@ -5,23 +5,17 @@
 #include <cmath>
 #include <vector>
 
+#include "parallel.h"
 #include "tensorflow/core/framework/op.h"
-#include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/shape_inference.h"
-#include "tensorflow/core/util/work_sharder.h"
 
 namespace bert_tf {
 
 using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
-using tensorflow::Tensor;
 using tensorflow::Var;
-
-// Sums are made of this many parts, whatever the number of threads.
-constexpr int64_t kParts = 64;
 
 class AdamStepOp : public OpKernel {
  public:
@@ -116,20 +110,6 @@ class AdamStepOp : public OpKernel {
 
   float Direction(float w, float m, float v) const {
     return m / (std::sqrt(v) + epsilon_) + decay_ * w;
-  }
-
-  template <typename Function>
-  static void ForParts(OpKernelContext* context, int64_t count, int64_t cost,
-                       const Function& function) {
-    const auto& threads = *context->device()->tensorflow_cpu_worker_threads();
-    tensorflow::Shard(threads.num_threads, threads.workers, kParts,
-                      std::max<int64_t>(1, count * cost / kParts),
-                      [&](int64_t first, int64_t last) {
-                        for (int64_t part = first; part < last; ++part) {
-                          function(part, count * part / kParts,
-                                   count * (part + 1) / kParts);
-                        }
-                      });
   }
 
   float beta_1_, beta_2_, epsilon_, decay_;

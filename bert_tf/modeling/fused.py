@@ -112,6 +112,54 @@ def dropout_add_norm(
     return y
 
 
+def attention(
+    x: tf.Tensor,
+    bias: tf.Tensor,
+    input_mask: tf.Tensor,
+    key: tf.Tensor,
+    *,
+    heads: int,
+    rate: float,
+    stream: int,
+) -> tf.Tensor:
+    """All of self-attention after the projections, where there are tiles.
+
+    Scores and probabilities are never written to memory; the backward pass makes them
+    again. What `split_heads`, `masked_softmax_dropout`, `merge_heads` and two products
+    compute, with the scores in float32.
+
+    Args:
+      x: [B, S, 3 H] bfloat16: query, key, value side by side.
+      bias: [3 H] float32.
+      input_mask: [B, S] int32, see `ops.attention_bias`.
+      key: See `ops.dropout`.
+      heads: N; D = H / N is a multiple of 32.
+      rate: See `ops.dropout`; 0 for none.
+      stream: See `ops.dropout`.
+
+    Returns:
+      [B, S, H] bfloat16.
+    """
+    library = kernels.library()
+    shared = {"heads": heads, "stream": stream, "kept": ops.num_kept(rate)}
+
+    @tf.custom_gradient
+    def apply(x: tf.Tensor, bias: tf.Tensor) -> Any:  # noqa: ANN401
+        inputs = {"x": x, "bias": bias, "input_mask": input_mask, "key": key}
+        y, normalisers = library.bert_attention(**inputs, **shared)
+
+        def gradient(dy: tf.Tensor) -> Gradients:
+            return library.bert_attention_grad(
+                **inputs, normalisers=normalisers, dy=dy, **shared
+            )
+
+        return y, gradient
+
+    y = apply(x, bias)
+    y.set_shape([*x.shape[:2], x.shape[2] // 3])
+    return y
+
+
 def split_heads(
     x: tf.Tensor, bias: tf.Tensor, heads: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

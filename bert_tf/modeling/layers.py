@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from bert_tf.config import BertConfig
-from bert_tf.modeling import fused, ops
+from bert_tf.modeling import fused, ops, products
 from bert_tf.precision import PrecisionPolicy
 
 
@@ -21,12 +21,16 @@ class LayerSettings(NamedTuple):
       seed: Decides the initial weights, together with each variable's path.
       is_fused: Whether activations are bfloat16 and element-wise steps are those of
         `fused`; masks are then given as they are, not as what is added to scores.
+      uses_tiles: Whether, besides, products are those of `products`.
+      packed: By path of a layer, its packed matrices; see `products.packed_once`.
     """
 
     config: BertConfig
     policy: PrecisionPolicy
     seed: int
-    is_fused: bool = False
+    is_fused: bool
+    uses_tiles: bool
+    packed: dict[str, products.Packed]
 
 
 class BertLayer(keras.layers.Layer):
@@ -50,6 +54,14 @@ class BertLayer(keras.layers.Layer):
             seed=(self.settings.seed + zlib.crc32(path)) % 2**31,
         )
         return self.add_weight(name=name, shape=shape, initializer=initializer)
+
+    def multiply(self, inputs: tf.Tensor, matrices: list[tf.Tensor]) -> tf.Tensor:
+        """[..., I] times n matrices [I, O] side by side, bfloat16 but for these."""
+        if self.settings.uses_tiles:
+            packed = self.settings.packed.get(self.path)
+            return products.product(inputs, matrices, packed)
+        kernel = tf.concat([tf.cast(m, tf.bfloat16) for m in matrices], axis=1)
+        return _product(inputs, kernel)
 
     def stream(self, number: int) -> int:
         """Number of a dropout stream that no other layer of the model uses."""
@@ -79,10 +91,14 @@ class Dense(BertLayer):
             name="bias", shape=(self.units,), initializer="zeros"
         )
 
+    def matrices(self) -> list[tf.Tensor]:
+        """What is packed for products on tiles."""
+        return [tf.convert_to_tensor(self.kernel)]
+
     def product(self, inputs: tf.Tensor) -> tf.Tensor:
         """[..., I] bfloat16 -> [..., O] bfloat16, without the bias."""
         self.settings.policy.compute_dtype("MatMul", self.path)  # For the record.
-        return _product(inputs, tf.cast(tf.convert_to_tensor(self.kernel), tf.bfloat16))
+        return self.multiply(inputs, self.matrices())
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[..., I] float32 -> [..., O] float32."""
@@ -215,20 +231,26 @@ class SelfAttention(BertLayer):
         for projection in projections:
             self.settings.policy.compute_dtype("MatMul", projection.path)
         # One product instead of three: their outputs stand side by side.
-        kernels = [tf.convert_to_tensor(p.kernel) for p in projections]
-        kernel = tf.concat([tf.cast(k, tf.bfloat16) for k in kernels], axis=1)
+        projected = self.multiply(inputs, self.matrices())
         bias = tf.concat([tf.convert_to_tensor(p.bias) for p in projections], axis=0)
-        query, key, value = fused.split_heads(
-            _product(inputs, kernel), bias, self.config.num_attention_heads
-        )
+        heads = self.config.num_attention_heads
+        rate = self.config.attention_probs_dropout_prob if training else 0.0
+        dropout = {"rate": rate, "stream": self.stream(0)}
+        if self.settings.uses_tiles:
+            return fused.attention(
+                projected, bias, input_mask, dropout_key, heads=heads, **dropout
+            )
+        query, key, value = fused.split_heads(projected, bias, heads)
+        scores = tf.matmul(query, key, transpose_b=True)
         probabilities = fused.masked_softmax_dropout(
-            tf.matmul(query, key, transpose_b=True),
-            input_mask,
-            dropout_key,
-            rate=self.config.attention_probs_dropout_prob if training else 0.0,
-            stream=self.stream(0),
+            scores, input_mask, dropout_key, **dropout
         )
         return fused.merge_heads(tf.matmul(probabilities, value))
+
+    def matrices(self) -> list[tf.Tensor]:
+        """What is packed for products on tiles: all projections."""
+        projections = (self.query, self.key, self.value)
+        return [tf.convert_to_tensor(p.kernel) for p in projections]
 
 
 class ResidualOutput(BertLayer):

@@ -1,7 +1,11 @@
 """Loss and accuracy as sums and counts, so that they add up over any batches."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
+
+from bert_tf.modeling import ops, products
 
 LOSS_NAMES = ("mlm_loss", "nsp_loss")
 
@@ -51,9 +55,35 @@ class PretrainingTask:
         Returns:
           [2] float32, in nats, in the order of `loss_names`.
         """
-        logits = self._logits(features, training)
-        pairs = zip(logits, _labels(features), _weights(features), strict=True)
-        return tf.stack([tf.reduce_sum(_cross_entropy(x, y) * w) for x, y, w in pairs])
+        if training and self.model.get_layer("cls").settings.uses_tiles:
+            losses = self._losses_on_tiles(features)
+        else:
+            pairs = zip(
+                self._logits(features, training), _labels(features), strict=True
+            )
+            losses = [_cross_entropy(logits, labels) for logits, labels in pairs]
+        pairs = zip(losses, _weights(features), strict=True)
+        return tf.stack([tf.reduce_sum(loss * weights) for loss, weights in pairs])
+
+    def prepared(self) -> contextlib.AbstractContextManager[None]:
+        """Does what all micro-batches of a step share, for the calls inside."""
+        return products.packed_once(self.model)
+
+    def _losses_on_tiles(
+        self, features: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Both cross entropies [B, P] and [B, K], without masked-LM logits."""
+        heads = self.model.get_layer("cls")
+        inputs = {tensor.name: features[tensor.name] for tensor in self.model.inputs}
+        positions = inputs.pop("masked_lm_positions")
+        encoded = self.model.get_layer("bert")(inputs, training=True)
+        masked = ops.gather_rows(encoded["sequence_output"], positions)
+        words, follows = _labels(features)
+        logits = heads.seq_relationship(encoded["pooled_output"])
+        return (
+            heads.predictions.losses(masked, encoded["word_embeddings"], words),
+            _cross_entropy(logits, follows),
+        )
 
     def evaluation_sums(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
         """Loss sum, hits and count of both predictions: [2, 3] float32."""

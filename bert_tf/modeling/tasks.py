@@ -1,12 +1,13 @@
 """Whole models: inputs to logits, as functional Keras models."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from bert_tf.config import BertConfig
-from bert_tf.modeling import fused, ops
+from bert_tf.modeling import fused, ops, products
 from bert_tf.modeling.encoder import Bert
 from bert_tf.modeling.layers import BertLayer, Dense, LayerNorm, LayerSettings
 from bert_tf.precision import PrecisionPolicy
@@ -37,9 +38,13 @@ class Transform(BertLayer):
 class Predictions(BertLayer):
     """Masked-LM logits by the transposed word table."""
 
-    def __init__(self, settings: LayerSettings) -> None:
+    def __init__(
+        self, settings: LayerSettings, word_embeddings: Callable[[], keras.Variable]
+    ) -> None:
         super().__init__(settings, name="predictions")
         self.transform = Transform(settings)
+        # As a function: the variable is not a weight of this layer.
+        self.word_embeddings = word_embeddings
 
     def build(self, *_: Any) -> None:  # noqa: ANN401
         """Makes the transform and one bias per word."""
@@ -57,6 +62,25 @@ class Predictions(BertLayer):
         logits = tf.nn.bias_add(logits, tf.convert_to_tensor(self.output_bias))
         shape = tf.concat([tf.shape(inputs)[:2], [self.config.vocab_size]], axis=0)
         return tf.reshape(logits, shape)
+
+    def matrices(self) -> list[tf.Tensor]:
+        """What is packed for products on tiles."""
+        return [tf.convert_to_tensor(self.word_embeddings())]
+
+    def losses(
+        self, inputs: tf.Tensor, word_embeddings: tf.Tensor, labels: tf.Tensor
+    ) -> tf.Tensor:
+        """[B, P, H], [V, H], [B, P] int32 -> cross entropy [B, P], on tiles."""
+        self.settings.policy.compute_dtype("MatMul", self.path)  # For the record.
+        rows = tf.reshape(self.transform(inputs), [-1, self.config.hidden_size])
+        losses = products.cross_entropy(
+            tf.cast(rows, tf.bfloat16),
+            word_embeddings,
+            tf.convert_to_tensor(self.output_bias),
+            tf.reshape(labels, [-1]),
+            self.settings.packed.get(self.path),
+        )
+        return tf.reshape(losses, tf.shape(labels))
 
 
 class SeqRelationship(BertLayer):
@@ -83,9 +107,10 @@ class SeqRelationship(BertLayer):
 class PretrainingHeads(BertLayer):
     """Both heads of pre-training, under the original scope `cls`."""
 
-    def __init__(self, settings: LayerSettings) -> None:
+    def __init__(self, settings: LayerSettings, bert: Bert) -> None:
         super().__init__(settings, name="cls")
-        self.predictions = Predictions(settings)
+        embeddings = bert.embeddings
+        self.predictions = Predictions(settings, lambda: embeddings.word_embeddings)
         self.seq_relationship = SeqRelationship(settings)
 
     def build(self, *_: Any) -> None:  # noqa: ANN401
@@ -121,7 +146,8 @@ def _settings(
 ) -> LayerSettings:
     is_fused = allow_fused and policy.allows_fused
     is_fused = is_fused and fused.is_available(config.hidden_act)
-    return LayerSettings(config, policy, seed, is_fused)
+    uses_tiles = is_fused and products.are_available(config)
+    return LayerSettings(config, policy, seed, is_fused, uses_tiles, packed={})
 
 
 def build_encoder_model(
@@ -181,7 +207,7 @@ def build_pretraining_model(
     settings = _settings(config, policy, seed, allow_fused)
     inputs = _inputs(max_seq_length, keyed_dropout)
     positions = keras.Input((None,), dtype="int32", name="masked_lm_positions")
-    encoded = Bert(settings)(inputs)
-    logits = PretrainingHeads(settings)(encoded, positions)
+    bert = Bert(settings)
+    logits = PretrainingHeads(settings, bert)(bert(inputs), positions)
     every_input = {**inputs, "masked_lm_positions": positions}
     return keras.Model(every_input, logits, name="pretraining")

@@ -1,5 +1,6 @@
 """Loss sums of micro-batches to one gradient of the whole global batch."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
@@ -26,6 +27,9 @@ class Task(Protocol):
 
     def loss_sums(self, features: Features, *, training: bool) -> tf.Tensor:
         """Each loss summed over the predictions of a micro-batch: [L] float32."""
+
+    def prepared(self) -> contextlib.AbstractContextManager[None]:
+        """Does what all micro-batches of a step share, for the calls inside."""
 
 
 class Reduction(Protocol):
@@ -127,9 +131,9 @@ class GradientAccumulator:
         self._reduction = reduction
         self._settings = settings
         self._variables = [v.value for v in task.model.trainable_variables]
-        self._compiled = tf.function(
-            self._micro_batch, jit_compile=True if settings.use_xla else None
-        )
+        self._compute = self._micro_batch
+        if settings.use_xla:
+            self._compute = tf.function(self._micro_batch, jit_compile=True)
 
     def __call__(
         self, batch: Features, step: tf.Tensor
@@ -144,7 +148,8 @@ class GradientAccumulator:
           Dense float32 gradients, and the mean losses [L]; equal on every worker.
         """
         counts = self._divisors(batch)
-        gradients, losses = self._accumulate(batch, tf.cast(step, tf.int32), counts)
+        with self._task.prepared():
+            gradients, losses = self._accumulate(batch, tf.cast(step, tf.int32), counts)
         if self._settings.allreduce_post_accumulation:
             *gradients, losses = self._reduction.sum([*gradients, losses], "gradients")
         else:
@@ -196,7 +201,7 @@ class GradientAccumulator:
         rows = settings.first_row + i * size + tf.range(size)
         seed_and_step = tf.repeat(tf.stack([settings.seed, step])[None], size, axis=0)
         features["dropout_key"] = tf.concat([seed_and_step, rows[:, None]], axis=1)
-        gradients, losses = self._compiled(features, counts[i])
+        gradients, losses = self._compute(features, counts[i])
         if settings.clip_each_micro_batch:
             # The mean over micro-batches is in the counts: undo it for the norm.
             parts = batch["input_ids"].shape[0] * self._reduction.size

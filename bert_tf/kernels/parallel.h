@@ -1,0 +1,135 @@
+// What the operations share: bfloat16 views of tensors, work in parts, dropout masks.
+
+#ifndef BERT_TF_KERNELS_PARALLEL_H_
+#define BERT_TF_KERNELS_PARALLEL_H_
+
+#include <algorithm>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "arithmetic.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/util/work_sharder.h"
+
+namespace bert_tf {
+
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+
+// Sums over rows are made of this many parts, whatever the number of threads, so that
+// they are the same on every machine size.
+constexpr int64_t kParts = 32;
+
+inline const bfloat* Bfloats(const Tensor& tensor) {
+  return static_cast<const bfloat*>(tensor.data());
+}
+inline bfloat* Bfloats(Tensor* tensor) { return static_cast<bfloat*>(tensor->data()); }
+inline const float* Floats(const Tensor& tensor) {
+  return tensor.flat<float>().data();
+}
+inline float* Floats(Tensor* tensor) { return tensor->flat<float>().data(); }
+
+// Threads that may work on one operation.
+inline int64_t NumThreads(OpKernelContext* context) {
+  return context->device()->tensorflow_cpu_worker_threads()->num_threads;
+}
+
+// Calls function(i) for each i in [0, total), in parallel; cost: cycles of each.
+template <typename Function>
+void ForEach(OpKernelContext* context, int64_t total, int64_t cost,
+             const Function& function) {
+  const auto& threads = *context->device()->tensorflow_cpu_worker_threads();
+  tensorflow::Shard(threads.num_threads, threads.workers, total,
+                    std::max<int64_t>(1, cost), [&](int64_t first, int64_t last) {
+                      for (int64_t i = first; i < last; ++i) function(i);
+                    });
+}
+
+// Calls function(part, begin, end) for every part of [0, total), in parallel; cost:
+// cycles of each of the `total`.
+template <typename Function>
+void ForParts(OpKernelContext* context, int64_t total, int64_t cost,
+              const Function& function, int64_t parts = kParts) {
+  ForEach(context, parts, total * cost / parts, [&](int64_t part) {
+    function(part, total * part / parts, total * (part + 1) / parts);
+  });
+}
+
+// Adds up rows of partial sums [kParts, width], in their order.
+inline void AddParts(const std::vector<float>& parts, int64_t width, float* sums) {
+  std::fill(sums, sums + width, 0.0f);
+  for (int64_t part = 0; part < kParts; ++part) {
+    const float* row = parts.data() + part * width;
+    for (int64_t i = 0; i < width; ++i) sums[i] += row[i];
+  }
+}
+
+// The dropout of one layer: which bytes keep which numbers.
+class DropoutMask {
+ public:
+  // key: [B, 3] int32: seed, step, and place of the first row in the global batch.
+  DropoutMask(const Tensor& key, int64_t stream, int64_t kept, int64_t row_size)
+      : philox_((static_cast<uint64_t>(static_cast<int64_t>(
+                     key.flat<int32_t>()(0)))
+                 << 32) +
+                    static_cast<uint64_t>(stream),
+                static_cast<uint64_t>(static_cast<int64_t>(
+                    key.flat<int32_t>()(1)))),
+        first_row_(key.flat<int32_t>()(2)),
+        blocks_((row_size + 15) / 16),
+        kept_(kept) {}
+
+  bool is_on() const { return kept_ < 256; }
+  float scale() const { return is_on() ? 256.0f / kept_ : 1.0f; }
+
+  int limit() const { return static_cast<int>(kept_); }  // Bytes below keep a number.
+
+  // The bytes that decide on `count` numbers of a row of the batch, from place `begin`
+  // on: a pointer into `memory`, which holds count + 16 * (kBlocksAtOnce + 1) bytes.
+  const uint8_t* Bytes(int64_t row, int64_t begin, int64_t count,
+                       uint8_t* memory) const {
+    const uint64_t first = (first_row_ + row) * blocks_ + begin / 16;
+    const int64_t offset = begin % 16;
+    for (int64_t i = 0; 16 * i < offset + count; i += Philox::kBlocksAtOnce)
+      philox_.Fill(first + i, memory + 16 * i);
+    return memory + offset;
+  }
+
+  // scale() or 0 for `count` numbers of a row of the batch, from place `begin` on.
+  void Fill(int64_t row, int64_t begin, int64_t count, float* mask) const {
+    if (!is_on()) {
+      std::fill(mask, mask + count, 1.0f);
+      return;
+    }
+    constexpr int64_t kBytes = 16 * Philox::kBlocksAtOnce;
+    alignas(64) uint8_t bytes[kBytes];
+    const float scale = this->scale();
+    const int limit = static_cast<int>(kept_);
+    const uint64_t row_block = (first_row_ + row) * blocks_;
+    int64_t done = 0;
+    while (done < count) {
+      const int64_t place = begin + done;
+      philox_.Fill(row_block + place / 16, bytes);
+      const int64_t offset = place % 16;
+      const int64_t here = std::min(kBytes - offset, count - done);
+      const uint8_t* source = bytes + offset;
+      float* target = mask + done;
+      for (int64_t i = 0; i < here; ++i) {
+        target[i] = source[i] < limit ? scale : 0.0f;
+      }
+      done += here;
+    }
+  }
+
+ private:
+  Philox philox_;
+  uint64_t first_row_;
+  uint64_t blocks_;
+  int64_t kept_;
+};
+
+}  // namespace bert_tf
+
+#endif  // BERT_TF_KERNELS_PARALLEL_H_

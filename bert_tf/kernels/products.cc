@@ -1,0 +1,408 @@
+// The matrix products of a dense layer on AMX: bfloat16 in, summed in float32.
+// bert_tf/modeling/products.py says what each computes.
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "parallel.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/shape_inference.h"
+#include "tiles.h"
+
+// Whether this processor and this build have tiles, and the system lets us use them.
+extern "C" int bert_tf_has_tiles() {
+#ifdef BERT_TF_TILES
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  static const bool granted =
+      syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return 0;
+#endif
+}
+
+#ifdef BERT_TF_TILES
+
+namespace bert_tf {
+
+static const int kHasTiles = bert_tf_has_tiles();  // Asked for when we are loaded.
+
+using tensorflow::DEVICE_CPU;
+using tensorflow::OpInputList;
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpOutputList;
+using tensorflow::TensorShape;
+using tensorflow::errors::InvalidArgument;
+using tensorflow::shape_inference::InferenceContext;
+
+// ------------------------------------------------------------------------- packing
+
+// Kernels [I, O] side by side -> panels of W and of its transpose.
+class PackKernelsOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) override {
+    OpInputList kernels;
+    OP_REQUIRES_OK(context, context->input_list("kernels", &kernels));
+    const int64_t rows = kernels[0].dim_size(0), width = kernels[0].dim_size(1);
+    const int64_t count = kernels.size();
+    for (const Tensor& kernel : kernels) {
+      OP_REQUIRES(context, kernel.shape() == kernels[0].shape(),
+                  InvalidArgument("kernels side by side must have one shape"));
+    }
+    OP_REQUIRES(context, count == 1 || width % kBlock == 0,
+                InvalidArgument("kernels side by side must be 32 n wide"));
+    const int64_t depth = RoundUp(rows), columns = RoundUp(count * width);
+    Tensor *forward, *backward;
+    const TensorShape shape({depth * columns});
+    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &forward));
+    OP_REQUIRES_OK(context, context->allocate_output(1, shape, &backward));
+    std::vector<const float*> data;
+    for (const Tensor& kernel : kernels) data.push_back(Floats(kernel));
+    bfloat *panels = Bfloats(forward), *transposed = Bfloats(backward);
+    ForEach(context, depth / kBlock, columns * kBlock, [&](int64_t i) {
+      for (int64_t j = 0; j < columns / kBlock; ++j) {
+        const int64_t column = j * kBlock, kernel = column / width;
+        alignas(64) bfloat block[kStep];
+        Read(data[std::min(kernel, count - 1)] + i * kBlock * width + column % width,
+             width, rows - i * kBlock, width - column % width, block);
+        PackStep(block, kBlock, kBlock, kBlock, panels + j * depth * kBlock + i * kStep);
+        PackStepOfTransposed(block, kBlock, kBlock, kBlock,
+                             transposed + i * columns * kBlock + j * kStep);
+      }
+    });
+  }
+
+ private:
+  static void Read(const float* x, int64_t stride, int64_t rows, int64_t columns,
+                   bfloat* block) {
+    const __mmask32 mask = FirstColumns(columns);
+    for (int64_t i = 0; i < kBlock; ++i) {
+      const float* row = x + i * stride;
+      const __mmask32 here = i < rows ? mask : 0;
+      _mm512_store_si512(block + i * kBlock,
+                         Round(_mm512_maskz_loadu_ps(here & 0xffff, row),
+                               _mm512_maskz_loadu_ps(here >> 16, row + 16)));
+    }
+  }
+};
+
+// ------------------------------------------------------------------- rows times panels
+
+// Rows of x that stay in the second cache while all panels pass by, in numbers.
+constexpr int64_t kResident = 400000;
+constexpr int64_t kDeepest = 4096;  // Of a product that is made in one go.
+
+// x [rows, depth] times panels -> y [rows, width].
+class ProductOp : public OpKernel {
+ public:
+  explicit ProductOp(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("width", &width_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor& x = context->input(0);
+    const Tensor& panels = context->input(1);
+    const int64_t depth = x.dim_size(x.dims() - 1);
+    const int64_t rows = x.NumElements() / std::max<int64_t>(1, depth);
+    OP_REQUIRES(context, depth % kBlock == 0 && depth > 0,
+                InvalidArgument("the depth of a product must be 32 n"));
+    OP_REQUIRES(context, panels.NumElements() == depth * RoundUp(width_),
+                InvalidArgument("panels must be those of a [", depth, ", ", width_,
+                                "] matrix"));
+    TensorShape shape = x.shape();
+    shape.set_dim(x.dims() - 1, width_);
+    Tensor* y;
+    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &y));
+    if (rows == 0) return;
+    const int64_t row_blocks = (rows + kBlock - 1) / kBlock;
+    const int64_t column_blocks = (width_ + kBlock - 1) / kBlock;
+    const int64_t threads = NumThreads(context);
+    const int64_t resident =
+        std::max<int64_t>(1, kResident / std::min(depth, kDeepest) / kBlock);
+    int64_t chunks = (row_blocks + resident - 1) / resident;
+    chunks = std::min(row_blocks, (chunks + threads - 1) / threads * threads);
+    const int64_t groups = std::min(column_blocks, (threads + chunks - 1) / chunks);
+    const Matrices matrices{Bfloats(x), Bfloats(panels), Bfloats(y), rows, depth};
+    const int64_t cost = rows * depth * width_ / chunks / groups / 1000;
+    ForEach(context, chunks * groups, cost, [&](int64_t task) {
+      const int64_t chunk = task % chunks, group = task / chunks;
+      const Range row_range{row_blocks * chunk / chunks * kBlock,
+                            std::min(rows, row_blocks * (chunk + 1) / chunks * kBlock)};
+      const Range column_range{column_blocks * group / groups * kBlock,
+                               column_blocks * (group + 1) / groups * kBlock};
+      const TileScope scope;
+      if (depth <= kDeepest) {
+        Multiply(matrices, row_range, column_range);
+      } else {
+        MultiplyDeep(matrices, row_range, column_range);
+      }
+    });
+  }
+
+ private:
+  struct Matrices {
+    const bfloat *x, *panels;
+    bfloat* y;
+    int64_t rows, depth;
+  };
+  struct Range {
+    int64_t begin, end;
+  };
+
+  void Multiply(const Matrices& m, Range rows, Range columns) const {
+    alignas(64) float sums[kStep];
+    const int64_t steps = m.depth / kBlock;
+    const int64_t blocks = (rows.end - rows.begin + kBlock - 1) / kBlock;
+    for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
+      const bfloat* panel = m.panels + column * m.depth;
+      // The next panel, a share of it with each block of rows.
+      const char* next = reinterpret_cast<const char*>(panel + m.depth * kBlock);
+      const int64_t lines = m.depth / blocks + 1;
+      for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
+        ZeroTiles();
+        MultiplyAdd(Left(m, row), panel, steps, next, lines);
+        next += lines * 64;
+        StoreTiles(sums, kBlock);
+        Write(m, row, column, sums, kBlock);
+      }
+    }
+  }
+
+  // Part by part of the depth, so that rows and panels of a part stay in the cache.
+  void MultiplyDeep(const Matrices& m, Range rows, Range columns) const {
+    static thread_local Scratch memory;
+    const int64_t width = columns.end - columns.begin;
+    float* sums = memory.Get<float>(RoundUp(rows.end - rows.begin) * width);
+    for (int64_t start = 0; start < m.depth; start += kDeepest) {
+      const int64_t steps = std::min(kDeepest, m.depth - start) / kBlock;
+      for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
+        const bfloat* panel = m.panels + column * m.depth + start * kBlock;
+        for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
+          float* sum = sums + (row - rows.begin) * width + column - columns.begin;
+          if (start == 0) {
+            ZeroTiles();
+          } else {
+            LoadTiles(sum, width);
+          }
+          Rows left = Left(m, row);
+          left.data += start;
+          MultiplyAdd(left, panel, steps);
+          StoreTiles(sum, width);
+          if (start + kDeepest >= m.depth) Write(m, row, column, sum, width);
+        }
+      }
+    }
+  }
+
+  // 32 rows of x. Tiles read 32: where there are fewer, zeros are added.
+  static Rows Left(const Matrices& m, int64_t row) {
+    static thread_local Scratch memory;
+    const bfloat* data = m.x + row * m.depth;
+    const int64_t rows = m.rows - row;
+    if (rows >= kBlock) return RowMajor(data, m.depth);
+    bfloat* copy = memory.Get<bfloat>(kBlock * m.depth);
+    std::memcpy(copy, data, rows * m.depth * sizeof(bfloat));
+    std::memset(copy + rows * m.depth, 0, (kBlock - rows) * m.depth * sizeof(bfloat));
+    return RowMajor(copy, m.depth);
+  }
+
+  // Rounds 32 x 32 sums into y.
+  void Write(const Matrices& m, int64_t row, int64_t column, const float* sums,
+             int64_t stride) const {
+    const int64_t rows = std::min(kBlock, m.rows - row), columns = width_ - column;
+    for (int64_t i = 0; i < rows; ++i) {
+      const float* sum = sums + i * stride;
+      bfloat* target = m.y + (row + i) * width_ + column;
+      const __m512i value = Round(_mm512_loadu_ps(sum), _mm512_loadu_ps(sum + 16));
+      if (width_ % kBlock == 0) {
+        // Past the caches: they cannot hold all of y until it is read.
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(target), value);
+      } else {
+        _mm512_mask_storeu_epi16(target, FirstColumns(columns), value);
+      }
+    }
+  }
+
+  int64_t width_;
+};
+
+// ------------------------------------------------------------- gradients of the kernels
+
+// x [rows, I] and dy [rows, n O] -> n gradients [I', O], x transposed times dy. Columns
+// of x from I' on are padding.
+class KernelGradientsOp : public OpKernel {
+ public:
+  explicit KernelGradientsOp(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("height", &height_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor& x = context->input(0);
+    const Tensor& dy = context->input(1);
+    OpOutputList outputs;
+    OP_REQUIRES_OK(context, context->output_list("gradients", &outputs));
+    const int64_t depth = x.dim_size(x.dims() - 1), total = dy.dim_size(dy.dims() - 1);
+    const int64_t rows = x.NumElements() / std::max<int64_t>(1, depth);
+    const int64_t width = total / outputs.size();
+    OP_REQUIRES(context,
+                height_ <= depth && rows * total == dy.NumElements() &&
+                    width * outputs.size() == total,
+                InvalidArgument("inputs and output gradients must agree in shape"));
+    std::vector<float*> gradients;
+    for (int i = 0; i < outputs.size(); ++i) {
+      Tensor* gradient;
+      OP_REQUIRES_OK(context,
+                     outputs.allocate(i, TensorShape({height_, width}), &gradient));
+      gradients.push_back(Floats(gradient));
+      if (rows == 0) std::fill_n(gradients.back(), height_ * width, 0.0f);
+    }
+    if (rows == 0) return;
+    // Each task: some rows of one gradient, some of its columns.
+    const int64_t threads = NumThreads(context);
+    const int64_t row_blocks = (height_ + kBlock - 1) / kBlock;
+    const int64_t column_blocks = (width + kBlock - 1) / kBlock;
+    int64_t chunks = (row_blocks + kChunkBlocks - 1) / kChunkBlocks;
+    chunks = std::min(row_blocks, (chunks + threads - 1) / threads * threads);
+    const int64_t groups = (column_blocks + kGroupBlocks - 1) / kGroupBlocks;
+    const int64_t tasks = chunks * groups * outputs.size();
+    const bfloat *in = Bfloats(x), *up = Bfloats(dy);
+    ForEach(context, tasks, rows * height_ * total / tasks / 1000, [&](int64_t task) {
+      const int64_t chunk = task % chunks, group = task / chunks % groups;
+      const int64_t part = task / chunks / groups;
+      Chunk({in, depth, height_}, {up + part * width, total, width}, rows,
+            row_blocks * chunk / chunks, row_blocks * (chunk + 1) / chunks,
+            column_blocks * group / groups, column_blocks * (group + 1) / groups,
+            gradients[part]);
+    });
+  }
+
+ private:
+  // Of a gradient, in blocks: what a task packs of x stays in the second cache.
+  static constexpr int64_t kChunkBlocks = 12, kGroupBlocks = 48;
+  static constexpr int64_t kDeep = 512;  // Rows of x and dy taken at a time.
+  // Panels packed at a time: a row of one alone is but one cache line of a page.
+  static constexpr int64_t kPanels = 16;
+
+  struct Matrix {
+    const bfloat* data;
+    int64_t stride, columns;
+  };
+
+  static void Chunk(const Matrix& x, const Matrix& dy, int64_t rows, int64_t first_row,
+                    int64_t last_row, int64_t first_column, int64_t last_column,
+                    float* gradient) {
+    static thread_local Scratch left_memory, right_memory;
+    const int64_t most = std::min(RoundUp(rows), kDeep);
+    bfloat* left = left_memory.Get<bfloat>((last_row - first_row) * kBlock * most);
+    bfloat* right = right_memory.Get<bfloat>(kPanels * kBlock * most);
+    const TileScope scope;
+    for (int64_t start = 0; start < rows; start += kDeep) {
+      const int64_t here = std::min(kDeep, rows - start);
+      const int64_t steps = (here + kBlock - 1) / kBlock;
+      for (int64_t s = 0; s < steps; ++s) {
+        for (int64_t i = first_row; i < last_row; ++i) {
+          PackTransposed(x.data + (start + s * kBlock) * x.stride + i * kBlock, x.stride,
+                         here - s * kBlock, x.stride - i * kBlock,
+                         left + ((i - first_row) * steps + s) * kStep);
+        }
+      }
+      for (int64_t first = first_column; first < last_column; first += kPanels) {
+        const int64_t last = std::min(first + kPanels, last_column);
+        for (int64_t s = 0; s < steps; ++s) {
+          for (int64_t j = first; j < last; ++j) {
+            PackStep(dy.data + (start + s * kBlock) * dy.stride + j * kBlock, dy.stride,
+                     here - s * kBlock, dy.columns - j * kBlock,
+                     right + ((j - first) * steps + s) * kStep);
+          }
+        }
+        for (int64_t j = first; j < last; ++j) {
+          for (int64_t i = first_row; i < last_row; ++i) {
+            Add(Packed(left + (i - first_row) * steps * kStep),
+                right + (j - first) * steps * kStep, steps, start > 0,
+                x.columns - i * kBlock, dy.columns - j * kBlock, dy.columns,
+                gradient + i * kBlock * dy.columns + j * kBlock);
+          }
+        }
+      }
+    }
+  }
+
+  // Writes 32 x 32 of a gradient, or adds to it.
+  static void Add(const Rows& left, const bfloat* right, int64_t steps, bool adds,
+                  int64_t rows, int64_t columns, int64_t stride, float* target) {
+    if (rows >= kBlock && columns >= kBlock) {
+      if (adds) {
+        LoadTiles(target, stride);
+      } else {
+        ZeroTiles();
+      }
+      MultiplyAdd(left, right, steps);
+      StoreTiles(target, stride);
+      return;
+    }
+    alignas(64) float sums[kStep];
+    ZeroTiles();
+    MultiplyAdd(left, right, steps);
+    StoreTiles(sums, kBlock);
+    for (int64_t i = 0; i < std::min(rows, kBlock); ++i) {
+      for (int64_t j = 0; j < std::min(columns, kBlock); ++j) {
+        float* place = target + i * stride + j;
+        *place = sums[i * kBlock + j] + (adds ? *place : 0.0f);
+      }
+    }
+  }
+
+  int64_t height_;
+};
+
+// ------------------------------------------------------------------- registrations
+
+REGISTER_OP("BertPackKernels")
+    .Input("kernels: count * float")
+    .Output("forward: bfloat16")
+    .Output("backward: bfloat16")
+    .Attr("count: int >= 1")
+    .SetShapeFn([](InferenceContext* c) {
+      for (int i = 0; i < 2; ++i)
+        c->set_output(i, c->Vector(InferenceContext::kUnknownDim));
+      return absl::OkStatus();
+    });
+REGISTER_KERNEL_BUILDER(Name("BertPackKernels").Device(DEVICE_CPU), PackKernelsOp);
+
+REGISTER_OP("BertProduct")
+    .Input("x: bfloat16")
+    .Input("panels: bfloat16")
+    .Output("y: bfloat16")
+    .Attr("width: int >= 1")
+    .SetShapeFn([](InferenceContext* c) {
+      int64_t width;
+      TF_RETURN_IF_ERROR(c->GetAttr("width", &width));
+      tensorflow::shape_inference::ShapeHandle shape;
+      TF_RETURN_IF_ERROR(c->ReplaceDim(c->input(0), -1, c->MakeDim(width), &shape));
+      c->set_output(0, shape);
+      return absl::OkStatus();
+    });
+REGISTER_KERNEL_BUILDER(Name("BertProduct").Device(DEVICE_CPU), ProductOp);
+
+REGISTER_OP("BertKernelGradients")
+    .Input("x: bfloat16")
+    .Input("dy: bfloat16")
+    .Output("gradients: count * float")
+    .Attr("count: int >= 1")
+    .Attr("height: int >= 1")
+    .SetShapeFn([](InferenceContext* c) {
+      int64_t height;
+      TF_RETURN_IF_ERROR(c->GetAttr("height", &height));
+      for (int i = 0; i < c->num_outputs(); ++i)
+        c->set_output(i, c->Matrix(height, InferenceContext::kUnknownDim));
+      return absl::OkStatus();
+    });
+REGISTER_KERNEL_BUILDER(Name("BertKernelGradients").Device(DEVICE_CPU),
+                        KernelGradientsOp);
+
+}  // namespace bert_tf
+
+#endif  // BERT_TF_TILES

@@ -1,0 +1,244 @@
+// Products of bfloat16 matrices on the tile registers of AMX, summed in float32.
+//
+// The left matrix is read as it lies in memory. The right one is packed into panels of 32
+// columns: for every 32 rows two tiles side by side, [16 pairs of rows][16 columns][2].
+
+#ifndef BERT_TF_KERNELS_TILES_H_
+#define BERT_TF_KERNELS_TILES_H_
+
+#ifdef __AMX_BF16__
+#define BERT_TF_TILES 1
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+
+#include "arithmetic.h"
+
+namespace bert_tf {
+
+constexpr int64_t kBlock = 32;             // Rows, columns and depth of one step.
+constexpr int64_t kTile = 512;             // bfloat16 numbers of a tile.
+constexpr int64_t kStep = kBlock * kBlock;  // Those of a panel for 32 rows of depth.
+
+inline int64_t RoundUp(int64_t x) { return (x + kBlock - 1) / kBlock * kBlock; }
+
+// Memory of one thread that grows and is kept.
+class Scratch {
+ public:
+  ~Scratch() { std::free(data_); }
+  template <typename T>
+  T* Get(int64_t count) {
+    const size_t bytes = (count * sizeof(T) + 63) / 64 * 64;
+    if (bytes > size_) {
+      std::free(data_);
+      data_ = std::aligned_alloc(64, bytes);
+      size_ = bytes;
+    }
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  void* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// Sets up the eight tiles of this thread, 16 rows of 64 bytes each, while it lives.
+class TileScope {
+ public:
+  TileScope() {
+    struct alignas(64) {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } config;
+    _tile_loadconfig(&config);
+  }
+  ~TileScope() { _tile_release(); }
+};
+
+// 32 rows of a left matrix.
+struct Rows {
+  const bfloat* data;
+  int64_t stride;  // Numbers from one row to the next.
+  int64_t step;    // Numbers from one step of depth to the next.
+  int64_t half;    // Numbers from row 0 to row 16.
+};
+
+inline Rows RowMajor(const bfloat* data, int64_t stride) {
+  return {data, stride, kBlock, 16 * stride};
+}
+// What PackTransposed makes.
+inline Rows Packed(const bfloat* data) { return {data, kBlock, kStep, kTile}; }
+
+inline void ZeroTiles() {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+}
+
+inline void LoadTiles(const float* c, int64_t stride) {
+  _tile_loadd(0, c, 4 * stride);
+  _tile_loadd(1, c + 16, 4 * stride);
+  _tile_loadd(2, c + 16 * stride, 4 * stride);
+  _tile_loadd(3, c + 16 * stride + 16, 4 * stride);
+}
+
+inline void StoreTiles(float* c, int64_t stride) {
+  _tile_stored(0, c, 4 * stride);
+  _tile_stored(1, c + 16, 4 * stride);
+  _tile_stored(2, c + 16 * stride, 4 * stride);
+  _tile_stored(3, c + 16 * stride + 16, 4 * stride);
+}
+
+// Adds a product to tiles 0..3, the quarters of 32 x 32 sums. Reading the left side past
+// the first cache, where the panel is, makes it 1.3 times as fast.
+// Meanwhile `lines` cache lines of what comes next are called to the second cache.
+inline void MultiplyAdd(const Rows& a, const bfloat* panel, int64_t steps,
+                        const char* next = nullptr, int64_t lines = 0) {
+  const bfloat* left = a.data;
+  const int64_t each = (lines + steps - 1) / steps;
+  for (int64_t i = 0; i < steps; ++i, left += a.step, panel += kStep) {
+    for (int64_t j = 0; j < each; ++j, next += 64) _mm_prefetch(next, _MM_HINT_T1);
+    _tile_stream_loadd(4, left, 2 * a.stride);
+    _tile_loadd(6, panel, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, panel + kTile, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_stream_loadd(5, left + a.half, 2 * a.stride);
+    _tile_dpbf16ps(3, 5, 7);
+    _tile_dpbf16ps(2, 5, 6);
+  }
+}
+
+// exp to two units in the last place, as in arithmetic.h.
+inline __m512 Exp(__m512 x) {
+  const __m512 bounded = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+  const __m512 n = _mm512_roundscale_ps(
+      _mm512_mul_ps(bounded, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
+  __m512 f = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), bounded);
+  f = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), f);
+  __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+  for (const float coefficient : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f,
+                                  1.6666665459e-1f, 5.0000001201e-1f})
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(coefficient));
+  p = _mm512_fmadd_ps(_mm512_mul_ps(p, f), f, _mm512_add_ps(f, _mm512_set1_ps(1.0f)));
+  return _mm512_scalef_ps(p, n);
+}
+
+inline __m512 Widen(const bfloat* x) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+inline void StoreRounded(bfloat* target, __m512 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target),
+                      (__m256i)_mm512_cvtneps_pbh(x));
+}
+
+// 32 float32 -> 32 bfloat16, rounded to the nearest.
+inline __m512i Round(__m512 low, __m512 high) {
+  return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+// Two rows of 32 -> pairs of their columns 0..15 and 16..31.
+inline void Interleave(__m512i first, __m512i second, __m512i* low, __m512i* high) {
+  alignas(64) static const uint16_t kLow[32] = {
+      0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+      8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+  const __m512i index = _mm512_load_si512(kLow);
+  const __m512i upper = _mm512_add_epi16(index, _mm512_set1_epi16(16));
+  *low = _mm512_permutex2var_epi16(first, index, second);
+  *high = _mm512_permutex2var_epi16(first, upper, second);
+}
+
+// Transposes 16 x 16 numbers of 32 bits.
+inline void Transpose(__m512i* r) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 16; i += 8) {
+    for (int j = 0; j < 4; ++j) {
+      t[i + j] = _mm512_shuffle_i32x4(r[i + j], r[i + 4 + j], 0x88);
+      t[i + 4 + j] = _mm512_shuffle_i32x4(r[i + j], r[i + 4 + j], 0xdd);
+    }
+  }
+  for (int j = 0; j < 8; ++j) {
+    r[j] = _mm512_shuffle_i32x4(t[j], t[8 + j], 0x88);
+    r[8 + j] = _mm512_shuffle_i32x4(t[j], t[8 + j], 0xdd);
+  }
+}
+
+inline __mmask32 FirstColumns(int64_t count) {
+  return count >= 32 ? 0xffffffffu : count <= 0 ? 0u : (1u << count) - 1u;
+}
+
+// 32 x 32 of a right matrix -> one step of a panel. Beyond `rows` and `columns` it is 0.
+inline void PackStep(const bfloat* x, int64_t stride, int64_t rows, int64_t columns,
+                     bfloat* panel) {
+  const __mmask32 mask = FirstColumns(columns);
+  for (int64_t i = 0; i < kBlock; i += 2) {
+    const __m512i first = _mm512_maskz_loadu_epi16(i < rows ? mask : 0, x + i * stride);
+    const __m512i second =
+        _mm512_maskz_loadu_epi16(i + 1 < rows ? mask : 0, x + (i + 1) * stride);
+    __m512i low, high;
+    Interleave(first, second, &low, &high);
+    _mm512_store_si512(panel + i / 2 * kBlock, low);
+    _mm512_store_si512(panel + kTile + i / 2 * kBlock, high);
+  }
+}
+
+// 32 rows of x, 32 numbers of each -> one step of the panel of x transposed: depth is
+// along the rows of x, and its rows are the panel's columns.
+inline void PackStepOfTransposed(const bfloat* x, int64_t stride, int64_t rows,
+                                 int64_t columns, bfloat* panel) {
+  const __mmask32 mask = FirstColumns(columns);
+  for (int64_t half = 0; half < 2; ++half) {
+    __m512i r[16];
+    for (int64_t i = 0; i < 16; ++i) {
+      const int64_t row = 16 * half + i;
+      r[i] = _mm512_maskz_loadu_epi16(row < rows ? mask : 0, x + row * stride);
+    }
+    Transpose(r);
+    for (int64_t i = 0; i < 16; ++i)
+      _mm512_store_si512(panel + half * kTile + i * kBlock, r[i]);
+  }
+}
+
+// 32 x 32 of x -> one step of x transposed as a left matrix, see Packed: depth is along
+// the columns of x.
+inline void PackTransposed(const bfloat* x, int64_t stride, int64_t rows,
+                           int64_t columns, bfloat* packed) {
+  const __mmask32 mask = FirstColumns(columns);
+  __m512i low[16], high[16];
+  for (int64_t i = 0; i < 16; ++i) {
+    const bfloat* row = x + 2 * i * stride;
+    const __m512i first = _mm512_maskz_loadu_epi16(2 * i < rows ? mask : 0, row);
+    const __m512i second =
+        _mm512_maskz_loadu_epi16(2 * i + 1 < rows ? mask : 0, row + stride);
+    Interleave(first, second, &low[i], &high[i]);
+  }
+  Transpose(low);
+  Transpose(high);
+  for (int64_t i = 0; i < 16; ++i) {
+    _mm512_store_si512(packed + i * kBlock, low[i]);
+    _mm512_store_si512(packed + kTile + i * kBlock, high[i]);
+  }
+}
+
+}  // namespace bert_tf
+
+#endif  // __AMX_BF16__
+#endif  // BERT_TF_KERNELS_TILES_H_
