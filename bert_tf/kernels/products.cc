@@ -95,138 +95,203 @@ class PackKernelsOp : public OpKernel {
 constexpr int64_t kResident = 400000;
 constexpr int64_t kDeepest = 4096;  // Of a product that is made in one go.
 
-// x [rows, depth] times panels -> y [rows, width].
+struct Matrices {
+  const bfloat *x, *panels;
+  int64_t rows, depth, width;
+};
+
+// 32 rows of x. Tiles read 32: where there are fewer, zeros are added.
+inline Rows Left(const Matrices& m, int64_t row) {
+  static thread_local Scratch memory;
+  const bfloat* data = m.x + row * m.depth;
+  const int64_t rows = m.rows - row;
+  if (rows >= kBlock) return RowMajor(data, m.depth);
+  bfloat* copy = memory.Get<bfloat>(kBlock * m.depth);
+  std::memcpy(copy, data, rows * m.depth * sizeof(bfloat));
+  std::memset(copy + rows * m.depth, 0, (kBlock - rows) * m.depth * sizeof(bfloat));
+  return RowMajor(copy, m.depth);
+}
+
+struct Range {
+  int64_t begin, end;
+};
+
+// x [rows, depth] times panels; finish(row, column, sums, stride) is called with each
+// 32 x 32 sums.
+template <typename Finish>
+void Multiply(const Matrices& m, Range rows, Range columns, const Finish& finish) {
+  alignas(64) float sums[kStep];
+  const int64_t steps = m.depth / kBlock;
+  const int64_t blocks = (rows.end - rows.begin + kBlock - 1) / kBlock;
+  for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
+    const bfloat* panel = m.panels + column * m.depth;
+    // The next panel, a share of it with each block of rows.
+    const char* next = reinterpret_cast<const char*>(panel + m.depth * kBlock);
+    const int64_t lines = m.depth / blocks + 1;
+    for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
+      ZeroTiles();
+      MultiplyAdd(Left(m, row), panel, steps, next, lines);
+      next += lines * 64;
+      StoreTiles(sums, kBlock);
+      finish(row, column, sums, kBlock);
+    }
+  }
+}
+
+// The same, part by part of the depth, so that rows and panels of a part stay in the
+// cache.
+template <typename Finish>
+void MultiplyDeep(const Matrices& m, Range rows, Range columns, const Finish& finish) {
+  static thread_local Scratch memory;
+  const int64_t width = columns.end - columns.begin;
+  float* sums = memory.Get<float>(RoundUp(rows.end - rows.begin) * width);
+  for (int64_t start = 0; start < m.depth; start += kDeepest) {
+    const int64_t steps = std::min(kDeepest, m.depth - start) / kBlock;
+    for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
+      const bfloat* panel = m.panels + column * m.depth + start * kBlock;
+      for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
+        float* sum = sums + (row - rows.begin) * width + column - columns.begin;
+        if (start == 0) {
+          ZeroTiles();
+        } else {
+          LoadTiles(sum, width);
+        }
+        Rows left = Left(m, row);
+        left.data += start;
+        MultiplyAdd(left, panel, steps);
+        StoreTiles(sum, width);
+        if (start + kDeepest >= m.depth) finish(row, column, sum, width);
+      }
+    }
+  }
+}
+
+// Shares the product out to the threads.
+template <typename Finish>
+void Multiply(OpKernelContext* context, const Matrices& m, const Finish& finish) {
+  const int64_t row_blocks = (m.rows + kBlock - 1) / kBlock;
+  const int64_t column_blocks = (m.width + kBlock - 1) / kBlock;
+  const int64_t threads = NumThreads(context);
+  const int64_t resident =
+      std::max<int64_t>(1, kResident / std::min(m.depth, kDeepest) / kBlock);
+  int64_t chunks = (row_blocks + resident - 1) / resident;
+  chunks = std::min(row_blocks, (chunks + threads - 1) / threads * threads);
+  const int64_t groups = std::min(column_blocks, (threads + chunks - 1) / chunks);
+  const int64_t cost = m.rows * m.depth * m.width / chunks / groups / 1000;
+  ForEach(context, chunks * groups, cost, [&](int64_t task) {
+    const int64_t chunk = task % chunks, group = task / chunks;
+    const Range rows{row_blocks * chunk / chunks * kBlock,
+                     std::min(m.rows, row_blocks * (chunk + 1) / chunks * kBlock)};
+    const Range columns{column_blocks * group / groups * kBlock,
+                        column_blocks * (group + 1) / groups * kBlock};
+    const TileScope scope;
+    if (m.depth <= kDeepest) {
+      Multiply(m, rows, columns, finish);
+    } else {
+      MultiplyDeep(m, rows, columns, finish);
+    }
+  });
+}
+
+// Rounds 32 numbers of a row of a matrix with `width` columns, from `column` on.
+inline void Write(bfloat* row, int64_t column, int64_t width, const float* sums) {
+  const __m512i value = Round(_mm512_loadu_ps(sums), _mm512_loadu_ps(sums + 16));
+  if (width % kBlock == 0) {
+    // Past the caches: they cannot hold all of the matrix until it is read.
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(row + column), value);
+  } else {
+    _mm512_mask_storeu_epi16(row + column, FirstColumns(width - column), value);
+  }
+}
+
 class ProductOp : public OpKernel {
  public:
   explicit ProductOp(OpKernelConstruction* context) : OpKernel(context) {
     OP_REQUIRES_OK(context, context->GetAttr("width", &width_));
   }
 
-  void Compute(OpKernelContext* context) override {
-    const Tensor& x = context->input(0);
-    const Tensor& panels = context->input(1);
+ protected:
+  // Checks the inputs, and makes the first output, [..., width].
+  absl::Status Start(OpKernelContext* context, Matrices* m, bfloat** y) {
+    const Tensor &x = context->input(0), &panels = context->input(1);
     const int64_t depth = x.dim_size(x.dims() - 1);
-    const int64_t rows = x.NumElements() / std::max<int64_t>(1, depth);
-    OP_REQUIRES(context, depth % kBlock == 0 && depth > 0,
-                InvalidArgument("the depth of a product must be 32 n"));
-    OP_REQUIRES(context, panels.NumElements() == depth * RoundUp(width_),
-                InvalidArgument("panels must be those of a [", depth, ", ", width_,
-                                "] matrix"));
-    TensorShape shape = x.shape();
-    shape.set_dim(x.dims() - 1, width_);
-    Tensor* y;
-    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &y));
-    if (rows == 0) return;
-    const int64_t row_blocks = (rows + kBlock - 1) / kBlock;
-    const int64_t column_blocks = (width_ + kBlock - 1) / kBlock;
-    const int64_t threads = NumThreads(context);
-    const int64_t resident =
-        std::max<int64_t>(1, kResident / std::min(depth, kDeepest) / kBlock);
-    int64_t chunks = (row_blocks + resident - 1) / resident;
-    chunks = std::min(row_blocks, (chunks + threads - 1) / threads * threads);
-    const int64_t groups = std::min(column_blocks, (threads + chunks - 1) / chunks);
-    const Matrices matrices{Bfloats(x), Bfloats(panels), Bfloats(y), rows, depth};
-    const int64_t cost = rows * depth * width_ / chunks / groups / 1000;
-    ForEach(context, chunks * groups, cost, [&](int64_t task) {
-      const int64_t chunk = task % chunks, group = task / chunks;
-      const Range row_range{row_blocks * chunk / chunks * kBlock,
-                            std::min(rows, row_blocks * (chunk + 1) / chunks * kBlock)};
-      const Range column_range{column_blocks * group / groups * kBlock,
-                               column_blocks * (group + 1) / groups * kBlock};
-      const TileScope scope;
-      if (depth <= kDeepest) {
-        Multiply(matrices, row_range, column_range);
-      } else {
-        MultiplyDeep(matrices, row_range, column_range);
+    if (depth % kBlock != 0 || depth == 0)
+      return InvalidArgument("the depth of a product must be 32 n");
+    if (panels.NumElements() != depth * RoundUp(width_))
+      return InvalidArgument("panels must be those of a [", depth, ", ", width_,
+                             "] matrix");
+    *m = {Bfloats(x), Bfloats(panels), x.NumElements() / depth, depth, width_};
+    return Allocate(context, 0, y);
+  }
+
+  absl::Status Allocate(OpKernelContext* context, int output, bfloat** y) {
+    TensorShape shape = context->input(0).shape();
+    shape.set_dim(shape.dims() - 1, width_);
+    Tensor* tensor;
+    TF_RETURN_IF_ERROR(context->allocate_output(output, shape, &tensor));
+    *y = Bfloats(tensor);
+    return absl::OkStatus();
+  }
+
+  int64_t width_;
+};
+
+// x [..., depth] times panels -> y [..., width].
+class PlainProductOp : public ProductOp {
+ public:
+  using ProductOp::ProductOp;
+
+  void Compute(OpKernelContext* context) override {
+    Matrices m;
+    bfloat* y;
+    OP_REQUIRES_OK(context, Start(context, &m, &y));
+    if (m.rows == 0) return;
+    Multiply(context, m, [&](int64_t row, int64_t column, const float* sums,
+                             int64_t stride) {
+      for (int64_t i = 0; i < std::min(kBlock, m.rows - row); ++i)
+        Write(y + (row + i) * width_, column, width_, sums + i * stride);
+    });
+  }
+};
+
+// The product, and its activation after a bias was added.
+class GeluProductOp : public ProductOp {
+ public:
+  explicit GeluProductOp(OpKernelConstruction* context) : ProductOp(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("approximate", &approximate_));
+  }
+
+  void Compute(OpKernelContext* context) override {
+    Matrices m;
+    bfloat *y, *activated;
+    const Tensor& bias = context->input(2);
+    OP_REQUIRES(context, width_ % kBlock == 0 && bias.NumElements() == width_,
+                InvalidArgument("the bias must be [", width_, "], 32 n"));
+    OP_REQUIRES_OK(context, Start(context, &m, &y));
+    OP_REQUIRES_OK(context, Allocate(context, 1, &activated));
+    if (m.rows == 0) return;
+    Multiply(context, m, [&](int64_t row, int64_t column, const float* sums,
+                             int64_t stride) {
+      const float* b = Floats(bias) + column;
+      for (int64_t i = 0; i < std::min(kBlock, m.rows - row); ++i) {
+        const float* sum = sums + i * stride;
+        bfloat* product = y + (row + i) * width_;
+        Write(product, column, width_, sum);
+        alignas(64) float values[kBlock];
+        for (int64_t j = 0; j < kBlock; j += 16) {
+          // The gradient knows the product as it is written: rounded.
+          const __m512 value =
+              _mm512_add_ps(Widen(_mm512_cvtneps_pbh(_mm512_loadu_ps(sum + j))),
+                            _mm512_loadu_ps(b + j));
+          _mm512_store_ps(values + j, approximate_ ? GeluTanh(value) : Gelu(value));
+        }
+        Write(activated + (row + i) * width_, column, width_, values);
       }
     });
   }
 
  private:
-  struct Matrices {
-    const bfloat *x, *panels;
-    bfloat* y;
-    int64_t rows, depth;
-  };
-  struct Range {
-    int64_t begin, end;
-  };
-
-  void Multiply(const Matrices& m, Range rows, Range columns) const {
-    alignas(64) float sums[kStep];
-    const int64_t steps = m.depth / kBlock;
-    const int64_t blocks = (rows.end - rows.begin + kBlock - 1) / kBlock;
-    for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
-      const bfloat* panel = m.panels + column * m.depth;
-      // The next panel, a share of it with each block of rows.
-      const char* next = reinterpret_cast<const char*>(panel + m.depth * kBlock);
-      const int64_t lines = m.depth / blocks + 1;
-      for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
-        ZeroTiles();
-        MultiplyAdd(Left(m, row), panel, steps, next, lines);
-        next += lines * 64;
-        StoreTiles(sums, kBlock);
-        Write(m, row, column, sums, kBlock);
-      }
-    }
-  }
-
-  // Part by part of the depth, so that rows and panels of a part stay in the cache.
-  void MultiplyDeep(const Matrices& m, Range rows, Range columns) const {
-    static thread_local Scratch memory;
-    const int64_t width = columns.end - columns.begin;
-    float* sums = memory.Get<float>(RoundUp(rows.end - rows.begin) * width);
-    for (int64_t start = 0; start < m.depth; start += kDeepest) {
-      const int64_t steps = std::min(kDeepest, m.depth - start) / kBlock;
-      for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
-        const bfloat* panel = m.panels + column * m.depth + start * kBlock;
-        for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
-          float* sum = sums + (row - rows.begin) * width + column - columns.begin;
-          if (start == 0) {
-            ZeroTiles();
-          } else {
-            LoadTiles(sum, width);
-          }
-          Rows left = Left(m, row);
-          left.data += start;
-          MultiplyAdd(left, panel, steps);
-          StoreTiles(sum, width);
-          if (start + kDeepest >= m.depth) Write(m, row, column, sum, width);
-        }
-      }
-    }
-  }
-
-  // 32 rows of x. Tiles read 32: where there are fewer, zeros are added.
-  static Rows Left(const Matrices& m, int64_t row) {
-    static thread_local Scratch memory;
-    const bfloat* data = m.x + row * m.depth;
-    const int64_t rows = m.rows - row;
-    if (rows >= kBlock) return RowMajor(data, m.depth);
-    bfloat* copy = memory.Get<bfloat>(kBlock * m.depth);
-    std::memcpy(copy, data, rows * m.depth * sizeof(bfloat));
-    std::memset(copy + rows * m.depth, 0, (kBlock - rows) * m.depth * sizeof(bfloat));
-    return RowMajor(copy, m.depth);
-  }
-
-  // Rounds 32 x 32 sums into y.
-  void Write(const Matrices& m, int64_t row, int64_t column, const float* sums,
-             int64_t stride) const {
-    const int64_t rows = std::min(kBlock, m.rows - row), columns = width_ - column;
-    for (int64_t i = 0; i < rows; ++i) {
-      const float* sum = sums + i * stride;
-      bfloat* target = m.y + (row + i) * width_ + column;
-      const __m512i value = Round(_mm512_loadu_ps(sum), _mm512_loadu_ps(sum + 16));
-      if (width_ % kBlock == 0) {
-        // Past the caches: they cannot hold all of y until it is read.
-        _mm512_stream_si512(reinterpret_cast<__m512i*>(target), value);
-      } else {
-        _mm512_mask_storeu_epi16(target, FirstColumns(columns), value);
-      }
-    }
-  }
-
-  int64_t width_;
+  bool approximate_;
 };
 
 // ------------------------------------------------------------- gradients of the kernels
@@ -372,20 +437,37 @@ REGISTER_OP("BertPackKernels")
     });
 REGISTER_KERNEL_BUILDER(Name("BertPackKernels").Device(DEVICE_CPU), PackKernelsOp);
 
+absl::Status WidthOfAttribute(InferenceContext* c) {
+  int64_t width;
+  TF_RETURN_IF_ERROR(c->GetAttr("width", &width));
+  tensorflow::shape_inference::ShapeHandle shape;
+  TF_RETURN_IF_ERROR(c->ReplaceDim(c->input(0), -1, c->MakeDim(width), &shape));
+  c->set_output(0, shape);
+  return absl::OkStatus();
+}
+
 REGISTER_OP("BertProduct")
     .Input("x: bfloat16")
     .Input("panels: bfloat16")
     .Output("y: bfloat16")
     .Attr("width: int >= 1")
+    .SetShapeFn(WidthOfAttribute);
+REGISTER_KERNEL_BUILDER(Name("BertProduct").Device(DEVICE_CPU), PlainProductOp);
+
+REGISTER_OP("BertProductGelu")
+    .Input("x: bfloat16")
+    .Input("panels: bfloat16")
+    .Input("bias: float")
+    .Output("y: bfloat16")
+    .Output("activated: bfloat16")
+    .Attr("width: int >= 1")
+    .Attr("approximate: bool")
     .SetShapeFn([](InferenceContext* c) {
-      int64_t width;
-      TF_RETURN_IF_ERROR(c->GetAttr("width", &width));
-      tensorflow::shape_inference::ShapeHandle shape;
-      TF_RETURN_IF_ERROR(c->ReplaceDim(c->input(0), -1, c->MakeDim(width), &shape));
-      c->set_output(0, shape);
+      TF_RETURN_IF_ERROR(WidthOfAttribute(c));
+      c->set_output(1, c->output(0));
       return absl::OkStatus();
     });
-REGISTER_KERNEL_BUILDER(Name("BertProduct").Device(DEVICE_CPU), ProductOp);
+REGISTER_KERNEL_BUILDER(Name("BertProductGelu").Device(DEVICE_CPU), GeluProductOp);
 
 REGISTER_OP("BertKernelGradients")
     .Input("x: bfloat16")

@@ -130,9 +130,46 @@ inline __m512 Exp(__m512 x) {
   return _mm512_scalef_ps(p, n);
 }
 
+// What arithmetic.h has one number at a time.
+inline __m512 Gelu(__m512 x) {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  const __m512 a = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(0.70710678f));
+  const __m512 t =
+      _mm512_div_ps(one, _mm512_fmadd_ps(a, _mm512_set1_ps(0.3275911f), one));
+  __m512 p = _mm512_set1_ps(1.061405429f);
+  for (const float coefficient : {-1.453152027f, 1.421413741f, -0.284496736f,
+                                  0.254829592f})
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(coefficient));
+  const __m512 density = Exp(_mm512_mul_ps(_mm512_sub_ps(_mm512_setzero_ps(), a), a));
+  const __m512 tail = _mm512_mul_ps(_mm512_mul_ps(p, t),
+                                    _mm512_mul_ps(density, _mm512_set1_ps(0.5f)));
+  const __mmask16 negative = _mm512_cmplt_ps_mask(x, _mm512_setzero_ps());
+  return _mm512_mul_ps(x, _mm512_mask_mov_ps(_mm512_sub_ps(one, tail), negative, tail));
+}
+
+inline __m512 Tanh(__m512 x) {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  const __m512 e = Exp(_mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(-2.0f)));
+  const __m512 y = _mm512_div_ps(_mm512_sub_ps(one, e), _mm512_add_ps(one, e));
+  const __mmask16 negative = _mm512_cmplt_ps_mask(x, _mm512_setzero_ps());
+  return _mm512_mask_sub_ps(y, negative, _mm512_setzero_ps(), y);
+}
+
+inline __m512 GeluTanh(__m512 x) {
+  const __m512 factor = _mm512_fmadd_ps(_mm512_mul_ps(x, x),
+                                        _mm512_set1_ps(0.79788456f * 0.044715f),
+                                        _mm512_set1_ps(0.79788456f));
+  const __m512 half = _mm512_mul_ps(x, _mm512_set1_ps(0.5f));
+  return _mm512_fmadd_ps(half, Tanh(_mm512_mul_ps(x, factor)), half);
+}
+
+inline __m512 Widen(__m256bh x) {
+  const __m512i bits = _mm512_cvtepu16_epi32((__m256i)x);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
+}
+
 inline __m512 Widen(const bfloat* x) {
-  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  return Widen((__m256bh)_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)));
 }
 
 inline void StoreRounded(bfloat* target, __m512 x) {

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bert_tf.modeling import fused, ops
+from bert_tf.modeling import fused, ops, products
 from bert_tf.modeling.layers import (
     BertLayer,
     Dense,
@@ -91,8 +91,24 @@ class EncoderLayer(BertLayer):
     ) -> tf.Tensor:
         """[B, S, H] and a score bias [B, 1, S, S] -> [B, S, H]."""
         x = self.attention(inputs, bias, dropout_key, training=training)
+        if self.settings.uses_tiles:
+            product = self._feed_forward(x)
+            return self.residual_output.finish(product, x, dropout_key, training)
         wide = self.intermediate(x)
         return self.residual_output(wide, x, dropout_key, training=training)
+
+    def _feed_forward(self, x: tf.Tensor) -> tf.Tensor:
+        """Both dense layers and the activation, without the last bias."""
+        dense_layers = (self.intermediate.dense, self.residual_output.dense)
+        for dense in dense_layers:
+            self.settings.policy.compute_dtype("MatMul", dense.path)  # For the record.
+        return products.feed_forward(
+            x,
+            tf.convert_to_tensor(self.intermediate.dense.bias),
+            [tf.convert_to_tensor(dense.kernel) for dense in dense_layers],
+            [self.settings.packed.get(dense.path) for dense in dense_layers],
+            approximate=fused.GELUS[self.config.hidden_act],
+        )
 
 
 class Encoder(BertLayer):

@@ -275,22 +275,33 @@ class ResidualOutput(BertLayer):
     ) -> tf.Tensor:
         """[B, S, I] and the sub-layer's input [B, S, H] -> [B, S, H]."""
         if self.settings.is_fused:
-            norm = self.layer_norm
-            weights = (self.dense.bias, norm.gamma, norm.beta)
-            bias, gamma, beta = map(tf.convert_to_tensor, weights)
-            return fused.dropout_add_norm(
-                self.dense.product(inputs),
-                bias,
-                residual,
-                gamma,
-                beta,
-                dropout_key,
-                rate=self.config.hidden_dropout_prob if training else 0.0,
-                stream=self.stream(0),
-                epsilon=self.config.layer_norm_eps,
-            )
+            product = self.dense.product(inputs)
+            return self.finish(product, residual, dropout_key, training)
         x = self.dense(inputs)
         if training:
             rate = self.config.hidden_dropout_prob
             x = ops.dropout(x, rate, dropout_key, self.stream(0))
         return self.layer_norm(x + residual)
+
+    def finish(
+        self,
+        product: tf.Tensor,
+        residual: tf.Tensor,
+        dropout_key: tf.Tensor,
+        training: bool,
+    ) -> tf.Tensor:
+        """All but the product of the dense layer, fused; bfloat16 in and out."""
+        norm = self.layer_norm
+        weights = (self.dense.bias, norm.gamma, norm.beta)
+        bias, gamma, beta = map(tf.convert_to_tensor, weights)
+        return fused.dropout_add_norm(
+            product,
+            bias,
+            residual,
+            gamma,
+            beta,
+            dropout_key,
+            rate=self.config.hidden_dropout_prob if training else 0.0,
+            stream=self.stream(0),
+            epsilon=self.config.layer_norm_eps,
+        )

@@ -96,6 +96,63 @@ def product(
     return y
 
 
+def feed_forward(
+    x: tf.Tensor,
+    bias: tf.Tensor,
+    matrices: Sequence[tf.Tensor],
+    packed: Sequence[Packed | None],
+    *,
+    approximate: bool,
+) -> tf.Tensor:
+    """`gelu(x @ W1 + b1) @ W2`, the activation while the products are in the cache.
+
+    Args:
+      x: [..., H] bfloat16.
+      bias: b1, [I] float32.
+      matrices: W1 [H, I] and W2 [I, H], float32.
+      packed: What `pack` makes of each, where it is there already.
+      approximate: Whether the activation is `ops.gelu_tanh`, not `ops.gelu`.
+
+    Returns:
+      [..., H] bfloat16.
+    """
+    library = kernels.library()
+    first, second = (
+        one or pack([matrix]) for one, matrix in zip(packed, matrices, strict=True)
+    )
+    size, wide = matrices[0].shape
+
+    @tf.custom_gradient
+    def apply(x: tf.Tensor, bias: tf.Tensor, *_: tf.Tensor) -> Any:  # noqa: ANN401
+        inner, activated = library.bert_product_gelu(
+            x=x, panels=first.forward, bias=bias, width=wide, approximate=approximate
+        )
+
+        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            dactivated = library.bert_product(
+                x=dy, panels=second.backward, width=wide
+            )
+            # On its own: to read `inner` by blocks of columns takes twice as long.
+            dinner, dbias = library.bert_bias_gelu_grad(
+                x=inner, bias=bias, dy=dactivated, approximate=approximate
+            )
+            [dsecond] = library.bert_kernel_gradients(
+                x=activated, dy=dy, count=1, height=wide
+            )
+            [dfirst] = library.bert_kernel_gradients(
+                x=x, dy=dinner, count=1, height=size
+            )
+            dx = library.bert_product(x=dinner, panels=first.backward, width=size)
+            return dx, dbias, dfirst, dsecond
+
+        y = library.bert_product(x=activated, panels=second.forward, width=size)
+        return y, gradient
+
+    y = apply(x, bias, *matrices)
+    y.set_shape(x.shape)
+    return y
+
+
 def cross_entropy(
     x: tf.Tensor,
     table: tf.Tensor,
