@@ -74,7 +74,8 @@ def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
       A float32 scalar, not finite if any gradient is not.
     """
     # L2Loss reads each tensor once; the sum of squares would write them all first.
-    return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(g) for g in gradients]))
+    # Stacked: TensorFlow adds the terms of add_n in the order in which they are ready.
+    return tf.sqrt(2.0 * tf.reduce_sum(tf.stack([tf.nn.l2_loss(g) for g in gradients])))
 
 
 def clip_scale(norm: tf.Tensor, max_norm: float) -> tf.Tensor:
