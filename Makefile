@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 REQUIRE_HOROVOD ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment horovod kernels data demo test test-fast lint format lock \
+.PHONY: help setup environment horovod kernels data demo bench test test-fast lint format lock \
 	clean
 
 help:  ## This list
@@ -55,6 +55,15 @@ test: setup  ## All tests
 
 test-fast: setup  ## The tests that take less than 2 minutes together
 	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+bench: setup .venv-bench/stamp  ## Speed against other systems (25 minutes)
+	@$(BIN)/python benchmarks/speed.py
+
+.venv-bench/stamp: benchmarks/requirements.txt
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@echo "Installing the systems to compare with into .venv-bench (about 3 minutes)"
+	@.venv-bench/bin/python -m pip install --quiet -r benchmarks/requirements.txt
+	@touch $@
 
 lint: environment  ## What CI checks of the style
 	@$(BIN)/ruff check .

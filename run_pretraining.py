@@ -6,7 +6,12 @@ import sys
 from bert_tf import flags
 from bert_tf.config import PretrainingConfig
 from bert_tf.errors import NonFiniteError, OtherWorkerFailed, RunError
-from bert_tf.launch import check_launch, launched_rank
+from bert_tf.launch import (
+    check_launch,
+    choose_instructions,
+    launched_rank,
+    use_huge_pages,
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -32,6 +37,7 @@ def main(arguments: list[str]) -> int:
     if is_first:
         flags.warn_about_ignored_flags(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    choose_instructions(config.runtime.precision)
     try:
         from bert_tf.jobs import pretraining
 
@@ -54,4 +60,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     sys.exit(main(sys.argv))

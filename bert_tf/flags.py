@@ -19,7 +19,6 @@ _WITHOUT_EFFECT: dict[str, type] = {
     "init_loss_scale": float,
     "iterations_per_loop": int,
     "manual_fp16": bool,
-    "profile": str,
     "report_loss": bool,
     "save_summary_steps": int,
     "verbose_logging": bool,

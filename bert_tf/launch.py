@@ -1,6 +1,13 @@
 """What the launcher says about this process, read before TensorFlow is loaded."""
 
 import os
+import sys
+from pathlib import Path
+
+# Read by the C library when a program starts: large blocks of memory in pages of 2 MB
+# instead of 4 KB. A step of base is 1.05 times as fast.
+HUGE_PAGES = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+_HUGE_PAGES_OF_LINUX = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 # Set for each process by Open MPI, by PMI launchers (MPICH, Intel MPI, srun with pmi2)
 # and by horovodrun. Slurm's own variables are left out: a shell inside an allocation
@@ -24,6 +31,33 @@ def launched_rank() -> int:
 def launched_size() -> int:
     """How many processes were launched together; 1 without a launcher."""
     return _first_number(_SIZES, 1)
+
+
+def use_huge_pages() -> None:
+    """Starts this program again with `HUGE_PAGES`, where Linux asks to be told.
+
+    Called first thing by a script. A value of the user's own is left as it is.
+    """
+    name, value = HUGE_PAGES
+    try:
+        has_choice = "[madvise]" in _HUGE_PAGES_OF_LINUX.read_text(encoding="ascii")
+    except OSError:
+        return
+    if has_choice and name not in os.environ:
+        os.environ[name] = value
+        os.execv(sys.executable, sys.orig_argv)
+
+
+def choose_instructions(precision: str) -> None:
+    """Tells oneDNN, before TensorFlow loads it, how to make float32 products.
+
+    Args:
+      precision: The flag's value.
+    """
+    if precision == "avx-fp32":
+        os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE"
+    elif precision == "bf32":
+        os.environ["TF_SET_ONEDNN_FPMATH_MODE"] = "BF16"
 
 
 def check_launch(horovod: bool) -> None:

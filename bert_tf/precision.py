@@ -20,6 +20,13 @@ _EXCEPTIONS = ("non_convertible_exceptions", "convertible_exceptions")
 _MATRIX_PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2")
 # What the fused operations of a layer stand for; they compute in float32 inside.
 _ELEMENT_WISE = ("BiasAdd", "Softmax")
+# Where in an encoder layer they stand, and of how many layers exceptions may speak.
+_PLACES = (
+    *("attention/self", "attention/self/query", "attention/self/key"),
+    *("attention/self/value", "attention/output/dense", "attention/output/LayerNorm"),
+    *("intermediate/dense", "output/dense", "output/LayerNorm"),
+)
+_MOST_LAYERS = 100
 # Operations of other systems' lists, which TensorFlow itself does not have.
 _FOREIGN = re.compile(r"(Habana|Horovod|_ScopedAllocator)\w*")
 
@@ -102,8 +109,12 @@ class PrecisionPolicy:
         if self.rules is None:
             return self.name == "bf16"
         allowed = (*_ELEMENT_WISE, "MatMul", "BatchMatMul")
-        return not self.rules.non_convertible_exceptions and all(
-            self.rules.allows(operation, operation) for operation in allowed
+        layers = (f"bert/encoder/layer_{n}" for n in range(_MOST_LAYERS))
+        names = [f"{layer}/{place}" for layer in layers for place in _PLACES]
+        return all(
+            self.rules.allows(operation, f"{name}/{operation}")
+            for name in (*names, "cls/predictions")
+            for operation in allowed
         )
 
 

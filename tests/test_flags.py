@@ -101,7 +101,7 @@ def test_turning_off_what_is_off_says_nothing(capsys):
         (["--do_eval"], "`eval_files_dir` must be given with `do_eval`"),
         (["--horovod", "--nouse_horovod"], "the same flag"),
         (["--precision=fp32", "--bf16_config_path=/p"], "must agree"),
-        (["--precision=fp8"], "`precision` must be one of fp32, bf16"),
+        (["--precision=fp8"], "`precision` must be one of fp32, avx-fp32"),
         (["--num_train_steps=5", "--num_warmup_steps=5"], "less than num_train_steps"),
         (["--horovod_hierarchical_allreduce"], "must come with `horovod`"),
         (["--beta_2=1"], r"`beta_2` must be in \[0, 1\)"),
@@ -110,6 +110,9 @@ def test_turning_off_what_is_off_says_nothing(capsys):
         (["--seed=-1"], "`seed` must be at least 0"),
         (["--max_grad_norm=inf"], "`max_grad_norm` must be at least 0 and finite"),
         (["--learning_rate=inf"], "`learning_rate` must be greater than 0 and finite"),
+        (["--profile=5"], "`profile` must be two steps X,Y"),
+        (["--profile=5,4"], "`profile` must be two steps X,Y"),
+        (["--precision=bf32", "--bf16_config_path=/p"], "must agree"),
     ],
 )
 def test_wrong_flags_are_refused(arguments, pattern):

@@ -53,6 +53,16 @@ def require_choice(config: object, name: str, choices: Sequence[str]) -> None:
     require(value in choices, name, f"be one of {', '.join(choices)}", value)
 
 
+def require_range(config: object, name: str) -> None:
+    """The named setting must be empty, or X,Y with 1 <= X <= Y."""
+    value = getattr(config, name)
+    parts = value.split(",")
+    is_valid = len(parts) == 2 and all(part.strip().isdecimal() for part in parts)
+    is_valid = is_valid and 1 <= int(parts[0]) <= int(parts[1])
+    rule = "be two steps X,Y with 1 <= X <= Y"
+    require(is_valid or not value, name, rule, value)
+
+
 # Far more than anybody has wanted; each takes a file, and its name memory before.
 MAX_SHARDS = 100_000
 

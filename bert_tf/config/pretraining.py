@@ -5,7 +5,7 @@ import dataclasses
 from bert_tf.config import checks
 from bert_tf.config.model import PRESETS
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "avx-fp32", "bf32", "bf16")
 OPTIMIZER_TYPES = ("lamb", "adam", "adamw")
 EXCLUDED_FROM_WEIGHT_DECAY = ("LayerNorm", "layer_norm", "bias")
 
@@ -224,13 +224,18 @@ class RuntimeConfig:
     Attributes:
       horovod: One of several workers started by mpirun or horovodrun.
       horovod_hierarchical_allreduce: Reduce within each host first.
-      precision: fp32 or bf16 (bfloat16 matrix products); default: by bf16_config_path,
-        then by the variable TF_BF16_CONVERSION, then fp32.
+      precision: fp32; avx-fp32 (without instructions after AVX-512); bf32 (float32
+        everywhere, products of bfloat16 inside oneDNN); bf16 (bfloat16 products and
+        activations); default: by bf16_config_path, then by the variable
+        TF_BF16_CONVERSION, then fp32.
       bf16_config_path: A JSON file with lists of the operations that compute in
         bfloat16, such as bf16_config/bert.json; TF_BF16_CONVERSION may name it too.
       dump_precision: Print what each operation of the model computes in.
       use_xla: Compile each micro-batch with XLA; pays on a GPU, not on a CPU.
       num_threads: Threads of one worker; default: this host's cores shared evenly.
+      profile: X,Y: trace optimizer steps X to Y for TensorBoard, and print which
+        operations took longest.
+      recompute: Make activations again in the backward pass instead of keeping them.
     """
 
     horovod: bool = False
@@ -240,17 +245,20 @@ class RuntimeConfig:
     dump_precision: bool = False
     use_xla: bool = False
     num_threads: int | None = None
+    profile: str = ""
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         """Checks each field, and that two of them do not contradict each other."""
+        checks.require_range(self, "profile")
         if self.precision:
             checks.require_choice(self, "precision", PRECISIONS)
         if self.num_threads is not None:
             checks.require_positive(self, "num_threads")
-        if self.precision == "fp32" and self.bf16_config_path:
+        if self.precision not in ("", "bf16") and self.bf16_config_path:
             raise ValueError(
-                "`precision` and `bf16_config_path` must agree. Received: "
-                f"precision='fp32', bf16_config_path={self.bf16_config_path!r}. "
+                "`precision` and `bf16_config_path` must agree. Received: precision="
+                f"{self.precision!r}, bf16_config_path={self.bf16_config_path!r}. "
                 "Drop one of them."
             )
         if self.horovod_hierarchical_allreduce and not self.horovod:

@@ -1,5 +1,6 @@
 """Sums of batches to the four numbers of pre-training, and their file."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from typing import Protocol
@@ -15,6 +16,9 @@ class EvaluationTask(Protocol):
 
     def evaluation_sums(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
         """Loss sum, hits and count of both predictions: [2, 3] float32."""
+
+    def prepared(self) -> contextlib.AbstractContextManager[None]:
+        """Does what all batches share, for the calls inside."""
 
 
 class Reduction(Protocol):
@@ -41,9 +45,10 @@ def evaluate_pretraining(
     """
     graph = tf.function(task.evaluation_sums)
     total = np.zeros((2, 3))
-    for features in batches:
-        tensors = {name: tf.convert_to_tensor(x) for name, x in features.items()}
-        total += graph(tensors).numpy().astype(np.float64)
+    with task.prepared():
+        for features in batches:
+            tensors = {name: tf.convert_to_tensor(x) for name, x in features.items()}
+            total += graph(tensors).numpy().astype(np.float64)
     [summed] = reduction.sum([tf.constant(total)], "evaluation")
     (mlm_loss, mlm_hits, mlm_count), (nsp_loss, nsp_hits, nsp_count) = summed.numpy()
     results = {

@@ -273,6 +273,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
         seed=seed,
         keyed_dropout=True,
         allow_fused=not config.runtime.use_xla,
+        recompute=config.runtime.recompute,
     )
     learning_rate = effective_learning_rate(config, start, communicator.size)
     optimizer, schedule = make_optimizer(config, learning_rate)

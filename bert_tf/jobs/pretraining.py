@@ -29,6 +29,7 @@ from bert_tf.jobs.reporting import StepReport, describe
 from bert_tf.training import checkpoints
 from bert_tf.training.checkpoints import RunPosition
 from bert_tf.training.gradients import GradientSettings
+from bert_tf.training.profiling import StepProfiler
 from bert_tf.training.runlog import ConsoleLog, RunLog
 from bert_tf.training.trainer import Trainer
 
@@ -219,10 +220,16 @@ def train(plan: Plan, communicator: Communicator, log: RunLog) -> None:
     last_step = num_train_steps
     if config.training.steps_this_run:
         last_step = min(last_step, trainer.step + config.training.steps_this_run)
+    traces = os.path.join(config.files.output_dir, "profile")
+    steps = config.runtime.profile if communicator.rank == 0 else ""
+    profiler = StepProfiler(steps, traces)
     for batch in reader.batches(last_step):
+        profiler.before(trainer.step + 1)
         result = trainer.train_step(batch)
         is_last = result.step == last_step
         report.report(result, is_last)
+        for line in profiler.after(result.step, is_last=is_last):
+            log.message(line)
         if is_last or result.step % config.training.save_checkpoints_steps == 0:
             writer.save(result.step)
             report.restart_clock(result.step)

@@ -1,18 +1,19 @@
 """BERT up to its hidden states and pooled vectors."""
 
+import functools
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from bert_tf.modeling import fused, ops, products
+from bert_tf.modeling.attention import SelfAttention
 from bert_tf.modeling.layers import (
     BertLayer,
     Dense,
     Embeddings,
     LayerSettings,
     ResidualOutput,
-    SelfAttention,
 )
 
 
@@ -100,13 +101,14 @@ class EncoderLayer(BertLayer):
     def _feed_forward(self, x: tf.Tensor) -> tf.Tensor:
         """Both dense layers and the activation, without the last bias."""
         dense_layers = (self.intermediate.dense, self.residual_output.dense)
+        packed = self.settings.packed.by_path
         for dense in dense_layers:
             self.settings.policy.compute_dtype("MatMul", dense.path)  # For the record.
         return products.feed_forward(
             x,
             tf.convert_to_tensor(self.intermediate.dense.bias),
             [tf.convert_to_tensor(dense.kernel) for dense in dense_layers],
-            [self.settings.packed.get(dense.path) for dense in dense_layers],
+            [packed.get(dense.path) for dense in dense_layers],
             approximate=fused.GELUS[self.config.hidden_act],
         )
 
@@ -136,7 +138,11 @@ class Encoder(BertLayer):
         """[B, S, H] and a score bias [B, 1, S, S] -> [B, S, H]."""
         x = inputs
         for layer in self.encoder_layers:
-            x = layer(x, bias, dropout_key, training=training)
+            call = functools.partial(layer, training=training)
+            if training and self.settings.recomputes:
+                # Source: Chen et al. 2016 (arXiv:1604.06174).
+                call = tf.recompute_grad(call)
+            x = call(x, bias, dropout_key)
         return x
 
 

@@ -1,6 +1,5 @@
 """The layers of BERT, named so that variable paths are the original tensor names."""
 
-import math
 import zlib
 from typing import Any, NamedTuple
 
@@ -22,7 +21,9 @@ class LayerSettings(NamedTuple):
       is_fused: Whether activations are bfloat16 and element-wise steps are those of
         `fused`; masks are then given as they are, not as what is added to scores.
       uses_tiles: Whether, besides, products are those of `products`.
-      packed: By path of a layer, its packed matrices; see `products.packed_once`.
+      packed: The packed matrices of its layers.
+      recomputes: Whether the backward pass makes each encoder layer's activations
+        again instead of keeping them.
     """
 
     config: BertConfig
@@ -30,7 +31,8 @@ class LayerSettings(NamedTuple):
     seed: int
     is_fused: bool
     uses_tiles: bool
-    packed: dict[str, products.Packed]
+    packed: products.PackedKernels
+    recomputes: bool
 
 
 class BertLayer(keras.layers.Layer):
@@ -58,7 +60,7 @@ class BertLayer(keras.layers.Layer):
     def multiply(self, inputs: tf.Tensor, matrices: list[tf.Tensor]) -> tf.Tensor:
         """[..., I] times n matrices [I, O] side by side, bfloat16 but for these."""
         if self.settings.uses_tiles:
-            packed = self.settings.packed.get(self.path)
+            packed = self.settings.packed.by_path.get(self.path)
             return products.product(inputs, matrices, packed)
         kernel = tf.concat([tf.cast(m, tf.bfloat16) for m in matrices], axis=1)
         return _product(inputs, kernel)
@@ -171,86 +173,6 @@ class Embeddings(BertLayer):
             rate = self.config.hidden_dropout_prob
             x = ops.dropout(x, rate, dropout_key, self.stream(0))
         return x
-
-
-class SelfAttention(BertLayer):
-    """Scaled dot-product attention with N heads of width D = H / N."""
-
-    def __init__(self, settings: LayerSettings) -> None:
-        super().__init__(settings, name="self")
-        width = self.config.hidden_size
-        self.query, self.key, self.value = (
-            Dense(settings, width, name) for name in ("query", "key", "value")
-        )
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the three projections."""
-        for projection in (self.query, self.key, self.value):
-            projection.build(input_shape)
-
-    def _heads(self, x: tf.Tensor) -> tf.Tensor:
-        """[B, S, H] -> [B, N, S, D]."""
-        heads, width = self.config.num_attention_heads, self.config.head_size
-        shape = [tf.shape(x)[0], x.shape[1] or tf.shape(x)[1], heads, width]
-        return tf.transpose(tf.reshape(x, shape), [0, 2, 1, 3])
-
-    def call(
-        self,
-        inputs: tf.Tensor,
-        bias: tf.Tensor,
-        dropout_key: tf.Tensor,
-        training: bool = False,
-    ) -> tf.Tensor:
-        """[B, S, H] and a score bias [B, 1, S, S] -> [B, S, H]."""
-        if self.settings.is_fused:
-            return self._fused(inputs, bias, dropout_key, training)
-        dtype = self.settings.policy.compute_dtype("BatchMatMul", self.path)
-        query = self._heads(self.query(inputs)) * (1 / math.sqrt(self.config.head_size))
-        key = self._heads(self.key(inputs))
-        value = self._heads(self.value(inputs))
-        scores = ops.matmul(query, key, dtype, transpose_b=True) + bias  # [B, N, S, S]
-        probabilities = tf.nn.softmax(scores)
-        if training:
-            rate = self.config.attention_probs_dropout_prob
-            probabilities = ops.dropout(
-                probabilities, rate, dropout_key, self.stream(0)
-            )
-        context = ops.matmul(probabilities, value, dtype)  # [B, N, S, D]
-        return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), tf.shape(inputs))
-
-    def _fused(
-        self,
-        inputs: tf.Tensor,
-        input_mask: tf.Tensor,
-        dropout_key: tf.Tensor,
-        training: bool,
-    ) -> tf.Tensor:
-        """[B, S, H] bfloat16 and `input_mask` [B, S] -> [B, S, H] bfloat16."""
-        projections = (self.query, self.key, self.value)
-        self.settings.policy.compute_dtype("BatchMatMul", self.path)
-        for projection in projections:
-            self.settings.policy.compute_dtype("MatMul", projection.path)
-        # One product instead of three: their outputs stand side by side.
-        projected = self.multiply(inputs, self.matrices())
-        bias = tf.concat([tf.convert_to_tensor(p.bias) for p in projections], axis=0)
-        heads = self.config.num_attention_heads
-        rate = self.config.attention_probs_dropout_prob if training else 0.0
-        dropout = {"rate": rate, "stream": self.stream(0)}
-        if self.settings.uses_tiles:
-            return fused.attention(
-                projected, bias, input_mask, dropout_key, heads=heads, **dropout
-            )
-        query, key, value = fused.split_heads(projected, bias, heads)
-        scores = tf.matmul(query, key, transpose_b=True)
-        probabilities = fused.masked_softmax_dropout(
-            scores, input_mask, dropout_key, **dropout
-        )
-        return fused.merge_heads(tf.matmul(probabilities, value))
-
-    def matrices(self) -> list[tf.Tensor]:
-        """What is packed for products on tiles: all projections."""
-        projections = (self.query, self.key, self.value)
-        return [tf.convert_to_tensor(p.kernel) for p in projections]
 
 
 class ResidualOutput(BertLayer):

@@ -30,6 +30,18 @@ class Packed(NamedTuple):
     backward: tf.Tensor
 
 
+class PackedKernels:
+    """The packed matrices of a model's layers; empty outside of `packed_once`.
+
+    Attributes:
+      by_path: By path of a layer.
+    """
+
+    def __init__(self) -> None:
+        # In an object of our own: Keras would give each layer a copy of a dict.
+        self.by_path: dict[str, Packed] = {}
+
+
 def are_available(config: BertConfig) -> bool:
     """Whether this machine has tiles, and the widths of the model fit them."""
     widths = (config.hidden_size, config.intermediate_size, config.head_size)
@@ -54,18 +66,18 @@ def packed_once(model: keras.Model) -> Iterator[None]:
         if getattr(layer, "matrices", None) and layer.settings.uses_tiles
     ]
     for layer in layers:
-        layer.settings.packed[layer.path] = pack(layer.matrices())
+        layer.settings.packed.by_path[layer.path] = pack(layer.matrices())
     try:
         yield
     finally:
         for layer in layers:
-            del layer.settings.packed[layer.path]
+            del layer.settings.packed.by_path[layer.path]
 
 
 def product(
     x: tf.Tensor, matrices: Sequence[tf.Tensor], packed: Packed | None
 ) -> tf.Tensor:
-    """x times the matrices side by side.
+    """The product with matrices that stand side by side.
 
     Args:
       x: [..., I] bfloat16.
@@ -117,9 +129,8 @@ def feed_forward(
       [..., H] bfloat16.
     """
     library = kernels.library()
-    first, second = (
-        one or pack([matrix]) for one, matrix in zip(packed, matrices, strict=True)
-    )
+    pairs = zip(packed, matrices, strict=True)
+    first, second = (one or pack([matrix]) for one, matrix in pairs)
     size, wide = matrices[0].shape
 
     @tf.custom_gradient
@@ -129,9 +140,7 @@ def feed_forward(
         )
 
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            dactivated = library.bert_product(
-                x=dy, panels=second.backward, width=wide
-            )
+            dactivated = library.bert_product(x=dy, panels=second.backward, width=wide)
             # On its own: to read `inner` by blocks of columns takes twice as long.
             dinner, dbias = library.bert_bias_gelu_grad(
                 x=inner, bias=bias, dy=dactivated, approximate=approximate

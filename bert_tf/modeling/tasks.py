@@ -78,7 +78,7 @@ class Predictions(BertLayer):
             word_embeddings,
             tf.convert_to_tensor(self.output_bias),
             tf.reshape(labels, [-1]),
-            self.settings.packed.get(self.path),
+            self.settings.packed.by_path.get(self.path),
         )
         return tf.reshape(losses, tf.shape(labels))
 
@@ -142,12 +142,25 @@ def _inputs(max_seq_length: int | None, keyed_dropout: bool) -> dict[str, Any]:
 
 
 def _settings(
-    config: BertConfig, policy: PrecisionPolicy, seed: int, allow_fused: bool
+    config: BertConfig,
+    policy: PrecisionPolicy,
+    seed: int,
+    *,
+    allow_fused: bool,
+    recompute: bool = False,
 ) -> LayerSettings:
     is_fused = allow_fused and policy.allows_fused
     is_fused = is_fused and fused.is_available(config.hidden_act)
     uses_tiles = is_fused and products.are_available(config)
-    return LayerSettings(config, policy, seed, is_fused, uses_tiles, packed={})
+    return LayerSettings(
+        config=config,
+        policy=policy,
+        seed=seed,
+        is_fused=is_fused,
+        uses_tiles=uses_tiles,
+        packed=products.PackedKernels(),
+        recomputes=recompute,
+    )
 
 
 def build_encoder_model(
@@ -173,7 +186,7 @@ def build_encoder_model(
       `sequence_output` [B, S, H] and `pooled_output` [B, K, H].
     """
     inputs = _inputs(max_seq_length, keyed_dropout=False)
-    outputs = Bert(_settings(config, policy, seed, allow_fused))(inputs)
+    outputs = Bert(_settings(config, policy, seed, allow_fused=allow_fused))(inputs)
     names = ("sequence_output", "pooled_output")
     return keras.Model(inputs, {name: outputs[name] for name in names}, name="encoder")
 
@@ -186,6 +199,7 @@ def build_pretraining_model(
     seed: int = 0,
     keyed_dropout: bool = False,
     allow_fused: bool = False,
+    recompute: bool = False,
 ) -> keras.Model:
     """A BERT with masked-LM and next-sentence heads.
 
@@ -198,13 +212,17 @@ def build_pretraining_model(
         step, place in the global batch) instead of the model's own generator.
       allow_fused: Use the fused operations where they are built and the policy is
         bfloat16; XLA cannot compile them.
+      recompute: Keep only each encoder layer's input for the backward pass, which
+        makes the rest again: less memory, a third more products.
 
     Returns:
       A model from the inputs of `build_encoder_model` and `masked_lm_positions`
       [B, P] to a dict of float32 `masked_lm_logits` [B, P, V] and
       `next_sentence_logits` [B, K, 2].
     """
-    settings = _settings(config, policy, seed, allow_fused)
+    settings = _settings(
+        config, policy, seed, allow_fused=allow_fused, recompute=recompute
+    )
     inputs = _inputs(max_seq_length, keyed_dropout)
     positions = keras.Input((None,), dtype="int32", name="masked_lm_positions")
     bert = Bert(settings)

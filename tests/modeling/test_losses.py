@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +15,11 @@ class FixedModel:
 
     def __init__(self, logits):
         self.logits = logits
+
+    def get_layer(self, name):
+        """Its heads make logits, not losses."""
+        settings = types.SimpleNamespace(uses_tiles=False)
+        return types.SimpleNamespace(name=name, settings=settings)
 
     def __call__(self, inputs, training):
         return {name: tf.constant(values) for name, values in self.logits.items()}

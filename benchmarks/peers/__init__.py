@@ -1,0 +1,1 @@
+"""Training and prediction by each system, behind one protocol; see `worker`."""

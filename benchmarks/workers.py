@@ -1,0 +1,79 @@
+"""Two workers of one thread each against one of two: the same global batch.
+
+    python benchmarks/workers.py --output results/workers.json
+
+On one machine there is nothing to gain: what is lost is the cost of distribution, the
+sum of the gradients and the optimizer step that each worker takes. The runs take turns,
+and the median of the rounds' ratios counts. Uses the records that `make demo` makes.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parents[1]
+RECORDS = ROOT / ".data/demo/create/training"
+ACCUMULATION = 8
+
+
+def rate(workers: int, preset: str, steps: int) -> float:
+    """Sequences/s of a run on all cores."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = pathlib.Path(folder, "log.json")
+        command = [
+            *(sys.executable, ROOT / "run_pretraining.py"),
+            f"--preset={preset}",
+            f"--input_files_dir={RECORDS}",
+            f"--output_dir={folder}/run",
+            f"--num_train_steps={steps}",
+            f"--train_batch_size={64 // workers}",
+            f"--num_accumulation_steps={ACCUMULATION}",
+            f"--dllog_path={log}",
+            *("--do_train", "--precision=bf16"),
+        ]
+        if workers > 1:
+            launcher = [pathlib.Path(sys.executable).parent / "mpirun"]
+            launcher += ["--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]
+            command = [*launcher, "-np", str(workers), *command, "--horovod"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=900)
+        entries = [
+            json.loads(line.removeprefix("DLLL "))
+            for line in log.read_text().splitlines()
+        ]
+        found = [
+            entry["data"]["throughput_train"]
+            for entry in entries
+            if "throughput_train" in entry.get("data", {})
+        ]
+        return found[-1]
+
+
+def main() -> None:
+    """Prints each round, and writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--output", default="results/workers.json")
+    arguments = parser.parse_args()
+    rounds = []
+    for _ in range(arguments.rounds):
+        one, two = (rate(n, arguments.preset, arguments.steps) for n in (1, 2))
+        rounds.append({"one": one, "two": two, "ratio": two / one})
+        print(f"one {one:.1f}, two {two:.1f} sequences/s: {two / one:.3f}", flush=True)
+    result = {
+        "ratio": statistics.median(entry["ratio"] for entry in rounds),
+        "rounds": rounds,
+    }
+    print(f"median {result['ratio']:.3f}")
+    path = pathlib.Path(arguments.output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

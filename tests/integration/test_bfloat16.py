@@ -1,0 +1,109 @@
+"""The laws of training with --precision=bf16, as far as its rounding lets them hold."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import TINY
+from integration.launching import ROOT, mpirun, run_python
+
+from bert_tf import flags
+from bert_tf.config import PretrainingConfig
+from bert_tf.jobs import pretraining
+
+pytestmark = pytest.mark.slow
+SCRIPT = ROOT / "run_pretraining.py"
+# Widths that fit the tiles of AMX.
+WIDE = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 96}
+
+
+@pytest.fixture
+def command(tiny_records, tmp_path):
+    """Makes a command line of 6 steps of 16 records, with dropout."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(TINY | WIDE))
+
+    def make(output_dir, *more, batch=4, accumulation=4, precision="bf16"):
+        return [
+            f"--bert_config_file={config}",
+            f"--input_files_dir={tiny_records}",
+            f"--output_dir={output_dir}",
+            f"--train_batch_size={batch}",
+            f"--num_accumulation_steps={accumulation}",
+            "--num_train_steps=6",
+            "--learning_rate=0.005",
+            "--noscale_learning_rate",
+            "--do_train",
+            f"--precision={precision}",
+            *more,
+        ]
+
+    return make
+
+
+def run(arguments):
+    return pretraining.run(flags.parse(PretrainingConfig, ["run", *arguments]))
+
+
+def checkpoint_bytes(folder):
+    return (folder / "model.ckpt-6.data-00000-of-00001").read_bytes()
+
+
+def weights(folder):
+    reader = tf.train.load_checkpoint(str(folder / "model.ckpt-6"))
+    names = sorted(reader.get_variable_to_shape_map())
+    names = [n for n in names if reader.get_tensor(n).dtype == np.float32]
+    return np.concatenate([reader.get_tensor(n).ravel() for n in names])
+
+
+def test_stop_and_go_on_is_never_stopped(command, tmp_path):
+    run(command(tmp_path / "whole"))
+    run(command(tmp_path / "parts", "--steps_this_run=2"))
+    run(command(tmp_path / "parts"))
+    assert checkpoint_bytes(tmp_path / "parts") == checkpoint_bytes(tmp_path / "whole")
+
+
+def test_micro_batches_of_any_size(command, tmp_path):
+    run(command(tmp_path / "4x4"))
+    run(command(tmp_path / "1x16", batch=16, accumulation=1))
+    several, one = weights(tmp_path / "4x4"), weights(tmp_path / "1x16")
+    assert np.linalg.norm(several - one) < 1e-3 * np.linalg.norm(one)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_activations_made_again_are_the_same(command, tmp_path, precision):
+    run(command(tmp_path / "kept", precision=precision))
+    run(command(tmp_path / "again", "--recompute", precision=precision))
+    kept, again = weights(tmp_path / "kept"), weights(tmp_path / "again")
+    np.testing.assert_allclose(again, kept, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.horovod
+def test_two_workers(command, tmp_path):
+    run(command(tmp_path / "one"))
+    result = mpirun(2, SCRIPT, *command(tmp_path / "two", "--horovod", accumulation=2))
+    assert result.returncode == 0, result.stderr
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert np.linalg.norm(two - one) < 1e-3 * np.linalg.norm(one)
+
+
+def test_profile(command, tmp_path, capsys):
+    run(command(tmp_path / "run", "--profile=2,3"))
+    output = capsys.readouterr().out
+    assert "Trace of steps 2 to 3" in output
+    table = output.split("operation\n")[1].splitlines()
+    # Of two steps, each operation of the optimizer once for each of the weights.
+    assert any("Mul" in line or "Bert" in line for line in table[:20])
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+@pytest.mark.parametrize("precision", ["avx-fp32", "bf32"])
+def test_float32_of_other_kinds(command, tmp_path, precision):
+    """The choice reaches oneDNN only in a process of its own."""
+    run(command(tmp_path / "fp32", precision="fp32"))
+    arguments = command(tmp_path / "other", precision=precision)
+    result = run_python(SCRIPT, *arguments)
+    assert result.returncode == 0, result.stderr
+    expected, other = weights(tmp_path / "fp32"), weights(tmp_path / "other")
+    assert np.linalg.norm(other - expected) < 0.02 * np.linalg.norm(expected)

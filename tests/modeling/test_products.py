@@ -1,0 +1,218 @@
+"""Products on tiles against NumPy and TensorFlow, for sizes that fit no tile."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_tf import kernels
+from bert_tf.config import PRESETS, BertConfig
+from bert_tf.modeling import fused, ops, products
+from bert_tf.modeling.losses import PretrainingTask
+from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.precision import PrecisionPolicy
+
+pytestmark = pytest.mark.skipif(
+    not kernels.has_tiles(), reason="this processor has no tiles (AMX)"
+)
+
+
+def draw(seed, *shape):
+    """Numbers that bfloat16 holds exactly, as float32."""
+    values = np.random.default_rng(seed).normal(size=shape)
+    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
+
+
+def half(x):
+    return tf.cast(x, tf.bfloat16)
+
+
+def single(x):
+    return tf.cast(x, tf.float32).numpy()
+
+
+def assert_close(ours, expected, tolerance):
+    np.testing.assert_allclose(ours, expected, atol=tolerance * np.abs(expected).max())
+
+
+# Rows, depth, widths of the matrices side by side: whole blocks of 32, parts of one,
+# more rows than stay in the cache, a depth that is taken in parts.
+SHAPES = [
+    (64, 64, (96,)),
+    (37, 64, (32, 32, 32)),
+    (1, 32, (64,)),
+    (4100, 96, (64,)),
+    (33, 8320, (64,)),
+    (700, 1024, (160,)),
+]
+
+
+@pytest.mark.parametrize("rows, depth, widths", SHAPES)
+def test_product_and_gradients(rows, depth, widths):
+    matrices = [draw(place, depth, width) for place, width in enumerate(widths)]
+    x, upstream = draw(8, rows, depth), draw(9, rows, sum(widths))
+    with tf.GradientTape() as tape:
+        tape.watch([x, *matrices])
+        y = products.product(half(x), matrices, None)
+        total = tf.reduce_sum(tf.cast(y, tf.float32) * upstream)
+    dx, *dmatrices = tape.gradient(total, [x, *matrices])
+    matrix = np.concatenate([m.numpy() for m in matrices], axis=1)
+    assert_close(single(y), x.numpy() @ matrix, 2**-8)
+    assert_close(single(dx), upstream.numpy() @ matrix.T, 2**-8)
+    gradient = np.concatenate([m.numpy() for m in dmatrices], axis=1)
+    # Of numbers that bfloat16 holds, a float32 sum is exact but for its order.
+    assert_close(gradient, x.numpy().T @ upstream.numpy(), 1e-5)
+
+
+@pytest.mark.parametrize("size", [40, 64, 1003])
+def test_cross_entropy_of_a_table_of_any_size(size):
+    x, table, bias = draw(0, 9, 64), draw(1, size, 64) * 0.25, draw(2, size)
+    labels = tf.constant(np.random.default_rng(3).integers(0, size, 9), tf.int32)
+    upstream = draw(4, 9)
+
+    def gradients(function):
+        with tf.GradientTape() as tape:
+            tape.watch([x, table, bias])
+            losses = function()
+            total = tf.reduce_sum(losses * upstream)
+        return [
+            losses,
+            *map(tf.convert_to_tensor, tape.gradient(total, [x, table, bias])),
+        ]
+
+    ours = gradients(lambda: products.cross_entropy(half(x), table, bias, labels, None))
+    expected = gradients(
+        lambda: tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=labels, logits=x @ tf.transpose(table) + bias
+        )
+    )
+    for one, other in zip(ours, expected, strict=True):
+        assert_close(single(one), single(other), 2**-6)
+
+
+def test_padding_takes_no_part_in_the_gradient():
+    """A loss that counts nothing moves nothing."""
+    x, table = draw(0, 5, 32), draw(1, 40, 32)
+    with tf.GradientTape() as tape:
+        tape.watch(table)
+        labels = tf.zeros([5], tf.int32)
+        losses = products.cross_entropy(half(x), table, tf.zeros([40]), labels, None)
+        total = tf.reduce_sum(losses * 0.0)
+    assert not np.any(tape.gradient(total, table))
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_feed_forward(approximate):
+    x, bias = draw(0, 2, 19, 64), draw(1, 96)
+    matrices = [draw(2, 64, 96) * 0.125, draw(3, 96, 64) * 0.125]
+    upstream = draw(4, 2, 19, 64)
+    activation = ops.gelu_tanh if approximate else ops.gelu
+
+    def gradients(function):
+        inputs = [x, bias, *matrices]
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y = tf.cast(function(), tf.float32)
+            total = tf.reduce_sum(y * upstream)
+        return [y, *tape.gradient(total, inputs)]
+
+    ours = gradients(
+        lambda: products.feed_forward(
+            half(x), bias, matrices, [None, None], approximate=approximate
+        )
+    )
+    expected = gradients(lambda: activation(x @ matrices[0] + bias) @ matrices[1])
+    for one, other in zip(ours, expected, strict=True):
+        assert_close(single(one), single(other), 2**-6)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+@pytest.mark.parametrize("length, head", [(24, 32), (32, 64), (75, 32), (160, 64)])
+def test_attention(length, head, rate):
+    """Two sequences and padding in a row; a full row; the other path's dropout."""
+    heads, batch = 3, 2
+    width = heads * head
+    x, bias = draw(0, batch, length, 3 * width), draw(1, 3 * width)
+    upstream = draw(2, batch, length, width)
+    mask = np.ones((batch, length), np.int32)
+    mask[0, length // 2 :] = 2
+    mask[0, length - 5 :] = 0
+    visible = tf.cast(mask > 0, tf.float32)[:, :, None]
+    key = tf.constant([[7, 5, 11 + row] for row in range(batch)])
+
+    def theirs(x):
+        def split(part):
+            return tf.transpose(
+                tf.reshape(part, [batch, length, heads, head]), [0, 2, 1, 3]
+            )
+
+        query, keys, value = map(split, tf.split(x + bias, 3, axis=-1))
+        scores = tf.matmul(query / head**0.5, keys, transpose_b=True)
+        probabilities = tf.nn.softmax(scores + ops.attention_bias(tf.constant(mask)))
+        dropped = ops.dropout(probabilities, rate, key, 9)
+        merged = tf.transpose(tf.matmul(dropped, value), [0, 2, 1, 3])
+        return tf.reshape(merged, [batch, length, width])
+
+    def ours(x):
+        return fused.attention(
+            half(x), bias, tf.constant(mask), key, heads=heads, rate=rate, stream=9
+        )
+
+    results = []
+    for function in (ours, theirs):
+        with tf.GradientTape() as tape:
+            tape.watch([x, bias])
+            y = tf.cast(function(x), tf.float32) * visible
+            total = tf.reduce_sum(y * upstream)
+        results.append([y, *tape.gradient(total, [x, bias])])
+    for one, other in zip(*results, strict=True):
+        assert_close(single(one), single(other), 2**-5)
+        # Not only within bounds: rounding errors have no direction.
+        assert abs(np.mean(single(one) - single(other))) < 2**-9 * np.abs(other).max()
+
+
+def test_a_row_does_not_depend_on_the_rows_beside_it():
+    """What makes micro-batches of any size give one gradient."""
+    x, matrix = half(draw(0, 300, 64)), [draw(1, 64, 96)]
+    every = single(products.product(x, matrix, None))
+    for rows in (1, 32, 100):
+        some = single(products.product(x[:rows], matrix, None))
+        np.testing.assert_array_equal(some, every[:rows])
+
+
+def test_not_a_number_stays_one():
+    x = draw(0, 40, 64).numpy()
+    x[33, 5] = np.nan
+    y = single(products.product(half(x), [draw(1, 64, 64)], None))
+    assert np.isnan(y[33]).all()
+    assert np.isfinite(np.delete(y, 33, axis=0)).all()
+
+
+@pytest.mark.parametrize(
+    "operation, inputs, message",
+    [
+        ("bert_product", {"x": [4, 33], "panels": [33 * 32]}, "depth"),
+        ("bert_product", {"x": [4, 32], "panels": [32 * 64]}, "panels"),
+        ("bert_kernel_gradients", {"x": [4, 32], "dy": [5, 32]}, "shape"),
+    ],
+)
+def test_wrong_shapes_are_refused(operation, inputs, message):
+    tensors = {name: tf.zeros(shape, tf.bfloat16) for name, shape in inputs.items()}
+    sizes = {"width": 32} if operation == "bert_product" else {"count": 1, "height": 32}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        getattr(kernels.library(), operation)(**tensors, **sizes)
+
+
+def test_kernels_are_packed_once_for_all_calls_inside():
+    values = PRESETS["tiny"].to_dict() | {"vocab_size": 100}
+    model = build_pretraining_model(
+        BertConfig.from_dict(values, source="test"),
+        max_seq_length=32,
+        policy=PrecisionPolicy("bf16"),
+        allow_fused=True,
+    )
+    packed = model.get_layer("bert").settings.packed.by_path
+    with PretrainingTask(model).prepared():
+        # Three products a layer are packed alone, q, k and v together; and the table.
+        assert len(packed) >= 2 * 4 + 1
+        assert any(path.endswith("predictions") for path in packed)
+    assert not packed
