@@ -223,6 +223,8 @@ def train(plan: Plan, communicator: Communicator, log: RunLog) -> None:
     traces = os.path.join(config.files.output_dir, "profile")
     steps = config.runtime.profile if communicator.rank == 0 else ""
     profiler = StepProfiler(steps, traces)
+    for line in profiler.check(trainer.step + 1, last_step):
+        log.message(line)
     for batch in reader.batches(last_step):
         profiler.before(trainer.step + 1)
         result = trainer.train_step(batch)

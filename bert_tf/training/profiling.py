@@ -24,6 +24,15 @@ class StepProfiler:
         self._directory = directory
         self._is_on = False
 
+    def check(self, first_step: int, last_step: int) -> list[str]:
+        """A warning if this run's steps, both included, have not the first to trace."""
+        if not self._first or first_step <= self._first <= last_step:
+            return []
+        return [
+            f"warning: nothing is traced: step {self._first} of `profile` is not among "
+            f"this run's steps, {first_step} to {last_step}."
+        ]
+
     def before(self, step: int) -> None:
         """Begins the trace if `step`, which comes now, is the first."""
         if step == self._first:

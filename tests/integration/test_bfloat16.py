@@ -96,6 +96,8 @@ def test_profile(command, tmp_path, capsys):
     # Of two steps, each operation of the optimizer once for each of the weights.
     assert any("Mul" in line or "Bert" in line for line in table[:20])
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+    run(command(tmp_path / "other", "--profile=7,9"))
+    assert "step 7 of `profile` is not among this run's" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("precision", ["avx-fp32", "bf32"])
