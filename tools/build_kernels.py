@@ -16,12 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 
-from bert_tf.kernels import FOLDER, LIBRARY, RECEIPT, SOURCES, recipe
-
-# Sums may be taken in another order and divisions be products, so that loops become
-# vector code; what is not finite must stay so, since training stops at it.
-FLAGS = ["-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-fPIC"]
-FLAGS += ["-mprefer-vector-width=512"] if os.uname().machine == "x86_64" else []
+from bert_tf.kernels import FLAGS, FOLDER, LIBRARY, RECEIPT, SOURCES, recipe
 
 
 def is_built() -> bool:

@@ -18,6 +18,12 @@ import tensorflow as tf
 FOLDER = Path(__file__).parent
 SOURCES = ("attention.cc", "fused.cc", "optimizer.cc", "products.cc")
 HEADERS = ("arithmetic.h", "parallel.h", "tiles.h")
+# Sums may be taken in another order and divisions be products, so that loops become
+# vector code; what is not finite must stay so, since training stops at it. Not
+# -ffast-math: linked with it, a library turns denormal numbers off for all of Python.
+FLAGS = ["-O3", "-march=native", "-fPIC", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS += ["-fno-signed-zeros", "-fassociative-math", "-freciprocal-math"]
+FLAGS += ["-mprefer-vector-width=512"] if os.uname().machine == "x86_64" else []
 LIBRARY = FOLDER / "library.so"
 RECEIPT = FOLDER / "library.json"
 # Set to 0: as if the library were not there.
@@ -30,6 +36,7 @@ def recipe() -> dict[str, str]:
     source = b"".join((FOLDER / name).read_bytes() for name in names)
     return {
         "source": hashlib.sha256(source).hexdigest(),
+        "flags": " ".join(FLAGS),
         "tensorflow": tf.version.VERSION,
         "processor": hashlib.sha256(_processor_features().encode()).hexdigest(),
     }

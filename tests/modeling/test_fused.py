@@ -4,6 +4,9 @@ Inputs are bfloat16 numbers, so that both sides see the same ones; results may d
 the rounding of what is stored in bfloat16, 2^-8 of a value.
 """
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -165,6 +168,15 @@ def test_what_is_not_finite_stays_so(bad):
         epsilon=1e-12,
     )
     assert not np.isfinite(tf.cast(total, tf.float32).numpy()[1, 2]).any()
+
+
+def test_loading_the_library_leaves_small_numbers_alone():
+    """A library linked with -ffast-math makes denormal numbers 0 in all of Python."""
+    code = "from bert_tf import kernels; kernels.library(); print(5e-324 * 1.5 > 0)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "True"
 
 
 def pretraining_batch(config, rng):
