@@ -1,5 +1,6 @@
 """Serialised examples to arrays: which features, of which shape, with which values."""
 
+import abc
 import dataclasses
 
 import numpy as np
@@ -118,7 +119,7 @@ class ValueLimits:
         }
 
 
-class RecordParser:
+class RecordParser(abc.ABC):
     """Records of some format to the model's inputs, labels and weights.
 
     Attributes:
@@ -179,9 +180,9 @@ class RecordParser:
         """
         return self
 
+    @abc.abstractmethod
     def _parse(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """Reads the features that the records hold: integers and float32."""
-        raise NotImplementedError
 
     def _check(self, arrays: dict[str, np.ndarray], numbers: np.ndarray) -> None:
         for name, limit in self._limits.items():

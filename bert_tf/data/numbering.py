@@ -1,5 +1,6 @@
 """The records of many files, numbered through; where each of them stands."""
 
+import abc
 import dataclasses
 
 import numpy as np
@@ -25,7 +26,7 @@ class RecordPlace:
         return f"{self.path}, record {self.record}{offset}"
 
 
-class NumberedRecords:
+class NumberedRecords(abc.ABC):
     """The records of a list of files, numbered through.
 
     Attributes:
@@ -61,6 +62,6 @@ class NumberedRecords:
         shard, record = map(int, self.locate(np.asarray(number)))
         return RecordPlace(self.files[shard], record)
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Closes every file."""
-        raise NotImplementedError

@@ -156,9 +156,10 @@ absl::Status Check(const Tensor& x, const Tensor& bias, const Tensor& input_mask
   return absl::OkStatus();
 }
 
-class AttentionOp : public OpKernel {
+// What the operation and its gradient share: the attributes, and a call that is checked.
+class AttentionKernel : public OpKernel {
  public:
-  explicit AttentionOp(OpKernelConstruction* context) : OpKernel(context) {
+  explicit AttentionKernel(OpKernelConstruction* context) : OpKernel(context) {
     OP_REQUIRES_OK(context, context->GetAttr("heads", &heads_));
     OP_REQUIRES_OK(context, context->GetAttr("stream", &stream_));
     OP_REQUIRES_OK(context, context->GetAttr("kept", &kept_));
@@ -167,25 +168,38 @@ class AttentionOp : public OpKernel {
   void Compute(OpKernelContext* context) override {
     const Tensor &x = context->input(0), &bias = context->input(1);
     OP_REQUIRES_OK(context, Check(x, bias, context->input(2), heads_));
-    const Call call(x, bias, context->input(2), context->input(3), heads_, stream_,
-                    kept_);
+    Run(context, Call(x, bias, context->input(2), context->input(3), heads_, stream_,
+                      kept_));
+  }
+
+ private:
+  virtual void Run(OpKernelContext* context, const Call& call) = 0;
+
+  int64_t heads_, stream_, kept_;
+};
+
+class AttentionOp : public AttentionKernel {
+ public:
+  using AttentionKernel::AttentionKernel;
+
+ private:
+  void Run(OpKernelContext* context, const Call& call) override {
     Tensor *y, *normalisers;
     OP_REQUIRES_OK(context, context->allocate_output(
                                 0, TensorShape({call.batch, call.length, call.width()}),
                                 &y));
     OP_REQUIRES_OK(context, context->allocate_output(
-                                1, TensorShape({call.batch, heads_, call.length}),
+                                1, TensorShape({call.batch, call.heads, call.length}),
                                 &normalisers));
     bfloat* out = Bfloats(y);
     float* normaliser = Floats(normalisers);
-    ForEach(context, call.batch * heads_, call.length * call.length * 4,
+    ForEach(context, call.batch * call.heads, call.length * call.length * 4,
             [&](int64_t task) {
-              Head(call, task / heads_, task % heads_, out,
+              Head(call, task / call.heads, task % call.heads, out,
                    normaliser + task * call.length);
             });
   }
 
- private:
   static void Head(const Call& call, int64_t row, int64_t n, bfloat* out,
                    float* normalisers) {
     static thread_local Scratch bfloats, floats;
@@ -250,23 +264,15 @@ class AttentionOp : public OpKernel {
     }
     return largest + std::log(total);
   }
-
-  int64_t heads_, stream_, kept_;
 };
 
-class AttentionGradOp : public OpKernel {
+class AttentionGradOp : public AttentionKernel {
  public:
-  explicit AttentionGradOp(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("heads", &heads_));
-    OP_REQUIRES_OK(context, context->GetAttr("stream", &stream_));
-    OP_REQUIRES_OK(context, context->GetAttr("kept", &kept_));
-  }
+  using AttentionKernel::AttentionKernel;
 
-  void Compute(OpKernelContext* context) override {
+ private:
+  void Run(OpKernelContext* context, const Call& call) override {
     const Tensor &x = context->input(0), &bias = context->input(1);
-    OP_REQUIRES_OK(context, Check(x, bias, context->input(2), heads_));
-    const Call call(x, bias, context->input(2), context->input(3), heads_, stream_,
-                    kept_);
     const float* normalisers = Floats(context->input(4));
     const bfloat* dy = Bfloats(context->input(5));
     Tensor *dx, *dbias;
@@ -274,10 +280,10 @@ class AttentionGradOp : public OpKernel {
     OP_REQUIRES_OK(context, context->allocate_output(1, bias.shape(), &dbias));
     const int64_t width = bias.NumElements();
     std::vector<float> sums(call.batch * width);
-    ForEach(context, call.batch * heads_, call.length * call.length * 10,
+    ForEach(context, call.batch * call.heads, call.length * call.length * 10,
             [&](int64_t task) {
-              const int64_t row = task / heads_;
-              Head(call, row, task % heads_, normalisers + task * call.length, dy,
+              const int64_t row = task / call.heads;
+              Head(call, row, task % call.heads, normalisers + task * call.length, dy,
                    Bfloats(dx), sums.data() + row * width);
             });
     float* total = Floats(dbias);
@@ -287,7 +293,6 @@ class AttentionGradOp : public OpKernel {
     }
   }
 
- private:
   static void Head(const Call& call, int64_t row, int64_t n, const float* normalisers,
                    const bfloat* dy, bfloat* dx, float* dbias) {
     static thread_local Scratch bfloats, floats;
@@ -398,8 +403,6 @@ class AttentionGradOp : public OpKernel {
       }
     }
   }
-
-  int64_t heads_, stream_, kept_;
 };
 
 REGISTER_OP("BertAttention")

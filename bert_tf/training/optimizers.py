@@ -1,5 +1,6 @@
 """Gradients to new weights: LAMB and Adam with decoupled weight decay."""
 
+import abc
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -16,7 +17,7 @@ from bert_tf.training.updates import Update, adam_update, lamb_update
 LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
 
 
-class BertOptimizer(keras.optimizers.Optimizer):
+class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
     """What LAMB and Adam share: the two moments, and exclusion by path.
 
     A variable's moments are float32 variables of its shape, called adam_m and
@@ -179,9 +180,9 @@ class BertOptimizer(keras.optimizers.Optimizer):
         """Whether the variable of that path has a trust ratio."""
         return False
 
+    @abc.abstractmethod
     def _update(self, path: str, *tensors: tf.Tensor) -> Update:
         """Calls the formula of the optimizer for the variable of that path."""
-        raise NotImplementedError
 
     def _hyperparameters(self) -> dict[str, Any]:
         """The keyword arguments that every update formula takes."""
