@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if is_first:
         flags.warn_about_ignored_flags(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    choose_instructions(config.runtime.precision)
+    choose_instructions(config.runtime.chosen_precision)
     try:
         from bert_tf.jobs import pretraining
 

@@ -11,6 +11,10 @@ import tensorflow as tf
 
 from bert_tf.errors import OtherWorkerFailed, RunError
 
+# A worker that waits for another gives its core away instead of asking all the time:
+# Horovod's own thread waits a thousand times a second, beside those that compute. Two
+# workers on two cores take 1.4 times as many steps.
+_YIELD = ("OMPI_MCA_mpi_yield_when_idle", "1")
 _STOPPED = ("Horovod has been shut down", "Connection closed by peer")
 
 
@@ -127,6 +131,7 @@ def connect(horovod: bool, hierarchical_allreduce: bool = False) -> Communicator
     """
     if not horovod:
         return Communicator()
+    os.environ.setdefault(*_YIELD)
     if hierarchical_allreduce:
         os.environ["HOROVOD_HIERARCHICAL_ALLREDUCE"] = "1"
     try:

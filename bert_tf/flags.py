@@ -13,10 +13,8 @@ from bert_tf.config import field_descriptions
 
 # Flags of the systems whose commands this takes over, that decide nothing here.
 _WITHOUT_EFFECT: dict[str, type] = {
-    "amp": bool,
     "dump_config": str,
     "enable_scoped_allocator": bool,
-    "init_loss_scale": float,
     "iterations_per_loop": int,
     "manual_fp16": bool,
     "report_loss": bool,

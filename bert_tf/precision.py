@@ -20,6 +20,7 @@ _EXCEPTIONS = ("non_convertible_exceptions", "convertible_exceptions")
 _MATRIX_PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2")
 # What the fused operations of a layer stand for; they compute in float32 inside.
 _ELEMENT_WISE = ("BiasAdd", "Softmax")
+_REDUCED = {"bf16": tf.bfloat16, "fp16": tf.float16}
 # Where in an encoder layer they stand, and of how many layers exceptions may speak.
 _PLACES = (
     *("attention/self", "attention/self/query", "attention/self/key"),
@@ -72,9 +73,9 @@ class PrecisionPolicy:
     """Decides the compute type of each operation; variables are always float32.
 
     Attributes:
-      name: fp32 or bf16.
-      rules: Of bf16: the lists of a file; None for all matrix products, and fused
-        operations where they are built.
+      name: fp32, bf16 or fp16.
+      rules: Of bf16: the lists of a file; None for all matrix products (and, of
+        bf16, fused operations where they are built).
       decisions: What each operation that asked has got, by type and name.
     """
 
@@ -92,14 +93,13 @@ class PrecisionPolicy:
           name: Where in the model it stands, as a variable path.
 
         Returns:
-          float32 or bfloat16.
+          float32, bfloat16 or float16.
         """
-        is_bf16 = self.name == "bf16" and (
-            operation in _MATRIX_PRODUCTS
-            if self.rules is None
-            else self.rules.allows(operation, f"{name}/{operation}")
-        )
-        dtype = tf.bfloat16 if is_bf16 else tf.float32
+        if self.rules is None:
+            is_reduced = operation in _MATRIX_PRODUCTS
+        else:
+            is_reduced = self.rules.allows(operation, f"{name}/{operation}")
+        dtype = _REDUCED.get(self.name, tf.float32) if is_reduced else tf.float32
         self.decisions[operation, name] = dtype.name
         return dtype
 
@@ -193,7 +193,7 @@ def choose_policy(precision: str, bf16_config_path: str) -> PrecisionPolicy:
     """Explicit flag, then config path, then environment variable, then float32.
 
     Args:
-      precision: fp32, bf16 or empty.
+      precision: A name of config.runtime.PRECISIONS, or empty.
       bf16_config_path: Path of a precision file, or empty.
 
     Returns:

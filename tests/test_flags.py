@@ -68,17 +68,17 @@ def test_use_horovod_is_the_same_flag(flag):
 
 def test_flags_without_effect_are_named_once(capsys):
     flags.warn_about_ignored_flags(
-        [*BASE, "--amp", "--noreport_loss", "--init_loss_scale=4"]
+        [*BASE, "--manual_fp16", "--noreport_loss", "--save_summary_steps=4"]
     )
     [line] = capsys.readouterr().err.splitlines()
-    assert "--amp" in line
-    assert "--init_loss_scale" in line
+    assert "--manual_fp16" in line
+    assert "--save_summary_steps" in line
     assert "report_loss" not in line
 
 
 def test_turning_off_what_is_off_says_nothing(capsys):
     flags.warn_about_ignored_flags(
-        [*BASE, "--noamp", "--enable_scoped_allocator=False"]
+        [*BASE, "--nomanual_fp16", "--enable_scoped_allocator=False"]
     )
     assert not capsys.readouterr().err
 

@@ -8,9 +8,9 @@ from bert_tf.config.pretraining import (
     FilesConfig,
     OptimizerConfig,
     PretrainingConfig,
-    RuntimeConfig,
     TrainingConfig,
 )
+from bert_tf.config.runtime import RuntimeConfig
 
 __all__ = [
     "PRESETS",

@@ -4,8 +4,8 @@ import dataclasses
 
 from bert_tf.config import checks
 from bert_tf.config.model import PRESETS
+from bert_tf.config.runtime import RuntimeConfig
 
-PRECISIONS = ("fp32", "avx-fp32", "bf32", "bf16")
 OPTIMIZER_TYPES = ("lamb", "adam", "adamw")
 EXCLUDED_FROM_WEIGHT_DECAY = ("LayerNorm", "layer_norm", "bias")
 
@@ -215,57 +215,6 @@ class TrainingConfig:
     def is_micro_batch_mean(self) -> bool:
         """Whether a step's loss is the mean of its micro-batches' means."""
         return self.clip_each_micro_batch or self.loss_normalization == "micro_batch"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RuntimeConfig:
-    """The processes and the arithmetic.
-
-    Attributes:
-      horovod: One of several workers started by mpirun or horovodrun.
-      horovod_hierarchical_allreduce: Reduce within each host first.
-      precision: fp32; avx-fp32 (without instructions after AVX-512); bf32 (float32
-        everywhere, products of bfloat16 inside oneDNN); bf16 (bfloat16 products and
-        activations); default: by bf16_config_path, then by the variable
-        TF_BF16_CONVERSION, then fp32.
-      bf16_config_path: A JSON file with lists of the operations that compute in
-        bfloat16, such as bf16_config/bert.json; TF_BF16_CONVERSION may name it too.
-      dump_precision: Print what each operation of the model computes in.
-      use_xla: Compile each micro-batch with XLA; pays on a GPU, not on a CPU.
-      num_threads: Threads of one worker; default: this host's cores shared evenly.
-      profile: X,Y: trace optimizer steps X to Y for TensorBoard, and print which
-        operations took longest.
-      recompute: Make activations again in the backward pass instead of keeping them.
-    """
-
-    horovod: bool = False
-    horovod_hierarchical_allreduce: bool = False
-    precision: str = ""
-    bf16_config_path: str = ""
-    dump_precision: bool = False
-    use_xla: bool = False
-    num_threads: int | None = None
-    profile: str = ""
-    recompute: bool = False
-
-    def __post_init__(self) -> None:
-        """Checks each field, and that two of them do not contradict each other."""
-        checks.require_range(self, "profile")
-        if self.precision:
-            checks.require_choice(self, "precision", PRECISIONS)
-        if self.num_threads is not None:
-            checks.require_positive(self, "num_threads")
-        if self.precision not in ("", "bf16") and self.bf16_config_path:
-            raise ValueError(
-                "`precision` and `bf16_config_path` must agree. Received: precision="
-                f"{self.precision!r}, bf16_config_path={self.bf16_config_path!r}. "
-                "Drop one of them."
-            )
-        if self.horovod_hierarchical_allreduce and not self.horovod:
-            raise ValueError(
-                "`horovod_hierarchical_allreduce` must come with `horovod`. Received: "
-                "horovod_hierarchical_allreduce=True, horovod=False."
-            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

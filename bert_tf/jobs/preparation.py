@@ -170,12 +170,15 @@ def batch_shape(
     if train is not None:
         average = train.avg_seq_per_sample
         num_micro_batches = accumulation_steps(config, start.position, size, average)
-    return BatchShape(
+    shape = BatchShape(
         micro_batch_size=config.batch.train_batch_size,
         num_micro_batches=num_micro_batches,
         rank=communicator.rank,
         size=size,
     )
+    if train is not None:
+        _check_global_batch(config, train, shape)
+    return shape
 
 
 def effective_learning_rate(
@@ -255,12 +258,11 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
       ValueError, OSError, RunError: if the run cannot begin; the message says why.
     """
     bert = load_bert_config(config)
-    policy = choose_policy(config.runtime.precision, config.runtime.bf16_config_path)
+    runtime = config.runtime
+    policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
     start = find_starting_point(config)
     train, evaluation = _open_sets(config, bert, start)
     shape = batch_shape(config, start, communicator, train)
-    if train is not None:
-        _check_global_batch(config, train, shape)
     seed = start.position.seed if start.position else config.training.seed
     lengths = {r.shape.max_seq_length for r in (train, evaluation) if r is not None}
     if config.training.deterministic_run:
@@ -272,8 +274,8 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
         policy=policy,
         seed=seed,
         keyed_dropout=True,
-        allow_fused=not config.runtime.use_xla,
-        recompute=config.runtime.recompute,
+        allow_fused=not runtime.use_xla,
+        recompute=runtime.recompute,
     )
     learning_rate = effective_learning_rate(config, start, communicator.size)
     optimizer, schedule = make_optimizer(config, learning_rate)

@@ -29,6 +29,7 @@ from bert_tf.jobs.reporting import StepReport, describe
 from bert_tf.training import checkpoints
 from bert_tf.training.checkpoints import RunPosition
 from bert_tf.training.gradients import GradientSettings
+from bert_tf.training.loss_scale import LossScale
 from bert_tf.training.profiling import StepProfiler
 from bert_tf.training.runlog import ConsoleLog, RunLog
 from bert_tf.training.trainer import Trainer
@@ -138,9 +139,16 @@ def shared_state(plan: Plan) -> list:
 class _CheckpointWriter:
     """Saves a run's state, and deletes checkpoints that are no longer wanted."""
 
-    def __init__(self, plan: Plan, reader: TrainingReader, rank: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        reader: TrainingReader,
+        loss_scale: LossScale | None,
+        rank: int,
+    ) -> None:
         self._plan = plan
         self._reader = reader
+        self._loss_scale = loss_scale
         self._rank = rank
         directory = plan.config.files.output_dir
         overwrite = plan.config.files.overwrite_output_dir and not plan.start.is_own
@@ -160,6 +168,7 @@ class _CheckpointWriter:
             seed=plan.seed,
             num_records=len(plan.train_records),
             config=dataclasses.asdict(plan.config),
+            **self._scale_state(),
         )
         checkpoints.save(files.output_dir, tensors, position)
         old = [s for s in self._stale if s != step]
@@ -169,6 +178,22 @@ class _CheckpointWriter:
         for unwanted in old + kept[: -files.keep_checkpoint_max]:
             checkpoints.remove(files.output_dir, unwanted)
         self._stale = []
+
+    def _scale_state(self) -> dict[str, float]:
+        scale = self._loss_scale
+        if scale is None:
+            return {}
+        return {"loss_scale": scale.value, "num_finite_steps": scale.num_finite_steps}
+
+
+def _loss_scale(plan: Plan) -> LossScale | None:
+    """That of the run to go on with, or a new one; None but in float16."""
+    if plan.policy.name != "fp16":
+        return None
+    position = plan.start.position
+    if position is None or position.loss_scale is None:
+        return LossScale(plan.config.runtime.init_loss_scale)
+    return LossScale(position.loss_scale, position.num_finite_steps)
 
 
 def _gradient_settings(plan: Plan) -> GradientSettings:
@@ -207,12 +232,13 @@ def train(plan: Plan, communicator: Communicator, log: RunLog) -> None:
     config = plan.config
     num_train_steps = config.optimizer.num_train_steps
     settings = _gradient_settings(plan)
-    trainer = Trainer(plan.task, plan.optimizer, communicator, settings)
+    scale = _loss_scale(plan)
+    trainer = Trainer(plan.task, plan.optimizer, communicator, settings, scale)
     if trainer.step >= num_train_steps:
         log.message(f"All steps are done: {trainer.step} of {num_train_steps}.")
         return
     reader = _reader(plan)
-    writer = _CheckpointWriter(plan, reader, communicator.rank)
+    writer = _CheckpointWriter(plan, reader, scale, communicator.rank)
     report = StepReport(plan, log)
     if not plan.start.is_own:
         # A folder that cannot hold a checkpoint is found now, not after hours.

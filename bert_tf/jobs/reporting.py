@@ -111,6 +111,8 @@ class StepReport:
             "avg_loss_step": result.total_loss,
             "learning_rate": float(self._plan.schedule(result.step - 1)),
         }
+        if result.loss_scale is not None:
+            values["loss_scaler"] = result.loss_scale
         self._log.progress(result.step, {"loss": result.total_loss})
         now = time.perf_counter()
         if self._since is None:

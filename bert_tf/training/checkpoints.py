@@ -38,6 +38,8 @@ class RunPosition:
       learning_rate: Peak learning rate in effect, scaled by the workers already.
       seed: Decides order and dropout.
       num_records: Records of the training set.
+      loss_scale: Of float16; None without one.
+      num_finite_steps: Steps since the loss scale was last changed.
       config: The settings of the run, for a reader.
     """
 
@@ -47,6 +49,8 @@ class RunPosition:
     learning_rate: float
     seed: int
     num_records: int
+    loss_scale: float | None = None
+    num_finite_steps: int = 0
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

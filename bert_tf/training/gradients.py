@@ -119,7 +119,11 @@ class GradientAccumulator:
     """
 
     def __init__(
-        self, task: Task, reduction: Reduction, settings: GradientSettings
+        self,
+        task: Task,
+        reduction: Reduction,
+        settings: GradientSettings,
+        loss_scale: tf.Variable | None = None,
     ) -> None:
         """Prepares for one model.
 
@@ -127,10 +131,13 @@ class GradientAccumulator:
           task: The model and its losses.
           reduction: The workers.
           settings: How the gradient is made.
+          loss_scale: What losses are multiplied by before the backward pass, and
+            gradients divided by after it: a power of 2, float32 scalar.
         """
         self._task = task
         self._reduction = reduction
         self._settings = settings
+        self._loss_scale = loss_scale
         self._variables = [v.value for v in task.model.trainable_variables]
         self._compute = self._micro_batch
         if settings.use_xla:
@@ -221,5 +228,10 @@ class GradientAccumulator:
             sums = self._task.loss_sums(features, training=True)
             losses = tf.math.divide_no_nan(sums, counts)
             loss = tf.reduce_sum(losses)
+            if self._loss_scale is not None:
+                loss *= self._loss_scale
         gradients = tape.gradient(loss, self._variables, unconnected_gradients="zero")
-        return [tf.convert_to_tensor(g) for g in gradients], losses
+        gradients = [tf.convert_to_tensor(g) for g in gradients]
+        if self._loss_scale is not None:
+            gradients = [g / self._loss_scale for g in gradients]
+        return gradients, losses

@@ -14,6 +14,7 @@ from bert_tf.training.gradients import (
     clip_scale,
     global_norm,
 )
+from bert_tf.training.loss_scale import LossScale
 from bert_tf.training.optimizers import BertOptimizer
 
 
@@ -25,11 +26,13 @@ class StepResult:
       step: Steps taken, this one included.
       losses: Mean of each of the task's losses over the global batch, in nats.
       gradient_norm: Global norm before clipping.
+      loss_scale: What the loss was multiplied by, in float16.
     """
 
     step: int
     losses: dict[str, float]
     gradient_norm: float
+    loss_scale: float | None = None
 
     @property
     def total_loss(self) -> float:
@@ -46,6 +49,7 @@ class Trainer:
         optimizer: BertOptimizer,
         reduction: Reduction,
         settings: GradientSettings,
+        loss_scale: LossScale | None = None,
     ) -> None:
         """Prepares the graph of a step.
 
@@ -54,6 +58,7 @@ class Trainer:
           optimizer: Updates the model's trainable variables.
           reduction: The workers.
           settings: How the gradient of a step is made.
+          loss_scale: Of float16; None without one.
         """
         self.task = task
         self.optimizer = optimizer
@@ -62,7 +67,9 @@ class Trainer:
         self._settings = settings
         self._variables = task.model.trainable_variables
         self.optimizer.build(self._variables)
-        self._gradients = GradientAccumulator(task, reduction, settings)
+        self.loss_scale = loss_scale
+        scale = loss_scale.variable if loss_scale else None
+        self._gradients = GradientAccumulator(task, reduction, settings, scale)
         self._graph = tf.function(self._step)
 
     @property
@@ -71,7 +78,7 @@ class Trainer:
         return int(self.optimizer.iterations.numpy())
 
     def train_step(self, batch: dict[str, np.ndarray]) -> StepResult:
-        """Takes one step.
+        """Takes one step; again with half the loss scale where float16 overflows.
 
         Args:
           batch: This worker's features, [k, B, ...].
@@ -85,6 +92,8 @@ class Trainer:
         """
         tensors = {name: tf.convert_to_tensor(x) for name, x in batch.items()}
         losses, norm = self._graph(tensors)
+        while not np.isfinite(norm.numpy()) and self._may_try_again(losses):
+            losses, norm = self._graph(tensors)
         values = dict(
             zip(self.task.loss_names, map(float, losses.numpy()), strict=True)
         )
@@ -95,7 +104,16 @@ class Trainer:
                 "the learning rate or lengthen the warm-up, and start again from the "
                 "last checkpoint."
             )
-        return StepResult(self.step, values, float(norm.numpy()))
+        scale = None
+        if self.loss_scale is not None:
+            scale = self.loss_scale.value
+            self.loss_scale.note_finite_step()
+        return StepResult(self.step, values, float(norm.numpy()), scale)
+
+    def _may_try_again(self, losses: tf.Tensor) -> bool:
+        """Lowers the loss scale if that may help; equal on every worker."""
+        is_overflow = np.isfinite(losses.numpy()).all()  # Of the gradient alone.
+        return is_overflow and self.loss_scale is not None and self.loss_scale.lower()
 
     def _step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         gradients, losses = self._gradients(batch, self.optimizer.iterations.value)

@@ -1,4 +1,4 @@
-"""The laws of training with --precision=bf16, as far as its rounding lets them hold."""
+"""The laws of training in 16 bits, as far as their rounding lets them hold."""
 
 import json
 
@@ -98,6 +98,35 @@ def test_profile(command, tmp_path, capsys):
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
     run(command(tmp_path / "other", "--profile=7,9"))
     assert "step 7 of `profile` is not among this run's" in capsys.readouterr().out
+
+
+def loss_scales(folder):
+    lines = (folder / "bert_dllog.json").read_text().splitlines()
+    entries = [json.loads(line.removeprefix("DLLL ")) for line in lines]
+    data = [entry.get("data", {}) for entry in entries]
+    return [values["loss_scaler"] for values in data if "loss_scaler" in values]
+
+
+@pytest.mark.horovod
+def test_float16_on_one_worker_two_workers_and_resumed(command, tmp_path):
+    scale = "--init_loss_scale=4294967296"
+    run(command(tmp_path / "fp32", precision="fp32"))
+    run(command(tmp_path / "one", scale, precision="fp16"))
+    expected, one = weights(tmp_path / "fp32"), weights(tmp_path / "one")
+    assert np.linalg.norm(one - expected) < 0.02 * np.linalg.norm(expected)
+    [first, *_, last] = loss_scales(tmp_path / "one")
+    assert first < 2**32  # Overflows, and is lowered.
+    run(command(tmp_path / "parts", scale, "--steps_this_run=2", precision="fp16"))
+    run(command(tmp_path / "parts", precision="fp16"))
+    assert checkpoint_bytes(tmp_path / "parts") == checkpoint_bytes(tmp_path / "one")
+    assert loss_scales(tmp_path / "parts")[-1] == last
+    command_line = command(
+        tmp_path / "two", "--horovod", scale, "--amp", accumulation=2, precision="fp16"
+    )
+    result = mpirun(2, SCRIPT, *command_line)
+    assert result.returncode == 0, result.stderr
+    two = weights(tmp_path / "two")
+    assert np.linalg.norm(two - one) < 5e-3 * np.linalg.norm(one)
 
 
 @pytest.mark.parametrize("precision", ["avx-fp32", "bf32"])

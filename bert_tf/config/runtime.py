@@ -1,0 +1,86 @@
+"""Settings of the processes and the arithmetic, which all scripts share."""
+
+import dataclasses
+import math
+
+from bert_tf.config import checks
+
+PRECISIONS = ("fp32", "avx-fp32", "bf32", "bf16", "fp16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """The processes and the arithmetic.
+
+    Attributes:
+      horovod: One of several workers started by mpirun or horovodrun.
+      horovod_hierarchical_allreduce: Reduce within each host first.
+      precision: fp32; avx-fp32 (without instructions after AVX-512); bf32 (float32
+        everywhere, products of bfloat16 inside oneDNN); bf16 (bfloat16 products and
+        activations); fp16 (float16 products, with a loss scale); default: by
+        bf16_config_path, then by the variable TF_BF16_CONVERSION, then fp32.
+      amp: The same as --precision=fp16.
+      init_loss_scale: What the loss of fp16 is multiplied by at first, a power of 2;
+        halved when a gradient overflows, doubled after 2000 steps without.
+      bf16_config_path: A JSON file with lists of the operations that compute in
+        bfloat16, such as bf16_config/bert.json; TF_BF16_CONVERSION may name it too.
+      dump_precision: Print what each operation of the model computes in.
+      use_xla: Compile each micro-batch with XLA; pays on a GPU, not on a CPU.
+      num_threads: Threads of one worker; default: this host's cores shared evenly.
+      profile: X,Y: trace optimizer steps X to Y for TensorBoard, and print which
+        operations took longest.
+      recompute: Make activations again in the backward pass instead of keeping them.
+    """
+
+    horovod: bool = False
+    horovod_hierarchical_allreduce: bool = False
+    precision: str = ""
+    amp: bool = False
+    init_loss_scale: float = 65536.0
+    bf16_config_path: str = ""
+    dump_precision: bool = False
+    use_xla: bool = False
+    num_threads: int | None = None
+    profile: str = ""
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks each field, and that two of them do not contradict each other."""
+        checks.require_range(self, "profile")
+        if self.precision:
+            checks.require_choice(self, "precision", PRECISIONS)
+        checks.require(
+            self.init_loss_scale > 0 and math.frexp(self.init_loss_scale)[0] == 0.5,
+            "init_loss_scale",
+            "be a power of 2",
+            self.init_loss_scale,
+        )
+        if self.num_threads is not None:
+            checks.require_positive(self, "num_threads")
+        self._check_precisions()
+        if self.horovod_hierarchical_allreduce and not self.horovod:
+            raise ValueError(
+                "`horovod_hierarchical_allreduce` must come with `horovod`. Received: "
+                "horovod_hierarchical_allreduce=True, horovod=False."
+            )
+
+    @property
+    def chosen_precision(self) -> str:
+        """The precision that the flags name; empty if none does."""
+        return "fp16" if self.amp else self.precision
+
+    def _check_precisions(self) -> None:
+        """Checks that no two flags name precisions that differ."""
+        for name, meant in (("amp", "fp16"), ("bf16_config_path", "bf16")):
+            value = getattr(self, name)
+            if value and self.precision not in ("", meant):
+                raise ValueError(
+                    f"`precision` and `{name}` must agree. Received: precision="
+                    f"{self.precision!r}, {name}={value!r}. Drop one of them."
+                )
+        if self.amp and self.bf16_config_path:
+            raise ValueError(
+                "`amp`, which is float16, and `bf16_config_path` must not be given "
+                "together. Received: amp=True, bf16_config_path="
+                f"{self.bf16_config_path!r}. Drop one of them."
+            )
