@@ -1,0 +1,68 @@
+"""Token sequences of unequal lengths, end to end in a few arrays."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSequences:
+    """n sequences with [CLS] and [SEP], without padding; T tokens in all.
+
+    Attributes:
+      input_ids: [T] int32, one sequence after the other.
+      segment_ids: [T] int32, 0 or 1.
+      offsets: [n + 1] int64; sequence i is at `offsets[i]:offsets[i + 1]`.
+    """
+
+    input_ids: np.ndarray
+    segment_ids: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def join(
+        cls, sequences: Iterable[tuple[Sequence[int], Sequence[int]]]
+    ) -> "TokenSequences":
+        """Lays sequences end to end.
+
+        Args:
+          sequences: The token ids and the segment ids of each.
+        """
+        input_ids: list[int] = []
+        segment_ids: list[int] = []
+        offsets = [0]
+        for ids, segments in sequences:
+            input_ids += ids
+            segment_ids += segments
+            offsets.append(len(input_ids))
+        return cls(
+            np.asarray(input_ids, np.int32),
+            np.asarray(segment_ids, np.int32),
+            np.asarray(offsets, np.int64),
+        )
+
+    def __len__(self) -> int:
+        """The number of sequences."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sequence, [n] int64."""
+        return np.diff(self.offsets)
+
+    def place(self, number: int) -> slice:
+        """Where sequence `number` is."""
+        return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
+
+
+def pair_sequence(
+    first: Sequence[int], second: Sequence[int] | None, cls_id: int, sep_id: int
+) -> tuple[list[int], list[int]]:
+    """[CLS] first [SEP], or [CLS] first [SEP] second [SEP], and the segment ids."""
+    ids = [cls_id, *first, sep_id]
+    segments = [0] * len(ids)
+    if second is not None:
+        ids += [*second, sep_id]
+        segments += [1] * (len(second) + 1)
+    return ids, segments

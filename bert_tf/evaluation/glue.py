@@ -1,0 +1,125 @@
+"""Scores of sentence classification: GLUE's metrics, and the file of predictions."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import scipy.stats
+
+_BINARY_METRICS = ("f1", "matthews_correlation")
+CLASSIFICATION_METRICS = ("accuracy", *_BINARY_METRICS)
+
+
+def classification_metrics(
+    names: Sequence[str], scores: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
+    """Compares the classes with the highest scores with the true ones.
+
+    Args:
+      names: accuracy (in [0, 1]); of two classes also f1 (in [0, 1], of class 1) and
+        matthews_correlation (in [-1, 1]).
+      scores: Logits or probabilities, [n, C]; of equal ones the first class is taken.
+      labels: Numbers of the true classes, [n] integers in [0, C).
+
+    Returns:
+      The metrics by name. Where one is not defined (no example is, or is said to be,
+      of class 1; all are of the same class) it is 0, as in scikit-learn.
+
+    Raises:
+      ValueError: if a name is unknown or not for C classes, or shapes or values are
+        not as they should be.
+    """
+    _check_values(scores, labels, "scores", ndim=2)
+    if labels.min() < 0 or labels.max() >= scores.shape[1]:
+        raise ValueError(
+            f"`labels` must be in [0, {scores.shape[1]}), as `scores` has so many "
+            f"columns. Received: {labels.min()} to {labels.max()}."
+        )
+    for name in names:
+        if name not in CLASSIFICATION_METRICS:
+            raise ValueError(
+                f"`names` must be of {', '.join(CLASSIFICATION_METRICS)}. Received: "
+                f"{name}."
+            )
+        if name in _BINARY_METRICS and scores.shape[1] != 2:
+            raise ValueError(
+                f"{name} is for two classes only. Received: {scores.shape[1]} classes."
+            )
+    predictions = scores.argmax(axis=1)
+    compute = {
+        "accuracy": lambda: float(np.mean(predictions == labels)),
+        "f1": lambda: _f1(predictions, labels),
+        # Of two classes, numbered 0 and 1, it is Pearson's correlation.
+        "matthews_correlation": lambda: _correlation(
+            scipy.stats.pearsonr, predictions, labels
+        ),
+    }
+    return {name: compute[name]() for name in names}
+
+
+def regression_metrics(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Correlations of predicted with true numbers.
+
+    Args:
+      predictions: [n].
+      labels: [n].
+
+    Returns:
+      pearson and spearman (equal numbers share their average rank), in [-1, 1]; 0
+      where one side is constant.
+
+    Raises:
+      ValueError: if there are none, shapes differ, or a number is not finite.
+    """
+    _check_values(predictions, labels, "predictions", ndim=1)
+    return {
+        "pearson": _correlation(scipy.stats.pearsonr, predictions, labels),
+        "spearman": _correlation(scipy.stats.spearmanr, predictions, labels),
+    }
+
+
+def write_test_results(path: str, probabilities: np.ndarray) -> None:
+    """Writes a line of numbers with tabs between for each example, atomically.
+
+    Args:
+      path: test_results.tsv, as google-research/bert calls it; without a header.
+      probabilities: Of the classes, [n, C]; a regression's numbers, [n] or [n, 1].
+    """
+    table = np.asarray(probabilities, np.float32)
+    table = table.reshape(len(table), -1)
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        for row in table:
+            file.write("\t".join(map(str, row)) + "\n")
+    os.replace(temporary, path)
+
+
+def _check_values(values: np.ndarray, labels: np.ndarray, name: str, ndim: int) -> None:
+    if not len(labels) or values.ndim != ndim or values.shape[:1] != labels.shape:
+        shape = "[n, C]" if ndim == 2 else "[n]"
+        raise ValueError(
+            f"`{name}` must be {shape} and `labels` [n], with n at least 1. Received: "
+            f"shapes {values.shape} and {labels.shape}."
+        )
+    if not (np.isfinite(values).all() and np.isfinite(labels).all()):
+        raise ValueError(
+            f"`{name}` and `labels` must be finite numbers. Received: NaN or infinity; "
+            "the model has diverged."
+        )
+
+
+def _f1(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Harmonic mean of precision and recall of class 1."""
+    hits = np.count_nonzero((predictions == 1) & (labels == 1))
+    said, true = np.count_nonzero(predictions == 1), np.count_nonzero(labels == 1)
+    return 2.0 * hits / (said + true) if hits else 0.0
+
+
+def _correlation(
+    function: Callable, predictions: np.ndarray, labels: np.ndarray
+) -> float:
+    """SciPy's correlation, and 0 where it is not defined."""
+    first, second = (np.asarray(x, np.float64) for x in (predictions, labels))
+    if np.ptp(first) == 0.0 or np.ptp(second) == 0.0:
+        return 0.0
+    return float(function(first, second).statistic)
