@@ -30,6 +30,8 @@ LAYERS = {
     "cli": 4,
     "__main__": 5,
 }
+# A scorer needs to know what it scores.
+MAY_IMPORT = {("evaluation", "bert_tf.data.squad")}
 # What the lowest layer may know of itself.
 FOUNDATIONS = {"errors", "config"}
 WITHOUT_TENSORFLOW = ["config", "flags", "launch", "errors", "cli"]
@@ -63,6 +65,8 @@ def test_imports_point_down(path):
     for name in imports(path):
         other = room(name) if name.split(".")[0] == "bert_tf" else ""
         if other in ("", own) or other not in LAYERS:
+            continue
+        if any(own == o and name.startswith(n) for o, n in MAY_IMPORT):
             continue
         is_below = LAYERS[other] < LAYERS[own]
         assert is_below or other in FOUNDATIONS, f"{own} must not import {name}"

@@ -1,0 +1,249 @@
+"""SQuAD's questions, read from JSON and checked.
+
+Source: Rajpurkar et al. 2016 (arXiv:1606.05250) for 1.1 and Rajpurkar et al. 2018
+(arXiv:1806.03822) for 2.0, whose questions may have no answer in the text.
+"""
+
+import dataclasses
+import json
+import reprlib
+from collections.abc import Iterable
+from typing import Any
+
+_KINDS = {dict: "an object", list: "a list", str: "a string", int: "an integer"}
+_KINDS[bool] = "true or false"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SquadAnswer:
+    """An answer that somebody gave.
+
+    Attributes:
+      text: Its words, as they stand in the context.
+      start: The character of the context where they begin.
+    """
+
+    text: str
+    start: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SquadExample:
+    """A question about a text.
+
+    Attributes:
+      question_id: Differs between the questions of a file.
+      question: The question.
+      context: The text that may hold the answer.
+      answers: Right answers, the first of them for training; empty if there is none
+        or the file does not say.
+      is_impossible: Whether the text does not hold an answer (2.0 only).
+    """
+
+    question_id: str
+    question: str
+    context: str
+    answers: tuple[SquadAnswer, ...] = ()
+    is_impossible: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Node:
+    """A value of the file, and what messages say of it."""
+
+    path: str
+    place: str
+    value: Any
+    question_id: str = ""
+
+    def error(self, problem: str, received: object, remedy: str) -> ValueError:
+        where = f"{self.path}, {self.place}" if self.place else self.path
+        if self.question_id:
+            where += f" (question {self.question_id})"
+        return ValueError(
+            f"{where}: {problem}. Received: {reprlib.repr(received)}. {remedy}"
+        )
+
+    def checked(self, kind: type) -> "_Node":
+        """Itself, if it is of that kind; true is no integer here."""
+        if type(self.value) is not kind:
+            problem = f"this must be {_KINDS[kind]}"
+            raise self.error(problem, self.value, "Mend the file, or get it again.")
+        return self
+
+    def child(self, key: str, kind: type) -> "_Node":
+        """The value of a key that must be there."""
+        if key not in self.value:
+            raise self.error(
+                f"`{key}` is missing", list(self.value), "Give a SQuAD JSON file."
+            )
+        place = f"{self.place}.{key}" if self.place else key
+        child = _Node(self.path, place, self.value[key], self.question_id)
+        return child.checked(kind)
+
+    def objects(self, key: str) -> list["_Node"]:
+        """The objects in the list that a key must hold."""
+        parent = self.child(key, list)
+        return [
+            _Node(
+                self.path, f"{parent.place}[{number}]", value, self.question_id
+            ).checked(dict)
+            for number, value in enumerate(parent.value)
+        ]
+
+
+def read_squad(
+    path: str, *, version_2_with_negative: bool, needs_answers: bool
+) -> list[SquadExample]:
+    """Reads a SQuAD file of version 1.1 or 2.0.
+
+    Args:
+      path: A JSON file.
+      version_2_with_negative: Whether questions without an answer are expected. Files
+        of version 1.1 can be read either way.
+      needs_answers: Whether each question must have an answer, or say that it is
+        impossible: for training and scoring, not for prediction.
+
+    Returns:
+      The questions in the order of the file, at least one. Their answers may stand
+      elsewhere than the file says: see `drop_misplaced`.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is not SQuAD of that version; the message names file, place in
+        the JSON and question.
+    """
+    top = _Node(path, "", _load(path)).checked(dict)
+    examples: list[SquadExample] = []
+    places: dict[str, str] = {}
+    for article in top.objects("data"):
+        for paragraph in article.objects("paragraphs"):
+            context = paragraph.child("context", str).value
+            for node in paragraph.objects("qas"):
+                example = _example(node, context, version_2_with_negative)
+                named = dataclasses.replace(node, question_id=example.question_id)
+                _check_unique(named, places)
+                if needs_answers and not example.answers and not example.is_impossible:
+                    raise named.error(
+                        "there is no answer, and `is_impossible` is not true",
+                        node.value,
+                        "Give an answer, or use the file for prediction only.",
+                    )
+                examples.append(example)
+    if not examples:
+        raise top.error("there are no questions", top.value, "Give a SQuAD JSON file.")
+    return examples
+
+
+def _load(path: str) -> Any:  # noqa: ANN401 - JSON may hold anything
+    """Parses a file."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
+    except (FileNotFoundError, IsADirectoryError):
+        raise FileNotFoundError(
+            f"The SQuAD data must be a JSON file. Received: {path}, which is no file."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: not UTF-8 (byte {error.start}: 0x{error.object[error.start]:02x})"
+            ". Store the file as UTF-8, or get it again."
+        ) from None
+    if not text.strip():
+        raise ValueError(f"{path}: the file is empty. Get it again.")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}, line {error.lineno}, column {error.colno}: not JSON "
+            f"({error.msg}). Mend the file, or get it again."
+        ) from None
+    except RecursionError:
+        raise ValueError(
+            f"{path}: nested too deep to be SQuAD. Give a SQuAD JSON file."
+        ) from None
+
+
+def _check_unique(node: _Node, places: dict[str, str]) -> None:
+    """Refuses a question id that came before."""
+    earlier = places.setdefault(node.question_id, node.place)
+    if earlier != node.place:
+        raise node.error(
+            f"{earlier} has the same id", node.question_id, "Give each one of its own."
+        )
+
+
+def _example(node: _Node, context: str, version_2_with_negative: bool) -> SquadExample:
+    """One element of `qas`."""
+    question_id = node.child("id", str).value
+    node = dataclasses.replace(node, question_id=question_id)
+    question = node.child("question", str).value
+    is_impossible = False
+    if "is_impossible" in node.value:
+        is_impossible = node.child("is_impossible", bool).value
+        if not version_2_with_negative:
+            raise node.error(
+                "`is_impossible` makes this SQuAD 2.0",
+                is_impossible,
+                "Say --version_2_with_negative, or give a file of version 1.1.",
+            )
+    answers = ()
+    if "answers" in node.value:
+        answers = tuple(_answer(each, context) for each in node.objects("answers"))
+    if is_impossible and answers:
+        raise node.error(
+            "`is_impossible` is true, but there are answers",
+            node.value["answers"],
+            "Remove one or the other.",
+        )
+    return SquadExample(question_id, question, context, answers, is_impossible)
+
+
+def _answer(node: _Node, context: str) -> SquadAnswer:
+    """One element of `answers`."""
+    text = node.child("text", str)
+    if not text.value.strip():
+        raise text.error("the answer is blank", text.value, "Give its words.")
+    start = node.child("answer_start", int)
+    if not 0 <= start.value < len(context):
+        raise start.error(
+            f"the answer must begin within the context of {len(context)} characters",
+            start.value,
+            "Mend the file, or get it again.",
+        )
+    return SquadAnswer(text.value, start.value)
+
+
+def stands_in_place(context: str, answer: SquadAnswer) -> bool:
+    """Whether an answer is where it says, any blank being as good as another."""
+    found = context[answer.start : answer.start + len(answer.text)]
+    return found.split() == answer.text.split()
+
+
+def drop_misplaced(
+    examples: Iterable[SquadExample],
+) -> tuple[list[SquadExample], list[str]]:
+    """Leaves out the questions whose first answer is not where it says.
+
+    Source: the original leaves them out of training, and warns.
+
+    Args:
+      examples: Any.
+
+    Returns:
+      The others in their order, and a line on each that was left out: its id, the
+      answer, and what stands in its place.
+    """
+    kept: list[SquadExample] = []
+    dropped: list[str] = []
+    for example in examples:
+        context, answer = example.context, next(iter(example.answers), None)
+        if answer is None or stands_in_place(context, answer):
+            kept.append(example)
+            continue
+        found = context[answer.start : answer.start + len(answer.text)]
+        dropped.append(
+            f"question {example.question_id}: the answer {reprlib.repr(answer.text)} "
+            f"is not at character {answer.start}; {reprlib.repr(found)} stands there"
+        )
+    return kept, dropped

@@ -1,0 +1,225 @@
+"""Windows of SQuAD's questions, built by several processes and kept in a file."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import tempfile
+import unicodedata
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from bert_tf.data.sequences import TokenSequences
+from bert_tf.data.squad import SquadExample
+from bert_tf.data.squad_windows import (
+    SquadWindows,
+    WindowSettings,
+    build_windows,
+    join_windows,
+)
+from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.workers import in_order
+
+# To be raised when the same input makes other windows, or they are stored otherwise.
+_FORMAT_VERSION = 1
+
+# A process needs more time to start than for so many questions.
+_EXAMPLES_PER_PIECE = 2048
+
+_SEQUENCE_DTYPES = {
+    field.name: np.dtype(np.int64 if field.name == "offsets" else np.int32)
+    for field in dataclasses.fields(TokenSequences)
+}
+_WINDOW_DTYPES = {
+    field.name: np.dtype(np.bool_ if field.name == "is_max_context" else np.int32)
+    for field in dataclasses.fields(SquadWindows)
+    if field.name != "sequences"
+}
+_DTYPES = _SEQUENCE_DTYPES | _WINDOW_DTYPES
+_PER_WINDOW = ("example_index", "answer_first", "answer_last")
+
+# What reading a damaged .npz has been seen to raise.
+_DAMAGE = (
+    ValueError,
+    KeyError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def load_or_build_windows(
+    data_file: str,
+    examples: Sequence[SquadExample],
+    vocab_file: str,
+    do_lower_case: bool,
+    settings: WindowSettings,
+    cache_dir: str,
+    num_processes: int,
+) -> SquadWindows:
+    """The windows of a file's questions, from the cache if they are there.
+
+    Args:
+      data_file: The SQuAD file that the examples were read from.
+      examples: All of its questions, or some.
+      vocab_file: One token per line.
+      do_lower_case: Lower-case and strip accents (an uncased vocabulary).
+      settings: Lengths.
+      cache_dir: Folder for `squad_windows_<hash>.npz`, which is made; empty for no
+        cache. The hash covers everything that the windows depend on. A damaged file
+        is built again, with a warning.
+      num_processes: Worker processes; 0 means one per core. The result is the same.
+
+    Returns:
+      What `build_windows` makes of all examples.
+
+    Raises:
+      FileNotFoundError, ValueError: if the vocabulary cannot be used.
+      RunError: if a worker process dies.
+    """
+    vocabulary = _sha256(vocab_file) if os.path.isfile(vocab_file) else ""
+    arguments = (vocab_file, vocabulary, do_lower_case, settings)
+    if not cache_dir:
+        return _build(examples, arguments, num_processes)
+    key = {
+        "format": _FORMAT_VERSION,
+        "unicode": unicodedata.unidata_version,
+        "data": _sha256(data_file),
+        "examples": [(each.question_id, each.is_impossible) for each in examples],
+        "vocabulary": vocabulary,
+        "do_lower_case": do_lower_case,
+        "settings": dataclasses.asdict(settings),
+    }
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    path = os.path.join(cache_dir, f"squad_windows_{digest}.npz")
+    try:
+        return read_windows(path, len(examples))
+    except FileNotFoundError:
+        pass
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())
+        warnings.warn(f"{path} is damaged ({reason}). It is built again.", stacklevel=2)
+    windows = _build(examples, arguments, num_processes)
+    write_windows(path, windows)
+    return windows
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _build(
+    examples: Sequence[SquadExample],
+    arguments: tuple[str, str, bool, WindowSettings],
+    num_processes: int,
+) -> SquadWindows:
+    """Shares the examples out and joins what comes back."""
+    size = _EXAMPLES_PER_PIECE
+    starts = range(0, max(len(examples), 1), size)
+    pieces = ((examples[i : i + size], i, *arguments) for i in starts)
+    processes = num_processes if len(starts) > 1 else 1
+    return join_windows(list(in_order(build_piece, pieces, processes)))
+
+
+def build_piece(
+    examples: Sequence[SquadExample],
+    first_example: int,
+    vocab_file: str,
+    vocabulary: str,
+    do_lower_case: bool,
+    settings: WindowSettings,
+) -> SquadWindows:
+    """The work of one call of a worker process.
+
+    Args:
+      examples: Some of the questions.
+      first_example: The place of the first of them among all.
+      vocab_file: One token per line.
+      vocabulary: Hash of its content.
+      do_lower_case: As for the tokenizer.
+      settings: Lengths.
+
+    Returns:
+      Their windows.
+    """
+    tokenizer = _tokenizer(vocab_file, vocabulary, do_lower_case)
+    return build_windows(examples, tokenizer, settings, first_example)
+
+
+@functools.lru_cache(maxsize=1)  # Kept by each worker process for all its work.
+def _tokenizer(
+    vocab_file: str,
+    vocabulary: str,  # A file that has changed is read again.
+    do_lower_case: bool,
+) -> WordPieceTokenizer:
+    return WordPieceTokenizer(vocab_file, do_lower_case)
+
+
+def write_windows(path: str, windows: SquadWindows) -> None:
+    """Stores windows, all of them or nothing.
+
+    Args:
+      path: The file; its folder is made. Several processes may write it at once.
+      windows: What to store.
+    """
+    arrays = {name: getattr(windows.sequences, name) for name in _SEQUENCE_DTYPES}
+    arrays |= {name: getattr(windows, name) for name in _WINDOW_DTYPES}
+    folder, name = os.path.split(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=name, suffix=".tmp", dir=folder)
+    try:
+        with open(descriptor, "wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    finally:
+        # A signal may come between the two: then the file has its name already.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def read_windows(path: str, num_examples: int) -> SquadWindows:
+    """Reads what `write_windows` stored.
+
+    Args:
+      path: The file.
+      num_examples: Questions that it must hold windows of.
+
+    Returns:
+      The windows.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError, or what NumPy and zipfile raise: if it is damaged.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in _DTYPES}
+    offsets = arrays["offsets"]
+    num_windows, num_tokens = len(offsets) - 1, len(arrays["input_ids"])
+    for name, dtype in _DTYPES.items():
+        size = num_windows if name in _PER_WINDOW else num_tokens
+        size = num_windows + 1 if name == "offsets" else size
+        array = arrays[name]
+        if array.dtype != dtype or array.shape != (size,):
+            raise ValueError(
+                f"`{name}` must be {dtype} [{size}], not {array.dtype} {array.shape}"
+            )
+    if offsets[0] != 0 or offsets[-1] != num_tokens or (np.diff(offsets) < 0).any():
+        raise ValueError("`offsets` must ascend from 0 to the number of tokens")
+    if not np.array_equal(np.unique(arrays["example_index"]), np.arange(num_examples)):
+        raise ValueError(f"`example_index` must name {num_examples} questions")
+    sequences = TokenSequences(**{name: arrays[name] for name in _SEQUENCE_DTYPES})
+    return SquadWindows(sequences, **{name: arrays[name] for name in _WINDOW_DTYPES})

@@ -1,0 +1,117 @@
+"""Answers to SQuAD's two numbers, by the official scorers.
+
+Source: `official.nlp.tools` of tf-models-official, which holds the scorers of
+Rajpurkar et al. (https://rajpurkar.github.io/SQuAD-explorer/) for 1.1 and 2.0.
+"""
+
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+from bert_tf.data.squad import SquadExample, read_squad
+from bert_tf.errors import RunError
+from bert_tf.evaluation.squad import SquadPredictions
+
+
+def score_squad(dataset_path: str, predictions: SquadPredictions) -> dict[str, float]:
+    """Compares answers with those of a file.
+
+    Args:
+      dataset_path: A SQuAD file with answers; 2.0 if the predictions have null odds.
+      predictions: An answer for each of its questions.
+
+    Returns:
+      `exact_match` and `f1` in percent, and `total` questions. For 2.0 also
+      `HasAns_` and `NoAns_` with `exact`, `f1` and `total`, for the questions with and
+      without an answer if there are any; and `best_exact` and `best_f1` in percent
+      with `best_exact_thresh` and `best_f1_thresh`, the null odds above which to give
+      no answer for them. Like the official scorer's those see the given answers only:
+      an answer that the threshold has emptied stays empty.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it cannot be used, or answers and questions do not agree.
+      RunError: if tf-models-official is not installed.
+    """
+    is_version_2 = predictions.null_odds is not None
+    examples = read_squad(
+        dataset_path, version_2_with_negative=is_version_2, needs_answers=True
+    )
+    _check_answered(dataset_path, examples, "an answer", predictions.answers)
+    if not is_version_2:
+        scorer = _official("squad_evaluate_v1_1")
+        scores = scorer.evaluate(_articles(examples), predictions.answers)
+        return {
+            "exact_match": 100.0 * scores["exact_match"],
+            "f1": 100.0 * scores["final_f1"],
+            "total": float(len(examples)),
+        }
+    _check_answered(dataset_path, examples, "null odds", predictions.null_odds)
+    return _score_version_2(examples, predictions)
+
+
+def _score_version_2(
+    examples: list[SquadExample], predictions: SquadPredictions
+) -> dict[str, float]:
+    scorer = _official("squad_evaluate_v2_0")
+    articles = _articles(examples)
+    # Given odds, the scorer would itself empty answers where these are above 1.
+    scores = scorer.evaluate(articles, predictions.answers)
+    with_odds = scorer.evaluate(articles, predictions.answers, predictions.null_odds)
+    results = {"exact_match": scores["exact"], "f1": scores["f1"]}
+    results["total"] = scores["total"]
+    results |= {
+        name: value
+        for name, value in scores.items()
+        if name.startswith(("HasAns_", "NoAns_"))
+    }
+    results |= {
+        name.replace("final_", "best_"): value
+        for name, value in with_odds.items()
+        if name.startswith("final_")
+    }
+    return {name: float(value) for name, value in results.items()}
+
+
+def _check_answered(
+    path: str, examples: list[SquadExample], what: str, given: Iterable[str]
+) -> None:
+    """There must be something for each question, and nothing else."""
+    asked = {example.question_id: None for example in examples}
+    given = dict.fromkeys(given)
+    missing = [each for each in asked if each not in given]
+    if missing:
+        raise ValueError(
+            f"{path}: each question must have {what}. Received: none for "
+            f"{len(missing)} of {len(asked)}, such as {missing[0]}. Predict this file."
+        )
+    unknown = [each for each in given if each not in asked]
+    if unknown:
+        raise ValueError(
+            f"{path}: there must be a question for {what}. Received: {len(unknown)} "
+            f"without, such as {unknown[0]}. Score the file that was predicted."
+        )
+
+
+def _articles(examples: list[SquadExample]) -> list[dict[str, Any]]:
+    """What the official scorers read of a file."""
+    questions = [
+        {
+            "id": example.question_id,
+            "answers": [{"text": answer.text} for answer in example.answers],
+        }
+        for example in examples
+    ]
+    return [{"paragraphs": [{"qas": questions}]}]
+
+
+def _official(name: str) -> ModuleType:
+    """An official scorer, loaded only when something is to be scored."""
+    try:
+        return importlib.import_module(f"official.nlp.tools.{name}")
+    except ModuleNotFoundError as error:
+        raise RunError(
+            f"Scoring SQuAD needs tf-models-official ({error}). Install it with "
+            "`pip install tf-models-official==2.20.*`, or leave the scoring out."
+        ) from None
