@@ -44,7 +44,7 @@ def losses(precision: str, steps: int, folder: pathlib.Path) -> dict[int, float]
     result = {}
     for line in (folder / f"{precision}.log").read_text().splitlines():
         entry = json.loads(line.removeprefix("DLLL "))
-        if isinstance(entry["step"], (int, list)) and "total_loss" in entry["data"]:
+        if "total_loss" in entry.get("data", {}):
             step = entry["step"]
             number = step if isinstance(step, int) else step[-1]
             result[number] = entry["data"]["total_loss"]

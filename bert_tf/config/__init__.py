@@ -6,10 +6,10 @@ from bert_tf.config.model import PRESETS, BertConfig
 from bert_tf.config.pretraining import (
     BatchConfig,
     FilesConfig,
-    OptimizerConfig,
     PretrainingConfig,
     TrainingConfig,
 )
+from bert_tf.config.run import OptimizerConfig
 from bert_tf.config.runtime import RuntimeConfig
 
 __all__ = [

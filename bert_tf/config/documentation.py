@@ -7,7 +7,7 @@ _FIELD = re.compile(r"^(\w+): (.*)$")
 
 
 def field_descriptions(config_class: type) -> dict[str, str]:
-    """Reads what a config class says about its fields under `Attributes:`.
+    """Reads what a config class and its bases say about fields under `Attributes:`.
 
     Args:
       config_class: A dataclass whose docstring has a Google `Attributes:` section.
@@ -18,6 +18,13 @@ def field_descriptions(config_class: type) -> dict[str, str]:
     Raises:
       ValueError: if the docstring has no such section.
     """
+    descriptions: dict[str, str] = {}
+    for ancestor in reversed(config_class.__mro__[:-1]):
+        descriptions |= _own_descriptions(ancestor)
+    return descriptions
+
+
+def _own_descriptions(config_class: type) -> dict[str, str]:
     doc = inspect.cleandoc(config_class.__doc__ or "")
     _, found, section = doc.partition("Attributes:\n")
     if not found:

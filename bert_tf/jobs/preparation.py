@@ -2,16 +2,21 @@
 
 import dataclasses
 import os
-import uuid
 
 import keras
-import tensorflow as tf
 
 from bert_tf.config import PRESETS, BertConfig, PretrainingConfig
 from bert_tf.data.features import ValueLimits
 from bert_tf.data.opening import RecordSet, open_records
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.distribute import Communicator
+from bert_tf.jobs.plan import (
+    Plan,
+    effective_learning_rate,
+    make_optimizer,
+    slots_by_name,
+    weights_by_name,
+)
 from bert_tf.jobs.starting_point import (
     StartingPoint,
     accumulation_steps,
@@ -21,42 +26,21 @@ from bert_tf.modeling.losses import PretrainingTask
 from bert_tf.modeling.tasks import build_pretraining_model
 from bert_tf.precision import PrecisionPolicy, choose_policy
 from bert_tf.training import checkpoints
-from bert_tf.training.optimizer_types import build_optimizer
 from bert_tf.training.optimizers import BertOptimizer
-from bert_tf.training.schedules import WarmupPolynomialDecay
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A run that is ready to begin.
+class PretrainingPlan(Plan):
+    """A pre-training that is ready to begin.
 
     Attributes:
-      config: The settings.
-      start: Which checkpoint it begins with.
-      shape: How a global batch is cut up.
-      learning_rate: Peak learning rate in effect.
-      seed: Decides order and dropout; a resumed run keeps its own.
-      task: The model and its losses.
-      optimizer: Built, with the checkpoint's state if it is resumed.
-      schedule: Learning rate by step.
-      train_records: The training set, if there is training.
+      train_records: The training set, if there is training left.
       eval_records: The evaluation set, if there is evaluation.
-      policy: Decides compute types.
-      unused_tensors: Names in the checkpoint that the model does not have.
     """
 
     config: PretrainingConfig
-    start: StartingPoint
-    shape: BatchShape
-    learning_rate: float
-    seed: int
-    task: PretrainingTask
-    optimizer: BertOptimizer
-    schedule: WarmupPolynomialDecay
     train_records: RecordSet | None
     eval_records: RecordSet | None
-    policy: PrecisionPolicy
-    unused_tensors: list[str]
 
 
 def load_bert_config(config: PretrainingConfig) -> BertConfig:
@@ -83,35 +67,6 @@ def load_bert_config(config: PretrainingConfig) -> BertConfig:
                 f"vocab_size={bert.vocab_size}. Use the vocab.txt that belongs to it."
             )
     return bert
-
-
-def check_output_dir(path: str) -> None:
-    """Makes the folder and tries to write into it.
-
-    Raises:
-      OSError: if that fails, naming the folder.
-    """
-    probe = os.path.join(path, f".probe-{uuid.uuid4().hex}")
-    try:
-        os.makedirs(path, exist_ok=True)
-        with open(probe, "wb"):
-            pass
-        os.remove(probe)
-    except OSError as error:
-        raise OSError(
-            f"`output_dir` {path} cannot be written: {error.strerror}. Choose another."
-        ) from error
-
-
-def prepare_output_dir(config: PretrainingConfig) -> None:
-    """Makes the folder, tries it, and sweeps up after an interrupted save.
-
-    Raises:
-      OSError: if it cannot be written.
-    """
-    check_output_dir(config.files.output_dir)
-    if config.training.do_train:  # An evaluation may run beside a training.
-        checkpoints.remove_leftovers(config.files.output_dir)
 
 
 def _open(config: PretrainingConfig, bert: BertConfig, folders: str) -> RecordSet:
@@ -181,51 +136,6 @@ def batch_shape(
     return shape
 
 
-def effective_learning_rate(
-    config: PretrainingConfig, start: StartingPoint, size: int
-) -> float:
-    """The peak rate of all workers together; a resumed run keeps its own."""
-    if start.position is not None:
-        return start.position.learning_rate
-    factor = size if config.optimizer.scale_learning_rate else 1
-    return config.optimizer.learning_rate * factor
-
-
-def make_optimizer(
-    config: PretrainingConfig, learning_rate: float
-) -> tuple[BertOptimizer, WarmupPolynomialDecay]:
-    """The optimizer and the schedule that it follows."""
-    settings = config.optimizer
-    schedule = WarmupPolynomialDecay(
-        learning_rate=learning_rate,
-        num_train_steps=settings.num_train_steps,
-        num_warmup_steps=settings.warmup_steps,
-        power=settings.power,
-        compensate_warmup=settings.optimizer_type != "lamb",
-    )
-    optimizer = build_optimizer(
-        settings.optimizer_type,
-        schedule,
-        beta_1=settings.beta_1,
-        beta_2=settings.beta_2,
-        epsilon=settings.epsilon,
-        weight_decay_rate=settings.weight_decay_rate,
-        exclude_from_weight_decay=settings.exclude_from_weight_decay,
-        exclude_from_layer_adaptation=settings.exclude_from_layer_adaptation,
-    )
-    return optimizer, schedule
-
-
-def weights_by_name(model: keras.Model) -> dict[str, tf.Variable]:
-    """Trainable variables by the original tensor names."""
-    return {v.path: v.value for v in model.trainable_variables}
-
-
-def slots_by_name(optimizer: BertOptimizer) -> dict[str, tf.Variable]:
-    """Optimizer state by the original tensor names."""
-    return {name: slot.value for name, slot in optimizer.slots().items()}
-
-
 def _restore(
     start: StartingPoint, model: keras.Model, optimizer: BertOptimizer, do_train: bool
 ) -> list[str]:
@@ -244,7 +154,28 @@ def _restore(
     return unused
 
 
-def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
+def _build_model(
+    config: PretrainingConfig,
+    bert: BertConfig,
+    policy: PrecisionPolicy,
+    seed: int,
+    sets: list[RecordSet],
+) -> keras.Model:
+    """The model, for the length of the records."""
+    lengths = {records.shape.max_seq_length for records in sets}
+    return build_pretraining_model(
+        bert.without_dropout() if config.training.deterministic_run else bert,
+        # Sets of two lengths need a model of any length.
+        max_seq_length=lengths.pop() if len(lengths) == 1 else None,
+        policy=policy,
+        seed=seed,
+        keyed_dropout=True,
+        allow_fused=not config.runtime.use_xla,
+        recompute=config.runtime.recompute,
+    )
+
+
+def prepare(config: PretrainingConfig, communicator: Communicator) -> PretrainingPlan:
     """Checks everything, and builds model and optimizer.
 
     Args:
@@ -264,24 +195,13 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
     train, evaluation = _open_sets(config, bert, start)
     shape = batch_shape(config, start, communicator, train)
     seed = start.position.seed if start.position else config.training.seed
-    lengths = {r.shape.max_seq_length for r in (train, evaluation) if r is not None}
-    if config.training.deterministic_run:
-        bert = bert.without_dropout()
-    model = build_pretraining_model(
-        bert,
-        # Sets of two lengths need a model of any length.
-        max_seq_length=lengths.pop() if len(lengths) == 1 else None,
-        policy=policy,
-        seed=seed,
-        keyed_dropout=True,
-        allow_fused=not runtime.use_xla,
-        recompute=runtime.recompute,
-    )
-    learning_rate = effective_learning_rate(config, start, communicator.size)
-    optimizer, schedule = make_optimizer(config, learning_rate)
+    sets = [records for records in (train, evaluation) if records is not None]
+    model = _build_model(config, bert, policy, seed, sets)
+    learning_rate = effective_learning_rate(config.optimizer, start, shape.size)
+    optimizer, schedule = make_optimizer(config.optimizer, learning_rate)
     optimizer.build(model.trainable_variables)
     unused = _restore(start, model, optimizer, config.training.do_train)
-    return Plan(
+    return PretrainingPlan(
         config=config,
         start=start,
         shape=shape,
@@ -294,4 +214,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Plan:
         eval_records=evaluation,
         policy=policy,
         unused_tensors=unused,
+        num_train_records=len(train or ()),
+        num_eval_records=len(evaluation or ()),
+        sequences_per_record=train.avg_seq_per_sample if train else 1.0,
     )

@@ -3,13 +3,16 @@
 import time
 
 from bert_tf.distribute import Communicator
-from bert_tf.jobs.preparation import Plan
+from bert_tf.jobs.plan import Plan
+from bert_tf.jobs.preparation import PretrainingPlan
 from bert_tf.jobs.starting_point import accumulation_steps
 from bert_tf.training.runlog import RunLog
 from bert_tf.training.trainer import StepResult
 
 
-def describe(plan: Plan, communicator: Communicator, threads: int, log: RunLog) -> None:
+def describe(
+    plan: PretrainingPlan, communicator: Communicator, threads: int, log: RunLog
+) -> None:
     """Says what is about to be done."""
     shape, start, config = plan.shape, plan.start, plan.config
     step = int(plan.optimizer.iterations)
@@ -48,7 +51,7 @@ def describe(plan: Plan, communicator: Communicator, threads: int, log: RunLog) 
     _describe_changes(plan, log)
 
 
-def _describe_changes(plan: Plan, log: RunLog) -> None:
+def _describe_changes(plan: PretrainingPlan, log: RunLog) -> None:
     """Says where a resumed run keeps its own values against the flags'."""
     position, config = plan.start.position, plan.config
     if position is None:
@@ -96,7 +99,7 @@ class StepReport:
         self._log = log
         self._every = plan.config.training.display_loss_steps
         self._sequences_per_step = (
-            plan.shape.global_batch_size * plan.train_records.avg_seq_per_sample
+            plan.shape.global_batch_size * plan.sequences_per_record
         )
         # The first step traces and compiles the graph: it is left out of all speeds.
         self._since: tuple[int, float] | None = None

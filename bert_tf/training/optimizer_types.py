@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bert_tf.config import checks
-from bert_tf.config.pretraining import OPTIMIZER_TYPES
+from bert_tf.config.run import OPTIMIZER_TYPES
 from bert_tf.training.optimizers import (
     LAMB,
     AdamWeightDecay,

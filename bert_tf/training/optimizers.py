@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bert_tf import kernels
 from bert_tf.config import checks
-from bert_tf.config.pretraining import EXCLUDED_FROM_WEIGHT_DECAY
+from bert_tf.config.run import EXCLUDED_FROM_WEIGHT_DECAY
 from bert_tf.training.in_place import update_in_place
 from bert_tf.training.patterns import checked_patterns, matches
 from bert_tf.training.updates import Update, adam_update, lamb_update

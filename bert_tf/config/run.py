@@ -1,0 +1,170 @@
+"""Settings that every training script has."""
+
+import dataclasses
+
+from bert_tf.config import checks
+from bert_tf.config.model import PRESETS
+
+OPTIMIZER_TYPES = ("lamb", "adam", "adamw")
+EXCLUDED_FROM_WEIGHT_DECAY = ("LayerNorm", "layer_norm", "bias")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunFilesConfig:
+    """Where the model comes from and where results go.
+
+    Attributes:
+      output_dir: Folder for checkpoints, results and logs; made if missing.
+      bert_config_file: The architecture, a bert_config.json.
+      preset: A published architecture instead of bert_config_file: tiny, mini, small,
+        medium, base or large.
+      init_checkpoint: Weights to start from: a checkpoint such as
+        /dir/bert_model.ckpt, or a folder or file of any other known format.
+      overwrite_output_dir: Start afresh although output_dir holds checkpoints; they
+        are deleted when the first new one is complete.
+      dllog_path: Log file in DLLogger's format; default <output_dir>/bert_dllog.json.
+      keep_checkpoint_max: How many of the newest checkpoints to keep.
+    """
+
+    output_dir: str = ""
+    bert_config_file: str = ""
+    preset: str = ""
+    init_checkpoint: str = ""
+    overwrite_output_dir: bool = False
+    dllog_path: str = ""
+    keep_checkpoint_max: int = 2
+
+    def __post_init__(self) -> None:
+        """Checks that the architecture is named once, and there is an output_dir."""
+        checks.require(bool(self.output_dir), "output_dir", "be given", "")
+        checks.require_positive(self, "keep_checkpoint_max")
+        if self.preset:
+            checks.require_choice(self, "preset", tuple(PRESETS))
+        is_named = self.preset or self.bert_config_file or self.init_checkpoint
+        if not is_named or (self.preset and self.bert_config_file):
+            raise ValueError(
+                "Exactly one of `bert_config_file` and `preset` must be given, or "
+                "neither with an `init_checkpoint` that has its config beside it. "
+                f"Received: bert_config_file={self.bert_config_file!r}, "
+                f"preset={self.preset!r}."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The optimizer and its learning rate.
+
+    Attributes:
+      optimizer_type: lamb, adam (original BERT: decoupled decay, no bias correction)
+        or adamw (with bias correction).
+      learning_rate: Peak learning rate of one worker; see scale_learning_rate.
+      scale_learning_rate: Multiply learning_rate by the number of workers.
+      num_train_steps: Optimizer steps of the whole run.
+      num_warmup_steps: Steps of linear warm-up; default: a tenth of num_train_steps.
+      poly_power: Power of the polynomial decay; default: 0.5 for lamb, 1.0 otherwise.
+      beta_1: Decay rate of the first moment.
+      beta_2: Decay rate of the second moment.
+      epsilon: Added to the square root of the second moment.
+      weight_decay_rate: Decoupled weight decay.
+      exclude_from_weight_decay: Regular expressions of variables without decay.
+      exclude_from_layer_adaptation: Regular expressions of variables whose LAMB trust
+        ratio is 1.
+      max_grad_norm: Gradients are clipped to this global norm; 0: no clipping.
+    """
+
+    optimizer_type: str = "lamb"
+    learning_rate: float = 1e-4
+    scale_learning_rate: bool = True
+    num_train_steps: int = 100000
+    num_warmup_steps: int | None = None
+    poly_power: float | None = None
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-6
+    weight_decay_rate: float = 0.01
+    exclude_from_weight_decay: tuple[str, ...] = EXCLUDED_FROM_WEIGHT_DECAY
+    exclude_from_layer_adaptation: tuple[str, ...] = ()
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks each field, and that the warm-up ends before the run does."""
+        checks.require_choice(self, "optimizer_type", OPTIMIZER_TYPES)
+        checks.require_positive(self, "learning_rate", "epsilon")
+        checks.require_not_negative(self, "weight_decay_rate", "max_grad_norm")
+        checks.require_probability(self, "beta_1", "beta_2")
+        if self.poly_power is not None:
+            checks.require_positive(self, "poly_power")
+        if self.num_warmup_steps is not None:
+            checks.require_not_negative(self, "num_warmup_steps")
+        if self.num_train_steps is not None:  # Fine-tuning may count epochs instead.
+            self._check_steps()
+
+    def _check_steps(self) -> None:
+        checks.require_positive(self, "num_train_steps")
+        checks.require(
+            (self.num_warmup_steps or 0) < self.num_train_steps,
+            "num_warmup_steps",
+            f"be less than num_train_steps={self.num_train_steps}",
+            self.num_warmup_steps,
+        )
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of warm-up, with the default filled in."""
+        if self.num_warmup_steps is None:
+            return self.num_train_steps // 10
+        return self.num_warmup_steps
+
+    @property
+    def power(self) -> float:
+        """Power of the decay, with the default filled in."""
+        if self.poly_power is None:
+            return 0.5 if self.optimizer_type == "lamb" else 1.0
+        return self.poly_power
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunTrainingConfig:
+    """What is done, and how steps are made of micro-batches.
+
+    Attributes:
+      do_train: Train.
+      do_eval: Evaluate, after training if there is any.
+      save_checkpoints_steps: Steps between checkpoints.
+      display_loss_steps: Steps between log lines.
+      steps_this_run: End after so many steps, with a checkpoint; the same command
+        (without overwrite_output_dir) goes on from there. Default: all that are left.
+      seed: Decides initial weights, order of the records and dropout.
+      deterministic_run: Records in file order and no dropout, for comparing runs.
+      allreduce_post_accumulation: Sum gradients over the workers once per step, after
+        accumulation; otherwise once per micro-batch.
+      loss_normalization: global (mean over the step's whole batch) or micro_batch (mean
+        of the micro-batches' means).
+      clip_each_micro_batch: Clip each micro-batch's gradient instead of the step's;
+        implies loss_normalization=micro_batch.
+    """
+
+    do_train: bool = False
+    do_eval: bool = False
+    save_checkpoints_steps: int = 1000
+    display_loss_steps: int = 10
+    steps_this_run: int | None = None
+    seed: int = 42
+    deterministic_run: bool = False
+    allreduce_post_accumulation: bool = True
+    loss_normalization: str = "global"
+    clip_each_micro_batch: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks each field."""
+        checks.require_positive(self, "save_checkpoints_steps", "display_loss_steps")
+        if self.steps_this_run is not None:
+            checks.require_positive(self, "steps_this_run")
+        checks.require_not_negative(self, "seed")
+        checks.require(self.seed < 2**31, "seed", "be less than 2**31", self.seed)
+        checks.require_choice(self, "loss_normalization", ("global", "micro_batch"))
+
+    @property
+    def is_micro_batch_mean(self) -> bool:
+        """Whether a step's loss is the mean of its micro-batches' means."""
+        return self.clip_each_micro_batch or self.loss_normalization == "micro_batch"

@@ -1,0 +1,141 @@
+"""What every training run consists of, and how its common parts are made."""
+
+import dataclasses
+import os
+import uuid
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from bert_tf.config import OptimizerConfig
+from bert_tf.data.pipeline import BatchShape
+from bert_tf.jobs.starting_point import StartingPoint
+from bert_tf.precision import PrecisionPolicy
+from bert_tf.training import checkpoints
+from bert_tf.training.gradients import Task
+from bert_tf.training.optimizer_types import build_optimizer
+from bert_tf.training.optimizers import BertOptimizer
+from bert_tf.training.schedules import WarmupPolynomialDecay
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that is ready to begin.
+
+    Attributes:
+      config: The settings, in groups `files, optimizer, training, runtime`.
+      start: Which checkpoint it begins with.
+      shape: How a global batch is cut up.
+      learning_rate: Peak learning rate in effect.
+      seed: Decides order and dropout; a resumed run keeps its own.
+      task: The model and its losses.
+      optimizer: Built, with the checkpoint's state if it is resumed.
+      schedule: Learning rate by step.
+      policy: Decides compute types.
+      unused_tensors: Names in the checkpoint that the model does not have.
+      num_train_records: Records, or examples, to train on.
+      num_eval_records: Those to evaluate on.
+      sequences_per_record: How many sequences one to train on holds on average.
+    """
+
+    config: Any
+    start: StartingPoint
+    shape: BatchShape
+    learning_rate: float
+    seed: int
+    task: Task
+    optimizer: BertOptimizer
+    schedule: WarmupPolynomialDecay
+    policy: PrecisionPolicy
+    unused_tensors: list[str]
+    num_train_records: int = 0
+    num_eval_records: int = 0
+    sequences_per_record: float = 1.0
+
+
+def shared_state(plan: Plan) -> list:
+    """Every variable that the workers must have in common."""
+    return [
+        *plan.task.model.trainable_variables,
+        *plan.optimizer.slots().values(),
+        plan.optimizer.iterations,
+    ]
+
+
+def effective_learning_rate(
+    config: OptimizerConfig, start: StartingPoint, size: int
+) -> float:
+    """The peak rate of all workers together; a resumed run keeps its own."""
+    if start.position is not None:
+        return start.position.learning_rate
+    return config.learning_rate * (size if config.scale_learning_rate else 1)
+
+
+def make_optimizer(
+    settings: OptimizerConfig, learning_rate: float
+) -> tuple[BertOptimizer, WarmupPolynomialDecay]:
+    """The optimizer and the schedule that it follows."""
+    schedule = WarmupPolynomialDecay(
+        learning_rate=learning_rate,
+        num_train_steps=settings.num_train_steps,
+        num_warmup_steps=settings.warmup_steps,
+        power=settings.power,
+        compensate_warmup=settings.optimizer_type != "lamb",
+    )
+    optimizer = build_optimizer(
+        settings.optimizer_type,
+        schedule,
+        beta_1=settings.beta_1,
+        beta_2=settings.beta_2,
+        epsilon=settings.epsilon,
+        weight_decay_rate=settings.weight_decay_rate,
+        exclude_from_weight_decay=settings.exclude_from_weight_decay,
+        exclude_from_layer_adaptation=settings.exclude_from_layer_adaptation,
+    )
+    return optimizer, schedule
+
+
+def weights_by_name(model: keras.Model) -> dict[str, tf.Variable]:
+    """Trainable variables by the original tensor names."""
+    return {_original_name(v.path): v.value for v in model.trainable_variables}
+
+
+def slots_by_name(optimizer: BertOptimizer) -> dict[str, tf.Variable]:
+    """Optimizer state by the original tensor names."""
+    slots = optimizer.slots().items()
+    return {_original_name(name): slot.value for name, slot in slots}
+
+
+def _original_name(path: str) -> str:
+    # The original's classifier stands in no scope; each layer of Keras is one.
+    return path.removeprefix("classifier/")
+
+
+def check_output_dir(path: str) -> None:
+    """Makes the folder and tries to write into it.
+
+    Raises:
+      OSError: if that fails, naming the folder.
+    """
+    probe = os.path.join(path, f".probe-{uuid.uuid4().hex}")
+    try:
+        os.makedirs(path, exist_ok=True)
+        with open(probe, "wb"):
+            pass
+        os.remove(probe)
+    except OSError as error:
+        raise OSError(
+            f"`output_dir` {path} cannot be written: {error.strerror}. Choose another."
+        ) from error
+
+
+def prepare_output_dir(config: Any) -> None:  # noqa: ANN401 - as `Plan.config`
+    """Makes the folder, tries it, and sweeps up after an interrupted save.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    check_output_dir(config.files.output_dir)
+    if config.training.do_train:  # An evaluation may run beside a training.
+        checkpoints.remove_leftovers(config.files.output_dir)
