@@ -15,13 +15,25 @@ from bert_tf.config import field_descriptions
 _WITHOUT_EFFECT: dict[str, type] = {
     "dump_config": str,
     "enable_scoped_allocator": bool,
+    "cpu_only": bool,
+    "use_tpu": bool,
+    "tpu_name": str,
+    "tpu_zone": str,
+    "gcp_project": str,
+    "master": str,
+    "num_tpu_cores": int,
     "iterations_per_loop": int,
     "manual_fp16": bool,
+    "horovod_fusion_threshold": int,
     "report_loss": bool,
     "save_summary_steps": int,
     "verbose_logging": bool,
 }
-_ALIASES = {"use_horovod": "horovod"}
+_ALIASES = {
+    "use_horovod": "horovod",
+    "dataset_path": "data_dir",
+    "deterministic_seed": "seed",
+}
 
 
 class FlagError(ValueError):
@@ -56,6 +68,18 @@ def _groups(config_class: type) -> dict[str, type]:
     return {field.name: field.type for field in dataclasses.fields(config_class)}
 
 
+def _fields(config_class: type) -> dict[str, dataclasses.Field]:
+    """The fields of all groups, by flag."""
+    groups = _groups(config_class).values()
+    return {f.name: f for group in groups for f in dataclasses.fields(group)}
+
+
+def _aliases(config_class: type) -> dict[str, str]:
+    """Other names of flags that a script has."""
+    fields = _fields(config_class)
+    return {name: target for name, target in _ALIASES.items() if target in fields}
+
+
 def _default_text(field: dataclasses.Field) -> str:
     if field.default in (dataclasses.MISSING, None, "", ()):
         return ""
@@ -78,8 +102,9 @@ def make_flags(config_class: type) -> flags.FlagValues:
         for field in dataclasses.fields(group):
             kind = _plain_type(field.type)
             _define(values, field.name, kind, descriptions[field.name])
-    for name, target in _ALIASES.items():
-        _define(values, name, bool, f"The same as --{target}.")
+    for name, target in _aliases(config_class).items():
+        kind = _plain_type(_fields(config_class)[target].type)
+        _define(values, name, kind, f"The same as --{target}.")
     for name, kind in _WITHOUT_EFFECT.items():
         _define(values, name, kind, "Accepted, without effect.")
     return values
@@ -98,7 +123,8 @@ def help_text(config_class: type) -> str:
     lines += ["", "Accepted for older scripts, without effect:"]
     lines.append("  " + " ".join(f"--{name}" for name in _WITHOUT_EFFECT))
     lines += ["", "The same as another flag:"]
-    lines += [f"  --{name}: --{target}" for name, target in _ALIASES.items()]
+    aliases = _aliases(config_class).items()
+    lines += [f"  --{name}: --{target}" for name, target in aliases]
     return "\n".join(lines)
 
 
@@ -129,13 +155,13 @@ def parse(config_class: type, arguments: Sequence[str]) -> Any:  # noqa: ANN401
         raise FlagError(
             f"Every argument must be a flag, --name=value. Received: {rest[1]!r}."
         )
-    return _make_config(config_class, _said(values))
+    return _make_config(config_class, _said(values, _aliases(config_class)))
 
 
-def _said(values: flags.FlagValues) -> dict[str, Any]:
+def _said(values: flags.FlagValues, aliases: dict[str, str]) -> dict[str, Any]:
     """The flags that were on the command line, aliases resolved."""
     said = {name: values[name].value for name in values if values[name].present}
-    for name, target in _ALIASES.items():
+    for name, target in aliases.items():
         if name in said:
             value = said.pop(name)
             if said.setdefault(target, value) != value:

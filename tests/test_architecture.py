@@ -28,6 +28,7 @@ LAYERS = {
     "interop": 2,
     "jobs": 3,
     "cli": 4,
+    "entry": 4,
     "__main__": 5,
 }
 # A scorer needs to know what it scores.

@@ -1,5 +1,6 @@
 """Records to batches: each worker reads its slice of every global batch, ahead."""
 
+import abc
 import dataclasses
 from collections import deque
 from collections.abc import Iterator
@@ -49,8 +50,55 @@ class BatchShape:
         return self.rank * self.worker_batch_size
 
 
-class TrainingReader:
+class StepReader(abc.ABC):
     """The batches of a training run, by step."""
+
+    def __init__(
+        self, shape: BatchShape, *, first_step: int = 0, first_position: int = 0
+    ) -> None:
+        """Prepares reading from a point of the run.
+
+        Args:
+          shape: How a global batch is cut up.
+          first_step: Steps taken before.
+          first_position: Records read before, over all workers.
+        """
+        self._shape = shape
+        self._first_step = first_step
+        self._first_position = first_position
+
+    def position(self, step: int) -> int:
+        """How many records the run has read when `step` steps are taken."""
+        steps = step - self._first_step
+        return self._first_position + steps * self._shape.global_batch_size
+
+    @abc.abstractmethod
+    def batch(self, step: int) -> Features:
+        """This worker's part of the batch of step `step`, counted from 0.
+
+        Returns:
+          Features of shape [k, B, ...].
+        """
+
+    def batches(self, num_train_steps: int) -> Iterator[Features]:
+        """The batches from the first step on, read in the background."""
+        steps = range(self._first_step, num_train_steps)
+        with ThreadPoolExecutor(1, thread_name_prefix="reader") as pool:
+            ahead: deque[Future[Features]] = deque()
+            try:
+                for step in steps:
+                    ahead.append(pool.submit(self.batch, step))
+                    if len(ahead) > _BATCHES_AHEAD:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+
+class TrainingReader(StepReader):
+    """The batches of a training run on records, by step."""
 
     def __init__(
         self,
@@ -70,23 +118,12 @@ class TrainingReader:
           first_step: Steps taken before.
           first_position: Records read before, over all workers.
         """
+        super().__init__(shape, first_step=first_step, first_position=first_position)
         self._parser = parser
         self._order = order
-        self._shape = shape
-        self._first_step = first_step
-        self._first_position = first_position
-
-    def position(self, step: int) -> int:
-        """How many records the run has read when `step` steps are taken."""
-        steps = step - self._first_step
-        return self._first_position + steps * self._shape.global_batch_size
 
     def batch(self, step: int) -> Features:
-        """This worker's part of the batch of step `step`, counted from 0.
-
-        Returns:
-          Features of shape [k, B, ...].
-        """
+        """See `StepReader`."""
         shape = self._shape
         position = self.position(step) + shape.first_row
         numbers = self._order.records(position, shape.worker_batch_size)
@@ -95,22 +132,6 @@ class TrainingReader:
             name: array.reshape(*cut, *array.shape[1:])
             for name, array in self._parser(numbers).items()
         }
-
-    def batches(self, num_train_steps: int) -> Iterator[Features]:
-        """The batches from the first step on, read in the background."""
-        steps = range(self._first_step, num_train_steps)
-        with ThreadPoolExecutor(1, thread_name_prefix="reader") as pool:
-            ahead: deque[Future[Features]] = deque()
-            try:
-                for step in steps:
-                    ahead.append(pool.submit(self.batch, step))
-                    if len(ahead) > _BATCHES_AHEAD:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            finally:
-                for future in ahead:
-                    future.cancel()
 
 
 def evaluation_batches(

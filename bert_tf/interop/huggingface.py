@@ -1,6 +1,7 @@
 """Hugging Face's files of a BERT, read without running code from them."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -48,11 +49,34 @@ def bert_config_from_huggingface(values: Mapping[str, Any]) -> BertConfig:
     return BertConfig(**{key: values[key] for key in values.keys() & known})
 
 
-def to_original_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def read_config(path: str | os.PathLike[str]) -> BertConfig:
+    """Reads a Hugging Face `config.json`.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is not JSON, or see `bert_config_from_huggingface`.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"`path` must be a file. Received: path={path}.")
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+        if not isinstance(values, dict):
+            raise ValueError(f"it must hold a JSON object, not {type(values).__name__}")
+        return bert_config_from_huggingface(values)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def to_original_names(
+    tensors: Mapping[str, np.ndarray], *, keeps_unknown: bool = False
+) -> dict[str, np.ndarray]:
     """Renames tensors and lays out kernels as google-research/bert does.
 
     Args:
       tensors: Hugging Face's name -> values, of any float type.
+      keeps_unknown: Leave tensors of other models as they are, after the others,
+        instead of refusing them.
 
     Returns:
       google-research/bert's name -> values, float32.
@@ -61,11 +85,12 @@ def to_original_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
       ValueError: if a tensor is unknown, or a tied one is there twice and differs.
     """
     kept = {name: t for name, t in tensors.items() if not names.is_ignored(name)}
-    unknown = [name for name in kept if names.from_huggingface(name) is None]
-    if unknown:
+    unknown = {n: kept.pop(n) for n in list(kept) if names.from_huggingface(n) is None}
+    if unknown and not (keeps_unknown and kept):
         raise ValueError(
-            "Every tensor must belong to a BERT with the heads of pre-training. "
-            f"Received unknown tensors: {', '.join(sorted(unknown))}."
+            "Every tensor must belong to a BERT with the heads of pre-training, "
+            "classification or questions. Received unknown tensors: "
+            f"{', '.join(sorted(unknown))}."
         )
     renamed: dict[str, np.ndarray] = {}
     for theirs, values in kept.items():
@@ -77,14 +102,47 @@ def to_original_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
                 "one for both. Received: two different ones."
             )
         renamed[name] = values
+    return renamed | unknown
+
+
+def to_huggingface_names(
+    tensors: Mapping[str, np.ndarray], *, with_tied: bool = False
+) -> dict[str, np.ndarray]:
+    """Renames tensors and lays out kernels as Hugging Face does.
+
+    Args:
+      tensors: google-research/bert's name -> values; kernels [I, O].
+      with_tied: Whether the decoder's weight, which is the word table, is there too,
+        as in PyTorch's own state of a model.
+
+    Returns:
+      Hugging Face's name -> values; kernels [O, I]. Names of the encoder have the
+      prefix `bert.` where there is a head beside it.
+
+    Raises:
+      ValueError: if a tensor belongs to no BERT.
+    """
+    prefix = "bert." if all(map(names.is_encoder, tensors)) else ""
+    renamed = {}
+    for name, values in tensors.items():
+        theirs = names.to_huggingface(name)
+        is_transposed = names.from_huggingface(theirs).is_transposed
+        theirs = theirs.removeprefix(prefix)
+        renamed[theirs] = np.ascontiguousarray(values.T if is_transposed else values)
+    if with_tied and "cls.predictions.bias" in renamed:
+        table = renamed["bert.embeddings.word_embeddings.weight"]
+        renamed["cls.predictions.decoder.weight"] = table
     return renamed
 
 
-def load_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def load_safetensors(
+    path: str | os.PathLike[str], *, keeps_unknown: bool = False
+) -> dict[str, np.ndarray]:
     """Reads the weights of a BERT from a `.safetensors` file.
 
     Args:
       path: The file.
+      keeps_unknown: See `to_original_names`.
 
     Returns:
       google-research/bert's name -> values, float32; kernels [I, O].
@@ -102,6 +160,6 @@ def load_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             f"{path} must be a whole safetensors file: {error}. Fetch it again."
         ) from error
     try:
-        return to_original_names(tensors)
+        return to_original_names(tensors, keeps_unknown=keeps_unknown)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

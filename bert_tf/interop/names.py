@@ -6,6 +6,7 @@ normalisation where newer ones say weight and bias.
 """
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 _LAYER = "encoder.layer.*"
@@ -33,9 +34,27 @@ _HEADS = {
     "cls.predictions.decoder.weight": "bert/embeddings/word_embeddings",
     "cls.seq_relationship.weight": "cls/seq_relationship/output_weights",
     "cls.seq_relationship.bias": "cls/seq_relationship/output_bias",
+    "classifier.weight": "output_weights",
+    "classifier.bias": "output_bias",
+    "qa_outputs.weight": "cls/squad/output_weights",
+    "qa_outputs.bias": "cls/squad/output_bias",
 }
+_HEAD_PREFIXES = ("cls.", "classifier.", "qa_outputs.")
+# How the PyTorch trainers of MLPerf and NVIDIA call the same modules.
+_SPELLINGS = (
+    (r"^(bert_model_segment|heads_only_segment)\.", ""),
+    (r"\.dense_act\.", ".dense."),
+    (r"\.attention\.layer_norm\.", ".attention.output.LayerNorm."),
+    (r"\.multi_head_attention\.out_proj_(weight|bias)$", r".output.dense.\1"),
+    (r"\.multi_head_attention\.q_(weight|bias)$", r".self.query.\1"),
+    (r"\.multi_head_attention\.k_(weight|bias)$", r".self.key.\1"),
+    (r"\.multi_head_attention\.v_(weight|bias)$", r".self.value.\1"),
+)
 # The numbers 0, 1, 2, ...: no weight, but a part of some files.
 _WITHOUT_MEANING = "embeddings.position_ids"
+
+_CLASSIFIER = "classifier/"
+_MAX_LISTED = 20
 
 
 class TensorName(NamedTuple):
@@ -79,9 +98,17 @@ _TO_HUGGINGFACE = {
 }
 
 
+def usual_spelling(name: str) -> str:
+    """The name that Hugging Face gives to a tensor of another PyTorch trainer."""
+    for pattern, replacement in _SPELLINGS:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 def is_ignored(huggingface_name: str) -> bool:
     """Whether a tensor of a Hugging Face file carries nothing that a BERT needs."""
-    return huggingface_name.removeprefix("bert.") == _WITHOUT_MEANING
+    name = usual_spelling(huggingface_name)
+    return name.removeprefix("bert.") == _WITHOUT_MEANING
 
 
 def from_huggingface(huggingface_name: str) -> TensorName | None:
@@ -89,14 +116,16 @@ def from_huggingface(huggingface_name: str) -> TensorName | None:
 
     Args:
       huggingface_name: With the prefix `bert.` or without it, either spelling of
-        layer normalisation.
+        layer normalisation, or as MLPerf's and NVIDIA's trainers spell it.
 
     Returns:
-      Name and layout, or None if no BERT for pre-training has such a tensor. Two names
-      give the same one where Hugging Face stores a tied tensor twice.
+      Name and layout, or None if no BERT has such a tensor: neither the encoder nor
+      the heads of pre-training, classification and questions. Two names give the same
+      one where Hugging Face stores a tied tensor twice.
     """
-    name = huggingface_name.removeprefix("bert.")
-    if name != huggingface_name and name.startswith("cls."):  # Heads stand outside.
+    usual = usual_spelling(huggingface_name)
+    name = usual.removeprefix("bert.")
+    if name != usual and name.startswith(_HEAD_PREFIXES):  # Heads stand outside.
         return None
     found = re.search(r"\.layer\.(0|[1-9][0-9]*)\.", name)
     number = found[1] if found else ""
@@ -112,16 +141,46 @@ def to_huggingface(name: str) -> str:
     """The Hugging Face name, prefix included, of a tensor in the original's naming.
 
     Raises:
-      ValueError: if no BERT for pre-training has such a tensor.
+      ValueError: if no BERT has such a tensor.
     """
     found = re.search(r"/layer_(0|[1-9][0-9]*)/", name)
     template = name.replace(found[0], "/layer_*/", 1) if found else name
     other = _TO_HUGGINGFACE.get(template)
     if other is None or "*" in name:
         raise ValueError(
-            "`name` must be a tensor of google-research/bert's pre-training model. "
+            "`name` must be a tensor of google-research/bert's models. "
             f"Received: name={name}."
         )
     if found:
         other = other.replace("*", found[1])
-    return other if other.startswith("cls.") else f"bert.{other}"
+    return other if other.startswith(_HEAD_PREFIXES) else f"bert.{other}"
+
+
+def of_variable(path: str) -> str:
+    """The original's name of a variable of our models, by its path.
+
+    It is the path, but the original's classifier stands in no scope.
+    """
+    return path.removeprefix(_CLASSIFIER)
+
+
+def is_original(name: str) -> bool:
+    """Whether a tensor is so called in one of google-research/bert's models."""
+    try:
+        to_huggingface(name)
+    except ValueError:
+        return False
+    return True
+
+
+def is_encoder(name: str) -> bool:
+    """Whether a tensor in the original's naming belongs to no head."""
+    return name.startswith("bert/")
+
+
+def listed(items: Iterable[str], separator: str = ", ") -> str:
+    """The first items in one line, for messages, and how many more there are."""
+    items = list(items)
+    shown = separator.join(items[:_MAX_LISTED])
+    more = len(items) - _MAX_LISTED
+    return f"{shown}{separator}and {more} more" if more > 0 else shown

@@ -140,7 +140,12 @@ def _read(
     return {name: arrays[view] for name, view in views.items()}
 
 
-def save_torch(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
+def save_torch(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    *,
+    under: str = "",
+) -> None:
     """Writes tensors so that `torch.load(path, weights_only=True)` reads them.
 
     The same tensors make the same bytes. The file has its name only when it is whole.
@@ -148,6 +153,8 @@ def save_torch(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) 
     Args:
       path: Where; replaced if it is there.
       tensors: Name -> values of a type that `load_torch` reads, in the file's order.
+      under: A name, such as `model`, under which a dictionary holds the tensors' own
+        dictionary, as training programs have it; empty for the tensors alone.
 
     Raises:
       ValueError: if a tensor has another type, or a name is not a string.
@@ -170,7 +177,7 @@ def save_torch(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) 
     try:
         with open(temporary, "wb") as file:
             with zipfile.ZipFile(file, "w") as archive:
-                _write(archive, little_endian)
+                _write(archive, little_endian, under)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -178,8 +185,10 @@ def save_torch(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) 
         temporary.unlink(missing_ok=True)
 
 
-def _write(archive: zipfile.ZipFile, tensors: Mapping[str, np.ndarray]) -> None:
-    _write_entry(archive, "data.pkl", _pickle(tensors))
+def _write(
+    archive: zipfile.ZipFile, tensors: Mapping[str, np.ndarray], under: str
+) -> None:
+    _write_entry(archive, "data.pkl", _pickle(tensors, under))
     _write_entry(archive, "byteorder", b"little")
     for number, values in enumerate(tensors.values()):
         # Not every type of NumPy gives its buffer, but bytes do.
@@ -199,8 +208,8 @@ def _write_entry(archive: zipfile.ZipFile, name: str, data: bytes | np.ndarray) 
         file.write(data)
 
 
-def _pickle(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """A pickle, protocol 2, of an OrderedDict of tensors."""
+def _pickle(tensors: Mapping[str, np.ndarray], under: str) -> bytes:
+    """A pickle, protocol 2, of an OrderedDict of tensors, or of one that has it."""
     dictionary = b"ccollections\nOrderedDict\n)R"
     parts = [b"\x80\x02", dictionary, b"("]
     for number, (name, values) in enumerate(tensors.items()):
@@ -218,7 +227,8 @@ def _pickle(tensors: Mapping[str, np.ndarray]) -> bytes:
             b"(" + b"".join(map(_integer, strides)) + b"t",
             b"\x89" + dictionary + b"tR",
         ]
-    return b"".join([*parts, b"u."])
+    outer = (b"}" + _string(under), b"s") if under else (b"", b"")
+    return b"".join([parts[0], outer[0], *parts[1:], b"u", outer[1], b"."])
 
 
 def _string(text: str) -> bytes:

@@ -33,7 +33,7 @@ class Plan:
       optimizer: Built, with the checkpoint's state if it is resumed.
       schedule: Learning rate by step.
       policy: Decides compute types.
-      unused_tensors: Names in the checkpoint that the model does not have.
+      notes: What is to be told of the checkpoint.
       num_train_records: Records, or examples, to train on.
       num_eval_records: Those to evaluate on.
       sequences_per_record: How many sequences one to train on holds on average.
@@ -48,7 +48,7 @@ class Plan:
     optimizer: BertOptimizer
     schedule: WarmupPolynomialDecay
     policy: PrecisionPolicy
-    unused_tensors: list[str]
+    notes: list[str]
     num_train_records: int = 0
     num_eval_records: int = 0
     sequences_per_record: float = 1.0
@@ -73,9 +73,9 @@ def effective_learning_rate(
 
 
 def make_optimizer(
-    settings: OptimizerConfig, learning_rate: float
+    settings: OptimizerConfig, learning_rate: float, model: keras.Model
 ) -> tuple[BertOptimizer, WarmupPolynomialDecay]:
-    """The optimizer and the schedule that it follows."""
+    """The optimizer of a model, and the schedule that it follows."""
     schedule = WarmupPolynomialDecay(
         learning_rate=learning_rate,
         num_train_steps=settings.num_train_steps,
@@ -93,6 +93,7 @@ def make_optimizer(
         exclude_from_weight_decay=settings.exclude_from_weight_decay,
         exclude_from_layer_adaptation=settings.exclude_from_layer_adaptation,
     )
+    optimizer.build(model.trainable_variables)
     return optimizer, schedule
 
 

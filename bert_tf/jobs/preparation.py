@@ -5,18 +5,18 @@ import os
 
 import keras
 
-from bert_tf.config import PRESETS, BertConfig, PretrainingConfig
+from bert_tf.config import BertConfig, PretrainingConfig
 from bert_tf.data.features import ValueLimits
 from bert_tf.data.opening import RecordSet, open_records
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.distribute import Communicator
+from bert_tf.jobs.architecture import load_bert_config
 from bert_tf.jobs.plan import (
     Plan,
     effective_learning_rate,
     make_optimizer,
-    slots_by_name,
-    weights_by_name,
 )
+from bert_tf.jobs.restoring import restore
 from bert_tf.jobs.starting_point import (
     StartingPoint,
     accumulation_steps,
@@ -25,8 +25,6 @@ from bert_tf.jobs.starting_point import (
 from bert_tf.modeling.losses import PretrainingTask
 from bert_tf.modeling.tasks import build_pretraining_model
 from bert_tf.precision import PrecisionPolicy, choose_policy
-from bert_tf.training import checkpoints
-from bert_tf.training.optimizers import BertOptimizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,32 +39,6 @@ class PretrainingPlan(Plan):
     config: PretrainingConfig
     train_records: RecordSet | None
     eval_records: RecordSet | None
-
-
-def load_bert_config(config: PretrainingConfig) -> BertConfig:
-    """The architecture, checked against the vocabulary file if one is named.
-
-    Raises:
-      FileNotFoundError: if a file is missing.
-      ValueError: if a value is out of range, or the vocabulary has another size.
-    """
-    files = config.files
-    if files.preset:
-        bert = PRESETS[files.preset]
-    else:
-        bert = BertConfig.from_json_file(files.bert_config_file)
-    if files.vocab_file:
-        if not os.path.isfile(files.vocab_file):
-            raise FileNotFoundError(f"`vocab_file` {files.vocab_file} does not exist.")
-        with open(files.vocab_file, "rb") as file:
-            num_words = sum(1 for line in file if line.strip())
-        # Tables padded to a multiple of 8 rows are common, and harmless.
-        if not num_words <= bert.vocab_size < num_words + 8:
-            raise ValueError(
-                f"{files.vocab_file} has {num_words} words, but the architecture says "
-                f"vocab_size={bert.vocab_size}. Use the vocab.txt that belongs to it."
-            )
-    return bert
 
 
 def _open(config: PretrainingConfig, bert: BertConfig, folders: str) -> RecordSet:
@@ -136,24 +108,6 @@ def batch_shape(
     return shape
 
 
-def _restore(
-    start: StartingPoint, model: keras.Model, optimizer: BertOptimizer, do_train: bool
-) -> list[str]:
-    """Loads what the starting point says; returns the tensors that were not used.
-
-    Training on from weights alone counts its steps from 0; an evaluation tells the
-    checkpoint's.
-    """
-    if not start.prefix:
-        return []
-    slots = slots_by_name(optimizer) if start.takes_state else None
-    weights = weights_by_name(model)
-    step, unused = checkpoints.restore(start.prefix, weights, slots)
-    if start.takes_state or not do_train:
-        optimizer.iterations.assign(step)
-    return unused
-
-
 def _build_model(
     config: PretrainingConfig,
     bert: BertConfig,
@@ -188,7 +142,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     Raises:
       ValueError, OSError, RunError: if the run cannot begin; the message says why.
     """
-    bert = load_bert_config(config)
+    bert = load_bert_config(config.files)
     runtime = config.runtime
     policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
     start = find_starting_point(config)
@@ -198,9 +152,8 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     sets = [records for records in (train, evaluation) if records is not None]
     model = _build_model(config, bert, policy, seed, sets)
     learning_rate = effective_learning_rate(config.optimizer, start, shape.size)
-    optimizer, schedule = make_optimizer(config.optimizer, learning_rate)
-    optimizer.build(model.trainable_variables)
-    unused = _restore(start, model, optimizer, config.training.do_train)
+    optimizer, schedule = make_optimizer(config.optimizer, learning_rate, model)
+    notes = restore(start, model, optimizer, do_train=config.training.do_train)
     return PretrainingPlan(
         config=config,
         start=start,
@@ -213,7 +166,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
         train_records=train,
         eval_records=evaluation,
         policy=policy,
-        unused_tensors=unused,
+        notes=notes,
         num_train_records=len(train or ()),
         num_eval_records=len(evaluation or ()),
         sequences_per_record=train.avg_seq_per_sample if train else 1.0,

@@ -71,7 +71,8 @@ def train(plan: PretrainingPlan, communicator: Communicator, log: RunLog) -> Non
     if step >= last:
         log.message(f"All steps are done: {step} of {last}.")
         return
-    take_steps(plan, _reader(plan), communicator, log)
+    for _ in take_steps(plan, _reader(plan), communicator, log):
+        pass  # Nothing to be done between steps.
 
 
 def evaluate(

@@ -14,17 +14,8 @@ def describe(
     plan: PretrainingPlan, communicator: Communicator, threads: int, log: RunLog
 ) -> None:
     """Says what is about to be done."""
-    shape, start, config = plan.shape, plan.start, plan.config
-    step = int(plan.optimizer.iterations)
-    if start.is_own:
-        log.message(f"Going on from {start.prefix} (step {step}).")
-    elif start.prefix:
-        taken = "whole state" if start.takes_state else "weights"
-        log.message(f"Starting with the {taken} of {start.prefix}, step {step}.")
-    if plan.unused_tensors:
-        names = ", ".join(plan.unused_tensors)
-        log.message(f"Not used of {start.prefix}: {names}.")
-    _describe_model(plan, threads, log)
+    shape, config = plan.shape, plan.config
+    describe_model(plan, threads, log)
     if plan.train_records is None:
         return
     log.message(
@@ -81,7 +72,16 @@ def _describe_changes(plan: PretrainingPlan, log: RunLog) -> None:
         )
 
 
-def _describe_model(plan: Plan, threads: int, log: RunLog) -> None:
+def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
+    """Says what the checkpoint gave, and what the model is."""
+    start, step = plan.start, int(plan.optimizer.iterations)
+    if start.is_own:
+        log.message(f"Going on from {start.prefix} (step {step}).")
+    elif start.prefix:
+        taken = "whole state" if start.takes_state else "weights"
+        log.message(f"Starting with the {taken} of {start.prefix}, step {step}.")
+    for note in plan.notes:
+        log.message(note)
     log.message(
         f"Model: {plan.task.model.count_params():,} weights, precision "
         f"{plan.policy.name}, {threads} threads per worker."

@@ -19,6 +19,7 @@ from bert_tf.training.runlog import ConsoleLog, RunLog
 
 Results = dict[str, float]
 Prepare = Callable[[Any, Communicator], Plan]
+Prefetch = Callable[[Any], None]
 Act = Callable[[Any, Communicator, int, RunLog], Results]
 
 
@@ -26,12 +27,14 @@ def run_job(
     config: Any,  # noqa: ANN401 - a config of any script, in groups
     prepare: Prepare,
     act: Act,
+    prefetch: Prefetch = lambda config: None,
 ) -> Results:
     """Joins the workers, prepares on all of them, and does the work.
 
     Args:
       config: The settings, in groups `files, optimizer, training, runtime`.
       prepare: Checks everything and builds the plan; fails on all workers if on one.
+      prefetch: Makes, on the first worker alone, files that `prepare` then finds.
       act: Does the work: plan, communicator, threads of this worker, log -> results.
 
     Returns:
@@ -45,7 +48,7 @@ def run_job(
     threads = configure_devices(communicator, runtime.num_threads)
     log = RunLog()
     try:
-        plan, log = _agreed_plan(config, communicator, prepare)
+        plan, log = _agreed_plan(config, communicator, prepare, prefetch)
         return act(plan, communicator, threads, log)
     except Exception as error:
         if is_worker_loss(error):
@@ -61,13 +64,15 @@ def _agreed_plan(
     config: Any,  # noqa: ANN401
     communicator: Communicator,
     prepare: Prepare,
+    prefetch: Prefetch,
 ) -> tuple[Plan, RunLog]:
     """Prepares on every worker; all fail if one does."""
     error = plan = log = None
     try:
         if communicator.rank == 0:
             prepare_output_dir(config)
-    except OSError as caught:
+            prefetch(config)
+    except (ValueError, OSError) as caught:
         error = caught
     communicator.agree(error)
     try:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import os
+from collections.abc import Iterator
 
-from bert_tf.data.pipeline import TrainingReader
+from bert_tf.data.pipeline import StepReader
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.plan import Plan, slots_by_name, weights_by_name
 from bert_tf.jobs.reporting import StepReport
@@ -22,7 +23,7 @@ class _CheckpointWriter:
     def __init__(
         self,
         plan: Plan,
-        reader: TrainingReader,
+        reader: StepReader,
         loss_scale: LossScale | None,
         rank: int,
     ) -> None:
@@ -79,7 +80,7 @@ def _loss_scale(plan: Plan) -> LossScale | None:
 def _gradient_settings(plan: Plan) -> GradientSettings:
     training = plan.config.training
     return GradientSettings(
-        first_row=plan.shape.first_row,
+        rank=plan.shape.rank,
         seed=plan.seed,
         max_grad_norm=plan.config.optimizer.max_grad_norm,
         allreduce_post_accumulation=training.allreduce_post_accumulation,
@@ -90,8 +91,8 @@ def _gradient_settings(plan: Plan) -> GradientSettings:
 
 
 def take_steps(
-    plan: Plan, reader: TrainingReader, communicator: Communicator, log: RunLog
-) -> None:
+    plan: Plan, reader: StepReader, communicator: Communicator, log: RunLog
+) -> Iterator[int]:
     """Takes the steps of a run that are left, and saves checkpoints.
 
     Args:
@@ -99,6 +100,9 @@ def take_steps(
       reader: Its batches.
       communicator: The workers.
       log: Where steps are told.
+
+    Yields:
+      The number of each step that is done.
     """
     config = plan.config
     settings, scale = _gradient_settings(plan), _loss_scale(plan)
@@ -126,4 +130,5 @@ def take_steps(
         if is_last or result.step % config.training.save_checkpoints_steps == 0:
             writer.save(result.step)
             report.restart_clock(result.step)
+        yield result.step
     report.summary()

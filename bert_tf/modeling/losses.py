@@ -21,6 +21,18 @@ def _hits(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.equal(guess, labels), tf.float32)
 
 
+def model_outputs(
+    model: keras.Model, features: dict[str, tf.Tensor], training: bool
+) -> dict[str, tf.Tensor]:
+    """The outputs of a model with keyed dropout, for features that hold its inputs."""
+    features = dict(features)
+    if not training:  # A key has no effect then, but is an input.
+        rows = tf.shape(features["input_ids"])[0]
+        features["dropout_key"] = tf.zeros([rows, 3], tf.int32)
+    inputs = {tensor.name: features[tensor.name] for tensor in model.inputs}
+    return model(inputs, training=training)
+
+
 class PretrainingTask:
     """Masked-LM and next-sentence losses of a pre-training model.
 
@@ -97,12 +109,7 @@ class PretrainingTask:
     def _logits(
         self, features: dict[str, tf.Tensor], training: bool
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        features = dict(features)
-        if not training:  # A key has no effect then, but is an input.
-            rows = tf.shape(features["input_ids"])[0]
-            features["dropout_key"] = tf.zeros([rows, 3], tf.int32)
-        inputs = {tensor.name: features[tensor.name] for tensor in self.model.inputs}
-        outputs = self.model(inputs, training=training)
+        outputs = model_outputs(self.model, features, training)
         return outputs["masked_lm_logits"], outputs["next_sentence_logits"]
 
 

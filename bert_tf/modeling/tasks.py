@@ -129,8 +129,10 @@ class PretrainingHeads(BertLayer):
         }
 
 
-def _inputs(max_seq_length: int | None, keyed_dropout: bool) -> dict[str, Any]:
-    """Symbolic inputs of the encoder."""
+def encoder_inputs(
+    max_seq_length: int | None, *, keyed_dropout: bool
+) -> dict[str, Any]:
+    """Symbolic inputs of the encoder, and where asked for the key of its dropout."""
     widths = dict.fromkeys(_SEQUENCE_INPUTS, max_seq_length)
     widths["next_sentence_positions"] = None
     if keyed_dropout:
@@ -141,7 +143,7 @@ def _inputs(max_seq_length: int | None, keyed_dropout: bool) -> dict[str, Any]:
     }
 
 
-def _settings(
+def layer_settings(
     config: BertConfig,
     policy: PrecisionPolicy,
     seed: int,
@@ -149,6 +151,7 @@ def _settings(
     allow_fused: bool,
     recompute: bool = False,
 ) -> LayerSettings:
+    """What the layers of a model share; see `build_pretraining_model`."""
     is_fused = allow_fused and policy.allows_fused
     is_fused = is_fused and fused.is_available(config.hidden_act)
     uses_tiles = is_fused and products.are_available(config)
@@ -185,8 +188,10 @@ def build_encoder_model(
       [B, S] and `next_sentence_positions` [B, K] to a dict of float32
       `sequence_output` [B, S, H] and `pooled_output` [B, K, H].
     """
-    inputs = _inputs(max_seq_length, keyed_dropout=False)
-    outputs = Bert(_settings(config, policy, seed, allow_fused=allow_fused))(inputs)
+    inputs = encoder_inputs(max_seq_length, keyed_dropout=False)
+    outputs = Bert(layer_settings(config, policy, seed, allow_fused=allow_fused))(
+        inputs
+    )
     names = ("sequence_output", "pooled_output")
     return keras.Model(inputs, {name: outputs[name] for name in names}, name="encoder")
 
@@ -220,10 +225,10 @@ def build_pretraining_model(
       [B, P] to a dict of float32 `masked_lm_logits` [B, P, V] and
       `next_sentence_logits` [B, K, 2].
     """
-    settings = _settings(
+    settings = layer_settings(
         config, policy, seed, allow_fused=allow_fused, recompute=recompute
     )
-    inputs = _inputs(max_seq_length, keyed_dropout)
+    inputs = encoder_inputs(max_seq_length, keyed_dropout=keyed_dropout)
     positions = keras.Input((None,), dtype="int32", name="masked_lm_positions")
     bert = Bert(settings)
     logits = PretrainingHeads(settings, bert)(bert(inputs), positions)

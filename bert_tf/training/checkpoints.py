@@ -206,6 +206,13 @@ def open_checkpoint(prefix: str) -> Any:  # noqa: ANN401 - TensorFlow names no c
         raise RunError(f"{prefix} cannot be read: {error}") from error
 
 
+def step_of(prefix: str) -> int:
+    """The step that a checkpoint tells; 0 if it tells none."""
+    reader = open_checkpoint(prefix)
+    is_there = reader.has_tensor(_STEP_NAME)
+    return int(reader.get_tensor(_STEP_NAME)) if is_there else 0
+
+
 def restore(
     prefix: str,
     weights: Mapping[str, tf.Variable],
@@ -253,8 +260,7 @@ def restore(
     except tf.errors.OpError as error:
         raise RunError(f"{prefix} is damaged at {name}: {error.message}") from error
     extra = sorted(n for n in shapes if n not in wanted and not _BOOKKEEPING.search(n))
-    step = reader.get_tensor(_STEP_NAME) if _STEP_NAME in shapes else 0
-    return int(step), extra
+    return step_of(prefix), extra
 
 
 def remove(directory: str, step: int) -> None:

@@ -46,7 +46,7 @@ class GradientSettings:
     """How the gradient of a step is made.
 
     Attributes:
-      first_row: Place of this worker's first row in the global batch.
+      rank: This worker, whose rows follow those of the workers before it.
       seed: Decides dropout.
       max_grad_norm: Clip to this global norm; 0: no clipping.
       allreduce_post_accumulation: Sum over the workers once per step.
@@ -55,7 +55,7 @@ class GradientSettings:
       use_xla: Compile each micro-batch.
     """
 
-    first_row: int = 0
+    rank: int = 0
     seed: int = 0
     max_grad_norm: float = 1.0
     allreduce_post_accumulation: bool = True
@@ -205,8 +205,9 @@ class GradientAccumulator:
         """Micro-batch `i`: its gradients, clipped and summed as the settings say."""
         settings = self._settings
         features = {name: array[i] for name, array in batch.items()}
-        size = features["input_ids"].shape[0]
-        rows = settings.first_row + i * size + tf.range(size)
+        size = tf.shape(features["input_ids"])[0]
+        part = settings.rank * batch["input_ids"].shape[0] + i
+        rows = part * size + tf.range(size)  # Places in the global batch.
         seed_and_step = tf.repeat(tf.stack([settings.seed, step])[None], size, axis=0)
         features["dropout_key"] = tf.concat([seed_and_step, rows[:, None]], axis=1)
         gradients, losses = self._compute(features, counts[i])

@@ -27,6 +27,9 @@ class RunLog:
     def progress(self, step: int, values: dict[str, float]) -> None:
         """That a step is done; shown where it costs nothing."""
 
+    def evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Results after some step."""
+
     def summary(self, values: dict[str, float]) -> None:
         """Values of the whole run."""
 
@@ -126,6 +129,10 @@ class ConsoleLog(RunLog):
             self._bar.add_task("", total=self._num_train_steps)
         task = self._bar.task_ids[0]
         self._bar.update(task, completed=step, description=_rounded(values))
+
+    def evaluation(self, step: int, values: dict[str, float]) -> None:
+        """See `RunLog`."""
+        self._file.log(step, values)
 
     def summary(self, values: dict[str, float]) -> None:
         """See `RunLog`."""

@@ -70,7 +70,7 @@ class Trainer:
         self.loss_scale = loss_scale
         scale = loss_scale.variable if loss_scale else None
         self._gradients = GradientAccumulator(task, reduction, settings, scale)
-        self._graph = tf.function(self._step)
+        self._graph = tf.function(self._step, reduce_retracing=True)
 
     @property
     def step(self) -> int:

@@ -166,8 +166,8 @@ def test_an_initial_checkpoint_that_does_not_fit_lists_the_names(arguments, tmp_
     arguments["init_checkpoint"] = prefix
     refused(
         arguments,
-        r"bert/pooler/dense/kernel \(8, 8\) is missing.*"
-        r"word_embeddings must have shape \(30, 8\), found \(30, 4\)",
+        r"word_embeddings must have shape \(30, 8\), found \(30, 4\).*"
+        r"bert/embeddings/token_type_embeddings \(2, 8\) is missing",
     )
 
 

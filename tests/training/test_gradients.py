@@ -100,7 +100,7 @@ def test_two_workers_add_up_to_one(tiny_config, parser):
 
     total = None
     for rank, half in enumerate(halves):
-        settings = GradientSettings(seed=11, first_row=16 * rank)
+        settings = GradientSettings(seed=11, rank=rank)
         accumulator = GradientAccumulator(task, Half(counts[1 - rank]), settings)
         batch = {n: tf.constant(a) for n, a in cut(half, 2).items()}
         gradients, _ = tf.function(accumulator)(batch, tf.constant(3))
@@ -119,7 +119,7 @@ def test_dropout_differs_by_step_and_row(tiny_config, parser):
     first, _ = gradients_of(task, batch)
     again, _ = gradients_of(task, batch)
     other_step, _ = gradients_of(task, batch, step=4)
-    other_row, _ = gradients_of(task, batch, first_row=8)
+    other_row, _ = gradients_of(task, batch, rank=1)
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert any(np.any(a != b) for a, b in zip(first, other_step, strict=True))

@@ -1,0 +1,54 @@
+"""What each entry script does: flags to a config, then a job; errors to one line."""
+
+import importlib
+import os
+import sys
+
+from bert_tf import flags
+from bert_tf.errors import NonFiniteError, OtherWorkerFailed, RunError
+from bert_tf.launch import check_launch, choose_instructions, launched_rank
+
+
+def run_script(config_class: type, job: str, arguments: list[str]) -> int:
+    """Parses flags before TensorFlow is loaded, then runs the job.
+
+    Args:
+      config_class: Of the script's settings.
+      job: Module of `bert_tf.jobs` whose `run` takes them.
+      arguments: The command line, program name first.
+
+    Returns:
+      The exit code: 0, or 1 after one line that says what was wrong.
+    """
+    is_first = launched_rank() == 0
+    try:
+        config = flags.parse(config_class, arguments)
+        check_launch(config.runtime.horovod)
+    except flags.HelpRequest as help_request:
+        print(help_request)
+        return 0
+    except ValueError as error:
+        if is_first:
+            print(f"error: {error}", file=sys.stderr)
+        return 1
+    if is_first:
+        flags.warn_about_ignored_flags(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    choose_instructions(config.runtime.chosen_precision)
+    try:
+        importlib.import_module(f"bert_tf.jobs.{job}").run(config)
+    except OtherWorkerFailed:
+        return 1
+    except RunError as error:
+        # All workers see the same gradient: one of them says it.
+        if is_first or not isinstance(error, NonFiniteError):
+            print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        if is_first and config.training.do_train:
+            print(
+                "Interrupted. The same command (without --overwrite_output_dir) goes "
+                "on from the last checkpoint."
+            )
+        return 130
+    return 0

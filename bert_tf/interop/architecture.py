@@ -1,0 +1,161 @@
+"""Which tensors a BERT of some config has, and what their heads make of it."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from bert_tf.config import BertConfig
+from bert_tf.errors import RunError
+from bert_tf.interop import names
+from bert_tf.interop.fitting import fit
+
+_POOLER = "bert/pooler/dense/kernel"
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A class of transformers.
+
+    Attributes:
+      name: The class.
+      tensor: A tensor that no other one has, in google-research/bert's naming.
+      pipeline: What the class is for, in the words of model cards.
+    """
+
+    name: str
+    tensor: str
+    pipeline: str
+
+
+# The first that fits counts: BertForPreTraining has the tensors of the two below it.
+_ARCHITECTURES = (
+    Architecture(
+        "BertForSequenceClassification", "output_weights", "text-classification"
+    ),
+    Architecture(
+        "BertForQuestionAnswering", "cls/squad/output_weights", "question-answering"
+    ),
+    Architecture(
+        "BertForPreTraining", "cls/seq_relationship/output_weights", "fill-mask"
+    ),
+    Architecture("BertForMaskedLM", "cls/predictions/output_bias", "fill-mask"),
+)
+_ENCODER = Architecture("BertModel", "", "feature-extraction")
+
+
+def find_architecture(tensors: Mapping[str, np.ndarray]) -> Architecture:
+    """The class of transformers that has the heads of these tensors."""
+    fitting = (a for a in _ARCHITECTURES if a.tensor in tensors)
+    return next(fitting, _ENCODER)
+
+
+def expected_shapes(
+    config: BertConfig, tensors: Mapping[str, np.ndarray]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the encoder, and of those heads of which there is a tensor.
+
+    Args:
+      config: The architecture.
+      tensors: google-research/bert's name -> values; a head that is there in part is
+        expected as a whole. The pooler, which models for questions lack, is a head.
+
+    Returns:
+      google-research/bert's name -> shape.
+    """
+    wide, narrow = config.intermediate_size, config.hidden_size
+    shapes = {
+        "bert/embeddings/word_embeddings": (config.vocab_size, narrow),
+        "bert/embeddings/token_type_embeddings": (config.type_vocab_size, narrow),
+        "bert/embeddings/position_embeddings": (config.max_position_embeddings, narrow),
+        **_layer_norm("bert/embeddings", narrow),
+    }
+    for number in range(config.num_hidden_layers):
+        layer = f"bert/encoder/layer_{number}"
+        for part in ("query", "key", "value"):
+            shapes |= _dense(f"{layer}/attention/self/{part}", narrow, narrow)
+        shapes |= _dense(f"{layer}/attention/output/dense", narrow, narrow)
+        shapes |= _layer_norm(f"{layer}/attention/output", narrow)
+        shapes |= _dense(f"{layer}/intermediate/dense", narrow, wide)
+        shapes |= _dense(f"{layer}/output/dense", wide, narrow)
+        shapes |= _layer_norm(f"{layer}/output", narrow)
+    for head in _heads(config, tensors):
+        if any(name in tensors for name in head):
+            shapes |= head
+    return shapes
+
+
+def _heads(
+    config: BertConfig, tensors: Mapping[str, np.ndarray]
+) -> list[dict[str, tuple[int, ...]]]:
+    """The shapes of each head."""
+    width = config.hidden_size
+    transform = "cls/predictions/transform"
+    num_classes = np.size(tensors.get("output_bias", ()))
+    return [
+        _dense("bert/pooler/dense", width, width),
+        {
+            **_dense(f"{transform}/dense", width, width),
+            **_layer_norm(transform, width),
+            "cls/predictions/output_bias": (config.vocab_size,),
+        },
+        _classifier("cls/seq_relationship/", 2, width),
+        _classifier("cls/squad/", 2, width),
+        _classifier("", num_classes, width),
+    ]
+
+
+def _dense(scope: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{scope}/kernel": (inputs, outputs), f"{scope}/bias": (outputs,)}
+
+
+def _layer_norm(scope: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{scope}/LayerNorm/{leaf}": (width,) for leaf in ("gamma", "beta")}
+
+
+def _classifier(scope: str, classes: int, width: int) -> dict[str, tuple[int, ...]]:
+    return {
+        f"{scope}output_weights": (classes, width),
+        f"{scope}output_bias": (classes,),
+    }
+
+
+def conform(
+    tensors: Mapping[str, np.ndarray], config: BertConfig, source: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The tensors of a BERT with this config, without those of other models.
+
+    Args:
+      tensors: Name -> values, float32.
+      config: The architecture; vocabularies may differ by padding.
+      source: Where the tensors come from, for messages.
+
+    Returns:
+      google-research/bert's name -> values, in the order of the layers, and sentences
+      about what was adapted, is missing, or was left out.
+
+    Raises:
+      RunError: listing names that are missing and shapes that differ.
+    """
+    kept: dict[str, np.ndarray] = {}
+    notes, problems = [], []
+    for name, shape in expected_shapes(config, tensors).items():
+        found = tensors.get(name)
+        if found is None:
+            problems.append(f"{name} {shape} is missing")
+        elif (fitted := fit(name, found, shape)) is None:
+            problems.append(f"{name} must have shape {shape}, found {found.shape}")
+        else:
+            kept[name] = fitted.values
+            notes += [fitted.note] if fitted.note else []
+    if problems:
+        raise RunError(
+            f"{source} does not fit its config: {names.listed(problems, '; ')}. Name "
+            "the right one with --bert_config_file."
+        )
+    left_out = sorted(tensors.keys() - kept.keys())
+    if left_out:
+        notes.append(f"left out: {names.listed(left_out)}")
+    if _POOLER not in kept:
+        notes.append("there is no pooler: who needs one must train it")
+    return kept, notes

@@ -1,0 +1,108 @@
+"""From the weights of one program to those of another."""
+
+import dataclasses
+import os
+
+from bert_tf.config import BertConfig
+from bert_tf.errors import RunError
+from bert_tf.interop import names
+from bert_tf.interop.architecture import conform
+from bert_tf.interop.destinations import (
+    Form,
+    Model,
+    find_form,
+    require_free,
+    weights_file,
+    write_model,
+)
+from bert_tf.interop.weights import Weights, read_weights
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """How to convert.
+
+    Attributes:
+      form: What to write; None: what the destination's name asks for.
+      bert_config_file: The architecture; empty: the file beside the source.
+      vocab_file: The vocabulary; empty: the file beside the source, if there is one.
+      vocab_size: Rows of the word table, to pad it to a multiple of 8 or to cut such
+        padding; 0: as the config says.
+      do_lower_case: Whether the tokenizer lower-cases; None: if the vocabulary is
+        uncased.
+      encoder_only: Leave out the heads.
+      weights_only: Write nothing beside the weights.
+      overwrite: Replace files that are there.
+    """
+
+    form: Form | None = None
+    bert_config_file: str = ""
+    vocab_file: str = ""
+    vocab_size: int = 0
+    do_lower_case: bool | None = None
+    encoder_only: bool = False
+    weights_only: bool = False
+    overwrite: bool = False
+
+
+def convert(source: str, destination: str, options: ConvertOptions) -> list[str]:
+    """Writes the weights of any BERT in another form.
+
+    Args:
+      source: See `sources.find_source`.
+      destination: See `destinations.find_form`.
+      options: The rest.
+
+    Returns:
+      What to tell the user, line by line: what was read, adapted or left out, written.
+
+    Raises:
+      FileNotFoundError: if a file is missing.
+      ValueError: if the source cannot be read, or the destination is there already.
+      RunError: if tensors are missing or misshapen.
+      OSError: if the destination cannot be written.
+    """
+    form = options.form or find_form(destination)
+    if not options.overwrite:  # Before the source is read, which takes longer.
+        require_free(weights_file(destination, form), {})
+    weights = read_weights(source)
+    config = _config(weights, options)
+    tensors = weights.tensors
+    if options.encoder_only:
+        tensors = {name: t for name, t in tensors.items() if names.is_encoder(name)}
+    tensors, notes = conform(tensors, config, weights.source)
+    model = Model(
+        tensors=tensors,
+        config=config,
+        vocab_file=options.vocab_file or weights.vocab_file,
+        do_lower_case=options.do_lower_case,
+        source=os.path.basename(os.path.normpath(source)),
+    )
+    if form is Form.TRANSFORMERS and not model.vocab_file:
+        notes.append("no tokenizer: there is no vocab.txt beside the source")
+    files = write_model(
+        model,
+        destination,
+        form,
+        weights_only=options.weights_only,
+        overwrite=options.overwrite,
+    )
+    return [
+        f"read {len(weights.tensors)} tensors of the {weights.source}",
+        *notes,
+        f"wrote {len(tensors)} tensors to {', '.join(files)}",
+    ]
+
+
+def _config(weights: Weights, options: ConvertOptions) -> BertConfig:
+    config = weights.config
+    if options.bert_config_file:
+        config = BertConfig.from_json_file(options.bert_config_file)
+    if config is None:
+        raise RunError(
+            f"There is no bert_config.json or config.json beside the {weights.source}. "
+            "Name the architecture's with --bert_config_file."
+        )
+    if options.vocab_size:
+        config = dataclasses.replace(config, vocab_size=options.vocab_size)
+    return config

@@ -1,0 +1,227 @@
+"""Weights to the files that others read."""
+
+import enum
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors.numpy import save
+
+from bert_tf.config import BertConfig
+from bert_tf.data.tokenization import load_vocabulary
+from bert_tf.interop import huggingface
+from bert_tf.interop.architecture import Architecture, find_architecture
+from bert_tf.interop.model_card import model_card
+from bert_tf.interop.sources import (
+    HUGGINGFACE_CONFIG,
+    ORIGINAL_CONFIG,
+    SAFETENSORS,
+    VOCABULARY,
+)
+from bert_tf.interop.tf_files import INDEX, save_tf
+from bert_tf.interop.tokenizer_files import tokenizer_files
+from bert_tf.interop.torch_files import save_torch
+
+
+class Form(enum.Enum):
+    """What can be written; the value is what the command line calls it."""
+
+    TRANSFORMERS = "transformers"
+    TENSORFLOW = "tensorflow"
+    SAFETENSORS = "safetensors"
+    TORCH = "torch"
+    MLPERF = "mlperf"
+
+
+_FORMS = {
+    ".safetensors": Form.SAFETENSORS,
+    ".bin": Form.TORCH,
+    ".pth": Form.TORCH,
+    ".pt": Form.MLPERF,
+}
+# The tanh approximation, as transformers knows it.
+_ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}
+
+
+class Model(NamedTuple):
+    """All that is written.
+
+    Attributes:
+      tensors: google-research/bert's name -> float32 values.
+      config: The architecture.
+      vocab_file: The vocabulary, or empty to write none.
+      do_lower_case: Whether the tokenizer lower-cases; None: if the vocabulary is
+        uncased.
+      source: What the weights were made from, for the reader of the model card.
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    config: BertConfig
+    vocab_file: str = ""
+    do_lower_case: bool | None = None
+    source: str = ""
+
+
+def find_form(destination: str) -> Form:
+    """What a destination asks for by its name.
+
+    Args:
+      destination: A name in .safetensors, .bin, .pth or .pt; or with `ckpt` in its
+        last part, such as bert_model.ckpt; or else a folder.
+    """
+    if destination.endswith(("/", os.sep)) or os.path.isdir(destination):
+        return Form.TRANSFORMERS
+    name = os.path.basename(destination)
+    form = _FORMS.get(os.path.splitext(name)[1].lower())
+    if form:
+        return form
+    return Form.TENSORFLOW if "ckpt" in name else Form.TRANSFORMERS
+
+
+def weights_file(destination: str, form: Form) -> str:
+    """The file that tells whether a destination is there already."""
+    if form is Form.TRANSFORMERS:
+        return os.path.join(destination, SAFETENSORS)
+    return destination + INDEX if form is Form.TENSORFLOW else destination
+
+
+def write_model(
+    model: Model,
+    destination: str,
+    form: Form,
+    *,
+    weights_only: bool = False,
+    overwrite: bool = False,
+) -> list[str]:
+    """Writes a model.
+
+    Args:
+      model: What to write.
+      destination: The folder, file, or checkpoint without `.index`.
+      form: What it asks for.
+      weights_only: Write nothing beside the weights.
+      overwrite: Replace files of the same names, which may be another model's.
+
+    Returns:
+      The files, the weights' first.
+
+    Raises:
+      ValueError: if the vocabulary does not belong to the model, or a file is there.
+      OSError: if a file cannot be written.
+    """
+    folder = destination if form is Form.TRANSFORMERS else os.path.dirname(destination)
+    named = {} if weights_only else _texts(model, form)
+    texts = {os.path.join(folder, name): text for name, text in named.items()}
+    if not overwrite:
+        require_free(weights_file(destination, form), texts)
+    os.makedirs(folder or ".", exist_ok=True)
+    _write_weights(model, destination, form)
+    for path, text in texts.items():
+        _write_atomically(path, text.encode())
+    return [weights_file(destination, form), *texts]
+
+
+def require_free(weights: str, texts: Mapping[str, str]) -> None:
+    """Refuses to write over weights, or over texts that differ.
+
+    Args:
+      weights: The file of the weights.
+      texts: Path -> content of other files.
+
+    Raises:
+      ValueError: naming the file that is there.
+    """
+    paths = [weights, *(path for path, text in texts.items() if _differs(path, text))]
+    taken = next(filter(os.path.exists, paths), None)
+    if taken:
+        raise ValueError(
+            f"{taken} is there already. Name another destination, or replace it with "
+            "--overwrite."
+        )
+
+
+def _differs(path: str, text: str) -> bool:
+    """Whether there is a file with another content."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(text.encode()) + 1) != text.encode()
+
+
+def _write_weights(model: Model, destination: str, form: Form) -> None:
+    path = weights_file(destination, form)
+    if form is Form.TENSORFLOW:
+        save_tf(destination, model.tensors)
+    elif form in (Form.TORCH, Form.MLPERF):
+        tensors = huggingface.to_huggingface_names(model.tensors, with_tied=True)
+        save_torch(path, tensors, under="model" if form is Form.MLPERF else "")
+    else:
+        tensors = huggingface.to_huggingface_names(model.tensors)
+        # Without this, transformers refuses the file.
+        _write_atomically(path, save(tensors, metadata={"format": "pt"}))
+
+
+def _texts(model: Model, form: Form) -> dict[str, str]:
+    """File name -> content of all that stands beside the weights."""
+    texts = {}
+    if model.vocab_file:
+        tokens = load_vocabulary(model.vocab_file)
+        if len(tokens) > model.config.vocab_size:
+            raise ValueError(
+                f"{model.vocab_file} must not have more tokens than the model's "
+                f"vocab_size, {model.config.vocab_size}. Received: {len(tokens)} "
+                "tokens. Name the model's own with --vocab_file."
+            )
+        texts[VOCABULARY] = "".join(f"{token}\n" for token in tokens)
+    if form in (Form.TENSORFLOW, Form.MLPERF):
+        return {ORIGINAL_CONFIG: _json(model.config.to_dict()), **texts}
+    architecture = find_architecture(model.tensors)
+    config = _json(huggingface_config(model.config, architecture, model.tensors))
+    texts = {HUGGINGFACE_CONFIG: config, **texts}
+    if form is Form.TRANSFORMERS:
+        texts["README.md"] = model_card(architecture, model.config, model.source)
+        if model.vocab_file:
+            max_positions = model.config.max_position_embeddings
+            texts |= tokenizer_files(
+                model.vocab_file, model.do_lower_case, max_positions
+            )
+    return texts
+
+
+def huggingface_config(
+    config: BertConfig, architecture: Architecture, tensors: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """The keys and values of a `config.json` that transformers reads.
+
+    Args:
+      config: The architecture's sizes.
+      architecture: The class.
+      tensors: google-research/bert's name -> values, for the number of classes.
+    """
+    values = {"architectures": [architecture.name], "model_type": "bert"}
+    values |= config.to_dict()
+    values["hidden_act"] = _ACTIVATIONS.get(config.hidden_act, config.hidden_act)
+    if architecture.name == "BertForSequenceClassification":
+        labels = {str(i): f"LABEL_{i}" for i in range(len(tensors["output_bias"]))}
+        values["id2label"] = labels
+        values["label2id"] = {label: int(place) for place, label in labels.items()}
+    return values | {"pad_token_id": 0, "dtype": "float32"}
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2) + "\n"
+
+
+def _write_atomically(path: str, data: bytes) -> None:
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)

@@ -1,0 +1,71 @@
+"""Tensors of nearly the right shape: padded vocabularies, more positions."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+# Trainers pad the vocabulary so that products fill whole tiles: 30522 becomes 30528.
+_MULTIPLE = 8
+_OF_VOCABULARY = ("bert/embeddings/word_embeddings", "cls/predictions/output_bias")
+_POSITIONS = "bert/embeddings/position_embeddings"
+
+
+class Fitted(NamedTuple):
+    """A tensor that has the shape it should have.
+
+    Attributes:
+      values: The tensor.
+      note: What was done to it, or empty.
+    """
+
+    values: np.ndarray
+    note: str = ""
+
+
+def padded_size(vocab_size: int) -> int:
+    """The size of a vocabulary that is padded."""
+    return -(-vocab_size // _MULTIPLE) * _MULTIPLE
+
+
+def fit(
+    name: str,
+    values: np.ndarray,
+    shape: tuple[int, ...],
+    initial: Callable[[], np.ndarray] | None = None,
+) -> Fitted | None:
+    """Gives a tensor another number of rows, where that has a meaning.
+
+    A vocabulary is padded to a multiple of 8 with rows of 0, for tokens that no text
+    has, and such rows are cut off again. Positions that the file does not know keep
+    their initial values.
+
+    Args:
+      name: The tensor, as google-research/bert names it.
+      values: The tensor of the file, [R, ...].
+      shape: The shape it should have.
+      initial: Gives the initial values of that shape; without them positions do not
+        grow.
+
+    Returns:
+      The tensor, or None if it does not fit.
+    """
+    if values.shape == shape:
+        return Fitted(values)
+    if not shape or values.ndim != len(shape) or values.shape[1:] != shape[1:]:
+        return None
+    have, want = values.shape[0], shape[0]
+    if name in _OF_VOCABULARY and want == padded_size(have):
+        padding = np.zeros((want - have, *shape[1:]), np.float32)
+        return Fitted(
+            np.concatenate([values, padding]),
+            f"{name}: {have} rows padded to {want} with 0",
+        )
+    if name in _OF_VOCABULARY and have == padded_size(want):
+        return Fitted(values[:want], f"{name}: {have} rows, the padding cut, {want}")
+    if name == _POSITIONS and want > have and initial:
+        return Fitted(
+            np.concatenate([values, initial()[have:]]),
+            f"{name}: {have} positions grown to {want}, the new ones untrained",
+        )
+    return None

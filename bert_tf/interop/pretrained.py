@@ -1,0 +1,126 @@
+"""Models from the files of others, and models as such files: the Python interface."""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from bert_tf.errors import RunError
+from bert_tf.interop import names
+from bert_tf.interop.architecture import conform
+from bert_tf.interop.destinations import Form, Model, write_model
+from bert_tf.interop.weights import Weights, assign_weights, read_weights
+from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
+from bert_tf.modeling.tasks import build_encoder_model, build_pretraining_model
+from bert_tf.precision import PrecisionPolicy
+
+_BUILDERS: dict[str, Callable[..., keras.Model]] = {
+    "encoder": build_encoder_model,
+    "pretraining": build_pretraining_model,
+    "classifier": build_classifier_model,
+    "squad": build_span_model,
+}
+# What a task does not use, and files made for the same task may lack.
+_UNUSED = {"squad": ("bert/pooler/*",)}
+
+
+def from_pretrained(
+    path: str | os.PathLike[str],
+    task: str = "encoder",
+    *,
+    new: tuple[str, ...] = (),
+    **settings: Any,  # noqa: ANN401
+) -> keras.Model:
+    """Builds a model with the weights of a file, whoever wrote it.
+
+    Args:
+      path: See `sources.find_source`; the architecture's file must be beside it.
+      task: "encoder", "pretraining", "classifier" or "squad".
+      new: Names, or patterns with * and ?, of weights that the file may lack, such as
+        "cls/*" for the heads of pre-training; they are newly initialised.
+      settings: For the function that builds the model, such as `max_seq_length`, or
+        `num_outputs` of a classifier that is newly initialised; see `modeling.tasks`
+        and `modeling.finetuning`.
+
+    Returns:
+      The model. What is newly initialised or not used is logged.
+
+    Raises:
+      FileNotFoundError: if there are no weights.
+      ValueError: if they cannot be read, or the task is unknown.
+      RunError: listing names that are missing and shapes that differ, or if there is no
+        file with the architecture.
+    """
+    if task not in _BUILDERS:
+        raise ValueError(
+            f"`task` must be one of {', '.join(_BUILDERS)}. Received: task={task!r}."
+        )
+    weights = read_weights(path)
+    if weights.config is None:
+        raise RunError(
+            f"There is no bert_config.json or config.json beside the {weights.source}. "
+            "Put the model's own there."
+        )
+    model = _build(task, weights, settings)
+    variables = {names.of_variable(v.path): v for v in model.weights}
+    new = (*new, *_UNUSED.get(task, ()))
+    for line in assign_weights(weights, variables, new=new).lines():
+        logging.warning("%s: %s", weights.source, line)
+    return model
+
+
+def _build(task: str, weights: Weights, settings: dict[str, Any]) -> keras.Model:
+    defaults: dict[str, Any] = {"max_seq_length": None, "policy": PrecisionPolicy()}
+    if task == "classifier" and "num_outputs" not in settings:
+        if "output_bias" not in weights.tensors:
+            raise ValueError(
+                f"`num_outputs` must be given: the {weights.source} has no classifier."
+            )
+        defaults["num_outputs"] = weights.tensors["output_bias"].size
+    return _BUILDERS[task](weights.config, **defaults | settings)
+
+
+def save_pretrained(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    vocab_file: str = "",
+    do_lower_case: bool | None = None,
+    encoder_only: bool = False,
+) -> None:
+    """Writes a folder that transformers and sentence-transformers read.
+
+    It holds config.json, model.safetensors and README.md and, with a vocabulary,
+    vocab.txt, tokenizer.json and tokenizer_config.json. Files of these names are
+    replaced.
+
+    Args:
+      model: A model of `modeling.tasks`, or one built from its layers.
+      path: The folder.
+      vocab_file: The model's vocabulary.
+      do_lower_case: Whether the tokenizer lower-cases and strips accents; None: if the
+        vocabulary is uncased.
+      encoder_only: Leave out the heads.
+
+    Raises:
+      ValueError: if the model has no BERT in it, or the vocabulary is not its own.
+      OSError: if a file cannot be written.
+    """
+    encoder = next((layer for layer in model.layers if layer.name == "bert"), None)
+    if encoder is None:
+        raise ValueError(
+            "`model` must have a layer called bert, as those of bert_tf.modeling do. "
+            f"Received: layers {names.listed(layer.name for layer in model.layers)}."
+        )
+    tensors = {
+        names.of_variable(variable.path): variable.numpy()
+        for variable in model.weights
+        if names.is_encoder(variable.path) or not encoder_only
+    }
+    tensors, notes = conform(tensors, encoder.config, "The model")
+    for note in notes:
+        logging.warning("%s: %s", path, note)
+    whole = Model(tensors, encoder.config, vocab_file, do_lower_case, "bert_tf")
+    write_model(whole, os.fspath(path), Form.TRANSFORMERS, overwrite=True)

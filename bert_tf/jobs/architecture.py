@@ -1,0 +1,79 @@
+"""Which architecture and vocabulary a run has: named, or beside its weights."""
+
+import os
+
+from bert_tf.config import PRESETS, BertConfig
+from bert_tf.config.finetuning import FinetuningFilesConfig
+from bert_tf.config.run import RunFilesConfig
+from bert_tf.data.tokenization import load_vocabulary
+from bert_tf.interop.sources import find_source
+from bert_tf.interop.weights import read_config
+
+
+def load_bert_config(files: RunFilesConfig) -> BertConfig:
+    """The architecture, checked against the vocabulary file if one is named.
+
+    Raises:
+      FileNotFoundError: if a file is missing.
+      ValueError: if a value is out of range, or the vocabulary has another size.
+    """
+    if files.preset:
+        bert = PRESETS[files.preset]
+    elif files.bert_config_file:
+        bert = BertConfig.from_json_file(files.bert_config_file)
+    else:
+        bert = read_config(find_source(files.init_checkpoint))
+        if bert is None:
+            raise ValueError(
+                "`bert_config_file` must be given: there is no config beside "
+                f"`init_checkpoint`. Received: init_checkpoint={files.init_checkpoint}."
+            )
+    if files.vocab_file:
+        _check_vocabulary(files.vocab_file, bert)
+    return bert
+
+
+def find_vocabulary(files: RunFilesConfig) -> str:
+    """The vocabulary that is named, or that beside the weights.
+
+    Raises:
+      FileNotFoundError: if there is none.
+    """
+    if files.vocab_file:
+        return files.vocab_file
+    found = find_source(files.init_checkpoint).vocab_file
+    if not found:
+        raise FileNotFoundError(
+            "`vocab_file` must be given: there is no vocab.txt beside "
+            f"`init_checkpoint`. Received: init_checkpoint={files.init_checkpoint}."
+        )
+    return found
+
+
+def case_warnings(files: FinetuningFilesConfig) -> list[str]:
+    """A line if text is lower-cased for a vocabulary that has capital letters."""
+    if not files.do_lower_case:
+        return []
+    vocab_file = find_vocabulary(files)
+    words = [w for w in load_vocabulary(vocab_file) if not w.startswith("[")]
+    num_capital = sum(word != word.lower() for word in words)
+    # Uncased vocabularies have no such word, cased ones a third.
+    if num_capital < len(words) / 100:
+        return []
+    return [
+        f"warning: {vocab_file} has {num_capital} words with capital letters, which "
+        "--do_lower_case=True never finds: a cased model wants --nodo_lower_case."
+    ]
+
+
+def _check_vocabulary(vocab_file: str, bert: BertConfig) -> None:
+    if not os.path.isfile(vocab_file):
+        raise FileNotFoundError(f"`vocab_file` {vocab_file} does not exist.")
+    with open(vocab_file, "rb") as file:
+        num_words = sum(1 for line in file if line.strip())
+    # Tables padded to a multiple of 8 rows are common, and harmless.
+    if not num_words <= bert.vocab_size < num_words + 8:
+        raise ValueError(
+            f"{vocab_file} has {num_words} words, but the architecture says "
+            f"vocab_size={bert.vocab_size}. Use the vocab.txt that belongs to it."
+        )

@@ -1,0 +1,76 @@
+"""The best checkpoint of a fine-tuning, beside the newest ones."""
+
+import json
+import os
+
+from bert_tf.jobs.plan import Plan, weights_by_name
+from bert_tf.training import checkpoints
+
+_FOLDER = "best"
+_NOTE = "best.json"
+
+
+class BestCheckpoint:
+    """The weights with the highest value of one result, in <output_dir>/best.
+
+    What an earlier part of the same run has found counts on.
+    """
+
+    def __init__(self, plan: Plan, criterion: str, rank: int) -> None:
+        """Takes up what is there.
+
+        Args:
+          plan: The run.
+          criterion: Name of the result that is to be high.
+          rank: This worker; the first one writes.
+        """
+        self._plan = plan
+        self._criterion = criterion
+        self._rank = rank
+        self._folder = os.path.join(plan.config.files.output_dir, _FOLDER)
+        self._note = os.path.join(self._folder, _NOTE)
+        self._best: dict[str, float] | None = None
+        if plan.start.is_own and os.path.exists(self._note):
+            with open(self._note, encoding="utf-8") as file:
+                self._best = json.load(file)
+
+    def offer(self, step: int, results: dict[str, float]) -> bool:
+        """Saves the weights if their result is the best so far; says whether it is."""
+        value = results[self._criterion]
+        if self._best is not None and value <= self._best[self._criterion]:
+            return False
+        self._best = {"step": step, self._criterion: value}
+        if self._rank == 0:
+            self._save(step)
+        return True
+
+    def _save(self, step: int) -> None:
+        os.makedirs(self._folder, exist_ok=True)
+        old = checkpoints.committed_steps(self._folder)
+        checkpoints.save(
+            self._folder,
+            weights_by_name(self._plan.task.model),
+            checkpoints.RunPosition(
+                step=step,
+                records=0,
+                global_batch_size=self._plan.shape.global_batch_size,
+                learning_rate=self._plan.learning_rate,
+                seed=self._plan.seed,
+                num_records=self._plan.num_train_records,
+            ),
+        )
+        with open(f"{self._note}.tmp", "w", encoding="utf-8") as file:
+            json.dump(self._best, file)
+        os.replace(f"{self._note}.tmp", self._note)
+        for other in old:
+            if other != step:
+                checkpoints.remove(self._folder, other)
+
+    def load(self) -> str:
+        """Puts the best weights into the model; returns a line that says so."""
+        if self._best is None:
+            return "No checkpoint has been evaluated yet."
+        step, value = int(self._best["step"]), self._best[self._criterion]
+        prefix = os.path.join(self._folder, f"model.ckpt-{step}")
+        checkpoints.restore(prefix, weights_by_name(self._plan.task.model))
+        return f"Best: step {step}, {self._criterion} = {value:.6g}, in {prefix}."

@@ -1,0 +1,237 @@
+"""Sentence classification: a config to a trained, predicting and evaluated model."""
+
+import dataclasses
+import os
+
+import numpy as np
+import scipy.special
+
+from bert_tf.config.finetuning import ClassifierConfig
+from bert_tf.data.classification import encode_examples
+from bert_tf.data.example_batches import LabelledSequences
+from bert_tf.data.glue import find_task
+from bert_tf.data.own_task import FILE_FORMATS, own_task
+from bert_tf.data.text_examples import (
+    ClassificationTask,
+    ColumnNames,
+    TextExample,
+    read_examples,
+)
+from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.distribute import Communicator
+from bert_tf.evaluation.glue import (
+    classification_metrics,
+    regression_metrics,
+    write_test_results,
+)
+from bert_tf.jobs import finetuning, results
+from bert_tf.jobs.architecture import find_vocabulary
+from bert_tf.jobs.finetuning import FinetuningPlan
+from bert_tf.jobs.running import run_job
+from bert_tf.modeling.finetuning import build_classifier_model
+from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, RegressionTask
+from bert_tf.training.runlog import RunLog
+
+_HEAD = ("output_weights", "output_bias")
+_TRAIN, _DEV, _TEST = "train", "dev", "test"
+# MNLI has two of each; the results of the second have its name before theirs.
+_MISMATCHED = "_mismatched"
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """The examples of a task by split, ready for the model.
+
+    Attributes:
+      task: The task.
+      splits: Split -> examples; those that are needed.
+    """
+
+    task: ClassificationTask
+    splits: dict[str, LabelledSequences]
+
+
+def run(config: ClassifierConfig) -> dict[str, float]:
+    """Trains, predicts and evaluates as the config says.
+
+    Args:
+      config: The settings.
+
+    Returns:
+      The metrics of the task, as in eval_results.txt; empty without evaluation.
+
+    Raises:
+      RunError: if the run cannot begin or go on.
+    """
+    return run_job(config, _prepare, _act)
+
+
+def choose_task(config: ClassifierConfig) -> ClassificationTask:
+    """The task that is named: one of GLUE's, or a user's own files.
+
+    Raises:
+      FileNotFoundError, ValueError: see `find_task` and `own_task`.
+    """
+    settings = config.task
+    if settings.task_name.lower() in FILE_FORMATS:
+        columns = ColumnNames(
+            settings.text_a_column, settings.text_b_column, settings.label_column
+        )
+        return own_task(
+            settings.task_name.lower(),
+            settings.data_dir,
+            columns,
+            is_regression=settings.is_regression,
+        )
+    return find_task(settings.task_name, settings.xnli_language)
+
+
+def labelled(
+    task: ClassificationTask,
+    examples: list[TextExample],
+    tokenizer: WordPieceTokenizer,
+    max_seq_length: int,
+) -> LabelledSequences:
+    """Examples as token sequences with labels, where they have them."""
+    sequences = encode_examples(examples, tokenizer, max_seq_length)
+    labels = [example.label for example in examples]
+    if any(label is None for label in labels):
+        return LabelledSequences(sequences)
+    dtype = np.float32 if task.is_regression else np.int32
+    return LabelledSequences(sequences, {"labels": np.asarray(labels, dtype)})
+
+
+def _read_splits(config: ClassifierConfig, task: ClassificationTask) -> Examples:
+    training, folder = config.training, config.task.data_dir
+    wanted = {_TRAIN: training.do_train, _DEV: training.do_eval}
+    wanted[_TEST] = training.do_predict
+    splits = [
+        name
+        for split, is_wanted in wanted.items()
+        for name in (split, split + _MISMATCHED)
+        if is_wanted and (name == split or name in task.files)
+    ]
+    tokenizer = WordPieceTokenizer(
+        find_vocabulary(config.files), config.files.do_lower_case
+    )
+    return Examples(
+        task,
+        {
+            split: labelled(
+                task,
+                read_examples(task, folder, split),
+                tokenizer,
+                config.max_seq_length,
+            )
+            for split in splits
+        },
+    )
+
+
+def _prepare(config: ClassifierConfig, communicator: Communicator) -> FinetuningPlan:
+    task = choose_task(config)
+    data = _read_splits(config, task)
+    num_outputs = len(task.label_names) or 1
+    rate = (
+        0.0 if config.training.deterministic_run else config.task.dropout_before_logits
+    )
+    kind = RegressionTask if task.is_regression else ClassTask
+
+    def make_task(bert, settings) -> FinetuningTask:  # noqa: ANN001 - see `MakeTask`
+        return kind(build_classifier_model(bert, num_outputs, rate, **settings))
+
+    evaluated = [x for split, x in data.splits.items() if split != _TRAIN]
+    classes = ", ".join(task.label_names) or "a number"
+    return finetuning.make_plan(
+        config,
+        communicator,
+        data.splits.get(_TRAIN),
+        make_task,
+        head=_HEAD,
+        data=data,
+        num_eval_records=sum(len(x.sequences) for x in evaluated),
+        notes=[f"Task {task.name}, predicting {classes}."],
+    )
+
+
+def _act(
+    plan: FinetuningPlan, communicator: Communicator, threads: int, log: RunLog
+) -> dict[str, float]:
+    config, task = plan.config, plan.data.task
+    finetuning.describe(plan, threads, log)
+    if communicator.rank == 0:
+        results.write_description(
+            plan,
+            {
+                "task": "classify",
+                "task_name": task.name,
+                "label_names": task.label_names,
+                "max_seq_length": config.max_seq_length,
+            },
+        )
+
+    def evaluate() -> dict[str, float]:
+        return _evaluate(plan, communicator)
+
+    criterion = "pearson" if task.is_regression else task.metrics[0]
+    finetuning.train(plan, communicator, log, evaluate, criterion=criterion)
+    if config.training.do_predict:
+        _predict_tests(plan, communicator, log)
+    if not config.training.do_eval:
+        return {}
+    return results.report_results(plan, evaluate(), communicator, log)
+
+
+def _evaluate(plan: FinetuningPlan, communicator: Communicator) -> dict[str, float]:
+    """The metrics and the loss of the development sets."""
+    metrics: dict[str, float] = {}
+    for split in (_DEV, _DEV + _MISMATCHED):
+        if split in plan.data.splits:
+            batch_size = plan.config.batch.eval_batch_size
+            found = _metrics(
+                plan.data.task,
+                _logits(plan, split, batch_size, communicator),
+                plan.data.splits[split].labels["labels"],
+            )
+            prefix = "mismatched_" if split.endswith(_MISMATCHED) else ""
+            metrics |= {prefix + name: value for name, value in found.items()}
+    return metrics
+
+
+def _metrics(
+    task: ClassificationTask, logits: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
+    if task.is_regression:
+        loss = np.mean(np.square(logits[:, 0] - labels, dtype=np.float64))
+        return regression_metrics(logits[:, 0], labels) | {"loss": float(loss)}
+    chosen = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
+    loss = -np.mean(chosen[np.arange(len(labels)), labels])
+    metrics = classification_metrics(task.metrics, logits, labels)
+    return metrics | {"loss": float(loss)}
+
+
+def _predict_tests(
+    plan: FinetuningPlan, communicator: Communicator, log: RunLog
+) -> None:
+    """Writes test_results.tsv: probabilities, or numbers."""
+    for split in (_TEST, _TEST + _MISMATCHED):
+        if split not in plan.data.splits:
+            continue
+        batch_size = plan.config.batch.predict_batch_size
+        logits = _logits(plan, split, batch_size, communicator)
+        if not plan.data.task.is_regression:
+            logits = scipy.special.softmax(logits, axis=1)
+        if communicator.rank == 0:
+            name = f"test_results{split.removeprefix(_TEST)}.tsv"
+            path = os.path.join(plan.config.files.output_dir, name)
+            write_test_results(path, logits)
+            log.message(f"Predictions written to {path}.")
+
+
+def _logits(
+    plan: FinetuningPlan, split: str, batch_size: int, communicator: Communicator
+) -> np.ndarray:
+    examples = plan.data.splits[split]
+    return results.predict_logits(
+        plan, examples, batch_size, communicator, of_tokens=False
+    )

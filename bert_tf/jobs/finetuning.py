@@ -1,0 +1,239 @@
+"""What both kinds of fine-tuning do: a config to a plan, and its training."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from bert_tf.config import BertConfig
+from bert_tf.config.finetuning import FinetuningConfig
+from bert_tf.data.example_batches import ExampleReader, LabelledSequences
+from bert_tf.data.pipeline import BatchShape
+from bert_tf.data.rows import RowSettings
+from bert_tf.data.sampling import RecordOrder
+from bert_tf.distribute import Communicator
+from bert_tf.jobs.architecture import case_warnings, load_bert_config
+from bert_tf.jobs.best import BestCheckpoint
+from bert_tf.jobs.plan import (
+    Plan,
+    effective_learning_rate,
+    make_optimizer,
+    shared_state,
+)
+from bert_tf.jobs.reporting import describe_model
+from bert_tf.jobs.restoring import restore
+from bert_tf.jobs.starting_point import (
+    StartingPoint,
+    accumulation_steps,
+    find_starting_point,
+)
+from bert_tf.jobs.steps import take_steps
+from bert_tf.modeling.finetuning_losses import FinetuningTask
+from bert_tf.precision import PrecisionPolicy, choose_policy
+from bert_tf.training.runlog import RunLog
+
+# The architecture, and keyword arguments for the model -> the model and its loss.
+MakeTask = Callable[[BertConfig, dict[str, Any]], FinetuningTask]
+Evaluate = Callable[[], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuningPlan(Plan):
+    """A fine-tuning that is ready to begin.
+
+    Attributes:
+      bert: The architecture.
+      train_examples: What is trained on, if there is training.
+      data: What the job itself is to predict and evaluate, if anything.
+    """
+
+    config: FinetuningConfig
+    bert: BertConfig
+    train_examples: LabelledSequences | None
+    data: Any
+
+    @property
+    def rows(self) -> RowSettings:
+        """What rows are like."""
+        return RowSettings(self.config.max_seq_length, self.config.batch.pack_sequences)
+
+
+def load_architecture(config: FinetuningConfig) -> BertConfig:
+    """The architecture.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_bert_config`; or if rows are longer than
+        the table of positions.
+    """
+    bert = load_bert_config(config.files)
+    if config.max_seq_length > bert.max_position_embeddings:
+        raise ValueError(
+            "`max_seq_length` must be at most the architecture's "
+            f"max_position_embeddings={bert.max_position_embeddings}. Received: "
+            f"max_seq_length={config.max_seq_length}."
+        )
+    return bert
+
+
+def make_plan(
+    config: FinetuningConfig,
+    communicator: Communicator,
+    train_examples: LabelledSequences | None,
+    make_task: MakeTask,
+    *,
+    head: tuple[str, ...],
+    data: Any,  # noqa: ANN401 - of the job alone
+    num_eval_records: int,
+    notes: list[str],
+) -> FinetuningPlan:
+    """Builds model and optimizer, and loads the weights.
+
+    Args:
+      config: The settings.
+      communicator: The workers.
+      train_examples: What is trained on, if there is training.
+      make_task: Makes the model and its loss.
+      head: Names of the weights that a model without this task lacks.
+      data: See `FinetuningPlan`.
+      num_eval_records: How many examples it has.
+      notes: What is to be told of the data.
+
+    Returns:
+      The plan; its config has the number of steps filled in.
+
+    Raises:
+      ValueError, OSError, RunError: if the run cannot begin; the message says why.
+    """
+    bert = load_architecture(config)
+    start = find_starting_point(config)
+    shape = _batch_shape(config, start, communicator)
+    count = len(train_examples.sequences) if train_examples else 0
+    settings = config.optimizer.for_examples(max(1, count), shape.global_batch_size)
+    config = dataclasses.replace(config, optimizer=settings)
+    seed = start.position.seed if start.position else config.training.seed
+    task, policy = _build_task(config, bert, seed, make_task)
+    learning_rate = effective_learning_rate(settings, start, shape.size)
+    optimizer, schedule = make_optimizer(settings, learning_rate, task.model)
+    do_train = config.training.do_train
+    notes += restore(start, task.model, optimizer, do_train=do_train, new_weights=head)
+    return FinetuningPlan(
+        config=config,
+        start=start,
+        shape=shape,
+        learning_rate=learning_rate,
+        seed=seed,
+        task=task,
+        optimizer=optimizer,
+        schedule=schedule,
+        policy=policy,
+        notes=[*case_warnings(config.files), *notes],
+        num_train_records=count,
+        num_eval_records=num_eval_records,
+        data=data,
+        bert=bert,
+        train_examples=train_examples,
+    )
+
+
+def _batch_shape(
+    config: FinetuningConfig, start: StartingPoint, communicator: Communicator
+) -> BatchShape:
+    """How the examples of a step are cut up."""
+    steps = accumulation_steps(config, start.position, communicator.size)
+    return BatchShape(
+        micro_batch_size=config.batch.train_batch_size,
+        num_micro_batches=steps,
+        rank=communicator.rank,
+        size=communicator.size,
+    )
+
+
+def _build_task(
+    config: FinetuningConfig, bert: BertConfig, seed: int, make_task: MakeTask
+) -> tuple[FinetuningTask, PrecisionPolicy]:
+    """The model with its loss, and what it computes in."""
+    runtime = config.runtime
+    policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
+    settings = {
+        "max_seq_length": config.max_seq_length,
+        "policy": policy,
+        "seed": seed,
+        "allow_fused": not runtime.use_xla,
+        "recompute": runtime.recompute,
+    }
+    if config.training.deterministic_run:
+        bert = bert.without_dropout()
+    return make_task(bert, settings), policy
+
+
+def describe(plan: FinetuningPlan, threads: int, log: RunLog) -> None:
+    """Says what is about to be done."""
+    describe_model(plan, threads, log)
+    if plan.train_examples is None:
+        return
+    shape, settings = plan.shape, plan.config.optimizer
+    log.message(
+        f"Training: {plan.num_train_records} examples, {shape.global_batch_size} per "
+        f"step ({shape.size} workers x {shape.micro_batch_size} x "
+        f"{shape.num_micro_batches} accumulation), {settings.num_train_steps} steps; "
+        f"{settings.optimizer_type}, peak learning rate {plan.learning_rate:g}, "
+        f"{settings.warmup_steps} steps of warm-up."
+    )
+    if plan.rows.is_packed:
+        lengths = plan.train_examples.sequences.lengths
+        rows = len(plan.rows.deal(lengths))
+        log.message(f"Packed: about {len(lengths) / rows:.2f} sequences in a row.")
+
+
+def _reader(plan: FinetuningPlan) -> ExampleReader:
+    step, position = int(plan.optimizer.iterations), plan.start.position
+    order = RecordOrder(
+        num_records=plan.num_train_records,
+        seed=plan.seed,
+        is_shuffled=not plan.config.training.deterministic_run,
+    )
+    return ExampleReader(
+        plan.train_examples,
+        order,
+        plan.shape,
+        plan.rows,
+        first_step=step,
+        first_position=position.records if position else 0,
+    )
+
+
+def train(
+    plan: FinetuningPlan,
+    communicator: Communicator,
+    log: RunLog,
+    evaluate: Evaluate,
+    criterion: str,
+) -> None:
+    """Takes the steps that are left; keeps the best checkpoint where that is asked for.
+
+    Args:
+      plan: The run; afterwards its model has the weights that are to be used.
+      communicator: The workers.
+      log: Where steps are told.
+      evaluate: Evaluates the model as it is.
+      criterion: Name of the result that is to be high.
+    """
+    communicator.broadcast(shared_state(plan))
+    if not plan.config.training.do_train:
+        return
+    best = BestCheckpoint(plan, criterion, communicator.rank)
+    per_epoch = max(1, plan.num_train_records // plan.shape.global_batch_size)
+    last = plan.config.optimizer.num_train_steps
+    each_epoch = plan.config.training.evaluate_each_epoch
+    if int(plan.optimizer.iterations) >= last:
+        log.message(f"All steps are done: {last} of {last}.")
+    else:
+        for step in take_steps(plan, _reader(plan), communicator, log):
+            if each_epoch and (step % per_epoch == 0 or step == last):
+                results = evaluate()
+                is_best = best.offer(step, results)
+                line = f"After step {step}: {criterion} = {results[criterion]:.6g}"
+                log.message(f"{line} (best so far)" if is_best else line)
+                log.evaluation(step, results)
+    if each_epoch:
+        communicator.agree(None)  # The files of the first worker are complete.
+        log.message(best.load())

@@ -1,0 +1,88 @@
+"""What a fine-tuned model leaves: logits, results, and a description of itself."""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from bert_tf.data.example_batches import LabelledSequences, prediction_batches
+from bert_tf.distribute import Communicator
+from bert_tf.evaluation.metrics import write_results
+from bert_tf.evaluation.prediction import predict
+from bert_tf.jobs.architecture import find_vocabulary
+from bert_tf.jobs.finetuning import FinetuningPlan
+from bert_tf.training.runlog import RunLog
+
+
+def predict_logits(
+    plan: FinetuningPlan,
+    examples: LabelledSequences,
+    batch_size: int,
+    communicator: Communicator,
+    *,
+    of_tokens: bool,
+) -> np.ndarray:
+    """The logits of all tokens [T, C], or of all examples [n, C], on every worker."""
+    batches = prediction_batches(
+        examples,
+        plan.rows,
+        batch_size=batch_size,
+        rank=communicator.rank,
+        size=communicator.size,
+    )
+    sequences = examples.sequences
+    count = len(sequences.input_ids) if of_tokens else len(sequences)
+    return predict(plan.task, batches, count, communicator, of_tokens=of_tokens)
+
+
+def report_results(
+    plan: FinetuningPlan,
+    results: dict[str, float],
+    communicator: Communicator,
+    log: RunLog,
+) -> dict[str, float]:
+    """Writes eval_results.txt on the first worker; returns results with the step."""
+    results = results | {"global_step": int(plan.optimizer.iterations)}
+    if communicator.rank == 0:
+        path = os.path.join(plan.config.files.output_dir, "eval_results.txt")
+        write_results(path, results)
+        log.summary(results)
+        for name in sorted(results):
+            log.message(f"{name} = {results[name]:.6g}")
+        log.message(f"Written to {path}.")
+    return results
+
+
+def write_description(plan: FinetuningPlan, task: dict[str, Any]) -> None:
+    """Writes what the checkpoints alone do not say, for whoever predicts with them.
+
+    Files: bert_config.json, vocab.txt and task.json.
+
+    Args:
+      plan: The run.
+      task: What task.json says.
+    """
+    folder = plan.config.files.output_dir
+    vocab_file = find_vocabulary(plan.config.files)
+    with open(vocab_file, "rb") as file:
+        vocabulary = file.read()
+    contents = {
+        "bert_config.json": json.dumps(
+            dataclasses.asdict(plan.bert), indent=2
+        ).encode(),
+        "vocab.txt": vocabulary,
+        "task.json": json.dumps(
+            task | {"do_lower_case": plan.config.files.do_lower_case},
+            indent=2,
+            ensure_ascii=False,
+        ).encode(),
+    }
+    for name, content in contents.items():
+        path = os.path.join(folder, name)
+        if os.path.abspath(path) == os.path.abspath(vocab_file):
+            continue
+        with open(f"{path}.tmp", "wb") as file:
+            file.write(content)
+        os.replace(f"{path}.tmp", path)

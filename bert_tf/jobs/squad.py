@@ -1,0 +1,176 @@
+"""Questions and answers: a config to a trained, predicting and scored model."""
+
+import dataclasses
+
+from bert_tf.config.finetuning import SquadConfig
+from bert_tf.data.example_batches import LabelledSequences
+from bert_tf.data.squad import SquadExample, drop_misplaced, read_squad
+from bert_tf.data.squad_cache import load_or_build_windows
+from bert_tf.data.squad_windows import SquadWindows, WindowSettings
+from bert_tf.distribute import Communicator
+from bert_tf.evaluation.squad import (
+    AnswerSettings,
+    SquadPredictions,
+    predict_answers,
+    write_predictions,
+)
+from bert_tf.evaluation.squad_scores import score_squad
+from bert_tf.jobs import finetuning, results
+from bert_tf.jobs.architecture import find_vocabulary
+from bert_tf.jobs.finetuning import FinetuningPlan
+from bert_tf.jobs.running import run_job
+from bert_tf.modeling.finetuning import build_span_model
+from bert_tf.modeling.finetuning_losses import SpanTask
+from bert_tf.training.runlog import RunLog
+
+_HEAD = ("cls/squad/output_weights", "cls/squad/output_bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """A file of questions, ready for the model.
+
+    Attributes:
+      path: The file.
+      examples: Its questions.
+      windows: Their contexts, cut to the model's length.
+      notes: What is to be told of the file.
+    """
+
+    path: str
+    examples: list[SquadExample]
+    windows: SquadWindows
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def labelled(self) -> LabelledSequences:
+        """The windows and where their answers begin and end."""
+        labels = {
+            "start_positions": self.windows.answer_first,
+            "end_positions": self.windows.answer_last,
+        }
+        return LabelledSequences(self.windows.sequences, labels, tuple(labels))
+
+
+def run(config: SquadConfig) -> dict[str, float]:
+    """Trains, predicts and evaluates as the config says.
+
+    Args:
+      config: The settings.
+
+    Returns:
+      The scores in percent, as in eval_results.txt; empty without evaluation.
+
+    Raises:
+      RunError: if the run cannot begin or go on.
+    """
+    return run_job(config, _prepare, _act, _prefetch)
+
+
+def read_questions(config: SquadConfig, path: str, *, is_training: bool) -> Questions:
+    """Reads a file of questions and cuts their contexts into windows.
+
+    Raises:
+      FileNotFoundError, ValueError: see `read_squad`.
+    """
+    squad = config.squad
+    examples = read_squad(
+        path,
+        version_2_with_negative=squad.version_2_with_negative,
+        needs_answers=is_training or config.training.do_eval,
+    )
+    notes: list[str] = []
+    if is_training:
+        examples, misplaced = drop_misplaced(examples)
+        if misplaced:
+            notes = [
+                f"warning: {path}: {len(misplaced)} questions are left out, whose "
+                f"answer does not stand where the file says; the first: {misplaced[0]}"
+            ]
+    windows = load_or_build_windows(
+        path,
+        examples,
+        find_vocabulary(config.files),
+        config.files.do_lower_case,
+        WindowSettings(config.max_seq_length, squad.doc_stride, squad.max_query_length),
+        config.files.output_dir,
+        squad.num_processes,
+    )
+    return Questions(path, examples, windows, notes)
+
+
+def _read_all(config: SquadConfig) -> tuple[Questions | None, Questions | None]:
+    """What is trained on, and what is answered."""
+    train = questions = None
+    if config.training.do_train:
+        train = read_questions(config, config.squad.train_file, is_training=True)
+    if config.training.do_predict or config.training.do_eval:
+        path = config.squad.predict_file
+        questions = read_questions(config, path, is_training=False)
+    return train, questions
+
+
+def _prefetch(config: SquadConfig) -> None:
+    """Writes the windows' cache, from which all workers read."""
+    finetuning.load_architecture(config)
+    _read_all(config)
+
+
+def _prepare(config: SquadConfig, communicator: Communicator) -> FinetuningPlan:
+    train, questions = _read_all(config)
+    return finetuning.make_plan(
+        config,
+        communicator,
+        train.labelled() if train else None,
+        lambda bert, settings: SpanTask(build_span_model(bert, **settings)),
+        head=_HEAD,
+        data=questions,
+        num_eval_records=len(questions.examples) if questions else 0,
+        notes=[note for file in (train, questions) if file for note in file.notes],
+    )
+
+
+def _act(
+    plan: FinetuningPlan, communicator: Communicator, threads: int, log: RunLog
+) -> dict[str, float]:
+    config = plan.config
+    finetuning.describe(plan, threads, log)
+    if communicator.rank == 0:
+        task = {"task": "squad", "max_seq_length": config.max_seq_length}
+        results.write_description(plan, task | dataclasses.asdict(config.squad))
+
+    def evaluate() -> dict[str, float]:
+        return score_squad(plan.data.path, _answers(plan, communicator))
+
+    finetuning.train(plan, communicator, log, evaluate, criterion="f1")
+    if plan.data is None:
+        return {}
+    predictions = _answers(plan, communicator)
+    if config.training.do_predict and communicator.rank == 0:
+        write_predictions(config.files.output_dir, predictions)
+        log.message(f"Predictions written to {config.files.output_dir}.")
+    if not config.training.do_eval:
+        return {}
+    scores = score_squad(plan.data.path, predictions)
+    return results.report_results(plan, scores, communicator, log)
+
+
+def _answers(plan: FinetuningPlan, communicator: Communicator) -> SquadPredictions:
+    """The model's answers to all questions, on every worker."""
+    questions, config = plan.data, plan.config
+    logits = results.predict_logits(
+        plan,
+        LabelledSequences(questions.windows.sequences),
+        config.batch.predict_batch_size,
+        communicator,
+        of_tokens=True,
+    )
+    squad = config.squad
+    settings = AnswerSettings(
+        n_best_size=squad.n_best_size,
+        max_answer_length=squad.max_answer_length,
+        version_2_with_negative=squad.version_2_with_negative,
+        null_score_diff_threshold=squad.null_score_diff_threshold,
+    )
+    return predict_answers(
+        questions.examples, questions.windows, logits[:, 0], logits[:, 1], settings
+    )

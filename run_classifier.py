@@ -1,0 +1,24 @@
+"""Fine-tunes BERT for a task of GLUE or for classes of your own, and predicts."""
+
+import sys
+
+from bert_tf.config.finetuning import ClassifierConfig
+from bert_tf.entry import run_script
+from bert_tf.launch import use_huge_pages
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the script; see `run_script`.
+
+    Args:
+      arguments: The command line, program name first.
+
+    Returns:
+      The exit code.
+    """
+    return run_script(ClassifierConfig, "classifier", arguments)
+
+
+if __name__ == "__main__":
+    use_huge_pages()
+    sys.exit(main(sys.argv))
