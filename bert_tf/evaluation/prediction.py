@@ -1,7 +1,7 @@
 """A model's outputs for all examples of a set, however they are spread."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -40,6 +40,16 @@ class Batch(Protocol):
     tokens: np.ndarray
 
 
+Logits = Callable[[dict[str, tf.Tensor]], tf.Tensor]
+
+
+@contextlib.contextmanager
+def compiled(task: PredictionTask) -> Iterator[Logits]:
+    """The model's logits as a graph, for weights that do not change inside."""
+    with task.prepared():
+        yield tf.function(lambda features: task.logits(features))
+
+
 def predict(
     task: PredictionTask,
     batches: Iterable[Batch],
@@ -61,16 +71,24 @@ def predict(
       [T, C] or [n, C] float32, on every worker; equal to the last bit for any number
       of workers, where batches have one shape.
     """
-    graph = tf.function(lambda features: task.logits(features))
-    logits = np.zeros((count, task.num_outputs), np.float32)
-    with task.prepared():
-        for batch in batches:
-            numbers = batch.tokens if of_tokens else batch.rows
-            is_real = numbers >= 0
-            if not is_real.any():
-                continue
-            tensors = {n: tf.convert_to_tensor(x) for n, x in batch.features.items()}
-            logits[numbers[is_real]] = graph(tensors).numpy()[is_real]
+    shape = (count, task.num_outputs)
+    with compiled(task) as graph:
+        own = collect(graph, batches, shape, of_tokens=of_tokens)
     # Each number comes from one worker; the others add zero.
-    [total] = reduction.sum([tf.constant(logits)], "predictions")
+    [total] = reduction.sum([tf.constant(own)], "predictions")
     return total.numpy()
+
+
+def collect(
+    graph: Logits, batches: Iterable[Batch], shape: tuple[int, int], *, of_tokens: bool
+) -> np.ndarray:
+    """The logits of one worker's batches, float32 of `shape`, 0 where it has none."""
+    logits = np.zeros(shape, np.float32)
+    for batch in batches:
+        numbers = batch.tokens if of_tokens else batch.rows
+        is_real = numbers >= 0
+        if not is_real.any():
+            continue
+        tensors = {n: tf.convert_to_tensor(x) for n, x in batch.features.items()}
+        logits[numbers[is_real]] = graph(tensors).numpy()[is_real]
+    return logits

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from bert_tf.config import OptimizerConfig
 from bert_tf.data.pipeline import BatchShape
+from bert_tf.interop.names import of_variable
 from bert_tf.jobs.starting_point import StartingPoint
 from bert_tf.precision import PrecisionPolicy
 from bert_tf.training import checkpoints
@@ -99,18 +100,13 @@ def make_optimizer(
 
 def weights_by_name(model: keras.Model) -> dict[str, tf.Variable]:
     """Trainable variables by the original tensor names."""
-    return {_original_name(v.path): v.value for v in model.trainable_variables}
+    return {of_variable(v.path): v.value for v in model.trainable_variables}
 
 
 def slots_by_name(optimizer: BertOptimizer) -> dict[str, tf.Variable]:
     """Optimizer state by the original tensor names."""
     slots = optimizer.slots().items()
-    return {_original_name(name): slot.value for name, slot in slots}
-
-
-def _original_name(path: str) -> str:
-    # The original's classifier stands in no scope; each layer of Keras is one.
-    return path.removeprefix("classifier/")
+    return {of_variable(name): slot.value for name, slot in slots}
 
 
 def check_output_dir(path: str) -> None:

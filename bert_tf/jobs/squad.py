@@ -23,7 +23,8 @@ from bert_tf.modeling.finetuning import build_span_model
 from bert_tf.modeling.finetuning_losses import SpanTask
 from bert_tf.training.runlog import RunLog
 
-_HEAD = ("cls/squad/output_weights", "cls/squad/output_bias")
+# No answer is read from the pooler, and files made for questions may lack it.
+_HEAD = ("cls/squad/output_weights", "cls/squad/output_bias", "bert/pooler/*")
 
 
 @dataclasses.dataclass(frozen=True)

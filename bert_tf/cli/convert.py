@@ -1,0 +1,73 @@
+"""`python -m bert_tf convert SOURCE DESTINATION`: weights from and for others."""
+
+from collections.abc import Sequence
+
+from bert_tf.cli.arguments import Parser, parse_bool
+
+_PROG = "python -m bert_tf convert"
+_FORMS = ("transformers", "tensorflow", "safetensors", "torch", "mlperf")
+
+
+def _make_parser() -> Parser:
+    parser = Parser(
+        prog=_PROG,
+        description="Writes the weights of a BERT in the form of another program.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "source",
+        help="a TensorFlow checkpoint (of google-research/bert, this program or Model "
+        "Garden), a .safetensors, .bin or .pt file, or a folder with one",
+    )
+    add(
+        "destination",
+        help="a folder for transformers; NAME.ckpt for a TensorFlow checkpoint; or a "
+        "file in .safetensors, .bin (PyTorch) or .pt (MLPerf's PyTorch)",
+    )
+    add("--form", choices=_FORMS, help="what to write, whatever the destination's name")
+    add(
+        "--bert_config_file",
+        default="",
+        help="the architecture. Default: the file beside the source",
+    )
+    add("--vocab_file", default="", help="the vocabulary. Default: likewise")
+    add(
+        "--vocab_size",
+        type=int,
+        default=0,
+        help="rows of the word table: padded to a multiple of 8, or that padding cut. "
+        "Default: as the architecture says",
+    )
+    add(
+        "--do_lower_case",
+        type=parse_bool,
+        metavar="BOOL",
+        help="whether the tokenizer lower-cases. Default: if the vocabulary is uncased",
+    )
+    add("--encoder_only", action="store_true", help="leave out the heads")
+    add("--weights_only", action="store_true", help="write nothing beside the weights")
+    add("--overwrite", action="store_true", help="replace files that are there")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Converts, and prints what was read, adapted and written.
+
+    Args:
+      arguments: The command line after `convert`.
+
+    Raises:
+      ValueError, OSError, RunError: the message is for the user.
+    """
+    options = vars(_make_parser().parse_args(arguments))
+    # TensorFlow takes seconds to load, and wrong options should not wait for it.
+    from bert_tf.interop.conversion import ConvertOptions, convert
+    from bert_tf.interop.destinations import Form
+
+    form = Form(options["form"]) if options["form"] else None
+    source, destination = options.pop("source"), options.pop("destination")
+    for line in convert(
+        source, destination, ConvertOptions(**options | {"form": form})
+    ):
+        print(line)

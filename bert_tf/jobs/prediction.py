@@ -1,0 +1,290 @@
+"""Models that are ready to predict: text in, answers out.
+
+classify = Classifier("output_dir")
+classify(["a fine film", ("one sentence", "and another")])
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.special
+import tensorflow as tf
+
+from bert_tf.data.classification import encode_examples
+from bert_tf.data.example_batches import LabelledSequences, prediction_batches
+from bert_tf.data.rows import RowSettings, row_features
+from bert_tf.data.sequences import TokenSequences
+from bert_tf.data.squad import SquadExample
+from bert_tf.data.squad_windows import WindowSettings, build_windows
+from bert_tf.data.text_examples import TextExample
+from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.evaluation.prediction import collect, compiled
+from bert_tf.evaluation.squad import AnswerSettings, predict_answers
+from bert_tf.interop.pretrained import from_pretrained
+from bert_tf.interop.sources import find_source
+from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, SpanTask
+from bert_tf.modeling.losses import model_outputs
+from bert_tf.precision import choose_policy
+
+MASK = "[MASK]"
+
+
+class Predictor:
+    """What the three kinds share: a model, its vocabulary and its description.
+
+    Attributes:
+      batch_size: Rows that are computed at once.
+      description: What task.json beside the weights says; empty without it.
+    """
+
+    def __init__(
+        self,
+        model_dir: str,
+        *,
+        vocab_file: str = "",
+        do_lower_case: bool | None = None,
+        precision: str = "",
+        batch_size: int = 32,
+    ) -> None:
+        """Finds what belongs to the model.
+
+        Args:
+          model_dir: The output_dir of a training, or any weights with their config.
+          vocab_file: Default: that beside the weights.
+          do_lower_case: Default: as in training; true if that is not known.
+          precision: As the flag of the training scripts.
+          batch_size: Rows that are computed at once.
+
+        Raises:
+          FileNotFoundError, ValueError, RunError: if something is missing or damaged.
+        """
+        source = find_source(model_dir)
+        self.path = model_dir
+        self.batch_size = batch_size
+        self.description = _read_description(os.path.dirname(source.path))
+        self._policy = choose_policy(precision, "")
+        self._vocab_file = vocab_file or source.vocab_file
+        if not self._vocab_file:
+            raise FileNotFoundError(
+                f"There is no vocab.txt beside {source.path}. Name it with vocab_file."
+            )
+        known = self.description.get("do_lower_case", True)
+        self._do_lower_case = known if do_lower_case is None else do_lower_case
+        self._stack = contextlib.ExitStack()
+
+    def _load(self, task: str, max_seq_length: int | None, **settings: Any) -> Any:  # noqa: ANN401
+        return from_pretrained(
+            self.path,
+            task,
+            max_seq_length=max_seq_length,
+            policy=self._policy,
+            allow_fused=True,
+            **settings,
+        )
+
+    def _compile(self, task: FinetuningTask) -> None:
+        """Packs the weights once for all calls."""
+        self._task = task
+        self._graph = self._stack.enter_context(compiled(task))
+
+    def _logits(self, sequences: TokenSequences, *, of_tokens: bool) -> np.ndarray:
+        """[T, C] or [n, C] float32."""
+        settings = RowSettings(self.max_seq_length, is_packed=True)
+        batches = prediction_batches(
+            LabelledSequences(sequences), settings, batch_size=self.batch_size
+        )
+        count = len(sequences.input_ids) if of_tokens else len(sequences)
+        shape = (count, self._task.num_outputs)
+        return collect(self._graph, batches, shape, of_tokens=of_tokens)
+
+
+class Classifier(Predictor):
+    """Sorts texts into classes, or gives each a number."""
+
+    def __init__(self, model_dir: str, **settings: Any) -> None:  # noqa: ANN401
+        """See `Predictor`."""
+        super().__init__(model_dir, **settings)
+        self.max_seq_length = self.description.get("max_seq_length", 128)
+        self._tokenizer = WordPieceTokenizer(self._vocab_file, self._do_lower_case)
+        self._compile(ClassTask(self._load("classifier", self.max_seq_length)))
+        numbers = map(str, range(self._task.num_outputs))
+        self.label_names = self.description.get("label_names") or list(numbers)
+
+    def __call__(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, Any]]:
+        """Predicts.
+
+        Args:
+          texts: Texts or pairs of them.
+
+        Returns:
+          For each `label` and `probabilities` by label; or, of a model with one
+          output, `value`.
+        """
+        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
+        examples = [TextExample(a, b, None, "") for a, b in pairs]
+        sequences = encode_examples(examples, self._tokenizer, self.max_seq_length)
+        logits = self._logits(sequences, of_tokens=False)
+        if self._task.num_outputs == 1:
+            return [{"value": float(value)} for value in logits[:, 0]]
+        names = self.label_names
+        return [
+            {
+                "label": names[int(np.argmax(row))],
+                "probabilities": dict(zip(names, map(float, row), strict=True)),
+            }
+            for row in scipy.special.softmax(logits.astype(np.float64), axis=1)
+        ]
+
+
+class QuestionAnswerer(Predictor):
+    """Finds the answers to questions in their contexts."""
+
+    def __init__(self, model_dir: str, **settings: Any) -> None:  # noqa: ANN401
+        """See `Predictor`."""
+        super().__init__(model_dir, **settings)
+        known = self.description
+        self.max_seq_length = known.get("max_seq_length", 384)
+        self._tokenizer = WordPieceTokenizer(self._vocab_file, self._do_lower_case)
+        self._windows = WindowSettings(
+            self.max_seq_length,
+            known.get("doc_stride", 128),
+            known.get("max_query_length", 64),
+        )
+        self._answers = AnswerSettings(
+            n_best_size=known.get("n_best_size", 20),
+            max_answer_length=known.get("max_answer_length", 30),
+            version_2_with_negative=known.get("version_2_with_negative", False),
+            null_score_diff_threshold=known.get("null_score_diff_threshold", 0.0),
+        )
+        self._compile(SpanTask(self._load("squad", self.max_seq_length)))
+
+    def __call__(self, questions: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Answers.
+
+        Args:
+          questions: Questions and their contexts.
+
+        Returns:
+          For each `answer`, a piece of the context or "" for none, and `probability`
+          among the best answers.
+        """
+        examples = [
+            SquadExample(str(number), question, context)
+            for number, (question, context) in enumerate(questions)
+        ]
+        windows = build_windows(examples, self._tokenizer, self._windows)
+        logits = self._logits(windows.sequences, of_tokens=True)
+        found = predict_answers(
+            examples, windows, logits[:, 0], logits[:, 1], self._answers
+        )
+        return [self._result(found, example.question_id) for example in examples]
+
+    def _result(self, found: Any, question_id: str) -> dict[str, Any]:  # noqa: ANN401
+        answer = found.answers[question_id]
+        probability = sum(
+            entry["probability"]
+            for entry in found.nbest[question_id]
+            if entry["text"] == answer
+        )
+        return {"answer": answer, "probability": float(probability)}
+
+
+class MaskFiller(Predictor):
+    """Says which words may stand in place of [MASK]."""
+
+    def __init__(self, model_dir: str, **settings: Any) -> None:  # noqa: ANN401
+        """See `Predictor`."""
+        super().__init__(model_dir, **settings)
+        self._tokenizer = WordPieceTokenizer(self._vocab_file, self._do_lower_case)
+        new = ("cls/seq_relationship/*", "bert/pooler/*")
+        self._model = self._load("pretraining", None, new=new, keyed_dropout=True)
+        config = self._model.get_layer("bert").config
+        self.max_seq_length = config.max_position_embeddings
+        self._compiled = tf.function(self._masked_logits, reduce_retracing=True)
+
+    def __call__(
+        self, texts: Sequence[str], num_words: int = 5
+    ) -> list[list[list[dict[str, Any]]]]:
+        """Predicts.
+
+        Args:
+          texts: Each with one [MASK] or several.
+          num_words: How many words for each.
+
+        Returns:
+          For each text, for each [MASK], the likeliest words: `token`, `probability`.
+
+        Raises:
+          ValueError: if a text has no [MASK], or is too long.
+        """
+        encoded = [self._encode(text) for text in texts]
+        results = []
+        for first in range(0, len(encoded), self.batch_size):
+            results += self._fill(encoded[first : first + self.batch_size], num_words)
+        return results
+
+    def _encode(self, text: str) -> list[int]:
+        special = self._tokenizer.special
+        ids = [special.cls]
+        for number, part in enumerate(self._tokenizer.encode(text.split(MASK))):
+            ids += [special.mask] * (number > 0) + part
+        ids.append(special.sep)
+        if special.mask not in ids or len(ids) > self.max_seq_length:
+            raise ValueError(
+                f"A text must hold {MASK} and have at most {self.max_seq_length} "
+                f"tokens. Received: {text[:80]!r} of {len(ids)} tokens."
+            )
+        return ids
+
+    def _fill(
+        self, encoded: list[list[int]], num_words: int
+    ) -> list[list[list[dict[str, Any]]]]:
+        sequences = TokenSequences.join((ids, [0] * len(ids)) for ids in encoded)
+        masks = [
+            np.flatnonzero(np.equal(i, self._tokenizer.special.mask)) for i in encoded
+        ]
+        length = int(sequences.lengths.max())
+        features = row_features(sequences, np.arange(len(encoded))[:, None], length)
+        positions = np.zeros((len(encoded), max(map(len, masks))), np.int32)
+        for row, places in zip(positions, masks, strict=True):
+            row[: len(places)] = places
+        features["masked_lm_positions"] = positions
+        tensors = {n: tf.convert_to_tensor(x) for n, x in features.items()}
+        probabilities = self._compiled(tensors).numpy()
+        return [
+            [self._best(row[k], num_words) for k in range(len(places))]
+            for row, places in zip(probabilities, masks, strict=True)
+        ]
+
+    def _masked_logits(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Probabilities [B, P, V]."""
+        logits = model_outputs(self._model, features, False)["masked_lm_logits"]
+        return tf.nn.softmax(logits)
+
+    def _best(self, row: np.ndarray, num_words: int) -> list[dict[str, Any]]:
+        words = self._tokenizer.inverse_vocab
+        known = row[: len(words)]  # Tables may be padded.
+        chosen = np.argsort(-known, kind="stable")[:num_words]
+        return [{"token": words[i], "probability": float(row[i])} for i in chosen]
+
+
+def _read_description(folder: str) -> dict[str, Any]:
+    path = os.path.join(folder, "task.json")
+    if not os.path.isfile(path):  # <output_dir>/best has it one folder up.
+        path = os.path.join(os.path.dirname(folder), "task.json")
+    if not os.path.isfile(path):
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not JSON: {error}. Train again, or drop it."
+        ) from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold a JSON object.")
+    return found

@@ -1,0 +1,199 @@
+"""`python -m bert_tf predict` and its Python API, against what the scripts write."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import TINY
+
+from bert_tf import flags
+from bert_tf.cli import main
+from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
+from bert_tf.interop.pretrained import from_pretrained
+from bert_tf.jobs import classifier, squad
+from bert_tf.jobs.prediction import Classifier, MaskFiller, QuestionAnswerer
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = (
+    "the river is long and cold a bridge was built in spring . ? who where it".split()
+)
+TEXTS = ["the river is cold", "a bridge was built", "it is long and cold", "who is it"]
+CONTEXT = "The river is long and cold. A bridge was built in spring."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A vocabulary and an architecture for it."""
+    path = tmp_path_factory.mktemp("model")
+    vocabulary = SPECIAL + WORDS
+    (path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    sizes = {"vocab_size": len(vocabulary), "max_position_embeddings": 64}
+    (path / "bert_config.json").write_text(json.dumps(TINY | sizes))
+    return path
+
+
+def arguments(folder, output_dir, **more):
+    values = {
+        "bert_config_file": folder / "bert_config.json",
+        "vocab_file": folder / "vocab.txt",
+        "output_dir": output_dir,
+        "num_train_steps": 2,
+        "train_batch_size": 4,
+        "do_train": True,
+        "do_predict": True,
+        "max_seq_length": 32,
+        **more,
+    }
+    return ["run", *(f"--{name}={value}" for name, value in values.items())]
+
+
+@pytest.fixture(scope="module")
+def classes(folder, tmp_path_factory):
+    """The output of run_classifier, whose test file is its train file."""
+    data = tmp_path_factory.mktemp("data")
+    lines = [f"{text}\t{'warm' if n % 2 else 'cold'}" for n, text in enumerate(TEXTS)]
+    for split in ("train", "test"):
+        (data / f"{split}.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
+    output = tmp_path_factory.mktemp("classes")
+    more = {"task_name": "tsv", "data_dir": data}
+    classifier.run(flags.parse(ClassifierConfig, arguments(folder, output, **more)))
+    return output
+
+
+@pytest.fixture(scope="module")
+def answers(folder, tmp_path_factory):
+    """The output of run_squad."""
+    questions = [
+        {
+            "id": str(number),
+            "question": question,
+            "answers": [{"text": text, "answer_start": CONTEXT.index(text)}],
+        }
+        for number, (question, text) in enumerate(
+            [("Where is it?", "river"), ("Who built a bridge?", "spring")]
+        )
+    ]
+    file = tmp_path_factory.mktemp("data") / "train.json"
+    paragraphs = [{"context": CONTEXT, "qas": questions}]
+    file.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    output = tmp_path_factory.mktemp("answers")
+    more = {"train_file": file, "predict_file": file, "max_query_length": 16}
+    squad.run(flags.parse(SquadConfig, arguments(folder, output, **more)))
+    return output
+
+
+def run(capsys, monkeypatch, *words, text=""):
+    """Exit code, lines of JSON and errors of the command."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    code = main(["predict", *map(str, words)])
+    captured = capsys.readouterr()
+    return code, [json.loads(line) for line in captured.out.splitlines()], captured.err
+
+
+def test_classes_are_those_of_test_results(classes):
+    table = (classes / "test_results.tsv").read_text().splitlines()
+    expected = [list(map(float, line.split("\t"))) for line in table]
+    found = Classifier(str(classes))(TEXTS)
+    values = [
+        [row["probabilities"][name] for name in ("cold", "warm")] for row in found
+    ]
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+
+
+def test_answers_are_those_of_predictions_json(answers):
+    expected = json.loads((answers / "predictions.json").read_text())
+    questions = [("Where is it?", CONTEXT), ("Who built a bridge?", CONTEXT)]
+    found = QuestionAnswerer(str(answers))(questions)
+    assert [row["answer"] for row in found] == list(expected.values())
+    nbest = json.loads((answers / "nbest_predictions.json").read_text())
+    assert found[0]["probability"] == pytest.approx(nbest["0"][0]["probability"], 1e-4)
+
+
+def test_texts_from_standard_input_file_and_command_line(
+    classes, capsys, monkeypatch, tmp_path
+):
+    command = ["classify", "--model", classes]
+    code, one, _ = run(capsys, monkeypatch, *command, TEXTS[0])
+    assert code == 0
+    lines = f'{TEXTS[0]}\n\n{{"text_a": "{TEXTS[0]}", "number": 3}}\n'
+    _, two, _ = run(capsys, monkeypatch, *command, text=lines)
+    (tmp_path / "lines").write_text(lines)
+    _, file, _ = run(capsys, monkeypatch, *command, "--input", tmp_path / "lines")
+    assert two == file
+    assert [row["label"] for row in two] == [one[0]["label"]] * 2
+    assert two[1]["number"] == 3
+
+
+def test_masks_are_filled_by_the_probabilities_of_the_model(
+    folder, tmp_path, capsys, monkeypatch
+):
+    from bert_tf.config import BertConfig
+    from bert_tf.modeling.tasks import build_pretraining_model
+
+    config = BertConfig.from_json_file(str(folder / "bert_config.json"))
+    model = build_pretraining_model(config, seed=5)
+    names = {v.path: tf.convert_to_tensor(v) for v in model.trainable_variables}
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "bert_model.ckpt"),
+        tensor_names=list(names),
+        shape_and_slices=[""] * len(names),
+        tensors=list(names.values()),
+    )
+    for name in ("vocab.txt", "bert_config.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    text = "the [MASK] is long [MASK]"
+    [[first, second]] = MaskFiller(str(tmp_path))([text], num_words=3)
+    vocabulary = SPECIAL + WORDS
+    words = ["[CLS]", "the", "[MASK]", "is", "long", "[MASK]", "[SEP]"]
+    ids = np.asarray([[vocabulary.index(word) for word in words]], np.int32)
+    whole = from_pretrained(str(tmp_path), "pretraining")
+    logits = whole(
+        {
+            "input_ids": ids,
+            "input_mask": np.ones_like(ids),
+            "segment_ids": np.zeros_like(ids),
+            "positions": np.arange(7, dtype=np.int32)[None],
+            "next_sentence_positions": np.zeros((1, 1), np.int32),
+            "masked_lm_positions": np.asarray([[2, 5]], np.int32),
+        }
+    )["masked_lm_logits"].numpy()[0]
+    for found, row in zip((first, second), np.exp(logits), strict=True):
+        order = np.argsort(-row)[:3]
+        assert [entry["token"] for entry in found] == [vocabulary[i] for i in order]
+        expected = row[order] / row.sum()
+        values = [entry["probability"] for entry in found]
+        np.testing.assert_allclose(values, expected, rtol=1e-4)
+    _, [line], _ = run(capsys, monkeypatch, "fill-mask", text, "--model", tmp_path)
+    assert line["masks"][0][0]["token"] == first[0]["token"]
+
+
+@pytest.mark.parametrize(
+    "text, pattern",
+    [
+        (
+            '{"question": "who?"}',
+            "line 1: must be a JSON object with the texts question",
+        ),
+        ("just words", "line 1: must be a JSON object"),
+        ('{"question": 1, "context": "x"}', "line 1"),
+    ],
+)
+def test_a_line_that_is_wrong_is_named(answers, capsys, monkeypatch, text, pattern):
+    code, _, error = run(capsys, monkeypatch, "squad", "--model", answers, text=text)
+    assert code == 1
+    assert pattern in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_model_without_the_head_is_refused(answers, capsys, monkeypatch):
+    code, _, error = run(capsys, monkeypatch, "classify", "x", "--model", answers)
+    assert code == 1
+    assert "has no classifier" in error
+
+
+def test_a_text_without_a_mask_is_refused(classes, capsys, monkeypatch):
+    code, _, error = run(capsys, monkeypatch, "fill-mask", "x", "--model", classes)
+    assert code == 1
+    assert len(error.splitlines()) == 1
