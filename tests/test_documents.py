@@ -8,12 +8,14 @@ import pytest
 from conftest import ROOT
 
 from bert_tf import flags
+from bert_tf.cli import predict
 from bert_tf.cli.arguments import parse_config
 from bert_tf.cli.pipeline import plan
 from bert_tf.config import CreateDataConfig, PretrainingConfig
 from bert_tf.config.conversion import ChopDataConfig, ConvertDataConfig, PickEvalConfig
 from bert_tf.config.data import IndexDataConfig, PackDataConfig, ShowDataConfig
 from bert_tf.config.download import DownloadConfig, VerifyConfig
+from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
 from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
 
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -26,7 +28,10 @@ BLOCKS = [
 LINES = "\n".join(BLOCKS).replace("\\\n", " ").splitlines()
 COMMANDS = [shlex.split(line, comments=True) for line in LINES if line.strip()]
 TRAINING = [c for c in COMMANDS if "run_pretraining.py" in c]
-DATA = [c for c in COMMANDS if "bert_tf" in c]
+DATA = [c for c in COMMANDS if "bert_tf" in c and "data" in c]
+PREDICTION = [c for c in COMMANDS if "predict" in c]
+SCRIPTS = {"run_squad.py": SquadConfig, "run_classifier.py": ClassifierConfig}
+FINETUNING = [c for c in COMMANDS if SCRIPTS.keys() & set(c)]
 CONFIGS = {
     "chop": ChopDataConfig,
     "convert": ConvertDataConfig,
@@ -52,6 +57,19 @@ def test_training_commands_are_understood(command):
     assert config.runtime.horovod == (command[0] == "mpirun")
 
 
+@pytest.mark.parametrize("command", FINETUNING, ids=range(len(FINETUNING)))
+def test_finetuning_commands_are_understood(command):
+    [script] = SCRIPTS.keys() & set(command)
+    config = flags.parse(SCRIPTS[script], command[command.index(script) :])
+    assert config.training.do_train
+
+
+@pytest.mark.parametrize("command", PREDICTION, ids=range(len(PREDICTION)))
+def test_prediction_commands_are_understood(command):
+    words = command[command.index("predict") + 1 :]
+    assert predict.make_parser().parse_intermixed_args(words).model
+
+
 @pytest.mark.parametrize("command", DATA, ids=range(len(DATA)))
 def test_data_commands_are_understood(command):
     step, *options = command[command.index("data") + 1 :]
@@ -70,6 +88,8 @@ def test_data_commands_are_understood(command):
 def test_all_commands_were_found():
     assert len(TRAINING) == 4
     assert len(DATA) > 10
+    assert len(FINETUNING) > 3
+    assert len(PREDICTION) > 3
 
 
 def test_make_targets_exist():

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
       FileNotFoundError, RunError: if there is no such model.
       SystemExit: after `--help`.
     """
-    options = _make_parser().parse_intermixed_args(arguments)
+    options = make_parser().parse_intermixed_args(arguments)
     tasks = {"fill-mask": _fill_mask, "squad": _squad, "classify": _classify}
     required, predict = tasks[options.task](options)
     examples = _read(options, required)
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str]) -> None:
             print(json.dumps(example | result, ensure_ascii=False), flush=True)
 
 
-def _make_parser() -> Parser:
+def make_parser() -> Parser:
+    """The options."""
     parser = Parser(
         prog=_PROG,
         description="Predicts with a trained model.",

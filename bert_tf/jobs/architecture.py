@@ -1,5 +1,6 @@
 """Which architecture and vocabulary a run has: named, or beside its weights."""
 
+import json
 import os
 
 from bert_tf.config import PRESETS, BertConfig
@@ -48,6 +49,26 @@ def find_vocabulary(files: RunFilesConfig) -> str:
             f"`init_checkpoint`. Received: init_checkpoint={files.init_checkpoint}."
         )
     return found
+
+
+def write_architecture(output_dir: str, bert: BertConfig, vocab_file: str) -> None:
+    """Puts bert_config.json, and vocab.txt if there is one, beside the checkpoints."""
+    text = json.dumps(bert.to_dict(), indent=2)
+    write_whole(os.path.join(output_dir, "bert_config.json"), text.encode())
+    path = os.path.join(output_dir, "vocab.txt")
+    if vocab_file and os.path.abspath(vocab_file) != os.path.abspath(path):
+        with open(vocab_file, "rb") as file:
+            write_whole(path, file.read())
+
+
+def write_whole(path: str, content: bytes) -> None:
+    """Writes a file under another name first, so that it is never half there."""
+    temporary = f"{path}.tmp"
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def case_warnings(files: FinetuningFilesConfig) -> list[str]:

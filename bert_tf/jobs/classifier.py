@@ -159,7 +159,7 @@ def _act(
 ) -> dict[str, float]:
     config, task = plan.config, plan.data.task
     finetuning.describe(plan, threads, log)
-    if communicator.rank == 0:
+    if communicator.rank == 0 and config.training.do_train:
         results.write_description(
             plan,
             {

@@ -8,6 +8,7 @@ from bert_tf.data.pipeline import TrainingReader, evaluation_batches
 from bert_tf.data.sampling import RecordOrder
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.metrics import evaluate_pretraining, write_results
+from bert_tf.jobs.architecture import load_bert_config, write_architecture
 from bert_tf.jobs.plan import shared_state
 from bert_tf.jobs.preparation import PretrainingPlan, prepare
 from bert_tf.jobs.reporting import describe
@@ -40,6 +41,10 @@ def _act(
     """What a prepared run does."""
     describe(plan, communicator, threads, log)
     communicator.broadcast(shared_state(plan))
+    files = plan.config.files
+    if communicator.rank == 0 and plan.config.training.do_train:
+        bert = load_bert_config(files)
+        write_architecture(files.output_dir, bert, files.vocab_file)
     if plan.config.training.do_train:
         train(plan, communicator, log)
     if plan.config.training.do_eval:

@@ -1,6 +1,5 @@
 """What a fine-tuned model leaves: logits, results, and a description of itself."""
 
-import dataclasses
 import json
 import os
 from typing import Any
@@ -11,7 +10,11 @@ from bert_tf.data.example_batches import LabelledSequences, prediction_batches
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.metrics import write_results
 from bert_tf.evaluation.prediction import predict
-from bert_tf.jobs.architecture import find_vocabulary
+from bert_tf.jobs.architecture import (
+    find_vocabulary,
+    write_architecture,
+    write_whole,
+)
 from bert_tf.jobs.finetuning import FinetuningPlan
 from bert_tf.training.runlog import RunLog
 
@@ -64,25 +67,8 @@ def write_description(plan: FinetuningPlan, task: dict[str, Any]) -> None:
       plan: The run.
       task: What task.json says.
     """
-    folder = plan.config.files.output_dir
-    vocab_file = find_vocabulary(plan.config.files)
-    with open(vocab_file, "rb") as file:
-        vocabulary = file.read()
-    contents = {
-        "bert_config.json": json.dumps(
-            dataclasses.asdict(plan.bert), indent=2
-        ).encode(),
-        "vocab.txt": vocabulary,
-        "task.json": json.dumps(
-            task | {"do_lower_case": plan.config.files.do_lower_case},
-            indent=2,
-            ensure_ascii=False,
-        ).encode(),
-    }
-    for name, content in contents.items():
-        path = os.path.join(folder, name)
-        if os.path.abspath(path) == os.path.abspath(vocab_file):
-            continue
-        with open(f"{path}.tmp", "wb") as file:
-            file.write(content)
-        os.replace(f"{path}.tmp", path)
+    files = plan.config.files
+    task = task | {"do_lower_case": files.do_lower_case}
+    write_architecture(files.output_dir, plan.bert, find_vocabulary(files))
+    text = json.dumps(task, indent=2, ensure_ascii=False)
+    write_whole(os.path.join(files.output_dir, "task.json"), text.encode())

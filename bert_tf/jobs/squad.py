@@ -135,7 +135,7 @@ def _act(
 ) -> dict[str, float]:
     config = plan.config
     finetuning.describe(plan, threads, log)
-    if communicator.rank == 0:
+    if communicator.rank == 0 and config.training.do_train:
         task = {"task": "squad", "max_seq_length": config.max_seq_length}
         results.write_description(plan, task | dataclasses.asdict(config.squad))
 
