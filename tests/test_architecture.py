@@ -18,6 +18,7 @@ LAYERS = {
     "precision": 0,
     "distribute": 0,
     "progress": 0,
+    "files": 0,
     "kernels": 0,
     "data": 1,
     "download": 1,
@@ -34,7 +35,7 @@ LAYERS = {
 # A scorer needs to know what it scores.
 MAY_IMPORT = {("evaluation", "bert_tf.data.squad")}
 # What the lowest layer may know of itself.
-FOUNDATIONS = {"errors", "config"}
+FOUNDATIONS = {"errors", "config", "files"}
 WITHOUT_TENSORFLOW = ["config", "flags", "launch", "errors", "cli"]
 WITHOUT_TENSORFLOW += [
     f"data.{name}" for name in ("tokenization", "documents", "instances", "packing")

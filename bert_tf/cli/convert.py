@@ -14,17 +14,22 @@ def _make_parser() -> Parser:
         description="Writes the weights of a BERT in the form of another program.",
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "source",
         help="a TensorFlow checkpoint (of google-research/bert, this program or Model "
         "Garden), a .safetensors, .bin or .pt file, or a folder with one",
     )
-    add(
+    parser.add_argument(
         "destination",
         help="a folder for transformers; NAME.ckpt for a TensorFlow checkpoint; or a "
         "file in .safetensors, .bin (PyTorch) or .pt (MLPerf's PyTorch)",
     )
+    _add_options(parser)
+    return parser
+
+
+def _add_options(parser: Parser) -> None:
+    add = parser.add_argument
     add("--form", choices=_FORMS, help="what to write, whatever the destination's name")
     add(
         "--bert_config_file",
@@ -48,7 +53,6 @@ def _make_parser() -> Parser:
     add("--encoder_only", action="store_true", help="leave out the heads")
     add("--weights_only", action="store_true", help="write nothing beside the weights")
     add("--overwrite", action="store_true", help="replace files that are there")
-    return parser
 
 
 def main(arguments: Sequence[str]) -> None:

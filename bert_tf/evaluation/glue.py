@@ -1,10 +1,11 @@
 """Scores of sentence classification: GLUE's metrics, and the file of predictions."""
 
-import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.stats
+
+from bert_tf.files import write_whole
 
 _BINARY_METRICS = ("f1", "matthews_correlation")
 CLASSIFICATION_METRICS = ("accuracy", *_BINARY_METRICS)
@@ -87,11 +88,7 @@ def write_test_results(path: str, probabilities: np.ndarray) -> None:
     """
     table = np.asarray(probabilities, np.float32)
     table = table.reshape(len(table), -1)
-    temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        for row in table:
-            file.write("\t".join(map(str, row)) + "\n")
-    os.replace(temporary, path)
+    write_whole(path, "".join("\t".join(map(str, row)) + "\n" for row in table))
 
 
 def _check_values(values: np.ndarray, labels: np.ndarray, name: str, ndim: int) -> None:

@@ -1,12 +1,13 @@
 """Sums of batches to the four numbers of pre-training, and their file."""
 
 import contextlib
-import os
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
+
+from bert_tf.files import write_whole
 
 Features = dict[str, np.ndarray]
 
@@ -65,8 +66,5 @@ def evaluate_pretraining(
 
 def write_results(path: str, results: Mapping[str, float | int]) -> None:
     """Writes `name = value` lines in alphabetical order, atomically."""
-    temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        for name in sorted(results):
-            file.write(f"{name} = {results[name]:.8g}\n")
-    os.replace(temporary, path)
+    lines = [f"{name} = {results[name]:.8g}\n" for name in sorted(results)]
+    write_whole(path, "".join(lines))

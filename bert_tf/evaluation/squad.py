@@ -17,6 +17,7 @@ import numpy as np
 from bert_tf.config import checks
 from bert_tf.data.squad import SquadExample
 from bert_tf.data.squad_windows import SquadWindows
+from bert_tf.files import write_whole
 
 ANSWERS_FILE = "predictions.json"
 NBEST_FILE = "nbest_predictions.json"
@@ -280,9 +281,4 @@ def write_predictions(output_dir: str, predictions: SquadPredictions) -> None:
         if content is None:
             continue
         path = os.path.join(output_dir, name)
-        temporary = f"{path}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=4) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(content, indent=4) + "\n")

@@ -120,6 +120,30 @@ def _classifier(scope: str, classes: int, width: int) -> dict[str, tuple[int, ..
     }
 
 
+def require_plausible(
+    config: BertConfig, tensors: Mapping[str, np.ndarray], source: str
+) -> None:
+    """Refuses a config that is far from the tensors, before memory is taken for it.
+
+    Args:
+      config: The architecture.
+      tensors: google-research/bert's name -> values.
+      source: Where the tensors come from, for messages.
+
+    Raises:
+      RunError: if the width differs, or there are not so many layers.
+    """
+    table = tensors.get("bert/embeddings/word_embeddings")
+    width = table.shape[-1] if table is not None and table.ndim else config.hidden_size
+    if config.hidden_size != width or config.num_hidden_layers > len(tensors):
+        raise RunError(
+            f"{source} does not fit its config, which says hidden_size="
+            f"{config.hidden_size}, num_hidden_layers={config.num_hidden_layers}. "
+            f"Received: {len(tensors)} tensors of width {width}. Name the right one "
+            "with --bert_config_file."
+        )
+
+
 def conform(
     tensors: Mapping[str, np.ndarray], config: BertConfig, source: str
 ) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -137,6 +161,7 @@ def conform(
     Raises:
       RunError: listing names that are missing and shapes that differ.
     """
+    require_plausible(config, tensors, source)
     kept: dict[str, np.ndarray] = {}
     notes, problems = [], []
     for name, shape in expected_shapes(config, tensors).items():

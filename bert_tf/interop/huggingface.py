@@ -8,8 +8,7 @@ from typing import Any
 
 import ml_dtypes  # noqa: F401  # Gives NumPy bfloat16, which files may hold.
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
 from bert_tf.config import BertConfig
 from bert_tf.interop import names
@@ -22,6 +21,7 @@ _NEUTRAL_VALUES = {
     "add_cross_attention": False,
     "pruned_heads": {},
 }
+_TYPES = frozenset("F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL".split())
 
 
 def bert_config_from_huggingface(values: Mapping[str, Any]) -> BertConfig:
@@ -154,7 +154,9 @@ def load_safetensors(
     if not os.path.isfile(path):
         raise FileNotFoundError(f"`path` must be a file. Received: path={path}.")
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="numpy") as file:
+            _check_types(path, {name: file.get_slice(name) for name in file.keys()})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(
             f"{path} must be a whole safetensors file: {error}. Fetch it again."
@@ -163,3 +165,13 @@ def load_safetensors(
         return to_original_names(tensors, keeps_unknown=keeps_unknown)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _check_types(path: str | os.PathLike[str], slices: Mapping[str, Any]) -> None:
+    """Refuses tensors that NumPy does not know, or that are no real numbers."""
+    for name, found in slices.items():
+        if found.get_dtype() not in _TYPES:
+            raise ValueError(
+                f"{path}: {name} must be of a type among {', '.join(sorted(_TYPES))}. "
+                f"Received: {found.get_dtype()}. Save the weights as F32."
+            )

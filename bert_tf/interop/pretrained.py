@@ -9,7 +9,7 @@ import keras
 
 from bert_tf.errors import RunError
 from bert_tf.interop import names
-from bert_tf.interop.architecture import conform
+from bert_tf.interop.architecture import conform, require_plausible
 from bert_tf.interop.destinations import Form, Model, write_model
 from bert_tf.interop.weights import Weights, assign_weights, read_weights
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
@@ -63,6 +63,7 @@ def from_pretrained(
             f"There is no bert_config.json or config.json beside the {weights.source}. "
             "Put the model's own there."
         )
+    require_plausible(weights.config, weights.tensors, weights.source)
     model = _build(task, weights, settings)
     variables = {names.of_variable(v.path): v for v in model.weights}
     new = (*new, *_UNUSED.get(task, ()))

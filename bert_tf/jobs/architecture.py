@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 
 from bert_tf.config import PRESETS, BertConfig
 from bert_tf.config.finetuning import FinetuningFilesConfig
 from bert_tf.config.run import RunFilesConfig
 from bert_tf.data.tokenization import load_vocabulary
+from bert_tf.files import whole_file, write_whole
 from bert_tf.interop.sources import find_source
 from bert_tf.interop.weights import read_config
 
@@ -54,21 +56,11 @@ def find_vocabulary(files: RunFilesConfig) -> str:
 def write_architecture(output_dir: str, bert: BertConfig, vocab_file: str) -> None:
     """Puts bert_config.json, and vocab.txt if there is one, beside the checkpoints."""
     text = json.dumps(bert.to_dict(), indent=2)
-    write_whole(os.path.join(output_dir, "bert_config.json"), text.encode())
+    write_whole(os.path.join(output_dir, "bert_config.json"), text)
     path = os.path.join(output_dir, "vocab.txt")
     if vocab_file and os.path.abspath(vocab_file) != os.path.abspath(path):
-        with open(vocab_file, "rb") as file:
-            write_whole(path, file.read())
-
-
-def write_whole(path: str, content: bytes) -> None:
-    """Writes a file under another name first, so that it is never half there."""
-    temporary = f"{path}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+        with open(vocab_file, "rb") as vocabulary, whole_file(path) as file:
+            shutil.copyfileobj(vocabulary, file)
 
 
 def case_warnings(files: FinetuningFilesConfig) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import os
 
+from bert_tf.files import write_whole
 from bert_tf.jobs.plan import Plan, weights_by_name
 from bert_tf.training import checkpoints
 
@@ -59,9 +60,7 @@ class BestCheckpoint:
                 num_records=self._plan.num_train_records,
             ),
         )
-        with open(f"{self._note}.tmp", "w", encoding="utf-8") as file:
-            json.dump(self._best, file)
-        os.replace(f"{self._note}.tmp", self._note)
+        write_whole(self._note, json.dumps(self._best))
         for other in old:
             if other != step:
                 checkpoints.remove(self._folder, other)

@@ -10,11 +10,8 @@ from bert_tf.data.example_batches import LabelledSequences, prediction_batches
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.metrics import write_results
 from bert_tf.evaluation.prediction import predict
-from bert_tf.jobs.architecture import (
-    find_vocabulary,
-    write_architecture,
-    write_whole,
-)
+from bert_tf.files import write_whole
+from bert_tf.jobs.architecture import find_vocabulary, write_architecture
 from bert_tf.jobs.finetuning import FinetuningPlan
 from bert_tf.training.runlog import RunLog
 
@@ -71,4 +68,4 @@ def write_description(plan: FinetuningPlan, task: dict[str, Any]) -> None:
     task = task | {"do_lower_case": files.do_lower_case}
     write_architecture(files.output_dir, plan.bert, find_vocabulary(files))
     text = json.dumps(task, indent=2, ensure_ascii=False)
-    write_whole(os.path.join(files.output_dir, "task.json"), text.encode())
+    write_whole(os.path.join(files.output_dir, "task.json"), text)

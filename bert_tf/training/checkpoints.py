@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from bert_tf.errors import RunError
+from bert_tf.files import write_whole
 
 FORMAT_VERSION = 1
 _STEP_NAME = "global_step"
@@ -57,15 +58,6 @@ class RunPosition:
 def _sha256(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_atomically(path: str, text: str) -> None:
-    temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _tensor_files(prefix: str) -> list[str]:
@@ -131,11 +123,11 @@ def _write(
     files = {os.path.basename(f): _sha256(f) for f in _tensor_files(prefix)}
     manifest = {"format": FORMAT_VERSION, **dataclasses.asdict(position)}
     manifest["files"] = files
-    _write_atomically(f"{prefix}.json", json.dumps(manifest, indent=2) + "\n")
+    write_whole(f"{prefix}.json", json.dumps(manifest, indent=2) + "\n")
     os.remove(marker)
     name = os.path.basename(prefix)
     lines = [f'{key}: "{name}"\n' for key in _STATE_KEYS]
-    _write_atomically(os.path.join(directory, "checkpoint"), "".join(lines))
+    write_whole(os.path.join(directory, "checkpoint"), "".join(lines))
 
 
 def committed_steps(directory: str) -> list[int]:
