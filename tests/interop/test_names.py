@@ -47,6 +47,10 @@ cls.predictions.transform.LayerNorm.bias cls/predictions/transform/LayerNorm/bet
 cls.predictions.bias cls/predictions/output_bias -
 cls.seq_relationship.weight cls/seq_relationship/output_weights -
 cls.seq_relationship.bias cls/seq_relationship/output_bias -
+classifier.weight output_weights -
+classifier.bias output_bias -
+qa_outputs.weight cls/squad/output_weights -
+qa_outputs.bias cls/squad/output_bias -
 """.replace("\n ", " ")
     .strip()
     .splitlines()
@@ -55,7 +59,8 @@ cls.seq_relationship.bias cls/seq_relationship/output_bias -
 
 @pytest.mark.parametrize("theirs, ours, axes", PAIRS, ids=[pair[0] for pair in PAIRS])
 def test_each_name_has_its_counterpart(theirs, ours, axes):
-    full = theirs if theirs.startswith("cls.") else f"bert.{theirs}"
+    is_head = theirs.startswith(("cls.", "classifier.", "qa_outputs."))
+    full = theirs if is_head else f"bert.{theirs}"
     for spelling in (theirs, full):
         assert names.from_huggingface(spelling) == (ours, axes == "T")
     assert names.to_huggingface(ours) == full
@@ -76,6 +81,44 @@ def test_the_tied_decoder_is_the_word_table_and_the_output_bias():
     assert bias == ("cls/predictions/output_bias", False)
 
 
+# From the trainers' own tables of what they rename.
+@pytest.mark.parametrize(
+    "theirs, usual",
+    [
+        ("attention.multi_head_attention.q_weight", "attention.self.query.weight"),
+        ("attention.multi_head_attention.k_bias", "attention.self.key.bias"),
+        ("attention.multi_head_attention.v_weight", "attention.self.value.weight"),
+        (
+            "attention.multi_head_attention.out_proj_weight",
+            "attention.output.dense.weight",
+        ),
+        ("attention.layer_norm.bias", "attention.output.LayerNorm.bias"),
+        ("intermediate.dense_act.weight", "intermediate.dense.weight"),
+    ],
+)
+def test_fused_modules_of_mlperf_have_their_counterpart(theirs, usual):
+    layer = "bert.encoder.layer.3"
+    expected = names.from_huggingface(f"{layer}.{usual}")
+    assert expected is not None
+    for prefix in ("", "bert_model_segment."):
+        assert names.from_huggingface(f"{prefix}{layer}.{theirs}") == expected
+
+
+def test_segments_of_mlperf_are_passed_over():
+    name = names.from_huggingface("heads_only_segment.cls.seq_relationship.weight")
+    assert name == ("cls/seq_relationship/output_weights", False)
+
+
+def test_variables_of_the_classifier_stand_in_a_scope():
+    assert names.of_variable("classifier/output_bias") == "output_bias"
+    assert names.of_variable("cls/squad/output_bias") == "cls/squad/output_bias"
+
+
+def test_long_lists_are_cut():
+    assert names.listed(["a", "b"]) == "a, b"
+    assert names.listed(map(str, range(22)), "; ").endswith("; 19; and 2 more")
+
+
 def test_position_ids_are_ignored():
     assert names.is_ignored("embeddings.position_ids")
     assert names.is_ignored("bert.embeddings.position_ids")
@@ -85,7 +128,8 @@ def test_position_ids_are_ignored():
 @pytest.mark.parametrize(
     "name",
     [
-        "classifier.weight",
+        "bert.classifier.weight",
+        "classifier.dense.weight",
         "roberta.pooler.dense.weight",
         "bert.cls.seq_relationship.bias",
         "bert.cls.predictions.transform.dense.bias",

@@ -1,0 +1,329 @@
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from interop.tiny_bert import (
+    assert_equal_bytes,
+    encoder_shapes,
+    pretraining_shapes,
+    random_tensors,
+    write_neighbours,
+    write_tf1,
+)
+from oracles import files
+from safetensors.numpy import load_file, save_file
+
+from bert_tf.config import PRESETS
+from bert_tf.errors import RunError
+from bert_tf.interop.conversion import ConvertOptions, convert
+from bert_tf.interop.destinations import Form, find_form
+from bert_tf.interop.pretrained import from_pretrained, save_pretrained
+from bert_tf.interop.torch_files import load_torch
+from bert_tf.interop.weights import read_weights
+from bert_tf.training import checkpoints
+
+
+def run(source, destination, **options):
+    return convert(str(source), str(destination), ConvertOptions(**options))
+
+
+def tensors_of_tensorflow(prefix):
+    """All tensors of a checkpoint, by TensorFlow's own reader."""
+    reader = tf.train.load_checkpoint(str(prefix))
+    return {n: reader.get_tensor(n) for n in reader.get_variable_to_shape_map()}
+
+
+def save_as_ours(tensors, folder):
+    """A checkpoint of a run of ours."""
+    folder.mkdir()
+    position = checkpoints.RunPosition(
+        step=1, records=1, global_batch_size=1, learning_rate=0.1, seed=0, num_records=1
+    )
+    return checkpoints.save(str(folder), tensors, position)
+
+
+def round_trip(tf1, folder, config):
+    """TF1 -> ours -> transformers -> ours -> TF1: the last one's tensors."""
+    ours = save_as_ours(read_weights(tf1).tensors, folder / "ours")
+    write_neighbours(folder / "ours", config, "bert_config.json")
+    run(ours, folder / "theirs")
+    again = save_as_ours(read_weights(folder / "theirs").tensors, folder / "again")
+    write_neighbours(folder / "again", config, "bert_config.json")
+    run(again, folder / "last" / "bert_model.ckpt")
+    return tensors_of_tensorflow(folder / "last" / "bert_model.ckpt")
+
+
+# Round trips.
+
+
+def test_every_tensor_comes_back_as_it_was(tf1, tmp_path, tiny, tiny_tensors):
+    # Tables and their normalisation, 16 a layer, the pooler, the heads.
+    assert len(tiny_tensors) == 5 + 2 * 16 + 2 + 7
+    assert_equal_bytes(round_trip(tf1, tmp_path, tiny), tiny_tensors)
+
+
+@pytest.mark.slow
+def test_every_tensor_of_base_comes_back_as_it_was(tmp_path):
+    config = PRESETS["base"]
+    tensors = random_tensors(pretraining_shapes(config))
+    assert len(tensors) == 206
+    assert len(encoder_shapes(config)) == 199
+    tf1 = write_tf1(tmp_path / "tf1", tensors, config, with_slots=False)
+    try:
+        assert_equal_bytes(round_trip(tf1, tmp_path, config), tensors)
+    finally:
+        shutil.rmtree(tmp_path)  # Gigabytes, which pytest would keep.
+
+
+@pytest.mark.parametrize("model", ["minilm", "rxnfp"])
+def test_published_weights_come_back_as_they_were(tmp_path, model):
+    source = files.DATA / "models" / model
+    run(source, tmp_path / "tf" / "model.ckpt-1")
+    run(tmp_path / "tf", tmp_path / "theirs")
+    if model == "minilm":
+        expected = load_file(files.require(source / "model.safetensors"))
+        del expected["embeddings.position_ids"]
+    else:
+        expected = load_torch(files.require(source / "pytorch_model.bin"))
+        del expected["cls.predictions.decoder.weight"]  # Tied.
+    assert_equal_bytes(load_file(tmp_path / "theirs" / "model.safetensors"), expected)
+
+
+@pytest.mark.parametrize("name", ["model.bin", "m.pth", "model.pt", "m.safetensors"])
+def test_other_files_hold_the_same_tensors(tf1, tmp_path, tiny, tiny_tensors, name):
+    run(tf1, tmp_path / "out" / name)
+    read = read_weights(tmp_path / "out" / name)
+    assert_equal_bytes(read.tensors, tiny_tensors)
+    assert read.config == tiny
+
+
+def test_kernels_of_transformers_are_transposed(tf1, tmp_path, tiny_tensors):
+    run(tf1, tmp_path / "out")
+    theirs = load_file(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_array_equal(
+        theirs["bert.encoder.layer.1.intermediate.dense.weight"],
+        tiny_tensors["bert/encoder/layer_1/intermediate/dense/kernel"].T,
+    )
+    np.testing.assert_array_equal(
+        theirs["bert.embeddings.word_embeddings.weight"],
+        tiny_tensors["bert/embeddings/word_embeddings"],
+    )
+    assert "cls.predictions.decoder.weight" not in theirs
+
+
+def test_older_names_separate_decoders_and_position_ids_are_read(tf1, tmp_path, tiny):
+    run(tf1, tmp_path / "newer")
+    newer = load_file(tmp_path / "newer" / "model.safetensors")
+    older = {}
+    for name, values in newer.items():
+        name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+        older[name.replace("LayerNorm.bias", "LayerNorm.beta")] = values
+    table = older["bert.embeddings.word_embeddings.weight"]
+    older["cls.predictions.decoder.weight"] = table
+    older["bert.embeddings.position_ids"] = np.arange(16)[None]
+    write_neighbours(tmp_path / "older", tiny, "config.json")
+    save_file(older, tmp_path / "older" / "model.safetensors")
+    run(tmp_path / "older", tmp_path / "again")
+    assert_equal_bytes(load_file(tmp_path / "again" / "model.safetensors"), newer)
+
+
+def test_mlperf_finds_its_dictionary_padded_with_the_decoder(tf1, tmp_path):
+    path = tmp_path / "out" / "model.ckpt-28252.pt"
+    notes = run(tf1, path, vocab_size=32)
+    tensors = load_torch(path)
+    assert len(tensors) == 47  # 46 and the tied decoder.
+    assert tensors["cls.predictions.decoder.weight"].shape == (32, 8)
+    assert tensors["cls.predictions.bias"].shape == (32,)
+    assert sum("30 rows padded to 32" in note for note in notes) == 2
+    config = json.loads((tmp_path / "out" / "bert_config.json").read_text())
+    assert config["vocab_size"] == 32
+
+
+def test_a_padded_vocabulary_is_cut_again(tf1, tmp_path, tiny_tensors):
+    run(tf1, tmp_path / "padded" / "model.pt", vocab_size=32)
+    run(tmp_path / "padded" / "model.pt", tmp_path / "cut.ckpt", vocab_size=30)
+    assert_equal_bytes(tensors_of_tensorflow(tmp_path / "cut.ckpt"), tiny_tensors)
+
+
+def test_the_encoder_alone_has_plain_names(tf1, tmp_path, tiny):
+    notes = run(tf1, tmp_path / "out", encoder_only=True)
+    theirs = load_file(tmp_path / "out" / "model.safetensors")
+    assert len(theirs) == len(encoder_shapes(tiny))
+    assert "pooler.dense.weight" in theirs
+    assert not any("cls" in name or name.startswith("bert.") for name in theirs)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architectures"] == ["BertModel"]
+    assert "wrote 39 tensors" in notes[-1]
+
+
+def test_heads_tell_the_architecture(tmp_path, tiny):
+    heads = {
+        "output_weights": (3, 8),
+        "output_bias": (3,),
+    }
+    tensors = random_tensors({**encoder_shapes(tiny), **heads})
+    run(write_tf1(tmp_path / "c", tensors, tiny), tmp_path / "classes")
+    config = json.loads((tmp_path / "classes" / "config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    assert config["id2label"] == {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
+    theirs = load_file(tmp_path / "classes" / "model.safetensors")
+    np.testing.assert_array_equal(
+        theirs["classifier.weight"], tensors["output_weights"]
+    )
+
+
+# What is told and refused.
+
+
+def test_missing_and_misshapen_tensors_are_refused(tmp_path, tiny, tiny_tensors):
+    tensors = dict(tiny_tensors)
+    del tensors["bert/encoder/layer_1/output/dense/bias"]
+    tensors["cls/seq_relationship/output_bias"] = np.ones(3, np.float32)
+    tf1 = write_tf1(tmp_path / "tf1", tensors, tiny)
+    message = (
+        r"layer_1/output/dense/bias \(8,\) is missing; cls/seq_relationship/"
+        r"output_bias must have shape \(2,\), found \(3,\)\. Name .*--bert_config_file"
+    )
+    with pytest.raises(RunError, match=message):
+        run(tf1, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_a_head_is_refused(tmp_path, tiny, tiny_tensors):
+    tensors = dict(tiny_tensors)
+    del tensors["cls/predictions/transform/dense/bias"]
+    with pytest.raises(RunError, match="transform/dense/bias .* is missing"):
+        run(write_tf1(tmp_path / "tf1", tensors, tiny), tmp_path / "out")
+
+
+def test_what_is_left_out_is_told(tmp_path, tiny, tiny_tensors):
+    tensors = {n: t for n, t in tiny_tensors.items() if "pooler" not in n}
+    tf1 = write_tf1(tmp_path / "tf1", {**tensors, "crf/x": np.ones(2, "f4")}, tiny)
+    notes = run(tf1, tmp_path / "out")
+    assert "left out: crf/x" in notes
+    assert "there is no pooler: who needs one must train it" in notes
+
+
+def test_a_source_without_a_config_needs_one(tf1, tmp_path):
+    config = tmp_path / "tf1" / "bert_config.json"
+    config.rename(tmp_path / "elsewhere.json")
+    with pytest.raises(RunError, match="no bert_config.json .* --bert_config_file"):
+        run(tf1, tmp_path / "out")
+    run(tf1, tmp_path / "out", bert_config_file=str(tmp_path / "elsewhere.json"))
+
+
+def test_without_a_vocabulary_there_is_no_tokenizer(tf1, tmp_path):
+    (tmp_path / "tf1" / "vocab.txt").unlink()
+    notes = run(tf1, tmp_path / "out")
+    assert "no tokenizer: there is no vocab.txt beside the source" in notes
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"config.json", "model.safetensors", "README.md"}
+
+
+def test_a_larger_vocabulary_is_refused(tf1, tmp_path):
+    vocab_file = tmp_path / "vocab.txt"
+    words = (tmp_path / "tf1" / "vocab.txt").read_text()
+    vocab_file.write_text(words + "more\n")
+    with pytest.raises(ValueError, match="vocab_size, 30. Received: 31 tokens"):
+        run(tf1, tmp_path / "out", vocab_file=str(vocab_file))
+
+
+def test_other_files_are_not_replaced_unless_asked(tf1, tmp_path, tiny):
+    run(tf1, tmp_path / "out")
+    with pytest.raises(ValueError, match="model.safetensors is there already"):
+        run(tf1, tmp_path / "out")
+    run(tf1, tmp_path / "out", overwrite=True)
+    other = dataclasses.replace(tiny, hidden_dropout_prob=0.5)
+    write_neighbours(tmp_path / "mine", other, "bert_config.json")
+    with pytest.raises(ValueError, match="mine/bert_config.json is there already"):
+        run(tf1, tmp_path / "mine" / "bert_model.ckpt")
+    run(tf1, tmp_path / "mine" / "bert_model.ckpt", weights_only=True)
+    kept = json.loads((tmp_path / "mine" / "bert_config.json").read_text())
+    assert kept["hidden_dropout_prob"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "destination, form",
+    [
+        ("results/mine", Form.TRANSFORMERS),
+        ("results/bert_model.ckpt/", Form.TRANSFORMERS),
+        ("bert_model.ckpt", Form.TENSORFLOW),
+        ("x/model.ckpt-28252", Form.TENSORFLOW),
+        ("model.ckpt-28252.pt", Form.MLPERF),
+        ("pytorch_model.bin", Form.TORCH),
+        ("m.safetensors", Form.SAFETENSORS),
+    ],
+)
+def test_the_name_of_the_destination_says_what_to_write(destination, form):
+    assert find_form(destination) is form
+
+
+@pytest.mark.parametrize(
+    "key, value", [("num_hidden_layers", 10**12), ("hidden_size", 2 * 10**9)]
+)
+def test_a_config_of_another_size_is_refused_before_memory_is_taken(
+    tf1, tmp_path, tiny, key, value
+):
+    config = dataclasses.asdict(tiny) | {key: value}
+    (tmp_path / "tf1" / "bert_config.json").write_text(json.dumps(config))
+    for use in (lambda: run(tf1, tmp_path / "out"), lambda: from_pretrained(tf1)):
+        with pytest.raises(RunError, match=f"does not fit its config, .*{key}={value}"):
+            use()
+
+
+# Models of Python.
+
+
+def test_a_model_is_saved_and_read_again(tf1, tmp_path, tiny_tensors):
+    model = from_pretrained(tf1, "pretraining")
+    save_pretrained(model, tmp_path / "out", vocab_file=str(tmp_path / "tf1/vocab.txt"))
+    read = read_weights(tmp_path / "out")
+    assert_equal_bytes(read.tensors, tiny_tensors)
+    assert (tmp_path / "out" / "tokenizer.json").is_file()
+
+
+def test_a_classifier_keeps_its_head(tmp_path, tiny):
+    heads = {"output_weights": (3, 8), "output_bias": (3,)}
+    tensors = random_tensors({**encoder_shapes(tiny), **heads})
+    tf1 = write_tf1(tmp_path / "tf1", tensors, tiny)
+    save_pretrained(from_pretrained(tf1, "classifier"), tmp_path / "out")
+    assert_equal_bytes(read_weights(tmp_path / "out").tensors, tensors)
+
+
+def test_a_model_for_questions_needs_no_pooler(tmp_path, tiny, caplog):
+    heads = {"cls/squad/output_weights": (2, 8), "cls/squad/output_bias": (2,)}
+    shapes = {**encoder_shapes(tiny), **heads}
+    shapes = {n: s for n, s in shapes.items() if "pooler" not in n}
+    tensors = random_tensors(shapes)
+    model = from_pretrained(write_tf1(tmp_path / "tf1", tensors, tiny), "squad")
+    assert "newly initialised: bert/pooler/dense/" in caplog.text
+    save_pretrained(model, tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architectures"] == ["BertForQuestionAnswering"]
+
+
+def test_heads_that_a_task_needs_are_strict(tmp_path, tiny, tiny_tensors, caplog):
+    tensors = {n: t for n, t in tiny_tensors.items() if n.startswith("bert/")}
+    tf1 = write_tf1(tmp_path / "tf1", tensors, tiny)
+    with pytest.raises(RunError, match="cls/predictions/output_bias .* is missing"):
+        from_pretrained(tf1, "pretraining")
+    with pytest.raises(ValueError, match="`num_outputs` must be given: the TensorFlow"):
+        from_pretrained(tf1, "classifier")
+    from_pretrained(tf1, "pretraining", new=("cls/*",))
+    assert "newly initialised: cls/predictions/" in caplog.text
+
+
+def test_an_unknown_task_is_refused(tf1):
+    with pytest.raises(ValueError, match="`task` must be one of encoder, pretraining"):
+        from_pretrained(tf1, "translation")
+
+
+def test_a_model_without_a_bert_is_refused(tmp_path):
+    import keras
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="top")])
+    with pytest.raises(ValueError, match="a layer called bert.* Received: layers top"):
+        save_pretrained(model, tmp_path)

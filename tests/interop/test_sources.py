@@ -1,0 +1,103 @@
+import pytest
+
+from bert_tf.interop.sources import Kind, Source, find_source
+
+
+def touch(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "spelling", ["", ".index", ".data-00000-of-00001"], ids=["prefix", "index", "data"]
+)
+def test_a_checkpoint_may_be_named_with_any_ending(tmp_path, spelling):
+    touch(tmp_path, "bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001")
+    found = find_source(tmp_path / f"bert_model.ckpt{spelling}")
+    prefix = str(tmp_path / "bert_model.ckpt")
+    assert found == Source(Kind.TENSORFLOW, prefix, "", "")
+
+
+def test_a_dot_pt_beside_a_checkpoint_of_the_same_step_is_itself(tmp_path):
+    touch(tmp_path, "model.ckpt-28252.index", "model.ckpt-28252.apex.pt")
+    assert find_source(tmp_path / "model.ckpt-28252.apex.pt").kind is Kind.TORCH
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        (["model.ckpt-9.index", "model.ckpt-10.index"], "model.ckpt-10"),
+        (["bert_model.ckpt.index"], "bert_model.ckpt"),
+        (["bert_model.ckpt.index", "model.ckpt-0.index"], "model.ckpt-0"),
+        (["ckpt-2.index", "ctl_step_5.ckpt-1.index"], "ckpt-2"),
+        (["pytorch_model.bin", "model.ckpt-10.index"], "pytorch_model.bin"),
+        (["pytorch_model.bin", "model.safetensors"], "model.safetensors"),
+    ],
+)
+def test_a_folder_is_what_is_best_in_it(tmp_path, names, expected):
+    touch(tmp_path, *names)
+    assert find_source(tmp_path).path == str(tmp_path / expected)
+
+
+@pytest.mark.parametrize(
+    "named, expected",
+    [
+        ("model.ckpt-3", "model.ckpt-3"),
+        ("/another/machine/model.ckpt-3", "model.ckpt-3"),
+        ("../../model.ckpt-3", "model.ckpt-3"),
+        ("model.ckpt-4", "model.ckpt-5"),
+    ],
+)
+def test_the_file_checkpoint_names_the_one_that_counts(tmp_path, named, expected):
+    touch(tmp_path, "model.ckpt-3.index", "model.ckpt-5.index")
+    state = f'model_checkpoint_path: "{named}"\nall_model_checkpoint_paths: "x"\n'
+    (tmp_path / "checkpoint").write_text(state)
+    assert find_source(tmp_path).path == str(tmp_path / expected)
+
+
+def test_neighbours_are_found(tmp_path):
+    touch(tmp_path, "model.safetensors", "m.ckpt.index")
+    touch(tmp_path, "config.json", "bert_config.json", "vocab.txt")
+    vocabulary = str(tmp_path / "vocab.txt")
+    for name, config in (
+        ("model.safetensors", "config.json"),
+        ("m.ckpt", "bert_config.json"),
+    ):
+        found = find_source(tmp_path / name)
+        assert (found.config_file, found.vocab_file) == (
+            str(tmp_path / config),
+            vocabulary,
+        )
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("tf_model.h5", "can hold code, .* save the weights as model.safetensors"),
+        ("model.keras", "can hold code"),
+        ("saved_model.pb", "can hold code"),
+        ("weights.pkl", "can hold code"),
+        ("uncased_L-12_H-768_A-12.zip", "is an archive: unpack it"),
+        ("bert.tar.gz", "is an archive"),
+        ("flax_model.msgpack", "is of no kind that is known"),
+    ],
+)
+def test_other_files_are_refused_by_name(tmp_path, name, reason):
+    touch(tmp_path, name)
+    with pytest.raises(ValueError, match=f"{name} must be .* {reason}"):
+        find_source(tmp_path / name)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    touch(tmp_path, "tf_model.h5", "config.json")
+    with pytest.raises(FileNotFoundError, match="holds no weights: neither model.safe"):
+        find_source(tmp_path)
+
+
+def test_nothing_is_refused(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match="There are no weights at .*/none. Name"
+    ):
+        find_source(tmp_path / "none")
