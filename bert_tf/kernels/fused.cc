@@ -119,13 +119,18 @@ class DropoutAddNormOp : public OpKernel {
     const int64_t width = bias.NumElements(), rows = x.NumElements() / width;
     const int64_t length = x.dim_size(1);
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
-    OP_REQUIRES_OK(context, context->allocate_output(1, x.shape(), &sum));
+    // Only the gradient reads the sums: a prediction does not write them.
+    bfloat* kept_sum = nullptr;
+    if (context->output_required(1)) {
+      OP_REQUIRES_OK(context, context->allocate_output(1, x.shape(), &sum));
+      kept_sum = Bfloats(sum);
+    }
     OP_REQUIRES_OK(context, context->allocate_output(2, TensorShape({rows, 2}),
                                                      &statistics));
     const DropoutMask dropout(key, stream_, kept_, length * width);
     const bfloat *in = Bfloats(x), *res = Bfloats(residual);
     const float *b = Floats(bias), *g = Floats(gamma), *shift = Floats(beta);
-    bfloat *out = Bfloats(y), *kept_sum = Bfloats(sum);
+    bfloat* out = Bfloats(y);
     float* stat = Floats(statistics);
     ForParts(context, rows, width * 6, [&](int64_t, int64_t begin, int64_t end) {
       std::vector<float> h(width), mask(width);
@@ -143,10 +148,12 @@ class DropoutAddNormOp : public OpKernel {
           squares += (h[i] - mean) * (h[i] - mean);
         }
         const float factor = 1.0f / std::sqrt(squares / width + epsilon_);
-        bfloat *o = out + r * width, *s = kept_sum + r * width;
-        for (int64_t i = 0; i < width; ++i) {
-          s[i] = ToBfloat(h[i]);
+        bfloat* o = out + r * width;
+        for (int64_t i = 0; i < width; ++i)
           o[i] = ToBfloat((h[i] - mean) * factor * g[i] + shift[i]);
+        if (kept_sum != nullptr) {
+          bfloat* s = kept_sum + r * width;
+          for (int64_t i = 0; i < width; ++i) s[i] = ToBfloat(h[i]);
         }
         stat[2 * r] = mean;
         stat[2 * r + 1] = factor;

@@ -211,8 +211,8 @@ class ProductOp : public OpKernel {
   }
 
  protected:
-  // Checks the inputs, and makes the first output, [..., width].
-  absl::Status Start(OpKernelContext* context, Matrices* m, bfloat** y) {
+  // Checks the inputs.
+  absl::Status Start(OpKernelContext* context, Matrices* m) {
     const Tensor &x = context->input(0), &panels = context->input(1);
     const int64_t depth = x.dim_size(x.dims() - 1);
     if (depth % kBlock != 0 || depth == 0)
@@ -221,10 +221,13 @@ class ProductOp : public OpKernel {
       return InvalidArgument("panels must be those of a [", depth, ", ", width_,
                              "] matrix");
     *m = {Bfloats(x), Bfloats(panels), x.NumElements() / depth, depth, width_};
-    return Allocate(context, 0, y);
+    return absl::OkStatus();
   }
 
+  // Makes an output, [..., width]; none, where nobody reads it.
   absl::Status Allocate(OpKernelContext* context, int output, bfloat** y) {
+    *y = nullptr;
+    if (!context->output_required(output)) return absl::OkStatus();
     TensorShape shape = context->input(0).shape();
     shape.set_dim(shape.dims() - 1, width_);
     Tensor* tensor;
@@ -244,8 +247,9 @@ class PlainProductOp : public ProductOp {
   void Compute(OpKernelContext* context) override {
     Matrices m;
     bfloat* y;
-    OP_REQUIRES_OK(context, Start(context, &m, &y));
-    if (m.rows == 0) return;
+    OP_REQUIRES_OK(context, Start(context, &m));
+    OP_REQUIRES_OK(context, Allocate(context, 0, &y));
+    if (m.rows == 0 || y == nullptr) return;
     Multiply(context, m, [&](int64_t row, int64_t column, const float* sums,
                              int64_t stride) {
       for (int64_t i = 0; i < std::min(kBlock, m.rows - row); ++i)
@@ -254,7 +258,8 @@ class PlainProductOp : public ProductOp {
   }
 };
 
-// The product, and its activation after a bias was added.
+// The product, and its activation after a bias was added. Only the gradient reads the
+// product: a prediction does not write it.
 class GeluProductOp : public ProductOp {
  public:
   explicit GeluProductOp(OpKernelConstruction* context) : ProductOp(context) {
@@ -267,16 +272,16 @@ class GeluProductOp : public ProductOp {
     const Tensor& bias = context->input(2);
     OP_REQUIRES(context, width_ % kBlock == 0 && bias.NumElements() == width_,
                 InvalidArgument("the bias must be [", width_, "], 32 n"));
-    OP_REQUIRES_OK(context, Start(context, &m, &y));
+    OP_REQUIRES_OK(context, Start(context, &m));
+    OP_REQUIRES_OK(context, Allocate(context, 0, &y));
     OP_REQUIRES_OK(context, Allocate(context, 1, &activated));
-    if (m.rows == 0) return;
+    if (m.rows == 0 || activated == nullptr) return;
     Multiply(context, m, [&](int64_t row, int64_t column, const float* sums,
                              int64_t stride) {
       const float* b = Floats(bias) + column;
       for (int64_t i = 0; i < std::min(kBlock, m.rows - row); ++i) {
         const float* sum = sums + i * stride;
-        bfloat* product = y + (row + i) * width_;
-        Write(product, column, width_, sum);
+        if (y != nullptr) Write(y + (row + i) * width_, column, width_, sum);
         alignas(64) float values[kBlock];
         for (int64_t j = 0; j < kBlock; j += 16) {
           // The gradient knows the product as it is written: rounded.

@@ -125,6 +125,17 @@ def test_feed_forward(approximate):
         assert_close(single(one), single(other), 2**-6)
 
 
+def test_a_prediction_that_keeps_nothing_for_a_gradient_is_the_same():
+    x, bias = half(draw(0, 2, 19, 64)), draw(1, 96)
+    matrices = [draw(2, 64, 96) * 0.125, draw(3, 96, 64) * 0.125]
+
+    def predict():
+        return products.feed_forward(x, bias, matrices, [None, None], approximate=False)
+
+    # A graph knows that nobody reads the product before the activation.
+    np.testing.assert_array_equal(single(tf.function(predict)()), single(predict()))
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.1])
 @pytest.mark.parametrize("length, head", [(24, 32), (32, 64), (75, 32), (160, 64)])
 def test_attention(length, head, rate):
