@@ -113,6 +113,28 @@ def test_two_workers_add_up_to_one(tiny_config, parser):
     assert_close(total, whole)
 
 
+def test_eight_micro_batches_are_one_reduction_of_gradients(tiny_config, parser):
+    """Horovod sums once per step, outside of the loop over micro-batches."""
+    sums = []
+
+    class Recorder(Communicator):
+        def sum(self, tensors, name):
+            graph = tf.compat.v1.get_default_graph()
+            sums.append((name, len(tensors), graph.name))
+            return list(tensors)
+
+    task = make_task(tiny_config)
+    accumulator = GradientAccumulator(task, Recorder(), GradientSettings())
+    batch = {n: tf.constant(x) for n, x in cut(parser(np.arange(16)), 8).items()}
+    step = tf.function(accumulator)
+    step.get_concrete_function(batch, tf.constant(0))
+    names = [name for name, _, _ in sums]
+    assert names == ["counts", "gradients"]
+    _, count, graph = sums[1]
+    assert count == len(task.model.trainable_variables) + 1  # And the losses.
+    assert "while" not in graph
+
+
 def test_dropout_differs_by_step_and_row(tiny_config, parser):
     task = make_task(tiny_config)
     batch = cut(parser(np.arange(8)), 1)
