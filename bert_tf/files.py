@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -10,23 +11,30 @@ from typing import BinaryIO
 def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Opens a file for writing that gets its name when all of it is on the disk.
 
+    Several processes may write the same file at once: each writes one of its own, and
+    the last to end gives it the name.
+
     Args:
-      path: Its name; a file of that name is replaced.
+      path: Its name, in a folder that exists; a file of that name is replaced.
 
     Yields:
       The file. If what is done with it fails, nothing is left of it.
     """
-    temporary = f"{os.fspath(path)}.tmp"
+    folder, name = os.path.split(os.path.abspath(path))
+    descriptor, temporary = tempfile.mkstemp(prefix=name, suffix=".tmp", dir=folder)
     try:
-        with open(temporary, "wb") as file:
+        with open(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # As of any new file.
         os.replace(temporary, path)
-    except BaseException:
+    finally:
+        # A signal may come between the two: then the file has its name already.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        raise
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:

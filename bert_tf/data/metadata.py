@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from bert_tf.data.output import write_text
+from bert_tf.files import write_whole
 
 RECORD_FORMAT = "tfrecord"
 
@@ -176,7 +176,7 @@ def write_metadata(record_dir: str | os.PathLike[str], metadata: Metadata) -> st
     values |= values.pop("extra")
     values = {name: value for name, value in values.items() if value is not None}
     text = json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_text(path, text)
+    write_whole(path, text)
     return path
 
 

@@ -88,32 +88,6 @@ class FileWriter:
             self.discard()
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a small UTF-8 file, all of it or nothing.
-
-    Args:
-      path: Where; replaced if it is there.
-      text: Its content.
-    """
-    target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(
-        prefix=target.name, suffix=".tmp", dir=target.parent
-    )
-    try:
-        with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    finally:
-        # A signal may come between the two: then the file has its name already.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
 def check_output_dir(
     name: str,
     folder: str,

@@ -1,12 +1,10 @@
 """Windows of SQuAD's questions, built by several processes and kept in a file."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import os
-import tempfile
 import unicodedata
 import warnings
 import zipfile
@@ -25,6 +23,7 @@ from bert_tf.data.squad_windows import (
 )
 from bert_tf.data.tokenization import WordPieceTokenizer
 from bert_tf.data.workers import in_order
+from bert_tf.files import whole_file
 
 # To be raised when the same input makes other windows, or they are stored otherwise.
 _FORMAT_VERSION = 1
@@ -173,22 +172,9 @@ def write_windows(path: str, windows: SquadWindows) -> None:
     """
     arrays = {name: getattr(windows.sequences, name) for name in _SEQUENCE_DTYPES}
     arrays |= {name: getattr(windows, name) for name in _WINDOW_DTYPES}
-    folder, name = os.path.split(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=name, suffix=".tmp", dir=folder)
-    try:
-        with open(descriptor, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    finally:
-        # A signal may come between the two: then the file has its name already.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with whole_file(path) as file:
+        np.savez(file, **arrays)
 
 
 def read_windows(path: str, num_examples: int) -> SquadWindows:

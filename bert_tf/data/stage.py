@@ -20,6 +20,7 @@ from typing import Any
 from bert_tf.data import output
 from bert_tf.data.parts import Part, describe_file
 from bert_tf.errors import RunError
+from bert_tf.files import write_whole
 
 # Raised by one when the same input and settings begin to give other bytes.
 _VERSION = 1
@@ -116,7 +117,7 @@ class Stage:
         if _read_json(settings) != self._recipe:
             for entry in self.folder.iterdir():
                 entry.unlink()
-            output.write_text(settings, _to_json(self._recipe))
+            write_whole(settings, _to_json(self._recipe))
         return None
 
     def _check_inputs_are_elsewhere(self) -> None:
@@ -171,7 +172,7 @@ class Stage:
         """Notes that a part is done, which a later call will rely on."""
         self._checked.add(part.name)
         note = self.folder / f"{part.name}{_NOTE_SUFFIX}"
-        output.write_text(note, _to_json(dataclasses.asdict(part)))
+        write_whole(note, _to_json(dataclasses.asdict(part)))
 
     def publish(self, parts: Sequence[Part]) -> None:
         """Gives the folder its name, and writes the manifest.
@@ -184,7 +185,7 @@ class Stage:
             if entry.name not in names:
                 entry.unlink()
         files = [dataclasses.asdict(part) for part in parts]
-        output.write_text(self.manifest_file, _to_json(self._recipe | {"files": files}))
+        write_whole(self.manifest_file, _to_json(self._recipe | {"files": files}))
         output.move_into_place(self.folder, self._output_dir, self._kind)
 
     def __enter__(self) -> "Stage":

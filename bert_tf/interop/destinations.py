@@ -11,6 +11,7 @@ from safetensors.numpy import save
 
 from bert_tf.config import BertConfig
 from bert_tf.data.tokenization import load_vocabulary
+from bert_tf.files import whole_file, write_whole
 from bert_tf.interop import huggingface
 from bert_tf.interop.architecture import Architecture, find_architecture
 from bert_tf.interop.model_card import model_card
@@ -119,7 +120,7 @@ def write_model(
     os.makedirs(folder or ".", exist_ok=True)
     _write_weights(model, destination, form)
     for path, text in texts.items():
-        _write_atomically(path, text.encode())
+        write_whole(path, text)
     return [weights_file(destination, form), *texts]
 
 
@@ -160,7 +161,8 @@ def _write_weights(model: Model, destination: str, form: Form) -> None:
     else:
         tensors = huggingface.to_huggingface_names(model.tensors)
         # Without this, transformers refuses the file.
-        _write_atomically(path, save(tensors, metadata={"format": "pt"}))
+        with whole_file(path) as file:
+            file.write(save(tensors, metadata={"format": "pt"}))
 
 
 def _texts(model: Model, form: Form) -> dict[str, str]:
@@ -212,16 +214,3 @@ def huggingface_config(
 
 def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2) + "\n"
-
-
-def _write_atomically(path: str, data: bytes) -> None:
-    temporary = f"{path}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)

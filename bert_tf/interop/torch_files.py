@@ -8,11 +8,11 @@ import os
 import struct
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from bert_tf.files import whole_file
 from bert_tf.interop import torch_legacy, torch_zip
 from bert_tf.interop.pickle_walk import shown
 from bert_tf.interop.torch_tensors import DTYPES, TensorView
@@ -173,16 +173,8 @@ def save_torch(
                 f"{name!r} of {dtype}. Convert it first."
             )
         little_endian[name] = np.asarray(values, dtype)
-    temporary = Path(f"{os.fspath(path)}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                _write(archive, little_endian, under)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+        _write(archive, little_endian, under)
 
 
 def _write(
