@@ -100,6 +100,8 @@ class FinetuningOptimizerConfig(OptimizerConfig):
         """These settings with the number of steps filled in."""
         if self.num_train_steps is not None:
             return self
+        if not num_examples:  # No training: flags about it must not stand in the way.
+            return dataclasses.replace(self, num_train_steps=1, num_warmup_steps=0)
         steps = int(num_examples / examples_per_step * self.num_train_epochs)
         return dataclasses.replace(self, num_train_steps=max(1, steps))
 

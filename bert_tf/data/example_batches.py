@@ -69,6 +69,7 @@ class ExampleReader(StepReader):
         self._examples = examples
         self._order = order
         self._settings = settings
+        self.rows_vary = settings.is_packed
 
     def batch(self, step: int) -> Features:
         """See `StepReader`."""

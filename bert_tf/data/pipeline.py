@@ -51,7 +51,13 @@ class BatchShape:
 
 
 class StepReader(abc.ABC):
-    """The batches of a training run, by step."""
+    """The batches of a training run, by step.
+
+    Attributes:
+      rows_vary: Whether batches have different numbers of rows.
+    """
+
+    rows_vary = False
 
     def __init__(
         self, shape: BatchShape, *, first_step: int = 0, first_position: int = 0

@@ -14,6 +14,15 @@ from bert_tf.errors import RunError
 from bert_tf.evaluation.squad import SquadPredictions
 
 
+def check_scorer(*, is_version_2: bool) -> None:
+    """Fails where `score_squad` would: before a training, and not after it.
+
+    Raises:
+      RunError: if tf-models-official is not installed.
+    """
+    _official("squad_evaluate_v2_0" if is_version_2 else "squad_evaluate_v1_1")
+
+
 def score_squad(dataset_path: str, predictions: SquadPredictions) -> dict[str, float]:
     """Compares answers with those of a file.
 

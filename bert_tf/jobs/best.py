@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 from bert_tf.files import write_whole
 from bert_tf.jobs.plan import Plan, weights_by_name
@@ -9,6 +10,8 @@ from bert_tf.training import checkpoints
 
 _FOLDER = "best"
 _NOTE = "best.json"
+# With these beside it a checkpoint can be used without any other flag.
+_DESCRIPTION = ("bert_config.json", "vocab.txt", "task.json")
 
 
 class BestCheckpoint:
@@ -31,9 +34,14 @@ class BestCheckpoint:
         self._folder = os.path.join(plan.config.files.output_dir, _FOLDER)
         self._note = os.path.join(self._folder, _NOTE)
         self._best: dict[str, float] | None = None
-        if plan.start.is_own and os.path.exists(self._note):
+        if not os.path.exists(self._note):
+            return
+        if plan.start.is_own:
             with open(self._note, encoding="utf-8") as file:
                 self._best = json.load(file)
+        elif rank == 0:
+            # Of a run that this one replaces: when it goes on, it must not find it.
+            os.remove(self._note)
 
     def offer(self, step: int, results: dict[str, float]) -> bool:
         """Saves the weights if their result is the best so far; says whether it is."""
@@ -60,6 +68,9 @@ class BestCheckpoint:
                 num_records=self._plan.num_train_records,
             ),
         )
+        for name in _DESCRIPTION:
+            source = os.path.join(self._plan.config.files.output_dir, name)
+            shutil.copyfile(source, os.path.join(self._folder, name))
         write_whole(self._note, json.dumps(self._best))
         for other in old:
             if other != step:

@@ -10,8 +10,13 @@ from bert_tf.data.example_batches import ExampleReader, LabelledSequences
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.data.rows import RowSettings
 from bert_tf.data.sampling import RecordOrder
+from bert_tf.data.tokenization import load_vocabulary
 from bert_tf.distribute import Communicator
-from bert_tf.jobs.architecture import case_warnings, load_bert_config
+from bert_tf.jobs.architecture import (
+    case_warnings,
+    find_vocabulary,
+    load_bert_config,
+)
 from bert_tf.jobs.best import BestCheckpoint
 from bert_tf.jobs.plan import (
     Plan,
@@ -62,9 +67,16 @@ def load_architecture(config: FinetuningConfig) -> BertConfig:
 
     Raises:
       FileNotFoundError, ValueError: see `load_bert_config`; or if rows are longer than
-        the table of positions.
+        the table of positions, or the vocabulary than that of words.
     """
     bert = load_bert_config(config.files)
+    vocab_file = find_vocabulary(config.files)
+    num_words = len(load_vocabulary(vocab_file))
+    if num_words > bert.vocab_size:
+        raise ValueError(
+            f"{vocab_file} has {num_words} words, but the architecture says "
+            f"vocab_size={bert.vocab_size}. Use the vocab.txt that belongs to it."
+        )
     if config.max_seq_length > bert.max_position_embeddings:
         raise ValueError(
             "`max_seq_length` must be at most the architecture's "
@@ -107,7 +119,7 @@ def make_plan(
     start = find_starting_point(config)
     shape = _batch_shape(config, start, communicator)
     count = len(train_examples.sequences) if train_examples else 0
-    settings = config.optimizer.for_examples(max(1, count), shape.global_batch_size)
+    settings = config.optimizer.for_examples(count, shape.global_batch_size)
     config = dataclasses.replace(config, optimizer=settings)
     seed = start.position.seed if start.position else config.training.seed
     task, policy = _build_task(config, bert, seed, make_task)
@@ -137,8 +149,9 @@ def make_plan(
 def _batch_shape(
     config: FinetuningConfig, start: StartingPoint, communicator: Communicator
 ) -> BatchShape:
-    """How the examples of a step are cut up."""
-    steps = accumulation_steps(config, start.position, communicator.size)
+    """How the examples of a step are cut up; without training nothing is kept."""
+    position = start.position if config.training.do_train else None
+    steps = accumulation_steps(config, position, communicator.size)
     return BatchShape(
         micro_batch_size=config.batch.train_batch_size,
         num_micro_batches=steps,

@@ -8,6 +8,7 @@ import numpy as np
 
 from bert_tf.data.example_batches import LabelledSequences, prediction_batches
 from bert_tf.distribute import Communicator
+from bert_tf.errors import NonFiniteError
 from bert_tf.evaluation.metrics import write_results
 from bert_tf.evaluation.prediction import predict
 from bert_tf.files import write_whole
@@ -24,7 +25,11 @@ def predict_logits(
     *,
     of_tokens: bool,
 ) -> np.ndarray:
-    """The logits of all tokens [T, C], or of all examples [n, C], on every worker."""
+    """The logits of all tokens [T, C], or of all examples [n, C], on every worker.
+
+    Raises:
+      NonFiniteError: on every worker, if one is not a finite number.
+    """
     batches = prediction_batches(
         examples,
         plan.rows,
@@ -34,7 +39,13 @@ def predict_logits(
     )
     sequences = examples.sequences
     count = len(sequences.input_ids) if of_tokens else len(sequences)
-    return predict(plan.task, batches, count, communicator, of_tokens=of_tokens)
+    logits = predict(plan.task, batches, count, communicator, of_tokens=of_tokens)
+    if not np.isfinite(logits).all():
+        raise NonFiniteError(
+            "The model's logits are not finite numbers. Its training went wrong: train "
+            "again with a lower learning rate, or take an earlier checkpoint."
+        )
+    return logits
 
 
 def report_results(

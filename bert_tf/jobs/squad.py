@@ -14,7 +14,7 @@ from bert_tf.evaluation.squad import (
     predict_answers,
     write_predictions,
 )
-from bert_tf.evaluation.squad_scores import score_squad
+from bert_tf.evaluation.squad_scores import check_scorer, score_squad
 from bert_tf.jobs import finetuning, results
 from bert_tf.jobs.architecture import find_vocabulary
 from bert_tf.jobs.finetuning import FinetuningPlan
@@ -117,6 +117,8 @@ def _prefetch(config: SquadConfig) -> None:
 
 
 def _prepare(config: SquadConfig, communicator: Communicator) -> FinetuningPlan:
+    if config.training.do_eval:
+        check_scorer(is_version_2=config.squad.version_2_with_negative)
     train, questions = _read_all(config)
     return finetuning.make_plan(
         config,

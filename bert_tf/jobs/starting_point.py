@@ -60,7 +60,7 @@ def find_starting_point(config: PretrainingConfig) -> StartingPoint:
         return StartingPoint(prefix, files.resume, position if files.resume else None)
     if not config.training.do_train:
         raise ValueError(
-            "`do_eval` alone must have a checkpoint to evaluate: in output_dir, or "
+            "Without `do_train` there must be a checkpoint: in output_dir, or "
             f"named by `init_checkpoint`. Received: output_dir={files.output_dir} "
             "without one, init_checkpoint=''."
         )

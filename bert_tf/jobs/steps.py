@@ -106,7 +106,14 @@ def take_steps(
     """
     config = plan.config
     settings, scale = _gradient_settings(plan), _loss_scale(plan)
-    trainer = Trainer(plan.task, plan.optimizer, communicator, settings, scale)
+    trainer = Trainer(
+        plan.task,
+        plan.optimizer,
+        communicator,
+        settings,
+        scale,
+        rows_vary=reader.rows_vary,
+    )
     writer = _CheckpointWriter(plan, reader, scale, communicator.rank)
     report = StepReport(plan, log)
     if not plan.start.is_own:

@@ -50,6 +50,8 @@ class Trainer:
         reduction: Reduction,
         settings: GradientSettings,
         loss_scale: LossScale | None = None,
+        *,
+        rows_vary: bool = False,
     ) -> None:
         """Prepares the graph of a step.
 
@@ -59,6 +61,9 @@ class Trainer:
           reduction: The workers.
           settings: How the gradient of a step is made.
           loss_scale: Of float16; None without one.
+          rows_vary: Whether batches have different numbers of rows. One graph is made
+            for all of them: one that became general at a second number would round
+            otherwise than before, and a resumed run than one that never stopped.
         """
         self.task = task
         self.optimizer = optimizer
@@ -70,7 +75,8 @@ class Trainer:
         self.loss_scale = loss_scale
         scale = loss_scale.variable if loss_scale else None
         self._gradients = GradientAccumulator(task, reduction, settings, scale)
-        self._graph = tf.function(self._step, reduce_retracing=True)
+        self._graph = tf.function(self._step)
+        self._rows_vary = rows_vary
 
     @property
     def step(self) -> int:
@@ -91,6 +97,13 @@ class Trainer:
             are then those before the step.
         """
         tensors = {name: tf.convert_to_tensor(x) for name, x in batch.items()}
+        if self._rows_vary and not self._graph.experimental_get_tracing_count():
+            self._graph.get_concrete_function(
+                {
+                    name: tf.TensorSpec([len(x), None, *x.shape[2:]], x.dtype)
+                    for name, x in tensors.items()
+                }
+            )
         losses, norm = self._graph(tensors)
         while not np.isfinite(norm.numpy()) and self._may_try_again(losses):
             losses, norm = self._graph(tensors)

@@ -137,7 +137,7 @@ def test_evaluation_without_a_checkpoint(arguments):
     arguments["do_train"] = "false"
     arguments["do_eval"] = "true"
     arguments["eval_files_dir"] = arguments["input_files_dir"]
-    refused(arguments, "`do_eval` alone must have a checkpoint")
+    refused(arguments, "Without `do_train` there must be a checkpoint")
 
 
 def test_checkpoints_of_another_program_are_not_touched(arguments):

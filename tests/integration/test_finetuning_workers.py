@@ -1,0 +1,190 @@
+"""Fine-tuning under mpirun: two workers do what one does."""
+
+import json
+
+import numpy as np
+import pytest
+from integration import finetuning_data
+from integration.finetuning_worker import run_job
+from integration.launching import ROOT, mpirun
+from integration.test_finetuning import UNSEEN, assert_equal_to_rounding
+
+pytestmark = [pytest.mark.slow, pytest.mark.horovod]
+WORKER = ROOT / "tests" / "integration" / "finetuning_worker.py"
+STEPS = 10
+LONG = ["--pack_sequences", "--max_seq_length=128"]
+# 11 questions and 13 sentences: two workers divide neither, nor do batches of 5 rows.
+RUNS = {
+    "questions": ("squad", []),
+    "packed-questions": ("squad", LONG),
+    "classes": ("classifier", []),
+    "packed-classes": ("classifier", LONG),
+    "best": ("classifier", ["--evaluate_each_epoch"]),
+}
+NAMES = pytest.mark.parametrize("name", RUNS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("workers")
+    finetuning_data.write_model(path / "model")
+    finetuning_data.write_squad(path / "train.json")
+    finetuning_data.write_classes(path / "classes")
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    """(name of the run's folder, examples of each worker) -> {name: (job, command)}."""
+
+    def make(number, batch):
+        data = {
+            "squad": [
+                f"--train_file={folder}/train.json",
+                f"--predict_file={folder}/train.json",
+                *finetuning_data.SQUAD_FLAGS,
+            ],
+            "classifier": [
+                f"--data_dir={folder}/classes",
+                "--task_name=tsv",
+                *finetuning_data.CLASS_FLAGS,
+            ],
+        }
+        common = [
+            f"--bert_config_file={folder}/model/bert_config.json",
+            f"--vocab_file={folder}/model/vocab.txt",
+            "--do_train",
+            "--do_predict",
+            "--do_eval",
+            "--learning_rate=1e-3",
+            f"--num_train_steps={STEPS}",
+            "--eval_batch_size=5",
+            "--predict_batch_size=5",
+        ]
+        own = [f"--train_batch_size={batch}"]
+        return {
+            name: (
+                job,
+                [
+                    *common,
+                    *data[job],
+                    *own,
+                    *more,
+                    f"--output_dir={folder}/{number}/{name}",
+                ],
+            )
+            for name, (job, more) in RUNS.items()
+        }
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def two(runs, one, folder):
+    """All runs on two workers, in one launch; what each rank ended with.
+
+    The last one answers with the weights that one worker has trained.
+    """
+    prediction = [
+        f"--init_checkpoint={folder}/one/questions",
+        f"--predict_file={folder}/train.json",
+        f"--output_dir={folder}/two/answers",
+        "--do_predict",
+        "--predict_batch_size=5",
+        *finetuning_data.SQUAD_FLAGS,
+    ]
+    commands = runs("two", 4) | {"answers": ("squad", prediction)}
+    (folder / "runs.json").write_text(json.dumps(commands))
+    result = mpirun(2, WORKER, folder / "runs.json", folder)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return {
+        name: [dict(np.load(folder / f"{name}-{rank}.npz")) for rank in range(2)]
+        for name in RUNS
+    }
+
+
+@pytest.fixture(scope="module")
+def one(runs):
+    return {name: run_job(*command) for name, command in runs("one", 8).items()}
+
+
+def parted(arrays):
+    """Weights, and scores."""
+    scores = {n: float(x) for n, x in arrays.items() if n.startswith("score ")}
+    return {n: x for n, x in arrays.items() if n not in scores}, scores
+
+
+@NAMES
+def test_both_workers_end_with_the_same_bytes(two, name):
+    first, second = two[name]
+    for path, array in first.items():
+        assert array.tobytes() == second[path].tobytes(), path
+
+
+@NAMES
+def test_two_workers_train_as_one_does(two, one, name):
+    """With dropout: it follows a row's place in the global batch."""
+    ours, expected = (parted(arrays)[0] for arrays in (two[name][0], one[name]))
+    assert any(part in path for part in UNSEEN for path in expected)
+    assert_equal_to_rounding(ours, expected, 1e-4)
+
+
+@NAMES
+def test_two_workers_score_as_one_does(two, one, name):
+    ours, expected = (parted(arrays)[1] for arrays in (two[name][0], one[name]))
+    assert ours == pytest.approx(expected, rel=1e-4)
+    assert ours["score global_step"] == STEPS
+
+
+@pytest.mark.parametrize("name", ["questions", "packed-questions"])
+def test_two_workers_answer_as_one_does(two, one, folder, name):
+    answers = [
+        json.loads((folder / number / name / "predictions.json").read_text())
+        for number in ("two", "one")
+    ]
+    assert answers[0] == answers[1]
+    assert answers[0].keys() == finetuning_data.answers().keys()
+
+
+@pytest.mark.parametrize("name", ["predictions.json", "nbest_predictions.json"])
+def test_with_the_same_weights_two_workers_write_the_same_bytes(two, folder, name):
+    ours = (folder / "two" / "answers" / name).read_bytes()
+    assert ours == (folder / "one" / "questions" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["classes", "packed-classes"])
+def test_two_workers_predict_as_one_does(two, one, folder, name):
+    ours, expected = (
+        np.loadtxt(folder / number / name / "test_results.tsv")
+        for number in ("two", "one")
+    )
+    assert ours.shape == (13, 3)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+def test_two_workers_find_the_same_best_step(two, one, folder):
+    notes = [
+        json.loads((folder / number / "best" / "best" / "best.json").read_text())
+        for number in ("two", "one")
+    ]
+    assert notes[0]["step"] == notes[1]["step"]
+    assert notes[0]["accuracy"] == notes[1]["accuracy"]
+
+
+def test_two_workers_say_once_what_is_wrong(folder, tmp_path):
+    (tmp_path / "cut.json").write_text('{"data": [')
+    result = mpirun(
+        2,
+        ROOT / "run_squad.py",
+        f"--bert_config_file={folder}/model/bert_config.json",
+        f"--vocab_file={folder}/model/vocab.txt",
+        f"--train_file={tmp_path}/cut.json",
+        f"--output_dir={tmp_path}/run",
+        "--do_train",
+        "--horovod",
+        timeout=90,
+    )
+    assert result.returncode == 1  # 124 would be the time limit.
+    text = result.stdout + result.stderr
+    assert text.count("error: ") == text.count("not JSON") == 1
+    assert "Traceback" not in text
