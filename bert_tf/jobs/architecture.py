@@ -79,6 +79,20 @@ def case_warnings(files: FinetuningFilesConfig) -> list[str]:
     ]
 
 
+def check_words(vocab_file: str, bert: BertConfig) -> None:
+    """Refuses a vocabulary with words that the architecture has no row for.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_vocabulary`; or if there are such words.
+    """
+    num_words = len(load_vocabulary(vocab_file))
+    if num_words > bert.vocab_size:
+        raise ValueError(
+            f"{vocab_file} has {num_words} words, but the architecture says "
+            f"vocab_size={bert.vocab_size}. Use the vocab.txt that belongs to it."
+        )
+
+
 def _check_vocabulary(vocab_file: str, bert: BertConfig) -> None:
     if not os.path.isfile(vocab_file):
         raise FileNotFoundError(f"`vocab_file` {vocab_file} does not exist.")

@@ -10,10 +10,10 @@ from bert_tf.data.example_batches import ExampleReader, LabelledSequences
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.data.rows import RowSettings
 from bert_tf.data.sampling import RecordOrder
-from bert_tf.data.tokenization import load_vocabulary
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.architecture import (
     case_warnings,
+    check_words,
     find_vocabulary,
     load_bert_config,
 )
@@ -70,13 +70,7 @@ def load_architecture(config: FinetuningConfig) -> BertConfig:
         the table of positions, or the vocabulary than that of words.
     """
     bert = load_bert_config(config.files)
-    vocab_file = find_vocabulary(config.files)
-    num_words = len(load_vocabulary(vocab_file))
-    if num_words > bert.vocab_size:
-        raise ValueError(
-            f"{vocab_file} has {num_words} words, but the architecture says "
-            f"vocab_size={bert.vocab_size}. Use the vocab.txt that belongs to it."
-        )
+    check_words(find_vocabulary(config.files), bert)
     if config.max_seq_length > bert.max_position_embeddings:
         raise ValueError(
             "`max_seq_length` must be at most the architecture's "

@@ -26,6 +26,7 @@ from bert_tf.evaluation.prediction import collect, compiled
 from bert_tf.evaluation.squad import AnswerSettings, predict_answers
 from bert_tf.interop.pretrained import from_pretrained
 from bert_tf.interop.sources import find_source
+from bert_tf.jobs.architecture import check_words
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, SpanTask
 from bert_tf.modeling.losses import model_outputs
 from bert_tf.precision import choose_policy
@@ -77,7 +78,7 @@ class Predictor:
         self._stack = contextlib.ExitStack()
 
     def _load(self, task: str, max_seq_length: int | None, **settings: Any) -> Any:  # noqa: ANN401
-        return from_pretrained(
+        model = from_pretrained(
             self.path,
             task,
             max_seq_length=max_seq_length,
@@ -85,6 +86,8 @@ class Predictor:
             allow_fused=True,
             **settings,
         )
+        check_words(self._vocab_file, model.get_layer("bert").config)
+        return model
 
     def _compile(self, task: FinetuningTask) -> None:
         """Packs the weights once for all calls."""

@@ -262,7 +262,7 @@ def test_a_vocabulary_beside_the_weights_that_is_not_theirs(
 def test_prediction_with_nothing_to_predict_with(folder, model, refused):
     files = [f"--predict_file={folder}/train.json", "--do_predict"]
     command = [*model, *finetuning_data.SQUAD_FLAGS, *files]
-    refused(run_squad.main, command, "must have a checkpoint")
+    refused(run_squad.main, command, "there must be a checkpoint")
 
 
 def test_prediction_with_a_model_of_another_task(trained, folder, refused):

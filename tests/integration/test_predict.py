@@ -197,3 +197,16 @@ def test_a_text_without_a_mask_is_refused(classes, capsys, monkeypatch):
     code, _, error = run(capsys, monkeypatch, "fill-mask", "x", "--model", classes)
     assert code == 1
     assert len(error.splitlines()) == 1
+
+
+def test_a_vocabulary_with_more_words_than_the_model_is_refused(
+    classes, capsys, monkeypatch, tmp_path
+):
+    words = (classes / "vocab.txt").read_text() + "more\nwords\n"
+    (tmp_path / "vocab.txt").write_text(words)
+    code, _, error = run(
+        *(capsys, monkeypatch, "classify", "x", "--model", classes),
+        *("--vocab_file", tmp_path / "vocab.txt"),
+    )
+    assert code == 1
+    assert "words, but the architecture says vocab_size=" in error
