@@ -95,7 +95,7 @@ def test_turning_off_what_is_off_says_nothing(capsys):
         (["--do_train=perhaps"], "do_train"),
         (["more"], "must be a flag.*'more'"),
         (["--preset=huge"], "`preset` must be one of tiny"),
-        (["--bert_config_file=/c"], "Exactly one of `bert_config_file` and `preset`"),
+        (["--bert_config_file=/c"], "`bert_config_file` and `preset`"),
         (["--resume"], "`resume` must come with `init_checkpoint`"),
         (["--nodo_train"], "At least one of `do_train` and `do_eval`"),
         (["--do_eval"], "`eval_files_dir` must be given with `do_eval`"),

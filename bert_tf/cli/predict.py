@@ -8,6 +8,7 @@ from typing import Any
 
 from bert_tf.cli.arguments import Parser
 from bert_tf.config.runtime import PRECISIONS
+from bert_tf.launch import choose_instructions
 
 _PROG = "python -m bert_tf predict"
 _EXAMPLES = """
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str]) -> None:
       SystemExit: after `--help`.
     """
     options = make_parser().parse_intermixed_args(arguments)
+    choose_instructions(options.precision)
     tasks = {"fill-mask": _fill_mask, "squad": _squad, "classify": _classify}
     required, predict = tasks[options.task](options)
     examples = _read(options, required)
@@ -165,6 +167,7 @@ def _parse(
         is_good = isinstance(example, dict) and all(
             isinstance(example.get(name), str) for name in required
         )
+        is_good = is_good and isinstance(example.get("text_b") or "", str)
         if not is_good:
             raise ValueError(
                 f"{path}, line {number}: must be a JSON object with the texts "

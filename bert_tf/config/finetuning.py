@@ -12,21 +12,13 @@ class FinetuningFilesConfig(RunFilesConfig):
     """Where the model comes from and where results go.
 
     Attributes:
-      vocab_file: The model's vocabulary; default: that beside init_checkpoint.
+      vocab_file: The model's vocabulary; default: that beside init_checkpoint, or in
+        output_dir.
       do_lower_case: Lower-case the text and strip accents, as for an uncased model.
     """
 
     vocab_file: str = ""
     do_lower_case: bool = True
-
-    def __post_init__(self) -> None:
-        """Checks what all scripts check, and that a vocabulary can be found."""
-        super().__post_init__()
-        if not (self.vocab_file or self.init_checkpoint):
-            raise ValueError(
-                "`vocab_file` must be given, or an `init_checkpoint` with a vocab.txt "
-                "beside it. Received: vocab_file=''."
-            )
 
     @property
     def resume(self) -> bool:
@@ -76,7 +68,8 @@ class FinetuningOptimizerConfig(OptimizerConfig):
     Attributes:
       learning_rate: Peak learning rate.
       num_train_epochs: How often each example is seen.
-      num_train_steps: Optimizer steps of the whole run, instead of num_train_epochs.
+      num_train_steps: Optimizer steps of the whole run, a whole number, instead of
+        num_train_epochs.
       num_warmup_steps: Steps of linear warm-up; default: by warmup_proportion.
       warmup_proportion: Part of all steps that is warm-up.
     """
@@ -84,13 +77,17 @@ class FinetuningOptimizerConfig(OptimizerConfig):
     optimizer_type: str = "adam"
     learning_rate: float = 5e-5
     scale_learning_rate: bool = False
-    num_train_steps: int | None = None
+    num_train_steps: float | None = None  # As in the scripts of the other systems.
     num_train_epochs: float = 3.0
     warmup_proportion: float = 0.1
 
     def __post_init__(self) -> None:
         """Checks each field; the rest when the number of steps is known."""
         checks.require_positive(self, "num_train_epochs")
+        steps = self.num_train_steps
+        checks.require(
+            steps is None or steps == int(steps), "num_train_steps", "be whole", steps
+        )
         checks.require_probability(self, "warmup_proportion")
         super().__post_init__()
 
@@ -99,7 +96,7 @@ class FinetuningOptimizerConfig(OptimizerConfig):
     ) -> "FinetuningOptimizerConfig":
         """These settings with the number of steps filled in."""
         if self.num_train_steps is not None:
-            return self
+            return dataclasses.replace(self, num_train_steps=int(self.num_train_steps))
         if not num_examples:  # No training: flags about it must not stand in the way.
             return dataclasses.replace(self, num_train_steps=1, num_warmup_steps=0)
         steps = int(num_examples / examples_per_step * self.num_train_epochs)

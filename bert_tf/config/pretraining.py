@@ -28,6 +28,12 @@ class FilesConfig(RunFilesConfig):
     def __post_init__(self) -> None:
         """Checks what all scripts check, and that `resume` has something to take."""
         super().__post_init__()
+        if not (self.preset or self.bert_config_file or self.init_checkpoint):
+            raise ValueError(
+                "Exactly one of `bert_config_file` and `preset` must be given, or "
+                "neither with an `init_checkpoint` that has its config beside it. "
+                "Received: none of them."
+            )
         if self.resume and not self.init_checkpoint:
             raise ValueError(
                 "`resume` must come with `init_checkpoint`, whose state it takes. "

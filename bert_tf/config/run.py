@@ -35,18 +35,15 @@ class RunFilesConfig:
     keep_checkpoint_max: int = 2
 
     def __post_init__(self) -> None:
-        """Checks that the architecture is named once, and there is an output_dir."""
+        """Checks that the architecture is named once at most, and output_dir is."""
         checks.require(bool(self.output_dir), "output_dir", "be given", "")
         checks.require_positive(self, "keep_checkpoint_max")
         if self.preset:
             checks.require_choice(self, "preset", tuple(PRESETS))
-        is_named = self.preset or self.bert_config_file or self.init_checkpoint
-        if not is_named or (self.preset and self.bert_config_file):
+        if self.preset and self.bert_config_file:
             raise ValueError(
-                "Exactly one of `bert_config_file` and `preset` must be given, or "
-                "neither with an `init_checkpoint` that has its config beside it. "
-                f"Received: bert_config_file={self.bert_config_file!r}, "
-                f"preset={self.preset!r}."
+                "Only one of `bert_config_file` and `preset` may be given. Received: "
+                f"bert_config_file={self.bert_config_file!r}, preset={self.preset!r}."
             )
 
 

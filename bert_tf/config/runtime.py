@@ -50,9 +50,10 @@ class RuntimeConfig:
         if self.precision:
             checks.require_choice(self, "precision", PRECISIONS)
         checks.require(
-            self.init_loss_scale > 0 and math.frexp(self.init_loss_scale)[0] == 0.5,
+            1.0 <= self.init_loss_scale <= 2.0**32
+            and math.frexp(self.init_loss_scale)[0] == 0.5,
             "init_loss_scale",
-            "be a power of 2",
+            "be a power of 2 from 1 to 2^32",
             self.init_loss_scale,
         )
         if self.num_threads is not None:

@@ -25,32 +25,48 @@ def load_bert_config(files: RunFilesConfig) -> BertConfig:
     elif files.bert_config_file:
         bert = BertConfig.from_json_file(files.bert_config_file)
     else:
-        bert = read_config(find_source(files.init_checkpoint))
-        if bert is None:
-            raise ValueError(
-                "`bert_config_file` must be given: there is no config beside "
-                f"`init_checkpoint`. Received: init_checkpoint={files.init_checkpoint}."
-            )
+        bert = _config_beside(files)
     if files.vocab_file:
         _check_vocabulary(files.vocab_file, bert)
     return bert
 
 
 def find_vocabulary(files: RunFilesConfig) -> str:
-    """The vocabulary that is named, or that beside the weights.
+    """The vocabulary that is named, that beside the weights, or the run's own.
 
     Raises:
       FileNotFoundError: if there is none.
     """
     if files.vocab_file:
         return files.vocab_file
-    found = find_source(files.init_checkpoint).vocab_file
-    if not found:
-        raise FileNotFoundError(
-            "`vocab_file` must be given: there is no vocab.txt beside "
-            f"`init_checkpoint`. Received: init_checkpoint={files.init_checkpoint}."
-        )
-    return found
+    found = files.init_checkpoint and find_source(files.init_checkpoint).vocab_file
+    if found:
+        return found
+    own = os.path.join(files.output_dir, "vocab.txt")
+    if os.path.isfile(own):
+        return own
+    raise FileNotFoundError(
+        "`vocab_file` must be given: there is no vocab.txt beside `init_checkpoint` or "
+        f"in `output_dir`. Received: init_checkpoint={files.init_checkpoint!r}, "
+        f"output_dir={files.output_dir!r}."
+    )
+
+
+def _config_beside(files: RunFilesConfig) -> BertConfig:
+    """The architecture beside init_checkpoint, or else in output_dir."""
+    found = None
+    if files.init_checkpoint:
+        found = read_config(find_source(files.init_checkpoint))
+    if found is not None:
+        return found
+    own = os.path.join(files.output_dir, "bert_config.json")
+    if os.path.isfile(own):
+        return BertConfig.from_json_file(own)
+    raise ValueError(
+        "`bert_config_file` or `preset` must be given: there is no config beside "
+        "`init_checkpoint` or in `output_dir`. Received: init_checkpoint="
+        f"{files.init_checkpoint!r}, output_dir={files.output_dir!r}."
+    )
 
 
 def write_architecture(output_dir: str, bert: BertConfig, vocab_file: str) -> None:

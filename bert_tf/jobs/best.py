@@ -4,12 +4,14 @@ import json
 import os
 import shutil
 
+from bert_tf.errors import RunError
 from bert_tf.files import write_whole
 from bert_tf.jobs.plan import Plan, weights_by_name
 from bert_tf.training import checkpoints
 
 _FOLDER = "best"
 _NOTE = "best.json"
+_LAST = "last_step"
 # With these beside it a checkpoint can be used without any other flag.
 _DESCRIPTION = ("bert_config.json", "vocab.txt", "task.json")
 
@@ -37,25 +39,43 @@ class BestCheckpoint:
         if not os.path.exists(self._note):
             return
         if plan.start.is_own:
-            with open(self._note, encoding="utf-8") as file:
-                self._best = json.load(file)
+            self._best = self._read_note()
         elif rank == 0:
             # Of a run that this one replaces: when it goes on, it must not find it.
             os.remove(self._note)
 
+    def _read_note(self) -> dict[str, float]:
+        try:
+            with open(self._note, encoding="utf-8") as file:
+                found = json.load(file)
+            return {name: found[name] for name in ("step", self._criterion, _LAST)}
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{self._note} is damaged ({error!r}). Delete the folder, and what was "
+                "best before this point is forgotten."
+            ) from error
+
+    @property
+    def last_step(self) -> int:
+        """The step after which weights were offered last; 0 if none were."""
+        return int(self._best[_LAST]) if self._best else 0
+
     def offer(self, step: int, results: dict[str, float]) -> bool:
         """Saves the weights if their result is the best so far; says whether it is."""
         value = results[self._criterion]
-        if self._best is not None and value <= self._best[self._criterion]:
-            return False
-        self._best = {"step": step, self._criterion: value}
+        is_best = self._best is None or value > self._best[self._criterion]
+        if is_best:
+            self._best = {"step": step, self._criterion: value}
+        self._best |= {_LAST: step}
         if self._rank == 0:
-            self._save(step)
-        return True
+            if is_best:
+                self._save(step)
+            write_whole(self._note, json.dumps(self._best))
+            self._remove_others(int(self._best["step"]))
+        return is_best
 
     def _save(self, step: int) -> None:
         os.makedirs(self._folder, exist_ok=True)
-        old = checkpoints.committed_steps(self._folder)
         checkpoints.save(
             self._folder,
             weights_by_name(self._plan.task.model),
@@ -71,16 +91,18 @@ class BestCheckpoint:
         for name in _DESCRIPTION:
             source = os.path.join(self._plan.config.files.output_dir, name)
             shutil.copyfile(source, os.path.join(self._folder, name))
-        write_whole(self._note, json.dumps(self._best))
-        for other in old:
+
+    def _remove_others(self, step: int) -> None:
+        for other in checkpoints.committed_steps(self._folder):
             if other != step:
                 checkpoints.remove(self._folder, other)
 
     def load(self) -> str:
-        """Puts the best weights into the model; returns a line that says so."""
+        """Puts the best weights and their step in place; returns a line about it."""
         if self._best is None:
             return "No checkpoint has been evaluated yet."
         step, value = int(self._best["step"]), self._best[self._criterion]
         prefix = os.path.join(self._folder, f"model.ckpt-{step}")
         checkpoints.restore(prefix, weights_by_name(self._plan.task.model))
+        self._plan.optimizer.iterations.assign(step)
         return f"Best: step {step}, {self._criterion} = {value:.6g}, in {prefix}."

@@ -27,6 +27,7 @@ from bert_tf.evaluation.glue import (
 from bert_tf.jobs import finetuning, results
 from bert_tf.jobs.architecture import find_vocabulary
 from bert_tf.jobs.finetuning import FinetuningPlan
+from bert_tf.jobs.reporting import report_results
 from bert_tf.jobs.running import run_job
 from bert_tf.modeling.finetuning import build_classifier_model
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, RegressionTask
@@ -179,7 +180,7 @@ def _act(
         _predict_tests(plan, communicator, log)
     if not config.training.do_eval:
         return {}
-    return results.report_results(plan, evaluate(), communicator, log)
+    return report_results(plan, evaluate(), communicator, log)
 
 
 def _evaluate(plan: FinetuningPlan, communicator: Communicator) -> dict[str, float]:

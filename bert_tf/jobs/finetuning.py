@@ -1,6 +1,7 @@
 """What both kinds of fine-tuning do: a config to a plan, and its training."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ from bert_tf.jobs.plan import (
     make_optimizer,
     shared_state,
 )
-from bert_tf.jobs.reporting import describe_model
+from bert_tf.jobs.reporting import describe_changes, describe_model
 from bert_tf.jobs.restoring import restore
 from bert_tf.jobs.starting_point import (
     StartingPoint,
@@ -110,7 +111,7 @@ def make_plan(
       ValueError, OSError, RunError: if the run cannot begin; the message says why.
     """
     bert = load_architecture(config)
-    start = find_starting_point(config)
+    start = find_starting_point(config, own_first=True)
     shape = _batch_shape(config, start, communicator)
     count = len(train_examples.sequences) if train_examples else 0
     settings = config.optimizer.for_examples(count, shape.global_batch_size)
@@ -189,6 +190,7 @@ def describe(plan: FinetuningPlan, threads: int, log: RunLog) -> None:
         lengths = plan.train_examples.sequences.lengths
         rows = len(plan.rows.deal(lengths))
         log.message(f"Packed: about {len(lengths) / rows:.2f} sequences in a row.")
+    describe_changes(plan, log)
 
 
 def _reader(plan: FinetuningPlan) -> ExampleReader:
@@ -227,20 +229,31 @@ def train(
     communicator.broadcast(shared_state(plan))
     if not plan.config.training.do_train:
         return
+    step, last = int(plan.optimizer.iterations), plan.config.optimizer.num_train_steps
+    steps = take_steps(plan, _reader(plan), communicator, log) if step < last else []
+    if step >= last:
+        log.message(f"All steps are done: {step} of {last}.")
+    if not plan.config.training.evaluate_each_epoch:
+        for _ in steps:
+            pass  # Nothing to be done between steps.
+        return
     best = BestCheckpoint(plan, criterion, communicator.rank)
-    per_epoch = max(1, plan.num_train_records // plan.shape.global_batch_size)
-    last = plan.config.optimizer.num_train_steps
-    each_epoch = plan.config.training.evaluate_each_epoch
-    if int(plan.optimizer.iterations) >= last:
-        log.message(f"All steps are done: {last} of {last}.")
-    else:
-        for step in take_steps(plan, _reader(plan), communicator, log):
-            if each_epoch and (step % per_epoch == 0 or step == last):
-                results = evaluate()
-                is_best = best.offer(step, results)
-                line = f"After step {step}: {criterion} = {results[criterion]:.6g}"
-                log.message(f"{line} (best so far)" if is_best else line)
-                log.evaluation(step, results)
-    if each_epoch:
-        communicator.agree(None)  # The files of the first worker are complete.
-        log.message(best.load())
+    # A run may have been stopped between a checkpoint and its evaluation.
+    is_due = step > best.last_step and plan.start.is_own
+    for step in itertools.chain([step] if is_due else [], steps):
+        if not _ends_epoch(plan, step):
+            continue
+        results = evaluate()
+        is_best = best.offer(step, results)
+        line = f"After step {step}: {criterion} = {results[criterion]:.6g}"
+        log.message(f"{line} (best so far)" if is_best else line)
+        log.evaluation(step, results)
+    communicator.agree(None)  # The files of the first worker are complete.
+    log.message(best.load())
+
+
+def _ends_epoch(plan: FinetuningPlan, step: int) -> bool:
+    """Whether a step is the run's last, or completes a pass over the examples."""
+    size, count = plan.shape.global_batch_size, plan.num_train_records
+    completes = step * size // count > (step - 1) * size // count
+    return completes or step == plan.config.optimizer.num_train_steps

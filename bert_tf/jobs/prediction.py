@@ -127,6 +127,8 @@ class Classifier(Predictor):
           For each `label` and `probabilities` by label; or, of a model with one
           output, `value`.
         """
+        if not texts:
+            return []
         pairs = [(text, None) if isinstance(text, str) else text for text in texts]
         examples = [TextExample(a, b, None, "") for a, b in pairs]
         sequences = encode_examples(examples, self._tokenizer, self.max_seq_length)
@@ -175,6 +177,8 @@ class QuestionAnswerer(Predictor):
           For each `answer`, a piece of the context or "" for none, and `probability`
           among the best answers.
         """
+        if not questions:
+            return []
         examples = [
             SquadExample(str(number), question, context)
             for number, (question, context) in enumerate(questions)
@@ -277,8 +281,6 @@ class MaskFiller(Predictor):
 
 def _read_description(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, "task.json")
-    if not os.path.isfile(path):  # <output_dir>/best has it one folder up.
-        path = os.path.join(os.path.dirname(folder), "task.json")
     if not os.path.isfile(path):
         return {}
     try:

@@ -1,17 +1,16 @@
 """Pre-training: a config to a trained and evaluated model."""
 
-import os
 import time
 
 from bert_tf.config import PretrainingConfig
 from bert_tf.data.pipeline import TrainingReader, evaluation_batches
 from bert_tf.data.sampling import RecordOrder
 from bert_tf.distribute import Communicator
-from bert_tf.evaluation.metrics import evaluate_pretraining, write_results
+from bert_tf.evaluation.metrics import evaluate_pretraining
 from bert_tf.jobs.architecture import load_bert_config, write_architecture
 from bert_tf.jobs.plan import shared_state
 from bert_tf.jobs.preparation import PretrainingPlan, prepare
-from bert_tf.jobs.reporting import describe
+from bert_tf.jobs.reporting import describe, report_results
 from bert_tf.jobs.running import run_job
 from bert_tf.jobs.steps import take_steps
 from bert_tf.training.runlog import RunLog
@@ -97,13 +96,5 @@ def evaluate(
     started = time.perf_counter()
     results = evaluate_pretraining(plan.task, batches, communicator)
     seconds = time.perf_counter() - started
-    results["global_step"] = int(plan.optimizer.iterations)
-    if communicator.rank == 0:
-        path = os.path.join(config.files.output_dir, "eval_results.txt")
-        write_results(path, results)
-        log.summary({"throughput_val": results["next_sentence_count"] / seconds})
-        log.summary(results)
-        for name in sorted(results):
-            log.message(f"{name} = {results[name]:.6g}")
-        log.message(f"Written to {path}.")
-    return results
+    log.summary({"throughput_val": results["next_sentence_count"] / seconds})
+    return report_results(plan, results, communicator, log)

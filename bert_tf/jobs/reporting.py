@@ -1,8 +1,10 @@
-"""What a pre-training run says: before it begins, and while it goes."""
+"""What a training run says: before it begins, and while it goes."""
 
+import os
 import time
 
 from bert_tf.distribute import Communicator
+from bert_tf.evaluation.metrics import write_results
 from bert_tf.jobs.plan import Plan
 from bert_tf.jobs.preparation import PretrainingPlan
 from bert_tf.jobs.starting_point import accumulation_steps
@@ -39,18 +41,16 @@ def describe(
         f"{config.optimizer.warmup_steps} steps of warm-up, "
         f"{config.optimizer.num_train_steps} steps in all."
     )
-    _describe_changes(plan, log)
+    describe_changes(plan, log)
 
 
-def _describe_changes(plan: PretrainingPlan, log: RunLog) -> None:
+def describe_changes(plan: Plan, log: RunLog) -> None:
     """Says where a resumed run keeps its own values against the flags'."""
     position, config = plan.start.position, plan.config
     if position is None:
         return
     size = plan.shape.size if config.optimizer.scale_learning_rate else 1
-    steps = accumulation_steps(
-        config, None, plan.shape.size, plan.train_records.avg_seq_per_sample
-    )
+    steps = accumulation_steps(config, None, plan.shape.size, plan.sequences_per_record)
     flags_batch = config.batch.train_batch_size * steps * plan.shape.size
     pairs = {
         "learning rate": (
@@ -65,11 +65,26 @@ def _describe_changes(plan: PretrainingPlan, log: RunLog) -> None:
             log.message(
                 f"Kept from the checkpoint: {name} {kept:g} (flags: {asked:g})."
             )
-    if len(plan.train_records) != position.num_records:
+    if plan.num_train_records != position.num_records:
         log.message(
             f"warning: the run began with {position.num_records} records and now has "
-            f"{len(plan.train_records)}; the order of the records is another one."
+            f"{plan.num_train_records}; the order of the records is another one."
         )
+
+
+def report_results(
+    plan: Plan, results: dict[str, float], communicator: Communicator, log: RunLog
+) -> dict[str, float]:
+    """Writes eval_results.txt on the first worker; returns results with the step."""
+    results = results | {"global_step": int(plan.optimizer.iterations)}
+    if communicator.rank == 0:
+        path = os.path.join(plan.config.files.output_dir, "eval_results.txt")
+        write_results(path, results)
+        log.summary(results)
+        for name in sorted(results):
+            log.message(f"{name} = {results[name]:.6g}")
+        log.message(f"Written to {path}.")
+    return results
 
 
 def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
@@ -127,6 +142,11 @@ class StepReport:
             speed = steps * self._sequences_per_step / seconds
             self._log.step(result.step, {"throughput_train": speed} | values)
             self.restart_clock(result.step)
+
+    def leave_out(self, seconds: float) -> None:
+        """Takes time that was not training's from the measurement."""
+        step, started = self._since
+        self._since = (step, started + seconds)
 
     def restart_clock(self, step: int) -> None:
         """Begins a new measurement of speed after `step`."""

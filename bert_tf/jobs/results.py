@@ -9,12 +9,10 @@ import numpy as np
 from bert_tf.data.example_batches import LabelledSequences, prediction_batches
 from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
-from bert_tf.evaluation.metrics import write_results
 from bert_tf.evaluation.prediction import predict
 from bert_tf.files import write_whole
 from bert_tf.jobs.architecture import find_vocabulary, write_architecture
 from bert_tf.jobs.finetuning import FinetuningPlan
-from bert_tf.training.runlog import RunLog
 
 
 def predict_logits(
@@ -46,24 +44,6 @@ def predict_logits(
             "again with a lower learning rate, or take an earlier checkpoint."
         )
     return logits
-
-
-def report_results(
-    plan: FinetuningPlan,
-    results: dict[str, float],
-    communicator: Communicator,
-    log: RunLog,
-) -> dict[str, float]:
-    """Writes eval_results.txt on the first worker; returns results with the step."""
-    results = results | {"global_step": int(plan.optimizer.iterations)}
-    if communicator.rank == 0:
-        path = os.path.join(plan.config.files.output_dir, "eval_results.txt")
-        write_results(path, results)
-        log.summary(results)
-        for name in sorted(results):
-            log.message(f"{name} = {results[name]:.6g}")
-        log.message(f"Written to {path}.")
-    return results
 
 
 def write_description(plan: FinetuningPlan, task: dict[str, Any]) -> None:

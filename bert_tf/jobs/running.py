@@ -71,8 +71,9 @@ def _agreed_plan(
     try:
         if communicator.rank == 0:
             prepare_output_dir(config)
-            prefetch(config)
-    except (ValueError, OSError) as caught:
+            if communicator.size > 1:
+                prefetch(config)
+    except (ValueError, OSError, RunError) as caught:
         error = caught
     communicator.agree(error)
     try:

@@ -18,6 +18,7 @@ from bert_tf.evaluation.squad_scores import check_scorer, score_squad
 from bert_tf.jobs import finetuning, results
 from bert_tf.jobs.architecture import find_vocabulary
 from bert_tf.jobs.finetuning import FinetuningPlan
+from bert_tf.jobs.reporting import report_results
 from bert_tf.jobs.running import run_job
 from bert_tf.modeling.finetuning import build_span_model
 from bert_tf.modeling.finetuning_losses import SpanTask
@@ -87,6 +88,11 @@ def read_questions(config: SquadConfig, path: str, *, is_training: bool) -> Ques
                 f"warning: {path}: {len(misplaced)} questions are left out, whose "
                 f"answer does not stand where the file says; the first: {misplaced[0]}"
             ]
+        if not examples:
+            raise ValueError(
+                f"{path} must have a question whose answer stands where the file says. "
+                f"Received none; the first: {misplaced[0]}"
+            )
     windows = load_or_build_windows(
         path,
         examples,
@@ -154,7 +160,7 @@ def _act(
     if not config.training.do_eval:
         return {}
     scores = score_squad(plan.data.path, predictions)
-    return results.report_results(plan, scores, communicator, log)
+    return report_results(plan, scores, communicator, log)
 
 
 def _answers(plan: FinetuningPlan, communicator: Communicator) -> SquadPredictions:

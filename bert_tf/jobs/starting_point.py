@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from typing import Any
 
 from bert_tf.config import PretrainingConfig
 from bert_tf.training import checkpoints
@@ -25,12 +26,17 @@ class StartingPoint:
     is_own: bool = False
 
 
-def find_starting_point(config: PretrainingConfig) -> StartingPoint:
+def find_starting_point(config: Any, *, own_first: bool = False) -> StartingPoint:  # noqa: ANN401
     """Applies the rules of starting and resuming.
 
     A committed checkpoint in output_dir wins over everything but
     overwrite_output_dir; then comes init_checkpoint. An evaluation alone takes
-    init_checkpoint first.
+    init_checkpoint first, but for `own_first`.
+
+    Args:
+      config: The settings, in groups `files, training`.
+      own_first: Prefer the checkpoint in output_dir without training too: fine-tuning
+        names in init_checkpoint what it began with.
 
     Raises:
       ValueError: if output_dir holds checkpoints of another program, or there is
@@ -39,7 +45,7 @@ def find_starting_point(config: PretrainingConfig) -> StartingPoint:
     """
     files = config.files
     steps = checkpoints.committed_steps(files.output_dir)
-    if files.init_checkpoint and not config.training.do_train:
+    if files.init_checkpoint and not (config.training.do_train or own_first):
         steps = []  # An evaluation of the checkpoint that is named.
     if steps and not files.overwrite_output_dir:
         prefix = os.path.join(files.output_dir, f"model.ckpt-{steps[-1]}")
@@ -52,7 +58,7 @@ def find_starting_point(config: PretrainingConfig) -> StartingPoint:
             "`output_dir` must not hold checkpoints of another program, which would "
             f"be mixed up with new ones. Received: {files.output_dir} with "
             f"{', '.join(foreign)}. Name another output_dir, and start from one of "
-            "them with --init_checkpoint (and --resume to go on with its step)."
+            "them with --init_checkpoint (pre-training takes its step with --resume)."
         )
     if files.init_checkpoint:
         prefix = files.init_checkpoint.removesuffix(".index")

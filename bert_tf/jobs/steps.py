@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import time
 from collections.abc import Iterator
 
 from bert_tf.data.pipeline import StepReader
@@ -137,5 +138,7 @@ def take_steps(
         if is_last or result.step % config.training.save_checkpoints_steps == 0:
             writer.save(result.step)
             report.restart_clock(result.step)
+        paused = time.perf_counter()
         yield result.step
+        report.leave_out(time.perf_counter() - paused)
     report.summary()

@@ -275,13 +275,14 @@ class GeluProductOp : public ProductOp {
     OP_REQUIRES_OK(context, Start(context, &m));
     OP_REQUIRES_OK(context, Allocate(context, 0, &y));
     OP_REQUIRES_OK(context, Allocate(context, 1, &activated));
-    if (m.rows == 0 || activated == nullptr) return;
+    if (m.rows == 0) return;
     Multiply(context, m, [&](int64_t row, int64_t column, const float* sums,
                              int64_t stride) {
       const float* b = Floats(bias) + column;
       for (int64_t i = 0; i < std::min(kBlock, m.rows - row); ++i) {
         const float* sum = sums + i * stride;
         if (y != nullptr) Write(y + (row + i) * width_, column, width_, sum);
+        if (activated == nullptr) continue;
         alignas(64) float values[kBlock];
         for (int64_t j = 0; j < kBlock; j += 16) {
           // The gradient knows the product as it is written: rounded.

@@ -244,7 +244,7 @@ def restore(
         raise RunError(
             f"{prefix} does not fit the model: {'; '.join(problems)}. Check "
             "--bert_config_file or --preset"
-            + ("." if slots is None else ", or use --resume=False for weights alone.")
+            + ("." if slots is None else ", or name another output_dir.")
         )
     try:
         for name, variable in wanted.items():

