@@ -1,6 +1,7 @@
 """run_squad as a whole: it learns, predicts, scores, stops, goes on and packs."""
 
 import json
+import math
 import re
 import shutil
 
@@ -258,8 +259,10 @@ def evaluations(folder):
 
 
 def test_each_epoch_is_evaluated(best):
-    # 18 windows make two steps of 8; the last step is the fortieth.
-    assert list(evaluations(best[0])) == list(range(2, 41, 2))
+    # Steps of 8 of 18 windows: epoch e ends with the first step that has seen 18 e of
+    # them. The last step is the fortieth, with 320.
+    ends = {math.ceil(18 * epoch / 8) for epoch in range(1, 320 // 18 + 1)}
+    assert list(evaluations(best[0])) == sorted(ends | {40})
 
 
 def test_the_run_ends_with_its_best_weights(best):
@@ -269,7 +272,9 @@ def test_the_run_ends_with_its_best_weights(best):
     assert scores["f1"] == pytest.approx(max(found.values()))
     note = read_json(path / "best" / "best.json")
     first = min(step for step, f1 in found.items() if f1 == max(found.values()))
-    assert note == {"step": first, "f1": pytest.approx(max(found.values()))}
+    value = pytest.approx(max(found.values()))
+    assert note == {"step": first, "f1": value, "last_step": 40}
+    assert scores["global_step"] == first
     [kept] = (path / "best").glob("model.ckpt-*.index")
     assert kept.name == f"model.ckpt-{first}.index"
 
@@ -296,8 +301,18 @@ def test_the_best_of_an_overwritten_run_is_forgotten(best, command, tmp_path):
         )
     )
     scores = run(command(path, *EACH_EPOCH, *more))
-    assert read_json(path / "best" / "best.json")["step"] in (2, 4)
+    assert read_json(path / "best" / "best.json")["step"] in (3, 4)
     assert scores["f1"] < best[1]["f1"]
+
+
+def test_an_evaluation_that_was_cut_off_is_made_when_the_run_goes_on(
+    best, command, tmp_path
+):
+    path = shutil.copytree(best[0], tmp_path / "run")
+    for file in (path / "best").iterdir():
+        file.unlink()  # As if the run had been stopped before it evaluated its end.
+    run(command(path, *EACH_EPOCH, "--num_train_steps=40", "--learning_rate=0.01"))
+    assert read_json(path / "best" / "best.json")["last_step"] == 40
 
 
 @pytest.fixture(scope="module")
