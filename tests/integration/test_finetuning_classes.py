@@ -161,7 +161,7 @@ def test_each_epoch_is_evaluated_and_the_best_is_kept(command, tmp_path, capsys)
     more += ("--num_train_steps=30", "--learning_rate=0.01")
     scores = run(command("classes", tmp_path, *more))
     lines = re.findall(r"After step \d+: accuracy = (\S+)", capsys.readouterr().out)
-    # 30 steps of 8 are 18 times 13 examples, and the eighteenth ends with the last step.
+    # 30 steps of 8 are 18 times 13 examples; the eighteenth ends with the last step.
     assert len(lines) == 18
     assert scores["accuracy"] == pytest.approx(max(map(float, lines)), rel=1e-5)
 
