@@ -15,7 +15,8 @@ class FilesConfig(RunFilesConfig):
       input_files_dir: Folders of training records (TFRecord), separated by commas;
         * and ? work.
       eval_files_dir: Folders of evaluation records, in the same form.
-      vocab_file: The vocabulary of the records; only checked against the architecture.
+      vocab_file: The vocabulary of the records; checked against the architecture, and
+        put beside the checkpoints for those who use them.
       resume: Take optimizer state, step and data position from init_checkpoint too,
         not its weights alone.
     """

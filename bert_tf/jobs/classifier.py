@@ -160,16 +160,13 @@ def _act(
 ) -> dict[str, float]:
     config, task = plan.config, plan.data.task
     finetuning.describe(plan, threads, log)
-    if communicator.rank == 0 and config.training.do_train:
-        results.write_description(
-            plan,
-            {
-                "task": "classify",
-                "task_name": task.name,
-                "label_names": task.label_names,
-                "max_seq_length": config.max_seq_length,
-            },
-        )
+    description = {
+        "task": "classify",
+        "task_name": task.name,
+        "label_names": list(task.label_names),
+        "max_seq_length": config.max_seq_length,
+    }
+    results.keep_description(plan, description, communicator)
 
     def evaluate() -> dict[str, float]:
         return _evaluate(plan, communicator)

@@ -5,7 +5,6 @@ classify(["a fine film", ("one sentence", "and another")])
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +26,7 @@ from bert_tf.evaluation.squad import AnswerSettings, predict_answers
 from bert_tf.interop.pretrained import from_pretrained
 from bert_tf.interop.sources import find_source
 from bert_tf.jobs.architecture import check_words
+from bert_tf.jobs.results import read_description
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, SpanTask
 from bert_tf.modeling.losses import model_outputs
 from bert_tf.precision import choose_policy
@@ -66,7 +66,7 @@ class Predictor:
         source = find_source(model_dir)
         self.path = model_dir
         self.batch_size = batch_size
-        self.description = _read_description(os.path.dirname(source.path))
+        self.description = read_description(os.path.dirname(source.path))
         self._policy = choose_policy(precision, "")
         self._vocab_file = vocab_file or source.vocab_file
         if not self._vocab_file:
@@ -277,19 +277,3 @@ class MaskFiller(Predictor):
         known = row[: len(words)]  # Tables may be padded.
         chosen = np.argsort(-known, kind="stable")[:num_words]
         return [{"token": words[i], "probability": float(row[i])} for i in chosen]
-
-
-def _read_description(folder: str) -> dict[str, Any]:
-    path = os.path.join(folder, "task.json")
-    if not os.path.isfile(path):
-        return {}
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not JSON: {error}. Train again, or drop it."
-        ) from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object.")
-    return found

@@ -91,7 +91,8 @@ def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
     """Says what the checkpoint gave, and what the model is."""
     start, step = plan.start, int(plan.optimizer.iterations)
     if start.is_own:
-        log.message(f"Going on from {start.prefix} (step {step}).")
+        verb = "Going on from" if plan.config.training.do_train else "With"
+        log.message(f"{verb} {start.prefix} (step {step}).")
     elif start.prefix:
         taken = "whole state" if start.takes_state else "weights"
         log.message(f"Starting with the {taken} of {start.prefix}, step {step}.")

@@ -14,6 +14,13 @@ from bert_tf.files import write_whole
 from bert_tf.jobs.architecture import find_vocabulary, write_architecture
 from bert_tf.jobs.finetuning import FinetuningPlan
 
+TASK_FILE = "task.json"
+# What a model sees and says; other settings may differ from those of its training.
+_DECIDING = (
+    *("task", "label_names", "max_seq_length", "do_lower_case"),
+    *("max_query_length", "version_2_with_negative"),
+)
+
 
 def predict_logits(
     plan: FinetuningPlan,
@@ -46,17 +53,66 @@ def predict_logits(
     return logits
 
 
-def write_description(plan: FinetuningPlan, task: dict[str, Any]) -> None:
+def keep_description(
+    plan: FinetuningPlan, task: dict[str, Any], communicator: Communicator
+) -> None:
     """Writes what the checkpoints alone do not say, for whoever predicts with them.
 
-    Files: bert_config.json, vocab.txt and task.json.
+    Files: bert_config.json, vocab.txt and task.json, before training. What an earlier
+    part of the run has written must agree.
 
     Args:
       plan: The run.
       task: What task.json says.
+      communicator: The workers; the first one writes.
+
+    Raises:
+      RunError: if the run was begun with other settings that decide what the model
+        sees and says.
     """
-    files = plan.config.files
+    files, error = plan.config.files, None
     task = task | {"do_lower_case": files.do_lower_case}
-    write_architecture(files.output_dir, plan.bert, find_vocabulary(files))
-    text = json.dumps(task, indent=2, ensure_ascii=False)
-    write_whole(os.path.join(files.output_dir, "task.json"), text)
+    path = os.path.join(files.output_dir, TASK_FILE)
+    try:
+        if communicator.rank == 0:
+            if plan.start.is_own:
+                _check_description(path, task)
+            if plan.config.training.do_train:
+                vocab_file = find_vocabulary(files)
+                write_architecture(files.output_dir, plan.bert, vocab_file)
+                write_whole(path, json.dumps(task, indent=2, ensure_ascii=False))
+    except (OSError, ValueError) as caught:
+        error = caught
+    communicator.agree(error)
+
+
+def _check_description(path: str, task: dict[str, Any]) -> None:
+    known = read_description(os.path.dirname(path))
+    for name in _DECIDING:
+        if name in known and name in task and known[name] != task[name]:
+            raise ValueError(
+                f"{path}: the model was trained with {name}={known[name]!r}. Received: "
+                f"{name}={task[name]!r}. Give the same flags and classes as for its "
+                "training, or name another output_dir."
+            )
+
+
+def read_description(folder: str) -> dict[str, Any]:
+    """What task.json in a folder says; empty if there is none.
+
+    Raises:
+      ValueError: if it is not a JSON object.
+    """
+    path = os.path.join(folder, TASK_FILE)
+    if not os.path.isfile(path):
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not JSON: {error}. Train again, or delete it."
+        ) from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold a JSON object. Delete it.")
+    return found

@@ -143,9 +143,9 @@ def _act(
 ) -> dict[str, float]:
     config = plan.config
     finetuning.describe(plan, threads, log)
-    if communicator.rank == 0 and config.training.do_train:
-        task = {"task": "squad", "max_seq_length": config.max_seq_length}
-        results.write_description(plan, task | dataclasses.asdict(config.squad))
+    task = {"task": "squad", "max_seq_length": config.max_seq_length}
+    task |= dataclasses.asdict(config.squad)
+    results.keep_description(plan, task, communicator)
 
     def evaluate() -> dict[str, float]:
         return score_squad(plan.data.path, _answers(plan, communicator))

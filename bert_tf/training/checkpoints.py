@@ -16,6 +16,7 @@ from bert_tf.files import write_whole
 
 FORMAT_VERSION = 1
 _STEP_NAME = "global_step"
+_MAX_LISTED = 20
 _INCOMPLETE = ".incomplete"
 _STATE_KEYS = ("model_checkpoint_path", "all_model_checkpoint_paths")
 _INDEX = re.compile(r"^model\.ckpt-\d+\.index$")
@@ -241,6 +242,8 @@ def restore(
     if slots is not None and _STEP_NAME not in shapes:
         problems.append(f"{_STEP_NAME} is missing")
     if problems:
+        more = len(problems) - _MAX_LISTED
+        problems = problems[:_MAX_LISTED] + [f"and {more} more"] * (more > 0)
         raise RunError(
             f"{prefix} does not fit the model: {'; '.join(problems)}. Check "
             "--bert_config_file or --preset"
