@@ -240,14 +240,14 @@ def train(
     best = BestCheckpoint(plan, criterion, communicator.rank)
     # A run may have been stopped between a checkpoint and its evaluation.
     is_due = step > best.last_step and plan.start.is_own
-    for step in itertools.chain([step] if is_due else [], steps):
-        if not _ends_epoch(plan, step):
+    for done in itertools.chain([step] if is_due else [], steps):
+        if not _ends_epoch(plan, done):
             continue
         results = evaluate()
-        is_best = best.offer(step, results)
-        line = f"After step {step}: {criterion} = {results[criterion]:.6g}"
+        is_best = best.offer(done, results)
+        line = f"After step {done}: {criterion} = {results[criterion]:.6g}"
         log.message(f"{line} (best so far)" if is_best else line)
-        log.evaluation(step, results)
+        log.evaluation(done, results)
     communicator.agree(None)  # The files of the first worker are complete.
     log.message(best.load())
 

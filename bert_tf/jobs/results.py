@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.data.example_batches import LabelledSequences, prediction_batches
 from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
@@ -18,7 +19,7 @@ TASK_FILE = "task.json"
 # What a model sees and says; other settings may differ from those of its training.
 _DECIDING = (
     *("task", "label_names", "max_seq_length", "do_lower_case"),
-    *("max_query_length", "version_2_with_negative"),
+    "version_2_with_negative",
 )
 
 
@@ -76,7 +77,7 @@ def keep_description(
     try:
         if communicator.rank == 0:
             if plan.start.is_own:
-                _check_description(path, task)
+                _check_description(path, task, plan.config)
             if plan.config.training.do_train:
                 vocab_file = find_vocabulary(files)
                 write_architecture(files.output_dir, plan.bert, vocab_file)
@@ -86,8 +87,12 @@ def keep_description(
     communicator.agree(error)
 
 
-def _check_description(path: str, task: dict[str, Any]) -> None:
+def _check_description(
+    path: str, task: dict[str, Any], config: FinetuningConfig
+) -> None:
     known = read_description(os.path.dirname(path))
+    if config.batch.max_seq_length and not config.training.do_train:
+        known.pop("max_seq_length", None)  # Chosen for predicting.
     for name in _DECIDING:
         if name in known and name in task and known[name] != task[name]:
             raise ValueError(

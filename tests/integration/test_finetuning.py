@@ -14,6 +14,7 @@ from integration.launching import ROOT, run_python
 import run_squad
 from bert_tf import flags
 from bert_tf.config.finetuning import SquadConfig
+from bert_tf.errors import RunError
 from bert_tf.jobs import squad
 
 pytestmark = pytest.mark.slow
@@ -277,6 +278,11 @@ def test_the_run_ends_with_its_best_weights(best):
     assert scores["global_step"] == first
     [kept] = (path / "best").glob("model.ckpt-*.index")
     assert kept.name == f"model.ckpt-{first}.index"
+
+
+def test_a_model_is_not_used_with_another_case_than_it_was_trained(best, command):
+    with pytest.raises(RunError, match="trained with do_lower_case=True.*False"):
+        run(command(best[0], "--do_predict", "--nodo_lower_case"))
 
 
 def test_the_best_weights_give_the_best_score_again(best, command, tmp_path):
