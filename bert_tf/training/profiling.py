@@ -7,6 +7,8 @@ import os
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
+# Traced as operations are, but not any.
+_OF_THE_EXECUTOR = ("Process", "Run")
 _SHOWN = 20
 
 
@@ -76,7 +78,8 @@ def operation_table(directory: str) -> list[str]:
             for event in line.events:
                 # Operations are traced as "name:Type"; other events are not one.
                 name, colon, kind = names[event.metadata_id].rpartition(":")
-                if colon and name and kind.isidentifier():
+                is_operation = colon and name and kind.isidentifier()
+                if is_operation and kind not in _OF_THE_EXECUTOR:
                     seconds[kind] += event.duration_ps / 1e12
                     counts[kind] += 1
     lines = [f"{'seconds':>10} {'calls':>7}  operation"]
