@@ -207,8 +207,8 @@ def test_terminated_job_leaves_nothing_and_no_process(vocab_file, text_file, tmp
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     # Returns when the last worker has closed the stderr that it shares.
-    process.communicate(timeout=60)
-    assert process.returncode == 143
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
     assert list((tmp_path / "o").iterdir()) == []
 
 

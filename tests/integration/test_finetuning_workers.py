@@ -133,7 +133,8 @@ def test_two_workers_train_as_one_does(two, one, name):
 def test_two_workers_score_as_one_does(two, one, name):
     ours, expected = (parted(arrays)[1] for arrays in (two[name][0], one[name]))
     assert ours == pytest.approx(expected, rel=1e-4)
-    assert ours["score global_step"] == STEPS
+    if name != "best":  # Whose step is that of the best weights.
+        assert ours["score global_step"] == STEPS
 
 
 @pytest.mark.parametrize("name", ["questions", "packed-questions"])

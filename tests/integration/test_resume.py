@@ -242,7 +242,8 @@ def test_overwriting_starts_afresh(command, tmp_path):
     run(command(folder, "--seed=1"))
     run(command(folder, "--overwrite_output_dir", "--steps_this_run=4"))
     left = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
-    assert left == ["bert_dllog.json", "model.ckpt-0.json", "model.ckpt-4.json"]
+    manifests = ["model.ckpt-0.json", "model.ckpt-4.json"]
+    assert left == ["bert_config.json", "bert_dllog.json", *manifests]
     run(command(folder))
     fresh = tmp_path / "fresh"
     run(command(fresh))
