@@ -4,46 +4,38 @@ import argparse
 import os
 import sys
 
+from bert_tf.cli import main
 from bert_tf.config import BertConfig
-from bert_tf.errors import RunError
+from bert_tf.interop.fitting import padded_size
 
 
-def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    """The options of the original script."""
+def translated(arguments: list[str]) -> list[str]:
+    """The command that does what the original script does with these arguments.
+
+    As that does, it pads the vocabulary to a multiple of 8.
+
+    Raises:
+      FileNotFoundError, ValueError: if there is no such architecture.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--tf_checkpoint", required=True, help="checkpoint, without its ending")
     add("--bert_config_path", required=True, help="bert_config.json")
     add("--output_checkpoint", required=True, help="the .pt file to write")
-    return parser.parse_args(arguments)
-
-
-def convert_checkpoint(options: argparse.Namespace) -> list[str]:
-    """Converts, and returns what to tell.
-
-    As the original does, it pads the vocabulary to a multiple of 8.
-
-    Raises:
-      ValueError, OSError, RunError: the message is for the user.
-    """
-    from bert_tf.interop.conversion import ConvertOptions, convert
-    from bert_tf.interop.destinations import Form
-    from bert_tf.interop.fitting import padded_size
-
+    options = parser.parse_args(arguments)
     config = BertConfig.from_json_file(options.bert_config_path)
-    settings = ConvertOptions(
-        form=Form.MLPERF,
-        bert_config_file=options.bert_config_path,
-        vocab_size=padded_size(config.vocab_size),
-        weights_only=True,
-        overwrite=True,
-    )
-    return convert(options.tf_checkpoint, options.output_checkpoint, settings)
+    return [
+        *("convert", options.tf_checkpoint, options.output_checkpoint),
+        *("--form=mlperf", f"--bert_config_file={options.bert_config_path}"),
+        f"--vocab_size={padded_size(config.vocab_size)}",
+        *("--weights_only", "--overwrite"),
+    ]
 
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        print(*convert_checkpoint(parse_arguments(sys.argv[1:])), sep="\n")
-    except (ValueError, OSError, RunError) as error:
+        command = translated(sys.argv[1:])
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    sys.exit(main(command))

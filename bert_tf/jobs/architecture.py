@@ -103,10 +103,7 @@ def check_words(vocab_file: str, bert: BertConfig) -> None:
     """
     num_words = len(load_vocabulary(vocab_file))
     if num_words > bert.vocab_size:
-        raise ValueError(
-            f"{vocab_file} has {num_words} words, but the architecture says "
-            f"vocab_size={bert.vocab_size}. Use the vocab.txt that belongs to it."
-        )
+        raise _misfit(vocab_file, num_words, bert)
 
 
 def _check_vocabulary(vocab_file: str, bert: BertConfig) -> None:
@@ -116,7 +113,11 @@ def _check_vocabulary(vocab_file: str, bert: BertConfig) -> None:
         num_words = sum(1 for line in file if line.strip())
     # Tables padded to a multiple of 8 rows are common, and harmless.
     if not num_words <= bert.vocab_size < num_words + 8:
-        raise ValueError(
-            f"{vocab_file} has {num_words} words, but the architecture says "
-            f"vocab_size={bert.vocab_size}. Use the vocab.txt that belongs to it."
-        )
+        raise _misfit(vocab_file, num_words, bert)
+
+
+def _misfit(vocab_file: str, num_words: int, bert: BertConfig) -> ValueError:
+    return ValueError(
+        f"{vocab_file} has {num_words} words, but the architecture says "
+        f"vocab_size={bert.vocab_size}. Use the vocab.txt that belongs to it."
+    )

@@ -10,7 +10,6 @@ from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.data.example_batches import ExampleReader, LabelledSequences
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.data.rows import RowSettings
-from bert_tf.data.sampling import RecordOrder
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.architecture import (
     case_warnings,
@@ -47,13 +46,11 @@ class FinetuningPlan(Plan):
     """A fine-tuning that is ready to begin.
 
     Attributes:
-      bert: The architecture.
       train_examples: What is trained on, if there is training.
       data: What the job itself is to predict and evaluate, if anything.
     """
 
     config: FinetuningConfig
-    bert: BertConfig
     train_examples: LabelledSequences | None
     data: Any
 
@@ -194,19 +191,13 @@ def describe(plan: FinetuningPlan, threads: int, log: RunLog) -> None:
 
 
 def _reader(plan: FinetuningPlan) -> ExampleReader:
-    step, position = int(plan.optimizer.iterations), plan.start.position
-    order = RecordOrder(
-        num_records=plan.num_train_records,
-        seed=plan.seed,
-        is_shuffled=not plan.config.training.deterministic_run,
-    )
     return ExampleReader(
         plan.train_examples,
-        order,
+        plan.order,
         plan.shape,
         plan.rows,
-        first_step=step,
-        first_position=position.records if position else 0,
+        first_step=int(plan.optimizer.iterations),
+        first_position=plan.first_position,
     )
 
 

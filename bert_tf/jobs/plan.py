@@ -8,8 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bert_tf.config import OptimizerConfig
+from bert_tf.config import BertConfig, OptimizerConfig
 from bert_tf.data.pipeline import BatchShape
+from bert_tf.data.sampling import RecordOrder
 from bert_tf.interop.names import of_variable
 from bert_tf.jobs.starting_point import StartingPoint
 from bert_tf.precision import PrecisionPolicy
@@ -26,6 +27,7 @@ class Plan:
 
     Attributes:
       config: The settings, in groups `files, optimizer, training, runtime`.
+      bert: The architecture.
       start: Which checkpoint it begins with.
       shape: How a global batch is cut up.
       learning_rate: Peak learning rate in effect.
@@ -41,6 +43,7 @@ class Plan:
     """
 
     config: Any
+    bert: BertConfig
     start: StartingPoint
     shape: BatchShape
     learning_rate: float
@@ -53,6 +56,22 @@ class Plan:
     num_train_records: int = 0
     num_eval_records: int = 0
     sequences_per_record: float = 1.0
+
+    @property
+    def order(self) -> RecordOrder:
+        """The order in which the records to train on are read."""
+        return RecordOrder(
+            num_records=self.num_train_records,
+            seed=self.seed,
+            is_shuffled=not self.config.training.deterministic_run,
+        )
+
+    @property
+    def first_position(self) -> int:
+        """Records that the run has read before, over all workers."""
+        if self.start.position:
+            return self.start.position.records
+        return int(self.optimizer.iterations) * self.shape.global_batch_size
 
 
 def shared_state(plan: Plan) -> list:

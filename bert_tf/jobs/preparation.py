@@ -156,6 +156,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     notes = restore(start, model, optimizer, do_train=config.training.do_train)
     return PretrainingPlan(
         config=config,
+        bert=bert,
         start=start,
         shape=shape,
         learning_rate=learning_rate,

@@ -7,7 +7,7 @@ from bert_tf.data.pipeline import TrainingReader, evaluation_batches
 from bert_tf.data.sampling import RecordOrder
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.metrics import evaluate_pretraining
-from bert_tf.jobs.architecture import load_bert_config, write_architecture
+from bert_tf.jobs.architecture import write_architecture
 from bert_tf.jobs.plan import shared_state
 from bert_tf.jobs.preparation import PretrainingPlan, prepare
 from bert_tf.jobs.reporting import describe, report_results
@@ -42,8 +42,7 @@ def _act(
     communicator.broadcast(shared_state(plan))
     files = plan.config.files
     if communicator.rank == 0 and plan.config.training.do_train:
-        bert = load_bert_config(files)
-        write_architecture(files.output_dir, bert, files.vocab_file)
+        write_architecture(files.output_dir, plan.bert, files.vocab_file)
     if plan.config.training.do_train:
         train(plan, communicator, log)
     if plan.config.training.do_eval:
@@ -52,20 +51,12 @@ def _act(
 
 
 def _reader(plan: PretrainingPlan) -> TrainingReader:
-    step = int(plan.optimizer.iterations)
-    position = plan.start.position
-    default = step * plan.shape.global_batch_size
-    order = RecordOrder(
-        num_records=len(plan.train_records),
-        seed=plan.seed,
-        is_shuffled=not plan.config.training.deterministic_run,
-    )
     return TrainingReader(
         plan.train_records.parser,
-        order,
+        plan.order,
         plan.shape,
-        first_step=step,
-        first_position=position.records if position else default,
+        first_step=int(plan.optimizer.iterations),
+        first_position=plan.first_position,
     )
 
 

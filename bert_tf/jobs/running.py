@@ -34,8 +34,8 @@ def run_job(
     Args:
       config: The settings, in groups `files, optimizer, training, runtime`.
       prepare: Checks everything and builds the plan; fails on all workers if on one.
-      prefetch: Makes, on the first worker alone, files that `prepare` then finds.
       act: Does the work: plan, communicator, threads of this worker, log -> results.
+      prefetch: Makes, on the first of several workers, files that `prepare` then finds.
 
     Returns:
       What `act` returns.

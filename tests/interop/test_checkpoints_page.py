@@ -97,7 +97,9 @@ def run(command):
         assert main(command[2:]) == 0
         return
     script, *sys.argv[1:] = command
-    runpy.run_path(str(files.ROOT / script), run_name="__main__")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(files.ROOT / script), run_name="__main__")
+    assert ended.value.code == 0
 
 
 def test_all_commands_run_in_their_order(folder, monkeypatch, capsys):
