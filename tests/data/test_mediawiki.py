@@ -121,10 +121,10 @@ def test_redirects_are_known_by_their_text(tmp_path, text, is_redirect):
 def test_blanks_after_a_sign_cost_no_time(tmp_path):
     path = tmp_path / "dump"
     path.write_bytes(dump(page("Blanks", "#a" + " " * 200_000 + "x")))
-    start = time.process_time()
+    start = time.thread_time()
     assert len(list(read_pages(str(path)))) == 1
     # Tried from every place it takes half a minute.
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 4
 
 
 def test_page_without_end_is_refused(tmp_path, monkeypatch):

@@ -82,11 +82,11 @@ def test_hostile_markup_ends_soon(markup):
     ],
 )
 def test_many_open_marks_are_refused_at_once(mark, message):
-    start = time.process_time()
+    start = time.thread_time()
     with pytest.raises(UnparsableError, match=f"{message} are not closed"):
         plain_text(mark * 100_000)
     # The parser needs minutes to hours.
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 4
 
 
 def test_tags_that_need_no_end_are_not_open():
@@ -96,10 +96,10 @@ def test_tags_that_need_no_end_are_not_open():
 
 @pytest.mark.parametrize("signs", [", ", " ", "( ", "(, ", "&#91; ", "'"])
 def test_runs_of_signs_cost_no_time(signs):
-    start = time.process_time()
+    start = time.thread_time()
     plain_text(f"a{signs * 20_000}b")
     # Tried from every place they take ten seconds.
-    assert time.process_time() - start < 1
+    assert time.thread_time() - start < 4
 
 
 def test_too_long_text_is_refused(monkeypatch):

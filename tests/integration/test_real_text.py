@@ -79,13 +79,38 @@ def test_the_loss_falls_on_real_text(records, tmp_path):
 
 
 def test_reading_is_fast(records):
-    """5,000 records a second on one core, with checksums; 24,000 were measured."""
+    """At least 5,000 records a second on a core where protobuf parses 30,000.
+
+    With order, random access, checksums and checks; 19,000 were measured. A ratio in
+    this thread's own time holds on slow and on busy machines too.
+    """
+    import tensorflow as tf
+
     reader = open_records(records, LIMITS)
     order = RecordOrder(num_records=len(reader), seed=1)
-    started, count = time.process_time(), 0
-    for position in range(0, 10_000, 32):
-        count += len(reader.parser(order.records(position, 32))["input_ids"])
-    assert count / (time.process_time() - started) > 5000
+    files = sorted(map(str, pathlib.Path(records).glob("*.tfrecord")))
+    texts = list(tf.data.TFRecordDataset(files).take(2_048).as_numpy_iterator())
+
+    def ours():
+        for position in range(0, 2_048, 32):
+            yield from reader.parser(order.records(position, 32))["input_ids"]
+
+    def protobuf():
+        for text in texts:
+            features = tf.train.Example.FromString(text).features.feature
+            yield {
+                name: np.array(feature.float_list.value or feature.int64_list.value)
+                for name, feature in features.items()
+            }
+
+    def rate(read):
+        started = time.thread_time()
+        count = sum(1 for _ in read())
+        return count / (time.thread_time() - started)
+
+    rates = [(rate(ours), rate(protobuf)) for _ in range(5)]
+    fastest, yardstick = map(max, zip(*rates, strict=True))
+    assert fastest > yardstick / 6
 
 
 def test_records_of_the_original_script_are_read(speeches, tmp_path):
