@@ -1,6 +1,9 @@
 // Self-attention of all heads on AMX, from the product of a layer's inputs with its three
 // projections to the heads' outputs side by side, without the scores ever leaving the
 // second cache; and its gradient, which makes them again. fused.py says what it computes.
+// Blocks of scores between different sequences of a row, and padding, are left out.
+
+#include <limits>
 
 #include "parallel.h"
 #include "tensorflow/core/framework/op.h"
@@ -18,7 +21,12 @@ using tensorflow::TensorShape;
 using tensorflow::errors::InvalidArgument;
 using tensorflow::shape_inference::InferenceContext;
 
-// Sizes, inputs and dropout of one call.
+// Numbers between rows of scores: a stride of 2 KB would leave but two sets of the cache.
+constexpr int64_t kApart = 16;
+constexpr float kLn2 = 0.69314718f;
+
+// Sizes, inputs and dropout of one call. Scores here are those of fused.py over ln 2, so
+// that their exponentials are powers of two.
 struct Call {
   Call(const Tensor& x, const Tensor& bias, const Tensor& input_mask, const Tensor& key,
        int64_t heads, int64_t stream, int64_t kept)
@@ -38,7 +46,7 @@ struct Call {
   // Query, key or value (0, 1, 2) of a head, the query scaled -> [padded, D].
   void Project(int64_t row, int64_t n, int part, bfloat* out) const {
     const int64_t column = part * width() + n * head;
-    const float factor = part == 0 ? scale : 1.0f;
+    const float factor = part == 0 ? scale / kLn2 : 1.0f;
     const float* b = bias + column;
     for (int64_t s = 0; s < length; ++s) {
       const bfloat* a = x + (row * length + s) * 3 * width() + column;
@@ -49,6 +57,19 @@ struct Call {
       }
     }
     std::fill(out + length * head, out + padded * head, 0);
+  }
+
+  // Calls 32 places of a head's query, key and value to the second cache. A row of x is
+  // longer than a page, so that the processor does not foresee what is read next.
+  void Prefetch(int64_t task, int64_t first) const {
+    if (task >= batch * heads) return;
+    const int64_t row = task / heads, column = task % heads * head;
+    for (int64_t s = first; s < std::min(first + kBlock, length); ++s) {
+      for (int part = 0; part < 3; ++part) {
+        const bfloat* a = x + ((row * length + s) * 3 + part) * width() + column;
+        for (int64_t i = 0; i < head; i += kBlock) _mm_prefetch(a + i, _MM_HINT_T1);
+      }
+    }
   }
 
   int64_t batch, length, heads, head, padded;
@@ -79,26 +100,99 @@ void PackColumns(const Call& call, const bfloat* x, bfloat* panels) {
   }
 }
 
-// 32 rows times `count` panels -> [32, 32 * count] float32.
-void Multiply(const Rows& left, const bfloat* panels, int64_t steps, int64_t count,
-              float* sums) {
-  for (int64_t i = 0; i < count; ++i) {
-    ZeroTiles();
-    MultiplyAdd(left, panels + i * steps * kStep, steps);
-    StoreTiles(sums + i * kBlock, count * kBlock);
-  }
+// Places of a row, in whole blocks of 32.
+struct Span {
+  int64_t begin, end;
+  int64_t steps() const { return (end - begin) / kBlock; }
+};
+
+// 32 rows times `steps` steps of a panel -> [32, 32] of float32 `sums`.
+inline void MultiplyBlock(const Rows& left, const bfloat* panel, int64_t steps,
+                          float* sums, int64_t stride) {
+  ZeroTiles();
+  if (steps > 0) MultiplyAdd(left, panel, steps);
+  StoreTiles(sums, stride);
 }
 
-// What one query sees, and which of its probabilities dropout keeps.
+// 32 rows, as deep as a head, times the panels of the rows of `span`: columns of `sums`.
+inline void MultiplyRows(const Call& call, const Rows& left, const bfloat* panels,
+                         Span span, float* sums, int64_t stride) {
+  for (int64_t j = span.begin; j < span.end; j += kBlock)
+    MultiplyBlock(left, panels + j * call.head, call.head / kBlock, sums + j, stride);
+}
+
+// 32 rows, whose depth is the places of `span`, times panels -> [32, D].
+inline void MultiplyColumns(const Call& call, Rows left, const bfloat* panels, Span span,
+                            float* sums) {
+  left.data += span.begin / kBlock * left.step;
+  for (int64_t d = 0; d < call.head; d += kBlock)
+    MultiplyBlock(left, panels + d * call.padded + span.begin * kBlock, span.steps(),
+                  sums + d, call.head);
+}
+
+// What a head needs besides matrices: which sequence each place belongs to, and which
+// blocks of 32 places may see each other.
+class Memory {
+ public:
+  Memory(const Call& call, int64_t row) : blocks_(call.padded / kBlock) {
+    static thread_local Scratch numbers, random;
+    sequence = numbers.Get<int32_t>(call.padded + 2 * blocks_);
+    first_ = sequence + call.padded;
+    last_ = first_ + blocks_;
+    std::copy_n(call.sequences + row * call.length, call.length, sequence);
+    std::fill(sequence + call.length, sequence + call.padded, 0);
+    // Sequences that stand in order, with padding behind: any other row is one block.
+    int32_t before = 1;
+    for (int64_t i = 0; i < call.padded; ++i) {
+      if (sequence[i] > 0 && sequence[i] < before) is_in_order_ = false;
+      before = sequence[i] > 0 ? sequence[i] : std::numeric_limits<int32_t>::max();
+    }
+    for (int64_t i = 0; i < blocks_; ++i) {
+      const int32_t* here = sequence + i * kBlock;
+      first_[i] = here[0];
+      last_[i] = *std::max_element(here, here + kBlock);
+    }
+    bytes = random.Get<uint8_t>(call.padded + 16 * (Philox::kBlocksAtOnce + 1));
+  }
+
+  // The places that those of the block from `place` on may see; and that may see them.
+  Span Seen(int64_t place) const {
+    if (!is_in_order_) return {0, blocks_ * kBlock};
+    const int64_t block = place / kBlock;
+    Span span{place, place};
+    if (last_[block] == 0) return span;
+    const int32_t first = first_[block], last = last_[block];
+    while (span.begin > 0 && last_[span.begin / kBlock - 1] == first)
+      span.begin -= kBlock;
+    do {
+      span.end += kBlock;
+    } while (span.end < blocks_ * kBlock && first_[span.end / kBlock] == last);
+    return span;
+  }
+
+  int32_t* sequence;  // [padded]; 0 is padding.
+  uint8_t* bytes;     // For dropout.
+
+ private:
+  int64_t blocks_;
+  int32_t *first_, *last_;  // Sequences of each block; 0 if all of it is padding.
+  bool is_in_order_ = true;
+};
+
+// What one query sees, and which of its probabilities dropout keeps. Padding sees nothing.
 class View {
  public:
-  // sequence: [padded], -1 beyond the length. place: the query's.
-  View(const Call& call, int64_t row, int64_t n, const int32_t* sequence, int64_t place,
-       uint8_t* memory)
-      : sequence_(sequence), own_(_mm512_set1_epi32(sequence[place])) {
-    if (!call.dropout.is_on()) return;
-    bytes_ = call.dropout.Bytes(row, (n * call.length + place) * call.length,
-                                call.length, memory);
+  View(const Call& call, const Memory& memory, Span span, int64_t row, int64_t n,
+       int64_t place)
+      : sequence_(memory.sequence) {
+    const int32_t own = sequence_[place];
+    own_ = _mm512_set1_epi32(own > 0 ? own : -1);
+    if (!call.dropout.is_on() || own <= 0) return;
+    const int64_t count = std::min(span.end, call.length) - span.begin;
+    bytes_ = call.dropout.Bytes(
+                 row, (n * call.length + place) * call.length + span.begin, count,
+                 memory.bytes) -
+             span.begin;
     limit_ = _mm_set1_epi8(static_cast<char>(call.dropout.limit()));
   }
 
@@ -113,35 +207,17 @@ class View {
                                limit_);
   }
 
+  // 2^(score - offset) of 16 keys; 0 for those that the query does not see.
+  __m512 Exponential(int64_t j, const float* scores, __m512 offset) const {
+    return _mm512_maskz_mov_ps(
+        Seen(j), PowerOfTwo(_mm512_sub_ps(_mm512_loadu_ps(scores + j), offset)));
+  }
+
  private:
   const int32_t* sequence_;
   __m512i own_;
   const uint8_t* bytes_ = nullptr;
   __m128i limit_;
-};
-
-// exp(score - offset) of 16 keys; 0 for those that the query does not see. A query that
-// sees nothing, padding, sees everything alike.
-inline __m512 Exponential(const Call& call, const View& view, bool sees, int64_t j,
-                          __m512 score, float offset) {
-  const __m512 x = _mm512_sub_ps(score, _mm512_set1_ps(offset));
-  if (sees) return _mm512_maskz_mov_ps(view.Seen(j), Exp(x));
-  const __mmask16 inside = FirstColumns(call.length - j) & 0xffff;
-  return _mm512_maskz_mov_ps(inside, Exp(_mm512_set1_ps(-offset)));
-}
-
-// What a head needs besides matrices.
-struct Memory {
-  Memory(const Call& call, int64_t row) {
-    static thread_local Scratch numbers, random;
-    sequence = numbers.Get<int32_t>(call.padded);
-    std::copy_n(call.sequences + row * call.length, call.length, sequence);
-    std::fill(sequence + call.length, sequence + call.padded, -1);
-    bytes = random.Get<uint8_t>(call.padded + 16 * (Philox::kBlocksAtOnce + 1));
-  }
-
-  int32_t* sequence;  // [padded], -1 beyond the length.
-  uint8_t* bytes;
 };
 
 // Checks what both operations read.
@@ -207,7 +283,8 @@ class AttentionOp : public AttentionKernel {
     bfloat* query = bfloats.Get<bfloat>(4 * size + kBlock * call.padded);
     bfloat *plain = query + size, *keys = plain + size, *values = keys + size;
     bfloat* probabilities = values + size;
-    float* scores = floats.Get<float>(kBlock * std::max(call.padded, call.head));
+    const int64_t stride = call.padded + kApart;
+    float* scores = floats.Get<float>(kBlock * std::max(stride, call.head));
     const Memory memory(call, row);
     const TileScope scope;
     call.Project(row, n, 1, plain);
@@ -217,52 +294,58 @@ class AttentionOp : public AttentionKernel {
     call.Project(row, n, 0, query);
     for (int64_t first = 0; first < call.length; first += kBlock) {
       const int64_t count = std::min(kBlock, call.length - first);
-      Multiply(RowMajor(query + first * call.head, call.head), keys, call.head / kBlock,
-               call.padded / kBlock, scores);
-      for (int64_t i = 0; i < count; ++i) {
-        const View view(call, row, n, memory.sequence, first + i, memory.bytes);
-        normalisers[first + i] =
-            Row(call, view, memory.sequence[first + i] > 0, scores + i * call.padded,
-                probabilities + i * call.padded);
+      const Span span = memory.Seen(first);
+      call.Prefetch(row * call.heads + n + 1, first);
+      MultiplyRows(call, RowMajor(query + first * call.head, call.head), keys, span,
+                   scores, stride);
+      float factors[kBlock] = {};
+      for (int64_t i = 0; i < kBlock; ++i) {
+        const int64_t place = first + i;
+        bfloat* exponentials = probabilities + i * call.padded;
+        if (memory.sequence[place] > 0) {
+          const View view(call, memory, span, row, n, place);
+          factors[i] =
+              call.dropout.scale() /
+              Row(view, span, scores + i * stride, exponentials, normalisers + place);
+        } else {
+          std::fill(exponentials + span.begin, exponentials + span.end, 0);
+          if (i < count) normalisers[place] = 0.0f;
+        }
       }
-      std::fill(probabilities + count * call.padded,
-                probabilities + kBlock * call.padded, 0);
-      Multiply(RowMajor(probabilities, call.padded), values, call.padded / kBlock,
-               call.head / kBlock, scores);
+      MultiplyColumns(call, RowMajor(probabilities, call.padded), values, span, scores);
       for (int64_t i = 0; i < count; ++i) {
         bfloat* o = out + (row * call.length + first + i) * call.width() + n * call.head;
+        const __m512 factor = _mm512_set1_ps(factors[i]);
         for (int64_t d = 0; d < call.head; d += 16)
-          StoreRounded(o + d, _mm512_loadu_ps(scores + i * call.head + d));
+          StoreRounded(
+              o + d, _mm512_mul_ps(_mm512_loadu_ps(scores + i * call.head + d), factor));
       }
     }
   }
 
-  // One query: scores -> probabilities after dropout. Returns the logarithm of the sum of
-  // the scores' exponentials.
-  static float Row(const Call& call, const View& view, bool sees, float* scores,
-                   bfloat* probabilities) {
-    float largest = 0.0f;
-    if (sees) {
-      const __m512 lowest = _mm512_set1_ps(-3e38f);
-      __m512 most = lowest;
-      for (int64_t j = 0; j < call.padded; j += 16)
-        most = _mm512_max_ps(most, _mm512_mask_loadu_ps(lowest, view.Seen(j), scores + j));
-      largest = _mm512_reduce_max_ps(most);
+  // One query: scores -> exponentials, those that dropout keeps. Returns the sum of all;
+  // the normaliser is the logarithm to base 2 of the sum of the powers of the scores.
+  static float Row(const View& view, Span span, const float* scores, bfloat* exponentials,
+                   float* normaliser) {
+    const __m512 lowest = _mm512_set1_ps(-3e38f);
+    __m512 most = lowest;
+    for (int64_t j = span.begin; j < span.end; j += 16)
+      most = _mm512_max_ps(most, _mm512_mask_loadu_ps(lowest, view.Seen(j), scores + j));
+    const float largest = _mm512_reduce_max_ps(most);
+    const __m512 offset = _mm512_set1_ps(largest);
+    __m512 low_sums = _mm512_setzero_ps(), high_sums = low_sums;
+    for (int64_t j = span.begin; j < span.end; j += kBlock) {
+      const __m512 low = view.Exponential(j, scores, offset);
+      const __m512 high = view.Exponential(j + 16, scores, offset);
+      low_sums = _mm512_add_ps(low_sums, low);
+      high_sums = _mm512_add_ps(high_sums, high);
+      _mm512_storeu_si512(exponentials + j,
+                          Round(_mm512_maskz_mov_ps(view.Kept(j), low),
+                                _mm512_maskz_mov_ps(view.Kept(j + 16), high)));
     }
-    __m512 sums = _mm512_setzero_ps();
-    for (int64_t j = 0; j < call.padded; j += 16) {
-      const __m512 score = _mm512_loadu_ps(scores + j);
-      const __m512 e = Exponential(call, view, sees, j, score, largest);
-      sums = _mm512_add_ps(sums, e);
-      _mm512_storeu_ps(scores + j, e);
-    }
-    const float total = _mm512_reduce_add_ps(sums);
-    const __m512 factor = _mm512_set1_ps(call.dropout.scale() / total);
-    for (int64_t j = 0; j < call.padded; j += 16) {
-      const __m512 e = _mm512_maskz_loadu_ps(view.Kept(j), scores + j);
-      StoreRounded(probabilities + j, _mm512_mul_ps(e, factor));
-    }
-    return largest + std::log(total);
+    const float total = _mm512_reduce_add_ps(_mm512_add_ps(low_sums, high_sums));
+    *normaliser = largest + std::log2(total);
+    return total;
   }
 };
 
@@ -297,7 +380,6 @@ class AttentionGradOp : public AttentionKernel {
                    const bfloat* dy, bfloat* dx, float* dbias) {
     static thread_local Scratch bfloats, floats;
     const int64_t size = call.padded * call.head, square = call.padded * call.padded;
-    const int64_t key_blocks = call.padded / kBlock, steps = call.head / kBlock;
     bfloat* query = bfloats.Get<bfloat>(8 * size + 2 * square + kBlock * call.padded);
     bfloat *plain = query + size, *upstream = plain + size;
     bfloat *key_rows = upstream + size, *key_columns = key_rows + size;
@@ -305,9 +387,10 @@ class AttentionGradOp : public AttentionKernel {
     bfloat* upstream_columns = query_columns + size;
     bfloat *dropped = upstream_columns + size, *dscores = dropped + square;
     bfloat* turned = dscores + square;
-    const int64_t width = std::max(call.padded, call.head);
-    float* scores = floats.Get<float>(2 * kBlock * width);
-    float* dprobabilities = scores + kBlock * width;
+    const int64_t stride = call.padded + kApart;
+    const int64_t strip = kBlock * std::max(stride, call.head);
+    float* scores = floats.Get<float>(2 * strip);
+    float* dprobabilities = scores + strip;
     const Memory memory(call, row);
     const TileScope scope;
     call.Project(row, n, 1, plain);
@@ -328,44 +411,45 @@ class AttentionGradOp : public AttentionKernel {
                                 2 * call.width() + n * call.head};
     for (int part = 0; part < 3; ++part)
       std::fill_n(dbias + columns[part], call.head, 0.0f);
-    std::fill(dropped + call.length * call.padded, dropped + square, 0);
-    std::fill(dscores + call.length * call.padded, dscores + square, 0);
     for (int64_t first = 0; first < call.length; first += kBlock) {
-      Multiply(RowMajor(query + first * call.head, call.head), key_rows, steps,
-               key_blocks, scores);
-      Multiply(RowMajor(upstream + first * call.head, call.head), value_rows, steps,
-               key_blocks, dprobabilities);
-      for (int64_t i = 0; i < std::min(kBlock, call.length - first); ++i) {
+      const Span span = memory.Seen(first);
+      call.Prefetch(row * call.heads + n + 1, first);
+      MultiplyRows(call, RowMajor(query + first * call.head, call.head), key_rows, span,
+                   scores, stride);
+      MultiplyRows(call, RowMajor(upstream + first * call.head, call.head), value_rows,
+                   span, dprobabilities, stride);
+      for (int64_t i = 0; i < kBlock; ++i) {
         const int64_t place = first + i;
-        const View view(call, row, n, memory.sequence, place, memory.bytes);
-        Row(call, view, memory.sequence[place] > 0, normalisers[place],
-            scores + i * call.padded, dprobabilities + i * call.padded,
-            dropped + place * call.padded, dscores + place * call.padded);
+        const View view(call, memory, span, row, n, place);
+        Row(view, span, call.dropout.scale(),
+            place < call.length ? normalisers[place] : 0.0f, scores + i * stride,
+            dprobabilities + i * stride, dropped + place * call.padded,
+            dscores + place * call.padded);
       }
-      Multiply(RowMajor(dscores + first * call.padded, call.padded), key_columns,
-               key_blocks, steps, scores);
+      MultiplyColumns(call, RowMajor(dscores + first * call.padded, call.padded),
+                      key_columns, span, scores);
       Write(call, row, first, columns[0], call.scale, scores, dx, dbias);
     }
     for (int64_t first = 0; first < call.length; first += kBlock) {
-      Turn(call, dscores + first, turned);
-      Multiply(Packed(turned), query_columns, key_blocks, steps, scores);
-      Write(call, row, first, columns[1], 1.0f, scores, dx, dbias);
-      Turn(call, dropped + first, turned);
-      Multiply(Packed(turned), upstream_columns, key_blocks, steps, scores);
+      const Span span = memory.Seen(first);
+      Turn(call, dscores + first, span, turned);
+      MultiplyColumns(call, Packed(turned), query_columns, span, scores);
+      Write(call, row, first, columns[1], kLn2, scores, dx, dbias);
+      Turn(call, dropped + first, span, turned);
+      MultiplyColumns(call, Packed(turned), upstream_columns, span, scores);
       Write(call, row, first, columns[2], 1.0f, scores, dx, dbias);
     }
   }
 
-  // One query: its probabilities after dropout, and the gradient of its scores, which
-  // is none for padding.
-  static void Row(const Call& call, const View& view, bool sees, float normaliser,
+  // One query: its probabilities after dropout, and the gradient of its scores.
+  static void Row(const View& view, Span span, float dropout_scale, float normaliser,
                   float* scores, float* dprobabilities, bfloat* dropped,
                   bfloat* dscores) {
-    const __m512 scale = _mm512_set1_ps(call.dropout.scale());
+    const __m512 scale = _mm512_set1_ps(dropout_scale);
+    const __m512 offset = _mm512_set1_ps(normaliser);
     __m512 sums = _mm512_setzero_ps();
-    for (int64_t j = 0; j < call.padded; j += 16) {
-      const __m512 p = Exponential(call, view, sees, j, _mm512_loadu_ps(scores + j),
-                                   normaliser);
+    for (int64_t j = span.begin; j < span.end; j += 16) {
+      const __m512 p = view.Exponential(j, scores, offset);
       const __mmask16 kept = view.Kept(j);
       const __m512 dp =
           _mm512_mul_ps(_mm512_maskz_loadu_ps(kept, dprobabilities + j), scale);
@@ -375,16 +459,16 @@ class AttentionGradOp : public AttentionKernel {
       StoreRounded(dropped + j, _mm512_maskz_mul_ps(kept, p, scale));
     }
     const __m512 total = _mm512_set1_ps(_mm512_reduce_add_ps(sums));
-    for (int64_t j = 0; j < call.padded; j += 16) {
+    for (int64_t j = span.begin; j < span.end; j += 16) {
       const __m512 dp = _mm512_loadu_ps(dprobabilities + j);
-      const __m512 p = _mm512_maskz_loadu_ps(sees ? 0xffff : 0, scores + j);
+      const __m512 p = _mm512_loadu_ps(scores + j);
       StoreRounded(dscores + j, _mm512_mul_ps(p, _mm512_sub_ps(dp, total)));
     }
   }
 
-  // 32 columns of [padded, padded], as 32 rows of a left matrix.
-  static void Turn(const Call& call, const bfloat* x, bfloat* turned) {
-    for (int64_t s = 0; s < call.padded; s += kBlock)
+  // 32 columns of [padded, padded], the rows of `span`, as 32 rows of a left matrix.
+  static void Turn(const Call& call, const bfloat* x, Span span, bfloat* turned) {
+    for (int64_t s = span.begin; s < span.end; s += kBlock)
       PackTransposed(x + s * call.padded, call.padded, kBlock, kBlock,
                      turned + s * kBlock);
   }

@@ -193,9 +193,9 @@ void Multiply(OpKernelContext* context, const Matrices& m, const Finish& finish)
   });
 }
 
-// Rounds 32 numbers of a row of a matrix with `width` columns, from `column` on.
-inline void Write(bfloat* row, int64_t column, int64_t width, const float* sums) {
-  const __m512i value = Round(_mm512_loadu_ps(sums), _mm512_loadu_ps(sums + 16));
+// Rounds 32 numbers into a row of a matrix with `width` columns, from `column` on.
+inline void Write(bfloat* row, int64_t column, int64_t width, __m512 low, __m512 high) {
+  const __m512i value = Round(low, high);
   if (width % kBlock == 0) {
     // Past the caches: they cannot hold all of the matrix until it is read.
     _mm512_stream_si512(reinterpret_cast<__m512i*>(row + column), value);
@@ -253,7 +253,8 @@ class PlainProductOp : public ProductOp {
     Multiply(context, m, [&](int64_t row, int64_t column, const float* sums,
                              int64_t stride) {
       for (int64_t i = 0; i < std::min(kBlock, m.rows - row); ++i)
-        Write(y + (row + i) * width_, column, width_, sums + i * stride);
+        Write(y + (row + i) * width_, column, width_, _mm512_loadu_ps(sums + i * stride),
+              _mm512_loadu_ps(sums + i * stride + 16));
     });
   }
 };
@@ -281,22 +282,23 @@ class GeluProductOp : public ProductOp {
       const float* b = Floats(bias) + column;
       for (int64_t i = 0; i < std::min(kBlock, m.rows - row); ++i) {
         const float* sum = sums + i * stride;
-        if (y != nullptr) Write(y + (row + i) * width_, column, width_, sum);
+        const __m512 low = _mm512_loadu_ps(sum), high = _mm512_loadu_ps(sum + 16);
+        if (y != nullptr) Write(y + (row + i) * width_, column, width_, low, high);
         if (activated == nullptr) continue;
-        alignas(64) float values[kBlock];
-        for (int64_t j = 0; j < kBlock; j += 16) {
-          // The gradient knows the product as it is written: rounded.
-          const __m512 value =
-              _mm512_add_ps(Widen(_mm512_cvtneps_pbh(_mm512_loadu_ps(sum + j))),
-                            _mm512_loadu_ps(b + j));
-          _mm512_store_ps(values + j, approximate_ ? GeluTanh(value) : Gelu(value));
-        }
-        Write(activated + (row + i) * width_, column, width_, values);
+        Write(activated + (row + i) * width_, column, width_, Activate(low, b),
+              Activate(high, b + 16));
       }
     });
   }
 
  private:
+  // The gradient knows the product as it is written: rounded.
+  __m512 Activate(__m512 product, const float* bias) const {
+    const __m512 x =
+        _mm512_add_ps(Widen(_mm512_cvtneps_pbh(product)), _mm512_loadu_ps(bias));
+    return approximate_ ? GeluTanh(x) : Gelu(x);
+  }
+
   bool approximate_;
 };
 

@@ -115,42 +115,49 @@ inline void MultiplyAdd(const Rows& a, const bfloat* panel, int64_t steps,
   }
 }
 
-// exp to two units in the last place, as in arithmetic.h.
-inline __m512 Exp(__m512 x) {
-  const __m512 bounded = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
-  const __m512 n = _mm512_roundscale_ps(
-      _mm512_mul_ps(bounded, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
-  __m512 f = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), bounded);
-  f = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), f);
-  __m512 p = _mm512_set1_ps(1.9875691500e-4f);
-  for (const float coefficient : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f,
-                                  1.6666665459e-1f, 5.0000001201e-1f})
+// 2^x to two units in the last place: 2^n times a polynomial on [-1/2, 1/2] with the least
+// largest relative error. What is not finite stays so.
+inline __m512 PowerOfTwo(__m512 x) {
+  const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT);
+  const __m512 f = _mm512_sub_ps(x, n);
+  __m512 p = _mm512_set1_ps(1.326468001e-3f);
+  for (const float coefficient : {9.671503010e-3f, 5.550733769e-2f, 2.402224224e-1f,
+                                  6.931469777e-1f, 1.0f})
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(coefficient));
-  p = _mm512_fmadd_ps(_mm512_mul_ps(p, f), f, _mm512_add_ps(f, _mm512_set1_ps(1.0f)));
   return _mm512_scalef_ps(p, n);
 }
 
-// What arithmetic.h has one number at a time.
+// 1 / x by a step of Newton's method: a third of the time of a division.
+inline __m512 Reciprocal(__m512 x) {
+  const __m512 r = _mm512_rcp14_ps(x);
+  return _mm512_fmadd_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(1.0f)), r);
+}
+
+// x Phi(x), off by at most 3e-6: Phi(x) = 1/2 + x P(x^2), P the polynomial with the least
+// largest error of all that are right at +-5; it is 0 or 1 beyond. Half the time of the
+// formula of arithmetic.h, which has an exponential and a division.
 inline __m512 Gelu(__m512 x) {
-  const __m512 one = _mm512_set1_ps(1.0f);
-  const __m512 a = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(0.70710678f));
-  const __m512 t =
-      _mm512_div_ps(one, _mm512_fmadd_ps(a, _mm512_set1_ps(0.3275911f), one));
-  __m512 p = _mm512_set1_ps(1.061405429f);
-  for (const float coefficient : {-1.453152027f, 1.421413741f, -0.284496736f,
-                                  0.254829592f})
-    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(coefficient));
-  const __m512 density = Exp(_mm512_mul_ps(_mm512_sub_ps(_mm512_setzero_ps(), a), a));
-  const __m512 tail = _mm512_mul_ps(_mm512_mul_ps(p, t),
-                                    _mm512_mul_ps(density, _mm512_set1_ps(0.5f)));
-  const __mmask16 negative = _mm512_cmplt_ps_mask(x, _mm512_setzero_ps());
-  return _mm512_mul_ps(x, _mm512_mask_mov_ps(_mm512_sub_ps(one, tail), negative, tail));
+  const __m512 most = _mm512_set1_ps(5.0f), least = _mm512_set1_ps(-5.0f);
+  // A bound comes first: what is not a number stays so.
+  const __m512 near = _mm512_min_ps(most, _mm512_max_ps(least, x));
+  const __m512 v = _mm512_fmsub_ps(near, near, _mm512_set1_ps(12.5f));
+  __m512 p = _mm512_set1_ps(-8.975046760e-16f);
+  for (const float coefficient :
+       {3.407785664e-14f, -5.379359068e-13f, 8.649941007e-12f,
+                  -2.110466663e-10f, 4.425067424e-9f, -7.753524045e-8f,
+                  1.284711971e-6f, -2.067796049e-5f, 3.297575458e-4f,
+                  -5.623875652e-3f, 1.413637549e-1f})
+    p = _mm512_fmadd_ps(p, v, _mm512_set1_ps(coefficient));
+  const __mmask16 counts = _mm512_cmp_ps_mask(x, least, _CMP_NLE_UQ);
+  return _mm512_maskz_mul_ps(counts, x,
+                             _mm512_fmadd_ps(p, near, _mm512_set1_ps(0.5f)));
 }
 
 inline __m512 Tanh(__m512 x) {
   const __m512 one = _mm512_set1_ps(1.0f);
-  const __m512 e = Exp(_mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(-2.0f)));
-  const __m512 y = _mm512_div_ps(_mm512_sub_ps(one, e), _mm512_add_ps(one, e));
+  const __m512 bounded = _mm512_min_ps(_mm512_set1_ps(20.0f), _mm512_abs_ps(x));
+  const __m512 e = PowerOfTwo(_mm512_mul_ps(bounded, _mm512_set1_ps(-2.88539008f)));
+  const __m512 y = _mm512_mul_ps(_mm512_sub_ps(one, e), Reciprocal(_mm512_add_ps(one, e)));
   const __mmask16 negative = _mm512_cmplt_ps_mask(x, _mm512_setzero_ps());
   return _mm512_mask_sub_ps(y, negative, _mm512_setzero_ps(), y);
 }

@@ -138,7 +138,7 @@ def attention(
       stream: See `ops.dropout`.
 
     Returns:
-      [B, S, H] bfloat16.
+      [B, S, H] bfloat16; 0 at padding, which nobody reads.
     """
     library = kernels.library()
     shared = {"heads": heads, "stream": stream, "kept": ops.num_kept(rate)}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.special
 import tensorflow as tf
 
 from bert_tf import kernels
@@ -136,17 +137,43 @@ def test_a_prediction_that_keeps_nothing_for_a_gradient_is_the_same():
     np.testing.assert_array_equal(single(tf.function(predict)()), single(predict()))
 
 
+def make_rows(length):
+    """Input masks [5, length]."""
+    places = np.arange(length)
+    two = np.where(places < length // 2, 1, 2) * (places < length - 5)
+    many = 1 + places // 7
+    short = places < 3  # Whole blocks behind it are padding.
+    mixed = np.roll(two, 11)  # Out of order, with padding between.
+    return np.stack([two, np.ones(length), many, short, mixed]).astype(np.int32)
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_activation_of_a_product_is_rounded_gelu(approximate):
+    """The product is that with 1; half a unit of bfloat16 is 2^-8 of a number."""
+    values = np.concatenate([np.linspace(-12, 12, 8192), [-1e30, -1e4, 0, 1e4, 1e30]])
+    x = half(np.pad(values, (0, -len(values) % 32)).reshape(-1, 32))
+    packed, _ = kernels.library().bert_pack_kernels(kernels=[tf.eye(32)])
+    y = kernels.library().bert_product_gelu(
+        x=x, panels=packed, bias=tf.zeros([32]), width=32, approximate=approximate
+    )[1]
+    x, y = single(x).astype(float), single(y)
+    distribution = scipy.special.ndtr(x)
+    if approximate:
+        inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
+        distribution = (1 + np.tanh(inner)) / 2
+    expected = x * distribution
+    assert (np.abs(y - expected) <= 2**-8 * np.abs(expected) + 3e-6).all()
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.1])
 @pytest.mark.parametrize("length, head", [(24, 32), (32, 64), (75, 32), (160, 64)])
 def test_attention(length, head, rate):
-    """Two sequences and padding in a row; a full row; the other path's dropout."""
-    heads, batch = 3, 2
+    """Every kind of row, and the other path's dropout."""
+    mask = make_rows(length)
+    heads, batch = 3, len(mask)
     width = heads * head
     x, bias = draw(0, batch, length, 3 * width), draw(1, 3 * width)
     upstream = draw(2, batch, length, width)
-    mask = np.ones((batch, length), np.int32)
-    mask[0, length // 2 :] = 2
-    mask[0, length - 5 :] = 0
     visible = tf.cast(mask > 0, tf.float32)[:, :, None]
     key = tf.constant([[7, 5, 11 + row] for row in range(batch)])
 
