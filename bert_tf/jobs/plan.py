@@ -1,5 +1,6 @@
 """What every training run consists of, and how its common parts are made."""
 
+import contextlib
 import dataclasses
 import os
 import uuid
@@ -11,6 +12,7 @@ import tensorflow as tf
 from bert_tf.config import BertConfig, OptimizerConfig
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.data.sampling import RecordOrder
+from bert_tf.files import locked_folder
 from bert_tf.interop.names import of_variable
 from bert_tf.jobs.starting_point import StartingPoint
 from bert_tf.precision import PrecisionPolicy
@@ -146,12 +148,30 @@ def check_output_dir(path: str) -> None:
         ) from error
 
 
-def prepare_output_dir(config: Any) -> None:  # noqa: ANN401 - as `Plan.config`
-    """Makes the folder, tries it, and sweeps up after an interrupted save.
+def prepare_output_dir(
+    config: Any,  # noqa: ANN401 - as `Plan.config`
+    held: contextlib.ExitStack,
+) -> None:
+    """Makes the folder, tries it, takes it for this training, and sweeps it up.
+
+    An evaluation may run beside a training; two trainings would overwrite each other.
+
+    Args:
+      config: The settings.
+      held: Keeps the folder until it is closed.
 
     Raises:
-      OSError: if it cannot be written.
+      OSError: if it cannot be written, or another training has it.
     """
-    check_output_dir(config.files.output_dir)
-    if config.training.do_train:  # An evaluation may run beside a training.
-        checkpoints.remove_leftovers(config.files.output_dir)
+    path = config.files.output_dir
+    check_output_dir(path)
+    if not config.training.do_train:
+        return
+    try:
+        held.enter_context(locked_folder(path))
+    except BlockingIOError as error:
+        raise OSError(
+            f"`output_dir` {path} is that of another training, which has not ended. "
+            "Wait for it, or choose another."
+        ) from error
+    checkpoints.remove_leftovers(path)

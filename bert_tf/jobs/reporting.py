@@ -1,5 +1,7 @@
 """What a training run says: before it begins, and while it goes."""
 
+import dataclasses
+import json
 import os
 import time
 
@@ -87,6 +89,25 @@ def report_results(
     return results
 
 
+def _changed_settings(plan: Plan) -> list[str]:
+    """A line on settings of the optimizer that are not as the run began."""
+    position, settings = plan.start.position, plan.config.optimizer
+    if position is None or not plan.config.training.do_train:
+        return []
+    # As they come back from a file: without tuples.
+    now = json.loads(json.dumps(dataclasses.asdict(settings)))
+    before = position.config.get("optimizer", {})
+    changed = [
+        f"{name} {before[name]} -> {value}"
+        for name, value in now.items()
+        if name in before and before[name] != value
+    ]
+    if not changed:
+        return []
+    kept = f"the peak learning rate stays {position.learning_rate:g}"
+    return [f"Settings that are new in this run: {', '.join(changed)}; {kept}."]
+
+
 def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
     """Says what the checkpoint gave, and what the model is."""
     start, step = plan.start, int(plan.optimizer.iterations)
@@ -96,7 +117,7 @@ def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
     elif start.prefix:
         taken = "whole state" if start.takes_state else "weights"
         log.message(f"Starting with the {taken} of {start.prefix}, step {step}.")
-    for note in plan.notes:
+    for note in (*plan.notes, *_changed_settings(plan)):
         log.message(note)
     log.message(
         f"Model: {plan.task.model.count_params():,} weights, precision "

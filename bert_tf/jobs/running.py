@@ -1,5 +1,6 @@
 """What every job does around its own work: the workers, one log, and errors."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -46,9 +47,9 @@ def run_job(
     runtime = config.runtime
     communicator = connect(runtime.horovod, runtime.horovod_hierarchical_allreduce)
     threads = configure_devices(communicator, runtime.num_threads)
-    log = RunLog()
+    log, held = RunLog(), contextlib.ExitStack()
     try:
-        plan, log = _agreed_plan(config, communicator, prepare, prefetch)
+        plan, log = _agreed_plan(config, communicator, prepare, prefetch, held)
         return act(plan, communicator, threads, log)
     except Exception as error:
         if is_worker_loss(error):
@@ -58,6 +59,7 @@ def run_job(
         raise
     finally:
         log.close()
+        held.close()
 
 
 def _agreed_plan(
@@ -65,12 +67,13 @@ def _agreed_plan(
     communicator: Communicator,
     prepare: Prepare,
     prefetch: Prefetch,
+    held: contextlib.ExitStack,
 ) -> tuple[Plan, RunLog]:
-    """Prepares on every worker; all fail if one does."""
+    """Prepares on every worker; all fail if one does. `held` keeps the folder."""
     error = plan = log = None
     try:
         if communicator.rank == 0:
-            prepare_output_dir(config)
+            prepare_output_dir(config, held)
             if communicator.size > 1:
                 prefetch(config)
     except (ValueError, OSError, RunError) as caught:

@@ -1,5 +1,6 @@
 """Stop and go on = never stopped, to the last byte."""
 
+import fcntl
 import json
 import os
 import re
@@ -209,6 +210,28 @@ def test_an_evaluation_set_may_have_another_length(command, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_second_training_in_the_same_folder_is_refused(command, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(RunError, match="is that of another training"):
+        run(command(folder))
+    assert not os.listdir(folder)
+    os.close(descriptor)
+    run(command(folder, "--steps_this_run=1"))
+    run(command(folder, "--steps_this_run=1"))
+
+
+def test_new_settings_of_a_run_that_goes_on_are_told(command, tmp_path, capsys):
+    run(command(tmp_path, "--steps_this_run=1"))
+    run(command(tmp_path, "--steps_this_run=1"))
+    assert "new in this run" not in capsys.readouterr().out
+    run(command(tmp_path, "--num_train_steps=20", "--steps_this_run=1"))
+    told = "Settings that are new in this run: num_train_steps 8 -> 20; the peak"
+    assert told in capsys.readouterr().out
+
+
 def test_init_checkpoint_gives_weights_or_all_state(command, tmp_path):
     first, weights, state = (tmp_path / name for name in ("first", "weights", "state"))
     run(command(first, "--steps_this_run=3"))
