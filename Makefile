@@ -1,6 +1,8 @@
 # `make demo` and `make test` do everything from a fresh clone; both call `setup`.
 
 PYTHON ?= python3
+# Tests have a thread each; a file's tests stay in one process, which shares what they make.
+TEST_PROCESSES ?= 2
 PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -51,10 +53,10 @@ demo: setup  ## Pre-train on real text, on one process and on two (10 minutes)
 	@$(BIN)/python tools/demo.py
 
 test: setup  ## All tests
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-fast: setup  ## The tests that take less than 2 minutes together
-	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 bench: setup .venv-bench/stamp  ## Speed against other systems (25 minutes)
 	@$(BIN)/python benchmarks/speed.py
