@@ -110,7 +110,7 @@ struct Span {
 inline void MultiplyBlock(const Rows& left, const bfloat* panel, int64_t steps,
                           float* sums, int64_t stride) {
   ZeroTiles();
-  if (steps > 0) MultiplyAdd(left, panel, steps);
+  MultiplyAdd(left, panel, steps);
   StoreTiles(sums, stride);
 }
 

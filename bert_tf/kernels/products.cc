@@ -116,26 +116,39 @@ struct Range {
   int64_t begin, end;
 };
 
-// x [rows, depth] times panels; finish(row, column, sums, stride) is called with each
-// 32 x 32 sums.
+// x [rows, depth] times panels; finish(row, column, begin, end, sums, stride) is called
+// with rows begin .. end of each 32 x 32 sums: a few with each step of the next product.
 template <typename Finish>
 void Multiply(const Matrices& m, Range rows, Range columns, const Finish& finish) {
-  alignas(64) float sums[kStep];
+  alignas(64) float sums[2][kStep];
   const int64_t steps = m.depth / kBlock;
   const int64_t blocks = (rows.end - rows.begin + kBlock - 1) / kBlock;
+  const int64_t rows_each = (kBlock + steps - 1) / steps;
+  const int64_t lines_each = (m.depth + blocks * steps - 1) / (blocks * steps);
+  int64_t done_row = 0, done_column = 0, done = kBlock;  // Rows that are finished.
+  int current = 0;
   for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
     const bfloat* panel = m.panels + column * m.depth;
-    // The next panel, a share of it with each block of rows.
+    // The next panel is called to the second cache, a share with each block of rows.
     const char* next = reinterpret_cast<const char*>(panel + m.depth * kBlock);
-    const int64_t lines = m.depth / blocks + 1;
     for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
       ZeroTiles();
-      MultiplyAdd(Left(m, row), panel, steps, next, lines);
-      next += lines * 64;
-      StoreTiles(sums, kBlock);
-      finish(row, column, sums, kBlock);
+      MultiplyAdd(Left(m, row), panel, steps, [&](int64_t) {
+        for (int64_t j = 0; j < lines_each; ++j, next += 64)
+          _mm_prefetch(next, _MM_HINT_T1);
+        if (done == kBlock) return;
+        const int64_t end = std::min(kBlock, done + rows_each);
+        finish(done_row, done_column, done, end, sums[1 - current], kBlock);
+        done = end;
+      });
+      StoreTiles(sums[current], kBlock);
+      current = 1 - current;
+      done_row = row;
+      done_column = column;
+      done = 0;
     }
   }
+  finish(done_row, done_column, done, kBlock, sums[1 - current], kBlock);
 }
 
 // The same, part by part of the depth, so that rows and panels of a part stay in the
@@ -160,7 +173,7 @@ void MultiplyDeep(const Matrices& m, Range rows, Range columns, const Finish& fi
         left.data += start;
         MultiplyAdd(left, panel, steps);
         StoreTiles(sum, width);
-        if (start + kDeepest >= m.depth) finish(row, column, sum, width);
+        if (start + kDeepest >= m.depth) finish(row, column, 0, kBlock, sum, width);
       }
     }
   }
@@ -250,9 +263,9 @@ class PlainProductOp : public ProductOp {
     OP_REQUIRES_OK(context, Start(context, &m));
     OP_REQUIRES_OK(context, Allocate(context, 0, &y));
     if (m.rows == 0 || y == nullptr) return;
-    Multiply(context, m, [&](int64_t row, int64_t column, const float* sums,
-                             int64_t stride) {
-      for (int64_t i = 0; i < std::min(kBlock, m.rows - row); ++i)
+    Multiply(context, m, [&](int64_t row, int64_t column, int64_t begin, int64_t end,
+                             const float* sums, int64_t stride) {
+      for (int64_t i = begin; i < std::min(end, m.rows - row); ++i)
         Write(y + (row + i) * width_, column, width_, _mm512_loadu_ps(sums + i * stride),
               _mm512_loadu_ps(sums + i * stride + 16));
     });
@@ -277,10 +290,10 @@ class GeluProductOp : public ProductOp {
     OP_REQUIRES_OK(context, Allocate(context, 0, &y));
     OP_REQUIRES_OK(context, Allocate(context, 1, &activated));
     if (m.rows == 0) return;
-    Multiply(context, m, [&](int64_t row, int64_t column, const float* sums,
-                             int64_t stride) {
+    Multiply(context, m, [&](int64_t row, int64_t column, int64_t begin, int64_t end,
+                             const float* sums, int64_t stride) {
       const float* b = Floats(bias) + column;
-      for (int64_t i = 0; i < std::min(kBlock, m.rows - row); ++i) {
+      for (int64_t i = begin; i < std::min(end, m.rows - row); ++i) {
         const float* sum = sums + i * stride;
         const __m512 low = _mm512_loadu_ps(sum), high = _mm512_loadu_ps(sum + 16);
         if (y != nullptr) Write(y + (row + i) * width_, column, width_, low, high);
