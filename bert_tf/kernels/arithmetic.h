@@ -50,31 +50,37 @@ inline float Exp(float x) {
   return p * scale;
 }
 
-// The standard normal distribution function, off by at most 1.5e-7, and exp(-x^2/2).
-// Source: Abramowitz and Stegun, 7.1.26.
-inline float NormalCdf(float x, float* density) {
-  const float a = std::fabs(x) * 0.70710678f;
-  const float t = 1.0f / (1.0f + 0.3275911f * a);
-  float p = 1.061405429f;
-  p = p * t - 1.453152027f;
-  p = p * t + 1.421413741f;
-  p = p * t - 0.284496736f;
-  p = p * t + 0.254829592f;
-  *density = Exp(-a * a);
-  const float tail = 0.5f * p * t * *density;
-  return x < 0.0f ? tail : 1.0f - tail;
+// P of 1/2 + x P(x^2 - 12.5), the highest power first: of all that make it right at +-5,
+// beyond which it is taken as 0 and 1, the polynomial with the least largest error. Half
+// the time of formulas with an exponential and a division.
+constexpr int kTerms = 12;
+// The standard normal distribution function; x times it is off by at most 3e-6.
+constexpr float kNormalCdf[kTerms] = {
+    -8.975046760e-16f, 3.407785664e-14f, -5.379359068e-13f, 8.649941007e-12f,
+    -2.110466663e-10f, 4.425067424e-9f,  -7.753524045e-8f,  1.284711971e-6f,
+    -2.067796049e-5f,  3.297575458e-4f,  -5.623875652e-3f,  1.413637549e-1f};
+// The derivative of x times it, off by at most 2e-5.
+constexpr float kGeluDerivative[kTerms] = {
+    -1.765925798e-14f, 4.996370613e-13f, -3.775217985e-12f, 3.554759959e-11f,
+    -1.427784113e-9f,  2.494337537e-8f,  -2.801597816e-7f,  3.157174888e-6f,
+    -3.661805385e-5f,  4.276944092e-4f,  -6.009899080e-3f,  1.421305686e-1f};
+
+inline float HalfAndOdd(float x, const float* coefficients) {
+  // Written so that what is not a number stays so.
+  const float above = x < -5.0f ? -5.0f : x;
+  const float near = above > 5.0f ? 5.0f : above;
+  const float v = near * near - 12.5f;
+  float p = coefficients[0];
+  for (int i = 1; i < kTerms; ++i) p = p * v + coefficients[i];
+  return p * near + 0.5f;
 }
 
 inline float Gelu(float x) {
-  float density;
-  return x * NormalCdf(x, &density);
+  const float y = x * HalfAndOdd(x, kNormalCdf);
+  return x <= -5.0f ? 0.0f : y;
 }
 
-inline float GeluDerivative(float x) {
-  float density;
-  const float cdf = NormalCdf(x, &density);
-  return cdf + x * 0.39894228f * density;
-}
+inline float GeluDerivative(float x) { return HalfAndOdd(x, kGeluDerivative); }
 
 inline float Tanh(float x) {
   const float e = Exp(-2.0f * std::fabs(x));

@@ -137,21 +137,14 @@ inline __m512 Reciprocal(__m512 x) {
   return _mm512_fmadd_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(1.0f)), r);
 }
 
-// x Phi(x), off by at most 3e-6: Phi(x) = 1/2 + x P(x^2), P the polynomial with the least
-// largest error of all that are right at +-5; it is 0 or 1 beyond. Half the time of the
-// formula of arithmetic.h, which has an exponential and a division.
+// What arithmetic.h has one number at a time.
 inline __m512 Gelu(__m512 x) {
   const __m512 most = _mm512_set1_ps(5.0f), least = _mm512_set1_ps(-5.0f);
-  // A bound comes first: what is not a number stays so.
   const __m512 near = _mm512_min_ps(most, _mm512_max_ps(least, x));
   const __m512 v = _mm512_fmsub_ps(near, near, _mm512_set1_ps(12.5f));
-  __m512 p = _mm512_set1_ps(-8.975046760e-16f);
-  for (const float coefficient :
-       {3.407785664e-14f, -5.379359068e-13f, 8.649941007e-12f,
-                  -2.110466663e-10f, 4.425067424e-9f, -7.753524045e-8f,
-                  1.284711971e-6f, -2.067796049e-5f, 3.297575458e-4f,
-                  -5.623875652e-3f, 1.413637549e-1f})
-    p = _mm512_fmadd_ps(p, v, _mm512_set1_ps(coefficient));
+  __m512 p = _mm512_set1_ps(kNormalCdf[0]);
+  for (int i = 1; i < kTerms; ++i)
+    p = _mm512_fmadd_ps(p, v, _mm512_set1_ps(kNormalCdf[i]));
   const __mmask16 counts = _mm512_cmp_ps_mask(x, least, _CMP_NLE_UQ);
   return _mm512_maskz_mul_ps(counts, x,
                              _mm512_fmadd_ps(p, near, _mm512_set1_ps(0.5f)));
