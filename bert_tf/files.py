@@ -1,12 +1,13 @@
-"""Files that are whole or not there, and folders that belong to one process."""
+"""Files that are whole or not there, and that one process has at a time."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
+
+from bert_tf.errors import RunError
 
 
 @contextlib.contextmanager
@@ -45,31 +46,24 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
         file.write(text.encode())
 
 
-@contextlib.contextmanager
-def locked_folder(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Keeps a folder from other processes that ask for it like this, to the end.
+def lock(file: int | BinaryIO, activity: str) -> None:
+    """Takes an open file or folder for this process alone, until it is closed.
 
-    The system unlocks it too if this process is killed. Where the file system has no
-    locks, nothing is kept.
+    The system lets go of it too if the process is killed. Where the file system has no
+    locks, nothing is taken.
 
     Args:
-      path: The folder.
+      file: A descriptor, or a file.
+      activity: What the process is doing, for the message of another.
 
     Raises:
-      BlockingIOError: if another process has it.
+      RunError: if another process has it.
     """
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise
-        try:
-            yield
-        finally:
-            # Not only closed: a child process may have a copy of it.
-            with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(
+            f"Another process is {activity}. Wait for it, or end it."
+        ) from None
+    except OSError:
+        pass  # A file system without locks.

@@ -7,7 +7,6 @@ on where it stopped, and does nothing where its output is there and intact.
 """
 
 import dataclasses
-import fcntl
 import functools
 import json
 import os
@@ -20,7 +19,7 @@ from typing import Any
 from bert_tf.data import output
 from bert_tf.data.parts import Part, describe_file
 from bert_tf.errors import RunError
-from bert_tf.files import write_whole
+from bert_tf.files import lock, write_whole
 
 # Raised by one when the same input and settings begin to give other bytes.
 _VERSION = 1
@@ -112,7 +111,13 @@ class Stage:
             "output_dir", self._output_dir, self._kind, overwrite, reason
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.folder)
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            lock(descriptor, f"writing {self.folder}")
+        except RunError:
+            os.close(descriptor)
+            raise
+        self._lock = descriptor  # From here on the folder is ours to clean.
         settings = self.folder / _SETTINGS_FILE
         if _read_json(settings) != self._recipe:
             for entry in self.folder.iterdir():
@@ -202,25 +207,6 @@ class Stage:
             unfinished.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.glob(f"*{_NOTE_SUFFIX}")):
             shutil.rmtree(self.folder)
-
-
-def _lock(folder: Path) -> int:
-    """An open, locked descriptor of a folder.
-
-    Raises:
-      RunError: if another process holds it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise RunError(
-            f"Another process is writing {folder}. Wait for it, or end it."
-        ) from None
-    except OSError:
-        pass  # A file system without locks.
-    return descriptor
 
 
 def _parts(values: object) -> list[Part]:

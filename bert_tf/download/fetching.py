@@ -2,7 +2,6 @@
 
 import dataclasses
 import email.utils
-import fcntl
 import hashlib
 import os
 import re
@@ -18,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 
 from bert_tf.errors import RunError
+from bert_tf.files import lock
 from bert_tf.progress import ProgressReport
 
 _BYTES_AT_ONCE = 1 << 20
@@ -85,7 +85,7 @@ def fetch(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(f"{path}.part")
     with open(part, "ab") as file:
-        _lock(file, part)
+        lock(file, f"downloading {part}")
         if not _is_at(file, part):  # Another process has just completed it, or not.
             return fetch(url, path, checksum, retries)
         try:
@@ -110,15 +110,6 @@ def is_valid(path: Path, checksum: str) -> bool:
     if not path.is_file() or len(checksum) not in _ALGORITHMS:
         return False
     return file_sum(path, _ALGORITHMS[len(checksum)]) == checksum.lower()
-
-
-def _lock(file: BinaryIO, part: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise RunError(
-            f"Another process is downloading {part}. Wait for it, or end it."
-        ) from None
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from bert_tf.config import BertConfig, OptimizerConfig
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.data.sampling import RecordOrder
-from bert_tf.files import locked_folder
+from bert_tf.files import lock
 from bert_tf.interop.names import of_variable
 from bert_tf.jobs.starting_point import StartingPoint
 from bert_tf.precision import PrecisionPolicy
@@ -161,17 +161,14 @@ def prepare_output_dir(
       held: Keeps the folder until it is closed.
 
     Raises:
-      OSError: if it cannot be written, or another training has it.
+      OSError: if it cannot be written.
+      RunError: if another process is training in it.
     """
     path = config.files.output_dir
     check_output_dir(path)
     if not config.training.do_train:
         return
-    try:
-        held.enter_context(locked_folder(path))
-    except BlockingIOError as error:
-        raise OSError(
-            f"`output_dir` {path} is that of another training, which has not ended. "
-            "Wait for it, or choose another."
-        ) from error
+    folder = os.open(path, os.O_RDONLY)
+    held.callback(os.close, folder)
+    lock(folder, f"training in `output_dir` {path}")
     checkpoints.remove_leftovers(path)

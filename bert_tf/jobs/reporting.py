@@ -46,8 +46,23 @@ def describe(
     describe_changes(plan, log)
 
 
+def _new_settings(plan: Plan) -> list[str]:
+    """Settings of the optimizer that a resumed run takes from the flags."""
+    # As they come back from a file: without tuples.
+    now = json.loads(json.dumps(dataclasses.asdict(plan.config.optimizer)))
+    before = plan.start.position.config.get("optimizer", {})
+    return [
+        f"{name} {before[name]} -> {value}"
+        for name, value in now.items()
+        if name in before
+        and before[name] != value
+        # The checkpoint's peak rate is kept instead.
+        and name not in ("learning_rate", "scale_learning_rate")
+    ]
+
+
 def describe_changes(plan: Plan, log: RunLog) -> None:
-    """Says where a resumed run keeps its own values against the flags'."""
+    """Says where a resumed run keeps its own values against the flags', or not."""
     position, config = plan.start.position, plan.config
     if position is None:
         return
@@ -67,6 +82,8 @@ def describe_changes(plan: Plan, log: RunLog) -> None:
             log.message(
                 f"Kept from the checkpoint: {name} {kept:g} (flags: {asked:g})."
             )
+    if changes := _new_settings(plan):
+        log.message(f"New from here on: {', '.join(changes)}.")
     if plan.num_train_records != position.num_records:
         log.message(
             f"warning: the run began with {position.num_records} records and now has "
@@ -89,25 +106,6 @@ def report_results(
     return results
 
 
-def _changed_settings(plan: Plan) -> list[str]:
-    """A line on settings of the optimizer that are not as the run began."""
-    position, settings = plan.start.position, plan.config.optimizer
-    if position is None or not plan.config.training.do_train:
-        return []
-    # As they come back from a file: without tuples.
-    now = json.loads(json.dumps(dataclasses.asdict(settings)))
-    before = position.config.get("optimizer", {})
-    changed = [
-        f"{name} {before[name]} -> {value}"
-        for name, value in now.items()
-        if name in before and before[name] != value
-    ]
-    if not changed:
-        return []
-    kept = f"the peak learning rate stays {position.learning_rate:g}"
-    return [f"Settings that are new in this run: {', '.join(changed)}; {kept}."]
-
-
 def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
     """Says what the checkpoint gave, and what the model is."""
     start, step = plan.start, int(plan.optimizer.iterations)
@@ -117,7 +115,7 @@ def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
     elif start.prefix:
         taken = "whole state" if start.takes_state else "weights"
         log.message(f"Starting with the {taken} of {start.prefix}, step {step}.")
-    for note in (*plan.notes, *_changed_settings(plan)):
+    for note in plan.notes:
         log.message(note)
     log.message(
         f"Model: {plan.task.model.count_params():,} weights, precision "

@@ -215,7 +215,7 @@ def test_a_second_training_in_the_same_folder_is_refused(command, tmp_path):
     folder.mkdir()
     descriptor = os.open(folder, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with pytest.raises(RunError, match="is that of another training"):
+    with pytest.raises(RunError, match="Another process is training in"):
         run(command(folder))
     assert not os.listdir(folder)
     os.close(descriptor)
@@ -226,9 +226,9 @@ def test_a_second_training_in_the_same_folder_is_refused(command, tmp_path):
 def test_new_settings_of_a_run_that_goes_on_are_told(command, tmp_path, capsys):
     run(command(tmp_path, "--steps_this_run=1"))
     run(command(tmp_path, "--steps_this_run=1"))
-    assert "new in this run" not in capsys.readouterr().out
+    assert "New from here on" not in capsys.readouterr().out
     run(command(tmp_path, "--num_train_steps=20", "--steps_this_run=1"))
-    told = "Settings that are new in this run: num_train_steps 8 -> 20; the peak"
+    told = "New from here on: num_train_steps 8 -> 20."
     assert told in capsys.readouterr().out
 
 
