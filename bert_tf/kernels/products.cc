@@ -133,7 +133,7 @@ void Multiply(const Matrices& m, Range rows, Range columns, const Finish& finish
     const char* next = reinterpret_cast<const char*>(panel + m.depth * kBlock);
     for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
       ZeroTiles();
-      MultiplyAdd(Left(m, row), panel, steps, [&](int64_t) {
+      MultiplyAdd(Left(m, row), panel, steps, [&] {
         for (int64_t j = 0; j < lines_each; ++j, next += 64)
           _mm_prefetch(next, _MM_HINT_T1);
         if (done == kBlock) return;

@@ -96,14 +96,14 @@ inline void StoreTiles(float* c, int64_t stride) {
 }
 
 // Adds a product to tiles 0..3, the quarters of 32 x 32 sums. Reading the left side past
-// the first cache, where the panel is, makes it 1.3 times as fast. between(i) is called
-// before step i: what vectors do meanwhile costs little.
+// the first cache, where the panel is, makes it 1.3 times as fast. between() is called
+// before each step: what vectors do meanwhile costs little.
 template <typename Between>
 void MultiplyAdd(const Rows& a, const bfloat* panel, int64_t steps,
                  const Between& between) {
   const bfloat* left = a.data;
   for (int64_t i = 0; i < steps; ++i, left += a.step, panel += kStep) {
-    between(i);
+    between();
     _tile_stream_loadd(4, left, 2 * a.stride);
     _tile_loadd(6, panel, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -116,7 +116,7 @@ void MultiplyAdd(const Rows& a, const bfloat* panel, int64_t steps,
 }
 
 inline void MultiplyAdd(const Rows& a, const bfloat* panel, int64_t steps) {
-  MultiplyAdd(a, panel, steps, [](int64_t) {});
+  MultiplyAdd(a, panel, steps, [] {});
 }
 
 // 2^x to two units in the last place: 2^n times a polynomial on [-1/2, 1/2] with the least
@@ -140,6 +140,7 @@ inline __m512 Reciprocal(__m512 x) {
 // What arithmetic.h has one number at a time.
 inline __m512 Gelu(__m512 x) {
   const __m512 most = _mm512_set1_ps(5.0f), least = _mm512_set1_ps(-5.0f);
+  // A bound comes first: what is not a number stays so.
   const __m512 near = _mm512_min_ps(most, _mm512_max_ps(least, x));
   const __m512 v = _mm512_fmsub_ps(near, near, _mm512_set1_ps(12.5f));
   __m512 p = _mm512_set1_ps(kNormalCdf[0]);
