@@ -252,7 +252,7 @@ class ProductOp : public OpKernel {
   int64_t width_;
 };
 
-// x [..., depth] times panels -> y [..., width].
+// x [..., depth] times panels -> y [..., width], plus a matrix like y if there is one.
 class PlainProductOp : public ProductOp {
  public:
   using ProductOp::ProductOp;
@@ -261,13 +261,28 @@ class PlainProductOp : public ProductOp {
     Matrices m;
     bfloat* y;
     OP_REQUIRES_OK(context, Start(context, &m));
+    OpInputList added;
+    OP_REQUIRES_OK(context, context->input_list("added", &added));
+    for (const Tensor& tensor : added) {
+      OP_REQUIRES(context,
+                  width_ % kBlock == 0 && tensor.NumElements() == m.rows * width_,
+                  InvalidArgument("what is added must be [..., ", width_, "], 32 n"));
+    }
     OP_REQUIRES_OK(context, Allocate(context, 0, &y));
     if (m.rows == 0 || y == nullptr) return;
+    const bfloat* terms = added.size() > 0 ? Bfloats(added[0]) : nullptr;
     Multiply(context, m, [&](int64_t row, int64_t column, int64_t begin, int64_t end,
                              const float* sums, int64_t stride) {
-      for (int64_t i = begin; i < std::min(end, m.rows - row); ++i)
-        Write(y + (row + i) * width_, column, width_, _mm512_loadu_ps(sums + i * stride),
-              _mm512_loadu_ps(sums + i * stride + 16));
+      for (int64_t i = begin; i < std::min(end, m.rows - row); ++i) {
+        const float* sum = sums + i * stride;
+        __m512 low = _mm512_loadu_ps(sum), high = _mm512_loadu_ps(sum + 16);
+        const int64_t start = (row + i) * width_;
+        if (terms != nullptr) {
+          low = _mm512_add_ps(low, Widen(terms + start + column));
+          high = _mm512_add_ps(high, Widen(terms + start + column + 16));
+        }
+        Write(y + start, column, width_, low, high);
+      }
     });
   }
 };
@@ -317,8 +332,8 @@ class GeluProductOp : public ProductOp {
 
 // ------------------------------------------------------------- gradients of the kernels
 
-// x [rows, I] and dy [rows, n O] -> n gradients [I', O], x transposed times dy. Columns
-// of x from I' on are padding.
+// x [rows, I] and dy [rows, n O] -> n gradients [I', O], x transposed times dy, added to
+// sums where they are given. Columns of x from I' on are padding.
 class KernelGradientsOp : public OpKernel {
  public:
   explicit KernelGradientsOp(OpKernelConstruction* context) : OpKernel(context) {
@@ -337,13 +352,28 @@ class KernelGradientsOp : public OpKernel {
                 height_ <= depth && rows * total == dy.NumElements() &&
                     width * outputs.size() == total,
                 InvalidArgument("inputs and output gradients must agree in shape"));
+    OpInputList sums;
+    OP_REQUIRES_OK(context, context->input_list("sums", &sums));
+    const bool adds = sums.size() > 0;
+    OP_REQUIRES(context, !adds || sums.size() == outputs.size(),
+                InvalidArgument("there must be a sum for each gradient, or none"));
     std::vector<float*> gradients;
     for (int i = 0; i < outputs.size(); ++i) {
       Tensor* gradient;
-      OP_REQUIRES_OK(context,
-                     outputs.allocate(i, TensorShape({height_, width}), &gradient));
+      const TensorShape shape({height_, width});
+      if (adds) {
+        OP_REQUIRES(context, sums[i].shape() == shape,
+                    InvalidArgument("a sum must have its gradient's shape"));
+        // In place, unless somebody else still reads the sum.
+        OP_REQUIRES_OK(context, context->forward_input_or_allocate_output(
+                                    {2 + i}, i, shape, &gradient));
+        if (Floats(gradient) != Floats(sums[i]))
+          std::copy_n(Floats(sums[i]), height_ * width, Floats(gradient));
+      } else {
+        OP_REQUIRES_OK(context, outputs.allocate(i, shape, &gradient));
+        if (rows == 0) std::fill_n(Floats(gradient), height_ * width, 0.0f);
+      }
       gradients.push_back(Floats(gradient));
-      if (rows == 0) std::fill_n(gradients.back(), height_ * width, 0.0f);
     }
     if (rows == 0) return;
     // Each task: some rows of one gradient, some of its columns.
@@ -358,7 +388,7 @@ class KernelGradientsOp : public OpKernel {
     ForEach(context, tasks, rows * height_ * total / tasks / 1000, [&](int64_t task) {
       const int64_t chunk = task % chunks, group = task / chunks % groups;
       const int64_t part = task / chunks / groups;
-      Chunk({in, depth, height_}, {up + part * width, total, width}, rows,
+      Chunk({in, depth, height_}, {up + part * width, total, width}, rows, adds,
             row_blocks * chunk / chunks, row_blocks * (chunk + 1) / chunks,
             column_blocks * group / groups, column_blocks * (group + 1) / groups,
             gradients[part]);
@@ -377,9 +407,9 @@ class KernelGradientsOp : public OpKernel {
     int64_t stride, columns;
   };
 
-  static void Chunk(const Matrix& x, const Matrix& dy, int64_t rows, int64_t first_row,
-                    int64_t last_row, int64_t first_column, int64_t last_column,
-                    float* gradient) {
+  static void Chunk(const Matrix& x, const Matrix& dy, int64_t rows, bool adds,
+                    int64_t first_row, int64_t last_row, int64_t first_column,
+                    int64_t last_column, float* gradient) {
     static thread_local Scratch left_memory, right_memory;
     const int64_t most = std::min(RoundUp(rows), kDeep);
     bfloat* left = left_memory.Get<bfloat>((last_row - first_row) * kBlock * most);
@@ -407,7 +437,7 @@ class KernelGradientsOp : public OpKernel {
         for (int64_t j = first; j < last; ++j) {
           for (int64_t i = first_row; i < last_row; ++i) {
             Add(Packed(left + (i - first_row) * steps * kStep),
-                right + (j - first) * steps * kStep, steps, start > 0,
+                right + (j - first) * steps * kStep, steps, adds || start > 0,
                 x.columns - i * kBlock, dy.columns - j * kBlock, dy.columns,
                 gradient + i * kBlock * dy.columns + j * kBlock);
           }
@@ -470,7 +500,9 @@ absl::Status WidthOfAttribute(InferenceContext* c) {
 REGISTER_OP("BertProduct")
     .Input("x: bfloat16")
     .Input("panels: bfloat16")
+    .Input("added: num_added * bfloat16")
     .Output("y: bfloat16")
+    .Attr("num_added: int >= 0")
     .Attr("width: int >= 1")
     .SetShapeFn(WidthOfAttribute);
 REGISTER_KERNEL_BUILDER(Name("BertProduct").Device(DEVICE_CPU), PlainProductOp);
@@ -493,14 +525,19 @@ REGISTER_KERNEL_BUILDER(Name("BertProductGelu").Device(DEVICE_CPU), GeluProductO
 REGISTER_OP("BertKernelGradients")
     .Input("x: bfloat16")
     .Input("dy: bfloat16")
+    .Input("sums: num_sums * float")
     .Output("gradients: count * float")
+    .Attr("num_sums: int >= 0")
     .Attr("count: int >= 1")
     .Attr("height: int >= 1")
     .SetShapeFn([](InferenceContext* c) {
       int64_t height;
       TF_RETURN_IF_ERROR(c->GetAttr("height", &height));
+      tensorflow::shape_inference::DimensionHandle width;
+      TF_RETURN_IF_ERROR(
+          c->Divide(c->Dim(c->input(1), -1), c->num_outputs(), true, &width));
       for (int i = 0; i < c->num_outputs(); ++i)
-        c->set_output(i, c->Matrix(height, InferenceContext::kUnknownDim));
+        c->set_output(i, c->Matrix(height, width));
       return absl::OkStatus();
     });
 REGISTER_KERNEL_BUILDER(Name("BertKernelGradients").Device(DEVICE_CPU),

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import tensorflow as tf
 
 from bert_tf.modeling import fused, ops
@@ -35,8 +36,8 @@ class SelfAttention(BertLayer):
         bias: tf.Tensor,
         dropout_key: tf.Tensor,
         training: bool = False,
-    ) -> tf.Tensor:
-        """[B, S, H] and a score bias [B, 1, S, S] -> [B, S, H]."""
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """[B, S, H] and a score bias [B, 1, S, S] -> [B, S, H], and the inputs."""
         if self.settings.is_fused:
             return self._fused(inputs, bias, dropout_key, training)
         dtype = self.settings.policy.compute_dtype("BatchMatMul", self.path)
@@ -51,7 +52,8 @@ class SelfAttention(BertLayer):
                 probabilities, rate, dropout_key, self.stream(0)
             )
         context = ops.matmul(probabilities, value, dtype)  # [B, N, S, D]
-        return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), tf.shape(inputs))
+        context = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), tf.shape(inputs))
+        return context, inputs
 
     def _fused(
         self,
@@ -59,30 +61,30 @@ class SelfAttention(BertLayer):
         input_mask: tf.Tensor,
         dropout_key: tf.Tensor,
         training: bool,
-    ) -> tf.Tensor:
-        """[B, S, H] bfloat16 and `input_mask` [B, S] -> [B, S, H] bfloat16."""
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """[B, S, H] bfloat16 and `input_mask` [B, S] -> [B, S, H], and the inputs."""
         projections = (self.query, self.key, self.value)
         self.settings.policy.compute_dtype("BatchMatMul", self.path)
         for projection in projections:
             self.settings.policy.compute_dtype("MatMul", projection.path)
         # One product instead of three: their outputs stand side by side.
-        projected = self.multiply(inputs, self.matrices())
+        projected, inputs = self.multiply(inputs, self.matrices(), shares_inputs=True)
         bias = tf.concat([tf.convert_to_tensor(p.bias) for p in projections], axis=0)
         heads = self.config.num_attention_heads
         rate = self.config.attention_probs_dropout_prob if training else 0.0
         dropout = {"rate": rate, "stream": self.stream(0)}
         if self.settings.uses_tiles:
-            return fused.attention(
+            context = fused.attention(
                 projected, bias, input_mask, dropout_key, heads=heads, **dropout
             )
+            return context, inputs
         query, key, value = fused.split_heads(projected, bias, heads)
         scores = tf.matmul(query, key, transpose_b=True)
         probabilities = fused.masked_softmax_dropout(
             scores, input_mask, dropout_key, **dropout
         )
-        return fused.merge_heads(tf.matmul(probabilities, value))
+        return fused.merge_heads(tf.matmul(probabilities, value)), inputs
 
-    def matrices(self) -> list[tf.Tensor]:
+    def matrices(self) -> list[keras.Variable]:
         """What is packed for products on tiles: all projections."""
-        projections = (self.query, self.key, self.value)
-        return [tf.convert_to_tensor(p.kernel) for p in projections]
+        return [p.kernel for p in (self.query, self.key, self.value)]

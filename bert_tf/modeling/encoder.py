@@ -38,8 +38,8 @@ class Attention(BertLayer):
         training: bool = False,
     ) -> tf.Tensor:
         """[B, S, H] and a score bias [B, 1, S, S] -> [B, S, H]."""
-        context = self.self_attention(inputs, bias, dropout_key, training=training)
-        return self.residual_output(context, inputs, dropout_key, training=training)
+        context, x = self.self_attention(inputs, bias, dropout_key, training=training)
+        return self.residual_output(context, x, dropout_key, training=training)
 
 
 class Intermediate(BertLayer):
@@ -93,13 +93,13 @@ class EncoderLayer(BertLayer):
         """[B, S, H] and a score bias [B, 1, S, S] -> [B, S, H]."""
         x = self.attention(inputs, bias, dropout_key, training=training)
         if self.settings.uses_tiles:
-            product = self._feed_forward(x)
+            product, x = self._feed_forward(x)
             return self.residual_output.finish(product, x, dropout_key, training)
         wide = self.intermediate(x)
         return self.residual_output(wide, x, dropout_key, training=training)
 
-    def _feed_forward(self, x: tf.Tensor) -> tf.Tensor:
-        """Both dense layers and the activation, without the last bias."""
+    def _feed_forward(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Both dense layers and the activation, without the last bias; and `x`."""
         dense_layers = (self.intermediate.dense, self.residual_output.dense)
         packed = self.settings.packed.by_path
         for dense in dense_layers:
@@ -206,7 +206,7 @@ class Bert(BertLayer):
         key = inputs.get("dropout_key")
         if key is None:
             key = self._drawn_key(inputs["input_ids"])
-        x = self.embeddings(
+        x, table = self.embeddings(
             inputs["input_ids"],
             inputs["segment_ids"],
             inputs["positions"],
@@ -223,5 +223,5 @@ class Bert(BertLayer):
         return {
             "sequence_output": x,
             "pooled_output": self.pooler(x, inputs["next_sentence_positions"]),
-            "word_embeddings": tf.convert_to_tensor(self.embeddings.word_embeddings),
+            "word_embeddings": table,
         }

@@ -57,13 +57,24 @@ class BertLayer(keras.layers.Layer):
         )
         return self.add_weight(name=name, shape=shape, initializer=initializer)
 
-    def multiply(self, inputs: tf.Tensor, matrices: list[tf.Tensor]) -> tf.Tensor:
-        """[..., I] times n matrices [I, O] side by side, bfloat16 but for these."""
+    def multiply(
+        self,
+        inputs: tf.Tensor,
+        kernels: list[keras.Variable],
+        *,
+        shares_inputs: bool = False,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """[..., I] times n matrices [I, O] side by side, bfloat16 but for these.
+
+        Returns:
+          [..., n O], and the inputs: for their other uses, if `shares_inputs`.
+        """
+        matrices = [tf.convert_to_tensor(kernel) for kernel in kernels]
         if self.settings.uses_tiles:
             packed = self.settings.packed.by_path.get(self.path)
-            return products.product(inputs, matrices, packed)
+            return products.product(inputs, matrices, packed, shares_x=shares_inputs)
         kernel = tf.concat([tf.cast(m, tf.bfloat16) for m in matrices], axis=1)
-        return _product(inputs, kernel)
+        return _product(inputs, kernel), inputs
 
     def stream(self, number: int) -> int:
         """Number of a dropout stream that no other layer of the model uses."""
@@ -93,14 +104,14 @@ class Dense(BertLayer):
             name="bias", shape=(self.units,), initializer="zeros"
         )
 
-    def matrices(self) -> list[tf.Tensor]:
+    def matrices(self) -> list[keras.Variable]:
         """What is packed for products on tiles."""
-        return [tf.convert_to_tensor(self.kernel)]
+        return [self.kernel]
 
     def product(self, inputs: tf.Tensor) -> tf.Tensor:
         """[..., I] bfloat16 -> [..., O] bfloat16, without the bias."""
         self.settings.policy.compute_dtype("MatMul", self.path)  # For the record.
-        return self.multiply(inputs, self.matrices())
+        return self.multiply(inputs, self.matrices())[0]
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[..., I] float32 -> [..., O] float32."""
@@ -160,9 +171,10 @@ class Embeddings(BertLayer):
         positions: tf.Tensor,
         dropout_key: tf.Tensor,
         training: bool = False,
-    ) -> tf.Tensor:
-        """Three [B, S] int32 -> [B, S, H] float32."""
-        words = tf.gather(tf.convert_to_tensor(self.word_embeddings), input_ids)
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Three [B, S] int32 -> [B, S, H] float32, and the word table [V, H]."""
+        table = tf.convert_to_tensor(self.word_embeddings)
+        words, table = ops.look_up(table, input_ids)
         # A product with one-hot rows: its gradient is a product too, where that of
         # a gather would add B * S rows into a table of two, one after another.
         one_hot = tf.one_hot(segment_ids, self.config.type_vocab_size)
@@ -172,7 +184,7 @@ class Embeddings(BertLayer):
         if training:
             rate = self.config.hidden_dropout_prob
             x = ops.dropout(x, rate, dropout_key, self.stream(0))
-        return x
+        return x, table
 
 
 class ResidualOutput(BertLayer):

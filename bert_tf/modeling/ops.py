@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -110,6 +111,31 @@ def gather_rows(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
       [B, P, H].
     """
     return tf.gather(x, positions, batch_dims=1)
+
+
+def look_up(table: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Takes rows of a table that is used again afterwards.
+
+    The gradient of the later uses is the memory that those of the rows are added to.
+    By itself TensorFlow writes the rows' into a second table of zeros and adds the two:
+    a tenth of a step of `small` with four micro-batches.
+
+    Args:
+      table: [V, H] float32.
+      rows: [B, S] int32, each in [0, V).
+
+    Returns:
+      [B, S, H], and the table for its other uses.
+    """
+
+    @tf.custom_gradient
+    def apply(table: tf.Tensor) -> Any:  # noqa: ANN401
+        def gradient(dtaken: tf.Tensor, dtable: tf.Tensor) -> tf.Tensor:
+            return tf.tensor_scatter_nd_add(dtable, rows[..., None], dtaken)
+
+        return (tf.gather(table, rows), tf.identity(table)), gradient
+
+    return apply(table)
 
 
 def num_kept(rate: float) -> int:

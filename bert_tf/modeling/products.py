@@ -6,7 +6,8 @@ times as fast over all products of a step.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -24,10 +25,12 @@ class Packed(NamedTuple):
     Attributes:
       forward: For products with it.
       backward: For products with its transpose.
+      take_sums: Gives what its gradient is to be added to, once; see `adding_to`.
     """
 
     forward: tf.Tensor
     backward: tf.Tensor
+    take_sums: Callable[[], Sequence[tf.Tensor]] = tuple
 
 
 class PackedKernels:
@@ -53,6 +56,12 @@ def pack(matrices: Sequence[tf.Tensor]) -> Packed:
     return Packed(*kernels.library().bert_pack_kernels(kernels=matrices))
 
 
+def _layers(model: keras.Model) -> list[Any]:
+    """Those that may have a product on tiles; not all of them do."""
+    layers = model._flatten_layers(include_self=False)
+    return [x for x in layers if hasattr(x, "matrices") and x.settings.uses_tiles]
+
+
 @contextlib.contextmanager
 def packed_once(model: keras.Model) -> Iterator[None]:
     """Packs the kernels of all layers of `model` for the calls inside.
@@ -60,13 +69,10 @@ def packed_once(model: keras.Model) -> Iterator[None]:
     A step enters before its loop over micro-batches. Outside of it a layer packs its
     kernels at each call.
     """
-    layers = [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if getattr(layer, "matrices", None) and layer.settings.uses_tiles
-    ]
+    layers = _layers(model)
     for layer in layers:
-        layer.settings.packed.by_path[layer.path] = pack(layer.matrices())
+        matrices = [tf.convert_to_tensor(v) for v in layer.matrices()]
+        layer.settings.packed.by_path[layer.path] = pack(matrices)
     try:
         yield
     finally:
@@ -74,38 +80,88 @@ def packed_once(model: keras.Model) -> Iterator[None]:
             del layer.settings.packed.by_path[layer.path]
 
 
-def product(
-    x: tf.Tensor, matrices: Sequence[tf.Tensor], packed: Packed | None
+@contextlib.contextmanager
+def adding_to(model: keras.Model, sums: dict[str, tf.Tensor]) -> Iterator[None]:
+    """Makes gradients that are taken inside start from sums, inside `packed_once`.
+
+    The sum is read and written by the tiles, where a gradient by itself is written,
+    read again, and added: 12 bytes a weight less for each micro-batch.
+
+    Args:
+      model: Its layers' kernels, and the table that its heads multiply by.
+      sums: By path of a variable, float32. Those that a gradient holds are taken out.
+    """
+    everything = [(layer.path, layer) for layer in _layers(model)]
+    before = {path: layer.settings.packed.by_path[path] for path, layer in everything}
+    for path, layer in everything:
+        take = functools.partial(_take, sums, [v.path for v in layer.matrices()])
+        packed = before[path]._replace(take_sums=take)
+        layer.settings.packed.by_path[path] = packed
+    try:
+        yield
+    finally:
+        for path, layer in everything:
+            layer.settings.packed.by_path[path] = before[path]
+
+
+def _take(sums: dict[str, tf.Tensor], paths: Sequence[str]) -> list[tf.Tensor]:
+    return [sums.pop(path) for path in paths] if sums.keys() >= set(paths) else []
+
+
+def _kernel_gradients(
+    packed: Packed | None, x: tf.Tensor, dy: tf.Tensor, count: int, height: int
+) -> list[tf.Tensor]:
+    """`x` transposed times `dy`, as `count` matrices, added to sums where wanted."""
+    sums = packed.take_sums() if packed else ()
+    return kernels.library().bert_kernel_gradients(
+        x=x, dy=dy, sums=sums, count=count, height=height
+    )
+
+
+def _times(
+    x: tf.Tensor, panels: tf.Tensor, width: int, added: Sequence[tf.Tensor] = ()
 ) -> tf.Tensor:
+    """`x` times a packed matrix of that width, plus at most one matrix like it."""
+    return kernels.library().bert_product(x=x, panels=panels, added=added, width=width)
+
+
+def product(
+    x: tf.Tensor,
+    matrices: Sequence[tf.Tensor],
+    packed: Packed | None,
+    *,
+    shares_x: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The product with matrices that stand side by side.
 
     Args:
       x: [..., I] bfloat16.
       matrices: n float32 matrices [I, O].
       packed: What `pack` makes of them, where it is there already.
+      shares_x: Whether the `x` that is returned has other uses. Their gradient is
+        added to the product's before that is written, not by an operation of its own:
+        4% of a step of `small`.
 
     Returns:
-      [..., n O] bfloat16.
+      [..., n O] bfloat16, and `x`.
     """
-    library = kernels.library()
-    forward, backward = packed or pack(matrices)
+    forward, backward, _ = packed or pack(matrices)
     depth, width = matrices[0].shape
     count = len(matrices)
 
     @tf.custom_gradient
     def apply(x: tf.Tensor, *_: tf.Tensor) -> Any:  # noqa: ANN401
-        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            dx = library.bert_product(x=dy, panels=backward, width=depth)
-            dmatrices = library.bert_kernel_gradients(
-                x=x, dy=dy, count=count, height=depth
-            )
+        def gradient(dy: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            dx = _times(dy, backward, depth, others)
+            dmatrices = _kernel_gradients(packed, x, dy, count, depth)
             return dx, *dmatrices
 
-        return library.bert_product(x=x, panels=forward, width=count * width), gradient
+        y = _times(x, forward, count * width)
+        return ((y, tf.identity(x)) if shares_x else (y,)), gradient
 
-    y = apply(x, *matrices)
+    y, *shared = apply(x, *matrices)
     y.set_shape([*x.shape[:-1], count * width])
-    return y
+    return y, shared[0] if shared else x
 
 
 def feed_forward(
@@ -115,7 +171,7 @@ def feed_forward(
     packed: Sequence[Packed | None],
     *,
     approximate: bool,
-) -> tf.Tensor:
+) -> tuple[tf.Tensor, tf.Tensor]:
     """`gelu(x @ W1 + b1) @ W2`, the activation while the products are in the cache.
 
     Args:
@@ -126,7 +182,7 @@ def feed_forward(
       approximate: Whether the activation is `ops.gelu_tanh`, not `ops.gelu`.
 
     Returns:
-      [..., H] bfloat16.
+      [..., H] bfloat16, and `x` for its other uses as `product` shares it.
     """
     library = kernels.library()
     pairs = zip(packed, matrices, strict=True)
@@ -139,27 +195,23 @@ def feed_forward(
             x=x, panels=first.forward, bias=bias, width=wide, approximate=approximate
         )
 
-        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            dactivated = library.bert_product(x=dy, panels=second.backward, width=wide)
+        def gradient(dy: tf.Tensor, other: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            dactivated = _times(dy, second.backward, wide)
             # On its own: to read `inner` by blocks of columns takes twice as long.
             dinner, dbias = library.bert_bias_gelu_grad(
                 x=inner, bias=bias, dy=dactivated, approximate=approximate
             )
-            [dsecond] = library.bert_kernel_gradients(
-                x=activated, dy=dy, count=1, height=wide
-            )
-            [dfirst] = library.bert_kernel_gradients(
-                x=x, dy=dinner, count=1, height=size
-            )
-            dx = library.bert_product(x=dinner, panels=first.backward, width=size)
+            [dsecond] = _kernel_gradients(packed[1], activated, dy, 1, wide)
+            [dfirst] = _kernel_gradients(packed[0], x, dinner, 1, size)
+            dx = _times(dinner, first.backward, size, [other])
             return dx, dbias, dfirst, dsecond
 
-        y = library.bert_product(x=activated, panels=second.forward, width=size)
-        return y, gradient
+        y = _times(activated, second.forward, size)
+        return (y, tf.identity(x)), gradient
 
-    y = apply(x, bias, *matrices)
+    y, x = apply(x, bias, *matrices)
     y.set_shape(x.shape)
-    return y
+    return y, x
 
 
 def cross_entropy(
@@ -184,14 +236,14 @@ def cross_entropy(
       [R] float32, in nats.
     """
     library = kernels.library()
-    forward, backward = packed or pack([table])
+    forward, backward, _ = packed or pack([table])
     size, depth = table.shape
     width = -(-size // _MULTIPLE) * _MULTIPLE  # Its gradient is a product's depth.
 
     @tf.custom_gradient
     def apply(x: tf.Tensor, table: tf.Tensor, bias: tf.Tensor) -> Any:  # noqa: ANN401
         del table  # Packed.
-        logits = library.bert_product(x=x, panels=backward, width=width)
+        logits = _times(x, backward, width)
         losses, normalisers = library.bert_cross_entropy(
             logits=logits, bias=bias, labels=labels
         )
@@ -204,10 +256,8 @@ def cross_entropy(
                 normalisers=normalisers,
                 dlosses=dlosses,
             )
-            dx = library.bert_product(x=dlogits, panels=forward, width=depth)
-            [dtable] = library.bert_kernel_gradients(
-                x=dlogits, dy=x, count=1, height=size
-            )
+            dx = _times(dlogits, forward, depth)
+            [dtable] = _kernel_gradients(packed, dlogits, x, 1, size)
             return dx, dtable, dbias
 
         return losses, gradient

@@ -63,9 +63,9 @@ class Predictions(BertLayer):
         shape = tf.concat([tf.shape(inputs)[:2], [self.config.vocab_size]], axis=0)
         return tf.reshape(logits, shape)
 
-    def matrices(self) -> list[tf.Tensor]:
+    def matrices(self) -> list[keras.Variable]:
         """What is packed for products on tiles."""
-        return [tf.convert_to_tensor(self.word_embeddings())]
+        return [self.word_embeddings()]
 
     def losses(
         self, inputs: tf.Tensor, word_embeddings: tf.Tensor, labels: tf.Tensor

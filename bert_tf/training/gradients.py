@@ -31,6 +31,15 @@ class Task(Protocol):
     def prepared(self) -> contextlib.AbstractContextManager[None]:
         """Does what all micro-batches of a step share, for the calls inside."""
 
+    def adding_to(
+        self, sums: dict[str, tf.Tensor]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Makes gradients that are taken inside start from sums where that is cheaper.
+
+        Args:
+          sums: By path of a variable. Those that a gradient holds are taken out.
+        """
+
 
 class Reduction(Protocol):
     """Adds up tensors over the workers."""
@@ -62,6 +71,11 @@ class GradientSettings:
     is_micro_batch_mean: bool = False
     clip_each_micro_batch: bool = False
     use_xla: bool = False
+
+    @property
+    def changes_parts(self) -> bool:
+        """Whether a micro-batch's gradient is more than a term of the sum."""
+        return self.clip_each_micro_batch or not self.allreduce_post_accumulation
 
 
 def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -110,6 +124,13 @@ def clip_by_global_norm(
     return [g * scale for g in gradients], norm
 
 
+def _without_empty_rows(features: Features) -> Features:
+    """All but the rows at the end that make equal parts of a step's; one is kept."""
+    is_used = tf.reduce_any(features["input_mask"] > 0, axis=1)
+    count = tf.maximum(tf.math.count_nonzero(is_used, dtype=tf.int32), 1)
+    return {name: array[:count] for name, array in features.items()}
+
+
 class GradientAccumulator:
     """The gradient of one step: k micro-batches on each of `size` workers.
 
@@ -139,6 +160,7 @@ class GradientAccumulator:
         self._settings = settings
         self._loss_scale = loss_scale
         self._variables = [v.value for v in task.model.trainable_variables]
+        self._paths = [v.path for v in task.model.trainable_variables]
         self._compute = self._micro_batch
         if settings.use_xla:
             self._compute = tf.function(self._micro_batch, jit_compile=True)
@@ -188,8 +210,12 @@ class GradientAccumulator:
         def body(
             i: tf.Tensor, sums: list[tf.Tensor], losses: tf.Tensor
         ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
-            gradients, part = self._part(batch, step, counts, i)
-            added = [s + g for s, g in zip(sums, gradients, strict=True)]
+            left = dict(zip(self._paths, sums, strict=True))
+            may_start = not self._settings.changes_parts and self._loss_scale is None
+            with self._task.adding_to(left if may_start else {}):
+                gradients, part = self._part(batch, step, counts, i)
+            pairs = zip(self._paths, gradients, strict=True)
+            added = [left[p] + g if p in left else g for p, g in pairs]
             return i + 1, added, losses + part
 
         zeros = [tf.zeros(v.shape, tf.float32) for v in self._variables]
@@ -210,6 +236,8 @@ class GradientAccumulator:
         rows = part * size + tf.range(size)  # Places in the global batch.
         seed_and_step = tf.repeat(tf.stack([settings.seed, step])[None], size, axis=0)
         features["dropout_key"] = tf.concat([seed_and_step, rows[:, None]], axis=1)
+        if features["input_ids"].shape[0] is None:
+            features = _without_empty_rows(features)
         gradients, losses = self._compute(features, counts[i])
         if settings.clip_each_micro_batch:
             # The mean over micro-batches is in the counts: undo it for the norm.

@@ -53,7 +53,7 @@ def test_product_and_gradients(rows, depth, widths):
     x, upstream = draw(8, rows, depth), draw(9, rows, sum(widths))
     with tf.GradientTape() as tape:
         tape.watch([x, *matrices])
-        y = products.product(half(x), matrices, None)
+        y, _ = products.product(half(x), matrices, None)
         total = tf.reduce_sum(tf.cast(y, tf.float32) * upstream)
     dx, *dmatrices = tape.gradient(total, [x, *matrices])
     matrix = np.concatenate([m.numpy() for m in matrices], axis=1)
@@ -105,15 +105,15 @@ def test_padding_takes_no_part_in_the_gradient():
 def test_feed_forward(approximate):
     x, bias = draw(0, 2, 19, 64), draw(1, 96)
     matrices = [draw(2, 64, 96) * 0.125, draw(3, 96, 64) * 0.125]
-    upstream = draw(4, 2, 19, 64)
+    upstream, other_use = draw(4, 2, 19, 64), draw(5, 2, 19, 64)
     activation = ops.gelu_tanh if approximate else ops.gelu
 
     def gradients(function):
         inputs = [x, bias, *matrices]
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            y = tf.cast(function(), tf.float32)
-            total = tf.reduce_sum(y * upstream)
+            y, shared = (tf.cast(tensor, tf.float32) for tensor in function())
+            total = tf.reduce_sum(y * upstream) + tf.reduce_sum(shared * other_use)
         return [y, *tape.gradient(total, inputs)]
 
     ours = gradients(
@@ -121,7 +121,7 @@ def test_feed_forward(approximate):
             half(x), bias, matrices, [None, None], approximate=approximate
         )
     )
-    expected = gradients(lambda: activation(x @ matrices[0] + bias) @ matrices[1])
+    expected = gradients(lambda: (activation(x @ matrices[0] + bias) @ matrices[1], x))
     for one, other in zip(ours, expected, strict=True):
         assert_close(single(one), single(other), 2**-6)
 
@@ -131,7 +131,8 @@ def test_a_prediction_that_keeps_nothing_for_a_gradient_is_the_same():
     matrices = [draw(2, 64, 96) * 0.125, draw(3, 96, 64) * 0.125]
 
     def predict():
-        return products.feed_forward(x, bias, matrices, [None, None], approximate=False)
+        packed = [None, None]
+        return products.feed_forward(x, bias, matrices, packed, approximate=False)[0]
 
     # A graph knows that nobody reads the product before the activation.
     np.testing.assert_array_equal(single(tf.function(predict)()), single(predict()))
@@ -211,16 +212,16 @@ def test_attention(length, head, rate):
 def test_a_row_does_not_depend_on_the_rows_beside_it():
     """What makes micro-batches of any size give one gradient."""
     x, matrix = half(draw(0, 300, 64)), [draw(1, 64, 96)]
-    every = single(products.product(x, matrix, None))
+    every = single(products.product(x, matrix, None)[0])
     for rows in (1, 32, 100):
-        some = single(products.product(x[:rows], matrix, None))
+        some = single(products.product(x[:rows], matrix, None)[0])
         np.testing.assert_array_equal(some, every[:rows])
 
 
 def test_not_a_number_stays_one():
     x = draw(0, 40, 64).numpy()
     x[33, 5] = np.nan
-    y = single(products.product(half(x), [draw(1, 64, 64)], None))
+    y = single(products.product(half(x), [draw(1, 64, 64)], None)[0])
     assert np.isnan(y[33]).all()
     assert np.isfinite(np.delete(y, 33, axis=0)).all()
 
@@ -235,19 +236,75 @@ def test_not_a_number_stays_one():
 )
 def test_wrong_shapes_are_refused(operation, inputs, message):
     tensors = {name: tf.zeros(shape, tf.bfloat16) for name, shape in inputs.items()}
-    sizes = {"width": 32} if operation == "bert_product" else {"count": 1, "height": 32}
+    others = {"width": 32, "added": []}
+    if operation == "bert_kernel_gradients":
+        others = {"count": 1, "height": 32, "sums": []}
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        getattr(kernels.library(), operation)(**tensors, **sizes)
+        getattr(kernels.library(), operation)(**tensors, **others)
 
 
-def test_kernels_are_packed_once_for_all_calls_inside():
+@pytest.mark.parametrize("shape", [(4, 31), (3, 32)])
+def test_a_wrong_shape_of_what_is_added_is_refused(shape):
+    x, panels = tf.zeros([4, 32], tf.bfloat16), tf.zeros([32 * 32], tf.bfloat16)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="what is added"):
+        kernels.library().bert_product(
+            x=x, panels=panels, added=[tf.zeros(shape, tf.bfloat16)], width=32
+        )
+
+
+@pytest.mark.parametrize("shapes", [[(32, 31)], [(32, 32), (32, 32)]])
+def test_a_wrong_sum_is_refused(shapes):
+    x = tf.zeros([4, 32], tf.bfloat16)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="sum"):
+        kernels.library().bert_kernel_gradients(
+            x=x, dy=x, sums=[tf.zeros(s) for s in shapes], count=1, height=32
+        )
+
+
+def test_the_gradient_of_other_uses_is_added_before_rounding():
+    x, matrix = draw(0, 37, 64), draw(1, 64, 96)
+    upstream, other_use = draw(2, 37, 96), draw(3, 37, 64)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y, shared = products.product(half(x), [matrix], None, shares_x=True)
+        total = tf.reduce_sum(tf.cast(y, tf.float32) * upstream)
+        total += tf.reduce_sum(tf.cast(shared, tf.float32) * other_use)
+    np.testing.assert_array_equal(shared, half(x))
+    expected = upstream.numpy() @ matrix.numpy().T + other_use.numpy()
+    # One rounding to bfloat16 of each number: half of its last place.
+    found = single(tape.gradient(total, x))
+    assert (np.abs(found - expected) <= np.abs(expected) * 2**-8 + 1e-4).all()
+
+
+@pytest.mark.parametrize(
+    "rows, height, width", [(37, 64, 96), (1100, 90, 40), (0, 9, 5)]
+)
+def test_gradients_that_start_from_a_sum(rows, height, width):
+    """Tiles that are whole, edges, several parts of the depth, and no rows at all."""
+    depth = -(-height // 32) * 32
+    x, dy, start = draw(0, rows, depth), draw(1, rows, width), draw(2, height, width)
+    before = start.numpy().copy()
+    [found] = kernels.library().bert_kernel_gradients(
+        x=half(x), dy=half(dy), sums=[start], count=1, height=height
+    )
+    expected = x.numpy().T[:height] @ dy.numpy() + before
+    assert_close(single(found), expected, 1e-5)
+    np.testing.assert_array_equal(start, before)  # Somebody reads it: it was copied.
+
+
+def small_model(**settings):
     values = PRESETS["tiny"].to_dict() | {"vocab_size": 100}
-    model = build_pretraining_model(
+    return build_pretraining_model(
         BertConfig.from_dict(values, source="test"),
         max_seq_length=32,
         policy=PrecisionPolicy("bf16"),
         allow_fused=True,
+        **settings,
     )
+
+
+def test_kernels_are_packed_once_for_all_calls_inside():
+    model = small_model()
     packed = model.get_layer("bert").settings.packed.by_path
     with PretrainingTask(model).prepared():
         # Three products a layer are packed alone, q, k and v together; and the table.

@@ -1,17 +1,20 @@
 """Laws of accumulation: however a batch is cut, the step is the same."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from bert_tf import kernels
 from bert_tf.data.features import ValueLimits
 from bert_tf.data.opening import open_records
 from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
 from bert_tf.modeling.losses import PretrainingTask
 from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.precision import PrecisionPolicy
 from bert_tf.training.gradients import (
     GradientAccumulator,
     GradientSettings,
@@ -79,6 +82,83 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(
     parts, part_losses = gradients_of(task, cut(features, num_micro_batches))
     assert_close(parts, whole)
     np.testing.assert_allclose(part_losses, whole_losses, rtol=1e-5)
+
+
+class WithoutSums(PretrainingTask):
+    """Every gradient by itself, and added afterwards."""
+
+    def adding_to(self, sums):
+        return contextlib.nullcontext()
+
+
+@pytest.mark.skipif(not kernels.has_tiles(), reason="the processor has no tiles")
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_that_start_from_their_sums_are_the_sums(
+    tiny_config, parser, recompute
+):
+    config = dataclasses.replace(tiny_config, hidden_size=64, intermediate_size=96)
+    model = build_pretraining_model(
+        config,
+        max_seq_length=16,
+        policy=PrecisionPolicy("bf16"),
+        keyed_dropout=True,
+        allow_fused=True,
+        recompute=recompute,
+    )
+    batch = cut(parser(np.arange(32)), 4)
+    plain, _ = gradients_of(WithoutSums(model), batch)
+    left = []
+
+    class Watched(PretrainingTask):
+        @contextlib.contextmanager
+        def adding_to(self, sums):
+            with super().adding_to(sums):
+                yield
+            left.append(set(sums))
+
+    ours, _ = gradients_of(Watched(model), batch)
+    assert_close(ours, plain)
+    paths = {variable.path for variable in model.trainable_variables}
+    is_started = {path for path in paths - left[0] if "layer_0" in path}
+    assert is_started == {p for p in paths if "layer_0" in p and "kernel" in p}
+    assert any(path.endswith("word_embeddings") for path in paths - left[0])
+    gradients_of(Watched(model), batch, clip_each_micro_batch=True)
+    assert left[-1] == set()  # Clipped by itself, then added.
+
+
+class RowCount(PretrainingTask):
+    """A loss that is the number of rows, whatever is in them."""
+
+    def loss_sums(self, features, *, training):
+        rows = tf.cast(tf.shape(features["input_ids"])[0], tf.float32)
+        return 0.0 * super().loss_sums(features, training=training) + rows
+
+
+def test_empty_rows_at_the_end_of_a_part_are_left_out(tiny_config, parser):
+    task = make_task(tiny_config)
+    features = parser(np.arange(16))
+    for name in ("input_mask", "masked_lm_weights", "next_sentence_weights"):
+        features[name][13:] = 0
+    batch = cut(features, 2)
+    whole, _ = gradients_of(task, batch)
+
+    def of_any_rows(task):
+        accumulator = GradientAccumulator(
+            task, Communicator(), GradientSettings(seed=11)
+        )
+        signature = {
+            name: tf.TensorSpec([2, None, *x.shape[2:]], x.dtype)
+            for name, x in batch.items()
+        }
+        graph = tf.function(accumulator).get_concrete_function(
+            signature, tf.constant(3)
+        )
+        tensors = {name: tf.constant(x) for name, x in batch.items()}
+        return graph(tensors, tf.constant(3))
+
+    assert_close([g.numpy() for g in of_any_rows(task)[0]], whole)
+    _, rows = of_any_rows(RowCount(task.model))
+    np.testing.assert_allclose(rows, 13 / task.counts(features).numpy(), rtol=1e-6)
 
 
 def test_two_workers_add_up_to_one(tiny_config, parser):
