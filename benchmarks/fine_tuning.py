@@ -69,7 +69,7 @@ def tasks(squad_file: str) -> list[Task]:
     pairs = natural_lengths(512, 53.5, 18.0, 128)
     return [
         Task("squad", 384, windows, 32, 8, 8),
-        Task("pairs", 128, pairs, 32, 32, 32),
+        Task("pairs", 128, pairs, 64, 64, 64),
     ]
 
 

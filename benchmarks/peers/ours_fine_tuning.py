@@ -75,13 +75,18 @@ def make_task() -> FinetuningTask:
 
 def training() -> worker.Step:
     """Optimizer steps on new examples each."""
-    trainer = Trainer(
-        make_task(), build_optimizer("adamw", 1e-5), Communicator(), GradientSettings()
-    )
     order = RecordOrder(num_records=len(lengths), seed=0, is_shuffled=True)
     parts = work["batch"] // work["micro_batch"]
     shape = BatchShape(micro_batch_size=work["micro_batch"], num_micro_batches=parts)
-    batches = ExampleReader(examples(), order, shape, rows).batches(10**6)
+    reader = ExampleReader(examples(), order, shape, rows)
+    trainer = Trainer(
+        make_task(),
+        build_optimizer("adamw", 1e-5),
+        Communicator(),
+        GradientSettings(),
+        rows_vary=reader.rows_vary,
+    )
+    batches = reader.batches(10**6)
     return lambda: trainer.train_step(next(batches))
 
 

@@ -68,9 +68,10 @@ class PackKernelsOp : public OpKernel {
         alignas(64) bfloat block[kStep];
         Read(data[std::min(kernel, count - 1)] + i * kBlock * width + column % width,
              width, rows - i * kBlock, width - column % width, block);
-        PackStep(block, kBlock, kBlock, kBlock, panels + j * depth * kBlock + i * kStep);
-        PackStepOfTransposed(block, kBlock, kBlock, kBlock,
-                             transposed + i * columns * kBlock + j * kStep);
+        PackStep<true>(block, kBlock, kBlock, kBlock,
+                       panels + j * depth * kBlock + i * kStep);
+        PackStepOfTransposed<true>(block, kBlock, kBlock, kBlock,
+                                   transposed + i * columns * kBlock + j * kStep);
       }
     });
   }

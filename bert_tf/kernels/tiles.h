@@ -138,18 +138,23 @@ inline __m512 Reciprocal(__m512 x) {
 }
 
 // What arithmetic.h has one number at a time.
-inline __m512 Gelu(__m512 x) {
-  const __m512 most = _mm512_set1_ps(5.0f), least = _mm512_set1_ps(-5.0f);
+inline __m512 HalfAndOdd(__m512 x, const float* coefficients) {
   // A bound comes first: what is not a number stays so.
-  const __m512 near = _mm512_min_ps(most, _mm512_max_ps(least, x));
+  const __m512 near = _mm512_min_ps(_mm512_set1_ps(5.0f),
+                                    _mm512_max_ps(_mm512_set1_ps(-5.0f), x));
   const __m512 v = _mm512_fmsub_ps(near, near, _mm512_set1_ps(12.5f));
-  __m512 p = _mm512_set1_ps(kNormalCdf[0]);
+  __m512 p = _mm512_set1_ps(coefficients[0]);
   for (int i = 1; i < kTerms; ++i)
-    p = _mm512_fmadd_ps(p, v, _mm512_set1_ps(kNormalCdf[i]));
-  const __mmask16 counts = _mm512_cmp_ps_mask(x, least, _CMP_NLE_UQ);
-  return _mm512_maskz_mul_ps(counts, x,
-                             _mm512_fmadd_ps(p, near, _mm512_set1_ps(0.5f)));
+    p = _mm512_fmadd_ps(p, v, _mm512_set1_ps(coefficients[i]));
+  return _mm512_fmadd_ps(p, near, _mm512_set1_ps(0.5f));
 }
+
+inline __m512 Gelu(__m512 x) {
+  const __mmask16 counts = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-5.0f), _CMP_NLE_UQ);
+  return _mm512_maskz_mul_ps(counts, x, HalfAndOdd(x, kNormalCdf));
+}
+
+inline __m512 GeluDerivative(__m512 x) { return HalfAndOdd(x, kGeluDerivative); }
 
 inline __m512 Tanh(__m512 x) {
   const __m512 one = _mm512_set1_ps(1.0f);
@@ -227,7 +232,19 @@ inline __mmask32 FirstColumns(int64_t count) {
   return count >= 32 ? 0xffffffffu : count <= 0 ? 0u : (1u << count) - 1u;
 }
 
+// Stores 32 numbers; past the caches what is read much later, which saves reading the
+// memory first.
+template <bool kPastCaches>
+inline void Store(bfloat* target, __m512i value) {
+  if constexpr (kPastCaches) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(target), value);
+  } else {
+    _mm512_store_si512(target, value);
+  }
+}
+
 // 32 x 32 of a right matrix -> one step of a panel. Beyond `rows` and `columns` it is 0.
+template <bool kPastCaches = false>
 inline void PackStep(const bfloat* x, int64_t stride, int64_t rows, int64_t columns,
                      bfloat* panel) {
   const __mmask32 mask = FirstColumns(columns);
@@ -237,13 +254,14 @@ inline void PackStep(const bfloat* x, int64_t stride, int64_t rows, int64_t colu
         _mm512_maskz_loadu_epi16(i + 1 < rows ? mask : 0, x + (i + 1) * stride);
     __m512i low, high;
     Interleave(first, second, &low, &high);
-    _mm512_store_si512(panel + i / 2 * kBlock, low);
-    _mm512_store_si512(panel + kTile + i / 2 * kBlock, high);
+    Store<kPastCaches>(panel + i / 2 * kBlock, low);
+    Store<kPastCaches>(panel + kTile + i / 2 * kBlock, high);
   }
 }
 
 // 32 rows of x, 32 numbers of each -> one step of the panel of x transposed: depth is
 // along the rows of x, and its rows are the panel's columns.
+template <bool kPastCaches = false>
 inline void PackStepOfTransposed(const bfloat* x, int64_t stride, int64_t rows,
                                  int64_t columns, bfloat* panel) {
   const __mmask32 mask = FirstColumns(columns);
@@ -255,7 +273,7 @@ inline void PackStepOfTransposed(const bfloat* x, int64_t stride, int64_t rows,
     }
     Transpose(r);
     for (int64_t i = 0; i < 16; ++i)
-      _mm512_store_si512(panel + half * kTile + i * kBlock, r[i]);
+      Store<kPastCaches>(panel + half * kTile + i * kBlock, r[i]);
   }
 }
 

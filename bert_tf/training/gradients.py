@@ -8,6 +8,8 @@ from typing import Protocol
 import keras
 import tensorflow as tf
 
+from bert_tf import kernels
+
 Features = dict[str, tf.Tensor]
 
 
@@ -87,6 +89,9 @@ def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     Returns:
       A float32 scalar, not finite if any gradient is not.
     """
+    library = kernels.library()
+    if library is not None and not tf.config.get_visible_devices("GPU"):
+        return tf.sqrt(library.bert_square_sum(tensors=gradients))
     # L2Loss reads each tensor once; the sum of squares would write them all first.
     # Stacked: TensorFlow adds the terms of add_n in the order in which they are ready.
     return tf.sqrt(2.0 * tf.reduce_sum(tf.stack([tf.nn.l2_loss(g) for g in gradients])))
