@@ -12,11 +12,11 @@ import tensorflow as tf
 from bert_tf.errors import OtherWorkerFailed, RunError
 
 # A worker that waits for another gives its core away instead of asking all the time:
-# Horovod's own thread waits a thousand times a second, beside those that compute. Two
-# workers on two cores take 1.4 times as many steps.
+# Horovod's own thread waits for the others' at each turn, beside those that compute.
+# Two workers on two cores take 1.4 times as many steps.
 _YIELD = ("OMPI_MCA_mpi_yield_when_idle", "1")
-# It asks for work 200 times a second, not 1,000, where it takes the time of a core that
-# computes: 5% instead of 8% of two workers' two. A step waits for that at most twice.
+# On CPUs it takes a turn every 5 ms instead of every one: 5% instead of 8% of the time
+# of two cores that two workers share. A sum waits for a turn, about 2 ms longer.
 _CYCLE_MILLISECONDS = ("HOROVOD_CYCLE_TIME", "5")
 _STOPPED = ("Horovod has been shut down", "Connection closed by peer")
 

@@ -112,7 +112,9 @@ def products() -> worker.Step:
     library = kernels.library()
 
     @tf.function
-    def multiply(x: tf.Tensor, w: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+    def multiply(
+        x: tf.Tensor, dy: tf.Tensor, w: tf.Tensor, w_backward: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         if not kernels.has_tiles():
             gradients = (
                 tf.matmul(dy, w, transpose_b=True),
@@ -121,9 +123,9 @@ def products() -> worker.Step:
             return tf.matmul(x, w), *gradients
         depth, wide = x.shape[1], dy.shape[1]
         return (
-            library.bert_product(x=x, panels=w.forward, width=wide),
-            library.bert_product(x=dy, panels=w.backward, width=depth),
-            library.bert_kernel_gradients(x=x, dy=dy, count=1, height=depth),
+            library.bert_product(x=x, panels=w, added=[], width=wide),
+            library.bert_product(x=dy, panels=w_backward, added=[], width=depth),
+            *library.bert_kernel_gradients(x=x, dy=dy, sums=[], count=1, height=depth),
         )
 
     def bfloats(*shape: int) -> tf.Tensor:
@@ -132,9 +134,10 @@ def products() -> worker.Step:
     calls = []
     for m, k, n, count in worker.products_of(work):
         matrix = tf.random.normal([k, n])
-        packs = kernels.has_tiles()
-        w = pack([matrix]) if packs else tf.cast(matrix, tf.bfloat16)
-        calls.append((count, (bfloats(m, k), w, bfloats(m, n))))
+        w = w_backward = tf.cast(matrix, tf.bfloat16)
+        if kernels.has_tiles():
+            w, w_backward, _ = pack([matrix])
+        calls.append((count, (bfloats(m, k), bfloats(m, n), w, w_backward)))
 
     def step() -> None:
         for count, inputs in calls:

@@ -97,8 +97,8 @@ class BiasGeluGradOp : public OpKernel {
         __m512 g[2];
         for (int half = 0; half < 2; ++half) {
           const int64_t j = i + 16 * half;
-          const __m512 sum_of_x = _mm512_add_ps(Widen(x + j), _mm512_loadu_ps(bias + j));
-          g[half] = _mm512_mul_ps(Widen(dy + j), GeluDerivative(sum_of_x));
+          const __m512 shifted = _mm512_add_ps(Widen(x + j), _mm512_loadu_ps(bias + j));
+          g[half] = _mm512_mul_ps(Widen(dy + j), GeluDerivative(shifted));
           _mm512_storeu_ps(sum + j, _mm512_add_ps(_mm512_loadu_ps(sum + j), g[half]));
         }
         _mm512_storeu_si512(dx + i, Round(g[0], g[1]));

@@ -13,14 +13,13 @@
 
 namespace bert_tf {
 
+using tensorflow::OpInputList;
 using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::Var;
 
-using tensorflow::OpInputList;
-
-// The sum of the squares of all tensors: float32 within a block, float64 over blocks of a
-// fixed size, so that it is the same for any number of threads.
+// The sum of the squares of all tensors: float32 within a run, float64 over the runs of a
+// block, and over blocks in their order, so that it is the same for any number of threads.
 class SquareSumOp : public OpKernel {
  public:
   using OpKernel::OpKernel;
@@ -126,7 +125,8 @@ class AdamStepOp : public OpKernel {
     }
     std::vector<Sums> sums(kParts);
     ForParts(context, count, 8, [=, &sums](int64_t part, int64_t begin, int64_t end) {
-      sums[part] = Moments(formula, end - begin, w + begin, m + begin, v + begin, g + begin);
+      sums[part] =
+          Moments(formula, end - begin, w + begin, m + begin, v + begin, g + begin);
     });
     double w_square = 0.0, u_square = 0.0;
     for (const Sums& part : sums) {

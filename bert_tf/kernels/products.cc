@@ -73,6 +73,7 @@ class PackKernelsOp : public OpKernel {
         PackStepOfTransposed<true>(block, kBlock, kBlock, kBlock,
                                    transposed + i * columns * kBlock + j * kStep);
       }
+      _mm_sfence();  // Before another thread is told that they are there.
     });
   }
 
@@ -204,6 +205,7 @@ void Multiply(OpKernelContext* context, const Matrices& m, const Finish& finish)
     } else {
       MultiplyDeep(m, rows, columns, finish);
     }
+    _mm_sfence();  // What is written past the caches, for the threads that read it.
   });
 }
 
@@ -264,10 +266,13 @@ class PlainProductOp : public ProductOp {
     OP_REQUIRES_OK(context, Start(context, &m));
     OpInputList added;
     OP_REQUIRES_OK(context, context->input_list("added", &added));
+    OP_REQUIRES(context, added.size() <= 1,
+                InvalidArgument("what is added must be one matrix, not ", added.size()));
     for (const Tensor& tensor : added) {
       OP_REQUIRES(context,
                   width_ % kBlock == 0 && tensor.NumElements() == m.rows * width_,
-                  InvalidArgument("what is added must be [..., ", width_, "], 32 n"));
+                  InvalidArgument("what is added must be [", m.rows, ", ", width_,
+                                  "], 32 n wide, not ", tensor.shape().DebugString()));
     }
     OP_REQUIRES_OK(context, Allocate(context, 0, &y));
     if (m.rows == 0 || y == nullptr) return;
@@ -534,9 +539,10 @@ REGISTER_OP("BertKernelGradients")
     .SetShapeFn([](InferenceContext* c) {
       int64_t height;
       TF_RETURN_IF_ERROR(c->GetAttr("height", &height));
+      tensorflow::shape_inference::ShapeHandle dy;
       tensorflow::shape_inference::DimensionHandle width;
-      TF_RETURN_IF_ERROR(
-          c->Divide(c->Dim(c->input(1), -1), c->num_outputs(), true, &width));
+      TF_RETURN_IF_ERROR(c->WithRankAtLeast(c->input(1), 1, &dy));
+      TF_RETURN_IF_ERROR(c->Divide(c->Dim(dy, -1), c->num_outputs(), true, &width));
       for (int i = 0; i < c->num_outputs(); ++i)
         c->set_output(i, c->Matrix(height, width));
       return absl::OkStatus();

@@ -232,8 +232,8 @@ inline __mmask32 FirstColumns(int64_t count) {
   return count >= 32 ? 0xffffffffu : count <= 0 ? 0u : (1u << count) - 1u;
 }
 
-// Stores 32 numbers; past the caches what is read much later, which saves reading the
-// memory first.
+// Stores 32 numbers; past the caches where a step packs all of its kernels before it reads
+// them: that saves reading the memory first.
 template <bool kPastCaches>
 inline void Store(bfloat* target, __m512i value) {
   if constexpr (kPastCaches) {

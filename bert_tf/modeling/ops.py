@@ -114,11 +114,11 @@ def gather_rows(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
 
 
 def look_up(table: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Takes rows of a table that is used again afterwards.
+    """Takes rows of a table that may be used again afterwards.
 
-    The gradient of the later uses is the memory that those of the rows are added to.
-    By itself TensorFlow writes the rows' into a second table of zeros and adds the two:
-    a tenth of a step of `small` with four micro-batches.
+    The gradient of the later uses is the memory that those of the rows are added to,
+    or zeros without any. By itself TensorFlow writes the rows' into a table of zeros
+    in any case, and adds the two: 3% of a step of `small`.
 
     Args:
       table: [V, H] float32.

@@ -105,6 +105,10 @@ def adding_to(model: keras.Model, sums: dict[str, tf.Tensor]) -> Iterator[None]:
 
 
 def _take(sums: dict[str, tf.Tensor], paths: Sequence[str]) -> list[tf.Tensor]:
+    """All sums of one product, or none; out of `sums`, since the gradient holds them.
+
+    Called where the operation is made: its gradient must reach the variable unchanged.
+    """
     return [sums.pop(path) for path in paths] if sums.keys() >= set(paths) else []
 
 

@@ -132,7 +132,8 @@ def clip_by_global_norm(
 def _without_empty_rows(features: Features) -> Features:
     """All but the rows at the end that make equal parts of a step's; one is kept."""
     is_used = tf.reduce_any(features["input_mask"] > 0, axis=1)
-    count = tf.maximum(tf.math.count_nonzero(is_used, dtype=tf.int32), 1)
+    ends = tf.range(1, tf.shape(is_used)[0] + 1)  # One more than each row's number.
+    count = tf.reduce_max(tf.where(is_used, ends, 1))
     return {name: array[:count] for name, array in features.items()}
 
 
@@ -241,7 +242,8 @@ class GradientAccumulator:
         rows = part * size + tf.range(size)  # Places in the global batch.
         seed_and_step = tf.repeat(tf.stack([settings.seed, step])[None], size, axis=0)
         features["dropout_key"] = tf.concat([seed_and_step, rows[:, None]], axis=1)
-        if features["input_ids"].shape[0] is None:
+        if features["input_ids"].shape[0] is None and not settings.use_xla:
+            # XLA would compile the step again for each number of rows.
             features = _without_empty_rows(features)
         gradients, losses = self._compute(features, counts[i])
         if settings.clip_each_micro_batch:

@@ -26,8 +26,8 @@ def update_in_place(
 ) -> None:
     """Assigns what `lamb_update`, or `adam_update`, returns.
 
-    It reads and writes 40 bytes for each weight, and makes no tensor: 95 ms where the
-    TensorFlow operations take 225, for 28 million weights and LAMB on two busy cores.
+    It reads and writes 40 bytes for each weight with LAMB, 28 with Adam, and makes no
+    tensor: 0.14 s and 0.09 s for 108 million weights on two cores.
 
     Args:
       variable: Weights, float32.

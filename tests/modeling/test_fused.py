@@ -70,6 +70,46 @@ def test_bias_and_gelu(approximate):
     assert_close(ours, expected)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("width, place", [(40, 3), (40, 37), (7, 3)])
+def test_the_gradient_of_gelu_at_any_width_and_of_what_is_not_finite(width, place, bad):
+    """Vectors of 32 numbers and what is left over; a bad one spoils itself alone."""
+    x, upstream = draw(0, 3, width, scale=3.0).numpy(), draw(1, 3, width).numpy()
+    bias = tf.zeros([width])
+
+    def gradient(x, upstream):
+        return kernels.library().bert_bias_gelu_grad(
+            x=bf16(x), bias=bias, dy=bf16(upstream), approximate=False
+        )
+
+    with tf.GradientTape() as tape:
+        rounded = tf.cast(bf16(x), tf.float32)
+        tape.watch(rounded)
+        y = tf.reduce_sum(ops.gelu(rounded) * tf.cast(bf16(upstream), tf.float32))
+    expected = tape.gradient(y, rounded).numpy()
+    dx, dbias = gradient(x, upstream)
+    np.testing.assert_allclose(tf.cast(dx, tf.float32), expected, rtol=2**-8, atol=1e-4)
+    np.testing.assert_allclose(dbias, expected.sum(axis=0), atol=1e-3)
+    upstream[1, place] = bad
+    spoiled, sums = gradient(x, upstream)
+    others = np.ones((3, width), bool)
+    others[1, place] = False
+    is_finite = np.isfinite(tf.cast(spoiled, tf.float32))
+    np.testing.assert_array_equal(is_finite, others)
+    np.testing.assert_array_equal(np.isfinite(sums), others[1])
+
+
+@pytest.mark.parametrize("place", [0, 63, 64, 99])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_logit_that_is_not_finite_makes_the_loss_so(place, bad):
+    logits = draw(0, 2, 100).numpy()
+    logits[1, place] = bad
+    losses, _ = kernels.library().bert_cross_entropy(
+        logits=bf16(logits), bias=tf.zeros([100]), labels=tf.constant([1, 2])
+    )
+    assert np.isfinite(losses).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("rate", [0.0, RATE, 0.5])
 def test_dropout_residual_and_normalisation(rate):
     inputs = [draw(0, B, S, H), draw(1, H), draw(2, B, S, H), draw(3, H), draw(4, H)]

@@ -252,6 +252,12 @@ def test_a_wrong_shape_of_what_is_added_is_refused(shape):
         )
 
 
+def test_more_than_one_matrix_to_add_is_refused():
+    x, panels = tf.zeros([4, 32], tf.bfloat16), tf.zeros([32 * 32], tf.bfloat16)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one matrix, not 2"):
+        kernels.library().bert_product(x=x, panels=panels, added=[x, x], width=32)
+
+
 @pytest.mark.parametrize("shapes", [[(32, 31)], [(32, 32), (32, 32)]])
 def test_a_wrong_sum_is_refused(shapes):
     x = tf.zeros([4, 32], tf.bfloat16)

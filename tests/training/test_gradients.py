@@ -122,8 +122,27 @@ def test_gradients_that_start_from_their_sums_are_the_sums(
     is_started = {path for path in paths - left[0] if "layer_0" in path}
     assert is_started == {p for p in paths if "layer_0" in p and "kernel" in p}
     assert any(path.endswith("word_embeddings") for path in paths - left[0])
+    # What is done to each part must not be done to the sum before it.
     gradients_of(Watched(model), batch, clip_each_micro_batch=True)
-    assert left[-1] == set()  # Clipped by itself, then added.
+    gradients_of(Watched(model), batch, allreduce_post_accumulation=False)
+    scaled = GradientAccumulator(
+        Watched(model), Communicator(), GradientSettings(), tf.Variable(2.0)
+    )
+    tensors = {name: tf.constant(array) for name, array in batch.items()}
+    tf.function(scaled)(tensors, tf.constant(3))
+    assert left[-3:] == [set(), set(), set()]
+
+
+@pytest.mark.parametrize("sizes", [[1], [65536, 3], [70_000, 131_073, 5], [0, 7]])
+def test_the_norm_of_tensors_of_many_blocks(sizes):
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=n).astype(np.float32) for n in sizes]
+    expected = np.sqrt(sum((a.astype(np.float64) ** 2).sum() for a in arrays))
+    found = global_norm([tf.constant(a) for a in arrays])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for bad in (np.nan, np.inf):
+        arrays[-1][-1] = bad
+        assert not np.isfinite(global_norm([tf.constant(a) for a in arrays]))
 
 
 class RowCount(PretrainingTask):
