@@ -39,7 +39,7 @@ def rate(workers: int, preset: str, steps: int) -> float:
         ]
         if workers > 1:
             launcher = [pathlib.Path(sys.executable).parent / "mpirun"]
-            cores = len(os.sched_getaffinity(0)) // workers
+            cores = max(1, len(os.sched_getaffinity(0)) // workers)
             launcher += ["--allow-run-as-root", "--oversubscribe", "--bind-to", "core"]
             launcher += ["--map-by", f"slot:PE={cores}"]
             command = [*launcher, "-np", str(workers), *command, "--horovod"]

@@ -65,6 +65,11 @@ def library() -> ModuleType | None:
     return tf.load_op_library(str(LIBRARY))
 
 
+def are_in_use() -> bool:
+    """Whether the library is there, and this process computes on the CPU."""
+    return library() is not None and not tf.config.get_visible_devices("GPU")
+
+
 @functools.cache
 def has_tiles() -> bool:
     """Whether the library is there, and multiplies on the tiles of AMX."""

@@ -18,6 +18,8 @@ using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::Var;
 
+constexpr int64_t kRun = 2048;  // Numbers summed in float32: few enough.
+
 // The sum of the squares of all tensors: float32 within a run, float64 over the runs of a
 // block, and over blocks in their order, so that it is the same for any number of threads.
 class SquareSumOp : public OpKernel {
@@ -55,7 +57,7 @@ class SquareSumOp : public OpKernel {
   }
 
  private:
-  static constexpr int64_t kBlock = 1 << 16, kRun = 2048;
+  static constexpr int64_t kBlock = 1 << 16;
 };
 
 REGISTER_OP("BertSquareSum")
@@ -171,7 +173,6 @@ class AdamStepOp : public OpKernel {
   static Sums Moments(const Formula f, int64_t count, const float* __restrict w,
                       float* __restrict m, float* __restrict v,
                       const float* __restrict g) {
-    constexpr int64_t kRun = 2048;  // Summed in float32: few enough numbers.
     Sums sums;
     for (int64_t first = 0; first < count; first += kRun) {
       const int64_t last = std::min(first + kRun, count);

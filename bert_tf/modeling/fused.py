@@ -28,8 +28,7 @@ def is_available(hidden_act: str) -> bool:
 
     On a GPU the whole step is compiled instead.
     """
-    has_gpu = bool(tf.config.get_visible_devices("GPU"))
-    return hidden_act in GELUS and not has_gpu and kernels.library() is not None
+    return hidden_act in GELUS and kernels.are_in_use()
 
 
 def bias_gelu(x: tf.Tensor, bias: tf.Tensor, *, approximate: bool) -> tf.Tensor:

@@ -91,17 +91,20 @@ def adding_to(model: keras.Model, sums: dict[str, tf.Tensor]) -> Iterator[None]:
       model: Its layers' kernels, and the table that its heads multiply by.
       sums: By path of a variable, float32. Those that a gradient holds are taken out.
     """
-    everything = [(layer.path, layer) for layer in _layers(model)]
-    before = {path: layer.settings.packed.by_path[path] for path, layer in everything}
-    for path, layer in everything:
+    layers = _layers(model)
+    for layer in layers:
         take = functools.partial(_take, sums, [v.path for v in layer.matrices()])
-        packed = before[path]._replace(take_sums=take)
-        layer.settings.packed.by_path[path] = packed
+        _replace(layer, take)
     try:
         yield
     finally:
-        for path, layer in everything:
-            layer.settings.packed.by_path[path] = before[path]
+        for layer in layers:
+            _replace(layer, tuple)
+
+
+def _replace(layer: Any, take_sums: Callable[[], Sequence[tf.Tensor]]) -> None:  # noqa: ANN401
+    by_path = layer.settings.packed.by_path
+    by_path[layer.path] = by_path[layer.path]._replace(take_sums=take_sums)
 
 
 def _take(sums: dict[str, tf.Tensor], paths: Sequence[str]) -> list[tf.Tensor]:

@@ -74,11 +74,6 @@ class GradientSettings:
     clip_each_micro_batch: bool = False
     use_xla: bool = False
 
-    @property
-    def changes_parts(self) -> bool:
-        """Whether a micro-batch's gradient is more than a term of the sum."""
-        return self.clip_each_micro_batch or not self.allreduce_post_accumulation
-
 
 def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     """The Euclidean norm of all gradients together.
@@ -89,9 +84,8 @@ def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     Returns:
       A float32 scalar, not finite if any gradient is not.
     """
-    library = kernels.library()
-    if library is not None and not tf.config.get_visible_devices("GPU"):
-        return tf.sqrt(library.bert_square_sum(tensors=gradients))
+    if kernels.are_in_use():
+        return tf.sqrt(kernels.library().bert_square_sum(tensors=gradients))
     # L2Loss reads each tensor once; the sum of squares would write them all first.
     # Stacked: TensorFlow adds the terms of add_n in the order in which they are ready.
     return tf.sqrt(2.0 * tf.reduce_sum(tf.stack([tf.nn.l2_loss(g) for g in gradients])))
@@ -167,6 +161,13 @@ class GradientAccumulator:
         self._loss_scale = loss_scale
         self._variables = [v.value for v in task.model.trainable_variables]
         self._paths = [v.path for v in task.model.trainable_variables]
+        # Whether gradients are added up as they are made: the sum so far must not be
+        # clipped, summed over the workers or scaled once more.
+        self._are_terms = (
+            not settings.clip_each_micro_batch
+            and settings.allreduce_post_accumulation
+            and loss_scale is None
+        )
         self._compute = self._micro_batch
         if settings.use_xla:
             self._compute = tf.function(self._micro_batch, jit_compile=True)
@@ -217,8 +218,7 @@ class GradientAccumulator:
             i: tf.Tensor, sums: list[tf.Tensor], losses: tf.Tensor
         ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
             left = dict(zip(self._paths, sums, strict=True))
-            may_start = not self._settings.changes_parts and self._loss_scale is None
-            with self._task.adding_to(left if may_start else {}):
+            with self._task.adding_to(left if self._are_terms else {}):
                 gradients, part = self._part(batch, step, counts, i)
             pairs = zip(self._paths, gradients, strict=True)
             added = [left[p] + g if p in left else g for p, g in pairs]

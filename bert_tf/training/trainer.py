@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from bert_tf import kernels
 from bert_tf.errors import NonFiniteError
 from bert_tf.training.gradients import (
     GradientAccumulator,
@@ -67,8 +68,7 @@ class Trainer:
         """
         self.task = task
         self.optimizer = optimizer
-        has_gpu = bool(tf.config.get_visible_devices("GPU"))
-        self.optimizer.is_fused = not has_gpu
+        self.optimizer.is_fused = kernels.are_in_use()
         self._settings = settings
         self._variables = task.model.trainable_variables
         self.optimizer.build(self._variables)

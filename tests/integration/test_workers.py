@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from conftest import TINY
-from integration.launching import ROOT, mpirun
+from integration.launching import ROOT, mpirun, run_python
 from integration.worker import train_and_evaluate
 
 from bert_tf.distribute import Communicator
@@ -148,3 +148,17 @@ def test_four_workers_end_with_the_same_bytes_and_losses(two, command, tmp_path)
     np.testing.assert_allclose(
         four[0]["losses"], two["dropout"][0]["losses"], rtol=1e-5
     )
+
+
+def test_horovods_settings_are_the_users_where_there_are_any(monkeypatch):
+    code = """
+import os
+from bert_tf.distribute import connect
+connect(horovod=True)
+print(os.environ["HOROVOD_CYCLE_TIME"], os.environ["OMPI_MCA_mpi_yield_when_idle"])
+"""
+    for name in ("HOROVOD_CYCLE_TIME", "OMPI_MCA_mpi_yield_when_idle"):
+        monkeypatch.delenv(name, raising=False)
+    assert run_python("-c", code).stdout.split() == ["5", "1"]
+    monkeypatch.setenv("HOROVOD_CYCLE_TIME", "2")
+    assert run_python("-c", code).stdout.split() == ["2", "1"]

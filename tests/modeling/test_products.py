@@ -298,19 +298,14 @@ def test_gradients_that_start_from_a_sum(rows, height, width):
     np.testing.assert_array_equal(start, before)  # Somebody reads it: it was copied.
 
 
-def small_model(**settings):
+def test_kernels_are_packed_once_for_all_calls_inside():
     values = PRESETS["tiny"].to_dict() | {"vocab_size": 100}
-    return build_pretraining_model(
+    model = build_pretraining_model(
         BertConfig.from_dict(values, source="test"),
         max_seq_length=32,
         policy=PrecisionPolicy("bf16"),
         allow_fused=True,
-        **settings,
     )
-
-
-def test_kernels_are_packed_once_for_all_calls_inside():
-    model = small_model()
     packed = model.get_layer("bert").settings.packed.by_path
     with PretrainingTask(model).prepared():
         # Three products a layer are packed alone, q, k and v together; and the table.
