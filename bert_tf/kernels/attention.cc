@@ -1,7 +1,8 @@
 // Self-attention of all heads on AMX, from the product of a layer's inputs with its three
 // projections to the heads' outputs side by side, without the scores ever leaving the
 // second cache; and its gradient, which makes them again. fused.py says what it computes.
-// Blocks of scores between different sequences of a row, and padding, are left out.
+// Blocks of scores between different sequences of a row, and padding, are left out; the
+// padding behind a row's tokens need not be there (see Places).
 
 #include <limits>
 
@@ -30,26 +31,47 @@ constexpr float kLn2 = 0.69314718f;
 struct Call {
   Call(const Tensor& x, const Tensor& bias, const Tensor& input_mask, const Tensor& key,
        int64_t heads, int64_t stream, int64_t kept)
-      : batch(x.dim_size(0)),
-        length(x.dim_size(1)),
+      : batch(input_mask.dim_size(0)),
         heads(heads),
         head(bias.NumElements() / 3 / heads),
-        padded(RoundUp(length)),
         scale(1.0f / std::sqrt(static_cast<float>(head))),
         x(Bfloats(x)),
         bias(Floats(bias)),
         sequences(input_mask.flat<int32_t>().data()),
-        dropout(key, stream, kept, heads * length * length) {}
+        places(input_mask, x.NumElements() / bias.NumElements()),
+        dropout(key, stream, kept, heads * places.length() * places.length()) {}
 
   int64_t width() const { return heads * head; }
 
-  // Query, key or value (0, 1, 2) of a head, the query scaled -> [padded, D].
-  void Project(int64_t row, int64_t n, int part, bfloat* out) const {
-    const int64_t column = part * width() + n * head;
-    const float factor = part == 0 ? scale / kLn2 : 1.0f;
-    const float* b = bias + column;
+  int64_t batch, heads, head;
+  float scale;
+  const bfloat* x;           // [..., 3 H]
+  const float* bias;         // [3 H]
+  const int32_t* sequences;  // [B, S]
+  Places places;
+  DropoutMask dropout;
+};
+
+// One head of one row.
+struct Task {
+  Task(const Call& call, int64_t number)
+      : call(call),
+        number(number),
+        row(number / call.heads),
+        n(number % call.heads),
+        begin(call.places.begin(row)),
+        length(call.places.count(row)),
+        padded(RoundUp(length)),
+        head(call.head),
+        width(call.width()) {}
+
+  // Query, key or value (0, 1, 2), the query scaled -> [padded, D].
+  void Project(int part, bfloat* out) const {
+    const int64_t column = part * width + n * head;
+    const float factor = part == 0 ? call.scale / kLn2 : 1.0f;
+    const float* b = call.bias + column;
     for (int64_t s = 0; s < length; ++s) {
-      const bfloat* a = x + (row * length + s) * 3 * width() + column;
+      const bfloat* a = call.x + (begin + s) * 3 * width + column;
       bfloat* o = out + s * head;
       for (int64_t i = 0; i < head; i += 16) {
         const __m512 sum = _mm512_add_ps(Widen(a + i), _mm512_loadu_ps(b + i));
@@ -59,42 +81,44 @@ struct Call {
     std::fill(out + length * head, out + padded * head, 0);
   }
 
-  // Calls 32 places of a head's query, key and value to the second cache. A row of x is
-  // longer than a page, so that the processor does not foresee what is read next.
-  void Prefetch(int64_t task, int64_t first) const {
-    if (task >= batch * heads) return;
-    const int64_t row = task / heads, column = task % heads * head;
+  // Calls 32 places of the next one to the second cache. A row of x is longer than a
+  // page, so that the processor does not foresee what is read next.
+  void PrefetchNext(int64_t first) const {
+    if (number + 1 < call.batch * call.heads) Task(call, number + 1).Prefetch(first);
+  }
+
+  void Prefetch(int64_t first) const {
     for (int64_t s = first; s < std::min(first + kBlock, length); ++s) {
       for (int part = 0; part < 3; ++part) {
-        const bfloat* a = x + ((row * length + s) * 3 + part) * width() + column;
+        const bfloat* a =
+            call.x + ((begin + s) * 3 + part) * width + n * head;
         for (int64_t i = 0; i < head; i += kBlock) _mm_prefetch(a + i, _MM_HINT_T1);
       }
     }
   }
 
-  int64_t batch, length, heads, head, padded;
-  float scale;
-  const bfloat* x;           // [B, S, 3 H]
-  const float* bias;         // [3 H]
-  const int32_t* sequences;  // [B, S]
-  DropoutMask dropout;
+  const Call& call;
+  int64_t number, row, n;
+  int64_t begin, length;  // The row's first token in x, and how many it has.
+  int64_t padded;         // Its length in whole blocks.
+  int64_t head, width;    // D, H
 };
 
 // [padded, D] -> panels whose columns are its rows.
-void PackRows(const Call& call, const bfloat* x, bfloat* panels) {
-  for (int64_t s = 0; s < call.padded; s += kBlock) {
-    for (int64_t d = 0; d < call.head; d += kBlock) {
-      PackStepOfTransposed(x + s * call.head + d, call.head, kBlock, kBlock, panels);
+void PackRows(const Task& task, const bfloat* x, bfloat* panels) {
+  for (int64_t s = 0; s < task.padded; s += kBlock) {
+    for (int64_t d = 0; d < task.head; d += kBlock) {
+      PackStepOfTransposed(x + s * task.head + d, task.head, kBlock, kBlock, panels);
       panels += kStep;
     }
   }
 }
 
 // [padded, D] -> panels whose columns are its columns.
-void PackColumns(const Call& call, const bfloat* x, bfloat* panels) {
-  for (int64_t d = 0; d < call.head; d += kBlock) {
-    for (int64_t s = 0; s < call.padded; s += kBlock) {
-      PackStep(x + s * call.head + d, call.head, kBlock, kBlock, panels);
+void PackColumns(const Task& task, const bfloat* x, bfloat* panels) {
+  for (int64_t d = 0; d < task.head; d += kBlock) {
+    for (int64_t s = 0; s < task.padded; s += kBlock) {
+      PackStep(x + s * task.head + d, task.head, kBlock, kBlock, panels);
       panels += kStep;
     }
   }
@@ -115,35 +139,36 @@ inline void MultiplyBlock(const Rows& left, const bfloat* panel, int64_t steps,
 }
 
 // 32 rows, as deep as a head, times the panels of the rows of `span`: columns of `sums`.
-inline void MultiplyRows(const Call& call, const Rows& left, const bfloat* panels,
+inline void MultiplyRows(const Task& task, const Rows& left, const bfloat* panels,
                          Span span, float* sums, int64_t stride) {
   for (int64_t j = span.begin; j < span.end; j += kBlock)
-    MultiplyBlock(left, panels + j * call.head, call.head / kBlock, sums + j, stride);
+    MultiplyBlock(left, panels + j * task.head, task.head / kBlock, sums + j, stride);
 }
 
 // 32 rows, whose depth is the places of `span`, times panels -> [32, D].
-inline void MultiplyColumns(const Call& call, Rows left, const bfloat* panels, Span span,
+inline void MultiplyColumns(const Task& task, Rows left, const bfloat* panels, Span span,
                             float* sums) {
   left.data += span.begin / kBlock * left.step;
-  for (int64_t d = 0; d < call.head; d += kBlock)
-    MultiplyBlock(left, panels + d * call.padded + span.begin * kBlock, span.steps(),
-                  sums + d, call.head);
+  for (int64_t d = 0; d < task.head; d += kBlock)
+    MultiplyBlock(left, panels + d * task.padded + span.begin * kBlock, span.steps(),
+                  sums + d, task.head);
 }
 
 // What a head needs besides matrices: which sequence each place belongs to, and which
 // blocks of 32 places may see each other.
 class Memory {
  public:
-  Memory(const Call& call, int64_t row) : blocks_(call.padded / kBlock) {
+  explicit Memory(const Task& task) : blocks_(task.padded / kBlock) {
     static thread_local Scratch numbers, random;
-    sequence = numbers.Get<int32_t>(call.padded + 2 * blocks_);
-    first_ = sequence + call.padded;
+    sequence = numbers.Get<int32_t>(task.padded + 2 * blocks_);
+    first_ = sequence + task.padded;
     last_ = first_ + blocks_;
-    std::copy_n(call.sequences + row * call.length, call.length, sequence);
-    std::fill(sequence + call.length, sequence + call.padded, 0);
+    std::copy_n(task.call.sequences + task.row * task.call.places.length(), task.length,
+                sequence);
+    std::fill(sequence + task.length, sequence + task.padded, 0);
     // Sequences that stand in order, with padding behind: any other row is one block.
     int32_t before = 1;
-    for (int64_t i = 0; i < call.padded; ++i) {
+    for (int64_t i = 0; i < task.padded; ++i) {
       if (sequence[i] > 0 && sequence[i] < before) is_in_order_ = false;
       before = sequence[i] > 0 ? sequence[i] : std::numeric_limits<int32_t>::max();
     }
@@ -152,7 +177,7 @@ class Memory {
       first_[i] = here[0];
       last_[i] = *std::max_element(here, here + kBlock);
     }
-    bytes = random.Get<uint8_t>(call.padded + 16 * (Philox::kBlocksAtOnce + 1));
+    bytes = random.Get<uint8_t>(task.padded + 16 * (Philox::kBlocksAtOnce + 1));
   }
 
   // The places that those of the block from `place` on may see; and that may see them.
@@ -182,18 +207,18 @@ class Memory {
 // What one query sees, and which of its probabilities dropout keeps. Padding sees nothing.
 class View {
  public:
-  View(const Call& call, const Memory& memory, Span span, int64_t row, int64_t n,
-       int64_t place)
+  View(const Task& task, const Memory& memory, Span span, int64_t place)
       : sequence_(memory.sequence) {
     const int32_t own = sequence_[place];
     own_ = _mm512_set1_epi32(own > 0 ? own : -1);
-    if (!call.dropout.is_on() || own <= 0) return;
-    const int64_t count = std::min(span.end, call.length) - span.begin;
-    bytes_ = call.dropout.Bytes(
-                 row, (n * call.length + place) * call.length + span.begin, count,
-                 memory.bytes) -
+    const DropoutMask& dropout = task.call.dropout;
+    if (!dropout.is_on() || own <= 0) return;
+    const int64_t count = std::min(span.end, task.length) - span.begin;
+    const int64_t length = task.call.places.length();
+    bytes_ = dropout.Bytes(task.row, (task.n * length + place) * length + span.begin,
+                           count, memory.bytes) -
              span.begin;
-    limit_ = _mm_set1_epi8(static_cast<char>(call.dropout.limit()));
+    limit_ = _mm_set1_epi8(static_cast<char>(dropout.limit()));
   }
 
   __mmask16 Seen(int64_t j) const {
@@ -224,12 +249,12 @@ class View {
 absl::Status Check(const Tensor& x, const Tensor& bias, const Tensor& input_mask,
                    int64_t heads) {
   const int64_t width = bias.NumElements();
-  if (x.dims() != 3 || x.dim_size(2) != width || width % (3 * heads * kBlock) != 0)
-    return InvalidArgument("attention needs [B, S, 3 H] and heads of 32 n");
-  if (input_mask.dims() != 2 || input_mask.dim_size(0) != x.dim_size(0) ||
-      input_mask.dim_size(1) != x.dim_size(1))
-    return InvalidArgument("the mask must be [B, S]");
-  return absl::OkStatus();
+  if (x.dims() < 2 || x.dim_size(x.dims() - 1) != width ||
+      width % (3 * heads * kBlock) != 0)
+    return InvalidArgument("attention needs [..., 3 H] and heads of 32 n");
+  if (input_mask.dims() != 2) return InvalidArgument("the mask must be [B, S]");
+  const int64_t tokens = x.NumElements() / width;
+  return Places(input_mask, tokens).Check(tokens);
 }
 
 // What the operation and its gradient share: the attributes, and a call that is checked.
@@ -261,64 +286,62 @@ class AttentionOp : public AttentionKernel {
  private:
   void Run(OpKernelContext* context, const Call& call) override {
     Tensor *y, *normalisers;
+    TensorShape shape = context->input(0).shape();
+    shape.set_dim(shape.dims() - 1, call.width());
+    const int64_t length = call.places.length();
+    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &y));
     OP_REQUIRES_OK(context, context->allocate_output(
-                                0, TensorShape({call.batch, call.length, call.width()}),
-                                &y));
-    OP_REQUIRES_OK(context, context->allocate_output(
-                                1, TensorShape({call.batch, call.heads, call.length}),
+                                1, TensorShape({call.batch, call.heads, length}),
                                 &normalisers));
     bfloat* out = Bfloats(y);
     float* normaliser = Floats(normalisers);
-    ForEach(context, call.batch * call.heads, call.length * call.length * 4,
-            [&](int64_t task) {
-              Head(call, task / call.heads, task % call.heads, out,
-                   normaliser + task * call.length);
-            });
+    ForEach(context, call.batch * call.heads, length * length * 4, [&](int64_t number) {
+      Head(Task(call, number), out, normaliser + number * length);
+    });
   }
 
-  static void Head(const Call& call, int64_t row, int64_t n, bfloat* out,
-                   float* normalisers) {
+  static void Head(const Task& task, bfloat* out, float* normalisers) {
     static thread_local Scratch bfloats, floats;
-    const int64_t size = call.padded * call.head;
-    bfloat* query = bfloats.Get<bfloat>(4 * size + kBlock * call.padded);
+    const int64_t size = task.padded * task.head;
+    bfloat* query = bfloats.Get<bfloat>(4 * size + kBlock * task.padded);
     bfloat *plain = query + size, *keys = plain + size, *values = keys + size;
     bfloat* probabilities = values + size;
-    const int64_t stride = call.padded + kApart;
-    float* scores = floats.Get<float>(kBlock * std::max(stride, call.head));
-    const Memory memory(call, row);
+    const int64_t stride = task.padded + kApart;
+    float* scores = floats.Get<float>(kBlock * std::max(stride, task.head));
+    const Memory memory(task);
     const TileScope scope;
-    call.Project(row, n, 1, plain);
-    PackRows(call, plain, keys);
-    call.Project(row, n, 2, plain);
-    PackColumns(call, plain, values);
-    call.Project(row, n, 0, query);
-    for (int64_t first = 0; first < call.length; first += kBlock) {
-      const int64_t count = std::min(kBlock, call.length - first);
+    task.Project(1, plain);
+    PackRows(task, plain, keys);
+    task.Project(2, plain);
+    PackColumns(task, plain, values);
+    task.Project(0, query);
+    for (int64_t first = 0; first < task.length; first += kBlock) {
+      const int64_t count = std::min(kBlock, task.length - first);
       const Span span = memory.Seen(first);
-      call.Prefetch(row * call.heads + n + 1, first);
-      MultiplyRows(call, RowMajor(query + first * call.head, call.head), keys, span,
+      task.PrefetchNext(first);
+      MultiplyRows(task, RowMajor(query + first * task.head, task.head), keys, span,
                    scores, stride);
       float factors[kBlock] = {};
       for (int64_t i = 0; i < kBlock; ++i) {
         const int64_t place = first + i;
-        bfloat* exponentials = probabilities + i * call.padded;
+        bfloat* exponentials = probabilities + i * task.padded;
         if (memory.sequence[place] > 0) {
-          const View view(call, memory, span, row, n, place);
+          const View view(task, memory, span, place);
           factors[i] =
-              call.dropout.scale() /
+              task.call.dropout.scale() /
               Row(view, span, scores + i * stride, exponentials, normalisers + place);
         } else {
           std::fill(exponentials + span.begin, exponentials + span.end, 0);
           if (i < count) normalisers[place] = 0.0f;
         }
       }
-      MultiplyColumns(call, RowMajor(probabilities, call.padded), values, span, scores);
+      MultiplyColumns(task, RowMajor(probabilities, task.padded), values, span, scores);
       for (int64_t i = 0; i < count; ++i) {
-        bfloat* o = out + (row * call.length + first + i) * call.width() + n * call.head;
+        bfloat* o = out + (task.begin + first + i) * task.width + task.n * task.head;
         const __m512 factor = _mm512_set1_ps(factors[i]);
-        for (int64_t d = 0; d < call.head; d += 16)
+        for (int64_t d = 0; d < task.head; d += 16)
           StoreRounded(
-              o + d, _mm512_mul_ps(_mm512_loadu_ps(scores + i * call.head + d), factor));
+              o + d, _mm512_mul_ps(_mm512_loadu_ps(scores + i * task.head + d), factor));
       }
     }
   }
@@ -363,11 +386,12 @@ class AttentionGradOp : public AttentionKernel {
     OP_REQUIRES_OK(context, context->allocate_output(1, bias.shape(), &dbias));
     const int64_t width = bias.NumElements();
     std::vector<float> sums(call.batch * width);
-    ForEach(context, call.batch * call.heads, call.length * call.length * 10,
-            [&](int64_t task) {
-              const int64_t row = task / call.heads;
-              Head(call, row, task % call.heads, normalisers + task * call.length, dy,
-                   Bfloats(dx), sums.data() + row * width);
+    const int64_t length = call.places.length();
+    ForEach(context, call.batch * call.heads, length * length * 10,
+            [&](int64_t number) {
+              const Task task(call, number);
+              Head(task, normalisers + number * length, dy, Bfloats(dx),
+                   sums.data() + task.row * width);
             });
     float* total = Floats(dbias);
     std::fill(total, total + width, 0.0f);
@@ -376,68 +400,68 @@ class AttentionGradOp : public AttentionKernel {
     }
   }
 
-  static void Head(const Call& call, int64_t row, int64_t n, const float* normalisers,
-                   const bfloat* dy, bfloat* dx, float* dbias) {
+  static void Head(const Task& task, const float* normalisers, const bfloat* dy,
+                   bfloat* dx, float* dbias) {
     static thread_local Scratch bfloats, floats;
-    const int64_t size = call.padded * call.head, square = call.padded * call.padded;
-    bfloat* query = bfloats.Get<bfloat>(8 * size + 2 * square + kBlock * call.padded);
+    const int64_t size = task.padded * task.head, square = task.padded * task.padded;
+    bfloat* query = bfloats.Get<bfloat>(8 * size + 2 * square + kBlock * task.padded);
     bfloat *plain = query + size, *upstream = plain + size;
     bfloat *key_rows = upstream + size, *key_columns = key_rows + size;
     bfloat *value_rows = key_columns + size, *query_columns = value_rows + size;
     bfloat* upstream_columns = query_columns + size;
     bfloat *dropped = upstream_columns + size, *dscores = dropped + square;
     bfloat* turned = dscores + square;
-    const int64_t stride = call.padded + kApart;
-    const int64_t strip = kBlock * std::max(stride, call.head);
+    const int64_t stride = task.padded + kApart;
+    const int64_t strip = kBlock * std::max(stride, task.head);
     float* scores = floats.Get<float>(2 * strip);
     float* dprobabilities = scores + strip;
-    const Memory memory(call, row);
+    const Memory memory(task);
     const TileScope scope;
-    call.Project(row, n, 1, plain);
-    PackRows(call, plain, key_rows);
-    PackColumns(call, plain, key_columns);
-    call.Project(row, n, 2, plain);
-    PackRows(call, plain, value_rows);
-    call.Project(row, n, 0, query);
-    PackColumns(call, query, query_columns);
-    for (int64_t s = 0; s < call.length; ++s) {
-      std::memcpy(upstream + s * call.head,
-                  dy + (row * call.length + s) * call.width() + n * call.head,
-                  call.head * sizeof(bfloat));
+    task.Project(1, plain);
+    PackRows(task, plain, key_rows);
+    PackColumns(task, plain, key_columns);
+    task.Project(2, plain);
+    PackRows(task, plain, value_rows);
+    task.Project(0, query);
+    PackColumns(task, query, query_columns);
+    for (int64_t s = 0; s < task.length; ++s) {
+      std::memcpy(upstream + s * task.head,
+                  dy + (task.begin + s) * task.width + task.n * task.head,
+                  task.head * sizeof(bfloat));
     }
-    std::fill(upstream + call.length * call.head, upstream + size, 0);
-    PackColumns(call, upstream, upstream_columns);
-    const int64_t columns[3] = {n * call.head, call.width() + n * call.head,
-                                2 * call.width() + n * call.head};
+    std::fill(upstream + task.length * task.head, upstream + size, 0);
+    PackColumns(task, upstream, upstream_columns);
+    const int64_t columns[3] = {task.n * task.head, task.width + task.n * task.head,
+                                2 * task.width + task.n * task.head};
     for (int part = 0; part < 3; ++part)
-      std::fill_n(dbias + columns[part], call.head, 0.0f);
-    for (int64_t first = 0; first < call.length; first += kBlock) {
+      std::fill_n(dbias + columns[part], task.head, 0.0f);
+    for (int64_t first = 0; first < task.length; first += kBlock) {
       const Span span = memory.Seen(first);
-      call.Prefetch(row * call.heads + n + 1, first);
-      MultiplyRows(call, RowMajor(query + first * call.head, call.head), key_rows, span,
+      task.PrefetchNext(first);
+      MultiplyRows(task, RowMajor(query + first * task.head, task.head), key_rows, span,
                    scores, stride);
-      MultiplyRows(call, RowMajor(upstream + first * call.head, call.head), value_rows,
+      MultiplyRows(task, RowMajor(upstream + first * task.head, task.head), value_rows,
                    span, dprobabilities, stride);
       for (int64_t i = 0; i < kBlock; ++i) {
         const int64_t place = first + i;
-        const View view(call, memory, span, row, n, place);
-        Row(view, span, call.dropout.scale(),
-            place < call.length ? normalisers[place] : 0.0f, scores + i * stride,
-            dprobabilities + i * stride, dropped + place * call.padded,
-            dscores + place * call.padded);
+        const View view(task, memory, span, place);
+        Row(view, span, task.call.dropout.scale(),
+            place < task.length ? normalisers[place] : 0.0f, scores + i * stride,
+            dprobabilities + i * stride, dropped + place * task.padded,
+            dscores + place * task.padded);
       }
-      MultiplyColumns(call, RowMajor(dscores + first * call.padded, call.padded),
+      MultiplyColumns(task, RowMajor(dscores + first * task.padded, task.padded),
                       key_columns, span, scores);
-      Write(call, row, first, columns[0], call.scale, scores, dx, dbias);
+      Write(task, first, columns[0], task.call.scale, scores, dx, dbias);
     }
-    for (int64_t first = 0; first < call.length; first += kBlock) {
+    for (int64_t first = 0; first < task.length; first += kBlock) {
       const Span span = memory.Seen(first);
-      Turn(call, dscores + first, span, turned);
-      MultiplyColumns(call, Packed(turned), query_columns, span, scores);
-      Write(call, row, first, columns[1], kLn2, scores, dx, dbias);
-      Turn(call, dropped + first, span, turned);
-      MultiplyColumns(call, Packed(turned), upstream_columns, span, scores);
-      Write(call, row, first, columns[2], 1.0f, scores, dx, dbias);
+      Turn(task, dscores + first, span, turned);
+      MultiplyColumns(task, Packed(turned), query_columns, span, scores);
+      Write(task, first, columns[1], kLn2, scores, dx, dbias);
+      Turn(task, dropped + first, span, turned);
+      MultiplyColumns(task, Packed(turned), upstream_columns, span, scores);
+      Write(task, first, columns[2], 1.0f, scores, dx, dbias);
     }
   }
 
@@ -467,19 +491,19 @@ class AttentionGradOp : public AttentionKernel {
   }
 
   // 32 columns of [padded, padded], the rows of `span`, as 32 rows of a left matrix.
-  static void Turn(const Call& call, const bfloat* x, Span span, bfloat* turned) {
+  static void Turn(const Task& task, const bfloat* x, Span span, bfloat* turned) {
     for (int64_t s = span.begin; s < span.end; s += kBlock)
-      PackTransposed(x + s * call.padded, call.padded, kBlock, kBlock,
+      PackTransposed(x + s * task.padded, task.padded, kBlock, kBlock,
                      turned + s * kBlock);
   }
 
   // Rows of one head's [S, D] times `factor` into dx, and their sum into dbias.
-  static void Write(const Call& call, int64_t row, int64_t first, int64_t column,
+  static void Write(const Task& task, int64_t first, int64_t column,
                     float factor, const float* sums, bfloat* dx, float* dbias) {
-    for (int64_t i = 0; i < std::min(kBlock, call.length - first); ++i) {
-      bfloat* o = dx + (row * call.length + first + i) * 3 * call.width() + column;
-      for (int64_t d = 0; d < call.head; d += 16) {
-        const __m512 value = _mm512_mul_ps(_mm512_loadu_ps(sums + i * call.head + d),
+    for (int64_t i = 0; i < std::min(kBlock, task.length - first); ++i) {
+      bfloat* o = dx + (task.begin + first + i) * 3 * task.width + column;
+      for (int64_t d = 0; d < task.head; d += 16) {
+        const __m512 value = _mm512_mul_ps(_mm512_loadu_ps(sums + i * task.head + d),
                                            _mm512_set1_ps(factor));
         StoreRounded(o + d, value);
         float* sum = dbias + column + d;
@@ -500,7 +524,7 @@ REGISTER_OP("BertAttention")
     .Attr("stream: int")
     .Attr("kept: int")
     .SetShapeFn([](InferenceContext* c) {
-      c->set_output(0, c->UnknownShapeOfRank(3));
+      c->set_output(0, c->UnknownShape());
       c->set_output(1, c->UnknownShapeOfRank(3));
       return absl::OkStatus();
     });

@@ -126,15 +126,17 @@ class DropoutAddNormOp : public OpKernel {
   }
 
   void Compute(OpKernelContext* context) override {
-    const Tensor& x = context->input(0);  // [B, S, H]
+    const Tensor& x = context->input(0);  // [..., H]
     const Tensor& bias = context->input(1);
     const Tensor& residual = context->input(2);
     const Tensor& gamma = context->input(3);
     const Tensor& beta = context->input(4);
-    const Tensor& key = context->input(5);
+    const Tensor& input_mask = context->input(5);
+    const Tensor& key = context->input(6);
     Tensor *y, *sum, *statistics;
     const int64_t width = bias.NumElements(), rows = x.NumElements() / width;
-    const int64_t length = x.dim_size(1);
+    const Places places(input_mask, rows);
+    OP_REQUIRES_OK(context, places.Check(rows));
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
     // Only the gradient reads the sums: a prediction does not write them.
     bfloat* kept_sum = nullptr;
@@ -144,7 +146,7 @@ class DropoutAddNormOp : public OpKernel {
     }
     OP_REQUIRES_OK(context, context->allocate_output(2, TensorShape({rows, 2}),
                                                      &statistics));
-    const DropoutMask dropout(key, stream_, kept_, length * width);
+    const DropoutMask dropout(key, stream_, kept_, places.length() * width);
     const bfloat *in = Bfloats(x), *res = Bfloats(residual);
     const float *b = Floats(bias), *g = Floats(gamma), *shift = Floats(beta);
     bfloat* out = Bfloats(y);
@@ -152,8 +154,9 @@ class DropoutAddNormOp : public OpKernel {
     ForParts(context, rows, width * 6, [&](int64_t, int64_t begin, int64_t end) {
       std::vector<float> h(width), mask(width);
       for (int64_t r = begin; r < end; ++r) {
+        const int64_t row = places.RowOf(r);
         const bfloat *a = in + r * width, *c = res + r * width;
-        dropout.Fill(r / length, r % length * width, width, mask.data());
+        dropout.Fill(row, (r - places.begin(row)) * width, width, mask.data());
         float total = 0.0f;
         for (int64_t i = 0; i < width; ++i) {
           h[i] = (ToFloat(a[i]) + b[i]) * mask[i] + ToFloat(c[i]);
@@ -195,16 +198,18 @@ class DropoutAddNormGradOp : public OpKernel {
     const Tensor& sum = context->input(1);
     const Tensor& statistics = context->input(2);
     const Tensor& gamma = context->input(3);
-    const Tensor& key = context->input(4);
+    const Tensor& input_mask = context->input(4);
+    const Tensor& key = context->input(5);
     const int64_t width = gamma.NumElements(), rows = dy.NumElements() / width;
-    const int64_t length = dy.dim_size(1);
+    const Places places(input_mask, rows);
+    OP_REQUIRES_OK(context, places.Check(rows));
     Tensor *dx, *dresidual, *dbias, *dgamma, *dbeta;
     OP_REQUIRES_OK(context, context->allocate_output(0, dy.shape(), &dx));
     OP_REQUIRES_OK(context, context->allocate_output(1, dy.shape(), &dresidual));
     OP_REQUIRES_OK(context, context->allocate_output(2, gamma.shape(), &dbias));
     OP_REQUIRES_OK(context, context->allocate_output(3, gamma.shape(), &dgamma));
     OP_REQUIRES_OK(context, context->allocate_output(4, gamma.shape(), &dbeta));
-    const DropoutMask dropout(key, stream_, kept_, length * width);
+    const DropoutMask dropout(key, stream_, kept_, places.length() * width);
     const bfloat *up = Bfloats(dy), *kept_sum = Bfloats(sum);
     const float *stat = Floats(statistics), *g = Floats(gamma);
     bfloat *out = Bfloats(dx), *res = Bfloats(dresidual);
@@ -216,9 +221,10 @@ class DropoutAddNormGradOp : public OpKernel {
       float* dg = gamma_sums.data() + part * width;
       float* dt = beta_sums.data() + part * width;
       for (int64_t r = begin; r < end; ++r) {
+        const int64_t row = places.RowOf(r);
         const bfloat *u = up + r * width, *s = kept_sum + r * width;
         const float mean = stat[2 * r], factor = stat[2 * r + 1];
-        dropout.Fill(r / length, r % length * width, width, mask.data());
+        dropout.Fill(row, (r - places.begin(row)) * width, width, mask.data());
         float first = 0.0f, second = 0.0f;
         for (int64_t i = 0; i < width; ++i) {
           const float d = ToFloat(u[i]);
@@ -618,6 +624,7 @@ REGISTER_OP("BertDropoutAddNorm")
     .Input("residual: bfloat16")
     .Input("gamma: float")
     .Input("beta: float")
+    .Input("input_mask: int32")
     .Input("key: int32")
     .Output("y: bfloat16")
     .Output("sum: bfloat16")
@@ -639,6 +646,7 @@ REGISTER_OP("BertDropoutAddNormGrad")
     .Input("sum: bfloat16")
     .Input("statistics: float")
     .Input("gamma: float")
+    .Input("input_mask: int32")
     .Input("key: int32")
     .Output("dx: bfloat16")
     .Output("dresidual: bfloat16")

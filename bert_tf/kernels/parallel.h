@@ -66,6 +66,44 @@ inline void AddParts(const std::vector<float>& parts, int64_t width, float* sums
   }
 }
 
+// Where tokens stand in the rows [B, S] of their batch. Either all places are there, or
+// what is behind the last token of each row is left out, and the rest of the rows stand
+// one after another.
+class Places {
+ public:
+  // input_mask: [B, S], 0 is padding.
+  Places(const Tensor& input_mask, int64_t tokens)
+      : length_(input_mask.dim_size(1)), begins_(input_mask.dim_size(0) + 1) {
+    const int32_t* mask = input_mask.flat<int32_t>().data();
+    const bool are_all = tokens == input_mask.NumElements();
+    for (size_t row = 0; row + 1 < begins_.size(); ++row, mask += length_) {
+      int64_t count = length_;
+      while (!are_all && count > 0 && mask[count - 1] == 0) --count;
+      begins_[row + 1] = begins_[row] + count;
+    }
+  }
+
+  // Whether the mask has as many places as there are tokens.
+  absl::Status Check(int64_t tokens) const {
+    if (tokens == begins_.back()) return absl::OkStatus();
+    const int64_t rows = static_cast<int64_t>(begins_.size()) - 1;
+    return tensorflow::errors::InvalidArgument(
+        "a mask [", rows, ", ", length_, "] with ", begins_.back(),
+        " places without the padding behind does not fit ", tokens, " tokens");
+  }
+
+  int64_t length() const { return length_; }  // S
+  int64_t begin(int64_t row) const { return begins_[row]; }
+  int64_t count(int64_t row) const { return begins_[row + 1] - begins_[row]; }
+  int64_t RowOf(int64_t token) const {
+    return std::upper_bound(begins_.begin(), begins_.end(), token) - begins_.begin() - 1;
+  }
+
+ private:
+  int64_t length_;
+  std::vector<int64_t> begins_;  // [B + 1]
+};
+
 // The dropout of one layer: which bytes keep which numbers.
 class DropoutMask {
  public:

@@ -5,6 +5,7 @@ computes what the operations of `ops` named in it compute, and drops the same nu
 Measured for base at B=32, S=128 on two cores, forward and backward of a layer.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -66,6 +67,7 @@ def dropout_add_norm(
     residual: tf.Tensor,
     gamma: tf.Tensor,
     beta: tf.Tensor,
+    input_mask: tf.Tensor,
     key: tf.Tensor,
     *,
     rate: float,
@@ -75,18 +77,19 @@ def dropout_add_norm(
     """`ops.layer_norm(ops.dropout(x + bias) + residual)`.
 
     Args:
-      x: [B, S, H] bfloat16.
+      x: [B, S, H] bfloat16, or [T, H] as of `without_padding`.
       bias: [H] float32.
-      residual: [B, S, H] bfloat16.
+      residual: The shape of `x`, bfloat16.
       gamma: Scale of the normalisation, [H] float32.
       beta: Its shift, [H] float32.
+      input_mask: [B, S] int32: by it the library knows the places of [T, H].
       key: See `ops.dropout`.
       rate: See `ops.dropout`; 0 for none.
       stream: See `ops.dropout`.
       epsilon: Added to the variance.
 
     Returns:
-      [B, S, H] bfloat16.
+      The shape of `x`, bfloat16.
     """
     library = kernels.library()
     dropout = {"stream": stream, "kept": ops.num_kept(rate)}
@@ -94,12 +97,12 @@ def dropout_add_norm(
     @tf.custom_gradient
     def apply(*inputs: tf.Tensor) -> Any:  # noqa: ANN401
         y, total, statistics = library.bert_dropout_add_norm(
-            *inputs, key, epsilon=epsilon, **dropout
+            *inputs, input_mask, key, epsilon=epsilon, **dropout
         )
 
         def gradient(dy: tf.Tensor) -> Gradients:
             dx, dresidual, *dweights = library.bert_dropout_add_norm_grad(
-                dy, total, statistics, inputs[3], key, **dropout
+                dy, total, statistics, inputs[3], input_mask, key, **dropout
             )
             dbias, dgamma, dbeta = dweights
             return dx, dbias, dresidual, dgamma, dbeta
@@ -128,7 +131,8 @@ def attention(
     compute, with the scores in float32.
 
     Args:
-      x: [B, S, 3 H] bfloat16: query, key, value side by side.
+      x: [B, S, 3 H] bfloat16: query, key, value side by side; or [T, 3 H] as of
+        `without_padding`.
       bias: [3 H] float32.
       input_mask: [B, S] int32, see `ops.attention_bias`.
       key: See `ops.dropout`.
@@ -137,7 +141,7 @@ def attention(
       stream: See `ops.dropout`.
 
     Returns:
-      [B, S, H] bfloat16; 0 at padding, which nobody reads.
+      [B, S, H] or [T, H] bfloat16; 0 at padding, which nobody reads.
     """
     library = kernels.library()
     shared = {"heads": heads, "stream": stream, "kept": ops.num_kept(rate)}
@@ -155,8 +159,41 @@ def attention(
         return y, gradient
 
     y = apply(x, bias)
-    y.set_shape([*x.shape[:2], x.shape[2] // 3])
+    y.set_shape([*x.shape[:-1], x.shape[-1] // 3])
     return y
+
+
+def without_padding(
+    x: tf.Tensor, input_mask: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Leaves out what stands behind the last token of each row.
+
+    Args:
+      x: [B, S, H] bfloat16.
+      input_mask: [B, S] int32, see `ops.attention_bias`.
+
+    Returns:
+      The T places that are left, [T, H], and what makes [B, S, H] of such: with 0 for
+      those that are not.
+    """
+    shape, width = tf.shape(x), x.shape[-1]
+    stays = tf.reshape(tf.cumsum(input_mask, axis=1, reverse=True) > 0, [-1])
+    places = tf.where(stays)[:, 0]
+    # Where each of all places stands among those that stay: the zeros behind them.
+    count = tf.size(places, out_type=tf.int32)
+    numbers = tf.where(stays, tf.cumsum(tf.cast(stays, tf.int32)) - 1, count)
+
+    def take(x: tf.Tensor) -> tf.Tensor:
+        return tf.gather(tf.reshape(x, [-1, width]), places)
+
+    def put_back(y: tf.Tensor) -> tf.Tensor:
+        zeros = tf.zeros([1, width], y.dtype)
+        return tf.reshape(tf.gather(tf.concat([y, zeros], axis=0), numbers), shape)
+
+    # Each is the other's gradient; TensorFlow would add up rows one after another.
+    taking = tf.custom_gradient(lambda x: (take(x), put_back))
+    putting_back = tf.custom_gradient(lambda y: (put_back(y), take))
+    return taking(x), putting_back
 
 
 def split_heads(

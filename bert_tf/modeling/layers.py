@@ -204,13 +204,14 @@ class ResidualOutput(BertLayer):
         self,
         inputs: tf.Tensor,
         residual: tf.Tensor,
+        mask: tf.Tensor,
         dropout_key: tf.Tensor,
         training: bool = False,
     ) -> tf.Tensor:
         """[B, S, I] and the sub-layer's input [B, S, H] -> [B, S, H]."""
         if self.settings.is_fused:
             product = self.dense.product(inputs)
-            return self.finish(product, residual, dropout_key, training)
+            return self.finish(product, residual, mask, dropout_key, training)
         x = self.dense(inputs)
         if training:
             rate = self.config.hidden_dropout_prob
@@ -221,6 +222,7 @@ class ResidualOutput(BertLayer):
         self,
         product: tf.Tensor,
         residual: tf.Tensor,
+        mask: tf.Tensor,
         dropout_key: tf.Tensor,
         training: bool,
     ) -> tf.Tensor:
@@ -234,6 +236,7 @@ class ResidualOutput(BertLayer):
             residual,
             gamma,
             beta,
+            mask,
             dropout_key,
             rate=self.config.hidden_dropout_prob if training else 0.0,
             stream=self.stream(0),

@@ -22,6 +22,7 @@ B, S, N, D = 3, 24, 2, 16
 H = N * D
 RATE = 0.1
 KEY = tf.constant([[7, 5, 11 + row] for row in range(B)])  # Seed, step, row.
+MASK = tf.ones([B, S], tf.int32)
 
 
 @pytest.fixture(autouse=True)
@@ -117,8 +118,9 @@ def test_dropout_residual_and_normalisation(rate):
     settings = {"rate": rate, "stream": 12345}
 
     def ours(x, bias, residual, gamma, beta):
+        x, residual = bf16(x), bf16(residual)
         return fused.dropout_add_norm(
-            bf16(x), bias, bf16(residual), gamma, beta, KEY, epsilon=1e-12, **settings
+            x, bias, residual, gamma, beta, MASK, KEY, epsilon=1e-12, **settings
         )
 
     def theirs(x, bias, residual, gamma, beta):
@@ -129,6 +131,75 @@ def test_dropout_residual_and_normalisation(rate):
         values_and_gradients(ours, inputs, upstream),
         values_and_gradients(theirs, inputs, upstream),
     )
+
+
+# Padding behind, between and before tokens; none; nothing but padding.
+GAPS = np.array([[1, 1, 2, 0, 0], [1, 0, 2, 2, 0], [0, 0, 0, 0, 0], [0, 1, 1, 1, 1]])
+STAYS = [0, 1, 2, 5, 6, 7, 8, 15, 16, 17, 18, 19]  # Of all 20 places.
+
+
+def test_without_padding_and_back():
+    x, upstream, later = draw(0, 4, 5, 32), draw(1, len(STAYS), 32), draw(2, 4, 5, 32)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        taken, put_back = fused.without_padding(bf16(x), tf.constant(GAPS))
+        tape.watch(taken)
+        whole = put_back(taken)
+    flat = x.numpy().reshape(20, 32)
+    np.testing.assert_array_equal(tf.cast(taken, "float32"), flat[STAYS])
+    expected = np.zeros((20, 32), np.float32)
+    expected[STAYS] = flat[STAYS]
+    np.testing.assert_array_equal(tf.cast(whole, "float32"), expected.reshape(4, 5, 32))
+    down = tape.gradient(taken, x, output_gradients=bf16(upstream))
+    expected[STAYS] = upstream
+    np.testing.assert_array_equal(down, expected.reshape(4, 5, 32))
+    up = tape.gradient(whole, taken, output_gradients=bf16(later))
+    np.testing.assert_array_equal(
+        tf.cast(up, "float32"), later.numpy().reshape(20, 32)[STAYS]
+    )
+
+
+def test_dropout_residual_and_normalisation_without_padding():
+    """The same bits as in whole rows, and the same sums over all places."""
+    mask, key = tf.constant(GAPS, tf.int32), tf.constant([[7, 5, 11]] * 4)
+    shape = (4, 5, H)
+    x, residual, upstream = draw(0, *shape), draw(1, *shape), draw(2, *shape)
+    vectors = [draw(3, H), draw(4, H), draw(5, H)]
+    upstream *= tf.reshape(tf.scatter_nd([[i] for i in STAYS], [1.0] * 12, [20]),
+                           [4, 5, 1])  # fmt: skip
+
+    def apply(leaves_out, x, residual, bias, gamma, beta):
+        x, residual, put_back = bf16(x), bf16(residual), tf.identity
+        if leaves_out:
+            x, put_back = fused.without_padding(x, mask)
+            residual, _ = fused.without_padding(residual, mask)
+        y = fused.dropout_add_norm(
+            *(x, bias, residual, gamma, beta, mask, key),
+            **{"rate": 0.5, "stream": 3, "epsilon": 1e-12},
+        )
+        return put_back(y)
+
+    inputs = [x, residual, *vectors]
+    whole, *expected = values_and_gradients(
+        lambda *a: apply(False, *a), inputs, upstream
+    )
+    short, *found = values_and_gradients(lambda *a: apply(True, *a), inputs, upstream)
+    pick = [tf.reshape(array, [20, H]).numpy()[STAYS] for array in (whole, short)]
+    np.testing.assert_array_equal(*pick)
+    for one, other in zip(found[:2], expected[:2], strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(found[2:], expected[2:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mask_of_other_places_is_refused():
+    x = tf.zeros([7, H], tf.bfloat16)
+    zeros = tf.zeros([H])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="12 places .* 7 tokens"):
+        fused.dropout_add_norm(
+            *(x, zeros, x, zeros, zeros, tf.constant(GAPS, tf.int32), KEY),
+            **{"rate": 0.0, "stream": 1, "epsilon": 1e-12},
+        )
 
 
 @pytest.mark.parametrize("rate", [0.0, RATE])
@@ -181,6 +252,7 @@ def test_dropped_numbers_are_those_of_the_other_path(width):
         residual=bf16(tf.zeros_like(ones)),
         gamma=zeros,
         beta=zeros,
+        input_mask=MASK,
         key=KEY,
         stream=77,
         kept=ops.num_kept(RATE),
@@ -202,6 +274,7 @@ def test_what_is_not_finite_stays_so(bad):
         bf16(draw(1, B, S, H)),
         tf.ones([H]),
         tf.zeros([H]),
+        MASK,
         KEY,
         rate=0.0,
         stream=1,

@@ -209,6 +209,51 @@ def test_attention(length, head, rate):
         assert abs(np.mean(single(one) - single(other))) < 2**-9 * np.abs(other).max()
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+@pytest.mark.parametrize("length, head", [(24, 32), (75, 32), (160, 64)])
+def test_attention_without_padding(length, head, rate):
+    """The same bits for every token as in whole rows, one of them empty."""
+    mask = np.concatenate([make_rows(length), np.zeros((1, length), np.int32)])
+    heads, batch = 3, len(mask)
+    width = heads * head
+    x, bias = draw(0, batch, length, 3 * width), draw(1, 3 * width)
+    upstream = draw(2, batch, length, width) * (mask > 0)[:, :, None]
+    key = tf.constant([[7, 5, 11 + row] for row in range(batch)])
+
+    def apply(x, bias, leaves_out):
+        x, put_back = half(x), tf.identity
+        if leaves_out:
+            x, _ = fused.without_padding(x, mask)
+            put_back = fused.without_padding(half(upstream), mask)[1]
+        y = fused.attention(
+            x, bias, tf.constant(mask), key, heads=heads, rate=rate, stream=9
+        )
+        return put_back(y)
+
+    results = []
+    for leaves_out in (False, True):
+        with tf.GradientTape() as tape:
+            tape.watch([x, bias])
+            y = tf.cast(apply(x, bias, leaves_out), tf.float32)
+            total = tf.reduce_sum(y * upstream)
+        results.append([y, *tape.gradient(total, [x, bias])])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "shape, message",
+    [((7, 96), "94 places .* 7 tokens"), ((5, 24, 90), "heads of 32 n")],
+)
+def test_attention_refuses_other_shapes(shape, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        fused.attention(
+            *(tf.zeros(shape, tf.bfloat16), tf.zeros(shape[-1:])),
+            *(tf.constant(make_rows(24)), tf.constant([[7, 5, 11]] * 5)),
+            **{"heads": 1, "rate": 0.0, "stream": 9},
+        )
+
+
 def test_a_row_does_not_depend_on_the_rows_beside_it():
     """What makes micro-batches of any size give one gradient."""
     x, matrix = half(draw(0, 300, 64)), [draw(1, 64, 96)]
