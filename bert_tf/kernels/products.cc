@@ -339,7 +339,7 @@ class GeluProductOp : public ProductOp {
 // ------------------------------------------------------------- gradients of the kernels
 
 // x [rows, I] and dy [rows, n O] -> n gradients [I', O], x transposed times dy, added to
-// sums where they are given. Columns of x from I' on are padding.
+// sums where they are given and not empty. Columns of x from I' on are padding.
 class KernelGradientsOp : public OpKernel {
  public:
   explicit KernelGradientsOp(OpKernelConstruction* context) : OpKernel(context) {
@@ -360,8 +360,8 @@ class KernelGradientsOp : public OpKernel {
                 InvalidArgument("inputs and output gradients must agree in shape"));
     OpInputList sums;
     OP_REQUIRES_OK(context, context->input_list("sums", &sums));
-    const bool adds = sums.size() > 0;
-    OP_REQUIRES(context, !adds || sums.size() == outputs.size(),
+    const bool adds = sums.size() > 0 && sums[0].NumElements() > 0;
+    OP_REQUIRES(context, sums.size() == 0 || sums.size() == outputs.size(),
                 InvalidArgument("there must be a sum for each gradient, or none"));
     std::vector<float*> gradients;
     for (int i = 0; i < outputs.size(); ++i) {
@@ -377,6 +377,8 @@ class KernelGradientsOp : public OpKernel {
           std::copy_n(Floats(sums[i]), height_ * width, Floats(gradient));
       } else {
         OP_REQUIRES_OK(context, outputs.allocate(i, shape, &gradient));
+        OP_REQUIRES(context, sums.size() == 0 || sums[i].NumElements() == 0,
+                    InvalidArgument("either all sums are empty or none"));
         if (rows == 0) std::fill_n(Floats(gradient), height_ * width, 0.0f);
       }
       gradients.push_back(Floats(gradient));

@@ -123,6 +123,22 @@ def clip_by_global_norm(
     return [g * scale for g in gradients], norm
 
 
+def _start(shape: tf.TensorShape) -> list[int]:
+    """The shape of a sum of no gradients: of matrices empty, not zeros to be read.
+
+    TensorFlow would keep the zeros for the life of the graph, and copy them each step:
+    the memory of a set of gradients, and 1% of a step of `base` with two micro-batches.
+    """
+    return [0] * len(shape) if len(shape) > 1 else list(shape)
+
+
+def _add(total: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    """The next sum of gradients after that of `_start`."""
+    if len(gradient.shape) < 2:
+        return total + gradient
+    return tf.cond(tf.size(total) == 0, lambda: gradient, lambda: total + gradient)
+
+
 def _without_empty_rows(features: Features) -> Features:
     """All but the rows at the end that make equal parts of a step's; one is kept."""
     is_used = tf.reduce_any(features["input_mask"] > 0, axis=1)
@@ -221,14 +237,22 @@ class GradientAccumulator:
             with self._task.adding_to(left if self._are_terms else {}):
                 gradients, part = self._part(batch, step, counts, i)
             pairs = zip(self._paths, gradients, strict=True)
-            added = [left[p] + g if p in left else g for p, g in pairs]
+            added = [_add(left[p], g) if p in left else g for p, g in pairs]
             return i + 1, added, losses + part
 
-        zeros = [tf.zeros(v.shape, tf.float32) for v in self._variables]
+        shapes = [v.shape for v in self._variables]
+        zeros = [tf.zeros(_start(shape)) for shape in shapes]
         start = (tf.constant(0), zeros, tf.zeros(len(self._task.loss_names)))
+        grown = [tf.TensorShape([None] * len(shape)) for shape in shapes]
         _, gradients, losses = tf.while_loop(
-            lambda i, *_: i < num_micro_batches, body, start, parallel_iterations=1
+            lambda i, *_: i < num_micro_batches,
+            body,
+            start,
+            shape_invariants=(start[0].shape, grown, start[2].shape),
+            parallel_iterations=1,
         )
+        for gradient, shape in zip(gradients, shapes, strict=True):
+            gradient.set_shape(shape)
         return gradients, losses
 
     def _part(

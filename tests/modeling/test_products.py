@@ -312,6 +312,19 @@ def test_a_wrong_sum_is_refused(shapes):
         )
 
 
+def test_an_empty_sum_is_none():
+    x, dy = half(draw(0, 37, 64)), half(draw(1, 37, 64))
+    operation = kernels.library().bert_kernel_gradients
+    plain = operation(x=x, dy=dy, sums=[], count=2, height=64)
+    empty = [tf.zeros([0, 0])] * 2
+    found = operation(x=x, dy=dy, sums=empty, count=2, height=64)
+    np.testing.assert_array_equal(found, plain)
+    for sums in ([tf.zeros([64, 32]), tf.zeros([0, 0])],
+                 [tf.zeros([0, 0]), tf.zeros([64, 32])]):  # fmt: skip
+        with pytest.raises(tf.errors.InvalidArgumentError, match="sum"):
+            operation(x=x, dy=dy, sums=sums, count=2, height=64)
+
+
 def test_the_gradient_of_other_uses_is_added_before_rounding():
     x, matrix = draw(0, 37, 64), draw(1, 64, 96)
     upstream, other_use = draw(2, 37, 96), draw(3, 37, 64)
