@@ -3,10 +3,11 @@
     python benchmarks/fine_tuning.py --output results/fine_tuning.json
 
 Training and prediction of SQuAD's windows in rows of 384 tokens and of pairs like
-MRPC's in rows of 128, bfloat16 on all sides. All three stay loaded and take turns; what
-counts is the median over the rounds of the ratio of examples/s. transformers pads to
-the full length, as its examples do by default, with the C library told to keep freed
-memory. A round is once through all examples, since steps differ in tokens. Its environment is that of `make bench`.
+MRPC's in rows of 128, bfloat16 on all sides. All three stay loaded and take turns, each
+once through all examples, since steps differ in tokens; what counts is the median over
+the rounds of the ratio of examples/s. transformers pads to the full length, as its
+examples do by default, with the C library told to keep freed memory. Its environment is
+that of `make bench`.
 """
 
 import argparse

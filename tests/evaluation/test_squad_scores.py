@@ -8,8 +8,6 @@ from bert_tf.errors import RunError
 from bert_tf.evaluation.squad import SquadPredictions
 from bert_tf.evaluation.squad_scores import score_squad
 
-pytest.importorskip("official.nlp.tools.squad_evaluate_v2_0")
-
 CONTEXT = "The black cat sat on a mat."
 
 
