@@ -195,6 +195,15 @@ class Memory {
     return span;
   }
 
+  // The blocks of what a query sees that hold its own sequence; none for padding.
+  Span Own(int32_t own, Span seen) const {
+    if (own <= 0) return {seen.begin, seen.begin};
+    if (!is_in_order_) return seen;
+    while (last_[seen.begin / kBlock] < own) seen.begin += kBlock;
+    while (first_[seen.end / kBlock - 1] > own) seen.end -= kBlock;
+    return seen;
+  }
+
   int32_t* sequence;  // [padded]; 0 is padding.
   uint8_t* bytes;     // For dropout.
 
@@ -207,12 +216,12 @@ class Memory {
 // What one query sees, and which of its probabilities dropout keeps. Padding sees nothing.
 class View {
  public:
-  View(const Task& task, const Memory& memory, Span span, int64_t place)
-      : sequence_(memory.sequence) {
-    const int32_t own = sequence_[place];
-    own_ = _mm512_set1_epi32(own > 0 ? own : -1);
+  View(const Task& task, const Memory& memory, Span seen, int64_t place)
+      : span(memory.Own(memory.sequence[place], seen)),
+        sequence_(memory.sequence),
+        own_(_mm512_set1_epi32(sequence_[place])) {
     const DropoutMask& dropout = task.call.dropout;
-    if (!dropout.is_on() || own <= 0) return;
+    if (!dropout.is_on() || span.steps() == 0) return;
     const int64_t count = std::min(span.end, task.length) - span.begin;
     const int64_t length = task.call.places.length();
     bytes_ = dropout.Bytes(task.row, (task.n * length + place) * length + span.begin,
@@ -237,6 +246,14 @@ class View {
     return _mm512_maskz_mov_ps(
         Seen(j), PowerOfTwo(_mm512_sub_ps(_mm512_loadu_ps(scores + j), offset)));
   }
+
+  // Zeros for what the block of 32 queries sees, but not this one.
+  void FillOthers(Span seen, bfloat* row) const {
+    std::fill(row + seen.begin, row + span.begin, 0);
+    std::fill(row + span.end, row + seen.end, 0);
+  }
+
+  const Span span;  // Where it sees anything.
 
  private:
   const int32_t* sequence_;
@@ -327,9 +344,10 @@ class AttentionOp : public AttentionKernel {
         bfloat* exponentials = probabilities + i * task.padded;
         if (memory.sequence[place] > 0) {
           const View view(task, memory, span, place);
+          view.FillOthers(span, exponentials);
           factors[i] =
               task.call.dropout.scale() /
-              Row(view, span, scores + i * stride, exponentials, normalisers + place);
+              Row(view, scores + i * stride, exponentials, normalisers + place);
         } else {
           std::fill(exponentials + span.begin, exponentials + span.end, 0);
           if (i < count) normalisers[place] = 0.0f;
@@ -348,8 +366,9 @@ class AttentionOp : public AttentionKernel {
 
   // One query: scores -> exponentials, those that dropout keeps. Returns the sum of all;
   // the normaliser is the logarithm to base 2 of the sum of the powers of the scores.
-  static float Row(const View& view, Span span, const float* scores, bfloat* exponentials,
+  static float Row(const View& view, const float* scores, bfloat* exponentials,
                    float* normaliser) {
+    const Span span = view.span;
     const __m512 lowest = _mm512_set1_ps(-3e38f);
     __m512 most = lowest;
     for (int64_t j = span.begin; j < span.end; j += 16)
@@ -445,10 +464,13 @@ class AttentionGradOp : public AttentionKernel {
       for (int64_t i = 0; i < kBlock; ++i) {
         const int64_t place = first + i;
         const View view(task, memory, span, place);
-        Row(view, span, task.call.dropout.scale(),
+        bfloat* dscore = dscores + place * task.padded;
+        bfloat* probabilities = dropped + place * task.padded;
+        view.FillOthers(span, dscore);
+        view.FillOthers(span, probabilities);
+        Row(view, task.call.dropout.scale(),
             place < task.length ? normalisers[place] : 0.0f, scores + i * stride,
-            dprobabilities + i * stride, dropped + place * task.padded,
-            dscores + place * task.padded);
+            dprobabilities + i * stride, probabilities, dscore);
       }
       MultiplyColumns(task, RowMajor(dscores + first * task.padded, task.padded),
                       key_columns, span, scores);
@@ -466,9 +488,9 @@ class AttentionGradOp : public AttentionKernel {
   }
 
   // One query: its probabilities after dropout, and the gradient of its scores.
-  static void Row(const View& view, Span span, float dropout_scale, float normaliser,
-                  float* scores, float* dprobabilities, bfloat* dropped,
-                  bfloat* dscores) {
+  static void Row(const View& view, float dropout_scale, float normaliser, float* scores,
+                  float* dprobabilities, bfloat* dropped, bfloat* dscores) {
+    const Span span = view.span;
     const __m512 scale = _mm512_set1_ps(dropout_scale);
     const __m512 offset = _mm512_set1_ps(normaliser);
     __m512 sums = _mm512_setzero_ps();

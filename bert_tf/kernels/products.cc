@@ -102,20 +102,33 @@ struct Matrices {
   int64_t rows, depth, width;
 };
 
-// 32 rows of x. Tiles read 32: where there are fewer, zeros are added.
-inline Rows Left(const Matrices& m, int64_t row) {
-  static thread_local Scratch memory;
-  const bfloat* data = m.x + row * m.depth;
-  const int64_t rows = m.rows - row;
-  if (rows >= kBlock) return RowMajor(data, m.depth);
-  bfloat* copy = memory.Get<bfloat>(kBlock * m.depth);
-  std::memcpy(copy, data, rows * m.depth * sizeof(bfloat));
-  std::memset(copy + rows * m.depth, 0, (kBlock - rows) * m.depth * sizeof(bfloat));
-  return RowMajor(copy, m.depth);
-}
-
 struct Range {
   int64_t begin, end;
+};
+
+// Rows of x, 32 at a time as tiles read them. What is missing in the last ones is 0: these
+// are copied, once for all panels.
+class Left {
+ public:
+  Left(const Matrices& m, Range rows) : x_(m.x), depth_(m.depth) {
+    static thread_local Scratch memory;
+    last_ = rows.end / kBlock * kBlock;
+    if (last_ == rows.end) return;
+    const int64_t missing = last_ + kBlock - rows.end;
+    bfloat* copy = memory.Get<bfloat>(kBlock * depth_);
+    std::copy(x_ + last_ * depth_, x_ + rows.end * depth_, copy);
+    std::fill_n(copy + (kBlock - missing) * depth_, missing * depth_, 0);
+    copy_ = copy;
+  }
+
+  Rows From(int64_t row) const {
+    return RowMajor(row == last_ ? copy_ : x_ + row * depth_, depth_);
+  }
+
+ private:
+  const bfloat* x_;
+  int64_t depth_, last_;
+  const bfloat* copy_ = nullptr;
 };
 
 // x [rows, depth] times panels; finish(row, column, begin, end, sums, stride) is called
@@ -123,6 +136,7 @@ struct Range {
 template <typename Finish>
 void Multiply(const Matrices& m, Range rows, Range columns, const Finish& finish) {
   alignas(64) float sums[2][kStep];
+  const Left left(m, rows);
   const int64_t steps = m.depth / kBlock;
   const int64_t blocks = (rows.end - rows.begin + kBlock - 1) / kBlock;
   const int64_t rows_each = (kBlock + steps - 1) / steps;
@@ -135,7 +149,7 @@ void Multiply(const Matrices& m, Range rows, Range columns, const Finish& finish
     const char* next = reinterpret_cast<const char*>(panel + m.depth * kBlock);
     for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
       ZeroTiles();
-      MultiplyAdd(Left(m, row), panel, steps, [&] {
+      MultiplyAdd(left.From(row), panel, steps, [&] {
         for (int64_t j = 0; j < lines_each; ++j, next += 64)
           _mm_prefetch(next, _MM_HINT_T1);
         if (done == kBlock) return;
@@ -160,6 +174,7 @@ void MultiplyDeep(const Matrices& m, Range rows, Range columns, const Finish& fi
   static thread_local Scratch memory;
   const int64_t width = columns.end - columns.begin;
   float* sums = memory.Get<float>(RoundUp(rows.end - rows.begin) * width);
+  const Left left(m, rows);
   for (int64_t start = 0; start < m.depth; start += kDeepest) {
     const int64_t steps = std::min(kDeepest, m.depth - start) / kBlock;
     for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
@@ -171,9 +186,9 @@ void MultiplyDeep(const Matrices& m, Range rows, Range columns, const Finish& fi
         } else {
           LoadTiles(sum, width);
         }
-        Rows left = Left(m, row);
-        left.data += start;
-        MultiplyAdd(left, panel, steps);
+        Rows part = left.From(row);
+        part.data += start;
+        MultiplyAdd(part, panel, steps);
         StoreTiles(sum, width);
         if (start + kDeepest >= m.depth) finish(row, column, 0, kBlock, sum, width);
       }
