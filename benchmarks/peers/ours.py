@@ -1,5 +1,6 @@
 """This library: bfloat16, LAMB, clipping, dropout 0.1."""
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -102,8 +103,7 @@ def prediction() -> worker.Step:
     def predict() -> tf.Tensor:
         return encoder(data, training=False)["sequence_output"] @ kernel
 
-    packed = packed_once(encoder)
-    packed.__enter__()  # For as long as the process lives.
+    open_for_good.enter_context(packed_once(encoder))
     return lambda: predict().numpy()
 
 
@@ -148,4 +148,5 @@ def products() -> worker.Step:
 
 
 kinds = {"train": training, "predict": prediction, "products": products}
-worker.serve(kinds[work["kind"]]())
+with contextlib.ExitStack() as open_for_good:
+    worker.serve(kinds[work["kind"]]())

@@ -4,6 +4,7 @@ A step of training is an optimizer step on examples drawn from all, one of predi
 is all of them, dealt out and read as `run_squad.py` and `run_classifier.py` do.
 """
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -26,6 +27,7 @@ from bert_tf.data.rows import RowSettings
 from bert_tf.data.sampling import RecordOrder
 from bert_tf.data.sequences import TokenSequences
 from bert_tf.distribute import Communicator
+from bert_tf.evaluation.prediction import compiled
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, SpanTask
 from bert_tf.precision import PrecisionPolicy
@@ -92,10 +94,8 @@ def training() -> worker.Step:
 
 def prediction() -> worker.Step:
     """The logits of all examples."""
-    task, data = make_task(), examples()
-    graph = tf.function(lambda features: task.logits(features))
-    prepared = task.prepared()
-    prepared.__enter__()  # For as long as the process lives.
+    data = examples()
+    graph = open_for_good.enter_context(compiled(make_task()))
 
     def step() -> None:
         for batch in prediction_batches(data, rows, batch_size=work["batch"]):
@@ -105,4 +105,5 @@ def prediction() -> worker.Step:
     return step
 
 
-worker.serve({"train": training, "predict": prediction}[work["kind"]]())
+with contextlib.ExitStack() as open_for_good:
+    worker.serve({"train": training, "predict": prediction}[work["kind"]]())
