@@ -3,9 +3,9 @@
     python benchmarks/fine_tuning.py --output results/fine_tuning.json
 
 Training and prediction of SQuAD's windows in rows of 384 tokens and of pairs like
-MRPC's in rows of 128, bfloat16 on all sides. All three stay loaded and take turns, each
-once through all examples, since steps differ in tokens; what counts is the median over
-the rounds of the ratio of examples/s. transformers pads to the full length, as its
+MRPC's in rows of 128, bfloat16 on all sides. All three stay loaded and take turns with
+as many examples as there are, since steps differ in tokens; what counts is the median
+over the rounds of the ratio of examples/s. transformers pads to the full length, as its
 examples do by default, with the C library told to keep freed memory. Its environment is
 that of `make bench`.
 """
@@ -97,12 +97,14 @@ def sides(task: Task, kind: str, model: str) -> dict[str, Side]:
 
 
 def compare(task: Task, kind: str, model: str, rounds: int) -> dict[str, Any]:
-    """Lets all three take turns, once through all examples each."""
+    """Lets all three take turns with as many examples as there are."""
     systems = sides(task, kind, model)
     rates: dict[str, list[float]] = {name: [] for name in systems}
     peaks: dict[str, float] = {}
-    examples = len(task.lengths)
-    steps = examples // task.batch if kind == "train" else 1
+    examples, steps = len(task.lengths), 1
+    if kind == "train":
+        steps = examples // task.batch
+        examples = steps * task.batch
     with contextlib.ExitStack() as stack:
         processes = {
             name: stack.enter_context(started(side)) for name, side in systems.items()

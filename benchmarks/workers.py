@@ -39,9 +39,9 @@ def rate(workers: int, preset: str, steps: int) -> float:
         ]
         if workers > 1:
             launcher = [pathlib.Path(sys.executable).parent / "mpirun"]
-            cores = max(1, len(os.sched_getaffinity(0)) // workers)
-            launcher += ["--allow-run-as-root", "--oversubscribe", "--bind-to", "core"]
-            launcher += ["--map-by", f"slot:PE={cores}"]
+            launcher += ["--allow-run-as-root", "--oversubscribe"]
+            if cores := len(os.sched_getaffinity(0)) // workers:
+                launcher += ["--bind-to", "core", "--map-by", f"slot:PE={cores}"]
             command = [*launcher, "-np", str(workers), *command, "--horovod"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=900)
         entries = [

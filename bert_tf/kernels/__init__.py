@@ -67,7 +67,7 @@ def library() -> ModuleType | None:
 
 def are_in_use() -> bool:
     """Whether the library is there, and this process computes on the CPU."""
-    return library() is not None and not tf.config.get_visible_devices("GPU")
+    return not tf.config.get_visible_devices("GPU") and library() is not None
 
 
 @functools.cache

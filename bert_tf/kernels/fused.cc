@@ -16,6 +16,7 @@ using tensorflow::DEVICE_CPU;
 using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::TensorShape;
+using tensorflow::errors::InvalidArgument;
 using tensorflow::shape_inference::InferenceContext;
 
 // ---------------------------------------------------------------- bias and activation
@@ -136,7 +137,9 @@ class DropoutAddNormOp : public OpKernel {
     Tensor *y, *sum, *statistics;
     const int64_t width = bias.NumElements(), rows = x.NumElements() / width;
     const Places places(input_mask, rows);
-    OP_REQUIRES_OK(context, places.Check(rows));
+    OP_REQUIRES_OK(context, places.Check());
+    OP_REQUIRES(context, residual.NumElements() == x.NumElements(),
+                InvalidArgument("the residual must have as many numbers as x"));
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
     // Only the gradient reads the sums: a prediction does not write them.
     bfloat* kept_sum = nullptr;
@@ -202,7 +205,11 @@ class DropoutAddNormGradOp : public OpKernel {
     const Tensor& key = context->input(5);
     const int64_t width = gamma.NumElements(), rows = dy.NumElements() / width;
     const Places places(input_mask, rows);
-    OP_REQUIRES_OK(context, places.Check(rows));
+    OP_REQUIRES_OK(context, places.Check());
+    OP_REQUIRES(context,
+                sum.NumElements() == dy.NumElements() &&
+                    statistics.NumElements() == 2 * rows,
+                InvalidArgument("sum and statistics must be those of the forward pass"));
     Tensor *dx, *dresidual, *dbias, *dgamma, *dbeta;
     OP_REQUIRES_OK(context, context->allocate_output(0, dy.shape(), &dx));
     OP_REQUIRES_OK(context, context->allocate_output(1, dy.shape(), &dresidual));

@@ -1,4 +1,5 @@
-// What the operations share: bfloat16 views of tensors, work in parts, dropout masks.
+// What the operations share: bfloat16 views of tensors, work in parts, places of tokens,
+// dropout masks.
 
 #ifndef BERT_TF_KERNELS_PARALLEL_H_
 #define BERT_TF_KERNELS_PARALLEL_H_
@@ -72,8 +73,10 @@ inline void AddParts(const std::vector<float>& parts, int64_t width, float* sums
 class Places {
  public:
   // input_mask: [B, S], 0 is padding.
-  Places(const Tensor& input_mask, int64_t tokens)
-      : length_(input_mask.dim_size(1)), begins_(input_mask.dim_size(0) + 1) {
+  Places(const Tensor& input_mask, int64_t tokens) : tokens_(tokens) {
+    if (input_mask.dims() != 2) return;  // Refused by Check.
+    length_ = input_mask.dim_size(1);
+    begins_.resize(input_mask.dim_size(0) + 1);
     const int32_t* mask = input_mask.flat<int32_t>().data();
     const bool are_all = tokens == input_mask.NumElements();
     for (size_t row = 0; row + 1 < begins_.size(); ++row, mask += length_) {
@@ -84,12 +87,12 @@ class Places {
   }
 
   // Whether the mask has as many places as there are tokens.
-  absl::Status Check(int64_t tokens) const {
-    if (tokens == begins_.back()) return absl::OkStatus();
+  absl::Status Check() const {
+    if (length_ > 0 && tokens_ == begins_.back()) return absl::OkStatus();
     const int64_t rows = static_cast<int64_t>(begins_.size()) - 1;
     return tensorflow::errors::InvalidArgument(
         "a mask [", rows, ", ", length_, "] with ", begins_.back(),
-        " places without the padding behind does not fit ", tokens, " tokens");
+        " places without the padding behind does not fit ", tokens_, " tokens");
   }
 
   int64_t length() const { return length_; }  // S
@@ -100,8 +103,8 @@ class Places {
   }
 
  private:
-  int64_t length_;
-  std::vector<int64_t> begins_;  // [B + 1]
+  int64_t tokens_, length_ = 0;
+  std::vector<int64_t> begins_ = {0};  // [B + 1]
 };
 
 // The dropout of one layer: which bytes keep which numbers.

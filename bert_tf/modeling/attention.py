@@ -33,18 +33,18 @@ class SelfAttention(BertLayer):
     def call(
         self,
         inputs: tf.Tensor,
-        bias: tf.Tensor,
+        mask: tf.Tensor,
         dropout_key: tf.Tensor,
         training: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, S, H] and a score bias [B, 1, S, S] -> [B, S, H], and the inputs."""
+        """[B, S, H] and a mask (see `LayerSettings`) -> [B, S, H], and the inputs."""
         if self.settings.is_fused:
-            return self._fused(inputs, bias, dropout_key, training)
+            return self._fused(inputs, mask, dropout_key, training)
         dtype = self.settings.policy.compute_dtype("BatchMatMul", self.path)
         query = self._heads(self.query(inputs)) * (1 / math.sqrt(self.config.head_size))
         key = self._heads(self.key(inputs))
         value = self._heads(self.value(inputs))
-        scores = ops.matmul(query, key, dtype, transpose_b=True) + bias  # [B, N, S, S]
+        scores = ops.matmul(query, key, dtype, transpose_b=True) + mask  # [B, N, S, S]
         probabilities = tf.nn.softmax(scores)
         if training:
             rate = self.config.attention_probs_dropout_prob
@@ -62,7 +62,7 @@ class SelfAttention(BertLayer):
         dropout_key: tf.Tensor,
         training: bool,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, S, H] bfloat16 and `input_mask` [B, S] -> [B, S, H], and the inputs."""
+        """[B, S, H] or [T, H] bfloat16 -> the same shape, and the inputs."""
         projections = (self.query, self.key, self.value)
         self.settings.policy.compute_dtype("BatchMatMul", self.path)
         for projection in projections:

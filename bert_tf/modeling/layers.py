@@ -19,7 +19,9 @@ class LayerSettings(NamedTuple):
       policy: Decides compute types.
       seed: Decides the initial weights, together with each variable's path.
       is_fused: Whether activations are bfloat16 and element-wise steps are those of
-        `fused`; masks are then given as they are, not as what is added to scores.
+        `fused`. The mask that layers get is then `input_mask` [B, S], and activations
+        may be [T, H] (see `fused.without_padding`); without, it is what is added to
+        scores, [B, 1, S, S].
       uses_tiles: Whether, besides, products are those of `products`.
       packed: The packed matrices of its layers.
       recomputes: Whether the backward pass makes each encoder layer's activations

@@ -94,15 +94,15 @@ def adding_to(model: keras.Model, sums: dict[str, tf.Tensor]) -> Iterator[None]:
     layers = _layers(model)
     for layer in layers:
         take = functools.partial(_take, sums, [v.path for v in layer.matrices()])
-        _replace(layer, take)
+        _set_sums(layer, take)
     try:
         yield
     finally:
         for layer in layers:
-            _replace(layer, tuple)
+            _set_sums(layer, tuple)  # None: `adding_to` is never nested.
 
 
-def _replace(layer: Any, take_sums: Callable[[], Sequence[tf.Tensor]]) -> None:  # noqa: ANN401
+def _set_sums(layer: Any, take_sums: Callable[[], Sequence[tf.Tensor]]) -> None:  # noqa: ANN401
     by_path = layer.settings.packed.by_path
     by_path[layer.path] = by_path[layer.path]._replace(take_sums=take_sums)
 

@@ -124,17 +124,16 @@ def clip_by_global_norm(
 
 
 def _start(shape: tf.TensorShape) -> list[int]:
-    """The shape of a sum of no gradients: of matrices empty, not zeros to be read.
+    """The shape of the first sum of gradients: empty for a matrix, instead of zeros.
 
-    TensorFlow would keep the zeros for the life of the graph, and copy them each step:
-    the memory of a set of gradients, and 1% of a step of `base` with two micro-batches.
+    TensorFlow would keep these for the life of the graph and copy them each step.
     """
     return [0] * len(shape) if len(shape) > 1 else list(shape)
 
 
 def _add(total: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     """The next sum of gradients after that of `_start`."""
-    if len(gradient.shape) < 2:
+    if len(total.shape) < 2:
         return total + gradient
     return tf.cond(tf.size(total) == 0, lambda: gradient, lambda: total + gradient)
 
@@ -241,8 +240,8 @@ class GradientAccumulator:
             return i + 1, added, losses + part
 
         shapes = [v.shape for v in self._variables]
-        zeros = [tf.zeros(_start(shape)) for shape in shapes]
-        start = (tf.constant(0), zeros, tf.zeros(len(self._task.loss_names)))
+        first = [tf.zeros(_start(shape)) for shape in shapes]
+        start = (tf.constant(0), first, tf.zeros(len(self._task.loss_names)))
         grown = [tf.TensorShape([None] * len(shape)) for shape in shapes]
         _, gradients, losses = tf.while_loop(
             lambda i, *_: i < num_micro_batches,

@@ -14,6 +14,7 @@ from bert_tf.config import BertConfig
 from bert_tf.data.example_batches import LabelledSequences
 from bert_tf.data.sequences import TokenSequences
 from bert_tf.jobs.plan import weights_by_name
+from bert_tf.modeling.encoder import Bert
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
 from bert_tf.modeling.finetuning_losses import ClassTask, RegressionTask, SpanTask
 from bert_tf.precision import PrecisionPolicy
@@ -31,6 +32,16 @@ HEADS = {
 }
 # As of numbers below 10 in float32 after some sums.
 TOLERANCE = 1e-5
+# The widths of tiles.
+WIDE = BertConfig(
+    vocab_size=30,
+    hidden_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=128,
+    max_position_embeddings=S,
+    initializer_range=0.1,
+)
 
 
 @pytest.fixture(scope="module")
@@ -241,20 +252,36 @@ def test_the_classifier_drops_out_its_pooled_vector(features, config):
 
 
 @pytest.mark.skipif(not kernels.has_tiles(), reason="this processor has no tiles")
+@pytest.mark.parametrize("recompute", [False, True])
+def test_padding_that_is_left_out_changes_no_bit(features, monkeypatch, recompute):
+    """Of the logits; gradients of vectors are sums over rows in other parts."""
+    task = make_task("span", WIDE, "bf16", allow_fused=True, recompute=recompute)
+    key = tf.constant([[7, 5, row] for row in range(len(PACKED))])
+    inputs = features("span", PACKED) | {"dropout_key": key}
+    logits, gradients = [], []
+    for leaves_out in (True, False):
+        if not leaves_out:
+            monkeypatch.setattr(Bert, "_leaves_out_padding", lambda *_: False)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(task.loss_sums(inputs, training=True))
+        variables = [v.value for v in task.model.trainable_variables]
+        found = tape.gradient(loss, variables, unconnected_gradients="zero")
+        gradients.append([tf.convert_to_tensor(g).numpy() for g in found])
+        is_token = inputs["input_mask"].numpy() > 0
+        logits.append(task.logits(inputs, training=True).numpy()[is_token])
+    assert not is_token.all()
+    np.testing.assert_array_equal(*logits)
+    for one, other in zip(*gradients, strict=True):
+        size = np.abs(other).max()
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * size)
+
+
+@pytest.mark.skipif(not kernels.has_tiles(), reason="this processor has no tiles")
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_agrees_with_single_rows_on_tiles(features, kind):
-    """The widths of tiles, in bfloat16: rounding is all that differs."""
-    wide = BertConfig(
-        vocab_size=30,
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=128,
-        max_position_embeddings=S,
-        initializer_range=0.1,
-    )
-    rough = make_task(kind, wide, "bf16", allow_fused=True)
-    exact = make_task(kind, wide)
+    """In bfloat16: rounding is all that differs."""
+    rough = make_task(kind, WIDE, "bf16", allow_fused=True)
+    exact = make_task(kind, WIDE)
     plain, packed, true = (
         np.concatenate(
             by_sequence(kind, task.logits(inputs).numpy(), inputs, rows), axis=None

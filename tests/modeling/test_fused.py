@@ -202,6 +202,22 @@ def test_a_mask_of_other_places_is_refused():
         )
 
 
+@pytest.mark.parametrize(
+    "mask, residual, message",
+    [((4, 6), (4, 5, H), "does not fit 20 tokens"), ((20,), (4, 5, H), "does not fit"),
+     ((4, 5), (12, H), "residual")],
+)  # fmt: skip
+def test_shapes_that_do_not_fit_are_refused(mask, residual, message):
+    zeros = tf.zeros([H])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        fused.dropout_add_norm(
+            *(tf.zeros([4, 5, H], tf.bfloat16), zeros),
+            *(tf.zeros(residual, tf.bfloat16), zeros, zeros),
+            *(tf.ones(mask, tf.int32), KEY),
+            **{"rate": 0.0, "stream": 1, "epsilon": 1e-12},
+        )
+
+
 @pytest.mark.parametrize("rate", [0.0, RATE])
 def test_attention(rate):
     """Split heads, softmax of visible keys, dropout, merged heads."""
