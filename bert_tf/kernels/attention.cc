@@ -90,8 +90,7 @@ struct Task {
   void Prefetch(int64_t first) const {
     for (int64_t s = first; s < std::min(first + kBlock, length); ++s) {
       for (int part = 0; part < 3; ++part) {
-        const bfloat* a =
-            call.x + ((begin + s) * 3 + part) * width + n * head;
+        const bfloat* a = call.x + ((begin + s) * 3 + part) * width + n * head;
         for (int64_t i = 0; i < head; i += kBlock) _mm_prefetch(a + i, _MM_HINT_T1);
       }
     }

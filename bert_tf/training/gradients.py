@@ -123,16 +123,16 @@ def clip_by_global_norm(
     return [g * scale for g in gradients], norm
 
 
-def _start(shape: tf.TensorShape) -> list[int]:
-    """The shape of the first sum of gradients: empty for a matrix, instead of zeros.
+def _first_sum(shape: tf.TensorShape) -> tf.Tensor:
+    """The sum of no gradients: zeros, but of a matrix an empty one.
 
-    TensorFlow would keep these for the life of the graph and copy them each step.
+    TensorFlow would keep a matrix of zeros as long as the graph, and copy it each step.
     """
-    return [0] * len(shape) if len(shape) > 1 else list(shape)
+    return tf.zeros([0] * len(shape) if len(shape) > 1 else shape)
 
 
-def _add(total: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    """The next sum of gradients after that of `_start`."""
+def _next_sum(total: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    """The sum with one more gradient; the first may be that of `_first_sum`."""
     if len(total.shape) < 2:
         return total + gradient
     return tf.cond(tf.size(total) == 0, lambda: gradient, lambda: total + gradient)
@@ -236,11 +236,11 @@ class GradientAccumulator:
             with self._task.adding_to(left if self._are_terms else {}):
                 gradients, part = self._part(batch, step, counts, i)
             pairs = zip(self._paths, gradients, strict=True)
-            added = [_add(left[p], g) if p in left else g for p, g in pairs]
+            added = [_next_sum(left[p], g) if p in left else g for p, g in pairs]
             return i + 1, added, losses + part
 
         shapes = [v.shape for v in self._variables]
-        first = [tf.zeros(_start(shape)) for shape in shapes]
+        first = [_first_sum(shape) for shape in shapes]
         start = (tf.constant(0), first, tf.zeros(len(self._task.loss_names)))
         grown = [tf.TensorShape([None] * len(shape)) for shape in shapes]
         _, gradients, losses = tf.while_loop(

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 import keras
 import tensorflow as tf
 
-from bert_tf import kernels
 from bert_tf.config import checks
 from bert_tf.config.run import EXCLUDED_FROM_WEIGHT_DECAY
 from bert_tf.training.in_place import update_in_place
@@ -59,7 +58,8 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         self.epsilon = epsilon
         self.weight_decay_rate = weight_decay_rate
         self.bias_correction = bias_correction
-        # Set by who knows that XLA will not compile the updates; see `in_place`.
+        # Set by who knows that the library is there (`kernels.are_in_use`) and that XLA
+        # will not compile the updates; see `in_place`.
         self.is_fused = False
         self._gradient_scale: tf.Tensor | None = None
         checks.require_probability(self, "beta_1", "beta_2")
@@ -157,7 +157,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         gradient = tf.cast(gradient, tf.float32)
         rate = tf.cast(learning_rate, tf.float32)
         step = tf.cast(self.iterations + 1, tf.float32)
-        if self.is_fused and kernels.library() is not None:
+        if self.is_fused:
             settings = self._hyperparameters_of(path)
             settings["layer_adaptation"] = self._adapts(path)
             scale = self._gradient_scale

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import TINY
 from modeling.test_tasks import ENCODER
 from oracles.numpy_bert import NumpyBert
 from scipy.special import log_softmax
@@ -34,13 +35,7 @@ HEADS = {
 TOLERANCE = 1e-5
 # The widths of tiles.
 WIDE = BertConfig(
-    vocab_size=30,
-    hidden_size=64,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=128,
-    max_position_embeddings=S,
-    initializer_range=0.1,
+    **TINY | dict(hidden_size=64, intermediate_size=128, initializer_range=0.1)
 )
 
 

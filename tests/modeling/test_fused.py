@@ -174,8 +174,16 @@ def test_dropout_residual_and_normalisation_without_padding():
             x, put_back = fused.without_padding(x, mask)
             residual, _ = fused.without_padding(residual, mask)
         y = fused.dropout_add_norm(
-            *(x, bias, residual, gamma, beta, mask, key),
-            **{"rate": 0.5, "stream": 3, "epsilon": 1e-12},
+            x,
+            bias,
+            residual,
+            gamma,
+            beta,
+            mask,
+            key,
+            rate=0.5,
+            stream=3,
+            epsilon=1e-12,
         )
         return put_back(y)
 
@@ -192,29 +200,29 @@ def test_dropout_residual_and_normalisation_without_padding():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_a_mask_of_other_places_is_refused():
-    x = tf.zeros([7, H], tf.bfloat16)
-    zeros = tf.zeros([H])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="12 places .* 7 tokens"):
-        fused.dropout_add_norm(
-            *(x, zeros, x, zeros, zeros, tf.constant(GAPS, tf.int32), KEY),
-            **{"rate": 0.0, "stream": 1, "epsilon": 1e-12},
-        )
-
-
 @pytest.mark.parametrize(
-    "mask, residual, message",
-    [((4, 6), (4, 5, H), "does not fit 20 tokens"), ((20,), (4, 5, H), "does not fit"),
-     ((4, 5), (12, H), "residual")],
-)  # fmt: skip
-def test_shapes_that_do_not_fit_are_refused(mask, residual, message):
+    "shape, mask, residual, message",
+    [
+        ((7, H), GAPS, (7, H), "12 places .* 7 tokens"),
+        ((4, 5, H), np.ones((4, 6)), (4, 5, H), "does not fit 20 tokens"),
+        ((4, 5, H), np.ones(20), (4, 5, H), "does not fit"),
+        ((4, 5, H), np.ones((4, 5)), (12, H), "residual"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(shape, mask, residual, message):
     zeros = tf.zeros([H])
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         fused.dropout_add_norm(
-            *(tf.zeros([4, 5, H], tf.bfloat16), zeros),
-            *(tf.zeros(residual, tf.bfloat16), zeros, zeros),
-            *(tf.ones(mask, tf.int32), KEY),
-            **{"rate": 0.0, "stream": 1, "epsilon": 1e-12},
+            tf.zeros(shape, tf.bfloat16),
+            zeros,
+            tf.zeros(residual, tf.bfloat16),
+            zeros,
+            zeros,
+            tf.constant(mask, tf.int32),
+            KEY,
+            rate=0.0,
+            stream=1,
+            epsilon=1e-12,
         )
 
 

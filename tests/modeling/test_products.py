@@ -248,9 +248,13 @@ def test_attention_without_padding(length, head, rate):
 def test_attention_refuses_other_shapes(shape, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         fused.attention(
-            *(tf.zeros(shape, tf.bfloat16), tf.zeros(shape[-1:])),
-            *(tf.constant(make_rows(24)), tf.constant([[7, 5, 11]] * 5)),
-            **{"heads": 1, "rate": 0.0, "stream": 9},
+            tf.zeros(shape, tf.bfloat16),
+            tf.zeros(shape[-1:]),
+            tf.constant(make_rows(24)),
+            tf.constant([[7, 5, 11]] * 5),
+            heads=1,
+            rate=0.0,
+            stream=9,
         )
 
 
