@@ -141,8 +141,8 @@ def test_the_test_sees_the_code():
 
 
 @pytest.mark.parametrize("path", MODULES + TOOLS, ids=lambda p: p.name)
-def test_modules_are_at_most_300_lines(path):
-    assert len(path.read_text().splitlines()) <= 300
+def test_modules_are_at_most_400_lines(path):
+    assert len(path.read_text().splitlines()) <= 400
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
@@ -151,14 +151,14 @@ def test_entry_scripts_are_at_most_80_lines(path):
 
 
 @pytest.mark.parametrize("path", MODULES + SCRIPTS + TOOLS, ids=lambda p: p.name)
-def test_functions_are_at_most_40_lines(path):
+def test_functions_are_at_most_60_lines(path):
     """Of code: a docstring with shapes, units, errors and source does not count."""
     for node in functions(path):
         lines = node.end_lineno - node.lineno + 1
         if ast.get_docstring(node, clean=False) is not None:
             first = node.body[0]
             lines -= first.end_lineno - first.lineno + 1
-        assert lines <= 40, f"{path.name}: {node.name} has {lines} lines"
+        assert lines <= 60, f"{path.name}: {node.name} has {lines} lines"
 
 
 def test_every_module_says_what_it_is():
