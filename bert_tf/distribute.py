@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.resources import available_cores
 
 # A worker that waits for another gives its core away instead of asking all the time:
 # Horovod's own thread waits for the others' at each turn, beside those that compute.
@@ -64,6 +65,14 @@ class Communicator:
         """
         return np.asarray([values], np.float64)
 
+    def gather_texts(self, text: str) -> list[str]:
+        """Collects a text of every worker, by rank.
+
+        Raises:
+          RunError: if a worker's code is of a version that does not send one.
+        """
+        return [text]
+
     def agree(self, error: Exception | None) -> None:
         """Fails on every worker if any worker failed.
 
@@ -108,6 +117,20 @@ class HorovodCommunicator(Communicator):
         table[self.rank] = values
         [gathered] = self.sum([tf.constant(table)], "gather")
         return gathered.numpy()
+
+    def gather_texts(self, text: str) -> list[str]:
+        """See `Communicator.gather_texts`."""
+        own = np.frombuffer(text.encode(), np.uint8)
+        sizes = self.gather([len(own)])[:, 0].astype(int)
+        # Code that knows nothing of texts begins with `agree`: no error, or one.
+        if (old := np.flatnonzero(sizes < len("{}"))).size:
+            raise RunError(
+                f"Worker {old[0]} runs other code than worker {self.rank}, of a "
+                "version that does not say which. Start the same checkout everywhere."
+            )
+        table = self.gather(np.pad(own, (0, sizes.max() - len(own))))
+        rows = zip(table.astype(np.uint8), sizes, strict=True)
+        return [row[:size].tobytes().decode() for row, size in rows]
 
     def agree(self, error: Exception | None) -> None:
         """See `Communicator.agree`."""
@@ -156,14 +179,8 @@ def is_worker_loss(error: Exception) -> bool:
     )
 
 
-def _share_of_cores(local_size: int) -> int:
-    """Threads for one of `local_size` workers, bound to cores by a launcher or not."""
-    cores = len(os.sched_getaffinity(0))
-    # The launcher itself may use what this host, or this container, has for us all.
-    launchers = max(cores, len(os.sched_getaffinity(os.getppid())))
-    bindings = launchers // cores
-    workers_per_binding = -(-local_size // bindings)
-    return max(1, cores // workers_per_binding)
+# Read by TensorFlow where nothing is set.
+_INTRA_OP, _INTER_OP = "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
 
 
 def configure_devices(communicator: Communicator, num_threads: int | None) -> int:
@@ -171,15 +188,20 @@ def configure_devices(communicator: Communicator, num_threads: int | None) -> in
 
     Args:
       communicator: Says which worker of this host this is.
-      num_threads: Threads of this worker; None shares the cores evenly.
+      num_threads: Threads of this worker; None: as TF_NUM_INTRAOP_THREADS says, or an
+        even share of the cores.
 
     Returns:
       The number of threads.
     """
     if num_threads is None:
-        num_threads = _share_of_cores(communicator.local_size)
+        asked = os.environ.get(_INTRA_OP, "")
+        share = available_cores(communicator.local_size)
+        num_threads = int(asked) if asked.isdigit() and asked != "0" else share
     try:
         tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+        if _INTER_OP not in os.environ:
+            tf.config.threading.set_inter_op_parallelism_threads(num_threads)
         gpus = tf.config.list_physical_devices("GPU")
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)

@@ -19,6 +19,7 @@ LAYERS = {
     "distribute": 0,
     "progress": 0,
     "files": 0,
+    "resources": 0,
     "kernels": 0,
     "data": 1,
     "download": 1,
@@ -36,8 +37,8 @@ LAYERS = {
 # A scorer needs to know what it scores.
 MAY_IMPORT = {("evaluation", "bert_tf.data.squad")}
 # What the lowest layer may know of itself.
-FOUNDATIONS = {"errors", "config", "files"}
-WITHOUT_TENSORFLOW = ["config", "flags", "launch", "errors", "cli"]
+FOUNDATIONS = {"errors", "config", "files", "resources"}
+WITHOUT_TENSORFLOW = ["config", "flags", "launch", "errors", "cli", "resources"]
 WITHOUT_TENSORFLOW += [
     f"data.{name}" for name in ("tokenization", "documents", "instances", "packing")
 ]

@@ -26,7 +26,8 @@ class RuntimeConfig:
         bfloat16, such as bf16_config/bert.json; TF_BF16_CONVERSION may name it too.
       dump_precision: Print what each operation of the model computes in.
       use_xla: Compile each micro-batch with XLA; pays on a GPU, not on a CPU.
-      num_threads: Threads of one worker; default: this host's cores shared evenly.
+      num_threads: Threads of one worker; default: an even share of the cores that this
+        host, or the CPU limit of its container, allows.
       profile: X,Y: trace optimizer steps X to Y for TensorBoard, and print which
         operations took longest.
       recompute: Make activations again in the backward pass instead of keeping them.

@@ -35,6 +35,7 @@ from bert_tf.data.stage import Stage, settings_of
 from bert_tf.data.tokenization import load_vocabulary
 from bert_tf.data.workers import in_order
 from bert_tf.progress import ProgressReport
+from bert_tf.resources import available_cores
 
 if TYPE_CHECKING:  # It loads TensorFlow, which the worker processes do without.
     from bert_tf.distribute import Communicator
@@ -118,8 +119,8 @@ def _create_together(
     """The same with other workers: the first begins and ends, all make shards."""
     is_first = communicator.rank == 0
     if not config.num_processes:
-        cores = len(os.sched_getaffinity(0)) // communicator.local_size
-        config = dataclasses.replace(config, num_processes=max(1, cores))
+        cores = available_cores(communicator.local_size)
+        config = dataclasses.replace(config, num_processes=cores)
     with stage:
         parts, error = None, None
         try:

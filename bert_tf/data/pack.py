@@ -42,6 +42,7 @@ from bert_tf.data.stage import Stage, settings_of
 from bert_tf.data.workers import in_order
 from bert_tf.errors import CorruptRecordError
 from bert_tf.progress import ProgressReport
+from bert_tf.resources import available_cores
 
 # Rows that are made at once: enough for NumPy, little in memory.
 _ROWS_AT_ONCE = 512
@@ -166,7 +167,7 @@ def _measure(
 
 def _useful_processes(config: PackDataConfig, count: int) -> int:
     """A worker takes as long to begin as to work on `_RECORDS_WORTH_A_WORKER`."""
-    asked = config.num_processes or len(os.sched_getaffinity(0))
+    asked = config.num_processes or available_cores()
     return min(asked, max(1, count // _RECORDS_WORTH_A_WORKER))
 
 

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import TypeVar
 
 from bert_tf.errors import RunError
+from bert_tf.resources import available_cores
 
 Result = TypeVar("Result")
 
@@ -37,7 +38,7 @@ def in_order(
     Raises:
       RunError: if a worker process dies.
     """
-    num_processes = num_processes or len(os.sched_getaffinity(0))
+    num_processes = num_processes or available_cores()
     if num_processes == 1:
         for piece in pieces:
             yield function(*piece)

@@ -1,0 +1,174 @@
+"""What this process may use of its machine: cores, and memory.
+
+A container is limited by its control groups (cgroups, version 1 or 2), which neither
+the affinity nor /proc/meminfo show. Each group above a process limits it too, so that
+the smallest limit counts.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/")
+
+
+def _text(path: Path) -> str:
+    """A file of the kernel; empty where there is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _own_paths(root: Path) -> dict[str, str]:
+    """Controller -> path of this process's group; "" is version 2."""
+    paths = {}
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        paths |= dict.fromkeys(controllers.split(","), path)
+    return paths
+
+
+def _plain(name: str) -> str:
+    """A name out of mountinfo, which writes spaces as numbers."""
+    return re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), name)
+
+
+def _mounts(root: Path) -> Iterator[tuple[str, str, str]]:
+    """Controller ("" is version 2), the group that is mounted, and where it is."""
+    for line in _text(root / "proc/self/mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        mounted, place = (_plain(name) for name in before.split()[3:5])
+        kind, _, options = after.split(maxsplit=2)
+        if kind == "cgroup2":
+            yield "", mounted, place
+        elif kind == "cgroup":
+            for option in options.split(","):
+                yield option, mounted, place
+
+
+def _groups(controller: str, root: Path) -> Iterator[tuple[bool, Path]]:
+    """The folders of this process's groups, from its own up to the one mounted.
+
+    Yields:
+      Whether it is of version 2, and the folder.
+    """
+    own = _own_paths(root)
+    for name, mounted, place in _mounts(root):
+        if name not in ("", controller) or name not in own:
+            continue
+        top = root / place.lstrip("/")
+        # Without a namespace of its own, a container sees the host's names of groups
+        # and its own group alone, mounted at the top. A path with .. is outside of it.
+        inner = os.path.relpath(own[name], mounted)
+        folder = top if inner.startswith("..") else top / inner
+        yield not name, folder
+        while folder != top:
+            folder = folder.parent
+            yield not name, folder
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None  # "max", or no such file.
+
+
+def cpu_limit(root: Path = ROOT) -> float | None:
+    """How many cores' time the control groups allow; None without a limit.
+
+    Args:
+      root: Where /proc and the control groups are.
+    """
+    limits = []
+    for is_version_2, folder in _groups("cpu", root):
+        if is_version_2:
+            quota, _, period = _text(folder / "cpu.max").partition(" ")
+        else:
+            quota = _text(folder / "cpu.cfs_quota_us")
+            period = _text(folder / "cpu.cfs_period_us")
+        time, of = _number(quota), _number(period)
+        if time and of and time > 0:  # -1: no limit.
+            limits.append(time / of)
+    return min(limits, default=None)
+
+
+def memory_limit(root: Path = ROOT) -> int | None:
+    """Bytes that the control groups allow; None without a limit.
+
+    Args:
+      root: Where /proc and the control groups are.
+    """
+    limits = []
+    for is_version_2, folder in _groups("memory", root):
+        name = "memory.max" if is_version_2 else "memory.limit_in_bytes"
+        limits.append(_number(_text(folder / name)))
+    found = [int(limit) for limit in limits if limit is not None]
+    total = _memory("MemTotal", root)
+    # Version 1 says a number beyond all memory where it means none.
+    found = [limit for limit in found if total is None or limit < total]
+    return min(found, default=None)
+
+
+def _memory(name: str, root: Path) -> int | None:
+    """Bytes, of a line of /proc/meminfo."""
+    for line in _text(root / "proc/meminfo").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def memory_total(root: Path = ROOT) -> int | None:
+    """Bytes that this process may hope for: the machine's, or the container's limit."""
+    sizes = (memory_limit(root), _memory("MemTotal", root))
+    return min((size for size in sizes if size is not None), default=None)
+
+
+def memory_free(root: Path = ROOT) -> int | None:
+    """Bytes of the machine that nobody uses, but for what can be read again."""
+    return _memory("MemAvailable", root)
+
+
+def own_memory(root: Path = ROOT) -> int:
+    """Bytes of memory that this process has."""
+    for line in _text(root / "proc/self/status").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def available_cores(num_processes: int = 1, root: Path = ROOT) -> int:
+    """How many threads one of several processes like this one can keep busy.
+
+    Args:
+      num_processes: Those that were launched on this machine, or in this container,
+        bound to cores by the launcher or not.
+      root: Where /proc and the control groups are.
+
+    Returns:
+      At least 1. A part of a core is not counted: one thread more would be stopped in
+      the middle of its work by the limit, with the others waiting for it.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if num_processes > 1:
+        # The launcher itself may use what this host, or this container, has for all.
+        launchers = max(cores, len(os.sched_getaffinity(os.getppid())))
+        bindings = launchers // cores
+        cores //= -(-num_processes // bindings)
+    limit = cpu_limit(root)
+    if limit is not None:
+        cores = min(cores, int(limit / num_processes))
+    return max(1, cores)
+
+
+def describe_cores(root: Path = ROOT) -> str:
+    """What the number of cores is made of, for people: "2 of 64 cores"."""
+    count, everywhere = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    limit = cpu_limit(root)
+    if limit is not None and limit < count:
+        return f"container limit {limit:.3g} of {count} cores"
+    if count < everywhere:
+        return f"bound to {count} of {everywhere} cores"
+    return f"{count} cores"

@@ -1,0 +1,86 @@
+"""Workers without Horovod: what they send, and how they use the machine."""
+
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_tf import distribute
+from bert_tf.distribute import Communicator, HorovodCommunicator, configure_devices
+from bert_tf.errors import RunError
+
+
+def texts_of(texts, rank=0):
+    """What the worker of a rank collects where each sends its text."""
+    communicator = HorovodCommunicator.__new__(HorovodCommunicator)
+    communicator.rank, communicator.size = rank, len(texts)
+    data = [np.frombuffer(text.encode(), np.uint8) for text in texts]
+    sizes = np.asarray([[len(row)] for row in data], np.float64)
+    table = np.zeros((len(data), int(sizes.max())))
+    for row, values in zip(table, data, strict=True):
+        row[: len(values)] = values
+    sums = iter([sizes, table])
+
+    def add_up(tensors, name):
+        [own], whole = tensors, next(sums)
+        np.testing.assert_array_equal(own[rank], whole[rank])
+        return [tf.constant(whole)]
+
+    communicator.sum = add_up
+    return communicator.gather_texts(texts[rank])
+
+
+def test_texts_of_any_length_and_script_arrive():
+    texts = ['{"host": "é中"}', "{}", "x" * 1000]
+    for rank in range(3):
+        assert texts_of(texts, rank) == texts
+
+
+def test_one_process_collects_its_own_text():
+    assert Communicator().gather_texts("abc") == ["abc"]
+
+
+@pytest.mark.parametrize("sent", ["", "\x01"])
+def test_a_worker_that_sends_no_text_is_refused(sent):
+    with pytest.raises(RunError, match="Worker 1 runs other code than worker 0"):
+        texts_of(["{}", sent])
+
+
+@pytest.fixture
+def threading(monkeypatch):
+    """What is set of TensorFlow, without setting it."""
+    found = {}
+    fake = types.SimpleNamespace(
+        set_intra_op_parallelism_threads=lambda n: found.update(intra=n),
+        set_inter_op_parallelism_threads=lambda n: found.update(inter=n),
+    )
+    monkeypatch.setattr(tf.config, "threading", fake)
+    monkeypatch.setattr(distribute, "available_cores", lambda size: 8 // size)
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    return found
+
+
+def workers(local_size):
+    communicator = Communicator()
+    communicator.local_size = local_size
+    return communicator
+
+
+def test_workers_of_a_host_share_its_cores(threading):
+    assert configure_devices(workers(4), None) == 2
+    assert threading["intra"] == 2
+
+
+def test_the_flag_decides_the_number_of_threads(threading, monkeypatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    assert configure_devices(workers(1), 5) == 5
+    assert threading["intra"] == 5
+
+
+def test_tensorflows_variables_are_obeyed(threading, monkeypatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "4")
+    assert configure_devices(workers(1), None) == 3
+    assert threading == {"intra": 3}
