@@ -106,15 +106,24 @@ class PrecisionPolicy:
     @property
     def allows_fused(self) -> bool:
         """Whether whole layers may compute with bfloat16 at their edges."""
+        return self.name == "bf16" and not self.exempt_from_fused
+
+    @property
+    def exempt_from_fused(self) -> str:
+        """The first operation of a layer that the lists keep in float32, if any."""
         if self.rules is None:
-            return self.name == "bf16"
+            return ""
         allowed = (*_ELEMENT_WISE, "MatMul", "BatchMatMul")
         layers = (f"bert/encoder/layer_{n}" for n in range(_MOST_LAYERS))
         names = [f"{layer}/{place}" for layer in layers for place in _PLACES]
-        return all(
-            self.rules.allows(operation, f"{name}/{operation}")
-            for name in (*names, "cls/predictions")
-            for operation in allowed
+        return next(
+            (
+                f"{name}/{operation}"
+                for name in (*names, "cls/predictions")
+                for operation in allowed
+                if not self.rules.allows(operation, f"{name}/{operation}")
+            ),
+            "",
         )
 
 

@@ -47,8 +47,10 @@ def create(arguments: Sequence[str]) -> None:
     check_launch(config.horovod)
     if config.horovod:
         from bert_tf.distribute import connect
+        from bert_tf.jobs.agreement import agree
 
         communicator = connect(horovod=True)
+        agree(communicator)
     metadata = create_records(config, communicator)
     if communicator is None or communicator.rank == 0:
         print(

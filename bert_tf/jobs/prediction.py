@@ -5,6 +5,7 @@ classify(["a fine film", ("one sentence", "and another")])
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from bert_tf.evaluation.squad import AnswerSettings, predict_answers
 from bert_tf.interop.pretrained import from_pretrained
 from bert_tf.interop.sources import find_source
 from bert_tf.jobs.architecture import check_words
+from bert_tf.jobs.compute_path import describe_path, own_path
 from bert_tf.jobs.results import read_description
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, SpanTask
 from bert_tf.modeling.losses import model_outputs
@@ -87,6 +89,10 @@ class Predictor:
             **settings,
         )
         check_words(self._vocab_file, model.get_layer("bert").config)
+        is_fused = model.get_layer("bert").settings.is_fused
+        on_gpu = tf.config.get_visible_devices("GPU")
+        if self._policy.name == "bf16" and not is_fused and not on_gpu:
+            logging.warning(describe_path(model, self._policy, own_path()))
         return model
 
     def _compile(self, task: FinetuningTask) -> None:

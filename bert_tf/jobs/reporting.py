@@ -10,6 +10,7 @@ from bert_tf.evaluation.metrics import write_results
 from bert_tf.jobs.plan import Plan
 from bert_tf.jobs.preparation import PretrainingPlan
 from bert_tf.jobs.starting_point import accumulation_steps
+from bert_tf.resources import available_cores, describe_cores
 from bert_tf.training.runlog import RunLog
 from bert_tf.training.trainer import StepResult
 
@@ -119,11 +120,34 @@ def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
         log.message(note)
     log.message(
         f"Model: {plan.task.model.count_params():,} weights, precision "
-        f"{plan.policy.name}, {threads} threads per worker."
+        f"{plan.policy.name}, {threads} threads per worker ({describe_cores()})."
     )
     if plan.config.runtime.dump_precision:
         for (operation, name), dtype in sorted(plan.policy.decisions.items()):
             log.message(f"  {dtype:8}  {operation:11}  {name}")
+
+
+def thread_warnings(threads: int, num_workers: int) -> list[str]:
+    """Settings of threads that cost speed, or that nobody reads.
+
+    Args:
+      threads: Of this worker.
+      num_workers: Workers on this host.
+    """
+    lines, cores = [], available_cores(num_workers)
+    if threads > cores:
+        lines.append(
+            f"warning: {threads} threads are more than the {cores} that this worker "
+            f"can keep busy ({num_workers} workers here, {describe_cores()}); they "
+            "wait for each other. Drop --num_threads."
+        )
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked) != threads:
+        lines.append(
+            f"OMP_NUM_THREADS={asked} has no effect on TensorFlow's threads: pass "
+            f"--num_threads={asked}."
+        )
+    return lines
 
 
 class StepReport:

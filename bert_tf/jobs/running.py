@@ -15,7 +15,10 @@ from bert_tf.distribute import (
     is_worker_loss,
 )
 from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.jobs.agreement import agree
+from bert_tf.jobs.compute_path import describe_path
 from bert_tf.jobs.plan import Plan, prepare_output_dir
+from bert_tf.jobs.reporting import thread_warnings
 from bert_tf.training.runlog import ConsoleLog, RunLog
 
 Results = dict[str, float]
@@ -49,7 +52,13 @@ def run_job(
     threads = configure_devices(communicator, runtime.num_threads)
     log, held = RunLog(), contextlib.ExitStack()
     try:
+        path, lines = agree(communicator, config, threads)
         plan, log = _agreed_plan(config, communicator, prepare, prefetch, held)
+        model, use_xla = plan.task.model, runtime.use_xla
+        lines += thread_warnings(threads, communicator.local_size)
+        lines.append(describe_path(model, plan.policy, path, use_xla=use_xla))
+        for line in lines:
+            log.message(line)
         return act(plan, communicator, threads, log)
     except Exception as error:
         if is_worker_loss(error):

@@ -29,6 +29,12 @@ RECEIPT = FOLDER / "library.json"
 # Set to 0: as if the library were not there.
 ENVIRONMENT_VARIABLE = "BERT_TF_KERNELS"
 
+# Compute paths besides those of `_VECTORS`: products on tiles, and no library at all.
+TILES, PLAIN = "AMX", "TensorFlow"
+# Names by the word that Linux has for the processor's instructions; best first.
+_VECTORS = {"AVX512-BF16": "avx512_bf16", "AVX-512": "avx512f", "AVX2": "avx2"}
+_limit = ""  # The best path that may be used; empty: any.
+
 
 def recipe() -> dict[str, str]:
     """What a library must have been made of to be loaded here."""
@@ -52,17 +58,62 @@ def _processor_features() -> str:
 
 
 @functools.cache
-def library() -> ModuleType | None:
-    """The operations of the library, or None where it is not built for this machine."""
+def _load() -> ModuleType:
+    return tf.load_op_library(str(LIBRARY))
+
+
+def why_missing() -> str:
+    """Why this machine cannot use the library; empty if it can."""
     if os.environ.get(ENVIRONMENT_VARIABLE) == "0":
-        return None
+        return f"{ENVIRONMENT_VARIABLE}=0"
     try:
         receipt = json.loads(RECEIPT.read_bytes())
     except (OSError, ValueError):
-        return None
-    if receipt != recipe() or not LIBRARY.exists():
-        return None
-    return tf.load_op_library(str(LIBRARY))
+        receipt = None
+    if not isinstance(receipt, dict) or not LIBRARY.exists():
+        return "the library is not built (run `make kernels`)"
+    for name, value in recipe().items():
+        if receipt.get(name) != value:
+            return f"the library is built for another {name} (run `make kernels`)"
+    try:
+        _load()
+    except tf.errors.OpError as error:
+        return f"the library cannot be loaded, {error.message} (run `make kernels`)"
+    return ""
+
+
+def paths() -> dict[str, str]:
+    """What this machine can compute with, best first, whatever `limit` says.
+
+    Returns:
+      Name -> what tells its code from other code of that name: equal code rounds
+      equally. The last is `PLAIN`.
+    """
+    if why_missing():
+        return {PLAIN: ""}
+    code = hashlib.sha256(LIBRARY.read_bytes()).hexdigest()
+    tiles = {TILES: code} if ctypes.CDLL(str(LIBRARY)).bert_tf_has_tiles() else {}
+    words = _processor_features().split()
+    vectors = (name for name, word in _VECTORS.items() if word in words)
+    return tiles | {next(vectors, os.uname().machine): code, PLAIN: ""}
+
+
+def limit(path: str) -> None:
+    """Computes with nothing better than `path` in what is built from now on.
+
+    Args:
+      path: A name of `paths`.
+    """
+    global _limit
+    _limit = path
+    library.cache_clear()
+    has_tiles.cache_clear()
+
+
+@functools.cache
+def library() -> ModuleType | None:
+    """The operations of the library, or None where it cannot, or must not, be used."""
+    return None if _limit == PLAIN or why_missing() else _load()
 
 
 def are_in_use() -> bool:
@@ -73,6 +124,6 @@ def are_in_use() -> bool:
 @functools.cache
 def has_tiles() -> bool:
     """Whether the library is there, and multiplies on the tiles of AMX."""
-    if library() is None:
+    if library() is None or _limit not in (TILES, ""):
         return False
     return bool(ctypes.CDLL(str(LIBRARY)).bert_tf_has_tiles())

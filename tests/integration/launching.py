@@ -37,11 +37,17 @@ def run_python(*arguments, timeout=120):
 
 def mpirun(size, *arguments, timeout=300):
     """Runs a script on `size` workers; kills them all when the time is over."""
+    return mpirun_apart([["-np", str(size), sys.executable, *arguments]], timeout)
+
+
+def mpirun_apart(programs, timeout=300):
+    """Runs programs, each with options of mpirun before it, as workers of one run."""
     assert shutil.which("mpirun", path=_environment()["PATH"]), (
         "mpirun is missing: `make setup` installs it"
     )
     command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]
-    command += ["-np", str(size), sys.executable, *map(str, arguments)]
+    for number, program in enumerate(programs):
+        command += [":"] * bool(number) + [str(part) for part in program]
     return subprocess.run(
         ["timeout", "--signal=TERM", "--kill-after=5", str(timeout), *command],
         env=_environment(),

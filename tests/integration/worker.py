@@ -19,6 +19,7 @@ from bert_tf import flags
 from bert_tf.config import PretrainingConfig
 from bert_tf.distribute import configure_devices, connect
 from bert_tf.jobs import pretraining
+from bert_tf.jobs.agreement import agree
 from bert_tf.jobs.preparation import prepare
 from bert_tf.training.runlog import RunLog
 
@@ -55,7 +56,7 @@ def train_and_evaluate(arguments, communicator):
 def main():
     runs = json.loads(pathlib.Path(sys.argv[1]).read_text())
     communicator = connect(horovod=True)
-    configure_devices(communicator, 1)
+    agree(communicator, threads=configure_devices(communicator, 1))
     for name, arguments in runs.items():
         arrays = train_and_evaluate(arguments, communicator)
         path = pathlib.Path(sys.argv[2], f"{name}-{communicator.rank}.npz")

@@ -1,0 +1,171 @@
+"""What workers must have in common: their code, their settings, and how they compute.
+
+Each worker updates its own copy of the weights by the sum of all gradients. The copies
+stay equal only while every worker rounds alike: they would drift apart without a word.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+import bert_tf
+from bert_tf import kernels
+from bert_tf.distribute import Communicator
+from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.jobs.compute_path import (
+    ComputePath,
+    Worker,
+    best_path,
+    by_value,
+    worker_names,
+)
+from bert_tf.precision import choose_policy
+
+_PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "horovod")
+# Groups of settings that decide on weights; paths may differ between hosts.
+_GROUPS = ("optimizer", "batch", "training")
+
+
+@functools.cache
+def _hash_of_package() -> str:
+    """Of all Python files of bert_tf."""
+    folder, digest = Path(bert_tf.__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def code() -> dict[str, str]:
+    """The code that this worker runs: what -> version or hash."""
+    return {
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+        "bert_tf's source": _hash_of_package(),
+        "the fused operations' source": kernels.recipe()["source"][:12],
+        **{package: _version(package) for package in _PACKAGES},
+    }
+
+
+def settings(config: Any) -> dict[str, str]:  # noqa: ANN401 - of any script
+    """What decides on the weights: flag, or what else it is -> value."""
+    groups = [getattr(config, name) for name in _GROUPS if hasattr(config, name)]
+    found = {
+        f"--{name}": str(value)
+        for group in groups
+        for name, value in dataclasses.asdict(group).items()
+    }
+    runtime = config.runtime
+    try:
+        policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
+    except (ValueError, OSError) as error:
+        # Refused later, with this message, if it is that of all workers.
+        return found | {"precision": str(error)}
+    rules = hashlib.sha256(repr(policy.rules).encode()).hexdigest()[:12]
+    precision = f"{policy.name} (lists {rules})" if policy.rules else policy.name
+    return found | {"precision": precision, "--use_xla": str(runtime.use_xla)}
+
+
+def _device() -> str:
+    return "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
+
+
+def agree(
+    communicator: Communicator,
+    config: Any = None,  # noqa: ANN401
+    threads: int = 1,
+) -> tuple[ComputePath, list[str]]:
+    """Compares the workers, and limits `kernels` to what all of them have.
+
+    Called before anything is built of it.
+
+    Args:
+      communicator: The workers.
+      config: Of a script; None if there are no weights.
+      threads: Of this worker.
+
+    Returns:
+      How all workers compute, and warnings.
+
+    Raises:
+      RunError: on the first worker, if their code, settings or devices differ.
+      OtherWorkerFailed: then on the others.
+    """
+    own: Worker = {
+        "host": socket.gethostname(),
+        "folder": str(Path(bert_tf.__file__).parent),
+        "code": code() if communicator.size > 1 else {},
+        "settings": settings(config) | {"device": _device()} if config else {},
+        "paths": list(kernels.paths().items()),
+        "missing": kernels.why_missing(),
+        "threads": threads,
+    }
+    texts = communicator.gather_texts(json.dumps(own))
+    workers = [json.loads(text) for text in texts]
+    if message := difference(workers):
+        if communicator.rank:
+            raise OtherWorkerFailed("The workers differ; the first one says in what.")
+        raise RunError(message)
+    path = best_path(workers)
+    kernels.limit(path.name)
+    return path, _warnings(workers, path)
+
+
+_ADVICE = {
+    "code": "Start the same checkout in the same environment on all hosts",
+    "settings": "Give all workers the same flags, variables and kind of device",
+}
+
+
+def difference(workers: Sequence[Worker]) -> str:
+    """What workers must have in common and do not, and what to do; empty if nothing.
+
+    Args:
+      workers: What each says of itself.
+    """
+    lines = []
+    for part, advice in _ADVICE.items():
+        names = dict.fromkeys(name for worker in workers for name in worker[part])
+        columns = {n: [w[part].get(n, "none") for w in workers] for n in names}
+        found = [_listed(n, c, workers) for n, c in columns.items() if len({*c}) > 1]
+        if found and part == "code":
+            folders = [worker["folder"] for worker in workers]
+            found.append(_listed("bert_tf's folder", folders, workers))
+        lines += [*found, f"{advice}."] if found else []
+    if not lines:
+        return ""
+    return "\n  ".join(["The workers differ where they must not.", *lines])
+
+
+def _listed(name: str, values: Sequence[Any], workers: Sequence[Worker]) -> str:
+    """The values of something by worker, for a message."""
+    parts = [f"{v} on {worker_names(r, workers)}" for v, r in by_value(values).items()]
+    return f"{name}: {'; '.join(parts)}."
+
+
+def _warnings(workers: Sequence[Worker], path: ComputePath) -> list[str]:
+    """What may make workers drift apart, or some wait for others."""
+    threads = [worker["threads"] for worker in workers]
+    if len({*threads}) == 1:
+        return []
+    line = f"warning: {_listed('threads differ', threads, workers)}"
+    if path.name != kernels.PLAIN:
+        return [f"{line} The others wait for the slowest; --num_threads sets it."]
+    return [
+        f"{line} TensorFlow adds up norms in another order with another number, so "
+        f"that weights drift apart. Give all workers --num_threads={min(threads)}."
+    ]

@@ -1,0 +1,104 @@
+"""Workers that could not compute the same: they agree, or none of them trains."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from conftest import TINY
+from integration.launching import ROOT, mpirun_apart
+
+from bert_tf import kernels
+
+pytestmark = [pytest.mark.slow, pytest.mark.horovod]
+WORKER = ROOT / "tests" / "integration" / "worker.py"
+ONE = ["-np", "1"]
+
+
+@pytest.fixture
+def arguments(tiny_records, tmp_path):
+    """Of three steps of pre-training, from a folder to write to."""
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+
+    def make(name, *more):
+        return [
+            f"--bert_config_file={tmp_path}/config.json",
+            f"--input_files_dir={tiny_records}",
+            f"--output_dir={tmp_path}/{name}",
+            "--train_batch_size=4",
+            "--num_train_steps=3",
+            "--learning_rate=0.01",
+            "--do_train",
+            *more,
+        ]
+
+    return make
+
+
+@pytest.fixture
+def script(arguments):
+    """Makes a command of a worker: a script of that folder."""
+
+    def make(folder=ROOT, *more):
+        path = folder / "run_pretraining.py"
+        return [sys.executable, path, "--horovod", *arguments("run", *more)]
+
+    return make
+
+
+@pytest.mark.skipif(kernels.why_missing() != "", reason="the library is not built")
+@pytest.mark.parametrize("without", [0, 1])
+def test_workers_with_and_without_the_library_end_with_the_same_bytes(
+    arguments, tmp_path, without
+):
+    runs = {
+        "lamb": arguments("lamb", "--precision=bf16", "--num_train_steps=20"),
+        "adamw": arguments("adamw", "--optimizer_type=adamw", "--num_train_steps=20"),
+    }
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    command = [sys.executable, WORKER, tmp_path / "runs.json", tmp_path]
+    programs = [[*ONE, *command], [*ONE, *command]]
+    programs[without][2:2] = ["-x", f"{kernels.ENVIRONMENT_VARIABLE}=0"]
+    result = mpirun_apart(programs)
+    assert result.returncode == 0, result.stderr[-3000:]
+    for name in runs:
+        first, second = (np.load(tmp_path / f"{name}-{rank}.npz") for rank in (0, 1))
+        for path in first:
+            assert first[path].tobytes() == second[path].tobytes(), path
+
+
+@pytest.mark.skipif(kernels.why_missing() != "", reason="the library is not built")
+def test_the_start_names_the_common_path_and_the_worker_that_lacks_a_better(script):
+    off = ["-x", f"{kernels.ENVIRONMENT_VARIABLE}=0"]
+    command = script(ROOT, "--precision=bf16")
+    result = mpirun_apart([[*ONE, *command], [*ONE, *off, *command]])
+    assert result.returncode == 0, result.stderr[-3000:]
+    [line] = [x for x in result.stdout.splitlines() if "fused operations" in x]
+    assert line.startswith("fused operations: not used, worker 1 (")
+    assert line.endswith(f"): {kernels.ENVIRONMENT_VARIABLE}=0.")
+
+
+def test_workers_of_another_source_are_refused(script, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "bert_tf", copy / "bert_tf")
+    shutil.copy(ROOT / "run_pretraining.py", copy)
+    with (copy / "bert_tf" / "errors.py").open("a") as file:
+        file.write("\n# Changed.\n")
+    programs = [[*ONE, *script()], [*ONE, *script(copy)]]
+    result = mpirun_apart(programs, timeout=90)
+    assert result.returncode == 1, result.stderr[-3000:]
+    [line] = [x for x in result.stderr.splitlines() if "bert_tf's source: " in x]
+    assert "on worker 0 (" in line and "on worker 1 (" in line
+    assert str(copy / "bert_tf") in result.stderr
+    assert str(ROOT / "bert_tf") in result.stderr
+    assert result.stderr.count("error: ") == 1
+
+
+def test_workers_with_other_flags_are_refused(script):
+    programs = [[*ONE, *script()], [*ONE, *script(ROOT, "--weight_decay_rate=0.5")]]
+    result = mpirun_apart(programs, timeout=90)
+    assert result.returncode == 1, result.stderr[-3000:]
+    [line] = [x for x in result.stderr.splitlines() if "--weight_decay_rate: " in x]
+    assert line.split(": ", 1)[1].startswith("0.01 on worker 0 (")
+    assert "; 0.5 on worker 1 (" in line

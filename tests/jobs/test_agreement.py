@@ -1,0 +1,133 @@
+"""What several workers say of themselves, compared."""
+
+import json
+
+import pytest
+
+from bert_tf import kernels
+from bert_tf.config import (
+    FilesConfig,
+    OptimizerConfig,
+    PretrainingConfig,
+    RuntimeConfig,
+    TrainingConfig,
+)
+from bert_tf.distribute import Communicator
+from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.jobs.agreement import agree
+
+
+@pytest.fixture(autouse=True)
+def unlimited():
+    """Nothing is kept of a test."""
+    yield
+    kernels.limit("")
+
+
+class Two(Communicator):
+    """The first, or second, of two workers; the other one differs as it is told."""
+
+    size = 2
+
+    def __init__(self, change, rank=0):
+        self.rank = rank
+        self._change = change
+
+    def gather_texts(self, text):
+        other = json.loads(text) | {"host": "other"}
+        self._change(other)
+        texts = [text, json.dumps(other)]
+        return texts if self.rank == 0 else texts[::-1]
+
+
+def config(**runtime):
+    return PretrainingConfig(
+        files=FilesConfig(output_dir="out", input_files_dir="in", preset="tiny"),
+        optimizer=OptimizerConfig(learning_rate=0.5),
+        training=TrainingConfig(do_train=True),
+        runtime=RuntimeConfig(**runtime),
+    )
+
+
+def refused(change, settings=None):
+    with pytest.raises(RunError) as caught:
+        agree(Two(change), settings or config())
+    with pytest.raises(OtherWorkerFailed):
+        agree(Two(change, rank=1), settings or config())
+    return str(caught.value)
+
+
+def test_one_worker_agrees_with_itself():
+    path, warnings = agree(Communicator(), config(), 2)
+    assert path.name == next(iter(kernels.paths()))
+    assert not warnings
+
+
+def test_equal_workers_agree():
+    path, warnings = agree(Two(lambda other: None), config())
+    assert path.name == next(iter(kernels.paths()))
+    assert not warnings
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Python", "tensorflow", "keras", "numpy", "tokenizers", "horovod"]
+    + ["bert_tf's source", "the fused operations' source"],
+)
+def test_another_version_is_refused_by_name(name):
+    def change(other):
+        other["code"][name] = "0.0"
+        other["folder"] = "/elsewhere/bert_tf"
+
+    message = refused(change)
+    assert f"\n  {name}: " in message
+    assert "on worker 0 (" in message and "; 0.0 on worker 1 (other)." in message
+    assert "/elsewhere/bert_tf on worker 1 (other)." in message
+    assert "Start the same checkout" in message
+
+
+def test_another_flag_is_refused_by_name():
+    def change(other):
+        other["settings"]["--learning_rate"] = "0.25"
+
+    message = refused(change)
+    assert "\n  --learning_rate: 0.5 on worker 0 (" in message
+    assert "; 0.25 on worker 1 (other)." in message
+
+
+def test_a_worker_on_another_kind_of_device_is_refused():
+    def change(other):
+        other["settings"]["device"] = "GPU"
+
+    assert "\n  device: CPU on worker 0 (" in refused(change)
+
+
+def test_a_precision_that_one_worker_was_not_given_is_refused(monkeypatch):
+    """As of a variable that mpirun does not pass to other hosts without -x."""
+    monkeypatch.setenv("TF_BF16_CONVERSION", "1")
+
+    def change(other):
+        other["settings"]["precision"] = "fp32"
+
+    assert "\n  precision: bf16 on worker 0 (" in refused(change)
+
+
+def test_paths_of_files_and_threads_may_differ():
+    def change(other):
+        other["threads"] = 5
+
+    path, [warning] = agree(Two(change), config(), 2)
+    assert "2 on worker 0 (" in warning and "5 on worker 1 (other)" in warning
+    drifts = path.name == kernels.PLAIN
+    assert ("Give all workers --num_threads=2." in warning) == drifts
+
+
+def test_the_common_path_is_used():
+    def change(other):
+        other["paths"], other["missing"] = [[kernels.PLAIN, ""]], "it has none"
+
+    path, _ = agree(Two(change), config())
+    assert path.name == kernels.PLAIN
+    assert kernels.library() is None
+    agree(Communicator(), config())
+    assert list(kernels.paths())[0] == kernels.PLAIN or kernels.library() is not None

@@ -1,0 +1,123 @@
+"""The best path of several workers, and the line that is printed of it."""
+
+import types
+
+import pytest
+
+from bert_tf import kernels
+from bert_tf.config import BertConfig
+from bert_tf.jobs.compute_path import ComputePath, best_path, describe_path
+from bert_tf.precision import PrecisionPolicy, PrecisionRules
+
+LEVELS = ("amx", "avx512bf16", "avx2")
+NOT_BUILT = "the library is not built (run `make kernels`)"
+
+
+def worker(host, *levels, code="c", missing=""):
+    paths = [(level, code) for level in levels] + [("TensorFlow", "")]
+    return {"host": host, "folder": f"/{host}", "paths": paths, "missing": missing}
+
+
+def test_equal_workers_take_their_best():
+    workers = [worker("a", *LEVELS), worker("b", *LEVELS)]
+    assert best_path(workers) == ComputePath("amx")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_best_that_all_have_is_taken_and_who_lacks_more_is_named(order):
+    workers = [worker("a", *LEVELS), worker("b", *LEVELS[1:])][::order]
+    number = 1 if order == 1 else 0
+    expected = ComputePath("avx512bf16", f"worker {number} (b): no amx")
+    assert best_path(workers) == expected
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_worker_without_the_library_and_its_reason_are_named(order):
+    workers = [worker("a", *LEVELS), worker("b", missing=NOT_BUILT)][::order]
+    number = 1 if order == 1 else 0
+    assert best_path(workers) == ComputePath(
+        "TensorFlow", f"worker {number} (b): {NOT_BUILT}"
+    )
+
+
+def test_one_worker_alone_says_its_reason_alone():
+    workers = [worker("a", missing=NOT_BUILT)] * 2
+    assert best_path(workers) == ComputePath("TensorFlow", NOT_BUILT)
+    assert best_path(workers[:1]) == ComputePath("TensorFlow", NOT_BUILT)
+
+
+def test_libraries_of_one_name_and_other_code_are_not_used_together():
+    workers = [worker("a", "avx2"), worker("b", "avx2", code="d"), worker("c", "avx2")]
+    path = best_path(workers)
+    assert path.name == "TensorFlow"
+    assert path.reason.startswith(
+        "the libraries of workers 0 (a) and 1 (b) are not the same file (build one"
+    )
+
+
+def test_many_workers_are_counted():
+    workers = [worker("a", "avx2")] + [worker(f"b{n}", missing="x") for n in range(9)]
+    expected = "workers 1 (b0), 2 (b1), 3 (b2) and 6 others: x"
+    assert best_path(workers).reason == expected
+
+
+def model(*, is_fused, uses_tiles=False, hidden_act="gelu"):
+    """As much of a model as the line needs."""
+    settings = types.SimpleNamespace(
+        is_fused=is_fused,
+        uses_tiles=uses_tiles,
+        config=BertConfig(hidden_act=hidden_act),
+    )
+    return types.SimpleNamespace(
+        get_layer=lambda name: types.SimpleNamespace(settings=settings)
+    )
+
+
+BF16, VECTORS = PrecisionPolicy("bf16"), ComputePath("AVX512-BF16")
+
+
+def test_used_operations_are_named():
+    line = describe_path(model(is_fused=True), BF16, VECTORS)
+    assert line == "fused operations: AVX512-BF16."
+
+
+def test_a_path_below_the_best_is_explained():
+    path = ComputePath("AVX512-BF16", "worker 1 (b): no AMX")
+    line = describe_path(model(is_fused=True), BF16, path)
+    assert line == "fused operations: AVX512-BF16, not better: worker 1 (b): no AMX."
+
+
+def test_a_missing_library_is_said_in_every_precision():
+    for name in ("fp32", "bf16"):
+        policy, path = PrecisionPolicy(name), ComputePath(kernels.PLAIN, NOT_BUILT)
+        line = describe_path(model(is_fused=False), policy, path)
+        assert line == f"fused operations: not used, {NOT_BUILT}."
+
+
+def test_the_reason_of_a_model_without_them_is_said():
+    def reason(policy=BF16, *, use_xla=False, **settings):
+        line = describe_path(
+            model(is_fused=False, **settings), policy, VECTORS, use_xla=use_xla
+        )
+        start, end = "fused operations: not used, ", " (the optimizer's: AVX512-BF16)."
+        assert line.startswith(start) and line.endswith(end)
+        return line.removeprefix(start).removesuffix(end)
+
+    assert reason(use_xla=True) == "--use_xla"
+    assert reason(PrecisionPolicy("fp32")) == "precision fp32"
+    assert reason(hidden_act="relu").startswith("hidden_act is relu")
+    rules = PrecisionRules(
+        allowlist=("MatMul", "BatchMatMul", "BiasAdd", "Softmax"),
+        non_convertible_exceptions=(("layer_7/output/dense", "MatMul"),),
+    )
+    assert reason(PrecisionPolicy("bf16", rules)) == (
+        "the bf16 config exempts bert/encoder/layer_7/output/dense/MatMul"
+    )
+
+
+def test_tiles_that_the_widths_do_not_fit_are_said():
+    line = describe_path(model(is_fused=True), BF16, ComputePath(kernels.TILES))
+    assert line == (
+        "fused operations: used without AMX, the model's widths are not multiples of "
+        "32."
+    )
