@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from bert_tf.data.wiki_holes import HOLE
 from bert_tf.data.wiki_values import LANGUAGES
 
 Function = Callable[[Sequence[str]], str | None]
@@ -39,6 +40,11 @@ def _at(texts: Sequence[str], place: int) -> str:
     return texts[place] if place < len(texts) else ""
 
 
+def _if(compared: Sequence[str], text: str) -> str | None:
+    """The text, unless it depends on something unknown."""
+    return None if HOLE in "".join(compared) else text
+
+
 def _format_number(texts: Sequence[str]) -> str:
     return _number(texts[0]) if "R" in texts[1:] else texts[0]
 
@@ -61,8 +67,10 @@ _FUNCTIONS: dict[str, Function] = {
     "gender|geschlecht": lambda texts: _at(texts, 3) or _at(texts, 1),
     "padleft": lambda texts: _padded(texts, left=True),
     "padright": lambda texts: _padded(texts, left=False),
-    "#if": lambda texts: _at(texts, 1 if texts[0] else 2),
-    "#ifeq": lambda texts: _at(texts, 2 if texts[0] == _at(texts, 1) else 3),
+    "#if": lambda texts: _if(texts[:1], _at(texts, 1 if texts[0] else 2)),
+    "#ifeq": lambda texts: _if(
+        texts[:2], _at(texts, 2 if texts[0] == _at(texts, 1) else 3)
+    ),
     "#iferror": lambda texts: texts[0],
     "#formatdate|#dateformat": lambda texts: texts[0],
     "#language": lambda texts: LANGUAGES.get(texts[0].lower()),

@@ -62,13 +62,15 @@ def join_lines(text: str) -> str:
 def _join(match: re.Match[str]) -> str:
     before, marks, after = match["before"], match["marks"], match["after"]
     text = match.string
-    if "\n" not in before and match.start() > 0:
-        return match[0]
     ends_line = "\n" in after or match.end() == len(text)
     is_open = match.start() > 0 and not _FINISHED.search(
         text[max(0, match.start() - 8) : match.start()]
     )
     continues = text[match.end() : match.end() + 1].islower()
+    if "\n" not in before and match.start() > 0:
+        # After the end of a sentence and of a line it is no part of either.
+        is_remark = ends_line and not (is_open or continues or FORMULA in marks)
+        return after if is_remark else match[0]
     if FORMULA in marks:
         hole_before = is_open
         hole_after = continues or not (ends_line or marks.endswith("."))

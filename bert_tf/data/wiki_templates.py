@@ -76,11 +76,17 @@ _TABLE: dict[str, str] = {
     "½": "half|1/2|½",
     "⇌": "eqm",
     "†": "dagger|†",
+    "ʻ": "okina|ʻ",
+    "ʿ": "ayin",
+    "ʾ": "hamza",
+    "™": "tm|trademark",
+    "M☉": "solar mass",
+    "R☉": "solar radius",
     "C": "carbon",
     "H": "hydrogen",
     "O": "oxygen",
-    "av. J.-C.": "av jc",
-    "apr. J.-C.": "ap jc",
+    "av. J.-C.": "av jc|avjc|av. j.-c.",
+    "apr. J.-C.": "ap jc|apjc|apr. j.-c.",
     # Endings of French numerals: XIX{{e}}, 1{{er}}.
     "{0}": "er|re|ère|nd|nde|ème|os|1er|1re|2e|3e|ier|ire|a.k.a.|bc|bce|ad",
     # Words in some form.
@@ -98,7 +104,9 @@ _TABLE: dict[str, str] = {
         tal|число|rom-maj|rom|romain|api|phon|esd|tutto attaccato|flag|flagcountry|
         flagu|centre|center|block indent|bi|railgauge|rail gauge|track gauge|
         birth year and age|death year and age|chem2|ce|plain link|plainlink|noprint|
-        only in print""",
+        only in print|stnlnk|stn|rws|crossreference|crossref|
+        nobr romains|nombre romain|souverain|souverain2|souverain-|afi|僻字|
+        small-caps|ordinal""",
     "\n{text|quote|1}\n": """quote|blockquote|cquote|quotation|bq|pull quote|
         centered pull quote|long quotation|bquote|poemquote|poem quote|citation bloc|
         citat|citaat|cytat|cita|citação|citazione|zitat|цитата|sitat|indented quote|
@@ -106,15 +114,20 @@ _TABLE: dict[str, str] = {
     '"{text|1}"': '"|quoted|inline quote',
     "« {1} »": "guil|guillemets|« »",
     "« {1} » || ": "citation",  # In English a note.
-    "{1} || ": """comment|référence nécessaire|要出典|cita requerida|
+    "{1} || ": """comment|refnec|référence nécessaire|要出典|cita requerida|
         senza fonte|fakt|carece de fontes""",
     "{2|text|texte|quote}": """lang|language|langue|dil|rquote|citation étrangère|
         rtl-lang|script|språk|audio|color|colour|resize|font size|fontsize|sort|sortkey|
-        hover title|h:title|background color|bgcolor|cuneiform|url|weblink""",
+        hover title|h:title|background color|bgcolor|cuneiform""",
     "{text|3|2}": "font color|font colour|colored link|coloured link|color link|font",
+    "{1}{2}": "mp|mpl|s-",
+    "{1}-{2}": "simplenuclide|nuclide",
+    "U+{1}< {2}>": "unichar",
+    "(IATA: {1}<, ICAO: {2}>)": "airport codes",
     "{*}": """linktext|link text|not a typo|notatypo|typo|proper name|as written|gaps|
         chem""",
-    "{*, }": """hlist|unbulleted list|unbullet|ubl|plainlist|bulleted list|flatlist|
+    "{*, }": """post-nominals|postnominals|hlist|unbulleted list|unbullet|ubl|
+        plainlist|bulleted list|flatlist|
         cslist""",
     "{*-}": "respell|usdict|pronunciation respelling",
     "{*+}": "key press|keypress|key|taste|touche",
@@ -184,9 +197,10 @@ _TABLE: dict[str, str] = {
     "r. {1}<–{2}> || r.": "reign|r.",
     "b. {1} || b.": "b.|born-in",
     "d. {1} || d.": "d.",
+    "p. {1}": "p.",
+    "pp. {1}": "pp.",
     "{1}< [O.S. {3}]>< {2}>": "oldstyledate|old style date",
     "{1}{2} siècle || {1}": "s|siècle",  # A Russian number, if there is no {2}.
-    "{1}{2}": "s-",
     "{1}{2} {3} {4}{5} siècles || ": "sp",
     "{1}{2} et {3}{4} siècles": "s2",
     "{1}{2} siècle av. J.-C.": "-s",
@@ -219,7 +233,8 @@ _TABLE: dict[str, str] = {
         italic title|displaytitle|lowercase title|short description|good article|
         featured article|sister project links|commons|commonscat|commons category|
         portal|wikiquote|wiktionary|toc|toc limit|flagicon|flag icon|flagdeco|
-        flagicon image|bandera|drapeau|hs|hidden sort key|ntsh|dtsh|quote box|
+        flagicon image|bandera|drapeau|increase|decrease|steady|
+        hs|hidden sort key|ntsh|dtsh|quote box|
         external media|source|bots|authority control|defaultsort|listen|multiple image|
         gallery|wikidata|refbegin|refend|div col|div col end|speciesbox|
         automatic taxobox|belege|belege fehlen|fn|fnz|internetquelle|literatur|wer|wann|
@@ -231,37 +246,15 @@ _TABLE: dict[str, str] = {
 
 # Amounts stand behind them, or are in the sentence already.
 _CURRENCIES = {
-    "US$": "usd|us$|$",
-    "£": "gbp|£|pound sterling",
-    "€": "eur|euro|€",
-    "₹": "inr|₹|indian rupee|indian rupees",
-    "¥": "jpy|yen|¥|cny|rmb|cn¥",
-    "A$": "aud|a$",
-    "C$": "cad|c$|ca$",
-    "NZ$": "nzd|nz$",
-    "HK$": "hkd|hk$",
-    "S$": "sgd|s$",
-    "NT$": "twd|ntd|nt$",
-    "₩": "krw|won|₩",
-    "₱": "php|peso|₱",
-    "฿": "thb|฿",
-    "₽": "rub|₽",
-    "₴": "uah|₴",
-    "₺": "try|₺",
-    "₪": "ils|nis|₪",
-    "₦": "ngn|₦",
-    "₫": "vnd|₫",
-    "৳": "bdt|৳",
-    "Rp": "idr",
-    "RM": "myr",
-    "R$": "brl|r$",
-    "R": "zar",
-    "₨": "pkr|₨",
-    "CHF ": "chf",
-    "SEK ": "sek",
-    "NOK ": "nok",
+    "US$": "usd|us$|$", "£": "gbp|£|pound sterling", "€": "eur|euro|€",
+    "₹": "inr|₹|indian rupee|indian rupees", "¥": "jpy|yen|¥|cny|rmb|cn¥",
+    "A$": "aud|a$", "C$": "cad|c$|ca$", "NZ$": "nzd|nz$", "HK$": "hkd|hk$",
+    "S$": "sgd|s$", "NT$": "twd|ntd|nt$", "₩": "krw|won|₩", "₱": "php|peso|₱",
+    "฿": "thb|฿", "₽": "rub|₽", "₴": "uah|₴", "₺": "try|₺", "₪": "ils|nis|₪",
+    "₦": "ngn|₦", "₫": "vnd|₫", "৳": "bdt|৳", "Rp": "idr", "RM": "myr", "R$": "brl|r$",
+    "R": "zar", "₨": "pkr|₨", "CHF ": "chf", "SEK ": "sek", "NOK ": "nok",
     "DKK ": "dkk",
-}
+}  # fmt: skip
 
 _CALLED: dict[Callable[[Arguments], str | None], str] = {
     wiki_values.convert: "convert|cvt|conv",
@@ -276,6 +269,7 @@ _CALLED: dict[Callable[[Arguments], str | None], str] = {
     wiki_values.age: "age",
     wiki_values.rupees: "inrconvert",
     wiki_values.accidental: "music",
+    wiki_values.address: "url|weblink",
     wiki_values.sounds: "ipac-en",
     wiki_values.interlanguage_link: """ill|interlanguage link|ill2|link-interwiki|
         interlanguage link multi|illm""",
@@ -287,14 +281,14 @@ _CALLED: dict[Callable[[Arguments], str | None], str] = {
 # Tried in this order where the table has no such name.
 _FAMILIES: list[tuple[str, Rendering]] = [
     (
-        r"(?:v?cite|citation|cit|sfn|efn|use|pp|infobox|taxobox|navbox)\b.*|info/.*|"
+        r"(?:v?cite|citation|cit|sfn|efn|use|infobox|taxobox|navbox)\b.*|info/.*|pp(?:-.*)?|"
         r"sfnm?p?|imdb .*|unreferenced .*|"
         r".*(?:[ -]inline|[ -]needed|\bicon|[ -]stub|\?)",
         "",
     ),
     (
         r"(?:uss|hms|ss|mv|ms|rms|hmcs|hmas|hmnzs|hmis|ins|rv|sms|usns|uscgc|usat|css|"
-        r"mt|ps|ts|hnoms|hdms|hswms|hnlms|orp|hmsas|mf|uscs|usrc|arm)",
+        r"mt|ps|ts|gts|hmy|hmhs|hnoms|hdms|hswms|hnlms|orp|hmsas|mf|uscs|usrc|arm)",
         wiki_values.ship,
     ),
     (
@@ -308,6 +302,7 @@ _FAMILIES: list[tuple[str, Rendering]] = [
         r"lang-(?P<code>[a-z]{2,3}(?:-[a-z]+)*)",
         "<{code@}: >{1|text}<, {2|translit}><, '{3|lit}'>",
     ),
+    (r"ipac-[a-z]{2,3}", wiki_values.sounds),
     (r"ipa-(?P<code>[a-z]{2,3})", "<{code@}: >[{1}]"),
     (r"(?:script/.*|.*フォント)", "{1}"),
     # German: {{enS|word}}.

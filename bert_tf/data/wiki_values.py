@@ -25,6 +25,7 @@ _UNITS = {
     "pd/sqmi": "per square mile", "pd/km2": "per km²", "/sqmi": "per square mile",
     "/km2": "per km²",
 }  # fmt: skip
+_SIZES = {"e3": "thousand", "e6": "million", "e9": "billion"}
 _SMALLER_UNITS = frozenset("in ft yd oz lb chain cwt furlong mi st qtr pt".split())
 _MONTHS = """January February March April May June July August September October
     November December""".split()
@@ -88,6 +89,9 @@ def convert(arguments: Arguments) -> str | None:
         return None
     unit = texts[place]
     joint = "-" if arguments.get("adj") in ("on", "mid", "pre", "1") else " "
+    if size := _SIZES.get(unit[:2]):
+        unit = unit[2:]
+        number += f" {size}"
     measure = number + joint + _UNITS.get(unit.lower(), unit)
     rest = texts[place + 1 : place + 3]
     if len(rest) == 2 and _NUMBER.fullmatch(rest[0]) and rest[1] in _SMALLER_UNITS:
@@ -221,6 +225,12 @@ def author_year(arguments: Arguments) -> str | None:
 def _authors(texts: list[str]) -> str:
     *names, last = texts[:-1]
     return f"{', '.join(names)} & {last}" if names else last
+
+
+def address(arguments: Arguments) -> str | None:
+    """{{url|http://example.org/|Text}}: Text, or example.org."""
+    shown = re.sub(r"^\w+://|/$", "", arguments.get("1", ""))
+    return arguments.get("2") or shown or None
 
 
 def ship(arguments: Arguments) -> str | None:

@@ -60,7 +60,8 @@ _FORMULA_TAGS = frozenset(
 )
 _BLOCKS = frozenset("hr p div blockquote center".split())
 _LIST_TAGS = frozenset("li dd dt".split())
-_DROPPED_PREFIXES = frozenset("file image media category".split())
+_DROPPED_PREFIXES = frozenset("file image category".split())
+_SHOWN_MEDIA = frozenset("media medium média медиа".split())
 _LANGUAGE = re.compile(r"(?!(?:mw|doi|rfc|pmid)$)[a-z]{2,3}(-[a-z]+)*")
 # What is given for a picture in a line; others are beside the text.
 _SMALL = re.compile(
@@ -209,7 +210,11 @@ def _render_node(node: Node) -> str:
     if isinstance(node, HTMLEntity):
         return _without_marks(node.normalize())
     if isinstance(node, ExternalLink):
-        return _render(node.title.nodes) if node.title else HOLE
+        if node.title:
+            return _render(node.title.nodes)
+        # As text it may be an argument; `_join_paragraph` makes a mark of the others.
+        address = str(node.url)
+        return HOLE if node.brackets or not _ADDRESS.match(address) else address
     if isinstance(node, Argument):
         return _render(node.default.nodes) if node.default is not None else HOLE
     return ""  # A comment.
@@ -218,7 +223,7 @@ def _render_node(node: Node) -> str:
 def _render_link(node: Wikilink) -> str:
     title = str(node.title).strip()
     prefix = title.partition(":")[0].strip() if ":" in title else ""
-    if prefix and _MEDIA.search(title):
+    if prefix and prefix.lower() not in _SHOWN_MEDIA and _MEDIA.search(title):
         options = str(node.text or "").split("|")
         return IMAGE if all(map(_SMALL.fullmatch, map(str.strip, options))) else ""
     if prefix and (prefix.lower() in _DROPPED_PREFIXES or _LANGUAGE.fullmatch(prefix)):
@@ -258,14 +263,16 @@ def _render_template(node: Template) -> str:
         name = "".join(str(part) for part in parts if not isinstance(part, Comment))
     name = " ".join(name.replace("_", " ").split())
     prefix, colon, rest = name.partition(":")
+    num_prefixes = 1
     if colon and prefix.strip().lower() in PREFIXES:
         name, (prefix, colon, _) = rest.strip(), rest.partition(":")
+        num_prefixes = 2
     if known := find_rendering(name):
         rendering, named = known
         arguments = {**_arguments(node), **named} if rendering else named
         text = show(rendering, arguments)
     elif function := find_function(prefix.strip()) if colon else None:
-        first = _render(node.name.nodes).partition(":")[2].strip()
+        first = _render(node.name.nodes).split(":", num_prefixes)[-1].strip()
         text = function([first, *map(_render_parameter, node.params)])
     else:
         text = _render_unknown(node)

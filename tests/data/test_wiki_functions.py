@@ -13,7 +13,7 @@ from bert_tf.data.wikitext import complete_text, plain_text
         ("Den är {{formatnum:3}}&nbsp;°C.", "Den är 3 °C."),
         ("{{formatnum: 3003 }} m {{FORMATNUM:1|NOSEP}}", "3003 m 1"),
         ("{{formatnum:1,234.5|R}} {{ZAHLENFORMAT:7}}", "1234.5 7"),
-        ("{{formatnum:{{formatnum:5}}}}", "5"),
+        ("{{formatnum:{{formatnum:5}}}} {{subst:formatnum:6}}", "5 6"),
         ("{{lc:ABC}} {{uc:abc}} {{ucfirst:abc}} {{lcfirst:ABC}}", "abc ABC Abc aBC"),
         ("{{plural:1|cat|cats}} {{plural:2|cat|cats}}", "cat cats"),
         ("{{gender:x|he|she|they}} {{padleft:7|3|0}}", "they 007"),
@@ -27,7 +27,16 @@ def test_functions_become_their_argument(markup, expected):
 
 
 @pytest.mark.parametrize(
-    "name", ["#expr:1+1", "CURRENTYEAR", "PAGENAME", "#invoke:x|y", "int:x", "fooo:x"]
+    "name",
+    [
+        "#if:{{x}}|a|b",
+        "#expr:1+1",
+        "CURRENTYEAR",
+        "PAGENAME",
+        "#invoke:x|y",
+        "int:x",
+        "fooo:x",
+    ],
 )
 def test_unknown_functions_are_holes(name):
     assert complete_text(f"One. It is {{{{{name}}}}} long. Two.") == ("One. Two.", 1)

@@ -50,6 +50,7 @@ def test_a_sentence_with_a_hole_is_left_out_whole(sentence):
         ("It [[File:a.svg|thumb|b]] is.", "It is."),
         ("Of {{zork|[[a]] ''word''}} it is.", "Of a word it is."),
         ("It is.\n:<math>x</math>\nHe is.", "It is. He is."),
+        ("It is. {{zork}}\nHe is. {{zork}}", "It is. He is."),
     ],
 )
 def test_what_stands_beside_the_text_is_no_hole(markup, expected):

@@ -66,7 +66,11 @@ SENTENCES = [
     ),
     ("{{Japanese battleship|Yamato}}", "Japanese battleship Yamato"),
     ("{{flagicon|FRA}} {{flag|France}} won.", "France won."),
-    ("{{url|http://a.org|the site}} {{ISBN|123}}", "the site ISBN 123"),
+    ("{{url|http://a.org|the site}} {{URL|http://a.org/}}", "the site a.org"),
+    (
+        "Hawai{{okina}}i, {{ISBN|123}} {{convert|5|e6km2}}",
+        "Hawaiʻi, ISBN 123 5 million km²",
+    ),
     # Notes leave nothing.
     ("It{{efn|x}} is{{sfn|A|1990}} so{{citation needed|date=May 2010}}.", "It is so."),
     ("All{{who|date=May 2010}} say{{unheard of|date=May 2010}} so.", "All say so."),

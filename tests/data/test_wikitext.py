@@ -48,6 +48,7 @@ DUMP = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
         ('A<span style="display: none">x</span> b', "A b"),
         ("The [[Foo (bar)|]] and [[doi:10.1/2|a paper]]", "The Foo (bar) and a paper"),
         ("北京（Peking，{{x}}）在。", "北京（Peking）在。"),
+        ("A [[Media:x.ogg|sound]] is [[:File:x.png|here]].", "A sound is here."),
         ("* 我在北京。\n* 北京", "我在北京。"),
         ("__NOTOC__ One.<br />Two.", "One. Two."),
         ("#1\n*\n----\n:", ""),
