@@ -11,10 +11,10 @@ from bert_tf.config.text import ExtractConfig
 from bert_tf.data import output
 from bert_tf.data.documents import (
     cut_into_stretches,
-    expand_paths,
     join_paragraphs,
     read_lines,
 )
+from bert_tf.data.input_files import expand_paths
 from bert_tf.data.mediawiki import read_pages
 from bert_tf.data.parts import Part, total_counts
 from bert_tf.data.stage import Stage, settings_of

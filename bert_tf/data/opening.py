@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 from bert_tf.data.features import RecordParser, RecordShape, ValueLimits, check_sample
+from bert_tf.data.input_files import report
 from bert_tf.data.metadata import Metadata, metadata_file, read_metadata
 from bert_tf.data.numbering import NumberedRecords
 from bert_tf.data.record_index import record_files
@@ -13,6 +14,8 @@ from bert_tf.errors import CorruptRecordError
 # Enough to find a wrong vocabulary before the first step, and done within a second;
 # every record is checked again when it is read.
 _SAMPLE_SIZE = 2048
+# A few records are too short, or hold only long words where whole ones are masked.
+_MAX_UNMASKED = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,5 +182,11 @@ def open_records(
         },
     )
     average = _average(metadata, index, shape)
-    check_sample(index, parser, _SAMPLE_SIZE)
+    unmasked = check_sample(index, parser, _SAMPLE_SIZE)
+    if unmasked > _MAX_UNMASKED:
+        report(
+            f"warning: {unmasked:.1%} of the records of {input_files_dir} have no "
+            "masked token, so they train and evaluate no masked LM. Make them again "
+            "with a greater --max_predictions_per_seq or --masked_lm_prob."
+        )
     return RecordSet(index, shape, parser, average)

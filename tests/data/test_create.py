@@ -382,8 +382,16 @@ def test_absurd_number_of_shards_is_refused_at_once(config):
         dataclasses.replace(config, num_shards=100_000_000)
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.xml.bz2", "a.tfrecord"])
-def test_other_kinds_of_files_are_not_read_as_text(config, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("a.jsonl", "data extract"),
+        ("a.xml.bz2", "data extract"),
+        ("a.tfrecord", "data pack"),
+        ("a.txt.gz", "gunzip"),
+    ],
+)
+def test_other_kinds_of_files_are_not_read_as_text(config, tmp_path, name, remedy):
     (tmp_path / name).write_bytes(b'{"text": "x"}\n\n{"text": "y"}\n')
-    with pytest.raises(ValueError, match=r"must name \*\.txt files.*data extract"):
+    with pytest.raises(ValueError, match=rf"must name \*\.txt files.*{remedy}"):
         create_records(dataclasses.replace(config, input=str(tmp_path / name)))

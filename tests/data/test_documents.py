@@ -1,7 +1,8 @@
 import pytest
 
 from bert_tf.data import documents
-from bert_tf.data.documents import document_bytes, expand_paths, read_documents
+from bert_tf.data.documents import document_bytes, read_documents
+from bert_tf.data.input_files import expand_paths
 
 
 def write(path, content):

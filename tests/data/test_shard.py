@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from bert_tf.config.text import ShardConfig
-from bert_tf.data.documents import expand_paths, read_documents
+from bert_tf.data.documents import read_documents
+from bert_tf.data.input_files import expand_paths
 from bert_tf.data.shard import belongs_to_test, shard_documents
 
 
