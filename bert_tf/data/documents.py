@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
@@ -218,12 +219,13 @@ def read_lines(path: str, begin: int = 0, end: int | None = None) -> Iterator[st
                 yield content.decode().strip()
             except UnicodeDecodeError as error:
                 place = offset + len(line) - len(content) + error.start
+                number = _line_number(path, offset)
                 raise ValueError(
-                    f"{path}, line {_line_number(path, offset)}: byte {place} of the "
-                    f"file (0x{content[error.start]:02x}) is not UTF-8. Convert text "
-                    f"in another encoding with `iconv -f WINDOWS-1252 -t UTF-8 {path} "
-                    "> NEW`, with that encoding's name. To leave out damaged bytes, "
-                    "use `iconv -c -f UTF-8 -t UTF-8`."
+                    f"{path}, line {number}: byte {place} of the file "
+                    f"(0x{content[error.start]:02x}) is not UTF-8. Convert text in "
+                    "another encoding with `iconv -f WINDOWS-1252 -t UTF-8 "
+                    f"{shlex.quote(path)} > NEW`, with that encoding's name. To leave "
+                    "out damaged bytes, use `iconv -c -f UTF-8 -t UTF-8`."
                 ) from None
             offset += len(line)
 

@@ -1,6 +1,7 @@
 """Whether a file holds what its reader can read, by its first bytes."""
 
 import re
+import shlex
 
 _HEAD_BYTES = 4096
 _SIGNATURES = {
@@ -15,8 +16,11 @@ _SIGNATURES = {
     b"\xff\xfe": ("UTF-16", "Convert it with `iconv -f UTF-16 -t UTF-8"),
     b"\xfe\xff": ("UTF-16", "Convert it with `iconv -f UTF-16 -t UTF-8"),
 }
-# Of UTF-16 without a byte order mark about half of the bytes are 0.
-_MOST_ZEROS = 0.2
+# In UTF-16 without a byte order mark every other byte is 0 for blanks and line ends at
+# least, and never the ones between.
+_FEWEST_ZEROS = 4
+_SHARE_OF_ZEROS = 0.1
+_NAMES = {"json": "JSON", "mediawiki": "a dump of MediaWiki"}
 _JSON = re.compile(rb'\[?\s*\{\s*"[^"\n]*"\s*:')
 
 
@@ -35,15 +39,22 @@ def check_content(path: str, is_text: bool) -> None:
         head = file.read(_HEAD_BYTES)
     for signature, (kind, remedy) in _SIGNATURES.items():
         if head.startswith(signature) and (is_text or signature != b"BZh"):
-            raise ValueError(f"{path} is {kind}, not text. {remedy} {path} > NEW`.")
+            raise ValueError(
+                f"{path} is {kind}, not text in UTF-8. {remedy} {shlex.quote(path)} > "
+                "NEW`."
+            )
     if head.startswith(b"BZh"):
         return
-    if head.count(0) > _MOST_ZEROS * len(head):
-        order = "LE" if head[1::2].count(0) > head[::2].count(0) else "BE"
+    first, second = head[::2].count(0), head[1::2].count(0)
+    zeros = max(first, second)
+    if not min(first, second) and zeros >= max(
+        _FEWEST_ZEROS, _SHARE_OF_ZEROS * len(head) / 2
+    ):
+        order = "LE" if second else "BE"
         raise ValueError(
-            f"{path} is not text in UTF-8: {head.count(0)} of its first {len(head)} "
-            "bytes are 0. If it is UTF-16, convert it with `iconv -f "
-            f"UTF-16{order} -t UTF-8 {path} > NEW`."
+            f"{path} is not text in UTF-8: {zeros} of its first {len(head)} bytes are "
+            f"0. If it is UTF-16, convert it with `iconv -f UTF-16{order} -t UTF-8 "
+            f"{shlex.quote(path)} > NEW`."
         )
     if is_text:
         _check_is_plain(path, head)
@@ -59,6 +70,6 @@ def _check_is_plain(path: str, head: bytes) -> None:
         option = "json"
     if option:
         raise ValueError(
-            f"{path} holds {option}, not plain text. `python -m bert_tf data extract "
-            f"--input_format={option}` takes the text out of it."
+            f"{path} holds {_NAMES[option]}, not plain text. `python -m bert_tf data "
+            f"extract --input_format={option}` takes the text out of it."
         )

@@ -7,6 +7,7 @@ import fnmatch
 import glob
 import os
 import re
+import shlex
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -138,7 +139,7 @@ def report_skipped(folder: str, names: Sequence[str]) -> None:
 
 def _kinds(suffixes: tuple[str, ...]) -> str:
     kinds = ", ".join(f"*{suffix}" for suffix in suffixes)
-    return f"{kinds} files" + (" (or without an ending)" if ".txt" in suffixes else "")
+    return f"{kinds} files" + (" or files without an ending" * (".txt" in suffixes))
 
 
 def _inner_folders(matches: Sequence[str]) -> str:
@@ -160,6 +161,11 @@ def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
 
 def _files(path: str, suffixes: tuple[str, ...]) -> list[str]:
     """The file itself, or those files of a folder."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            f"`input` must name files that exist. Received: {path}, a link to "
+            f"{os.readlink(path)}, which is not there."
+        )
     if not os.path.isdir(path):
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError(
@@ -210,7 +216,8 @@ def _check_kind(path: str, suffixes: tuple[str, ...]) -> None:
     if ending in (".tfrecord", ".hdf5"):
         remedy = "It holds records, which training and `data pack` read."
     elif ending in _COMPRESSED:
-        remedy = f"Unpack it first, for example with `{_COMPRESSED[ending]} {path}`."
+        command = f"{_COMPRESSED[ending]} {shlex.quote(path)}"
+        remedy = f"Unpack it first, for example with `{command}`."
     if ending == ".bz2":
         remedy += " A dump of MediaWiki is read by `python -m bert_tf data extract`."
     raise ValueError(f"`input` must name {kinds} files. Received: {path}. {remedy}")

@@ -20,6 +20,7 @@ from bert_tf.data.documents import (
     Sentences,
     Stretch,
     cut_into_stretches,
+    holds_words,
     read_stretch,
 )
 from bert_tf.data.input_files import expand_paths
@@ -160,6 +161,8 @@ def write_shards(job: Job, config: ShardConfig, folder: Path) -> list[Part]:
         turns = {side: itertools.cycle(writers[side]) for side in _SIDES}
         for stretch in job.stretches:
             for document in read_stretch(stretch, "google"):
+                if not any(map(holds_words, document)):
+                    continue  # Control characters and the like.
                 fraction = config.fraction_test_set
                 is_test = belongs_to_test(document, config.seed, fraction)
                 writer = next(turns[_SIDES[is_test]])

@@ -51,11 +51,11 @@ def summarize(parts: Iterable[Part], config: CreateDataConfig) -> dict[str, int]
     }
 
 
-def describe(metadata: Metadata) -> list[str]:
-    """The summary in one line, and a line for each share beyond its bound."""
+def describe(metadata: Metadata) -> tuple[str, list[str]]:
+    """The summary in one line, and a warning for each share beyond its bound."""
     found = metadata.extra.get(SUMMARY)
     if not isinstance(found, Mapping):
-        return ["No summary: an earlier version has made a part of the records."]
+        return "No summary: an earlier version has made a part of the records.", []
     shares = {
         "unknown": found["unknown_tokens"] / found["text_tokens"],
         "random": found["random_next"] / found["records"],
@@ -69,7 +69,7 @@ def describe(metadata: Metadata) -> list[str]:
         f"{shares['dropped']:.1%} dropped); {shares['random']:.1%} of the records have "
         f"a random next segment, {shares['unmasked']:.1%} no mask"
     )
-    return [line, *_warnings(found, shares)]
+    return line, list(_warnings(found, shares))
 
 
 def _warnings(found: Mapping[str, int], shares: Mapping[str, float]) -> Iterable[str]:

@@ -91,7 +91,7 @@ def load_vocabulary(vocab_file: str) -> list[str]:
     """Reads a vocabulary, one token per line.
 
     Args:
-      vocab_file: A UTF-8 file; line ends of any kind and blank lines at its end are fine.
+      vocab_file: A UTF-8 file; any line ends and blank lines at its end are fine.
 
     Returns:
       The tokens; a token's place is its id.

@@ -130,6 +130,25 @@ def test_groups_hold_two_documents(tmp_path, monkeypatch):
     assert [group.number for group in found] == list(range(len(found)))
 
 
+@pytest.mark.parametrize("junk", ["\x1a", "\u200b", "\x00\x01", "\u0301"])
+def test_text_at_the_end_without_tokens_joins_the_documents_before(
+    config, tmp_path, monkeypatch, junk
+):
+    monkeypatch.setattr(groups, "GROUP_BYTES", 100)
+    path = tmp_path / "a.txt"
+    text = Path(config.input).read_text()
+    path.write_text(f"{text}\n\nthe cat sat .\n\n{junk}\n", encoding="utf-8")
+    metadata = create_records(dataclasses.replace(config, input=str(path)))
+    assert metadata.extra["text_summary"]["documents"] == 41
+    path.write_text(f"the cat\nsat\n\n{junk}\n", encoding="utf-8")
+    one = dataclasses.replace(config, input=str(path), output_dir=str(tmp_path / "o"))
+    with pytest.raises(ValueError, match=r"at least two documents.*Received: 1"):
+        create_records(one)
+    path.write_text(f"{junk}\n\n{junk}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="holds no document with a word"):
+        create_records(one)
+
+
 @pytest.mark.parametrize("content", ["", "\n \r\n\n", "\ufeff"])
 def test_blank_text_has_no_groups(tmp_path, content):
     (tmp_path / "a.txt").write_text(content, encoding="utf-8")
