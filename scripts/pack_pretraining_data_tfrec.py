@@ -31,6 +31,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--max-predictions-per-sequence", type=int, default=76, help="likewise")
     add("--max-sequences-per-pack", type=int, default=3, choices=(2, 3), help="2 or 3")
     add("--duplication-factor", type=int, default=1, help="accepted, without effect")
+    add("--overwrite", action="store_true", help="replace earlier output (ours only)")
     return parser.parse_args(arguments)
 
 
@@ -61,6 +62,7 @@ def pack(options: argparse.Namespace) -> str:
         input_dir=",".join(files),
         output_dir=options.output_dir,
         max_sequences_per_pack=options.max_sequences_per_pack,
+        overwrite=options.overwrite,
     )
     widths = shape.max_predictions + _MORE_PREDICTIONS, _SEQUENCES
     metadata = pack_records(config, widths)

@@ -212,7 +212,7 @@ def read_lines(path: str, begin: int = 0, end: int | None = None) -> Iterator[st
             if len(line) > MAX_LINE_BYTES:
                 raise ValueError(
                     f"{path}, line {_line_number(path, offset)}: the line has more "
-                    f"than {MAX_LINE_BYTES} bytes. Give text files with shorter lines."
+                    f"than {MAX_LINE_BYTES} bytes. Put each sentence on its own line."
                 )
             content = line.removeprefix(_BOM) if offset == 0 else line
             try:

@@ -14,8 +14,8 @@ from bert_tf.errors import CorruptRecordError
 # Enough to find a wrong vocabulary before the first step, and done within a second;
 # every record is checked again when it is read.
 _SAMPLE_SIZE = 2048
-# A few records are too short, or hold only long words where whole ones are masked.
-_MAX_UNMASKED = 0.01
+# Other programs' records may mask less than ours: only useless sets are pointed out.
+_MAX_UNMASKED = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,8 @@ def _check_shards(folder: str, metadata: Metadata, index: NumberedRecords) -> No
         if path not in index.files:
             raise CorruptRecordError(
                 f"{metadata_file(folder)} names the file {shard.name}, which {folder} "
-                "does not hold. Copy it there, or make the records again."
+                "does not hold. Copy it there, make the records again, or go without "
+                f"it: `python -m bert_tf data index --input_dir={folder} --overwrite`."
             )
         number = index.files.index(path)
         records = int(index.starts[number + 1] - index.starts[number])
@@ -79,7 +80,9 @@ def _check_shards(folder: str, metadata: Metadata, index: NumberedRecords) -> No
             raise CorruptRecordError(
                 f"{path} must hold {shard.records} records in {shard.bytes} bytes, as "
                 f"{metadata_file(folder)} says. Received: {found[0]} records in "
-                f"{found[1]} bytes. Copy or make the file again."
+                f"{found[1]} bytes. Copy or make the file again. If it is right as it "
+                "is, run `python -m bert_tf data index "
+                f"--input_dir={folder} --overwrite`."
             )
 
 

@@ -130,7 +130,8 @@ def _next_offset(path: str, record: int, offset: int, header: bytes, size: int) 
         if masked_crc(header[:8]) != crc:
             raise CorruptRecordError(
                 f"{place}: the length field is damaged, or this is not an "
-                "uncompressed TFRecord file. Make the file again."
+                "uncompressed TFRecord file. Make the file again, unpack it if it is "
+                "compressed, or move it out of the folder if it never held records."
             )
         end = offset + _FRAME_BYTES + length
         if end <= size:

@@ -144,7 +144,8 @@ def _check_part(part: Part, config: ShardConfig) -> None:
         raise ValueError(
             f"`n_training_shards`, `n_test_shards` and `fraction_test_set` must leave "
             f"no shard empty, but {part.name} gets no document. Give more documents, "
-            f"or fewer shards. Received: n_training_shards={config.n_training_shards}, "
+            "fewer shards or another fraction. Received: "
+            f"n_training_shards={config.n_training_shards}, "
             f"n_test_shards={config.n_test_shards}, "
             f"fraction_test_set={config.fraction_test_set}."
         )

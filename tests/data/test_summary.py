@@ -75,7 +75,7 @@ def test_records_without_masks_are_noticed(make):
         ["aaaaaaaaa bbbbbbbbb\nccccccccc"] * 2 + ["ddddddddd\neeeeeeeee"]
     )
     options = {"do_whole_word_mask": True, "max_predictions_per_seq": 4}
-    options |= {"short_seq_prob": 0.0}
+    options |= {"short_seq_prob": 0.0, "max_seq_length": 64}
     found, _, warnings = make(text, **options)
     assert found["unmasked"] == found["records"] > 0
     assert f"{found['records']} of {found['records']} records have no" in warnings[0]
