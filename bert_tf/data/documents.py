@@ -18,8 +18,8 @@ MAX_LINE_BYTES = 16 << 20
 
 _BOM = b"\xef\xbb\xbf"
 _BYTES_AT_ONCE = 256 << 10
-# A line ends with LF or CRLF, or with CR alone, as on old Macs; what programs make of
-# CRLF when they write another CR before it is one end too.
+# A line ends with LF, CRLF or CR. More than one CR before LF, as programs write that add
+# one to CRLF, are one end too, unlike what `splitlines` takes them for.
 _LINE = re.compile(rb"[^\r\n]*(?:\r*\n|\r)")
 _ANY_CASE = WordSplitter(do_lower_case=False)
 
@@ -89,13 +89,15 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
     rest = b""
     while block := file.read(_BYTES_AT_ONCE):
         data = rest + block
-        if b"\r" not in data:
-            lines = data.splitlines(keepends=True)
-            rest = b"" if data.endswith(b"\n") else lines.pop()
+        # Of CR at the very end it is not known yet whether LF follows.
+        known = data.rstrip(b"\r")
+        if b"\r\r\n" in known:
+            lines = _LINE.findall(known)
+            rest = known[sum(map(len, lines)) :]
         else:
-            # Of CR at the very end it is not known yet whether LF follows.
-            lines = _LINE.findall(data, 0, len(data.rstrip(b"\r")))
-            rest = data[sum(map(len, lines)) :]
+            lines = known.splitlines(keepends=True)
+            rest = lines.pop() if lines and not known.endswith(b"\n") else b""
+        rest += data[len(known) :]
         yield from lines
         if len(rest) > MAX_LINE_BYTES:
             yield rest

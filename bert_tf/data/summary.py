@@ -6,7 +6,12 @@ from bert_tf.config.data import CreateDataConfig
 from bert_tf.data.metadata import Metadata
 from bert_tf.data.parts import Part, total_counts
 from bert_tf.data.text_counts import different_documents, merge_samples
-from bert_tf.data.tokenization import CONTINUATION, SPECIAL_TOKENS, WordSplitter
+from bert_tf.data.tokenization import (
+    CONTINUATION,
+    MAX_CHARS_PER_WORD,
+    SPECIAL_TOKENS,
+    WordSplitter,
+)
 
 # Key of the metadata under which `summarize` stands.
 SUMMARY = "text_summary"
@@ -77,7 +82,8 @@ def _warnings(found: Mapping[str, int], shares: Mapping[str, float]) -> Iterable
     if shares["unknown"] > MAX_UNKNOWN:
         yield (
             f"warning: {shares['unknown']:.1%} of the tokens are [UNK]: the vocabulary "
-            "lacks words or letters of the text. Use a vocabulary of its language, or "
+            "lacks words or letters of the text, or words have more than "
+            f"{MAX_CHARS_PER_WORD} characters. Use a vocabulary of its language, or "
             "train one with `python -m bert_tf data vocab`."
         )
     if shares["random"] > MAX_RANDOM_NEXT:
