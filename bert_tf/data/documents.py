@@ -18,8 +18,8 @@ MAX_LINE_BYTES = 16 << 20
 
 _BOM = b"\xef\xbb\xbf"
 _BYTES_AT_ONCE = 256 << 10
-# A line ends with LF, CRLF or CR. More than one CR before LF, as programs write that add
-# one to CRLF, are one end too, unlike what `splitlines` takes them for.
+# A line ends with LF, CRLF or CR. CRs before a CRLF, which some programs add, belong to
+# the same end, unlike what `splitlines` takes them for.
 _LINE = re.compile(rb"[^\r\n]*(?:\r*\n|\r)")
 _ANY_CASE = WordSplitter(do_lower_case=False)
 

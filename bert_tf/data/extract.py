@@ -160,14 +160,14 @@ def _json_documents(path: str, text_field: str) -> Iterator[RawDocument]:
 
 def _holds_lines(path: str) -> bool:
     """Whether a file holds a JSON value on each line, whatever its name is."""
-    lines = filter(None, read_lines(path))
-    first, second = next(lines, ""), next(lines, "")
-    if path.endswith(".jsonl") or not second:
-        return path.endswith(".jsonl")
+    if path.endswith(".jsonl"):
+        return True
     try:
-        return isinstance(json.loads(first), dict | str)
+        lines = filter(None, read_lines(path))
+        first, second = next(lines, ""), next(lines, "")
+        return bool(second) and isinstance(json.loads(first), dict | str)
     except (ValueError, RecursionError):
-        return False
+        return False  # One value over many lines, or on a very long one.
 
 
 def _json_lines(path: str) -> Iterator[tuple[str, str, Any]]:

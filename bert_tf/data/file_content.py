@@ -68,6 +68,11 @@ def _check_is_plain(path: str, head: bytes) -> None:
         option = "mediawiki"
     elif _JSON.match(begin):
         option = "json"
+    elif begin.startswith(b"<doc id="):
+        raise ValueError(
+            f"{path} holds WikiExtractor's markup, not plain text. Run that with "
+            "--json; `python -m bert_tf data extract --input_format=json` reads it."
+        )
     if option:
         raise ValueError(
             f"{path} holds {_NAMES[option]}, not plain text. `python -m bert_tf data "

@@ -44,6 +44,7 @@ def test_a_file_that_is_not_utf8_is_refused_with_a_remedy_that_works(
         ('{"text": "Hello."}\n{"text": "There."}\n', "json"),
         ('\ufeff[\n {"text": "Hello."}]', "json"),
         ('<mediawiki xmlns="x">', "mediawiki"),
+        ('<doc id="12" title="Cat">\nCat\n\nA cat.\n</doc>', "json"),
     ],
 )
 def test_markup_is_refused_as_text_whatever_its_name_is(tmp_path, content, option):
