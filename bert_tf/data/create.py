@@ -33,7 +33,7 @@ from bert_tf.data.records import (
 )
 from bert_tf.data.stage import Stage, settings_of
 from bert_tf.data.summary import SUMMARY, summarize, vocabulary_warnings
-from bert_tf.data.text_counts import count_instance, merge_samples
+from bert_tf.data.text_counts import count_instances, merge_samples
 from bert_tf.data.tokenization import load_vocabulary
 from bert_tf.data.workers import in_order
 from bert_tf.progress import ProgressReport
@@ -190,13 +190,10 @@ def make_group_records(
     """Makes the records of some duplicates of a group: one piece of a worker's work."""
     instances, text = make_instances(group, duplicates, config, vocab_sha256)
     sizes = config.max_seq_length, config.max_predictions_per_seq
-    counts = text.counts
-    for instance in instances:
-        count_instance(instance, counts)
     return GroupRecords(
         [frame_record(serialize_instance(one, *sizes)) for one in instances],
         [len(one.input_ids) for one in instances],
-        counts,
+        text.counts + count_instances(instances),
         text.sample,
     )
 

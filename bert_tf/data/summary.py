@@ -171,6 +171,8 @@ _RULES = {
 
 def _is_reachable(token: str, splitter: WordSplitter) -> bool:
     word = token.removeprefix(CONTINUATION)
+    if word.isascii() and word.isalnum():
+        return word == word.lower() or not splitter.do_lower_case
     if word and word is not token:
         word = "a" + word  # A piece stands within a word.
     return splitter.words(word or token) == [word or token]

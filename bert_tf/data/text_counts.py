@@ -74,16 +74,18 @@ def different_documents(sample: Sequence[int], documents: int) -> int:
     return min(documents, round(estimate))
 
 
-def count_instance(instance: TrainingInstance, counts: Counter[str]) -> None:
-    """Adds a record to `random_next`, `unmasked` and `kept_tokens`.
+def count_instances(instances: Iterable[TrainingInstance]) -> Counter[str]:
+    """Counts `random_next` and `unmasked` records, and `kept_tokens`.
 
-    Kept are the tokens that a document itself has given to the record. Each token of a
+    Kept are the tokens that a document itself has given to a record. Each token of a
     document is drawn once in every duplicate, as the first segment or its true next.
     """
-    if instance.is_random_next:
-        counts["random_next"] += 1
-        counts["kept_tokens"] += instance.segment_ids.count(0) - 2
-    else:
-        counts["kept_tokens"] += len(instance.input_ids) - _NUM_SPECIAL
-    if not instance.masked_lm_ids:
-        counts["unmasked"] += 1
+    random_next = unmasked = kept = 0
+    for instance in instances:
+        if instance.is_random_next:
+            random_next += 1
+            kept += instance.segment_ids.index(1) - 2
+        else:
+            kept += len(instance.input_ids) - _NUM_SPECIAL
+        unmasked += not instance.masked_lm_ids
+    return Counter(random_next=random_next, unmasked=unmasked, kept_tokens=kept)
