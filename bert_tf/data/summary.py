@@ -24,6 +24,14 @@ MAX_DROPPED = 0.4
 MAX_REPEATED = 0.2
 MAX_UNMATCHED = 0.01
 
+_COUNTED = (
+    "records",
+    "documents",
+    "text_tokens",
+    "unknown_tokens",
+    "random_next",
+    "unmasked",
+)
 _UNUSED = "[unused"
 _MOST_EXAMPLES = 3
 
@@ -32,9 +40,10 @@ def summarize(parts: Iterable[Part], config: CreateDataConfig) -> dict[str, int]
     """Adds up what the parts of a data set count.
 
     Returns:
-      `records`, `documents`, `repeated_documents` (an estimate where there are many),
-      `text_tokens`, `unknown_tokens` of them, `dropped_tokens` of all duplicates,
-      `random_next` and `unmasked` records; None for parts that count less.
+      `records`, of them `random_next` and `unmasked`; `documents`, of them
+      `repeated_documents` (an estimate where there are many); `text_tokens`, of them
+      `unknown_tokens`; and of the tokens of all duplicates, `drawn_tokens`, those that
+      are in no record, `dropped_tokens`. None for parts that count less.
     """
     parts = list(parts)
     total = total_counts(parts)
@@ -43,16 +52,10 @@ def summarize(parts: Iterable[Part], config: CreateDataConfig) -> dict[str, int]
     documents = total["documents"]
     different = different_documents(merge_samples(p.sample for p in parts), documents)
     drawn = total["text_tokens"] * config.dupe_factor
-    kept = {
-        name: total[name]
-        for name in ("records", "documents", "text_tokens", "unknown_tokens")
-    }
-    return kept | {
+    return {name: total[name] for name in _COUNTED} | {
         "repeated_documents": documents - different,
         "dropped_tokens": drawn - total["kept_tokens"],
         "drawn_tokens": drawn,
-        "random_next": total["random_next"],
-        "unmasked": total["unmasked"],
     }
 
 
