@@ -27,8 +27,9 @@ import numpy as np
 import scipy.optimize
 
 from bert_tf.config.data import CreateDataConfig, IndexDataConfig, PackDataConfig
-from bert_tf.data.documents import expand_paths, read_documents
+from bert_tf.data.documents import read_documents
 from bert_tf.data.indexing import index_records
+from bert_tf.data.input_files import expand_paths
 from bert_tf.data.instances import TrainingInstance
 from bert_tf.data.masking import Masker
 from bert_tf.data.pack import pack_records

@@ -1,4 +1,8 @@
-"""The command line of Habana's packer, for `python -m bert_tf data pack`."""
+"""The command line of Habana's packer, for `python -m bert_tf data pack`.
+
+The records have the widths that Habana's own model reads: P + 3 masked tokens and 3
+sequences, where P is --max-predictions-per-sequence.
+"""
 
 import argparse
 import os
@@ -11,6 +15,9 @@ from bert_tf.data.record_index import record_files
 from bert_tf.errors import RunError
 
 _SEED = 12345
+# Of Habana's model; fewer sequences or masked tokens are padded.
+_SEQUENCES = 3
+_MORE_PREDICTIONS = 3
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -22,8 +29,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--max-files", type=int, default=100, help="most input files, chosen at random")
     add("--max-sequence-length", type=int, default=512, help="as the records are")
     add("--max-predictions-per-sequence", type=int, default=76, help="likewise")
-    add("--max-sequences-per-pack", type=int, default=3, help="2 or 3")
+    add("--max-sequences-per-pack", type=int, default=3, choices=(2, 3), help="2 or 3")
     add("--duplication-factor", type=int, default=1, help="accepted, without effect")
+    add("--overwrite", action="store_true", help="replace earlier output (ours only)")
     return parser.parse_args(arguments)
 
 
@@ -54,8 +62,10 @@ def pack(options: argparse.Namespace) -> str:
         input_dir=",".join(files),
         output_dir=options.output_dir,
         max_sequences_per_pack=options.max_sequences_per_pack,
+        overwrite=options.overwrite,
     )
-    metadata = pack_records(config)
+    widths = shape.max_predictions + _MORE_PREDICTIONS, _SEQUENCES
+    metadata = pack_records(config, widths)
     return (
         f"{metadata.original_number_of_samples:,} sequences of {len(files)} files in "
         f"{metadata.new_number_of_samples:,} records: {options.output_dir}, described "

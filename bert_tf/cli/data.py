@@ -42,6 +42,8 @@ def create(arguments: Sequence[str]) -> None:
     """Makes records from text."""
     config = parse_config(CreateDataConfig, arguments, f"{_PROG} create")
     from bert_tf.data.create import create_records
+    from bert_tf.data.input_files import report
+    from bert_tf.data.summary import describe
 
     communicator = None
     check_launch(config.horovod)
@@ -57,6 +59,10 @@ def create(arguments: Sequence[str]) -> None:
             f"{config.output_dir}: {metadata.new_number_of_samples:,} records in "
             f"{config.num_shards} shards, {1 - metadata.packing_efficiency:.1%} padding"
         )
+        summary, warnings = describe(metadata)
+        print(summary)
+        for warning in warnings:
+            report(warning)
 
 
 def pack(arguments: Sequence[str]) -> None:

@@ -10,7 +10,8 @@ class CreateDataConfig:
     """Text to masked sentence-pair records (`python -m bert_tf data create`).
 
     Attributes:
-      input: Text files or folders of *.txt files, separated by commas; * and ? work.
+      input: Text files, or folders of *.txt files and files without an ending,
+        separated by commas; * and ? work.
       output_dir: Folder for the record shards; <output_dir>_metadata.json is beside it.
       vocab_file: The WordPiece vocabulary, one token per line.
       input_format: google (a sentence per line, a blank line between documents), or

@@ -16,7 +16,7 @@ class ExtractConfig:
       output_dir: Folder for files of one JSON object per line, with title and text.
       input_format: mediawiki (an XML dump, plain or .bz2), json (a list, an object of
         documents by title, or one document per line in .jsonl), text (a file is a
-        document), or auto: by the end of each file's name.
+        document), or auto: by the end of each file's name; without one it is text.
       text_field: The key of a JSON document under which its text is.
       num_processes: Worker processes; 0 means one per core. The output is the same.
       overwrite: Replace an output_dir that holds other output.
@@ -66,7 +66,8 @@ class ShardConfig:
     """Documents to training and test shards (`python -m bert_tf data shard`).
 
     Attributes:
-      input: Text in google's format, files or folders, separated by commas.
+      input: Text in google's format, files or folders of *.txt files and files without
+        an ending, separated by commas.
       output_dir: Folder for training-*.txt and test-*.txt, in the same format.
       n_training_shards: Number of files of training text.
       n_test_shards: Number of files of test text.
@@ -105,7 +106,8 @@ class VocabConfig:
     """Sentences to a WordPiece vocabulary (`python -m bert_tf data vocab`).
 
     Attributes:
-      input: Text in google's format, files or folders, separated by commas.
+      input: Text in google's format, files or folders of *.txt files and files without
+        an ending, separated by commas.
       output_dir: Folder for vocab.txt.
       vocab_size: Most tokens, the special and the unused ones among them.
       do_lower_case: Lower-case the text and strip accents, for an uncased vocabulary.

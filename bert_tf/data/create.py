@@ -9,15 +9,15 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.data import output
-from bert_tf.data.documents import expand_paths
 from bert_tf.data.groups import Group, cut_into_groups, duplicate_blocks, make_instances
+from bert_tf.data.input_files import expand_paths, report
 from bert_tf.data.metadata import (
     Metadata,
     metadata_file,
@@ -32,6 +32,8 @@ from bert_tf.data.records import (
     shard_name,
 )
 from bert_tf.data.stage import Stage, settings_of
+from bert_tf.data.summary import SUMMARY, summarize, vocabulary_warnings
+from bert_tf.data.text_counts import count_instances, merge_samples
 from bert_tf.data.tokenization import load_vocabulary
 from bert_tf.data.workers import in_order
 from bert_tf.progress import ProgressReport
@@ -68,10 +70,14 @@ class GroupRecords:
     Attributes:
       frames: Records as the files hold them.
       lengths: Tokens in each that are not padding.
+      counts: Of `text_counts`, of the text and of these records.
+      sample: Of the text's documents.
     """
 
     frames: list[bytes]
     lengths: list[int]
+    counts: Counter[str]
+    sample: Sequence[int]
 
 
 def create_records(
@@ -96,7 +102,9 @@ def create_records(
     paths = expand_paths(config.input)
     settings = settings_of(config, "input", "vocab_file")
     inputs = [*paths, config.vocab_file]
-    load_vocabulary(config.vocab_file)
+    vocabulary = load_vocabulary(config.vocab_file)
+    for line in vocabulary_warnings(vocabulary, config.do_lower_case):
+        report(line)
     stage = Stage("create", config.output_dir, output.RECORDS, settings, inputs)
     if communicator is not None and communicator.size > 1:
         return _create_together(config, paths, stage, communicator)
@@ -106,7 +114,7 @@ def create_records(
             jobs = cut_into_jobs(paths, config)
             _make_shards(jobs, config, stage)
             return _publish(jobs, config, stage)
-    _report(f"{config.output_dir} is there already, made of the same text.")
+    report(f"{config.output_dir} is there already, made of the same text.")
     return read_metadata(config.output_dir) or _write_metadata(config, parts)
 
 
@@ -157,11 +165,15 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
     Raises:
       ValueError: if there is no text.
     """
-    groups = list(cut_into_groups(paths, config.input_format, config.num_shards))
+    groups = list(
+        cut_into_groups(
+            paths, config.input_format, config.num_shards, config.do_lower_case
+        )
+    )
     if not groups:
         raise ValueError(
             "`input` must hold text. Received: "
-            f"input={config.input}, which holds no document."
+            f"input={config.input}, which holds no document with a word."
         )
     names = [shard_name(n, config.num_shards) for n in range(config.num_shards)]
     if config.format == "hdf5":
@@ -177,11 +189,13 @@ def make_group_records(
     group: Group, duplicates: range, config: CreateDataConfig, vocab_sha256: str
 ) -> GroupRecords:
     """Makes the records of some duplicates of a group: one piece of a worker's work."""
-    instances = make_instances(group, duplicates, config, vocab_sha256)
+    instances, text = make_instances(group, duplicates, config, vocab_sha256)
     sizes = config.max_seq_length, config.max_predictions_per_seq
     return GroupRecords(
         [frame_record(serialize_instance(one, *sizes)) for one in instances],
         [len(one.input_ids) for one in instances],
+        text.counts + count_instances(instances),
+        text.sample,
     )
 
 
@@ -189,7 +203,7 @@ def _make_shards(jobs: Sequence[Job], config: CreateDataConfig, stage: Stage) ->
     """Makes the shards of the jobs, but for those that are finished."""
     left = [job for job in jobs if not all(stage.finished(name) for name in job.shards)]
     if len(left) < len(jobs):
-        _report(f"Going on: {len(jobs) - len(left)} of {len(jobs)} parts are done.")
+        report(f"Going on: {len(jobs) - len(left)} of {len(jobs)} parts are done.")
     vocab_sha256 = hashlib.sha256(Path(config.vocab_file).read_bytes()).hexdigest()
     blocks = duplicate_blocks(config.dupe_factor)
     pieces = (
@@ -214,6 +228,8 @@ def _write_job(
 ) -> None:
     """Deals the records of a job out to its shards."""
     num_tokens = [0] * len(job.shards)
+    text: Counter[str] = Counter()
+    samples: list[Sequence[int]] = []
     with contextlib.ExitStack() as stack:
         writers = [
             stack.enter_context(RecordWriter((stage.folder / name).with_suffix(_RAW)))
@@ -222,6 +238,8 @@ def _write_job(
         for group in job.groups:
             for block in duplicate_blocks(config.dupe_factor):
                 result = next(results)
+                text.update(result.counts)
+                samples.append(result.sample)
                 for place, length in enumerate(result.lengths):
                     shard = place % len(writers)
                     writers[shard].write_framed(result.frames[place])
@@ -234,9 +252,12 @@ def _write_job(
                 f"the text has {count} records for {len(writers)} shards. Received: "
                 f"num_shards={config.num_shards}."
             )
+    sample = merge_samples(samples)
     for name, writer, tokens in zip(job.shards, writers, num_tokens, strict=True):
-        counts = {"records": writer.num_records, "tokens": tokens}
-        part = Part(name, writer.num_bytes, writer.crc32c, counts)
+        counts = {"records": writer.num_records, "tokens": tokens, "kept_tokens": 0}
+        # What the shards of a job have in common is noted with the first of them.
+        part = Part(name, writer.num_bytes, writer.crc32c, counts | text, sample)
+        text, sample = Counter(), ()
         if config.format == "hdf5":
             part = _to_hdf5(writer.path, stage.folder / name, part)
         stage.finish(part)
@@ -249,7 +270,7 @@ def _to_hdf5(raw: Path, path: Path, part: Part) -> Part:
 
     copied = copy_shard((str(raw),), range(part.counts["records"]), path, Form("hdf5"))
     raw.unlink()
-    return dataclasses.replace(copied, counts=part.counts)
+    return dataclasses.replace(copied, counts=part.counts, sample=part.sample)
 
 
 def _publish(jobs: Sequence[Job], config: CreateDataConfig, stage: Stage) -> Metadata:
@@ -269,6 +290,7 @@ def _write_metadata(config: CreateDataConfig, parts: Sequence[Part]) -> Metadata
     for name in ("num_processes", "overwrite", "horovod"):
         del settings[name]
     vocabulary = Path(config.vocab_file).read_bytes()
+    summary = summarize(parts, config)
     metadata = Metadata(
         format=config.format,
         packed=False,
@@ -286,10 +308,7 @@ def _write_metadata(config: CreateDataConfig, parts: Sequence[Part]) -> Metadata
         vocab_sha256=hashlib.sha256(vocabulary).hexdigest(),
         seed=config.seed,
         config=settings,
+        extra={SUMMARY: summary} if summary else {},
     )
     write_metadata(config.output_dir, metadata)
     return metadata
-
-
-def _report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -1,12 +1,13 @@
 """Text files to documents, each a list of sentences; large files in stretches."""
 
-import glob
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 from bert_tf.data.sentences import split_sentences
+from bert_tf.data.tokenization import WordSplitter
 
 Sentences = list[str]
 
@@ -15,11 +16,12 @@ Sentences = list[str]
 MAX_DOCUMENT_BYTES = 16 << 20
 MAX_LINE_BYTES = 16 << 20
 
-# Read as text they would give a model their syntax to learn.
-_OTHER_KINDS = (".json", ".jsonl", ".xml", ".bz2", ".gz", ".zip", ".tfrecord", ".hdf5")
 _BOM = b"\xef\xbb\xbf"
-# After text a blank line, and text again: two documents of google's format.
-_NEXT_DOCUMENT = re.compile(rb"\n[ \t\r\f\v]*\n\s*\S")
+_BYTES_AT_ONCE = 256 << 10
+# A line ends with LF, CRLF or CR. CRs before a CRLF, which some programs add, belong to
+# the same end, unlike what `splitlines` takes them for.
+_LINE = re.compile(rb"[^\r\n]*(?:\r*\n|\r)")
+_ANY_CASE = WordSplitter(do_lower_case=False)
 
 
 class Stretch(NamedTuple):
@@ -39,56 +41,6 @@ class Stretch(NamedTuple):
     def num_bytes(self) -> int:
         """Its size."""
         return self.end - self.begin
-
-
-def expand_paths(input_paths: str, suffixes: tuple[str, ...] = (".txt",)) -> list[str]:
-    """Finds the files that a setting names.
-
-    Args:
-      input_paths: Files, folders and patterns with * and ?, separated by commas.
-      suffixes: Which files of a folder are meant.
-
-    Returns:
-      Paths, sorted within each part; a file that two parts name is there once.
-
-    Raises:
-      FileNotFoundError: if a part matches no file.
-    """
-    files: dict[str, None] = {}
-    kinds = ", ".join(f"*{suffix}" for suffix in suffixes)
-    for part in filter(None, (part.strip() for part in input_paths.split(","))):
-        matches = [part] if os.path.exists(part) else sorted(glob.glob(part))
-        found = [file for match in matches for file in _files(match, suffixes)]
-        if not found:
-            what = f"holds no {kinds} file" if matches else "does not exist"
-            raise FileNotFoundError(
-                f"`input` must name files, or folders of {kinds} files, but {part} "
-                f"{what}. Received: input={input_paths}."
-            )
-        for file in found:
-            if file.endswith(_OTHER_KINDS) and not file.endswith(suffixes):
-                raise ValueError(
-                    f"`input` must name {kinds} files. Received: {file}. `python -m "
-                    "bert_tf data extract` reads dumps and JSON, `data sentences` what "
-                    "extract has written."
-                )
-        files |= dict.fromkeys(found)
-    if not files:
-        raise FileNotFoundError(
-            f"`input` must name files. Received: input={input_paths!r}."
-        )
-    return list(files)
-
-
-def _files(path: str, suffixes: tuple[str, ...]) -> list[str]:
-    """The file itself, or those files of a folder."""
-    if not os.path.isdir(path):
-        return [path]
-    return sorted(
-        entry.path
-        for entry in os.scandir(path)
-        if entry.name.endswith(suffixes) and entry.is_file()
-    )
 
 
 def cut_into_stretches(
@@ -124,21 +76,60 @@ def cut_into_stretches(
 def _document_end(file: BinaryIO, place: int) -> int:
     """The end of the first blank line that begins after `place`."""
     file.seek(place)
-    file.readline(MAX_LINE_BYTES)
-    while line := file.readline(MAX_LINE_BYTES):
-        if line.isspace() or file.tell() - place > MAX_DOCUMENT_BYTES:
+    end = place
+    for number, line in enumerate(_lines(file)):
+        end += len(line)
+        if number and (line.isspace() or end - place > MAX_DOCUMENT_BYTES):
             break
-    return file.tell()
+    return end
 
 
-def count_documents(stretch: Stretch, input_format: str) -> int:
-    """How many documents a stretch holds: 0, 1, or 2 for any larger number."""
-    with open(stretch.path, "rb") as file:
-        file.seek(stretch.begin)
-        content = file.read(stretch.num_bytes).removeprefix(_BOM).strip()
-    if input_format == "google" and _NEXT_DOCUMENT.search(content):
-        return 2
-    return int(bool(content))
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines with their ends; one of more than `MAX_LINE_BYTES` comes in parts."""
+    rest = b""
+    while block := file.read(_BYTES_AT_ONCE):
+        data = rest + block
+        # Of CR at the very end it is not known yet whether LF follows.
+        known = data.rstrip(b"\r")
+        if b"\r\r\n" in known:
+            lines = _LINE.findall(known)
+            rest = known[sum(map(len, lines)) :]
+        else:
+            lines = known.splitlines(keepends=True)
+            rest = lines.pop() if lines and not known.endswith(b"\n") else b""
+        rest += data[len(known) :]
+        yield from lines
+        if len(rest) > MAX_LINE_BYTES:
+            yield rest
+            rest = b""
+    if rest:
+        yield from rest.splitlines(keepends=True)
+
+
+def holds_words(text: str, splitter: WordSplitter = _ANY_CASE) -> bool:
+    """Whether anything of a text becomes a token: control characters alone do not."""
+    return any(map(str.isalnum, text)) or bool(splitter.words(text))
+
+
+def count_documents(stretch: Stretch, input_format: str, splitter: WordSplitter) -> int:
+    """How many documents with words a stretch holds: 0, 1, or 2 for any larger number.
+
+    Args:
+      stretch: The text.
+      input_format: google, or text, whose stretches are one document.
+      splitter: Decides what a word is.
+    """
+    count = 0
+    is_new = True
+    for line in read_lines(*stretch):
+        if not line:
+            is_new = is_new or input_format == "google"
+        elif is_new and holds_words(line, splitter):
+            count += 1
+            is_new = False
+            if count == 2:
+                break
+    return count
 
 
 def read_documents(paths: Sequence[str], input_format: str) -> Iterator[Sentences]:
@@ -151,7 +142,7 @@ def read_stretch(stretch: Stretch, input_format: str) -> Iterator[Sentences]:
     """Streams the documents of a stretch.
 
     Args:
-      stretch: UTF-8 text; byte order marks and CRLF line ends are fine.
+      stretch: UTF-8 text; byte order marks, CRLF and CR line ends are fine.
       input_format: google or text.
 
     Yields:
@@ -207,7 +198,7 @@ def read_lines(path: str, begin: int = 0, end: int | None = None) -> Iterator[st
     """Streams the lines of a UTF-8 file, blanks at both ends removed.
 
     Args:
-      path: The file.
+      path: The file; its lines end with LF, CRLF or CR.
       begin: Where to begin, the first byte of a line.
       end: The byte after the last one; None for the whole file.
 
@@ -217,35 +208,40 @@ def read_lines(path: str, begin: int = 0, end: int | None = None) -> Iterator[st
     offset = begin
     with open(path, "rb") as file:
         file.seek(begin)
-        while (end is None or offset < end) and (
-            line := file.readline(MAX_LINE_BYTES + 1)
-        ):
+        for line in _lines(file):
+            if end is not None and offset >= end:
+                return
             if len(line) > MAX_LINE_BYTES:
                 raise ValueError(
                     f"{path}, line {_line_number(path, offset)}: the line has more "
-                    f"than {MAX_LINE_BYTES} bytes. Give text files with shorter lines."
+                    f"than {MAX_LINE_BYTES} bytes. Put each sentence on its own line."
                 )
             content = line.removeprefix(_BOM) if offset == 0 else line
             try:
                 yield content.decode().strip()
             except UnicodeDecodeError as error:
                 place = offset + len(line) - len(content) + error.start
+                number = _line_number(path, offset)
                 raise ValueError(
-                    f"{path}, line {_line_number(path, offset)}: byte {place} of the "
-                    f"file (0x{content[error.start]:02x}) is not UTF-8. Convert the "
-                    "file, for example with `iconv -t UTF-8`."
+                    f"{path}, line {number}: byte {place} of the file "
+                    f"(0x{content[error.start]:02x}) is not UTF-8. Convert text in "
+                    "another encoding with `iconv -f WINDOWS-1252 -t UTF-8 "
+                    f"{shlex.quote(path)} > NEW`, with that encoding's name. To leave "
+                    "out damaged bytes, use `iconv -c -f UTF-8 -t UTF-8`."
                 ) from None
             offset += len(line)
 
 
 def _line_number(path: str, offset: int) -> int:
     """Number of the line that begins at a byte, from 1."""
+    position = 0
     number = 1
     with open(path, "rb") as file:
-        while offset > 0:
-            part = file.read(min(offset, MAX_LINE_BYTES))
-            number += part.count(b"\n")
-            offset -= len(part)
+        for line in _lines(file):
+            if position >= offset:
+                break
+            position += len(line)
+            number += 1
     return number
 
 

@@ -11,10 +11,12 @@ from bert_tf.config.text import ExtractConfig
 from bert_tf.data import output
 from bert_tf.data.documents import (
     cut_into_stretches,
-    expand_paths,
+    holds_words,
     join_paragraphs,
     read_lines,
 )
+from bert_tf.data.file_content import check_content
+from bert_tf.data.input_files import TEXT_SUFFIXES, expand_paths, has_suffix
 from bert_tf.data.mediawiki import read_pages
 from bert_tf.data.parts import Part, total_counts
 from bert_tf.data.stage import Stage, settings_of
@@ -63,7 +65,7 @@ def extract_documents(config: ExtractConfig) -> Counter[str]:
     """
     paths = expand_paths(config.input, tuple(_FORMATS))
     for path in paths:
-        _format_of(path, config)
+        check_content(path, is_text=_format_of(path, config) == "text")
     stage = Stage(
         "extract", config.output_dir, output.TEXTS, settings_of(config, "input"), paths
     )
@@ -103,6 +105,8 @@ def _format_of(path: str, config: ExtractConfig) -> str:
     for suffix, name in _FORMATS.items():
         if path.endswith(suffix):
             return name
+    if has_suffix(os.path.basename(path), TEXT_SUFFIXES):
+        return "text"
     raise ValueError(
         f"`input_format` must be given for {path}: the end of its name says nothing. "
         f"Known are {', '.join(_FORMATS)}. Received: input_format=auto."
@@ -140,10 +144,10 @@ def _plain_documents(path: str) -> Iterator[RawDocument]:
 def _json_documents(path: str, text_field: str) -> Iterator[RawDocument]:
     """The documents of a JSON file.
 
-    A document is an object with `text_field`, or a string. A .jsonl file is streamed, a
-    .json file is not.
+    A document is an object with `text_field`, or a string. JSON lines are streamed,
+    one list or object is not.
     """
-    entries = _json_lines(path) if path.endswith(".jsonl") else _json_entries(path)
+    entries = _json_lines(path) if _holds_lines(path) else _json_entries(path)
     for place, title, entry in entries:
         text = entry.get(text_field) if isinstance(entry, dict) else entry
         if not isinstance(text, str):
@@ -153,6 +157,18 @@ def _json_documents(path: str, text_field: str) -> Iterator[RawDocument]:
             )
         named = entry.get("title") if isinstance(entry, dict) else None
         yield RawDocument(named if isinstance(named, str) else title, text, False)
+
+
+def _holds_lines(path: str) -> bool:
+    """Whether a file holds a JSON value on each line, whatever its name is."""
+    if path.endswith(".jsonl"):
+        return True
+    try:
+        lines = filter(None, read_lines(path))
+        first, second = next(lines, ""), next(lines, "")
+        return bool(second) and isinstance(json.loads(first), dict | str)
+    except (ValueError, RecursionError):
+        return False  # One value over many lines, or on a very long one.
 
 
 def _json_lines(path: str) -> Iterator[tuple[str, str, Any]]:
@@ -215,7 +231,7 @@ def clean_documents(raw: list[RawDocument]) -> tuple[bytes, Counter[str]]:
         if document.has_markup:
             lines_of_text = join_paragraphs(lines_of_text)
         text = "\n".join(filter(None, lines_of_text))
-        if not text:
+        if not holds_words(text):
             counts["empty"] += 1
             continue
         line = json.dumps({"title": document.title, "text": text}, ensure_ascii=False)

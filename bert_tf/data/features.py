@@ -242,13 +242,19 @@ class ExampleParser(RecordParser):
 
 def check_sample(
     index: NumberedRecords, parser: RecordParser, sample_size: int
-) -> None:
+) -> float:
     """Parses and checks records spread evenly over the set, before any training.
+
+    Returns:
+      The share of them that has no masked token, in [0, 1].
 
     Raises:
       CorruptRecordError: naming file and record.
     """
     count = min(sample_size, len(index))
     numbers = np.unique(np.linspace(0, len(index) - 1, count).astype(np.int64))
+    unmasked = 0
     for part in np.array_split(numbers, -(-len(numbers) // 256)):
-        parser(part)
+        weights = parser(part)["masked_lm_weights"]
+        unmasked += int((weights <= 0).all(axis=1).sum())
+    return unmasked / len(numbers)

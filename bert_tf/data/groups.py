@@ -20,7 +20,8 @@ from bert_tf.data.documents import (
     read_stretch,
 )
 from bert_tf.data.instances import TrainingInstance, create_instances
-from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.text_counts import TextCounts, count_text
+from bert_tf.data.tokenization import WordPieceTokenizer, WordSplitter
 
 # Large enough for varied random next segments, small enough to keep every core busy.
 GROUP_BYTES = 1 << 20
@@ -48,7 +49,10 @@ class Group:
 
 
 def cut_into_groups(
-    paths: Sequence[str], input_format: str, num_shards: int = 1
+    paths: Sequence[str],
+    input_format: str,
+    num_shards: int = 1,
+    do_lower_case: bool = True,
 ) -> Iterator[Group]:
     """Cuts text into groups of about `GROUP_BYTES`.
 
@@ -57,10 +61,12 @@ def cut_into_groups(
       input_format: google or text, see `cut_into_stretches`.
       num_shards: Of little text the groups are smaller, several for each shard, so that
         the shards become about as large as each other.
+      do_lower_case: As for the tokenizer: a document counts if it has a token.
 
     Yields:
       Groups of at least two documents each, unless there is only one in all.
     """
+    splitter = WordSplitter(do_lower_case)
     share = sum(map(os.path.getsize, paths)) // (_GROUPS_PER_SHARD * num_shards)
     target = min(GROUP_BYTES, max(share, _SMALL_GROUP_BYTES))
     number = size = documents = 0
@@ -70,7 +76,7 @@ def cut_into_groups(
         current.append(stretch)
         size += stretch.num_bytes
         if documents < 2:
-            documents += count_documents(stretch, input_format)
+            documents += count_documents(stretch, input_format, splitter)
         if size >= target and documents >= 2:
             if ready:
                 yield ready
@@ -94,7 +100,7 @@ def _tokenizer(vocab_file: str, vocab_sha256: str, lower: bool) -> WordPieceToke
 
 def make_instances(
     group: Group, duplicates: range, config: CreateDataConfig, vocab_sha256: str
-) -> list[TrainingInstance]:
+) -> tuple[list[TrainingInstance], TextCounts]:
     """Makes the instances of some duplicates of a group, in a random order.
 
     Args:
@@ -104,17 +110,22 @@ def make_instances(
       vocab_sha256: Checksum of the vocabulary file.
 
     Returns:
-      Instances that depend on text, numbers and settings only.
+      Instances that depend on text, numbers and settings only, and what is to be known
+      of the text, each group's with its first duplicates.
 
     Raises:
       ValueError: if fewer than two documents hold text.
     """
     tokenizer = _tokenizer(config.vocab_file, vocab_sha256, config.do_lower_case)
-    documents = [
-        tokenizer.encode(document)
+    texts = [
+        document
         for stretch in group.stretches
         for document in read_stretch(stretch, config.input_format)
     ]
+    documents = [tokenizer.encode(text) for text in texts]
+    counts = TextCounts()
+    if duplicates.start == 0:
+        counts = count_text(texts, documents, tokenizer.special.unk)
     instances = []
     for duplicate in duplicates:
         rng = _generator(config.seed, group.number, duplicate)
@@ -127,7 +138,7 @@ def make_instances(
             tokenizer.continuations,
         )
     _generator(config.seed, group.number, duplicates.start, "order").shuffle(instances)
-    return instances
+    return instances, counts
 
 
 def duplicate_blocks(dupe_factor: int) -> list[range]:

@@ -80,7 +80,8 @@ class InstanceMaker:
             raise ValueError(
                 "The text must hold at least two documents, so that a random next "
                 f"segment can come from another one. Received: {len(documents)}. In "
-                "google's format a blank line stands between documents."
+                "google's format a blank line stands between documents; with "
+                "--input_format=text each file is one."
             )
         return [
             self._masked(tokens_a, tokens_b, is_random_next)

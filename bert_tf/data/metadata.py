@@ -135,8 +135,8 @@ def read_metadata(record_dir: str | os.PathLike[str]) -> Metadata | None:
         return _from_json(values)
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is not the metadata of records: {error} Make the records again, "
-            "or mend the file."
+            f"{path} is not the metadata of records: {error} `python -m bert_tf data "
+            f"index --input_dir={record_dir} --overwrite` writes it anew."
         ) from None
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 from bert_tf.data.features import RecordParser, RecordShape, ValueLimits, check_sample
+from bert_tf.data.input_files import report
 from bert_tf.data.metadata import Metadata, metadata_file, read_metadata
 from bert_tf.data.numbering import NumberedRecords
 from bert_tf.data.record_index import record_files
@@ -13,6 +14,8 @@ from bert_tf.errors import CorruptRecordError
 # Enough to find a wrong vocabulary before the first step, and done within a second;
 # every record is checked again when it is read.
 _SAMPLE_SIZE = 2048
+# Other programs' records may mask less than ours: only useless sets are pointed out.
+_MAX_UNMASKED = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,8 @@ def _check_shards(folder: str, metadata: Metadata, index: NumberedRecords) -> No
         if path not in index.files:
             raise CorruptRecordError(
                 f"{metadata_file(folder)} names the file {shard.name}, which {folder} "
-                "does not hold. Copy it there, or make the records again."
+                "does not hold. Copy it there, make the records again, or go without "
+                f"it: `python -m bert_tf data index --input_dir={folder} --overwrite`."
             )
         number = index.files.index(path)
         records = int(index.starts[number + 1] - index.starts[number])
@@ -76,7 +80,9 @@ def _check_shards(folder: str, metadata: Metadata, index: NumberedRecords) -> No
             raise CorruptRecordError(
                 f"{path} must hold {shard.records} records in {shard.bytes} bytes, as "
                 f"{metadata_file(folder)} says. Received: {found[0]} records in "
-                f"{found[1]} bytes. Copy or make the file again."
+                f"{found[1]} bytes. Copy or make the file again. If it is right as it "
+                "is, run `python -m bert_tf data index "
+                f"--input_dir={folder} --overwrite`."
             )
 
 
@@ -179,5 +185,11 @@ def open_records(
         },
     )
     average = _average(metadata, index, shape)
-    check_sample(index, parser, _SAMPLE_SIZE)
+    unmasked = check_sample(index, parser, _SAMPLE_SIZE)
+    if unmasked > _MAX_UNMASKED:
+        report(
+            f"warning: {unmasked:.1%} of the records of {input_files_dir} have no "
+            "masked token, so they train and evaluate no masked LM. Make them again "
+            "with a greater --max_predictions_per_seq or --masked_lm_prob."
+        )
     return RecordSet(index, shape, parser, average)

@@ -91,13 +91,17 @@ def pack_rows(
     return [frame_record(data) for data in serialize_examples(packed)]
 
 
-def pack_records(config: PackDataConfig) -> Metadata:
+def pack_records(
+    config: PackDataConfig, widths: tuple[int, int] | None = None
+) -> Metadata:
     """Packs a set of records, and goes on where it stopped.
 
     In memory are about 60 bytes for each record, and never the records themselves.
 
     Args:
       config: All settings.
+      widths: Of the masked_lm_* and the next_sentence_* features, for programs that
+        read one width only; None for as wide as needed.
 
     Returns:
       The metadata.
@@ -106,14 +110,14 @@ def pack_records(config: PackDataConfig) -> Metadata:
       FileNotFoundError: if there are no records.
       FileExistsError: if `output_dir` holds other records and `overwrite` is false.
       CorruptRecordError: if a record cannot be read, or is packed already.
-      ValueError: if there are fewer rows than shards.
+      ValueError: if there are fewer rows than shards, or one does not fit `widths`.
     """
     files = tuple(record_files(config.input_dir))
-    settings = settings_of(config, "input_dir")
+    settings = settings_of(config, "input_dir") | ({"widths": widths} if widths else {})
     stage = Stage("pack", config.output_dir, output.RECORDS, settings, files)
     with stage:
         if stage.begin(config.overwrite) is None:
-            return _pack(config, files, stage)
+            return _pack(config, files, stage, widths)
     metadata = read_metadata(config.output_dir)
     if metadata is None:
         raise FileNotFoundError(
@@ -124,7 +128,12 @@ def pack_records(config: PackDataConfig) -> Metadata:
     return metadata
 
 
-def _pack(config: PackDataConfig, files: tuple[str, ...], stage: Stage) -> Metadata:
+def _pack(
+    config: PackDataConfig,
+    files: tuple[str, ...],
+    stage: Stage,
+    asked: tuple[int, int] | None,
+) -> Metadata:
     cache_dir = str(stage.folder)
     _parser_of.cache_clear()  # The files may have changed since the last call.
     index, parser = open_parser(files, NO_LIMITS, cache_dir)
@@ -138,14 +147,31 @@ def _pack(config: PackDataConfig, files: tuple[str, ...], stage: Stage) -> Metad
     plan = make_plan(histogram, config.max_sequences_per_pack or None)
     assignment = assign(lengths, plan, config.seed)
     widths = most_in_a_row(masks.astype(np.int64), assignment), plan.max_sequences
+    if asked:
+        _check_widths(widths, asked)
+        widths = asked
     parts = _make_shards(config, files, assignment, widths, stage)
     shards = record_shards(parts)
-    metadata = _metadata(plan, shards, shape.max_predictions, widths[0], config)
+    metadata = _metadata(plan, shards, shape.max_predictions, widths, config)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(metadata_file(config.output_dir))
     stage.publish(parts)
     write_metadata(config.output_dir, metadata)
     return metadata
+
+
+def _check_widths(needed: tuple[int, int], asked: tuple[int, int]) -> None:
+    """Refuses packs that would lose something."""
+    for name, need, width in zip(
+        ("masked tokens", "sequences"), needed, asked, strict=True
+    ):
+        if need > width:
+            raise ValueError(
+                f"A packed record has {need} {name}, but must have at most {width}. "
+                "Make the unpacked records with --max_predictions_per_seq of at least "
+                "masked_lm_prob x max_seq_length, which always fits, or use `python -m "
+                "bert_tf data pack`, whose records have any width and train here."
+            )
 
 
 def _measure(
@@ -224,7 +250,7 @@ def _metadata(
     plan: PackingPlan,
     shards: tuple[Shard, ...],
     max_predictions_per_seq: int,
-    max_predictions_per_pack: int,
+    widths: tuple[int, int],
     config: PackDataConfig,
 ) -> Metadata:
     """What the packed set holds, with the keys of Habana's packer."""
@@ -234,8 +260,8 @@ def _metadata(
         packed=True,
         max_seq_length=size,
         max_predictions_per_seq=max_predictions_per_seq,
-        max_predictions_per_pack=max_predictions_per_pack,
-        max_sequences_per_pack=plan.max_sequences,
+        max_predictions_per_pack=widths[0],
+        max_sequences_per_pack=widths[1],
         original_number_of_samples=sequences,
         new_number_of_samples=packs,
         avg_seq_per_sample=sequences / packs,

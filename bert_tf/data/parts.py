@@ -25,12 +25,14 @@ class Part:
       bytes: Its size.
       crc32c: Checksum of its content, 8 hexadecimal digits.
       counts: What else is known of it, such as its number of records.
+      sample: Of what it was made of, see `text_counts.merge_samples`.
     """
 
     name: str
     bytes: int
     crc32c: str
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    sample: Sequence[int] = ()
 
 
 def describe_file(path: str | Path, counts: Mapping[str, int] | None = None) -> Part:

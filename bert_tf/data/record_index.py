@@ -1,6 +1,5 @@
 """Where each record of a set of TFRecord files begins, and reading one, checked."""
 
-import glob
 import hashlib
 import os
 import struct
@@ -12,6 +11,7 @@ from typing import Generic, TypeVar
 import google_crc32c
 import numpy as np
 
+from bert_tf.data.input_files import file_identity, named_paths, report_skipped
 from bert_tf.data.numbering import NumberedRecords, RecordPlace
 from bert_tf.errors import CorruptRecordError
 
@@ -45,13 +45,11 @@ def record_files(input_files_dir: str) -> list[str]:
       FileNotFoundError: if a part of the list matches nothing, or holds no file.
     """
     files: list[str] = []
-    for pattern in filter(None, (part.strip() for part in input_files_dir.split(","))):
-        if os.path.exists(pattern):
-            matches = [pattern]
-        else:
+    for pattern, matches in named_paths(input_files_dir):
+        if matches != [pattern]:
             matches = [
                 match
-                for match in sorted(glob.glob(pattern))
+                for match in matches
                 if os.path.isdir(match) or not match.endswith(_NOT_RECORDS)
             ]
         if not matches:
@@ -72,27 +70,30 @@ def _check_files(input_files_dir: str, files: list[str]) -> None:
     """Refuses an empty list, and a file that is named twice."""
     if not files:
         raise FileNotFoundError(f"{input_files_dir!r} names no folder of records.")
-    seen: dict[str, str] = {}
+    seen: dict[object, str] = {}
     for path in files:
-        other = seen.setdefault(os.path.realpath(path), path)
+        other = seen.setdefault(file_identity(path), path)
         if other is not path:
             raise FileExistsError(
                 f"{input_files_dir} names a file twice: {other} and {path}. Its "
-                "records would count double; name it once."
+                "records would count double; name it once, or remove the link."
             )
 
 
 def _files_of(path: str) -> list[str]:
     if os.path.isfile(path):
         return [path]
-    entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-    return [
-        entry.path
-        for entry in entries
-        if entry.is_file()
-        and not entry.name.startswith((".", "_"))
-        and not entry.name.endswith(_NOT_RECORDS)
-    ]
+    files, skipped = [], []
+    for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+        is_record_file = (
+            entry.is_file()
+            and not entry.name.startswith((".", "_"))
+            and not entry.name.endswith(_NOT_RECORDS)
+        )
+        (files if is_record_file else skipped).append(entry)
+    if files:
+        report_skipped(path, [entry.name for entry in skipped])
+    return [entry.path for entry in files]
 
 
 def scan_offsets(path: str) -> np.ndarray:
@@ -129,7 +130,8 @@ def _next_offset(path: str, record: int, offset: int, header: bytes, size: int) 
         if masked_crc(header[:8]) != crc:
             raise CorruptRecordError(
                 f"{place}: the length field is damaged, or this is not an "
-                "uncompressed TFRecord file. Make the file again."
+                "uncompressed TFRecord file. Make the file again, unpack it if it is "
+                "compressed, or move it out of the folder if it never held records."
             )
         end = offset + _FRAME_BYTES + length
         if end <= size:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from bert_tf.config.text import SentencesConfig
 from bert_tf.data import output
-from bert_tf.data.documents import expand_paths, read_lines
+from bert_tf.data.documents import holds_words, read_lines
+from bert_tf.data.input_files import expand_paths
 from bert_tf.data.parts import Part, total_counts
 from bert_tf.data.sentences import split_sentences
 from bert_tf.data.stage import Stage, settings_of
@@ -49,7 +50,7 @@ def split_documents(
                 "`python -m bert_tf data extract` writes them."
             ) from None
         sentences = [s for p in paragraphs for s in split_sentences(p)]
-        if sentences:
+        if any(map(holds_words, sentences)):
             documents.append("\n".join(sentences) + "\n\n")
             counts["documents"] += 1
             counts["sentences"] += len(sentences)

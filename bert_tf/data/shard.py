@@ -20,9 +20,10 @@ from bert_tf.data.documents import (
     Sentences,
     Stretch,
     cut_into_stretches,
-    expand_paths,
+    holds_words,
     read_stretch,
 )
+from bert_tf.data.input_files import expand_paths
 from bert_tf.data.output import FileWriter
 from bert_tf.data.parts import Part, share, total_counts
 from bert_tf.data.stage import Stage, settings_of
@@ -143,7 +144,8 @@ def _check_part(part: Part, config: ShardConfig) -> None:
         raise ValueError(
             f"`n_training_shards`, `n_test_shards` and `fraction_test_set` must leave "
             f"no shard empty, but {part.name} gets no document. Give more documents, "
-            f"or fewer shards. Received: n_training_shards={config.n_training_shards}, "
+            "fewer shards or another fraction. Received: "
+            f"n_training_shards={config.n_training_shards}, "
             f"n_test_shards={config.n_test_shards}, "
             f"fraction_test_set={config.fraction_test_set}."
         )
@@ -160,6 +162,8 @@ def write_shards(job: Job, config: ShardConfig, folder: Path) -> list[Part]:
         turns = {side: itertools.cycle(writers[side]) for side in _SIDES}
         for stretch in job.stretches:
             for document in read_stretch(stretch, "google"):
+                if not any(map(holds_words, document)):
+                    continue  # Control characters and the like.
                 fraction = config.fraction_test_set
                 is_test = belongs_to_test(document, config.seed, fraction)
                 writer = next(turns[_SIDES[is_test]])

@@ -5,8 +5,9 @@ words of more than 200 characters are [UNK]. The Unicode properties are those of
 Python's `unicodedata`, as there; the `tokenizers` library does the WordPiece matching.
 """
 
+import itertools
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tokenizers.models import WordPiece
@@ -90,7 +91,7 @@ def load_vocabulary(vocab_file: str) -> list[str]:
     """Reads a vocabulary, one token per line.
 
     Args:
-      vocab_file: A UTF-8 file; CRLF line ends and blank lines at its end are fine.
+      vocab_file: A UTF-8 file; any line ends and blank lines at its end are fine.
 
     Returns:
       The tokens; a token's place is its id.
@@ -107,13 +108,21 @@ def load_vocabulary(vocab_file: str) -> list[str]:
         raise FileNotFoundError(
             f"`vocab_file` must be a file. Received: vocab_file={vocab_file}."
         ) from None
+    lines = data.rstrip(b"\r\n").split(b"\n" if b"\n" in data else b"\r")
     tokens: dict[str, int] = {}
-    for number, line in enumerate(data.rstrip(b"\r\n").split(b"\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         token = _decode_token(line, f"{vocab_file}, line {number}", first=number == 1)
+        if not token:
+            remedy = _replace(number, lines) if len(lines) > 1 else ""
+            raise ValueError(
+                f"{vocab_file}, line {number}: the line is empty. Each line must hold "
+                f"one token. {remedy}"
+            )
         if token in tokens:
+            # Other programs give the token the id of its last line.
             raise ValueError(
                 f"{vocab_file}, line {number}: the token {token!r} stands on line "
-                f"{tokens[token]} already. Remove one of them."
+                f"{tokens[token]} already. {_replace(tokens[token], lines)}"
             )
         tokens[token] = number
     missing = [token for token in SPECIAL_TOKENS if token not in tokens]
@@ -125,18 +134,26 @@ def load_vocabulary(vocab_file: str) -> list[str]:
     return list(tokens)
 
 
+def _replace(number: int, lines: Sequence[bytes]) -> str:
+    """How to mend a line without moving any other: a line's number is its id."""
+    known = {line.strip() for line in lines}
+    names = (f"[unused{n}]" for n in itertools.count())
+    free = next(name for name in names if name.encode() not in known)
+    return (
+        f"Replace line {number} by {free}, which is not in the file. Do not remove it: "
+        "the ids of all later tokens would change."
+    )
+
+
 def _decode_token(line: bytes, place: str, first: bool) -> str:
     """One line of a vocabulary as a token; a byte order mark may lead the first."""
     try:
-        token = line.decode("utf-8-sig" if first else "utf-8").strip(" \t\r")
+        return line.decode("utf-8-sig" if first else "utf-8").strip(" \t\r")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{place}: not UTF-8 (byte {error.start}: 0x{line[error.start]:02x}). "
             "Store the vocabulary as UTF-8."
         ) from None
-    if not token:
-        raise ValueError(f"{place}: the line is empty. Each line must hold one token.")
-    return token
 
 
 class WordSplitter:

@@ -18,9 +18,9 @@ from bert_tf.data import output
 from bert_tf.data.documents import (
     Stretch,
     cut_into_stretches,
-    expand_paths,
     read_stretch,
 )
+from bert_tf.data.input_files import expand_paths
 from bert_tf.data.output import FileWriter
 from bert_tf.data.parts import Part, total_counts
 from bert_tf.data.stage import Stage, settings_of

@@ -130,6 +130,25 @@ def test_groups_hold_two_documents(tmp_path, monkeypatch):
     assert [group.number for group in found] == list(range(len(found)))
 
 
+@pytest.mark.parametrize("junk", ["\x1a", "\u200b", "\x00\x01", "\u0301"])
+def test_text_at_the_end_without_tokens_joins_the_documents_before(
+    config, tmp_path, monkeypatch, junk
+):
+    monkeypatch.setattr(groups, "GROUP_BYTES", 100)
+    path = tmp_path / "a.txt"
+    text = Path(config.input).read_text()
+    path.write_text(f"{text}\n\nthe cat sat .\n\n{junk}\n", encoding="utf-8")
+    metadata = create_records(dataclasses.replace(config, input=str(path)))
+    assert metadata.extra["text_summary"]["documents"] == 41
+    path.write_text(f"the cat\nsat\n\n{junk}\n", encoding="utf-8")
+    one = dataclasses.replace(config, input=str(path), output_dir=str(tmp_path / "o"))
+    with pytest.raises(ValueError, match=r"at least two documents.*Received: 1"):
+        create_records(one)
+    path.write_text(f"{junk}\n\n{junk}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="holds no document with a word"):
+        create_records(one)
+
+
 @pytest.mark.parametrize("content", ["", "\n \r\n\n", "\ufeff"])
 def test_blank_text_has_no_groups(tmp_path, content):
     (tmp_path / "a.txt").write_text(content, encoding="utf-8")
@@ -382,8 +401,16 @@ def test_absurd_number_of_shards_is_refused_at_once(config):
         dataclasses.replace(config, num_shards=100_000_000)
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.xml.bz2", "a.tfrecord"])
-def test_other_kinds_of_files_are_not_read_as_text(config, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("a.jsonl", "data extract"),
+        ("a.xml.bz2", "data extract"),
+        ("a.tfrecord", "data pack"),
+        ("a.txt.gz", "gunzip"),
+    ],
+)
+def test_other_kinds_of_files_are_not_read_as_text(config, tmp_path, name, remedy):
     (tmp_path / name).write_bytes(b'{"text": "x"}\n\n{"text": "y"}\n')
-    with pytest.raises(ValueError, match=r"must name \*\.txt files.*data extract"):
+    with pytest.raises(ValueError, match=rf"must name \*\.txt files.*{remedy}"):
         create_records(dataclasses.replace(config, input=str(tmp_path / name)))

@@ -219,3 +219,16 @@ def test_making_records_does_not_load_tensorflow():
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_create_ends_with_a_summary_and_warnings(arguments, tmp_path, capsys):
+    (tmp_path / "blank.txt").write_text("the cat sat .\n\n" * 20)
+    assert main([*arguments, f"--input={tmp_path}/blank.txt", "--overwrite"]) == 0
+    said = capsys.readouterr()
+    assert "20 documents (95.0% repeated), 80 tokens (0.00% [UNK]" in said.out
+    assert "(100.0%) have a random next segment" in said.err
+    assert main([*arguments, f"--input={tmp_path}/blank.txt", "--overwrite"]) == 0
+    again = capsys.readouterr()
+    assert "is there already" in again.err
+    assert again.out == said.out
+    assert "(100.0%) have a random next segment" in again.err

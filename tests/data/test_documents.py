@@ -1,7 +1,8 @@
 import pytest
 
 from bert_tf.data import documents
-from bert_tf.data.documents import document_bytes, expand_paths, read_documents
+from bert_tf.data.documents import document_bytes, read_documents, read_stretch
+from bert_tf.data.tokenization import WordSplitter
 
 
 def write(path, content):
@@ -81,18 +82,50 @@ def test_size_of_a_document_is_that_of_its_file(tmp_path):
     assert document_bytes(document) == (tmp_path / "a.txt").stat().st_size
 
 
-def test_files_folders_and_patterns_are_found(tmp_path):
-    for name in ("b.txt", "a.txt", "c.md", "d/e.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        write(tmp_path / name, "x")
-    found = expand_paths(f"{tmp_path}, {tmp_path}/?.md,{tmp_path}/d*,{tmp_path}/a.txt")
-    names = [path.removeprefix(f"{tmp_path}/") for path in found]
-    assert names == ["a.txt", "b.txt", "c.md", "d/e.txt"]
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+def test_any_line_end_ends_a_line(tmp_path, end, monkeypatch):
+    monkeypatch.setattr(documents, "_BYTES_AT_ONCE", 3)
+    lines = ["One.", "Two.", "", "Three.", "", "", "Four."]
+    path = write(tmp_path / "a.txt", end.join(lines))
+    expected = [["One.", "Two."], ["Three."], ["Four."]]
+    assert list(read_documents([path], "google")) == expected
+    assert list(documents.read_lines(path)) == lines
 
 
-@pytest.mark.parametrize("name", ["none.txt", "*.none", "empty", "", ","])
-def test_input_that_names_nothing_is_refused(tmp_path, name):
-    (tmp_path / "empty").mkdir()
-    value = name if name in ("", ",") else f"{tmp_path}/{name}"
-    with pytest.raises(FileNotFoundError, match="`input` must name"):
-        expand_paths(value)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+@pytest.mark.parametrize("target", range(1, 60, 7))
+def test_stretches_hold_whole_documents_for_any_line_end(tmp_path, end, target):
+    blocks = [[f"{n} a", f"{n} b"] for n in range(9)]
+    text = (end * 2).join(end.join(block) for block in blocks)
+    path = write(tmp_path / "a.txt", text)
+    stretches = list(documents.cut_into_stretches([path], "google", target))
+    assert sum(stretch.num_bytes for stretch in stretches) == len(text)
+    found = [d for stretch in stretches for d in read_stretch(stretch, "google")]
+    assert found == blocks
+
+
+def test_lines_of_mixed_files_are_counted_for_messages(tmp_path):
+    path = write(tmp_path / "a.txt", b"One.\rTwo.\r\nThree.\n\rF\xffour.\n")
+    with pytest.raises(ValueError, match=r"a\.txt, line 5: byte 20"):
+        list(read_documents([path], "google"))
+
+
+# One 0x1A, a zero-width space, a byte order mark, a soft hyphen, a lone accent.
+NO_WORDS = ["\x1a", "\u200b", "\ufeff", "\x01\x02", "\xad", "\x00", "\ufffd", "\u0301"]
+
+
+@pytest.mark.parametrize("junk", NO_WORDS)
+def test_documents_without_tokens_do_not_count(tmp_path, junk):
+    path = write(tmp_path / "a.txt", f"The cat.\nSat.\n\n{junk}\n\n{junk}\n")
+    [stretch] = documents.cut_into_stretches([path], "google", 1000)
+    splitter = WordSplitter(do_lower_case=True)
+    assert documents.count_documents(stretch, "google", splitter) == 1
+    assert documents.count_documents(stretch, "text", splitter) == 1
+    path = write(tmp_path / "b.txt", f"{junk}\n\n{junk}.\nx\n\n{junk}\n\ny\n\nz\n")
+    [stretch] = documents.cut_into_stretches([path], "google", 1000)
+    assert documents.count_documents(stretch, "google", splitter) == 2
+
+
+@pytest.mark.parametrize("text", ["a", ".", "北", "1", "é", "😀", "  x"])
+def test_whatever_becomes_a_token_is_a_word(text):
+    assert documents.holds_words(text)

@@ -206,3 +206,28 @@ def test_lines_that_hold_no_document_are_refused(tmp_path, line):
     )
     with pytest.raises(ValueError, match=r"a\.jsonl, line 2: it must hold a JSON"):
         make_sentences(config)
+
+
+@pytest.mark.parametrize("name", ["wiki_00", "my.json", "a.jsonl"])
+def test_json_lines_are_read_whatever_the_file_is_called(tmp_path, name):
+    lines = [{"title": "One", "text": "It is."}, {"text": "\u200b"}, {"text": "So."}]
+    (tmp_path / "in").mkdir()
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (tmp_path / "in" / name).write_text(text)
+    config = ExtractConfig(
+        input=str(tmp_path / "in"),
+        output_dir=str(tmp_path / "out"),
+        input_format="json",
+        num_processes=1,
+    )
+    counts = extract_documents(config)
+    assert (counts["documents"], counts["empty"]) == (2, 1)
+
+
+def test_files_without_an_ending_are_text(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "part-00000-of-00500").write_text("It is.")
+    config = ExtractConfig(
+        input=str(tmp_path / "in"), output_dir=str(tmp_path / "out"), num_processes=1
+    )
+    assert extract_documents(config)["documents"] == 1

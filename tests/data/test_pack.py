@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 
@@ -289,3 +290,43 @@ def test_records_of_the_older_packer_are_read(unpacked, tmp_path):
     assert theirs.avg_seq_per_sample == average
     assert theirs.shape.max_predictions == width + 3
     assert sequences_of(read) == sequences_of(features)
+
+
+def test_records_of_given_widths_are_padded_and_read(unpacked, tmp_path):
+    config = PackDataConfig(
+        input_dir=unpacked,
+        output_dir=str(tmp_path / "habana"),
+        max_sequences_per_pack=2,
+        num_processes=1,
+    )
+    metadata = pack_records(config, widths=(4 + 3, 3))
+    assert metadata.max_predictions_per_pack == 7
+    assert metadata.max_sequences_per_pack == 3
+    data = open_records(config.output_dir, LIMITS)
+    assert (data.shape.max_predictions, data.shape.max_sequences) == (7, 3)
+    narrow = dataclasses.replace(config, output_dir=str(tmp_path / "narrow"))
+    pack_records(narrow)
+    other = open_records(narrow.output_dir, LIMITS)
+    every = np.arange(len(data))
+    found, expected = data.parser(every), other.parser(every)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name][:, : array.shape[1]], array)
+        assert not found[name][:, array.shape[1] :].any()
+
+
+def test_packs_that_do_not_fit_given_widths_are_refused(unpacked, tmp_path):
+    config = PackDataConfig(
+        input_dir=unpacked, output_dir=str(tmp_path / "few"), num_processes=1
+    )
+    with pytest.raises(ValueError, match="masked tokens, but must have at most 2"):
+        pack_records(config, widths=(2, 3))
+    assert not (tmp_path / "few").exists()
+
+
+def test_folder_of_other_widths_is_not_taken_for_done(unpacked, tmp_path):
+    config = PackDataConfig(
+        input_dir=unpacked, output_dir=str(tmp_path / "records"), num_processes=1
+    )
+    pack_records(config)
+    with pytest.raises(FileExistsError, match="`output_dir` must not hold earlier"):
+        pack_records(config, widths=(20, 3))

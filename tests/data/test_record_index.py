@@ -1,4 +1,6 @@
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +108,30 @@ def test_folders_may_be_listed_and_matched(tiny_records, copied):
 def test_a_file_that_is_named_twice_is_refused(tiny_records):
     with pytest.raises(FileExistsError, match="names a file twice"):
         record_files(f"{tiny_records},{tiny_records}/part-0*")
+
+
+def test_a_hard_link_to_a_file_of_records_is_refused(tiny_records, tmp_path):
+    for path in Path(tiny_records).iterdir():
+        os.link(path, tmp_path / f"copy-{path.name}")
+    with pytest.raises(FileExistsError, match="names a file twice.*remove the link"):
+        record_files(f"{tiny_records},{tmp_path}")
+
+
+def test_files_that_are_no_records_are_named(copied, capsys):
+    folder = Path(copied)
+    for name in ("notes.txt", "_SUCCESS", "data.md5"):
+        (folder / name).write_text("x")
+    files = record_files(str(folder))
+    assert "3 entries are not read: _SUCCESS, data.md5, notes.txt" in (
+        capsys.readouterr().err
+    )
+    assert not any(path.endswith(("txt", "SUCCESS", "md5")) for path in files)
+
+
+def test_commas_and_brackets_may_be_in_names_of_folders(tiny_records, tmp_path):
+    folder = shutil.copytree(tiny_records, tmp_path / "a,b[1]")
+    assert len(record_files(f"{folder}")) == 3
+    assert len(record_files(f"{folder}/part*,{tiny_records}")) == 6
 
 
 def test_metadata_beside_a_folder_is_not_taken_for_records(tiny_records, tmp_path):

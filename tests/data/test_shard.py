@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from bert_tf.config.text import ShardConfig
-from bert_tf.data.documents import expand_paths, read_documents
+from bert_tf.data.documents import read_documents
+from bert_tf.data.input_files import expand_paths
 from bert_tf.data.shard import belongs_to_test, shard_documents
 
 
@@ -105,3 +106,16 @@ def test_finished_shards_are_kept_and_used_folders_refused(config):
     with pytest.raises(FileExistsError, match="`output_dir` must not hold"):
         shard_documents(dataclasses.replace(config, seed=3))
     assert contents(config) == before
+
+
+def test_documents_without_words_are_left_out(config, tmp_path):
+    text = Path(config.input).read_text()
+    path = tmp_path / "junk.txt"
+    path.write_text(text.replace("\n\n", "\n\n\x1a\n\u200b\n\n"), encoding="utf-8")
+    first = shard_documents(config)
+    other = dataclasses.replace(
+        config, input=str(path), output_dir=str(tmp_path / "other")
+    )
+    found = shard_documents(other)
+    for side in ("training", "test"):
+        assert found[side]["documents"] == first[side]["documents"]

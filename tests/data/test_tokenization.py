@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -153,6 +154,45 @@ def test_bad_vocabulary_is_refused_with_file_and_line(tmp_path, content, message
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         WordPieceTokenizer(str(path))
+
+
+def advice(path):
+    """Number and new content of the line that the message speaks of, if any."""
+    try:
+        tokenization.load_vocabulary(str(path))
+    except ValueError as error:
+        found = re.search(r"Replace line (\d+) by (\S+), which", str(error))
+        return int(found[1]), found[2]
+    return None
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [*SPECIALS, "[unused0]", "the", "cat", "the", "dog", "cat"],
+        [*SPECIALS, "[unused0]", "the", "", "cat", "  ", "dog"],
+        ["[PAD]", "", *SPECIALS[1:], "[unused1]", "the", "[unused0]"],
+    ],
+)
+def test_advice_about_a_line_of_a_vocabulary_moves_no_other_line(tmp_path, tokens):
+    path = tmp_path / "vocab.txt"
+    lines = list(tokens)
+    path.write_text("\n".join(lines))
+    while found := advice(path):
+        number, name = found
+        lines[number - 1] = name
+        path.write_text("\n".join(lines))
+    loaded = tokenization.load_vocabulary(str(path))
+    assert len(loaded) == len(tokens)
+    # A token keeps the last of its ids, which is the one that other programs use.
+    for token in filter(str.strip, tokens):
+        assert loaded.index(token) == len(tokens) - 1 - tokens[::-1].index(token)
+
+
+def test_vocabulary_with_cr_line_ends_is_read(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_bytes("\r".join([*SPECIALS, "a"]).encode())
+    assert tokenization.load_vocabulary(str(path)) == [*SPECIALS, "a"]
 
 
 def test_missing_vocabulary_is_refused(tmp_path):

@@ -29,7 +29,11 @@ def test_published_packing_command(tiny_records, tmp_path):
     result = run_python(*command(tiny_records, tmp_path / "training"))
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "training_metadata.json").exists()
-    assert read_metadata(tmp_path / "training").original_number_of_samples == 150
+    metadata = read_metadata(tmp_path / "training")
+    assert metadata.original_number_of_samples == 150
+    # What Habana's own model reads: P + 3 predictions, 3 sequences.
+    assert metadata.max_predictions_per_pack == 4 + 3
+    assert metadata.max_sequences_per_pack == 3
 
 
 def test_some_of_the_files(tiny_records, tmp_path):
@@ -44,3 +48,10 @@ def test_another_length_is_refused(tiny_records, tmp_path):
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
     assert "128 and 4. Received: records of 16 and 4" in line
+
+
+def test_more_sequences_than_that_model_reads_are_refused(tiny_records, tmp_path):
+    words = command(tiny_records, tmp_path / "training")
+    result = run_python(*words, "--max-sequences-per-pack", "4")
+    assert result.returncode == 2
+    assert "invalid choice: 4" in result.stderr

@@ -1,0 +1,91 @@
+"""What is to be known of text and records while they are made, added up part by part.
+
+All of it is the same for any number of processes and after a stop: counts are sums, and
+the documents are sampled by their content alone.
+"""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from bert_tf.data.instances import Document, TrainingInstance
+
+# Of so many documents the share of repeated ones is known to about 6%.
+_SAMPLE_SIZE = 256
+_HASH_BYTES = 7
+_NUM_SPECIAL = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class TextCounts:
+    """Of the text of some documents.
+
+    Attributes:
+      counts: `documents` and `text_tokens`, of them `unknown_tokens` ([UNK]).
+      sample: The smallest hashes of different documents, ascending.
+    """
+
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+    sample: tuple[int, ...] = ()
+
+
+def count_text(
+    texts: Sequence[Sequence[str]], documents: Sequence[Document], unknown: int
+) -> TextCounts:
+    """Counts what documents hold.
+
+    Args:
+      texts: Their sentences.
+      documents: The ids of these sentences.
+      unknown: Id of [UNK].
+    """
+    counts: Counter[str] = Counter()
+    hashes = []
+    for text, document in zip(texts, documents, strict=True):
+        tokens = sum(map(len, document))
+        if not tokens:
+            continue  # Control characters and the like.
+        counts["documents"] += 1
+        counts["text_tokens"] += tokens
+        counts["unknown_tokens"] += sum(ids.count(unknown) for ids in document)
+        content = "\n".join(text).encode(errors="replace")
+        digest = hashlib.blake2b(content, digest_size=_HASH_BYTES).digest()
+        hashes.append(int.from_bytes(digest, "little"))
+    return TextCounts(counts, merge_samples([hashes]))
+
+
+def merge_samples(samples: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """The smallest different hashes of all samples together."""
+    return tuple(sorted({one for sample in samples for one in sample})[:_SAMPLE_SIZE])
+
+
+def different_documents(sample: Sequence[int], documents: int) -> int:
+    """How many different documents there are, from the smallest hashes of them.
+
+    Exact for fewer than `_SAMPLE_SIZE`.
+
+    Source: Bar-Yossef et al. 2002, "Counting distinct elements in a data stream": of n
+    evenly spread hashes the k-th smallest is about k / n of the range.
+    """
+    if len(sample) < _SAMPLE_SIZE:
+        return len(sample)
+    estimate = (len(sample) - 1) * 256**_HASH_BYTES / sample[-1]
+    return min(documents, round(estimate))
+
+
+def count_instances(instances: Iterable[TrainingInstance]) -> Counter[str]:
+    """Counts `random_next` and `unmasked` records, and `kept_tokens`.
+
+    Kept are the tokens that a document itself has given to a record. Each token of a
+    document is drawn once in every duplicate, as the first segment or its true next.
+    """
+    random_next = unmasked = kept = 0
+    for instance in instances:
+        if instance.is_random_next:
+            random_next += 1
+            kept += instance.segment_ids.index(1) - 2
+        else:
+            kept += len(instance.input_ids) - _NUM_SPECIAL
+        unmasked += not instance.masked_lm_ids
+    return Counter(random_next=random_next, unmasked=unmasked, kept_tokens=kept)
