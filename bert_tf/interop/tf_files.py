@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 import tensorflow as tf
 
+from bert_tf.files import sync_folder
 from bert_tf.interop.tf_index import TensorPlace, masked_crc32c, read_index
 
 INDEX = ".index"
@@ -72,7 +73,10 @@ def save_tf(prefix: str, tensors: Mapping[str, np.ndarray]) -> None:
             tensors=[tf.constant(tensors[name]) for name in names],
         )
         for path in [*glob.glob(data_files), temporary + INDEX]:
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
             os.replace(path, prefix + path.removeprefix(temporary))
+        sync_folder(os.path.dirname(os.path.abspath(prefix)))
     except tf.errors.OpError as error:
         raise OSError(f"{prefix} cannot be written: {error.message}") from error
     finally:

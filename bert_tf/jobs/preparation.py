@@ -12,6 +12,7 @@ from bert_tf.data.pipeline import BatchShape
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.architecture import load_bert_config
 from bert_tf.jobs.plan import (
+    INDEX_CACHE_DIR,
     Plan,
     effective_learning_rate,
     make_optimizer,
@@ -48,7 +49,7 @@ def _open(config: PretrainingConfig, bert: BertConfig, folders: str) -> RecordSe
         limits,
         max_seq_length=config.batch.max_seq_length,
         max_predictions_per_seq=config.batch.max_predictions_per_seq,
-        cache_dir=os.path.join(config.files.output_dir, ".record_index"),
+        cache_dir=os.path.join(config.files.output_dir, INDEX_CACHE_DIR),
     )
     length = records.shape.max_seq_length
     if length > bert.max_position_embeddings:

@@ -47,6 +47,7 @@ class DLLoggerFile:
           OSError: if it cannot be written.
         """
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        _end_last_line(path)
         self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115
         self._started = time.time()
         for metric, unit in _UNITS.items():
@@ -72,6 +73,15 @@ class DLLoggerFile:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _end_last_line(path: str) -> None:
+    """Ends a line that a killed run has begun, so that the next one is its own."""
+    with open(path, "a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.write(b"\n")
 
 
 def _rounded(values: dict[str, float]) -> str:
