@@ -154,6 +154,20 @@ def _is_unused(descriptor: int) -> bool:
     return True
 
 
+def placeholder(path: str | os.PathLike[str]) -> str:
+    """What has come in place of a file's content, in words; empty if nothing has.
+
+    A clone without Git LFS holds pointers, a failed download a page or nothing.
+    """
+    with open(path, "rb") as file:
+        first = file.read(64)
+    if first.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, in place of which `git lfs pull` puts the file"
+    if first.lstrip().startswith(b"<"):
+        return "a page of HTML or XML"
+    return "" if first else "empty"
+
+
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Puts a folder's names on the disk: what was renamed in it stays so.
 
