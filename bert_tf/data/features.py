@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import hashlib
 
 import numpy as np
 import tensorflow as tf
@@ -240,15 +241,21 @@ class ExampleParser(RecordParser):
             raise CorruptRecordError(f"{place}: {reason}") from error
 
 
-def check_sample(
-    index: NumberedRecords, parser: RecordParser, sample_size: int
-) -> None:
+def check_sample(index: NumberedRecords, parser: RecordParser, sample_size: int) -> str:
     """Parses and checks records spread evenly over the set, before any training.
+
+    Returns:
+      The sha256 of their features and of the number of records, which tells whether
+      another set is the same one.
 
     Raises:
       CorruptRecordError: naming file and record.
     """
     count = min(sample_size, len(index))
     numbers = np.unique(np.linspace(0, len(index) - 1, count).astype(np.int64))
+    digest = hashlib.sha256(str(len(index)).encode())
     for part in np.array_split(numbers, -(-len(numbers) // 256)):
-        parser(part)
+        for name, values in sorted(parser(part).items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(values))
+    return digest.hexdigest()

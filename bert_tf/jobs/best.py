@@ -39,6 +39,7 @@ class BestCheckpoint:
             return
         if plan.start.is_own:
             self._best = self._read_note()
+            self._check_weights(int(self._best["step"]))
         elif rank == 0:
             # Of a run that this one replaces: when it goes on, it must not find it.
             os.remove(self._note)
@@ -53,6 +54,16 @@ class BestCheckpoint:
                 f"{self._note} is damaged ({error!r}). Delete the folder, and what was "
                 "best before this point is forgotten."
             ) from error
+
+    def _check_weights(self, step: int) -> None:
+        """Finds now what would be missed at the end of the training."""
+        prefix = os.path.join(self._folder, f"model.ckpt-{step}")
+        if checkpoints.read_manifest(prefix) is None:
+            raise RunError(
+                f"{self._note} names step {step}, but there is no {prefix}.json. "
+                "Restore it; or delete the folder, and what was best so far is "
+                "forgotten."
+            )
 
     @property
     def last_step(self) -> int:

@@ -46,6 +46,8 @@ class Plan:
       num_train_records: Records, or examples, to train on.
       num_eval_records: Those to evaluate on.
       sequences_per_record: How many sequences one to train on holds on average.
+      data_sha256: Of what there is to train on; None without training.
+      is_packed: Whether records hold several sequences; None where there are none.
     """
 
     config: Any
@@ -62,6 +64,8 @@ class Plan:
     num_train_records: int = 0
     num_eval_records: int = 0
     sequences_per_record: float = 1.0
+    data_sha256: str | None = None
+    is_packed: bool | None = None
 
     @property
     def order(self) -> RecordOrder:

@@ -48,7 +48,9 @@ class RunPosition:
       num_records: Records of the training set.
       loss_scale: Of float16; None without one.
       num_finite_steps: Steps since the loss scale was last changed.
-      config: The settings of the run, for a reader.
+      data_sha256: Of the training set; None in manifests of earlier versions.
+      is_packed: Whether its records are packed; None likewise, or if it has none.
+      config: The settings of the run.
     """
 
     step: int
@@ -59,6 +61,8 @@ class RunPosition:
     num_records: int
     loss_scale: float | None = None
     num_finite_steps: int = 0
+    data_sha256: str | None = None
+    is_packed: bool | None = None
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -260,6 +264,12 @@ def restore(
     ]
     if slots is not None and _STEP_NAME not in shapes:
         problems.append(f"{_STEP_NAME} is missing")
+    if problems and slots and not any(name in shapes for name in slots):
+        raise RunError(
+            f"{prefix} holds weights without the state of an optimizer, so that no run "
+            "can be resumed from it. Name it with --init_checkpoint, without --resume "
+            "and with another output_dir, to begin with its weights."
+        )
     if problems:
         more = len(problems) - _MAX_LISTED
         problems = problems[:_MAX_LISTED] + [f"and {more} more"] * (more > 0)
