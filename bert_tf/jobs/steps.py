@@ -119,6 +119,8 @@ def take_steps(
     )
     writer = _CheckpointWriter(plan, reader, scale, communicator.rank)
     report = StepReport(plan, log)
+    # The file may have steps after this one, of a run that was killed, or of another.
+    log.parameters({"first_step": trainer.step + 1})
     if not plan.start.is_own:
         # A folder that cannot hold a checkpoint is found now, not after hours.
         writer.save(trainer.step)

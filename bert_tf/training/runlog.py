@@ -21,6 +21,9 @@ class RunLog:
     def message(self, text: str) -> None:
         """One line for the reader."""
 
+    def parameters(self, values: dict[str, float]) -> None:
+        """Values that the lines after this one belong to."""
+
     def step(self, step: int, values: dict[str, float]) -> None:
         """Values of one step."""
 
@@ -53,8 +56,8 @@ class DLLoggerFile:
         for metric, unit in _UNITS.items():
             self._write("METADATA", metric=metric, metadata={"unit": unit})
 
-    def log(self, step: int | list[int], data: dict[str, Any]) -> None:
-        """One line; an empty list as `step` means the whole run."""
+    def log(self, step: int | list[int] | str, data: dict[str, Any]) -> None:
+        """One line; an empty list as `step` means the whole run, "PARAMETER" none."""
         self._write("LOG", step=step, data=data)
 
     def _write(self, kind: str, **content: Any) -> None:  # noqa: ANN401
@@ -117,6 +120,10 @@ class ConsoleLog(RunLog):
             self._bar.console.print(text, soft_wrap=True, markup=False)
         else:
             print(text, flush=True)
+
+    def parameters(self, values: dict[str, float]) -> None:
+        """See `RunLog`."""
+        self._file.log("PARAMETER", values)
 
     def step(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""

@@ -34,6 +34,7 @@ def position(step):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder that can be set to its first state; SaveV2 without threads, in parts."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # Of no use here, slow.
     made = tmp_path / "made"
     files = {}
     for step in (3, 5, 9):

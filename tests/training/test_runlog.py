@@ -39,6 +39,15 @@ def test_a_log_is_continued(tmp_path):
     assert steps == [1, 2]
 
 
+def test_parameters_are_no_step(tmp_path):
+    log = ConsoleLog(str(tmp_path / "log.json"), 20)
+    log.parameters({"first_step": 3})
+    log.close()
+    entry = entries(tmp_path / "log.json")[-1]
+    assert (entry["type"], entry["step"]) == ("LOG", "PARAMETER")
+    assert entry["data"] == {"first_step": 3}
+
+
 def test_a_line_that_a_killed_run_began_does_not_spoil_the_next(tmp_path):
     path = tmp_path / "log.json"
     path.write_text('DLLL {"step": 1}\nDLLL {"st')
