@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from bert_tf.config import checks
+from bert_tf.files import placeholder
 
 # "gelu" is the error-function form of the paper; the others name the tanh
 # approximation that google-research/bert's later code computes.
@@ -161,7 +162,10 @@ class BertConfig:
             with open(path, encoding="utf-8") as file:
                 values = json.load(file)
         except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON: {error}.") from error
+            reason = f"it is {found}" if (found := placeholder(path)) else error
+            raise ValueError(
+                f"{path} is not valid JSON: {reason}. Fetch it again."
+            ) from error
         if not isinstance(values, dict):
             raise ValueError(
                 f"{path} must hold a JSON object. Received: {type(values).__name__}."

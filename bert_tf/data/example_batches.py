@@ -1,6 +1,7 @@
 """Labelled sequences to batches: the rows of a step, shared out to the workers."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -25,6 +26,15 @@ class LabelledSequences:
     sequences: TokenSequences
     labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     places: tuple[str, ...] = ()
+
+    def sha256(self) -> str:
+        """Of all tokens and labels, in their order."""
+        parts = dataclasses.asdict(self.sequences) | self.labels
+        digest = hashlib.sha256()
+        for name, values in sorted(parts.items()):
+            digest.update(f"{name} {values.dtype} {values.shape}".encode())
+            digest.update(np.ascontiguousarray(values))
+        return digest.hexdigest()
 
     def features(self, rows: np.ndarray, max_seq_length: int) -> Features:
         """`row_features`, and each label as [R, K], 0 where there is no sequence."""

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import hashlib
 
 import numpy as np
 import tensorflow as tf
@@ -240,21 +241,34 @@ class ExampleParser(RecordParser):
             raise CorruptRecordError(f"{place}: {reason}") from error
 
 
+class Sample(NamedTuple):
+    """What records spread evenly over a set say of it.
+
+    Attributes:
+      sha256: Of their features and of the number of records, which tells whether
+        another set is the same one.
+      unmasked: The share of them that has no masked token, in [0, 1].
+    """
+
+    sha256: str
+    unmasked: float
+
+
 def check_sample(
     index: NumberedRecords, parser: RecordParser, sample_size: int
-) -> float:
+) -> Sample:
     """Parses and checks records spread evenly over the set, before any training.
-
-    Returns:
-      The share of them that has no masked token, in [0, 1].
 
     Raises:
       CorruptRecordError: naming file and record.
     """
     count = min(sample_size, len(index))
     numbers = np.unique(np.linspace(0, len(index) - 1, count).astype(np.int64))
-    unmasked = 0
+    digest, unmasked = hashlib.sha256(str(len(index)).encode()), 0
     for part in np.array_split(numbers, -(-len(numbers) // 256)):
-        weights = parser(part)["masked_lm_weights"]
-        unmasked += int((weights <= 0).all(axis=1).sum())
-    return unmasked / len(numbers)
+        features = parser(part)
+        unmasked += int((features["masked_lm_weights"] <= 0).all(axis=1).sum())
+        for name, values in sorted(features.items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(values))
+    return Sample(digest.hexdigest(), unmasked / len(numbers))

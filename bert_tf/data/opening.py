@@ -27,12 +27,15 @@ class RecordSet:
       shape: Their lengths.
       parser: Reads and checks them.
       avg_seq_per_sample: Sequences per record, on average; 1 if not packed.
+      sha256: Of the number of records and of the sample that was checked: other
+        records have another one, in another folder or format they keep it.
     """
 
     index: NumberedRecords
     shape: RecordShape
     parser: RecordParser
     avg_seq_per_sample: float = 1.0
+    sha256: str = ""
 
     def __len__(self) -> int:
         """Number of records."""
@@ -161,6 +164,7 @@ def open_records(
     """
     files = record_files(input_files_dir)
     index, parser = open_parser(files, limits, cache_dir)
+    unpadded = parser
     folders = sorted({os.path.dirname(path) for path in files})
     metadata = {folder: read_metadata(folder) for folder in folders}
     for folder, about in metadata.items():
@@ -185,11 +189,11 @@ def open_records(
         },
     )
     average = _average(metadata, index, shape)
-    unmasked = check_sample(index, parser, _SAMPLE_SIZE)
-    if unmasked > _MAX_UNMASKED:
+    sample = check_sample(index, unpadded, _SAMPLE_SIZE)
+    if sample.unmasked > _MAX_UNMASKED:
         report(
-            f"warning: {unmasked:.1%} of the records of {input_files_dir} have no "
-            "masked token, so they train and evaluate no masked LM. Make them again "
+            f"warning: {sample.unmasked:.1%} of the records of {input_files_dir} have "
+            "no masked token, so they train and evaluate no masked LM. Make them again "
             "with a greater --max_predictions_per_seq or --masked_lm_prob."
         )
-    return RecordSet(index, shape, parser, average)
+    return RecordSet(index, shape, parser, average, sample.sha256)

@@ -1,11 +1,7 @@
 """Files and folders that appear under their names only when they are complete."""
 
-import contextlib
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -126,25 +122,6 @@ def check_output_dir(
             f"`{name}` must not hold earlier output. Received: {name}={folder}, which "
             f"holds {names[0]}. {reason} Choose another folder, or say --overwrite."
         )
-
-
-@contextlib.contextmanager
-def temporary_output_dir(output_dir: str) -> Iterator[Path]:
-    """A folder beside `output_dir`, which is removed at the end if it is still there.
-
-    Yields:
-      The new, empty folder.
-    """
-    target = Path(os.path.abspath(output_dir))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    umask = os.umask(0)
-    os.umask(umask)
-    folder.chmod(0o777 & ~umask)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def move_into_place(folder: Path, output_dir: str, kind: re.Pattern[str]) -> None:

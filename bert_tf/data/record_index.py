@@ -3,7 +3,6 @@
 import hashlib
 import os
 import struct
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -14,6 +13,7 @@ import numpy as np
 from bert_tf.data.input_files import file_identity, named_paths, report_skipped
 from bert_tf.data.numbering import NumberedRecords, RecordPlace
 from bert_tf.errors import CorruptRecordError
+from bert_tf.files import whole_file
 
 # A record is: length (8 bytes), masked crc of the length (4), data, masked crc (4).
 _HEADER = struct.Struct("<QI")
@@ -145,7 +145,12 @@ def _next_offset(path: str, record: int, offset: int, header: bytes, size: int) 
 def _cache_file(path: str, cache_dir: str) -> str:
     """Name of the stored offsets of a file in its present state."""
     status = os.stat(path)
-    state = f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
+    # A copy may have the size and the time of the file that it replaces, but it has
+    # another number or another time of change.
+    state = (
+        f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}|"
+        f"{status.st_ctime_ns}|{status.st_ino}"
+    )
     return os.path.join(cache_dir, hashlib.sha256(state.encode()).hexdigest() + ".npy")
 
 
@@ -168,11 +173,8 @@ def load_offsets(path: str, cache_dir: str = "") -> np.ndarray:
     except (FileNotFoundError, ValueError, EOFError):
         offsets = scan_offsets(path)  # Not stored yet, or cut by a crash.
     os.makedirs(cache_dir, exist_ok=True)
-    # Several workers may do this at once: each writes a file of its own, and the
-    # renames replace one right answer by another.
-    with tempfile.NamedTemporaryFile(dir=cache_dir, delete=False) as file:
+    with whole_file(cached) as file:  # Several workers may do this at once.
         np.save(file, offsets)
-    os.replace(file.name, cached)
     return offsets
 
 

@@ -23,7 +23,7 @@ from bert_tf.data.squad_windows import (
 )
 from bert_tf.data.tokenization import WordPieceTokenizer
 from bert_tf.data.workers import in_order
-from bert_tf.files import whole_file
+from bert_tf.files import remove_unfinished, whole_file
 
 # To be raised when the same input makes other windows, or they are stored otherwise.
 _FORMAT_VERSION = 1
@@ -106,6 +106,7 @@ def load_or_build_windows(
     except _DAMAGE as error:
         reason = " ".join(str(error).split())
         warnings.warn(f"{path} is damaged ({reason}). It is built again.", stacklevel=2)
+    remove_unfinished(cache_dir)
     windows = _build(examples, arguments, num_processes)
     write_windows(path, windows)
     return windows

@@ -3,10 +3,8 @@
 import gzip
 import lzma
 import os
-import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from bert_tf.errors import RunError
+from bert_tf.files import temporary_folder
 
 # Far above any published model or data set.
 MAX_BYTES = 64 << 30
@@ -57,20 +56,17 @@ def unpack(archive: Path, folder: Path, flatten: bool = True) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} must be new or empty to unpack into it.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with temporary_folder(folder) as work:
         inner = work / "files"
         inner.mkdir()
-        _extract(archive, inner)
+        try:
+            _extract(archive, inner)
+        except _DAMAGES as error:
+            raise RunError(f"{archive} is damaged: {error}. Fetch it again.") from None
         only = list(inner.iterdir())
         if flatten and len(only) == 1 and only[0].is_dir():
             inner = only[0]
         os.replace(inner, folder)
-    except _DAMAGES as error:
-        raise RunError(f"{archive} is damaged: {error}. Fetch it again.") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _extract(archive: Path, folder: Path) -> None:

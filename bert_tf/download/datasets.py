@@ -5,7 +5,6 @@ import io
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from bert_tf.download.catalogue import CATALOGUE, MRPC, WIKIPEDIA, Entry, wikipe
 from bert_tf.download.checksums import read_checksums
 from bert_tf.download.fetching import Retries, fetch, file_sum, is_valid
 from bert_tf.errors import RunError
+from bert_tf.files import temporary_folder
 
 _MRPC_COLUMNS = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
 
@@ -112,8 +112,8 @@ def download_archive(
         return
     archive = folder.parent / file.name
     fetch(file.url, archive, file.sha256 or sha256, retries)
-    with tempfile.TemporaryDirectory(prefix=".new.", dir=folder.parent) as work:
-        fresh = Path(work, folder.name)
+    with temporary_folder(folder) as work:
+        fresh = work / folder.name
         unpack(archive, fresh, flatten)
         _check_members(entry, archive, fresh)
         _replace(folder, fresh)

@@ -8,7 +8,7 @@ import numpy as np
 from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
 from bert_tf.interop import names
-from bert_tf.interop.fitting import fit
+from bert_tf.interop.fitting import fit, require_finite
 
 _POOLER = "bert/pooler/dense/kernel"
 
@@ -159,6 +159,7 @@ def conform(
       about what was adapted, is missing, or was left out.
 
     Raises:
+      ValueError: if a value is not a finite number.
       RunError: listing names that are missing and shapes that differ.
     """
     require_plausible(config, tensors, source)
@@ -171,6 +172,7 @@ def conform(
         elif (fitted := fit(name, found, shape)) is None:
             problems.append(f"{name} must have shape {shape}, found {found.shape}")
         else:
+            require_finite(name, fitted.values, source)
             kept[name] = fitted.values
             notes += [fitted.note] if fitted.note else []
     if problems:
@@ -179,6 +181,11 @@ def conform(
             "the right one with --bert_config_file."
         )
     left_out = sorted(tensors.keys() - kept.keys())
+    if (found := names.num_layers(tensors)) > config.num_hidden_layers:
+        notes.append(
+            f"warning: there are {found} layers, of which the first "
+            f"{config.num_hidden_layers} are kept"
+        )
     if left_out:
         notes.append(f"left out: {names.listed(left_out)}")
     if _POOLER not in kept:

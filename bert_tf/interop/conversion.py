@@ -89,6 +89,7 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
     )
     return [
         f"read {len(weights.tensors)} tensors of the {weights.source}",
+        *weights.notes,
         *notes,
         f"wrote {len(tensors)} tensors to {', '.join(files)}",
     ]

@@ -28,6 +28,34 @@ def padded_size(vocab_size: int) -> int:
     return -(-vocab_size // _MULTIPLE) * _MULTIPLE
 
 
+def require_float(name: str, values: np.ndarray) -> None:
+    """Refuses integers as weights: a quantised file says elsewhere what they mean.
+
+    Raises:
+      ValueError: naming the tensor.
+    """
+    if np.issubdtype(values.dtype, np.integer) or values.dtype == np.bool_:
+        raise ValueError(
+            f"{name} must be of a floating type. Received: {values.dtype}, as in "
+            "quantised models. Save the weights as float32, float16 or bfloat16."
+        )
+
+
+def require_finite(name: str, values: np.ndarray, source: str) -> None:
+    """Refuses weights that a training has ruined.
+
+    Raises:
+      ValueError: naming the tensor.
+    """
+    count = values.size - np.count_nonzero(np.isfinite(values))
+    if count:
+        raise ValueError(
+            f"{source}: {count} of the {values.size} values of {name} are not finite "
+            "numbers. The training that wrote them went wrong: take an earlier "
+            "checkpoint."
+        )
+
+
 def fit(
     name: str,
     values: np.ndarray,

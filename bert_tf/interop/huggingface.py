@@ -11,7 +11,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bert_tf.config import BertConfig
+from bert_tf.files import placeholder
 from bert_tf.interop import names
+from bert_tf.interop.fitting import require_float
 
 # What a BertConfig cannot say, and the value at which it makes no difference.
 _NEUTRAL_VALUES = {
@@ -59,6 +61,8 @@ def read_config(path: str | os.PathLike[str]) -> BertConfig:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"`path` must be a file. Received: path={path}.")
     try:
+        if found := placeholder(path):
+            raise ValueError(f"it is {found}. Fetch it again.")
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
         if not isinstance(values, dict):
@@ -95,6 +99,7 @@ def to_original_names(
     renamed: dict[str, np.ndarray] = {}
     for theirs, values in kept.items():
         name, is_transposed = names.from_huggingface(theirs)
+        require_float(theirs, values)
         values = np.ascontiguousarray(values.T if is_transposed else values, np.float32)
         if name in renamed and not np.array_equal(renamed[name], values):
             raise ValueError(
@@ -151,20 +156,30 @@ def load_safetensors(
       FileNotFoundError: if there is no such file.
       ValueError: if it is not a safetensors file, or see `to_original_names`.
     """
+    tensors = read_safetensors(path)
+    try:
+        return to_original_names(tensors, keeps_unknown=keeps_unknown)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads the tensors of a `.safetensors` file as they are.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_safetensors`.
+    """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"`path` must be a file. Received: path={path}.")
     try:
         with safe_open(path, framework="numpy") as file:
             _check_types(path, {name: file.get_slice(name) for name in file.keys()})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
+        reason = f"it is {found}" if (found := placeholder(path)) else error
         raise ValueError(
-            f"{path} must be a whole safetensors file: {error}. Fetch it again."
+            f"{path} must be a whole safetensors file: {reason}. Fetch it again."
         ) from error
-    try:
-        return to_original_names(tensors, keeps_unknown=keeps_unknown)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def _check_types(path: str | os.PathLike[str], slices: Mapping[str, Any]) -> None:

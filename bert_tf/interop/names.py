@@ -50,6 +50,14 @@ _SPELLINGS = (
     (r"\.multi_head_attention\.k_(weight|bias)$", r".self.key.\1"),
     (r"\.multi_head_attention\.v_(weight|bias)$", r".self.value.\1"),
 )
+# What wraps a whole model in PyTorch: devices, compilers, trainers, sentence encoders.
+_WRAPPER = r"((?:module|_orig_mod|model|auto_model|\d+)\.)+"
+_INSIDE_WRAPPER = re.compile(rf"({_WRAPPER})embeddings\.word_embeddings\.weight")
+_INSIDE_ANY = re.compile(r"(.+\.)bert\.embeddings\.word_embeddings\.weight")
+_INSIDE_SCOPE = re.compile(r"(.+/)bert/embeddings/word_embeddings")
+# TensorFlow's own layer gives such names; there is one in each scope.
+_NUMBERED_LAYER_NORM = re.compile(r"/layer_normalization(_\d+)?/")
+_LAYER_NUMBER = re.compile(r"bert/encoder/layer_(\d+)/")
 # The numbers 0, 1, 2, ...: no weight, but a part of some files.
 _WITHOUT_MEANING = "embeddings.position_ids"
 
@@ -103,6 +111,44 @@ def usual_spelling(name: str) -> str:
     for pattern, replacement in _SPELLINGS:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def wrapper_of(names: Iterable[str]) -> str:
+    """What the names of a BERT begin with that its own names do not have.
+
+    `module.`, `model.` or the like of PyTorch's wrappers, or a scope of TensorFlow's.
+
+    Args:
+      names: Of all tensors of a file, Hugging Face's or google-research/bert's.
+
+    Returns:
+      The beginning; empty if there is none.
+
+    Raises:
+      ValueError: if there are several, as of a query's and a context's encoder.
+    """
+    found = set()
+    for name in names:
+        for pattern in (_INSIDE_WRAPPER, _INSIDE_ANY, _INSIDE_SCOPE):
+            if match := pattern.fullmatch(name):
+                found.add(match[1])
+    if len(found) > 1:
+        raise ValueError(
+            f"it must hold one BERT. Received: {len(found)}, whose names begin with "
+            f"{', '.join(sorted(found))}. Save one of them in a file of its own."
+        )
+    return found.pop() if found else ""
+
+
+def usual_scopes(name: str) -> str:
+    """A name in google-research/bert's way, of one as TensorFlow 2's layers give it."""
+    return _NUMBERED_LAYER_NORM.sub("/LayerNorm/", name)
+
+
+def num_layers(names: Iterable[str]) -> int:
+    """Layers of the encoder that has tensors of these names, the original's."""
+    found = (_LAYER_NUMBER.match(name) for name in names)
+    return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def is_ignored(huggingface_name: str) -> bool:

@@ -1,11 +1,14 @@
 """What a path is: which of the files of BERTs, and what lies beside it."""
 
 import enum
+import glob
 import os
 import re
 from typing import NamedTuple
 
+from bert_tf.interop import sharded
 from bert_tf.interop.tf_files import INDEX
+from bert_tf.interop.torch_files import is_torch
 
 
 class Kind(enum.Enum):
@@ -24,12 +27,14 @@ class Source(NamedTuple):
       path: The file, or a TensorFlow checkpoint without `.index`.
       config_file: The description of the architecture beside it, or empty.
       vocab_file: The vocabulary beside it, or empty.
+      notes: What a reader may not expect: which of several files of a folder it is.
     """
 
     kind: Kind
     path: str
     config_file: str
     vocab_file: str
+    notes: tuple[str, ...] = ()
 
 
 ORIGINAL_CONFIG = "bert_config.json"
@@ -43,7 +48,16 @@ _KINDS = {
     ".bin": Kind.TORCH,
     ".pt": Kind.TORCH,
     ".pth": Kind.TORCH,
+    ".ckpt": Kind.TORCH,  # Of trainers for PyTorch; TensorFlow's have an index.
+    f".safetensors{sharded.INDEX}": Kind.SAFETENSORS,
+    f".bin{sharded.INDEX}": Kind.TORCH,
 }
+_FILES = (
+    SAFETENSORS,
+    f"{SAFETENSORS}{sharded.INDEX}",
+    TORCH,
+    f"{TORCH}{sharded.INDEX}",
+)
 _CODE = "can hold code, and is not read: save the weights as model.safetensors"
 _ARCHIVE = "is an archive: unpack it, and name what is in it"
 _REFUSED = {
@@ -54,6 +68,7 @@ _SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$")
 _STEP = re.compile(r"ckpt-(\d+)\.index$")
 _LATEST = re.compile(r'^model_checkpoint_path: "([^"\n]+)"', re.MULTILINE)
 _MAX_STATE_BYTES = 1 << 20
+_STATE = "checkpoint"
 
 
 def find_source(path: str | os.PathLike[str]) -> Source:
@@ -61,8 +76,9 @@ def find_source(path: str | os.PathLike[str]) -> Source:
 
     Args:
       path: A file; a TensorFlow checkpoint, with its ending or without; or a folder
-        with `model.safetensors`, `pytorch_model.bin`, or checkpoints, of which the one
-        counts that the file `checkpoint` names, or else the one with the most steps.
+        with `model.safetensors`, `pytorch_model.bin`, the index of several of either,
+        or checkpoints, of which the one counts that the file `checkpoint` names, or
+        else the one with the most steps.
 
     Returns:
       The weights' file and its neighbours.
@@ -72,52 +88,88 @@ def find_source(path: str | os.PathLike[str]) -> Source:
       ValueError: if it is a file of a kind that is not read.
     """
     path = os.fspath(path)
+    if os.path.basename(path) == _STATE and os.path.isfile(path):
+        path = os.path.dirname(path) or "."
     if os.path.isdir(path):
-        kind, path = _in_folder(path)
-        return _with_neighbours(kind, path)
-    prefix = _SHARD.sub("", path.removesuffix(INDEX))
+        kind, path, notes = _in_folder(path)
+        return _with_neighbours(kind, path, notes)
+    prefix = _SHARD.sub("", path.removesuffix(INDEX)).removesuffix(".meta")
     if os.path.isfile(prefix + INDEX):
         return _with_neighbours(Kind.TENSORFLOW, prefix)
-    if not os.path.isfile(path):
+    if not os.path.isfile(path) or path != prefix:
+        reason = _broken_link(path)
+        data = glob.glob(f"{glob.escape(prefix)}.data-*")
+        if data:
+            reason = f" There is {data[0]}, but no {prefix}{INDEX}: fetch it too."
         raise FileNotFoundError(
-            f"There are no weights at {path}. Name a folder, a .safetensors, .bin or "
-            ".pt file, or a checkpoint without its ending, such as "
+            f"There are no weights at {path}.{reason} Name a folder, a .safetensors, "
+            ".bin or .pt file, or a checkpoint without its ending, such as "
             "/dir/bert_model.ckpt."
         )
-    ending = os.path.splitext(path)[1].lower()
-    if ending not in _KINDS:
+    index = sharded.index_of_part(path)
+    if index:
+        raise ValueError(
+            f"{path} is one of several files of a model. Name the folder, or {index}, "
+            "which says what is in them."
+        )
+    if path.endswith(".ckpt") and not is_torch(path):
+        raise ValueError(
+            f"{path} is no file of PyTorch, and a checkpoint of TensorFlow has files "
+            f"{path}.index and {path}.data-00000-of-00001. Fetch those."
+        )
+    kind = next((kind for end, kind in _KINDS.items() if path.lower().endswith(end)), 0)
+    if not kind:
+        ending = os.path.splitext(path)[1].lower()
         reason = _REFUSED.get(ending, "is of no kind that is known to hold weights")
         raise ValueError(
             f"{path} must be a .safetensors, .bin or .pt file, or a checkpoint of "
             f"TensorFlow. Received: a file that {reason}."
         )
-    return _with_neighbours(_KINDS[ending], path)
+    return _with_neighbours(kind, path)
 
 
-def _in_folder(folder: str) -> tuple[Kind, str]:
-    for name, kind in ((SAFETENSORS, Kind.SAFETENSORS), (TORCH, Kind.TORCH)):
-        path = os.path.join(folder, name)
-        if os.path.isfile(path):
-            return kind, path
-    name = _named_checkpoint(folder) or _newest_checkpoint(folder)
-    if not name:
+def _broken_link(path: str) -> str:
+    if os.path.islink(path) and not os.path.exists(path):
+        return f" {path} is a link to {os.readlink(path)}, which is not there."
+    return ""
+
+
+def _in_folder(folder: str) -> tuple[Kind, str, tuple[str, ...]]:
+    """What is read of a folder: its form, its path, and notes about the choice."""
+    there = [name for name in _FILES if os.path.isfile(os.path.join(folder, name))]
+    named, newest = _named_checkpoint(folder), _newest_checkpoint(folder)
+    if there:
+        kind = Kind.SAFETENSORS if SAFETENSORS in there[0] else Kind.TORCH
+        others = [*there[1:], *([newest] if newest else [])]
+        note = f"{', '.join(others)} beside it: not read"
+        return kind, os.path.join(folder, there[0]), (note,) if others else ()
+    if named and os.path.isfile(os.path.join(folder, named + INDEX)):
+        return Kind.TENSORFLOW, os.path.join(folder, named), ()
+    if not newest:
+        links = "".join(_broken_link(os.path.join(folder, name)) for name in _FILES)
+        names = sorted(os.listdir(folder))
+        found = ", ".join(names[:10]) + ", ..." * (len(names) > 10)
         raise FileNotFoundError(
-            f"The folder {folder} holds no weights: neither {SAFETENSORS}, {TORCH} nor "
-            f"a checkpoint such as bert_model.ckpt{INDEX}. Fetch them, or name the "
-            "file."
+            f"The folder {folder} holds no weights: neither {', '.join(_FILES)} nor a "
+            f"checkpoint such as bert_model.ckpt{INDEX}.{links} Fetch them, or name "
+            f"the file. Received: {found or 'an empty folder'}."
         )
-    return Kind.TENSORFLOW, os.path.join(folder, name)
+    notes = ()
+    if named:
+        notes = (f"the file {_STATE} names {named}, which is not there",)
+    elif sum(name.endswith(INDEX) for name in os.listdir(folder)) > 1:
+        notes = (f"no file {_STATE} names it: it is the one with the most steps",)
+    return Kind.TENSORFLOW, os.path.join(folder, newest), notes
 
 
 def _named_checkpoint(folder: str) -> str:
-    """What the file `checkpoint` names, if it is there; folders in it do not count."""
-    state = os.path.join(folder, "checkpoint")
+    """What the file `checkpoint` names, if it does; folders in it do not count."""
+    state = os.path.join(folder, _STATE)
     if not os.path.isfile(state):
         return ""
     with open(state, encoding="utf-8", errors="replace") as file:
         found = _LATEST.search(file.read(_MAX_STATE_BYTES))
-    name = os.path.basename(found[1]) if found else ""
-    return name if name and os.path.isfile(os.path.join(folder, name + INDEX)) else ""
+    return os.path.basename(found[1]) if found else ""
 
 
 def _newest_checkpoint(folder: str) -> str:
@@ -128,11 +180,11 @@ def _newest_checkpoint(folder: str) -> str:
     return newest.removesuffix(INDEX)
 
 
-def _with_neighbours(kind: Kind, path: str) -> Source:
+def _with_neighbours(kind: Kind, path: str, notes: tuple[str, ...] = ()) -> Source:
     folder = os.path.dirname(path)
     configs = [HUGGINGFACE_CONFIG, ORIGINAL_CONFIG]
     if kind is Kind.TENSORFLOW:
         configs.reverse()
     paths = [os.path.join(folder, name) for name in (*configs, VOCABULARY)]
     *configs, vocabulary = [file if os.path.isfile(file) else "" for file in paths]
-    return Source(kind, path, configs[0] or configs[1], vocabulary)
+    return Source(kind, path, configs[0] or configs[1], vocabulary, notes)

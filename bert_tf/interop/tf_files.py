@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 import tensorflow as tf
 
+from bert_tf.files import placeholder, sync_folder
 from bert_tf.interop.tf_index import TensorPlace, masked_crc32c, read_index
 
 INDEX = ".index"
@@ -35,8 +36,8 @@ def load_tf(
       ValueError: if a file is damaged, or says what cannot be.
     """
     index_file = prefix + INDEX
-    _require_file(index_file)
     try:
+        _require_file(index_file)
         with open(index_file, "rb") as file:
             num_shards, places = read_index(file.read())
         numbers = {name: p for name, p in places.items() if p.dtype is not None}
@@ -72,7 +73,10 @@ def save_tf(prefix: str, tensors: Mapping[str, np.ndarray]) -> None:
             tensors=[tf.constant(tensors[name]) for name in names],
         )
         for path in [*glob.glob(data_files), temporary + INDEX]:
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
             os.replace(path, prefix + path.removeprefix(temporary))
+        sync_folder(os.path.dirname(os.path.abspath(prefix)))
     except tf.errors.OpError as error:
         raise OSError(f"{prefix} cannot be written: {error.message}") from error
     finally:
@@ -86,6 +90,8 @@ def _require_file(path: str) -> None:
             f"The checkpoint has no file {path}. Name the path without its ending, "
             "such as /dir/bert_model.ckpt, and fetch all of its files."
         )
+    if found := placeholder(path):
+        raise ValueError(f"{path} is {found}")
 
 
 def _read(

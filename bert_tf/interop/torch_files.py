@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from bert_tf.files import whole_file
+from bert_tf.files import placeholder, whole_file
 from bert_tf.interop import torch_legacy, torch_zip
 from bert_tf.interop.pickle_walk import shown
 from bert_tf.interop.torch_tensors import DTYPES, TensorView
@@ -67,19 +67,19 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ) from error
 
 
+def is_torch(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as those of `torch.save` do."""
+    with open(path, "rb") as file:
+        return file.read(64).startswith((torch_zip.SIGNATURE, torch_legacy.SIGNATURE))
+
+
 def _open(file: BinaryIO) -> torch_zip.ZipContent | torch_legacy.LegacyContent:
     first = file.read(64)
     if first.startswith(torch_zip.SIGNATURE):
         return torch_zip.ZipContent(file)
     if first.startswith(torch_legacy.SIGNATURE):
         return torch_legacy.LegacyContent(file)
-    kind = f"begins with {shown(first[:16])}"
-    if first.startswith(b"version https://git-lfs"):
-        kind = "a Git LFS pointer, in place of which `git lfs pull` puts the file"
-    elif first.lstrip().startswith(b"<"):
-        kind = "a page of HTML or XML"
-    elif not first:
-        kind = "empty"
+    kind = placeholder(file.name) or f"begins with {shown(first[:16])}"
     raise ValueError(f"not a file of torch: {kind}")
 
 

@@ -1,5 +1,6 @@
 """Weights of a BERT from any file, and their way into the variables of a model."""
 
+import collections
 import dataclasses
 import fnmatch
 import os
@@ -10,8 +11,9 @@ import tensorflow as tf
 
 from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
-from bert_tf.interop import huggingface, model_garden, names
-from bert_tf.interop.fitting import fit
+from bert_tf.interop import huggingface, model_garden, names, sharded
+from bert_tf.interop.fitting import fit, require_finite, require_float
+from bert_tf.interop.sharded import load_sharded
 from bert_tf.interop.sources import Kind, Source, find_source
 from bert_tf.interop.tf_files import load_tf
 from bert_tf.interop.torch_files import load_torch
@@ -27,12 +29,14 @@ class Weights:
       config: The architecture that the file beside them describes, or None.
       vocab_file: The vocabulary beside them, or empty.
       source: Kind and path, for messages.
+      notes: Sentences about what was guessed or left out in reading.
     """
 
     tensors: Mapping[str, np.ndarray]
     config: BertConfig | None
     vocab_file: str
     source: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,30 +83,56 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     """
     source = find_source(path)
     if source.kind is Kind.TENSORFLOW:
-        tensors = _from_tensorflow(source.path)
-    elif source.kind is Kind.SAFETENSORS:
-        tensors = huggingface.load_safetensors(source.path, keeps_unknown=True)
+        tensors, notes = _from_tensorflow(source.path)
     else:
-        tensors = _from_torch(source.path)
+        tensors, notes = _from_huggingface(source)
+    config = read_config(source)
+    _check_layers(source, tensors, config)
     return Weights(
         tensors=tensors,
-        config=read_config(source),
+        config=config,
         vocab_file=source.vocab_file,
         source=f"{source.kind.value} {source.path}",
+        notes=(*source.notes, *notes),
     )
 
 
-def _from_tensorflow(prefix: str) -> dict[str, np.ndarray]:
-    tensors = load_tf(prefix, _weight_names)
+def _from_tensorflow(prefix: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    notes: list[str] = []
+    tensors = load_tf(prefix, lambda shapes: _weight_names(shapes, notes))
     if model_garden.is_model_garden(tensors):
-        return model_garden.to_original_names(tensors)
-    if not any(map(names.is_original, tensors)):
+        return model_garden.to_original_names(tensors), notes
+    try:
+        renamed, more = _without_wrapper(tensors)
+    except ValueError as error:
+        raise ValueError(f"{prefix}: {error}") from error
+    usual = {names.usual_scopes(name): name for name in renamed}
+    if len(usual) < len(renamed):
+        raise ValueError(f"{prefix} has two layer normalisations in one scope.")
+    if not any(map(names.is_original, usual)):
         found = names.listed(sorted(tensors)) or "none that could be weights"
         raise ValueError(f"{prefix} must hold tensors of a BERT. Received: {found}.")
-    return {name: np.asarray(tensors[name], np.float32) for name in tensors}
+    for name, theirs in usual.items():
+        if names.is_original(name):
+            require_float(f"{prefix}: {theirs}", renamed[theirs])
+    floats = {n: np.asarray(renamed[theirs], np.float32) for n, theirs in usual.items()}
+    return floats, notes + more
 
 
-def _weight_names(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+def _without_wrapper(
+    tensors: Mapping[str, np.ndarray],
+) -> tuple[Mapping[str, np.ndarray], list[str]]:
+    """The tensors without what all names of the BERT begin with, and a note of it."""
+    wrapper = names.wrapper_of(tensors)
+    if not wrapper:
+        return tensors, []
+    renamed = {name.removeprefix(wrapper): t for name, t in tensors.items()}
+    if len(renamed) < len(tensors):
+        raise ValueError(f"it has tensors both with and without {wrapper!r}.")
+    return renamed, [f"its names begin with {wrapper}, which is left out"]
+
+
+def _weight_names(shapes: Mapping[str, tuple[int, ...]], notes: list[str]) -> list[str]:
     """The tensors that are neither counters nor the optimizer's.
 
     A counter has no dimension, and the optimizer's tensors are named after their
@@ -110,19 +140,52 @@ def _weight_names(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """
     if model_garden.is_model_garden(shapes):
         return [name for name in shapes if model_garden.is_weight(name)]
-    return [
-        name
-        for name, shape in shapes.items()
-        if shape and name.rpartition("/")[0] not in shapes
-    ]
+    chosen, left_out = [], collections.Counter()
+    for name, shape in shapes.items():
+        if slot := _slot(name, shapes):
+            left_out[slot] += 1
+        elif shape:
+            chosen.append(name)
+    if left_out:
+        slots = ", ".join(f"{number} x {slot}" for slot, number in left_out.items())
+        notes.append(f"state of its training, not used: {slots}")
+    return chosen
 
 
-def _from_torch(path: str) -> dict[str, np.ndarray]:
-    tensors = load_torch(path)
+def _slot(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """What a tensor is of a variable, such as adam_m or Adam/m; empty if it is one."""
+    variable, _, slot = name.rpartition("/")
+    while variable:
+        if variable in shapes:
+            return slot
+        variable, _, part = variable.rpartition("/")
+        slot = f"{part}/{slot}"
+    return ""
+
+
+def _from_huggingface(source: Source) -> tuple[dict[str, np.ndarray], list[str]]:
+    is_safetensors = source.kind is Kind.SAFETENSORS
+    load = huggingface.read_safetensors if is_safetensors else load_torch
+    is_sharded = source.path.endswith(sharded.INDEX)
+    tensors = load_sharded(source.path, load) if is_sharded else load(source.path)
     try:
-        return huggingface.to_original_names(tensors, keeps_unknown=True)
+        tensors, notes = _without_wrapper(tensors)
+        return huggingface.to_original_names(tensors, keeps_unknown=True), notes
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{source.path}: {error}") from error
+
+
+def _check_layers(
+    source: Source, tensors: Mapping[str, np.ndarray], config: BertConfig | None
+) -> None:
+    """Refuses a config that would make a model of a part of the layers."""
+    found = names.num_layers(tensors)
+    if config and found > config.num_hidden_layers:
+        raise ValueError(
+            f"{source.path} has {found} layers, but {source.config_file} beside it "
+            f"says num_hidden_layers={config.num_hidden_layers}: it belongs to other "
+            "weights. Put the right one there."
+        )
 
 
 def read_config(source: Source) -> BertConfig | None:
@@ -156,17 +219,19 @@ def assign_weights(
       What was not assigned, or not as it was in the file.
 
     Raises:
+      ValueError: if a value is not a finite number.
       RunError: listing names that are missing and shapes that differ; no variable is
-        changed then.
+        changed in either case.
     """
     fitted: dict[str, np.ndarray] = {}
-    untouched, problems, notes = [], [], []
+    untouched, problems, notes = [], [], list(weights.notes)
     for name, variable in variables.items():
         may_be_new = any(fnmatch.fnmatchcase(name, pattern) for pattern in new)
         shape = tuple(variable.shape)
         found = weights.tensors.get(name)
         result = None if found is None else fit(name, found, shape, variable.numpy)
         if result is not None:
+            require_finite(name, result.values, weights.source)
             fitted[name] = result.values
             notes += [result.note] if result.note else []
         elif may_be_new:
@@ -182,11 +247,18 @@ def assign_weights(
         raise RunError(_misfit(weights.source, problems, unused))
     for name, values in fitted.items():
         variables[name].assign(values)
+    have, want = names.num_layers(weights.tensors), names.num_layers(variables)
+    if want and have > want:
+        notes.append(
+            f"warning: it has {have} layers, of which the model has the first {want}"
+        )
+        layers = tuple(f"bert/encoder/layer_{n}/" for n in range(want, have))
+        unused = tuple(name for name in unused if not name.startswith(layers))
     return LoadReport(tuple(untouched), unused, tuple(notes))
 
 
 def _misfit(source: str, problems: list[str], unused: tuple[str, ...]) -> str:
     message = f"{source} does not fit the model: {names.listed(problems, '; ')}."
     if unused:
-        message += f" Tensors that nothing is called: {names.listed(unused)}."
+        message += f" Tensors that the model does not use: {names.listed(unused)}."
     return f"{message} Check --bert_config_file or --preset, and what the model is for."

@@ -5,11 +5,10 @@ import os
 import shutil
 
 from bert_tf.errors import RunError
-from bert_tf.files import write_whole
-from bert_tf.jobs.plan import Plan, weights_by_name
+from bert_tf.files import whole_file, write_whole
+from bert_tf.jobs.plan import BEST_DIR, Plan, weights_by_name
 from bert_tf.training import checkpoints
 
-_FOLDER = "best"
 _NOTE = "best.json"
 _LAST = "last_step"
 # With these beside it a checkpoint can be used without any other flag.
@@ -33,13 +32,14 @@ class BestCheckpoint:
         self._plan = plan
         self._criterion = criterion
         self._rank = rank
-        self._folder = os.path.join(plan.config.files.output_dir, _FOLDER)
+        self._folder = os.path.join(plan.config.files.output_dir, BEST_DIR)
         self._note = os.path.join(self._folder, _NOTE)
         self._best: dict[str, float] | None = None
         if not os.path.exists(self._note):
             return
         if plan.start.is_own:
             self._best = self._read_note()
+            self._check_weights(int(self._best["step"]))
         elif rank == 0:
             # Of a run that this one replaces: when it goes on, it must not find it.
             os.remove(self._note)
@@ -54,6 +54,16 @@ class BestCheckpoint:
                 f"{self._note} is damaged ({error!r}). Delete the folder, and what was "
                 "best before this point is forgotten."
             ) from error
+
+    def _check_weights(self, step: int) -> None:
+        """Finds now what would be missed at the end of the training."""
+        prefix = os.path.join(self._folder, f"model.ckpt-{step}")
+        if checkpoints.read_manifest(prefix) is None:
+            raise RunError(
+                f"{self._note} names step {step}, but there is no {prefix}.json. "
+                "Restore it; or delete the folder, and what was best so far is "
+                "forgotten."
+            )
 
     @property
     def last_step(self) -> int:
@@ -76,6 +86,13 @@ class BestCheckpoint:
 
     def _save(self, step: int) -> None:
         os.makedirs(self._folder, exist_ok=True)
+        for name in _DESCRIPTION:
+            source = os.path.join(self._plan.config.files.output_dir, name)
+            with (
+                open(source, "rb") as description,
+                whole_file(os.path.join(self._folder, name)) as file,
+            ):
+                shutil.copyfileobj(description, file)
         checkpoints.save(
             self._folder,
             weights_by_name(self._plan.task.model),
@@ -88,9 +105,6 @@ class BestCheckpoint:
                 num_records=self._plan.num_train_records,
             ),
         )
-        for name in _DESCRIPTION:
-            source = os.path.join(self._plan.config.files.output_dir, name)
-            shutil.copyfile(source, os.path.join(self._folder, name))
 
     def _remove_others(self, step: int) -> None:
         for other in checkpoints.committed_steps(self._folder):

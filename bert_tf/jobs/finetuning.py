@@ -18,6 +18,7 @@ from bert_tf.jobs.architecture import (
     load_bert_config,
 )
 from bert_tf.jobs.best import BestCheckpoint
+from bert_tf.jobs.changes import check_architecture, describe_changes
 from bert_tf.jobs.memory import require_memory
 from bert_tf.jobs.plan import (
     Plan,
@@ -25,7 +26,7 @@ from bert_tf.jobs.plan import (
     make_optimizer,
     shared_state,
 )
-from bert_tf.jobs.reporting import describe_changes, describe_model
+from bert_tf.jobs.reporting import describe_model
 from bert_tf.jobs.restoring import restore
 from bert_tf.jobs.starting_point import (
     StartingPoint,
@@ -111,6 +112,7 @@ def make_plan(
     bert = load_architecture(config)
     require_memory(bert, communicator)
     start = find_starting_point(config, own_first=True)
+    check_architecture(start, bert)
     shape = _batch_shape(config, start, communicator)
     count = len(train_examples.sequences) if train_examples else 0
     settings = config.optimizer.for_examples(count, shape.global_batch_size)
@@ -120,7 +122,9 @@ def make_plan(
     learning_rate = effective_learning_rate(settings, start, shape.size)
     optimizer, schedule = make_optimizer(settings, learning_rate, task.model)
     do_train = config.training.do_train
-    notes += restore(start, task.model, optimizer, do_train=do_train, new_weights=head)
+    notes += restore(
+        start, task.model, optimizer, bert, do_train=do_train, new_weights=head
+    )
     return FinetuningPlan(
         config=config,
         start=start,
@@ -133,6 +137,7 @@ def make_plan(
         policy=policy,
         notes=[*case_warnings(config.files), *notes],
         num_train_records=count,
+        data_sha256=train_examples.sha256() if train_examples else None,
         num_eval_records=num_eval_records,
         data=data,
         bert=bert,
@@ -231,6 +236,8 @@ def train(
             pass  # Nothing to be done between steps.
         return
     best = BestCheckpoint(plan, criterion, communicator.rank)
+    if plan.start.is_own and step and not best.last_step:
+        log.message(f"The best checkpoint is chosen from step {step} on.")
     # A run may have been stopped between a checkpoint and its evaluation.
     is_due = step > best.last_step and plan.start.is_own
     for done in itertools.chain([step] if is_due else [], steps):

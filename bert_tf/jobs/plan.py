@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-import uuid
+import tempfile
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ import tensorflow as tf
 from bert_tf.config import BertConfig, OptimizerConfig
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.data.sampling import RecordOrder
-from bert_tf.files import lock
+from bert_tf.files import lock, remove_unfinished
 from bert_tf.interop.names import of_variable
 from bert_tf.jobs.starting_point import StartingPoint
 from bert_tf.precision import PrecisionPolicy
@@ -21,6 +21,10 @@ from bert_tf.training.gradients import Task
 from bert_tf.training.optimizer_types import build_optimizer
 from bert_tf.training.optimizers import BertOptimizer
 from bert_tf.training.schedules import WarmupPolynomialDecay
+
+# Folders in output_dir: of the best checkpoint, and of where each record begins.
+BEST_DIR = "best"
+INDEX_CACHE_DIR = ".record_index"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,8 @@ class Plan:
       num_train_records: Records, or examples, to train on.
       num_eval_records: Those to evaluate on.
       sequences_per_record: How many sequences one to train on holds on average.
+      data_sha256: Of what there is to train on; None without training.
+      is_packed: Whether records hold several sequences; None where there are none.
     """
 
     config: Any
@@ -58,6 +64,8 @@ class Plan:
     num_train_records: int = 0
     num_eval_records: int = 0
     sequences_per_record: float = 1.0
+    data_sha256: str | None = None
+    is_packed: bool | None = None
 
     @property
     def order(self) -> RecordOrder:
@@ -136,12 +144,10 @@ def check_output_dir(path: str) -> None:
     Raises:
       OSError: if that fails, naming the folder.
     """
-    probe = os.path.join(path, f".probe-{uuid.uuid4().hex}")
     try:
         os.makedirs(path, exist_ok=True)
-        with open(probe, "wb"):
+        with tempfile.TemporaryFile(dir=path):
             pass
-        os.remove(probe)
     except OSError as error:
         raise OSError(
             f"`output_dir` {path} cannot be written: {error.strerror}. Choose another."
@@ -172,3 +178,7 @@ def prepare_output_dir(
     held.callback(os.close, folder)
     lock(folder, f"training in `output_dir` {path}")
     checkpoints.remove_leftovers(path)
+    best = os.path.join(path, BEST_DIR)
+    if os.path.isdir(best):
+        checkpoints.remove_leftovers(best)
+    remove_unfinished(os.path.join(path, INDEX_CACHE_DIR))

@@ -11,8 +11,14 @@ from bert_tf.data.opening import RecordSet, open_records
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.architecture import load_bert_config
+from bert_tf.jobs.changes import (
+    architecture_files,
+    check_architecture,
+    check_packing,
+)
 from bert_tf.jobs.memory import require_memory
 from bert_tf.jobs.plan import (
+    INDEX_CACHE_DIR,
     Plan,
     effective_learning_rate,
     make_optimizer,
@@ -49,7 +55,7 @@ def _open(config: PretrainingConfig, bert: BertConfig, folders: str) -> RecordSe
         limits,
         max_seq_length=config.batch.max_seq_length,
         max_predictions_per_seq=config.batch.max_predictions_per_seq,
-        cache_dir=os.path.join(config.files.output_dir, ".record_index"),
+        cache_dir=os.path.join(config.files.output_dir, INDEX_CACHE_DIR),
     )
     length = records.shape.max_seq_length
     if length > bert.max_position_embeddings:
@@ -143,19 +149,22 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     Raises:
       ValueError, OSError, RunError: if the run cannot begin; the message says why.
     """
-    bert = load_bert_config(config.files)
+    start = find_starting_point(config)
+    bert = load_bert_config(architecture_files(config.files, start))
     require_memory(bert, communicator)
+    check_architecture(start, bert)
     runtime = config.runtime
     policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
-    start = find_starting_point(config)
     train, evaluation = _open_sets(config, bert, start)
+    if train is not None:
+        check_packing(start, train.shape.is_packed)
     shape = batch_shape(config, start, communicator, train)
     seed = start.position.seed if start.position else config.training.seed
     sets = [records for records in (train, evaluation) if records is not None]
     model = _build_model(config, bert, policy, seed, sets)
     learning_rate = effective_learning_rate(config.optimizer, start, shape.size)
     optimizer, schedule = make_optimizer(config.optimizer, learning_rate, model)
-    notes = restore(start, model, optimizer, do_train=config.training.do_train)
+    notes = restore(start, model, optimizer, bert, do_train=config.training.do_train)
     return PretrainingPlan(
         config=config,
         bert=bert,
@@ -173,4 +182,6 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
         num_train_records=len(train or ()),
         num_eval_records=len(evaluation or ()),
         sequences_per_record=train.avg_seq_per_sample if train else 1.0,
+        data_sha256=train.sha256 if train else None,
+        is_packed=train.shape.is_packed if train else None,
     )

@@ -1,15 +1,13 @@
 """What a training run says: before it begins, and while it goes."""
 
-import dataclasses
-import json
 import os
 import time
 
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.metrics import write_results
+from bert_tf.jobs.changes import describe_changes
 from bert_tf.jobs.plan import Plan
 from bert_tf.jobs.preparation import PretrainingPlan
-from bert_tf.jobs.starting_point import accumulation_steps
 from bert_tf.resources import available_cores, describe_cores
 from bert_tf.training.runlog import RunLog
 from bert_tf.training.trainer import StepResult
@@ -45,51 +43,6 @@ def describe(
         f"{config.optimizer.num_train_steps} steps in all."
     )
     describe_changes(plan, log)
-
-
-def _new_settings(plan: Plan) -> list[str]:
-    """Settings of the optimizer that a resumed run takes from the flags."""
-    # As they come back from a file: without tuples.
-    now = json.loads(json.dumps(dataclasses.asdict(plan.config.optimizer)))
-    before = plan.start.position.config.get("optimizer", {})
-    return [
-        f"{name} {before[name]} -> {value}"
-        for name, value in now.items()
-        if name in before
-        and before[name] != value
-        # The checkpoint's peak rate is kept instead.
-        and name not in ("learning_rate", "scale_learning_rate")
-    ]
-
-
-def describe_changes(plan: Plan, log: RunLog) -> None:
-    """Says where a resumed run keeps its own values against the flags', or not."""
-    position, config = plan.start.position, plan.config
-    if position is None:
-        return
-    size = plan.shape.size if config.optimizer.scale_learning_rate else 1
-    steps = accumulation_steps(config, None, plan.shape.size, plan.sequences_per_record)
-    flags_batch = config.batch.train_batch_size * steps * plan.shape.size
-    pairs = {
-        "learning rate": (
-            position.learning_rate,
-            config.optimizer.learning_rate * size,
-        ),
-        "global batch": (position.global_batch_size, flags_batch),
-        "seed": (position.seed, config.training.seed),
-    }
-    for name, (kept, asked) in pairs.items():
-        if kept != asked:
-            log.message(
-                f"Kept from the checkpoint: {name} {kept:g} (flags: {asked:g})."
-            )
-    if changes := _new_settings(plan):
-        log.message(f"New from here on: {', '.join(changes)}.")
-    if plan.num_train_records != position.num_records:
-        log.message(
-            f"warning: the run began with {position.num_records} records and now has "
-            f"{plan.num_train_records}; the order of the records is another one."
-        )
 
 
 def report_results(

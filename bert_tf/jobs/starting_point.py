@@ -5,6 +5,8 @@ import os
 from typing import Any
 
 from bert_tf.config import PretrainingConfig
+from bert_tf.errors import RunError
+from bert_tf.interop.sources import Kind, find_source
 from bert_tf.training import checkpoints
 from bert_tf.training.checkpoints import RunPosition
 
@@ -18,12 +20,14 @@ class StartingPoint:
       takes_state: Whether optimizer state and step are taken too.
       position: Where the run stood, if the checkpoint says so.
       is_own: Whether the checkpoint is one of this run's output_dir.
+      notes: What a reader may not expect.
     """
 
     prefix: str = ""
     takes_state: bool = False
     position: RunPosition | None = None
     is_own: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def find_starting_point(config: Any, *, own_first: bool = False) -> StartingPoint:  # noqa: ANN401
@@ -43,17 +47,20 @@ def find_starting_point(config: Any, *, own_first: bool = False) -> StartingPoin
         nothing to evaluate.
       RunError: if a checkpoint is damaged.
     """
-    files = config.files
+    files, do_train = config.files, config.training.do_train
     steps = checkpoints.committed_steps(files.output_dir)
-    if files.init_checkpoint and not (config.training.do_train or own_first):
+    if files.init_checkpoint and not (do_train or own_first):
         steps = []  # An evaluation of the checkpoint that is named.
-    if steps and not files.overwrite_output_dir:
-        prefix = os.path.join(files.output_dir, f"model.ckpt-{steps[-1]}")
-        return StartingPoint(
-            prefix, True, checkpoints.read_manifest(prefix), is_own=True
+    notes = ()
+    if steps and files.overwrite_output_dir:
+        notes = (
+            f"--overwrite_output_dir: the checkpoints in {files.output_dir} (newest: "
+            f"step {steps[-1]}) are deleted when the first new one is complete.",
         )
+    elif steps:
+        return _newest_own(files.output_dir, files.init_checkpoint, do_train)
     foreign = checkpoints.foreign_checkpoints(files.output_dir)
-    if foreign and config.training.do_train:
+    if foreign and do_train:
         raise ValueError(
             "`output_dir` must not hold checkpoints of another program, which would "
             f"be mixed up with new ones. Received: {files.output_dir} with "
@@ -61,16 +68,66 @@ def find_starting_point(config: Any, *, own_first: bool = False) -> StartingPoin
             "them with --init_checkpoint (pre-training takes its step with --resume)."
         )
     if files.init_checkpoint:
-        prefix = files.init_checkpoint.removesuffix(".index")
-        position = checkpoints.read_manifest(prefix)
-        return StartingPoint(prefix, files.resume, position if files.resume else None)
-    if not config.training.do_train:
+        start = _named(config)
+        return dataclasses.replace(start, notes=(*notes, *start.notes))
+    if not do_train:
         raise ValueError(
             "Without `do_train` there must be a checkpoint: in output_dir, or "
             f"named by `init_checkpoint`. Received: output_dir={files.output_dir} "
             "without one, init_checkpoint=''."
         )
-    return StartingPoint()
+    return StartingPoint(notes=notes)
+
+
+def _newest_own(output_dir: str, init_checkpoint: str, do_train: bool) -> StartingPoint:
+    """The newest checkpoint in output_dir."""
+    while True:
+        step = checkpoints.committed_steps(output_dir)[-1]
+        prefix = os.path.join(output_dir, f"model.ckpt-{step}")
+        try:
+            position = checkpoints.read_manifest(prefix)
+            break
+        except RunError:
+            # A training beside this evaluation may have replaced it by a newer one.
+            if do_train or step in checkpoints.committed_steps(output_dir):
+                raise
+    notes = ()
+    if init_checkpoint and do_train:
+        notes = (
+            f"--init_checkpoint={init_checkpoint} is not used: the run has begun.",
+        )
+    return StartingPoint(prefix, True, position, is_own=True, notes=notes)
+
+
+def _named(config: Any) -> StartingPoint:  # noqa: ANN401 - as of find_starting_point
+    """The checkpoint that init_checkpoint names: its weights, or its state too."""
+    files = config.files
+    source = find_source(files.init_checkpoint)
+    is_tensorflow = source.kind is Kind.TENSORFLOW
+    position = checkpoints.read_manifest(source.path) if is_tensorflow else None
+    if not files.resume:
+        return StartingPoint(source.path)
+    if not is_tensorflow:
+        raise ValueError(
+            "`resume` takes the state of an optimizer, which only checkpoints of this "
+            f"program and of google-research/bert hold. Received: {source.path}, a "
+            f"{source.kind.value}. Drop --resume to begin with its weights."
+        )
+    step = position.step if position else checkpoints.step_of(source.path)
+    last = config.optimizer.num_train_steps
+    if config.training.do_train and step >= last:
+        raise ValueError(
+            f"`resume` takes the step of `init_checkpoint`, {step}, too, which must be "
+            f"less than num_train_steps={last}. Drop --resume to begin at step 0 with "
+            "its weights, as in a second phase, or raise --num_train_steps."
+        )
+    notes = ()
+    if position is None:
+        notes = (
+            f"{source.path} has no manifest: learning rate, global batch and seed are "
+            "the flags', and all its steps count as of this batch.",
+        )
+    return StartingPoint(source.path, True, position, notes=notes)
 
 
 def accumulation_steps(

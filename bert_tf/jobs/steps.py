@@ -1,12 +1,12 @@
 """The steps of a training, with checkpoints, log lines and profile."""
 
-import dataclasses
 import os
 import time
 from collections.abc import Iterator
 
 from bert_tf.data.pipeline import StepReader
 from bert_tf.distribute import Communicator
+from bert_tf.jobs.changes import run_settings
 from bert_tf.jobs.plan import Plan, slots_by_name, weights_by_name
 from bert_tf.jobs.reporting import StepReport
 from bert_tf.training import checkpoints
@@ -49,7 +49,9 @@ class _CheckpointWriter:
             learning_rate=plan.learning_rate,
             seed=plan.seed,
             num_records=plan.num_train_records,
-            config=dataclasses.asdict(plan.config),
+            data_sha256=plan.data_sha256,
+            is_packed=plan.is_packed,
+            config=run_settings(plan),
             **self._scale_state(),
         )
         checkpoints.save(files.output_dir, tensors, position)
@@ -117,6 +119,8 @@ def take_steps(
     )
     writer = _CheckpointWriter(plan, reader, scale, communicator.rank)
     report = StepReport(plan, log)
+    # The file may have steps after this one, of a run that was killed, or of another.
+    log.parameters({"first_step": trainer.step + 1})
     if not plan.start.is_own:
         # A folder that cannot hold a checkpoint is found now, not after hours.
         writer.save(trainer.step)

@@ -1,5 +1,6 @@
 """Weights, optimizer state and position of a run, in files that name every tensor."""
 
+import contextlib
 import dataclasses
 import glob
 import hashlib
@@ -12,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from bert_tf.errors import RunError
-from bert_tf.files import write_whole
+from bert_tf.files import remove_unfinished, sync_folder, write_whole
 
 FORMAT_VERSION = 1
 _STEP_NAME = "global_step"
@@ -21,6 +22,11 @@ _INCOMPLETE = ".incomplete"
 _STATE_KEYS = ("model_checkpoint_path", "all_model_checkpoint_paths")
 _INDEX = re.compile(r"^model\.ckpt-\d+\.index$")
 _MANIFEST = re.compile(r"^model\.ckpt-(\d+)\.json$")
+# Of `save`: tensor files before their renaming and, of TensorFlow's, before theirs; and
+# the other two in earlier versions of this program.
+_LEFTOVER = re.compile(
+    r"model\.ckpt-\d+(\.tmp\..*|\.json[a-z0-9_]{8}\.tmp)$|checkpoint[a-z0-9_]{8}\.tmp$"
+)
 # Tensors that training systems keep beside the weights, of no use to another run.
 _BOOKKEEPING = re.compile(
     r"(^|/)(adam_m|adam_v|accum|Adam|Adam_1|LAMB|LAMB_1|m|v|global_step|local_step|"
@@ -42,7 +48,9 @@ class RunPosition:
       num_records: Records of the training set.
       loss_scale: Of float16; None without one.
       num_finite_steps: Steps since the loss scale was last changed.
-      config: The settings of the run, for a reader.
+      data_sha256: Of the training set; None in manifests of earlier versions.
+      is_packed: Whether its records are packed; None likewise, or if it has none.
+      config: The settings of the run.
     """
 
     step: int
@@ -53,6 +61,8 @@ class RunPosition:
     num_records: int
     loss_scale: float | None = None
     num_finite_steps: int = 0
+    data_sha256: str | None = None
+    is_packed: bool | None = None
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -89,9 +99,13 @@ def save(
     try:
         _write(directory, prefix, tensors, position)
     except (OSError, tf.errors.OpError) as error:
+        # What there is of it takes room that may be what is missing.
+        with contextlib.suppress(OSError):
+            remove_leftovers(directory)
         raise RunError(
             f"The checkpoint {prefix} cannot be written: {error}. Older ones are as "
-            "they were; the run can go on from the last when there is room."
+            "they were. Make room, and give the same command again: it resumes from "
+            "the last."
         ) from error
     return prefix
 
@@ -121,14 +135,23 @@ def _write(
         with open(file, "rb") as written:
             os.fsync(written.fileno())
         os.replace(file, prefix + file.removeprefix(temporary))
+    sync_folder(directory)  # Before the manifest says that they are there.
     files = {os.path.basename(f): _sha256(f) for f in _tensor_files(prefix)}
     manifest = {"format": FORMAT_VERSION, **dataclasses.asdict(position)}
     manifest["files"] = files
     write_whole(f"{prefix}.json", json.dumps(manifest, indent=2) + "\n")
     os.remove(marker)
-    name = os.path.basename(prefix)
-    lines = [f'{key}: "{name}"\n' for key in _STATE_KEYS]
-    write_whole(os.path.join(directory, "checkpoint"), "".join(lines))
+    _name_newest(directory, position.step)
+
+
+def _name_newest(directory: str, step: int) -> None:
+    """Writes the file `checkpoint`, which other tools read, unless it is right."""
+    text = "".join(f'{key}: "model.ckpt-{step}"\n' for key in _STATE_KEYS)
+    path = os.path.join(directory, "checkpoint")
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        if file.read() == text.encode():
+            return
+    write_whole(path, text)
 
 
 def committed_steps(directory: str) -> list[int]:
@@ -241,6 +264,12 @@ def restore(
     ]
     if slots is not None and _STEP_NAME not in shapes:
         problems.append(f"{_STEP_NAME} is missing")
+    if problems and slots and not any(name in shapes for name in slots):
+        raise RunError(
+            f"{prefix} holds weights without the state of an optimizer, so that no run "
+            "can be resumed from it. Name it with --init_checkpoint, without --resume "
+            "and with another output_dir, to begin with its weights."
+        )
     if problems:
         more = len(problems) - _MAX_LISTED
         problems = problems[:_MAX_LISTED] + [f"and {more} more"] * (more > 0)
@@ -269,16 +298,24 @@ def remove(directory: str, step: int) -> None:
 
 
 def remove_leftovers(directory: str) -> None:
-    """Deletes what an interrupted `save` left, and nothing that it did not write."""
+    """Completes what an interrupted `save` or `remove` left, for the folder's owner.
+
+    Files of checkpoints that were not committed are deleted, and nothing that was not
+    written by this module; the file `checkpoint` names the newest one that was.
+    """
+    remove_unfinished(directory)
+    for file in os.listdir(directory):
+        if _LEFTOVER.match(file):
+            os.remove(os.path.join(directory, file))
     pattern = os.path.join(glob.escape(directory), "model.ckpt-*")
-    for file in glob.glob(f"{pattern}.tmp*"):
-        os.remove(file)
     for marker in glob.glob(f"{pattern}{_INCOMPLETE}"):
         prefix = marker.removesuffix(_INCOMPLETE)
         if not os.path.exists(f"{prefix}.json"):
             for file in filter(os.path.exists, _tensor_files(prefix)):
                 os.remove(file)
         os.remove(marker)
+    if steps := committed_steps(directory):
+        _name_newest(directory, steps[-1])
 
 
 def foreign_checkpoints(directory: str) -> list[str]:

@@ -21,6 +21,9 @@ class RunLog:
     def message(self, text: str) -> None:
         """One line for the reader."""
 
+    def parameters(self, values: dict[str, float]) -> None:
+        """Values that the lines after this one belong to."""
+
     def step(self, step: int, values: dict[str, float]) -> None:
         """Values of one step."""
 
@@ -47,13 +50,14 @@ class DLLoggerFile:
           OSError: if it cannot be written.
         """
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        _end_last_line(path)
         self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115
         self._started = time.time()
         for metric, unit in _UNITS.items():
             self._write("METADATA", metric=metric, metadata={"unit": unit})
 
-    def log(self, step: int | list[int], data: dict[str, Any]) -> None:
-        """One line; an empty list as `step` means the whole run."""
+    def log(self, step: int | list[int] | str, data: dict[str, Any]) -> None:
+        """One line; an empty list as `step` means the whole run, "PARAMETER" none."""
         self._write("LOG", step=step, data=data)
 
     def _write(self, kind: str, **content: Any) -> None:  # noqa: ANN401
@@ -72,6 +76,15 @@ class DLLoggerFile:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _end_last_line(path: str) -> None:
+    """Ends a line that a killed run has begun, so that the next one is its own."""
+    with open(path, "a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.write(b"\n")
 
 
 def _rounded(values: dict[str, float]) -> str:
@@ -107,6 +120,10 @@ class ConsoleLog(RunLog):
             self._bar.console.print(text, soft_wrap=True, markup=False)
         else:
             print(text, flush=True)
+
+    def parameters(self, values: dict[str, float]) -> None:
+        """See `RunLog`."""
+        self._file.log("PARAMETER", values)
 
     def step(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""

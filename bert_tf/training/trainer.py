@@ -113,9 +113,10 @@ class Trainer:
         if not np.isfinite(norm.numpy()):
             raise NonFiniteError(
                 f"The gradient of step {self.step + 1} is not finite "
-                f"(losses: {values}). The weights are those of step {self.step}. Lower "
-                "the learning rate or lengthen the warm-up, and start again from the "
-                "last checkpoint."
+                f"(losses: {values}). The weights are those of step {self.step}. A "
+                "resumed run keeps its learning rate: begin a new one, with another "
+                "output_dir, the last checkpoint as --init_checkpoint, and a lower "
+                "--learning_rate or a longer warm-up."
             )
         scale = None
         if self.loss_scale is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from crashing import crash_points
 
 from bert_tf.data import record_index
 from bert_tf.data.record_index import RecordIndex, record_files, scan_offsets
@@ -33,6 +34,35 @@ def test_a_place_names_file_record_and_offset(tiny_records):
     assert place.record == 1
     first = next(iter(tf.data.TFRecordDataset(files[1]))).numpy()
     assert place.offset == len(first) + 16  # 12 bytes before the data, 4 after
+
+
+def test_offsets_of_a_file_that_another_replaced_are_not_used(copied, tmp_path):
+    """Of the same size and time, as a copy that keeps times may be."""
+    cache = str(tmp_path / "cache")
+    path = copied / "part-0.tfrecord"
+    before = RecordIndex([str(path)], cache)
+    status = path.stat()
+    records = before.read(np.arange(len(before)))
+    with tf.io.TFRecordWriter(str(tmp_path / "other")) as writer:
+        for record in reversed(records):
+            writer.write(record)
+    (tmp_path / "other").replace(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    after = RecordIndex([str(path)], cache)
+    assert after.read(np.arange(len(after))) == records[::-1]
+
+
+def test_offsets_that_a_killed_process_was_storing_are_stored_again(copied, tmp_path):
+    cache = tmp_path / "cache"
+    path = str(copied / "part-0.tfrecord")
+
+    def prepare():
+        shutil.rmtree(cache, ignore_errors=True)
+
+    for _ in crash_points(cache, prepare, lambda: RecordIndex([path], str(cache))):
+        assert len(RecordIndex([path], str(cache))) == 60
+        assert [name.endswith(".npy") for name in os.listdir(cache)] == [True]
 
 
 def test_offsets_are_kept_and_mapped(tiny_records, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from bert_tf.data.features import ValueLimits
 from bert_tf.data.opening import open_records
 from bert_tf.data.pack import pack_records
 from bert_tf.distribute import Communicator
+from bert_tf.errors import RunError
 from bert_tf.jobs import pretraining
 from bert_tf.modeling.losses import PretrainingTask
 from bert_tf.modeling.tasks import build_pretraining_model
@@ -133,3 +134,28 @@ def test_training_takes_fewer_micro_batches(
     assert steps < 6
     assert f"x 2 records per micro-batch x {steps} accumulation" in text
     assert f"accumulation 6 -> {steps}" in text
+
+
+@pytest.mark.slow
+def test_a_run_on_packed_records_does_not_go_on_with_plain_ones(
+    folders, tiny_config_file, tmp_path
+):
+    """Its global batch, kept in records, would hold half the sequences."""
+
+    def run(folder):
+        arguments = [
+            "run",
+            f"--bert_config_file={tiny_config_file}",
+            f"--input_files_dir={folder}",
+            f"--output_dir={tmp_path}",
+            "--train_batch_size=4",
+            "--num_train_steps=4",
+            "--steps_this_run=1",
+            "--do_train",
+        ]
+        pretraining.run(flags.parse(PretrainingConfig, arguments))
+
+    run(folders / "packed")
+    with pytest.raises(RunError, match="a run on packed records. Received: records th"):
+        run(folders / "unpacked")
+    run(folders / "packed")

@@ -232,6 +232,34 @@ def test_new_settings_of_a_run_that_goes_on_are_told(command, tmp_path, capsys):
     assert told in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_other_records_of_the_same_number_are_told(
+    command, tiny_records, tmp_path, capsys
+):
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    shutil.copytree(tiny_records, moved)
+    shutil.copytree(tiny_records, other)
+    rng = np.random.default_rng(99)
+    write_records(other / "part-0.tfrecord", [make_example(rng) for _ in range(60)])
+    told = "warning: the run began with other records, also 150"
+    for folder, is_told in ((tiny_records, False), (moved, False), (other, True)):
+        data = f"--input_files_dir={folder}"
+        run(command(tmp_path / "run", data, "--steps_this_run=1"))
+        assert (told in capsys.readouterr().out) == is_told
+
+
+@pytest.mark.slow
+def test_what_killed_writers_left_anywhere_is_removed(command, tmp_path):
+    for folder in (tmp_path, tmp_path / "best", tmp_path / ".record_index"):
+        folder.mkdir(exist_ok=True)
+        (folder / ".some.file.abcd1234.tmp").touch()
+    for folder in (tmp_path, tmp_path / "best"):
+        (folder / "model.ckpt-9.tmp.data-00000-of-00001.tempstate5").touch()
+    (tmp_path / "checkpoint0a1b2c3d.tmp").touch()
+    run(command(tmp_path, "--steps_this_run=1"))
+    assert not [path for path in tmp_path.rglob("*") if "tmp" in path.name]
+
+
 def test_init_checkpoint_gives_weights_or_all_state(command, tmp_path):
     first, weights, state = (tmp_path / name for name in ("first", "weights", "state"))
     run(command(first, "--steps_this_run=3"))

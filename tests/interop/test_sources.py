@@ -101,3 +101,74 @@ def test_nothing_is_refused(tmp_path):
         FileNotFoundError, match="There are no weights at .*/none. Name"
     ):
         find_source(tmp_path / "none")
+
+
+def test_what_else_lies_in_a_folder_is_told(tmp_path):
+    touch(tmp_path, "model.safetensors", "pytorch_model.bin", "model.ckpt-7.index")
+    found = find_source(tmp_path)
+    assert found.notes == ("pytorch_model.bin, model.ckpt-7 beside it: not read",)
+
+
+def test_that_the_named_checkpoint_is_missing_is_told(tmp_path):
+    touch(tmp_path, "model.ckpt-3.index")
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-9"\n')
+    [note] = find_source(tmp_path).notes
+    assert note == "the file checkpoint names model.ckpt-9, which is not there"
+
+
+def test_that_the_newest_was_chosen_is_told(tmp_path):
+    touch(tmp_path, "model.ckpt-3.index", "model.ckpt-5.index")
+    [note] = find_source(tmp_path).notes
+    assert note == "no file checkpoint names it: it is the one with the most steps"
+
+
+def test_the_file_checkpoint_stands_for_its_folder(tmp_path):
+    touch(tmp_path, "model.ckpt-3.index")
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-3"\n')
+    assert find_source(tmp_path / "checkpoint").path == str(tmp_path / "model.ckpt-3")
+
+
+def test_a_checkpoint_may_be_named_by_its_meta_file(tmp_path):
+    touch(tmp_path, "bert_model.ckpt.index", "bert_model.ckpt.meta")
+    found = find_source(tmp_path / "bert_model.ckpt.meta")
+    assert found.path == str(tmp_path / "bert_model.ckpt")
+
+
+def test_a_missing_index_is_named(tmp_path):
+    touch(tmp_path, "bert_model.ckpt.data-00000-of-00001")
+    prefix = tmp_path / "bert_model.ckpt"
+    with pytest.raises(FileNotFoundError, match=f"but no {prefix}.index"):
+        find_source(prefix)
+
+
+def test_a_broken_link_is_named(tmp_path):
+    (tmp_path / "model.safetensors").symlink_to("blobs/gone")
+    with pytest.raises(
+        FileNotFoundError, match="is a link to blobs/gone, which is not"
+    ):
+        find_source(tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match="is a link to blobs/gone, which is not"
+    ):
+        find_source(tmp_path / "model.safetensors")
+
+
+def test_a_folder_of_other_files_lists_them(tmp_path):
+    touch(tmp_path, "config.json", "tf_model.h5")
+    with pytest.raises(
+        FileNotFoundError, match=r"Received: config.json, tf_model.h5\."
+    ):
+        find_source(tmp_path)
+
+
+def test_a_checkpoint_of_tensorflow_in_one_file_is_refused(tmp_path):
+    (tmp_path / "bert_model.ckpt").write_bytes(b"\x00\x01")
+    with pytest.raises(
+        ValueError, match="a checkpoint of TensorFlow has files .*index"
+    ):
+        find_source(tmp_path / "bert_model.ckpt")
+
+
+def test_a_checkpoint_of_a_pytorch_trainer_is_one(tmp_path):
+    (tmp_path / "last.ckpt").write_bytes(b"PK\x03\x04")
+    assert find_source(tmp_path / "last.ckpt").kind is Kind.TORCH

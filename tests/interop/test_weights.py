@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_listed_and_nothing_is_changed():
     message = str(raised.value)
     assert "a test's file does not fit the model: " in message
     assert "bert/y must have shape (2,), found (1,); cls/z (3,) is missing." in message
-    assert "nothing is called: other." in message
+    assert "the model does not use: other." in message
     assert "\n" not in message
     assert model["bert/x"].numpy().tolist() == [1, 1]
 

@@ -39,6 +39,24 @@ def test_a_log_is_continued(tmp_path):
     assert steps == [1, 2]
 
 
+def test_parameters_are_no_step(tmp_path):
+    log = ConsoleLog(str(tmp_path / "log.json"), 20)
+    log.parameters({"first_step": 3})
+    log.close()
+    entry = entries(tmp_path / "log.json")[-1]
+    assert (entry["type"], entry["step"]) == ("LOG", "PARAMETER")
+    assert entry["data"] == {"first_step": 3}
+
+
+def test_a_line_that_a_killed_run_began_does_not_spoil_the_next(tmp_path):
+    path = tmp_path / "log.json"
+    path.write_text('DLLL {"step": 1}\nDLLL {"st')
+    DLLoggerFile(str(path)).close()
+    before, cut, *after = path.read_text().splitlines()
+    assert (before, cut) == ('DLLL {"step": 1}', 'DLLL {"st')
+    assert [json.loads(line[5:])["type"] for line in after] == ["METADATA"] * 2
+
+
 def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
     log = ConsoleLog(str(tmp_path / "log.json"), 20)
     log.message("Batch: 32")

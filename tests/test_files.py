@@ -1,0 +1,114 @@
+import os
+import stat
+
+import pytest
+from crashing import crash_points
+
+from bert_tf import files
+from bert_tf.errors import RunError
+
+
+def test_a_write_that_is_killed_anywhere_leaves_the_old_or_the_new(tmp_path):
+    path = tmp_path / "name.json"
+
+    def prepare():
+        files.write_whole(path, "old")
+
+    for _ in crash_points(tmp_path, prepare, lambda: files.write_whole(path, "new")):
+        assert path.read_text() in ("old", "new")
+        files.write_whole(path, "next")
+        assert os.listdir(tmp_path) == ["name.json"]
+
+
+def test_sweeping_a_folder_removes_what_a_killed_write_of_any_name_left(tmp_path):
+    for number in crash_points(
+        tmp_path, lambda: None, lambda: files.write_whole(tmp_path / "a.b", "new")
+    ):
+        files.remove_unfinished(tmp_path)
+        left = os.listdir(tmp_path)
+        assert left in ([], ["a.b"]), number
+    assert left == ["a.b"]
+
+
+def test_a_temporary_folder_of_a_killed_process_is_removed_by_the_next(tmp_path):
+    target = tmp_path / "records"
+
+    def make():
+        with files.temporary_folder(target) as folder:
+            (folder / "inner").mkdir()
+            (folder / "inner" / "part").write_text("1")
+            os.replace(folder, target)
+
+    for _ in crash_points(tmp_path, lambda: None, make):
+        with files.temporary_folder(target):
+            assert len(set(os.listdir(tmp_path)) - {"records"}) == 1
+        assert set(os.listdir(tmp_path)) <= {"records"}
+
+
+def test_what_another_process_is_writing_stays(tmp_path):
+    with files.whole_file(tmp_path / "a") as file:
+        file.write(b"1")
+        files.remove_unfinished(tmp_path)
+        files.write_whole(tmp_path / "a", "2")
+        assert len(os.listdir(tmp_path)) == 2
+    assert (tmp_path / "a").read_text() == "1"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_user_s_files_of_like_names_stay(tmp_path):
+    names = ["a.tmp", ".a.tmp", "a.12345678.tmp", ".a.UPPERCAS.tmp", ".a.123.tmp"]
+    for name in names:
+        (tmp_path / name).touch()
+    files.remove_unfinished(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
+
+
+def test_a_link_of_a_temporary_name_is_not_followed(tmp_path):
+    (tmp_path / "target").write_text("1")
+    (tmp_path / ".a.12345678.tmp").symlink_to(tmp_path / "target")
+    files.remove_unfinished(tmp_path)
+    assert (tmp_path / "target").read_text() == "1"
+
+
+def test_a_file_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError), files.whole_file(tmp_path / "a") as file:
+        file.write(b"1")
+        raise ValueError
+    assert not os.listdir(tmp_path)
+
+
+def test_a_file_has_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "plain").touch()
+    files.write_whole(tmp_path / "whole", "1")
+    modes = [stat.S_IMODE((tmp_path / n).stat().st_mode) for n in ("plain", "whole")]
+    assert modes[0] == modes[1]
+
+
+def test_the_disk_has_a_file_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a power cut could leave an empty file of that name."""
+    calls = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor):
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        calls.append("folder" if is_folder else "file")
+        fsync(descriptor)
+
+    def replaced(source, target):
+        calls.append("name")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    files.write_whole(tmp_path / "a", "1")
+    assert calls == ["file", "name", "folder"]
+
+
+def test_a_locked_folder_is_refused(tmp_path):
+    first, second = (os.open(tmp_path, os.O_RDONLY) for _ in range(2))
+    files.lock(first, "at work")
+    with pytest.raises(RunError, match="Another process is at work"):
+        files.lock(second, "at work")
+    os.close(first)
+    files.lock(second, "at work")
+    os.close(second)
