@@ -11,6 +11,7 @@ from bert_tf.data.example_batches import ExampleReader, LabelledSequences
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.data.rows import RowSettings
 from bert_tf.distribute import Communicator
+from bert_tf.interop.weights import Weights
 from bert_tf.jobs.architecture import (
     case_warnings,
     check_words,
@@ -26,11 +27,7 @@ from bert_tf.jobs.plan import (
 )
 from bert_tf.jobs.reporting import describe_changes, describe_model
 from bert_tf.jobs.restoring import restore
-from bert_tf.jobs.starting_point import (
-    StartingPoint,
-    accumulation_steps,
-    find_starting_point,
-)
+from bert_tf.jobs.starting_point import StartingPoint, accumulation_steps
 from bert_tf.jobs.steps import take_steps
 from bert_tf.modeling.finetuning_losses import FinetuningTask
 from bert_tf.precision import PrecisionPolicy, choose_policy
@@ -81,6 +78,7 @@ def load_architecture(config: FinetuningConfig) -> BertConfig:
 def make_plan(
     config: FinetuningConfig,
     communicator: Communicator,
+    start: StartingPoint,
     train_examples: LabelledSequences | None,
     make_task: MakeTask,
     *,
@@ -88,18 +86,21 @@ def make_plan(
     data: Any,  # noqa: ANN401 - of the job alone
     num_eval_records: int,
     notes: list[str],
+    weights: Weights | None = None,
 ) -> FinetuningPlan:
     """Builds model and optimizer, and loads the weights.
 
     Args:
       config: The settings.
       communicator: The workers.
+      start: Where it begins.
       train_examples: What is trained on, if there is training.
       make_task: Makes the model and its loss.
       head: Names of the weights that a model without this task lacks.
       data: See `FinetuningPlan`.
       num_eval_records: How many examples it has.
       notes: What is to be told of the data.
+      weights: Those of the starting point, if they have been read.
 
     Returns:
       The plan; its config has the number of steps filled in.
@@ -108,7 +109,6 @@ def make_plan(
       ValueError, OSError, RunError: if the run cannot begin; the message says why.
     """
     bert = load_architecture(config)
-    start = find_starting_point(config, own_first=True)
     shape = _batch_shape(config, start, communicator)
     count = len(train_examples.sequences) if train_examples else 0
     settings = config.optimizer.for_examples(count, shape.global_batch_size)
@@ -118,7 +118,12 @@ def make_plan(
     learning_rate = effective_learning_rate(settings, start, shape.size)
     optimizer, schedule = make_optimizer(settings, learning_rate, task.model)
     do_train = config.training.do_train
-    notes += restore(start, task.model, optimizer, do_train=do_train, new_weights=head)
+    notes += restore(
+        *(start, task.model, optimizer),
+        do_train=do_train,
+        new_weights=head,
+        weights=weights,
+    )
     return FinetuningPlan(
         config=config,
         start=start,

@@ -11,6 +11,7 @@ from bert_tf.data.opening import RecordSet, open_records
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.architecture import load_bert_config
+from bert_tf.jobs.folder_task import PRETRAINING, FolderTask, require_same_task
 from bert_tf.jobs.plan import (
     Plan,
     effective_learning_rate,
@@ -146,6 +147,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     runtime = config.runtime
     policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
     start = find_starting_point(config)
+    require_same_task(config, start, FolderTask(PRETRAINING))
     train, evaluation = _open_sets(config, bert, start)
     shape = batch_shape(config, start, communicator, train)
     seed = start.position.seed if start.position else config.training.seed

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from bert_tf.interop.sources import Kind, find_source
-from bert_tf.interop.weights import assign_weights, read_weights
+from bert_tf.interop.weights import Weights, assign_weights, read_weights
 from bert_tf.jobs.plan import slots_by_name, weights_by_name
 from bert_tf.jobs.starting_point import StartingPoint
 from bert_tf.training import checkpoints
@@ -19,6 +19,7 @@ def restore(
     *,
     do_train: bool,
     new_weights: Sequence[str] = (),
+    weights: Weights | None = None,
 ) -> list[str]:
     """Loads what the starting point says.
 
@@ -32,6 +33,7 @@ def restore(
       do_train: Whether there is training.
       new_weights: Names of weights that need not be there for training: a new
         task's head.
+      weights: Those of the starting point, if they have been read.
 
     Returns:
       What the reader should know: a line for each thing that was not as usual.
@@ -41,16 +43,18 @@ def restore(
     """
     if not start.prefix:
         return []
-    weights = weights_by_name(model)
+    variables = weights_by_name(model)
     if start.takes_state:
         step, unused = checkpoints.restore(
-            start.prefix, weights, slots_by_name(optimizer)
+            start.prefix, variables, slots_by_name(optimizer)
         )
         optimizer.iterations.assign(step)
         names = ", ".join(unused)
         return [f"Not used of {start.prefix}: {names}."] if unused else []
     report = assign_weights(
-        read_weights(start.prefix), weights, new=new_weights if do_train else ()
+        weights or read_weights(start.prefix),
+        variables,
+        new=new_weights if do_train else (),
     )
     source = find_source(start.prefix)
     if not do_train and source.kind is Kind.TENSORFLOW:
