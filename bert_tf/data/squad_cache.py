@@ -18,6 +18,7 @@ from bert_tf.data.sequences import TokenSequences
 from bert_tf.data.squad import SquadExample
 from bert_tf.data.squad_windows import (
     SquadWindows,
+    TooManyTokensError,
     WindowSettings,
     build_windows,
     join_windows,
@@ -99,7 +100,7 @@ def load_or_build_windows(
     vocabulary = _sha256(vocab_file) if os.path.isfile(vocab_file) else ""
     arguments = (vocab_file, vocabulary, do_lower_case, settings)
     if not cache_dir:
-        return _build(examples, arguments, num_processes)
+        return _build(data_file, examples, arguments, num_processes)
     key = {
         "format": _FORMAT_VERSION,
         "unicode": unicodedata.unidata_version,
@@ -118,7 +119,7 @@ def load_or_build_windows(
     except _DAMAGE as error:
         reason = " ".join(str(error).split())
         warnings.warn(f"{path} is damaged ({reason}). It is built again.", stacklevel=2)
-    windows = _build(examples, arguments, num_processes)
+    windows = _build(data_file, examples, arguments, num_processes)
     write_windows(path, windows)
     return windows
 
@@ -129,6 +130,7 @@ def _sha256(path: str) -> str:
 
 
 def _build(
+    data_file: str,
     examples: Sequence[SquadExample],
     arguments: tuple[str, str, bool, WindowSettings],
     num_processes: int,
@@ -139,11 +141,14 @@ def _build(
     pieces = ((examples[i : i + size], i, *arguments, max_tokens) for i in starts)
     processes = num_processes if len(starts) > 1 else 1
     parts: list[SquadWindows] = []
-    for part in in_order(build_piece, pieces, processes):
-        parts.append(part)
-        if sum(len(each.char_begin) for each in parts) > max_tokens:
-            count = min(len(parts) * size, len(examples))
-            raise too_many_tokens(count, arguments[-1], max_tokens)
+    try:
+        for part in in_order(build_piece, pieces, processes):
+            parts.append(part)
+            if sum(len(each.char_begin) for each in parts) > max_tokens:
+                count = min(len(parts) * size, len(examples))
+                raise too_many_tokens(count, arguments[-1], max_tokens)
+    except TooManyTokensError as error:
+        raise ValueError(f"{data_file}: {error}") from None
     return join_windows(parts)
 
 

@@ -145,7 +145,7 @@ def build_windows(
       At least one window for each example, in their order.
 
     Raises:
-      ValueError: if there are more tokens; no memory has been taken for them.
+      TooManyTokensError: if there are more; no memory has been taken for them.
     """
     with_offsets = OffsetTokenizer(tokenizer)
     context: _Context | None = None
@@ -165,17 +165,21 @@ def build_windows(
     return _join_tokens(windows, tokenizer.special)
 
 
+class TooManyTokensError(ValueError):
+    """Windows that would fill the memory."""
+
+
 def too_many_tokens(
     num_examples: int, settings: WindowSettings, max_tokens: int
-) -> ValueError:
-    """Windows that would fill the memory.
+) -> TooManyTokensError:
+    """The error about windows that would fill the memory.
 
     Args:
       num_examples: Questions whose windows are too many already.
       settings: Lengths.
       max_tokens: Most tokens of all windows together.
     """
-    return ValueError(
+    return TooManyTokensError(
         f"The windows of {num_examples} questions have more than {max_tokens:,} tokens,"
         " for which there is no memory. Received: doc_stride="
         f"{settings.doc_stride}, max_seq_length={settings.max_seq_length}. Give a "

@@ -230,7 +230,9 @@ def test_windows_that_memory_does_not_hold_are_refused(arguments, monkeypatch):
     """Each piece fits, but not all of them together."""
     monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_PIECE", 2)
     monkeypatch.setattr(squad_cache, "memory_bytes", lambda: 96 * 150)
-    with pytest.raises(ValueError, match=r"The windows of \d questions .* 150 tokens"):
+    with pytest.raises(
+        ValueError, match=r"squad\.json: The windows of \d .* 150 tokens"
+    ):
         load_or_build_windows(**arguments)
     assert not os.path.exists(arguments["cache_dir"])
 
