@@ -186,6 +186,7 @@ class ClassifierDataConfig:
       text_b_column: Of own files: the column of the second text, if there is one.
       label_column: Of own files: the column of the label.
       is_regression: Of own files: labels are numbers to be predicted.
+      new_head: Train a new head, although init_checkpoint has one for other classes.
     """
 
     task_name: str = ""
@@ -196,6 +197,7 @@ class ClassifierDataConfig:
     text_b_column: str = ""
     label_column: str = ""
     is_regression: bool = False
+    new_head: bool = False
 
     def __post_init__(self) -> None:
         """Checks that task and folder are named."""
@@ -269,6 +271,15 @@ class ClassifierConfig(FinetuningConfig):
     """
 
     task: ClassifierDataConfig
+
+    def __post_init__(self) -> None:
+        """Checks that a new head is trained."""
+        checks.require(
+            self.training.do_train or not self.task.new_head,
+            "new_head",
+            "come with `do_train`: an untrained head predicts nothing",
+            True,
+        )
 
     @property
     def max_seq_length(self) -> int:

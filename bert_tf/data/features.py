@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf

@@ -16,6 +16,12 @@ from bert_tf.data.text_examples import (
 XNLI_LANGUAGES = tuple("ar bg de el en es fr hi ru sw th tr ur vi zh".split())
 
 _BINARY = ("0", "1")
+# What models call the classes that the files number.
+_SIMILAR = {"not_equivalent": "0", "equivalent": "1"}
+_DUPLICATE = {"not_duplicate": "0", "duplicate": "1"}
+_ACCEPTABLE = {"unacceptable": "0", "acceptable": "1"}
+_POSITIVE = {"negative": "0", "positive": "1"}
+_FOLLOWING = {"not_entailment": "0", "entailment": "1"}
 _ENTAILMENT = ("entailment", "not_entailment")
 _INFERENCE = ("contradiction", "entailment", "neutral")
 _PAIR = ColumnNames("sentence1", "sentence2", "label")
@@ -42,7 +48,9 @@ def _cola() -> ClassificationTask:
     }
     files["test"] = (SplitFile("test.tsv", columns.without_label()),)
     metrics = ("matthews_correlation", "accuracy")
-    return ClassificationTask("CoLA", _BINARY, files, metrics)
+    return ClassificationTask(
+        "CoLA", _BINARY, files, metrics, label_aliases=_ACCEPTABLE
+    )
 
 
 def _mnli() -> ClassificationTask:
@@ -69,7 +77,7 @@ def _mrpc() -> ClassificationTask:
     }
     files = {name: (*glue, raw[name]) for name, glue in _files(columns).items()}
     metrics = ("accuracy", "f1")
-    return ClassificationTask("MRPC", _BINARY, files, metrics)
+    return ClassificationTask("MRPC", _BINARY, files, metrics, label_aliases=_SIMILAR)
 
 
 def _qqp() -> ClassificationTask:
@@ -79,7 +87,7 @@ def _qqp() -> ClassificationTask:
         [file] = files[name]
         files[name] = (dataclasses.replace(file, skips_broken_rows=True),)
     metrics = ("accuracy", "f1")
-    return ClassificationTask("QQP", _BINARY, files, metrics)
+    return ClassificationTask("QQP", _BINARY, files, metrics, label_aliases=_DUPLICATE)
 
 
 def _sts_b() -> ClassificationTask:
@@ -128,10 +136,13 @@ _UNPLACED = (
     _qqp(),
     ClassificationTask("RTE", _ENTAILMENT, _files(_PAIR)),
     ClassificationTask(
-        "SST-2", _BINARY, _files(ColumnNames("sentence", label="label"))
+        "SST-2",
+        _BINARY,
+        _files(ColumnNames("sentence", label="label")),
+        label_aliases=_POSITIVE,
     ),
     _sts_b(),
-    ClassificationTask("WNLI", _BINARY, _files(_PAIR)),
+    ClassificationTask("WNLI", _BINARY, _files(_PAIR), label_aliases=_FOLLOWING),
 )
 _GLUE = tuple(
     dataclasses.replace(task, folder=task.name, download_name=task.name.lower())

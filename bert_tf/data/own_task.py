@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+from bert_tf.data.labels import doubtful_names, listed
 from bert_tf.data.tables import check_columns, column_names
 from bert_tf.data.text_examples import (
     ClassificationTask,
@@ -12,6 +13,8 @@ from bert_tf.data.text_examples import (
 )
 
 FILE_FORMATS = ("tsv", "jsonl")
+_SPLITS = ("train", "dev", "test")
+_MAX_DIGITS = 18
 
 # What columns are called in published data sets; the first that is there is taken.
 _PAIRS = (
@@ -34,24 +37,31 @@ def own_task(
     columns: ColumnNames | None = None,
     *,
     is_regression: bool = False,
+    splits: Sequence[str] = ("train",),
+    label_names: Sequence[str] = (),
+    usual_columns: ColumnNames | None = None,
 ) -> ClassificationTask:
-    """Looks into train, and into test if it is there, and describes the task.
+    """Looks into the files that are to be read, and describes the task.
 
     Args:
       file_format: tsv (the first line names the columns) or jsonl (an object per
         line). It is the ending of the files train, dev and test.
-      data_dir: The folder that holds them; dev and test need not be there.
+      data_dir: The folder that holds them; only those of `splits` need to be there.
       columns: Their names. If `text_a` is empty, usual names of texts are looked for;
         if it is given, an empty `text_b` means that there is one text only. An empty
         `label` is looked for too.
       is_regression: Whether labels are numbers, and not classes.
+      splits: What will be read, of train, dev and test; columns are looked for in the
+        first of them.
+      label_names: The classes, where they are known; default: the labels of train,
+        sorted: whole numbers by value, anything else as words.
+      usual_columns: Names to look for before the usual ones.
 
     Returns:
-      The task, for `bert_tf.data.text_examples.read_examples`. Its classes are the
-      labels of train, sorted: whole numbers by value, anything else as words.
+      The task, for `bert_tf.data.text_examples.read_examples`.
 
     Raises:
-      FileNotFoundError: if there is no train file.
+      FileNotFoundError: if there is no such file, or no train file for the classes.
       ValueError: if columns or labels are not as they should be.
     """
     if file_format not in FILE_FORMATS:
@@ -59,35 +69,48 @@ def own_task(
             f"`file_format` must be one of {', '.join(FILE_FORMATS)}. Received: "
             f"file_format={file_format}."
         )
-    train, dev, test = (f"{name}.{file_format}" for name in ("train", "dev", "test"))
-    path = os.path.join(data_dir, train)
+    train = _path(data_dir, "train", file_format)
+    needs_classes = not (is_regression or label_names)
+    first = splits[0] if splits and not needs_classes else "train"
+    path = _path(data_dir, first, file_format)
     if not os.path.isfile(path):
+        what = "it has the classes." if path == train else "it is to be read."
         raise FileNotFoundError(
-            f"`data_dir` must hold {train}. Received: data_dir={data_dir}. Put the "
-            "file there: it has the columns and the classes."
+            f"`data_dir` must hold {os.path.basename(path)}. Received: data_dir="
+            f"{data_dir}. Put the file there: {what}"
         )
-    columns = _find_columns(columns or ColumnNames(), column_names(path), path)
-    test_columns = columns
-    test_path = os.path.join(data_dir, test)
-    if os.path.isfile(test_path) and columns.label not in column_names(test_path):
-        test_columns = columns.without_label()
-    train_file = SplitFile(train, columns)
+    columns = _find_columns(
+        columns or ColumnNames(),
+        usual_columns or ColumnNames(),
+        path,
+        needs_label=needs_classes or {*splits} != {"test"},
+    )
+    files = {name: SplitFile(f"{name}.{file_format}", columns) for name in _SPLITS}
+    test = _path(data_dir, "test", file_format)
+    if os.path.isfile(test) and columns.label not in column_names(test):
+        files["test"] = SplitFile(f"test.{file_format}", columns.without_label())
+    notes: list[str] = []
+    if needs_classes:
+        label_names, notes = find_label_names(files["train"], data_dir)
+        _check_classes(train, columns.label, label_names)
     return ClassificationTask(
         file_format,
-        () if is_regression else _find_label_names(train_file, data_dir),
-        {
-            "train": (train_file,),
-            "dev": (SplitFile(dev, columns),),
-            "test": (SplitFile(test, test_columns),),
-        },
+        () if is_regression else tuple(label_names),
+        {name: (file,) for name, file in files.items()},
         ("pearson", "spearman") if is_regression else ("accuracy",),
+        notes=tuple(notes),
     )
 
 
+def _path(data_dir: str, split: str, file_format: str) -> str:
+    return os.path.join(data_dir, f"{split}.{file_format}")
+
+
 def _find_columns(
-    columns: ColumnNames, present: Sequence[str], path: str
+    columns: ColumnNames, usual: ColumnNames, path: str, *, needs_label: bool
 ) -> ColumnNames:
-    """Guesses the columns that are not given."""
+    """Finds the columns that are not given, the usual ones of the model first."""
+    present = column_names(path)
     if columns.text_b and not columns.text_a:
         raise ValueError(
             "The first text's column must be given with the second one's. Received: "
@@ -96,14 +119,17 @@ def _find_columns(
     place = f"{path}, line 1"
     text_a, text_b = columns.text_a, columns.text_b
     if not text_a:
-        text_a, text_b = _guess(
-            [*_PAIRS, *((name, "") for name in _TEXTS)], present, place, "texts"
-        )
+        choices = [*_PAIRS, *((name, "") for name in _TEXTS)]
+        if usual.text_a:
+            choices.insert(0, (usual.text_a, usual.text_b))
+        text_a, text_b = _guess(choices, present, place, "texts")
     label = columns.label
-    if not label:
+    if not label and needs_label:
         taken = (text_a.lower(), text_b.lower())
-        free = [(name,) for name in _LABELS if name not in taken]
+        names = ([usual.label] if usual.label else []) + list(_LABELS)
+        free = [(name,) for name in names if name.lower() not in taken]
         [label] = _guess(free, present, place, "labels")
+    label = label if needs_label else ""
     found = ColumnNames(text_a, text_b, label)
     wanted = [name for name in (text_a, text_b, label) if name]
     check_columns(wanted, present, place)
@@ -114,40 +140,62 @@ def _guess(
     choices: Sequence[tuple[str, ...]], present: Sequence[str], place: str, what: str
 ) -> tuple[str, ...]:
     """The first choice whose names are all there, in whatever case."""
-    names = {name.lower(): name for name in present}
+    names = {name.lower(): name for name in present} | {name: name for name in present}
     for choice in choices:
         if all(name in names for name in choice if name):
             return tuple(names.get(name, "") for name in choice)
     raise ValueError(
         f"{place}: no column has a usual name for {what}. Received: "
-        f"{', '.join(map(repr, present))}. Say which column holds the {what}."
+        f"{listed(present)}. Say which column holds the {what}."
     )
 
 
-def _find_label_names(train: SplitFile, data_dir: str) -> tuple[str, ...]:
-    """The classes of the training file."""
-    column = train.columns.label
-    path = os.path.join(data_dir, train.name)
-    names = {label_name(row, column) for row in train.rows(data_dir)}
-    if len(names) < 2:
-        raise ValueError(
-            f"{path}: {column!r} must have two or more classes. Received: "
-            f"{', '.join(map(repr, names)) or 'no examples'}. Give a training file "
-            "with all classes."
-        )
+def find_label_names(
+    file: SplitFile, data_dir: str
+) -> tuple[tuple[str, ...], list[str]]:
+    """The classes of a file, sorted: whole numbers by value, anything else as words.
+
+    Args:
+      file: With a column of labels.
+      data_dir: The folder that it is in.
+
+    Returns:
+      The classes, and sentences about labels that may not be meant so.
+
+    Raises:
+      ValueError: if a label is missing, or is a number that is not whole.
+    """
+    column = file.columns.label
+    path = os.path.join(data_dir, file.name)
+    spellings: dict[str, str] = {}
+    for row in file.rows(data_dir):
+        name = label_name(row, column)
+        spellings.setdefault(str(row.values[column]), name)
+    names = {*spellings.values()}
+    notes = [f"warning: {path}: {each}." for each in doubtful_names(spellings)]
     if all(map(_is_whole, names)):
-        return tuple(sorted(names, key=int))
+        return tuple(sorted(names, key=lambda name: (int(name), name))), notes
     if all(map(_is_number, names)):
         example = min(name for name in names if not _is_whole(name))
         raise ValueError(
             f"{path}: {column!r} must be classes: words or whole numbers. Received: "
-            f"{example!r}. Write them so, or ask for regression."
+            f"{example!r}. Write them so, or ask for regression with --is_regression."
         )
-    return tuple(sorted(names))
+    return tuple(sorted(names)), notes
+
+
+def _check_classes(path: str, column: str, names: Sequence[str]) -> None:
+    if len(names) < 2:
+        raise ValueError(
+            f"{path}: {column!r} must have two or more classes. Received: "
+            f"{listed(names) if names else 'no examples'}. Give a training file with "
+            "all classes."
+        )
 
 
 def _is_whole(name: str) -> bool:
-    return name.isascii() and name.removeprefix("-").isdigit()
+    digits = name.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS
 
 
 def _is_number(name: str) -> bool:

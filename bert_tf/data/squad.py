@@ -8,10 +8,11 @@ import dataclasses
 import json
 import reprlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 _KINDS = {dict: "an object", list: "a list", str: "a string", int: "an integer"}
 _KINDS[bool] = "true or false"
+_MAX_SHOWN = 80
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class SquadAnswer:
 
     Attributes:
       text: Its words, as they stand in the context.
-      start: The character of the context where they begin.
+      start: The character of the context where they begin; -1 if that is not known.
     """
 
     text: str
@@ -59,7 +60,7 @@ class _Node:
     def error(self, problem: str, received: object, remedy: str) -> ValueError:
         where = f"{self.path}, {self.place}" if self.place else self.path
         if self.question_id:
-            where += f" (question {self.question_id})"
+            where += f" (question {_printable(self.question_id)})"
         return ValueError(
             f"{where}: {problem}. Received: {reprlib.repr(received)}. {remedy}"
         )
@@ -68,7 +69,7 @@ class _Node:
         """Itself, if it is of that kind; true is no integer here."""
         if type(self.value) is not kind:
             problem = f"this must be {_KINDS[kind]}"
-            raise self.error(problem, self.value, "Mend the file, or get it again.")
+            raise self.error(problem, self.value, "Correct the file, or get it again.")
         return self
 
     def child(self, key: str, kind: type) -> "_Node":
@@ -92,8 +93,26 @@ class _Node:
         ]
 
 
+def _printable(text: str) -> str:
+    """A string for a message of one line."""
+    text = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+    return text if text.isprintable() else ascii(text)
+
+
+class _Rules(NamedTuple):
+    """What must be right: see `read_squad`."""
+
+    version_2_with_negative: bool
+    needs_answers: bool
+    needs_starts: bool
+
+
 def read_squad(
-    path: str, *, version_2_with_negative: bool, needs_answers: bool
+    path: str,
+    *,
+    version_2_with_negative: bool,
+    needs_answers: bool,
+    needs_starts: bool = True,
 ) -> list[SquadExample]:
     """Reads a SQuAD file of version 1.1 or 2.0.
 
@@ -102,7 +121,10 @@ def read_squad(
       version_2_with_negative: Whether questions without an answer are expected. Files
         of version 1.1 can be read either way.
       needs_answers: Whether each question must have an answer, or say that it is
-        impossible: for training and scoring, not for prediction.
+        impossible: for training and scoring. Prediction takes answers that cannot be
+        read, or that are placeholders, for none.
+      needs_starts: Whether answers must say where they begin: for training. Scores
+        compare their texts alone.
 
     Returns:
       The questions in the order of the file, at least one. Their answers may stand
@@ -113,6 +135,7 @@ def read_squad(
       ValueError: if it is not SQuAD of that version; the message names file, place in
         the JSON and question.
     """
+    rules = _Rules(version_2_with_negative, needs_answers, needs_starts)
     top = _Node(path, "", _load(path)).checked(dict)
     examples: list[SquadExample] = []
     places: dict[str, str] = {}
@@ -120,7 +143,7 @@ def read_squad(
         for paragraph in article.objects("paragraphs"):
             context = paragraph.child("context", str).value
             for node in paragraph.objects("qas"):
-                example = _example(node, context, version_2_with_negative)
+                example = _example(node, context, rules)
                 named = dataclasses.replace(node, question_id=example.question_id)
                 _check_unique(named, places)
                 if needs_answers and not example.answers and not example.is_impossible:
@@ -156,7 +179,7 @@ def _load(path: str) -> Any:  # noqa: ANN401 - JSON may hold anything
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path}, line {error.lineno}, column {error.colno}: not JSON "
-            f"({error.msg}). Mend the file, or get it again."
+            f"({error.msg}). Correct the file, or get it again."
         ) from None
     except RecursionError:
         raise ValueError(
@@ -173,49 +196,76 @@ def _check_unique(node: _Node, places: dict[str, str]) -> None:
         )
 
 
-def _example(node: _Node, context: str, version_2_with_negative: bool) -> SquadExample:
+def _example(node: _Node, context: str, rules: _Rules) -> SquadExample:
     """One element of `qas`."""
-    question_id = node.child("id", str).value
+    question_id = _question_id(node)
     node = dataclasses.replace(node, question_id=question_id)
     question = node.child("question", str).value
+    try:
+        answers, is_impossible = _answers(node, context, rules)
+    except ValueError:
+        if rules.needs_answers:
+            raise
+        answers, is_impossible = (), False
+    return SquadExample(question_id, question, context, answers, is_impossible)
+
+
+def _question_id(node: _Node) -> str:
+    """The id as a string: files of other programs number their questions."""
+    if isinstance(node.value.get("id"), int):
+        return str(node.child("id", int).value)
+    return node.child("id", str).value
+
+
+def _answers(
+    node: _Node, context: str, rules: _Rules
+) -> tuple[tuple[SquadAnswer, ...], bool]:
+    """The answers of a question, and whether it has none."""
     is_impossible = False
     if "is_impossible" in node.value:
         is_impossible = node.child("is_impossible", bool).value
-        if not version_2_with_negative:
-            raise node.error(
-                "`is_impossible` makes this SQuAD 2.0",
-                is_impossible,
-                "Say --version_2_with_negative, or give a file of version 1.1.",
-            )
+    if is_impossible and not rules.version_2_with_negative:
+        raise node.error(
+            "`is_impossible` makes this SQuAD 2.0",
+            is_impossible,
+            "Say --version_2_with_negative, or give a file of version 1.1.",
+        )
     answers = ()
     if "answers" in node.value:
-        answers = tuple(_answer(each, context) for each in node.objects("answers"))
+        found = node.objects("answers")
+        answers = tuple(_answer(each, context, rules) for each in found)
     if is_impossible and answers:
         raise node.error(
             "`is_impossible` is true, but there are answers",
             node.value["answers"],
             "Remove one or the other.",
         )
-    return SquadExample(question_id, question, context, answers, is_impossible)
+    return answers, is_impossible
 
 
-def _answer(node: _Node, context: str) -> SquadAnswer:
+def _answer(node: _Node, context: str, rules: _Rules) -> SquadAnswer:
     """One element of `answers`."""
     text = node.child("text", str)
     if not text.value.strip():
         raise text.error("the answer is blank", text.value, "Give its words.")
+    if not rules.needs_starts:
+        start = node.value.get("answer_start")
+        is_known = type(start) is int and 0 <= start < len(context)
+        return SquadAnswer(text.value, start if is_known else -1)
     start = node.child("answer_start", int)
     if not 0 <= start.value < len(context):
         raise start.error(
             f"the answer must begin within the context of {len(context)} characters",
             start.value,
-            "Mend the file, or get it again.",
+            "Correct it, or leave the question out of training.",
         )
     return SquadAnswer(text.value, start.value)
 
 
 def stands_in_place(context: str, answer: SquadAnswer) -> bool:
     """Whether an answer is where it says, any blank being as good as another."""
+    if answer.start < 0:
+        return False
     found = context[answer.start : answer.start + len(answer.text)]
     return found.split() == answer.text.split()
 
@@ -243,7 +293,8 @@ def drop_misplaced(
             continue
         found = context[answer.start : answer.start + len(answer.text)]
         dropped.append(
-            f"question {example.question_id}: the answer {reprlib.repr(answer.text)} "
-            f"is not at character {answer.start}; {reprlib.repr(found)} stands there"
+            f"question {_printable(example.question_id)}: the answer "
+            f"{reprlib.repr(answer.text)} is not at character {answer.start}; "
+            f"{reprlib.repr(found)} stands there"
         )
     return kept, dropped

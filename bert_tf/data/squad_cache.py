@@ -1,5 +1,6 @@
 """Windows of SQuAD's questions, built by several processes and kept in a file."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -17,9 +18,11 @@ from bert_tf.data.sequences import TokenSequences
 from bert_tf.data.squad import SquadExample
 from bert_tf.data.squad_windows import (
     SquadWindows,
+    TooManyTokensError,
     WindowSettings,
     build_windows,
     join_windows,
+    too_many_tokens,
 )
 from bert_tf.data.tokenization import WordPieceTokenizer
 from bert_tf.data.workers import in_order
@@ -27,6 +30,10 @@ from bert_tf.files import remove_unfinished, whole_file
 
 # To be raised when the same input makes other windows, or they are stored otherwise.
 _FORMAT_VERSION = 1
+
+# Of a token of a window: four numbers of 4 bytes and one of 1, their copies while parts
+# are joined, and its logits as float32 and float64 with what they are ranked by.
+_BYTES_PER_TOKEN = 96
 
 # A process needs more time to start than for so many questions.
 _EXAMPLES_PER_PIECE = 2048
@@ -42,6 +49,11 @@ _WINDOW_DTYPES = {
 }
 _DTYPES = _SEQUENCE_DTYPES | _WINDOW_DTYPES
 _PER_WINDOW = ("example_index", "answer_first", "answer_last")
+
+_MEMORY_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
 
 # What reading a damaged .npz has been seen to raise.
 _DAMAGE = (
@@ -81,13 +93,14 @@ def load_or_build_windows(
       What `build_windows` makes of all examples.
 
     Raises:
-      FileNotFoundError, ValueError: if the vocabulary cannot be used.
+      FileNotFoundError, ValueError: if the vocabulary cannot be used, or there are so
+        many windows that memory would not hold them.
       RunError: if a worker process dies.
     """
     vocabulary = _sha256(vocab_file) if os.path.isfile(vocab_file) else ""
     arguments = (vocab_file, vocabulary, do_lower_case, settings)
     if not cache_dir:
-        return _build(examples, arguments, num_processes)
+        return _build(data_file, examples, arguments, num_processes)
     key = {
         "format": _FORMAT_VERSION,
         "unicode": unicodedata.unidata_version,
@@ -107,7 +120,7 @@ def load_or_build_windows(
         reason = " ".join(str(error).split())
         warnings.warn(f"{path} is damaged ({reason}). It is built again.", stacklevel=2)
     remove_unfinished(cache_dir)
-    windows = _build(examples, arguments, num_processes)
+    windows = _build(data_file, examples, arguments, num_processes)
     write_windows(path, windows)
     return windows
 
@@ -118,16 +131,36 @@ def _sha256(path: str) -> str:
 
 
 def _build(
+    data_file: str,
     examples: Sequence[SquadExample],
     arguments: tuple[str, str, bool, WindowSettings],
     num_processes: int,
 ) -> SquadWindows:
     """Shares the examples out and joins what comes back."""
-    size = _EXAMPLES_PER_PIECE
+    size, max_tokens = _EXAMPLES_PER_PIECE, memory_bytes() // _BYTES_PER_TOKEN
     starts = range(0, max(len(examples), 1), size)
-    pieces = ((examples[i : i + size], i, *arguments) for i in starts)
+    pieces = ((examples[i : i + size], i, *arguments, max_tokens) for i in starts)
     processes = num_processes if len(starts) > 1 else 1
-    return join_windows(list(in_order(build_piece, pieces, processes)))
+    parts: list[SquadWindows] = []
+    try:
+        for part in in_order(build_piece, pieces, processes):
+            parts.append(part)
+            if sum(len(each.char_begin) for each in parts) > max_tokens:
+                count = min(len(parts) * size, len(examples))
+                raise too_many_tokens(count, arguments[-1], max_tokens)
+    except TooManyTokensError as error:
+        raise ValueError(f"{data_file}: {error}") from None
+    return join_windows(parts)
+
+
+def memory_bytes() -> int:
+    """Memory of this machine, or of the container that the process is in."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in _MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # No limit: no file, or "max".
+            with open(path, encoding="ascii") as file:
+                sizes.append(int(file.read()))
+    return min(sizes)
 
 
 def build_piece(
@@ -137,6 +170,7 @@ def build_piece(
     vocabulary: str,
     do_lower_case: bool,
     settings: WindowSettings,
+    max_tokens: int | None = None,
 ) -> SquadWindows:
     """The work of one call of a worker process.
 
@@ -147,12 +181,13 @@ def build_piece(
       vocabulary: Hash of its content.
       do_lower_case: As for the tokenizer.
       settings: Lengths.
+      max_tokens: See `build_windows`.
 
     Returns:
       Their windows.
     """
     tokenizer = _tokenizer(vocab_file, vocabulary, do_lower_case)
-    return build_windows(examples, tokenizer, settings, first_example)
+    return build_windows(examples, tokenizer, settings, first_example, max_tokens)
 
 
 @functools.lru_cache(maxsize=1)  # Kept by each worker process for all its work.

@@ -78,6 +78,11 @@ class SquadWindows:
         """The number of windows."""
         return len(self.sequences)
 
+    @property
+    def num_unanswered(self) -> int:
+        """How many windows hold no answer, or not all of it."""
+        return int(np.count_nonzero(self.answer_last == 0))
+
 
 class _Context(NamedTuple):
     """A tokenised text; the characters of its tokens are [t] int32 arrays."""
@@ -125,6 +130,7 @@ def build_windows(
     tokenizer: WordPieceTokenizer,
     settings: WindowSettings,
     first_example: int = 0,
+    max_tokens: int | None = None,
 ) -> SquadWindows:
     """Tokenises questions and contexts and cuts them into windows.
 
@@ -133,21 +139,64 @@ def build_windows(
       tokenizer: Text to ids.
       settings: Lengths.
       first_example: The place of `examples[0]` in a longer list.
+      max_tokens: Most tokens of all windows together; None for any number.
 
     Returns:
       At least one window for each example, in their order.
+
+    Raises:
+      TooManyTokensError: if there are more; no memory has been taken for them.
     """
     with_offsets = OffsetTokenizer(tokenizer)
     context: _Context | None = None
     windows: list[_Window] = []
+    num_tokens = 0
     for number, example in enumerate(examples, first_example):
         if context is None or context.text != example.context:
             tokens = with_offsets.encode(example.context)
             context = _Context.of(example.context, tokens)
         [question] = tokenizer.encode([example.question])
         question = question[: settings.max_query_length]
-        windows.extend(_cut(number, example, question, context, settings))
+        room = settings.max_seq_length - len(question) - _NUM_SPECIAL
+        num_tokens += _tokens_of_windows(context, len(question), room, settings)
+        if max_tokens is not None and num_tokens > max_tokens:
+            raise too_many_tokens(number - first_example + 1, settings, max_tokens)
+        windows.extend(_cut(number, example, question, context, room, settings))
     return _join_tokens(windows, tokenizer.special)
+
+
+class TooManyTokensError(ValueError):
+    """Windows that would fill the memory."""
+
+
+def too_many_tokens(
+    num_examples: int, settings: WindowSettings, max_tokens: int
+) -> TooManyTokensError:
+    """The error about windows that would fill the memory.
+
+    Args:
+      num_examples: Questions whose windows are too many already.
+      settings: Lengths.
+      max_tokens: Most tokens of all windows together.
+    """
+    return TooManyTokensError(
+        f"The windows of {num_examples} questions have more than {max_tokens:,} tokens,"
+        " for which there is no memory. Received: doc_stride="
+        f"{settings.doc_stride}, max_seq_length={settings.max_seq_length}. Give a "
+        "larger --doc_stride, such as a third of max_seq_length, or shorter contexts, "
+        "or cut the file into several."
+    )
+
+
+def _tokens_of_windows(
+    context: _Context, question: int, room: int, settings: WindowSettings
+) -> int:
+    """How many tokens the windows of a question have, by counting alone."""
+    step = min(room, settings.doc_stride)
+    num_steps = -(-max(len(context.input_ids) - room, 0) // step)
+    last = len(context.input_ids) - num_steps * step
+    lead = question + _NUM_SPECIAL
+    return num_steps * (room + lead) + min(room, last) + lead
 
 
 def _cut(
@@ -155,11 +204,11 @@ def _cut(
     example: SquadExample,
     question: list[int],
     context: _Context,
+    room: int,
     settings: WindowSettings,
 ) -> Iterator[_Window]:
     """The windows of one question."""
     answer = _answer_tokens(example, context)
-    room = settings.max_seq_length - len(question) - _NUM_SPECIAL
     spans = window_spans(len(context.input_ids), room, settings.doc_stride)
     best = best_windows(spans)
     for window, (begin, end) in enumerate(spans):

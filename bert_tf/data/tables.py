@@ -5,6 +5,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from bert_tf.data.labels import listed
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -103,10 +105,17 @@ def _tab_rows(
         header = column_names(path)
         next(lines)
     check_columns(columns, header, f"{path}, line 1")
+    _check_single(columns, header, f"{path}, line 1")
+    header = list(header)
     numbers = [header.index(column) for column in columns]
-    num_broken = 0
+    num_broken, names = 0, "\t".join(header)
     for number, line in lines:
         fields = line.split("\t")
+        if line.removeprefix("\ufeff") == names:
+            raise ValueError(
+                f"{path}, line {number}: the line of column names stands here again. "
+                "Remove it; if several files were joined, each has one."
+            )
         if len(fields) == len(header):
             values = {
                 column: fields[n] for column, n in zip(columns, numbers, strict=True)
@@ -116,7 +125,7 @@ def _tab_rows(
         if not skips_broken_rows:
             raise ValueError(
                 f"{path}, line {number}: a line must have {len(header)} columns with "
-                f"tabs between. Received: {len(fields)}. Mend or remove the line."
+                f"tabs between. Received: {len(fields)}. Correct or remove the line."
             )
         num_broken += 1
     if num_broken:
@@ -126,6 +135,17 @@ def _tab_rows(
             num_broken,
             len(header),
         )
+
+
+def _check_single(columns: Sequence[str], header: Sequence[str], place: str) -> None:
+    """Refuses a wanted column that is there twice."""
+    for column in columns:
+        if list(header).count(column) > 1:
+            raise ValueError(
+                f"{place}: there must be one column {column!r}. Received: "
+                f"{listed(header)}. Rename the other, or name another "
+                "column."
+            )
 
 
 def _json_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
@@ -167,6 +187,6 @@ def check_columns(
         if column not in present:
             raise ValueError(
                 f"{place}: there must be a column {column!r}. Received: "
-                f"{', '.join(map(repr, present))}. Name a column that is there, or "
-                "mend the file."
+                f"{listed(list(present))}. Name a column that is there, or "
+                "correct the file."
             )

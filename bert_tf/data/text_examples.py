@@ -6,9 +6,8 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from bert_tf.data.labels import listed, shown, without_blanks
 from bert_tf.data.tables import Row, numbered_lines, read_rows
-
-_MAX_LISTED_LABELS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +111,11 @@ class ClassificationTask:
         that may hold it; the first that is there is read.
       metrics: Names for `bert_tf.evaluation.glue`.
       folder: What the folder of its files is called; empty for no special name.
-      label_aliases: Other words for classes.
+      label_aliases: Other word for a class -> its name in `label_names`.
+      positive_label: The class that F1 is about; empty for the second one.
       label_range: Smallest and largest number of a regression.
       download_name: What `python -m bert_tf data download` calls it, if it knows it.
+      notes: What is to be told of its files.
     """
 
     name: str
@@ -123,13 +124,22 @@ class ClassificationTask:
     metrics: tuple[str, ...] = ("accuracy",)
     folder: str = ""
     label_aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    positive_label: str = ""
     label_range: tuple[float, float] = (-math.inf, math.inf)
     download_name: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def is_regression(self) -> bool:
         """Whether labels are numbers."""
         return not self.label_names
+
+    @property
+    def positive_number(self) -> int:
+        """The number of the class that F1 is about."""
+        if not self.positive_label:
+            return 1
+        return self.label_names.index(self.positive_label)
 
     def find_file(self, data_dir: str, split: str) -> tuple[str, SplitFile]:
         """Finds the file of a split.
@@ -193,7 +203,7 @@ class TextExample(NamedTuple):
 
 
 def read_examples(
-    task: ClassificationTask, data_dir: str, split: str
+    task: ClassificationTask, data_dir: str, split: str, *, needs_labels: bool = True
 ) -> list[TextExample]:
     """Reads the examples of a split.
 
@@ -201,6 +211,8 @@ def read_examples(
       task: Of `bert_tf.data.glue` or `bert_tf.data.own_task`.
       data_dir: The task's folder, or the one that holds it.
       split: A key of `task.files`.
+      needs_labels: Whether labels are read, where the file has them; prediction does
+        not need them, and they may be placeholders.
 
     Returns:
       The examples in the order of the file, at least one.
@@ -211,6 +223,8 @@ def read_examples(
         the message names file and line.
     """
     folder, file = task.find_file(data_dir, split)
+    if not needs_labels:
+        file = dataclasses.replace(file, columns=file.columns.without_label())
     columns = file.columns
     numbers = {name: number for number, name in enumerate(task.label_names)}
     for alias, name in task.label_aliases.items():
@@ -235,18 +249,24 @@ def read_examples(
 
 
 def label_name(row: Row, column: str) -> str:
-    """The class that a row names, as a string.
+    """The class that a row names, as a string without needless white space.
 
     Raises:
       ValueError: if it is not a string, a whole number or a Boolean, or is empty.
     """
     value = row.values[column]
-    if not isinstance(value, str | int) or value == "":
+    name = without_blanks(str(value)) if isinstance(value, str | int) else ""
+    if not name or not _is_unicode(name):
         raise ValueError(
             f"{row.place}: {column!r} must be a class: a word, a whole number, true or "
-            f"false. Received: {value!r}. Mend the line."
+            f"false. Received: {shown(value)}. Correct the line."
         )
-    return str(value)
+    return name
+
+
+def _is_unicode(name: str) -> bool:
+    """Whether a string can be written to a file; half a character of JSON cannot."""
+    return name == name.encode(errors="replace").decode()
 
 
 def _class_number(
@@ -254,12 +274,9 @@ def _class_number(
 ) -> int:
     name = label_name(row, column)
     if name not in numbers:
-        listed = ", ".join(map(repr, names[:_MAX_LISTED_LABELS]))
-        more = len(names) - _MAX_LISTED_LABELS
         raise ValueError(
-            f"{row.place}: {column!r} must be one of {listed}"
-            f"{f' and {more} others' if more > 0 else ''}. Received: {name!r}. Mend or "
-            "remove the line."
+            f"{row.place}: {column!r} must be one of {listed(names)}. Received: "
+            f"{shown(name)}. Correct or remove the line."
         )
     return numbers[name]
 
@@ -274,8 +291,8 @@ def _number(row: Row, column: str, label_range: tuple[float, float]) -> float:
     if not (math.isfinite(number) and smallest <= number <= largest):
         limits = "" if smallest == -math.inf else f" from {smallest:g} to {largest:g}"
         raise ValueError(
-            f"{row.place}: {column!r} must be a number{limits}. Received: {value!r}. "
-            "Mend or remove the line."
+            f"{row.place}: {column!r} must be a number{limits}. Received: "
+            f"{shown(value)}. Correct or remove the line."
         )
     return number
 
@@ -284,7 +301,7 @@ def _text(row: Row, column: str) -> str:
     value = row.values[column]
     if not isinstance(value, str):
         raise ValueError(
-            f"{row.place}: {column!r} must be text. Received: {value!r}. Put it in "
-            "quotes, or name another column."
+            f"{row.place}: {column!r} must be text. Received: {shown(value)}. Put it "
+            "in quotes, or name another column."
         )
     return value

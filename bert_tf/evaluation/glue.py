@@ -12,19 +12,20 @@ CLASSIFICATION_METRICS = ("accuracy", *_BINARY_METRICS)
 
 
 def classification_metrics(
-    names: Sequence[str], scores: np.ndarray, labels: np.ndarray
+    names: Sequence[str], scores: np.ndarray, labels: np.ndarray, *, positive: int = 1
 ) -> dict[str, float]:
     """Compares the classes with the highest scores with the true ones.
 
     Args:
-      names: accuracy (in [0, 1]); of two classes also f1 (in [0, 1], of class 1) and
-        matthews_correlation (in [-1, 1]).
+      names: accuracy (in [0, 1]); of two classes also f1 (in [0, 1], of the positive
+        class) and matthews_correlation (in [-1, 1]).
       scores: Logits or probabilities, [n, C]; of equal ones the first class is taken.
       labels: Numbers of the true classes, [n] integers in [0, C).
+      positive: The number of the positive class.
 
     Returns:
       The metrics by name. Where one is not defined (no example is, or is said to be,
-      of class 1; all are of the same class) it is 0, as in scikit-learn.
+      of that class; all are of the same class) it is 0, as in scikit-learn.
 
     Raises:
       ValueError: if a name is unknown or not for C classes, or shapes or values are
@@ -49,7 +50,7 @@ def classification_metrics(
     predictions = scores.argmax(axis=1)
     compute = {
         "accuracy": lambda: float(np.mean(predictions == labels)),
-        "f1": lambda: _f1(predictions, labels),
+        "f1": lambda: _f1(predictions == positive, labels == positive),
         # Of two classes, numbered 0 and 1, it is Pearson's correlation.
         "matthews_correlation": lambda: _correlation(
             scipy.stats.pearsonr, predictions, labels
@@ -106,9 +107,9 @@ def _check_values(values: np.ndarray, labels: np.ndarray, name: str, ndim: int) 
 
 
 def _f1(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Harmonic mean of precision and recall of class 1."""
-    hits = np.count_nonzero((predictions == 1) & (labels == 1))
-    said, true = np.count_nonzero(predictions == 1), np.count_nonzero(labels == 1)
+    """Harmonic mean of precision and recall of what is true."""
+    hits = np.count_nonzero(predictions & labels)
+    said, true = np.count_nonzero(predictions), np.count_nonzero(labels)
     return 2.0 * hits / (said + true) if hits else 0.0
 
 

@@ -45,7 +45,10 @@ def score_squad(dataset_path: str, predictions: SquadPredictions) -> dict[str, f
     """
     is_version_2 = predictions.null_odds is not None
     examples = read_squad(
-        dataset_path, version_2_with_negative=is_version_2, needs_answers=True
+        dataset_path,
+        version_2_with_negative=is_version_2,
+        needs_answers=True,
+        needs_starts=False,
     )
     _check_answered(dataset_path, examples, "an answer", predictions.answers)
     if not is_version_2:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
+
+import numpy as np
 
 from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
@@ -15,6 +18,8 @@ from bert_tf.interop.destinations import (
     weights_file,
     write_model,
 )
+from bert_tf.interop.labels import Head, read_head
+from bert_tf.interop.sources import find_source
 from bert_tf.interop.weights import Weights, read_weights
 
 
@@ -77,6 +82,7 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
         vocab_file=options.vocab_file or weights.vocab_file,
         do_lower_case=options.do_lower_case,
         source=os.path.basename(os.path.normpath(source)),
+        head=Head() if options.encoder_only else _head(source, tensors),
     )
     if form is Form.TRANSFORMERS and not model.vocab_file:
         notes.append("no tokenizer: there is no vocab.txt beside the source")
@@ -93,6 +99,11 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
         *notes,
         f"wrote {len(tensors)} tensors to {', '.join(files)}",
     ]
+
+
+def _head(source: str, tensors: Mapping[str, np.ndarray]) -> Head:
+    """What is known of the classifier, or of the task without one."""
+    return read_head(find_source(source), int(np.size(tensors.get("output_bias", ()))))
 
 
 def _config(weights: Weights, options: ConvertOptions) -> BertConfig:

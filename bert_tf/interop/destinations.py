@@ -14,6 +14,13 @@ from bert_tf.data.tokenization import load_vocabulary
 from bert_tf.files import whole_file, write_whole
 from bert_tf.interop import huggingface
 from bert_tf.interop.architecture import Architecture, find_architecture
+from bert_tf.interop.labels import (
+    NO_HEAD,
+    TASK_FILE,
+    Head,
+    default_names,
+    describe_head,
+)
 from bert_tf.interop.model_card import model_card
 from bert_tf.interop.sources import (
     HUGGINGFACE_CONFIG,
@@ -56,6 +63,7 @@ class Model(NamedTuple):
       do_lower_case: Whether the tokenizer lower-cases; None: if the vocabulary is
         uncased.
       source: What the weights were made from, for the reader of the model card.
+      head: What is known of the classifier's outputs, and of the task.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -63,6 +71,7 @@ class Model(NamedTuple):
     vocab_file: str = ""
     do_lower_case: bool | None = None
     source: str = ""
+    head: Head = NO_HEAD
 
 
 def find_form(destination: str) -> Form:
@@ -178,9 +187,13 @@ def _texts(model: Model, form: Form) -> dict[str, str]:
             )
         texts[VOCABULARY] = "".join(f"{token}\n" for token in tokens)
     if form in (Form.TENSORFLOW, Form.MLPERF):
-        return {ORIGINAL_CONFIG: _json(model.config.to_dict()), **texts}
+        texts = {ORIGINAL_CONFIG: _json(model.config.to_dict()), **texts}
+        description = describe_head(model.head)
+        return texts | ({TASK_FILE: _json(description)} if description else {})
     architecture = find_architecture(model.tensors)
-    config = _json(huggingface_config(model.config, architecture, model.tensors))
+    config = _json(
+        huggingface_config(model.config, architecture, model.tensors, model.head)
+    )
     texts = {HUGGINGFACE_CONFIG: config, **texts}
     if form is Form.TRANSFORMERS:
         texts["README.md"] = model_card(architecture, model.config, model.source)
@@ -193,7 +206,10 @@ def _texts(model: Model, form: Form) -> dict[str, str]:
 
 
 def huggingface_config(
-    config: BertConfig, architecture: Architecture, tensors: Mapping[str, np.ndarray]
+    config: BertConfig,
+    architecture: Architecture,
+    tensors: Mapping[str, np.ndarray],
+    head: Head = NO_HEAD,
 ) -> dict[str, Any]:
     """The keys and values of a `config.json` that transformers reads.
 
@@ -201,16 +217,19 @@ def huggingface_config(
       config: The architecture's sizes.
       architecture: The class.
       tensors: google-research/bert's name -> values, for the number of classes.
+      head: The names of the classes; without names they are LABEL_0, LABEL_1, ...
     """
     values = {"architectures": [architecture.name], "model_type": "bert"}
     values |= config.to_dict()
     values["hidden_act"] = _ACTIVATIONS.get(config.hidden_act, config.hidden_act)
     if architecture.name == "BertForSequenceClassification":
-        labels = {str(i): f"LABEL_{i}" for i in range(len(tensors["output_bias"]))}
-        values["id2label"] = labels
-        values["label2id"] = {label: int(place) for place, label in labels.items()}
+        names = head.names or default_names(len(tensors["output_bias"]))
+        values["id2label"] = {str(place): name for place, name in enumerate(names)}
+        values["label2id"] = {name: place for place, name in enumerate(names)}
+        if head.problem_type:
+            values["problem_type"] = head.problem_type
     return values | {"pad_token_id": 0, "dtype": "float32"}
 
 
 def _json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2) + "\n"
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"

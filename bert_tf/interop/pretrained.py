@@ -2,15 +2,17 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from bert_tf.errors import RunError
 from bert_tf.interop import names
 from bert_tf.interop.architecture import conform, require_plausible
 from bert_tf.interop.destinations import Form, Model, write_model
+from bert_tf.interop.labels import Head
 from bert_tf.interop.weights import Weights, assign_weights, read_weights
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
 from bert_tf.modeling.tasks import build_encoder_model, build_pretraining_model
@@ -90,6 +92,7 @@ def save_pretrained(
     vocab_file: str = "",
     do_lower_case: bool | None = None,
     encoder_only: bool = False,
+    label_names: Sequence[str] = (),
 ) -> None:
     """Writes a folder that transformers and sentence-transformers read.
 
@@ -104,9 +107,11 @@ def save_pretrained(
       do_lower_case: Whether the tokenizer lower-cases and strips accents; None: if the
         vocabulary is uncased.
       encoder_only: Leave out the heads.
+      label_names: Of a classifier, the names of its outputs.
 
     Raises:
-      ValueError: if the model has no BERT in it, or the vocabulary is not its own.
+      ValueError: if the names are not as many as outputs, the model has no BERT in it,
+        or the vocabulary is not its own.
       OSError: if a file cannot be written.
     """
     encoder = next((layer for layer in model.layers if layer.name == "bert"), None)
@@ -123,5 +128,11 @@ def save_pretrained(
     tensors, notes = conform(tensors, encoder.config, "The model")
     for note in notes:
         logging.warning("%s: %s", path, note)
-    whole = Model(tensors, encoder.config, vocab_file, do_lower_case, "bert_tf")
+    head = Head(int(np.size(tensors.get("output_bias", ()))), tuple(label_names))
+    if label_names and len(label_names) != head.num_outputs:
+        raise ValueError(
+            f"`label_names` must be {head.num_outputs}, one for each output of the "
+            f"model's classifier. Received: label_names={list(label_names)}."
+        )
+    whole = Model(tensors, encoder.config, vocab_file, do_lower_case, "bert_tf", head)
     write_model(whole, os.fspath(path), Form.TRANSFORMERS, overwrite=True)

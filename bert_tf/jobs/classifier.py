@@ -9,14 +9,7 @@ import scipy.special
 from bert_tf.config.finetuning import ClassifierConfig
 from bert_tf.data.classification import encode_examples
 from bert_tf.data.example_batches import LabelledSequences
-from bert_tf.data.glue import find_task
-from bert_tf.data.own_task import FILE_FORMATS, own_task
-from bert_tf.data.text_examples import (
-    ClassificationTask,
-    ColumnNames,
-    TextExample,
-    read_examples,
-)
+from bert_tf.data.text_examples import ClassificationTask, TextExample, read_examples
 from bert_tf.data.tokenization import WordPieceTokenizer
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.glue import (
@@ -24,13 +17,20 @@ from bert_tf.evaluation.glue import (
     regression_metrics,
     write_test_results,
 )
+from bert_tf.interop.labels import CLASSIFY, Head, read_head
+from bert_tf.interop.sources import find_source
+from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.jobs import finetuning, results
 from bert_tf.jobs.architecture import find_vocabulary
+from bert_tf.jobs.class_names import choose_task, description_of
 from bert_tf.jobs.finetuning import FinetuningPlan
+from bert_tf.jobs.folder_task import FolderTask, require_same_task
 from bert_tf.jobs.reporting import report_results
 from bert_tf.jobs.running import run_job
+from bert_tf.jobs.starting_point import StartingPoint, find_starting_point
 from bert_tf.modeling.finetuning import build_classifier_model
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, RegressionTask
+from bert_tf.training import checkpoints
 from bert_tf.training.runlog import RunLog
 
 _HEAD = ("output_weights", "output_bias")
@@ -67,26 +67,6 @@ def run(config: ClassifierConfig) -> dict[str, float]:
     return run_job(config, _prepare, _act)
 
 
-def choose_task(config: ClassifierConfig) -> ClassificationTask:
-    """The task that is named: one of GLUE's, or a user's own files.
-
-    Raises:
-      FileNotFoundError, ValueError: see `find_task` and `own_task`.
-    """
-    settings = config.task
-    if settings.task_name.lower() in FILE_FORMATS:
-        columns = ColumnNames(
-            settings.text_a_column, settings.text_b_column, settings.label_column
-        )
-        return own_task(
-            settings.task_name.lower(),
-            settings.data_dir,
-            columns,
-            is_regression=settings.is_regression,
-        )
-    return find_task(settings.task_name, settings.xnli_language)
-
-
 def labelled(
     task: ClassificationTask,
     examples: list[TextExample],
@@ -120,7 +100,9 @@ def _read_splits(config: ClassifierConfig, task: ClassificationTask) -> Examples
         {
             split: labelled(
                 task,
-                read_examples(task, folder, split),
+                read_examples(
+                    task, folder, split, needs_labels=not split.startswith(_TEST)
+                ),
                 tokenizer,
                 config.max_seq_length,
             )
@@ -129,8 +111,40 @@ def _read_splits(config: ClassifierConfig, task: ClassificationTask) -> Examples
     )
 
 
+def _read_start(
+    config: ClassifierConfig, start: StartingPoint
+) -> tuple[Head, Weights | None, list[str]]:
+    """The head that the run begins with, and the weights if they are of another run.
+
+    With --new_head the weights are those without theirs; then, as without any, the
+    head has no outputs. Sentences tell what --new_head does.
+    """
+    is_new = config.task.new_head
+    if not start.prefix:
+        notes = ["--new_head has no effect: all weights are new."]
+        return Head(), None, notes if is_new else []
+    source = find_source(start.prefix)
+    if start.is_own:
+        [size] = checkpoints.shape_of(start.prefix, _HEAD[1]) or [0]
+        notes = ["--new_head has no effect: the run goes on with the head it has."]
+        return read_head(source, size), None, notes if is_new else []
+    weights = read_weights(start.prefix)
+    head = read_head(source, int(np.size(weights.tensors.get(_HEAD[1], ()))))
+    if not is_new:
+        return head, weights, []
+    kept = {name: t for name, t in weights.tensors.items() if name not in _HEAD}
+    known = f", which has the classes {', '.join(head.names)}" if head.names else ""
+    notes = [f"--new_head: the head of {source.path}{known} is not used."]
+    if not head.num_outputs:
+        notes = [f"--new_head has no effect: {source.path} has no classifier."]
+    return Head(), dataclasses.replace(weights, tensors=kept), notes
+
+
 def _prepare(config: ClassifierConfig, communicator: Communicator) -> FinetuningPlan:
-    task = choose_task(config)
+    start = find_starting_point(config, own_first=True)
+    require_same_task(config, start, FolderTask(CLASSIFY, config.task.task_name))
+    head, weights, notes = _read_start(config, start)
+    task, more = choose_task(config, head, is_own=start.is_own)
     data = _read_splits(config, task)
     num_outputs = len(task.label_names) or 1
     rate = (
@@ -146,12 +160,14 @@ def _prepare(config: ClassifierConfig, communicator: Communicator) -> Finetuning
     return finetuning.make_plan(
         config,
         communicator,
+        start,
         data.splits.get(_TRAIN),
         make_task,
         head=_HEAD,
+        weights=weights,
         data=data,
         num_eval_records=sum(len(x.sequences) for x in evaluated),
-        notes=[f"Task {task.name}, predicting {classes}."],
+        notes=[f"Task {task.name}, predicting {classes}.", *notes, *more],
     )
 
 
@@ -160,12 +176,7 @@ def _act(
 ) -> dict[str, float]:
     config, task = plan.config, plan.data.task
     finetuning.describe(plan, threads, log)
-    description = {
-        "task": "classify",
-        "task_name": task.name,
-        "label_names": list(task.label_names),
-        "max_seq_length": config.max_seq_length,
-    }
+    description = description_of(task) | {"max_seq_length": config.max_seq_length}
     results.keep_description(plan, description, communicator)
 
     def evaluate() -> dict[str, float]:
@@ -204,7 +215,9 @@ def _metrics(
         return regression_metrics(logits[:, 0], labels) | {"loss": float(loss)}
     chosen = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
     loss = -np.mean(chosen[np.arange(len(labels)), labels])
-    metrics = classification_metrics(task.metrics, logits, labels)
+    metrics = classification_metrics(
+        task.metrics, logits, labels, positive=task.positive_number
+    )
     return metrics | {"loss": float(loss)}
 
 
@@ -223,7 +236,8 @@ def _predict_tests(
             name = f"test_results{split.removeprefix(_TEST)}.tsv"
             path = os.path.join(plan.config.files.output_dir, name)
             write_test_results(path, logits)
-            log.message(f"Predictions written to {path}.")
+            columns = ", ".join(plan.data.task.label_names) or "a number"
+            log.message(f"Predictions written to {path}; columns: {columns}.")
 
 
 def _logits(

@@ -11,6 +11,7 @@ from bert_tf.data.example_batches import ExampleReader, LabelledSequences
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.data.rows import RowSettings
 from bert_tf.distribute import Communicator
+from bert_tf.interop.weights import Weights
 from bert_tf.jobs.architecture import (
     case_warnings,
     check_words,
@@ -28,11 +29,7 @@ from bert_tf.jobs.plan import (
 )
 from bert_tf.jobs.reporting import describe_model
 from bert_tf.jobs.restoring import restore
-from bert_tf.jobs.starting_point import (
-    StartingPoint,
-    accumulation_steps,
-    find_starting_point,
-)
+from bert_tf.jobs.starting_point import StartingPoint, accumulation_steps
 from bert_tf.jobs.steps import take_steps
 from bert_tf.modeling.finetuning_losses import FinetuningTask
 from bert_tf.precision import PrecisionPolicy, choose_policy
@@ -83,6 +80,7 @@ def load_architecture(config: FinetuningConfig) -> BertConfig:
 def make_plan(
     config: FinetuningConfig,
     communicator: Communicator,
+    start: StartingPoint,
     train_examples: LabelledSequences | None,
     make_task: MakeTask,
     *,
@@ -90,18 +88,21 @@ def make_plan(
     data: Any,  # noqa: ANN401 - of the job alone
     num_eval_records: int,
     notes: list[str],
+    weights: Weights | None = None,
 ) -> FinetuningPlan:
     """Builds model and optimizer, and loads the weights.
 
     Args:
       config: The settings.
       communicator: The workers.
+      start: Where it begins.
       train_examples: What is trained on, if there is training.
       make_task: Makes the model and its loss.
       head: Names of the weights that a model without this task lacks.
       data: See `FinetuningPlan`.
       num_eval_records: How many examples it has.
       notes: What is to be told of the data.
+      weights: Those of the starting point, if they have been read.
 
     Returns:
       The plan; its config has the number of steps filled in.
@@ -111,7 +112,6 @@ def make_plan(
     """
     bert = load_architecture(config)
     require_memory(bert, communicator)
-    start = find_starting_point(config, own_first=True)
     check_architecture(start, bert)
     shape = _batch_shape(config, start, communicator)
     count = len(train_examples.sequences) if train_examples else 0
@@ -123,7 +123,10 @@ def make_plan(
     optimizer, schedule = make_optimizer(settings, learning_rate, task.model)
     do_train = config.training.do_train
     notes += restore(
-        start, task.model, optimizer, bert, do_train=do_train, new_weights=head
+        *(start, task.model, optimizer, bert),
+        do_train=do_train,
+        new_weights=head,
+        weights=weights,
     )
     return FinetuningPlan(
         config=config,

@@ -24,6 +24,7 @@ from bert_tf.data.text_examples import TextExample
 from bert_tf.data.tokenization import WordPieceTokenizer
 from bert_tf.evaluation.prediction import collect, compiled
 from bert_tf.evaluation.squad import AnswerSettings, predict_answers
+from bert_tf.interop.labels import MULTI_LABEL, REGRESSION, read_head
 from bert_tf.interop.pretrained import from_pretrained
 from bert_tf.interop.sources import find_source
 from bert_tf.jobs.architecture import check_words
@@ -120,8 +121,15 @@ class Classifier(Predictor):
         self.max_seq_length = self.description.get("max_seq_length", 128)
         self._tokenizer = WordPieceTokenizer(self._vocab_file, self._do_lower_case)
         self._compile(ClassTask(self._load("classifier", self.max_seq_length)))
-        numbers = map(str, range(self._task.num_outputs))
-        self.label_names = self.description.get("label_names") or list(numbers)
+        self._head = read_head(find_source(self.path), self._task.num_outputs)
+        if self._head.problem_type == REGRESSION and self._head.num_outputs > 1:
+            raise ValueError(
+                f"{self._head.path}: a model that predicts numbers must have one "
+                f"output. Received: {self._head.num_outputs} outputs, problem_type="
+                f"{REGRESSION}. Predict with the program that trained it."
+            )
+        numbers = map(str, range(self._head.num_outputs))
+        self.label_names = list(self._head.names or numbers)
 
     def __call__(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, Any]]:
         """Predicts.
@@ -130,8 +138,9 @@ class Classifier(Predictor):
           texts: Texts or pairs of them.
 
         Returns:
-          For each `label` and `probabilities` by label; or, of a model with one
-          output, `value`.
+          For each the likeliest `label` and `probabilities` by label, which sum to 1
+          unless a text may have several labels; or, of a model with one output,
+          `value`.
         """
         if not texts:
             return []
@@ -141,13 +150,17 @@ class Classifier(Predictor):
         logits = self._logits(sequences, of_tokens=False)
         if self._task.num_outputs == 1:
             return [{"value": float(value)} for value in logits[:, 0]]
-        names = self.label_names
+        names, logits = self.label_names, logits.astype(np.float64)
+        if self._head.problem_type == MULTI_LABEL:
+            probabilities = scipy.special.expit(logits)
+        else:
+            probabilities = scipy.special.softmax(logits, axis=1)
         return [
             {
                 "label": names[int(np.argmax(row))],
                 "probabilities": dict(zip(names, map(float, row), strict=True)),
             }
-            for row in scipy.special.softmax(logits.astype(np.float64), axis=1)
+            for row in probabilities
         ]
 
 

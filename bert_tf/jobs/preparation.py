@@ -16,6 +16,7 @@ from bert_tf.jobs.changes import (
     check_architecture,
     check_packing,
 )
+from bert_tf.jobs.folder_task import PRETRAINING, FolderTask, require_same_task
 from bert_tf.jobs.memory import require_memory
 from bert_tf.jobs.plan import (
     INDEX_CACHE_DIR,
@@ -150,6 +151,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
       ValueError, OSError, RunError: if the run cannot begin; the message says why.
     """
     start = find_starting_point(config)
+    require_same_task(config, start, FolderTask(PRETRAINING))
     bert = load_bert_config(architecture_files(config.files, start))
     require_memory(bert, communicator)
     check_architecture(start, bert)

@@ -8,6 +8,7 @@ from bert_tf.data.sampling import RecordOrder
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.metrics import evaluate_pretraining
 from bert_tf.jobs.architecture import write_architecture
+from bert_tf.jobs.folder_task import remove_description
 from bert_tf.jobs.plan import shared_state
 from bert_tf.jobs.preparation import PretrainingPlan, prepare
 from bert_tf.jobs.reporting import describe, report_results
@@ -43,6 +44,8 @@ def _act(
     files = plan.config.files
     if communicator.rank == 0 and plan.config.training.do_train:
         write_architecture(files.output_dir, plan.bert, files.vocab_file)
+        if not plan.start.is_own:
+            remove_description(files.output_dir)
     if plan.config.training.do_train:
         train(plan, communicator, log)
     if plan.config.training.do_eval:

@@ -7,7 +7,7 @@ import keras
 
 from bert_tf.config import BertConfig
 from bert_tf.interop.sources import Kind, find_source
-from bert_tf.interop.weights import assign_weights, read_weights
+from bert_tf.interop.weights import Weights, assign_weights, read_weights
 from bert_tf.jobs.plan import slots_by_name, weights_by_name
 from bert_tf.jobs.starting_point import StartingPoint
 from bert_tf.training import checkpoints
@@ -24,6 +24,7 @@ def restore(
     *,
     do_train: bool,
     new_weights: Sequence[str] = (),
+    weights: Weights | None = None,
 ) -> list[str]:
     """Loads what the starting point says.
 
@@ -38,6 +39,7 @@ def restore(
       do_train: Whether there is training.
       new_weights: Names of weights that need not be there for training: a new
         task's head.
+      weights: Those of the starting point, if they have been read.
 
     Returns:
       What the reader should know: a line for each thing that was not as usual.
@@ -47,19 +49,19 @@ def restore(
     """
     if not start.prefix:
         return list(start.notes)
-    weights = weights_by_name(model)
+    variables = weights_by_name(model)
     if start.takes_state:
         step, unused = checkpoints.restore(
-            start.prefix, weights, slots_by_name(optimizer)
+            start.prefix, variables, slots_by_name(optimizer)
         )
         optimizer.iterations.assign(step)
         names = ", ".join(unused)
         lines = [f"Not used of {start.prefix}: {names}."] if unused else []
         return [*start.notes, *lines]
     source = find_source(start.prefix)
-    found = read_weights(start.prefix)
+    found = weights or read_weights(start.prefix)
     lines = compare_config(found.config, bert, source.config_file)
-    report = assign_weights(found, weights, new=new_weights if do_train else ())
+    report = assign_weights(found, variables, new=new_weights if do_train else ())
     if not do_train and source.kind is Kind.TENSORFLOW:
         optimizer.iterations.assign(checkpoints.step_of(source.path))
     return [*start.notes, *(f"{source.path}: {x}" for x in report.lines()), *lines]

@@ -12,10 +12,10 @@ from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
 from bert_tf.evaluation.prediction import predict
 from bert_tf.files import write_whole
+from bert_tf.interop.labels import TASK_FILE, read_description
 from bert_tf.jobs.architecture import find_vocabulary, write_architecture
 from bert_tf.jobs.finetuning import FinetuningPlan
 
-TASK_FILE = "task.json"
 # What a model sees and says; other settings may differ from those of its training.
 _DECIDING = (
     *("task", "label_names", "max_seq_length", "do_lower_case"),
@@ -100,24 +100,3 @@ def _check_description(
                 f"{name}={task[name]!r}. Give the same flags and classes as for its "
                 "training, or name another output_dir."
             )
-
-
-def read_description(folder: str) -> dict[str, Any]:
-    """What task.json in a folder says; empty if there is none.
-
-    Raises:
-      ValueError: if it is not a JSON object.
-    """
-    path = os.path.join(folder, TASK_FILE)
-    if not os.path.isfile(path):
-        return {}
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not JSON: {error}. Train again, or delete it."
-        ) from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object. Delete it.")
-    return found

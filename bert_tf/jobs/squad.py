@@ -18,14 +18,20 @@ from bert_tf.evaluation.squad_scores import check_scorer, score_squad
 from bert_tf.jobs import finetuning, results
 from bert_tf.jobs.architecture import find_vocabulary
 from bert_tf.jobs.finetuning import FinetuningPlan
+from bert_tf.jobs.folder_task import require_same_task, squad_task
 from bert_tf.jobs.reporting import report_results
 from bert_tf.jobs.running import run_job
+from bert_tf.jobs.starting_point import StartingPoint, find_starting_point
 from bert_tf.modeling.finetuning import build_span_model
 from bert_tf.modeling.finetuning_losses import SpanTask
 from bert_tf.training.runlog import RunLog
 
 # No answer is read from the pooler, and files made for questions may lack it.
 _HEAD = ("cls/squad/output_weights", "cls/squad/output_bias", "bert/pooler/*")
+# Of SQuAD 2.0, with as many questions without an answer, it is less than half.
+_MAX_UNANSWERED = 0.9
+# On average for a question: a context of thousands of words has as many.
+_MANY_WINDOWS = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +85,7 @@ def read_questions(config: SquadConfig, path: str, *, is_training: bool) -> Ques
         path,
         version_2_with_negative=squad.version_2_with_negative,
         needs_answers=is_training or config.training.do_eval,
+        needs_starts=is_training,
     )
     notes: list[str] = []
     if is_training:
@@ -102,7 +109,51 @@ def read_questions(config: SquadConfig, path: str, *, is_training: bool) -> Ques
         config.files.output_dir,
         squad.num_processes,
     )
+    if is_training:
+        notes += describe_windows(path, examples, windows)
+    if len(windows) > _MANY_WINDOWS * len(examples):
+        notes.append(
+            f"warning: {path}: {len(examples)} questions make {len(windows)} windows, "
+            f"which takes long. With a --doc_stride larger than {squad.doc_stride} "
+            "there are fewer."
+        )
     return Questions(path, examples, windows, notes)
+
+
+def describe_windows(
+    path: str, examples: list[SquadExample], windows: SquadWindows
+) -> list[str]:
+    """How many windows there are to train on, and how many of them hold no answer.
+
+    Args:
+      path: The file, for messages.
+      examples: Its questions.
+      windows: Theirs.
+    """
+    count, empty = len(windows), windows.num_unanswered
+    share = empty / count
+    notes = [
+        f"{path}: {len(examples)} questions; {empty} of {count} windows have no answer "
+        f"({share:.1%})."
+    ]
+    answerable = {n for n, each in enumerate(examples) if each.answers}
+    held = {*windows.example_index[windows.answer_last > 0].tolist()}
+    if answerable - held:
+        example = examples[min(answerable - held)]
+        notes.append(
+            f"warning: {path}: no window holds the whole answer of "
+            f"{len(answerable - held)} of {len(answerable)} questions with an answer, "
+            "which are trained as if they had none; the first: question "
+            f"{example.question_id!r}. A smaller --doc_stride or a larger "
+            "--max_seq_length lets windows overlap more."
+        )
+    if answerable and share > _MAX_UNANSWERED:
+        notes.append(
+            f"warning: {path}: {share:.1%} of the windows have no answer, more than "
+            f"{_MAX_UNANSWERED:.0%}: the model may learn to answer nothing. Train with "
+            "a larger --max_seq_length, or cut the contexts shorter."
+        )
+    return notes
 
 
 def _read_all(config: SquadConfig) -> tuple[Questions | None, Questions | None]:
@@ -118,17 +169,26 @@ def _read_all(config: SquadConfig) -> tuple[Questions | None, Questions | None]:
 
 def _prefetch(config: SquadConfig) -> None:
     """Writes the windows' cache, from which all workers read."""
+    _find_start(config)
     finetuning.load_architecture(config)
     _read_all(config)
 
 
+def _find_start(config: SquadConfig) -> StartingPoint:
+    start = find_starting_point(config, own_first=True)
+    require_same_task(config, start, squad_task(config.squad.version_2_with_negative))
+    return start
+
+
 def _prepare(config: SquadConfig, communicator: Communicator) -> FinetuningPlan:
+    start = _find_start(config)
     if config.training.do_eval:
         check_scorer(is_version_2=config.squad.version_2_with_negative)
     train, questions = _read_all(config)
     return finetuning.make_plan(
         config,
         communicator,
+        start,
         train.labelled() if train else None,
         lambda bert, settings: SpanTask(build_span_model(bert, **settings)),
         head=_HEAD,

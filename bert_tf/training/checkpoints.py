@@ -229,6 +229,11 @@ def step_of(prefix: str) -> int:
     return int(reader.get_tensor(_STEP_NAME)) if is_there else 0
 
 
+def shape_of(prefix: str, name: str) -> list[int] | None:
+    """The shape of a checkpoint's tensor; None if there is none of that name."""
+    return open_checkpoint(prefix).get_variable_to_shape_map().get(name)
+
+
 def restore(
     prefix: str,
     weights: Mapping[str, tf.Variable],

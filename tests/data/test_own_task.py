@@ -256,3 +256,67 @@ def test_missing_dev_file_is_refused_when_it_is_read(tmp_path):
 def test_unknown_format_is_refused(tmp_path):
     with pytest.raises(ValueError, match="tsv, jsonl.*file_format=csv"):
         own_task("csv", str(tmp_path))
+
+
+def test_labels_that_differ_in_white_space_are_one_class_with_a_note(tmp_path):
+    lines = ["text\tlabel", "a\tpos", "b\tpos ", "c\t neg", "d\tvery  good"]
+    write_lines(tmp_path / "train.tsv", *lines)
+    task = own_task("tsv", str(tmp_path))
+    assert task.label_names == ("neg", "pos", "very good")
+    [note] = task.notes
+    assert "train.tsv: white space in ' neg', 'pos ', 'very  good'" in note
+    labels = [each.label for each in read_examples(task, str(tmp_path), "train")]
+    assert labels == [1, 1, 0, 2]
+
+
+def test_labels_that_differ_in_case_are_classes_with_a_note(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\tO", "b\to", "c\tx")
+    task = own_task("tsv", str(tmp_path))
+    assert task.label_names == ("O", "o", "x")
+    assert "'O', 'o' differ only in case" in task.notes[0]
+
+
+def test_digits_with_and_without_zeros_have_one_order(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\t7", "b\t007", "c\t07")
+    assert own_task("tsv", str(tmp_path)).label_names == ("007", "07", "7")
+
+
+def test_a_test_file_is_enough_where_the_classes_are_known(tmp_path):
+    write_lines(tmp_path / "test.tsv", "label\ttext", "-1\ta")
+    task = own_task("tsv", str(tmp_path), splits=["test"], label_names=["y", "x"])
+    assert task.label_names == ("y", "x")
+    found = read_examples(task, str(tmp_path), "test", needs_labels=False)
+    assert [tuple(each[:3]) for each in found] == [("a", None, None)]
+
+
+def test_the_columns_of_the_model_come_before_usual_ones(tmp_path):
+    write_lines(tmp_path / "test.tsv", "text\tbody", "a\tb")
+    options = {"splits": ["test"], "label_names": ["x", "y"]}
+    usual = ColumnNames("body", "", "kind")
+    task = own_task("tsv", str(tmp_path), **options, usual_columns=usual)
+    [example] = read_examples(task, str(tmp_path), "test")
+    assert example.text_a == "b"
+    write_lines(tmp_path / "test.tsv", "id\ttext", "1\ta")
+    task = own_task("tsv", str(tmp_path), **options, usual_columns=usual)
+    assert read_examples(task, str(tmp_path), "test")[0].text_a == "a"
+
+
+def test_the_line_of_columns_again_is_refused(tmp_path):
+    lines = ["text\tlabel", "a\tx", "\ufefftext\tlabel", "b\ty"]
+    write_lines(tmp_path / "train.tsv", *lines)
+    with pytest.raises(ValueError, match=r"train\.tsv, line 3: the line of column"):
+        own_task("tsv", str(tmp_path))
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel\tlabel", "a\tx\ty", "b\ty\tx")
+    with pytest.raises(ValueError, match=r"line 1: there must be one column 'label'"):
+        own_task("tsv", str(tmp_path))
+
+
+def test_half_a_character_is_no_class(tmp_path):
+    lines = ['{"text": "a", "label": "\\ud800"}', '{"text": "b", "label": "x"}']
+    write_lines(tmp_path / "train.jsonl", *lines)
+    with pytest.raises(ValueError, match=r"line 1: .* must be a class") as error:
+        own_task("jsonl", str(tmp_path))
+    str(error.value).encode()

@@ -56,14 +56,14 @@ def question(data, number=0):
     return data["data"][0]["paragraphs"][0]["qas"][number]
 
 
-def read(tmp_path, data, *, version_2_with_negative=False, needs_answers=True):
+def read(tmp_path, data, *, version_2_with_negative=False, **needs):
     path = tmp_path / "squad.json"
     text = data if isinstance(data, str) else json.dumps(data)
     path.write_text(text, encoding="utf-8", newline="")
     return read_squad(
         str(path),
         version_2_with_negative=version_2_with_negative,
-        needs_answers=needs_answers,
+        **{"needs_answers": True, **needs},
     )
 
 
@@ -184,11 +184,27 @@ def test_a_malformed_question_is_refused_with_its_id(tmp_path, key, value, probl
     assert problem in message
 
 
-def test_a_number_as_question_id_is_refused(tmp_path):
+def test_a_number_as_question_id_is_read_as_a_string(tmp_path):
     data = copy.deepcopy(VERSION_1)
-    question(data, 1)["id"] = 12
-    message = refusal(tmp_path, data)
-    assert f"{SECOND}.id: this must be a string. Received: 12" in message
+    question(data, 0)["id"] = 101
+    question(data, 1)["id"] = 10**30
+    assert [each.question_id for each in read(tmp_path, data)] == [
+        "101",
+        "1" + "0" * 30,
+    ]
+
+
+def test_a_number_and_its_digits_are_one_id(tmp_path):
+    data = copy.deepcopy(VERSION_1)
+    question(data, 0)["id"], question(data, 1)["id"] = 101, "101"
+    assert "has the same id" in refusal(tmp_path, data)
+
+
+@pytest.mark.parametrize("value", [None, True, 1.5, ["q"], {}])
+def test_other_kinds_of_question_ids_are_refused(tmp_path, value):
+    data = copy.deepcopy(VERSION_1)
+    question(data, 1)["id"] = value
+    assert f"{SECOND}.id: this must be" in refusal(tmp_path, data, needs_answers=False)
 
 
 def test_a_question_id_used_twice_is_refused_with_both_places(tmp_path):
@@ -198,13 +214,54 @@ def test_a_question_id_used_twice_is_refused_with_both_places(tmp_path):
     assert f"{SECOND} (question q1): {FIRST} has the same id" in message
 
 
-@pytest.mark.parametrize("value", [True, False])
-def test_version_2_is_refused_where_no_negatives_are_expected(tmp_path, value):
+def test_impossible_questions_are_refused_where_none_are_expected(tmp_path):
     data = copy.deepcopy(VERSION_1)
-    question(data, 1).update(is_impossible=value, answers=[])
-    message = refusal(tmp_path, data, needs_answers=False)
+    question(data, 1).update(is_impossible=True, answers=[])
+    message = refusal(tmp_path, data)
     assert "--version_2_with_negative" in message
     assert "question q2" in message
+
+
+def test_questions_of_version_1_may_say_that_they_are_possible(tmp_path):
+    data = copy.deepcopy(VERSION_1)
+    question(data, 1)["is_impossible"] = False
+    assert read(tmp_path, data) == read(tmp_path, VERSION_1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"answers": [{"text": "FAKE", "answer_start": -1}]},
+        {"answers": [{"text": "", "answer_start": -1}]},
+        {"answers": {"text": ["cat"], "answer_start": [4]}},
+        {"answers": None},
+        {"answers": ["cat"]},
+        {"is_impossible": True, "answers": []},
+        {"is_impossible": "no"},
+        {"is_impossible": True},
+    ],
+)
+def test_prediction_takes_answers_that_cannot_be_read_for_none(tmp_path, change):
+    data = copy.deepcopy(VERSION_1)
+    question(data).update(change)
+    examples = read(tmp_path, data, needs_answers=False)
+    assert examples[0] == SquadExample("q1", "Who sat?", CONTEXT)
+    assert examples[1:] == read(tmp_path, VERSION_1)[1:]
+
+
+@pytest.mark.parametrize("answer", [{}, {"answer_start": -1}, {"answer_start": "4"}])
+def test_scoring_needs_the_texts_of_answers_alone(tmp_path, answer):
+    data = copy.deepcopy(VERSION_1)
+    question(data)["answers"] = [{"text": "cat"} | answer]
+    examples = read(tmp_path, data, needs_starts=False)
+    assert examples[0].answers == (SquadAnswer("cat", -1),)
+    assert not stands_in_place(CONTEXT, examples[0].answers[0])
+
+
+def test_scoring_refuses_a_blank_answer(tmp_path):
+    data = copy.deepcopy(VERSION_1)
+    question(data)["answers"] = [{"text": " ", "answer_start": 0}]
+    assert "the answer is blank" in refusal(tmp_path, data, needs_starts=False)
 
 
 def test_an_impossible_question_with_answers_is_refused(tmp_path):
@@ -247,3 +304,11 @@ def test_an_answer_that_runs_over_the_end_is_misplaced():
 
 def test_another_kind_of_blank_misplaces_no_answer():
     assert stands_in_place("a\u00a0mat", SquadAnswer("a mat", 0))
+
+
+@pytest.mark.parametrize("question_id", ["a\nb", "\ud800", "x" * 1000])
+def test_a_message_is_one_short_line_whatever_the_id_is(tmp_path, question_id):
+    data = copy.deepcopy(VERSION_1)
+    question(data).update(id=question_id, answers=7)
+    message = refusal(tmp_path, data)
+    assert len(message.encode()) < 400

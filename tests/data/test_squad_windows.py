@@ -247,3 +247,32 @@ def test_questions_must_leave_room_for_the_context():
     WindowSettings(max_seq_length=68, max_query_length=64)
     with pytest.raises(ValueError, match="max_query_length=64. Say 63 or less"):
         WindowSettings(max_seq_length=67, max_query_length=64)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5, 100])
+def test_tokens_are_counted_before_windows_are_made(tokenizer, stride):
+    """The bound is the exact number: one less is refused."""
+    settings = dataclasses.replace(NARROW, doc_stride=stride)
+    examples = [example(CONTEXT), example("", question=""), example("cat")]
+    count = len(build_windows(examples, tokenizer, settings).char_begin)
+    build_windows(examples, tokenizer, settings, max_tokens=count)
+    with pytest.raises(ValueError, match=rf"doc_stride={stride}.*larger --doc_stride"):
+        build_windows(examples, tokenizer, settings, max_tokens=count - 1)
+
+
+def test_a_huge_number_of_windows_is_refused_at_once(tokenizer, monkeypatch):
+    def cut(*_):
+        raise AssertionError("windows were made")
+
+    monkeypatch.setattr("bert_tf.data.squad_windows._cut", cut)
+    settings = WindowSettings(max_seq_length=384, doc_stride=1)
+    text = example("cat " * 20_000)
+    with pytest.raises(ValueError, match="1 questions have more than 1,000,000 tokens"):
+        build_windows([text], tokenizer, settings, max_tokens=1_000_000)
+
+
+def test_windows_without_an_answer_are_counted(tokenizer):
+    windows = build(tokenizer, example(CONTEXT, "dog"), example(CONTEXT))
+    texts = labelled_texts(windows, [example(CONTEXT)] * 2)
+    assert windows.num_unanswered == texts.count(None) > 2
+    assert texts.count("dog") == len(windows) - windows.num_unanswered

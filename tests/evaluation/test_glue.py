@@ -34,6 +34,13 @@ def test_accuracy_of_three_classes():
     assert results == {"accuracy": 2 / 3}
 
 
+def test_f1_is_that_of_the_positive_class_whatever_its_number():
+    swapped = [1 - label for label in PREDICTED], [1 - label for label in TRUE]
+    scores, labels = scores_for(swapped[0]), np.array(swapped[1])
+    found = classification_metrics(["f1"], scores, labels, positive=0)
+    assert found["f1"] == pytest.approx(2 / 3)
+
+
 def test_f1_is_that_of_class_one():
     # Precision 3/4, recall 3/5.
     assert metric("f1", PREDICTED, TRUE) == pytest.approx(2 / 3)

@@ -94,13 +94,30 @@ def two(runs, one, folder):
         *finetuning_data.SQUAD_FLAGS,
     ]
     commands = runs("two", 4) | {"answers": ("squad", prediction)}
+    commands["mapped"] = ("classifier", mapped(folder, "two"))
     (folder / "runs.json").write_text(json.dumps(commands))
     result = mpirun(2, WORKER, folder / "runs.json", folder)
     assert result.returncode == 0, result.stderr[-3000:]
     return {
         name: [dict(np.load(folder / f"{name}-{rank}.npz")) for rank in range(2)]
-        for name in RUNS
+        for name in [*RUNS, "mapped"]
     }
+
+
+def mapped(folder, number):
+    """Evaluates on labels of another spelling, which the model's head names."""
+    rows = [(text, label.upper()) for text, label in finetuning_data.class_rows()]
+    rows = [("text", "label"), *rows[:7]]
+    finetuning_data.write_table(folder / "mapped" / "dev.tsv", rows)
+    return [
+        f"--init_checkpoint={folder}/one/classes",
+        f"--data_dir={folder}/mapped",
+        f"--output_dir={folder}/{number}/mapped",
+        "--task_name=tsv",
+        "--do_eval",
+        "--eval_batch_size=2",
+        *finetuning_data.CLASS_FLAGS,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +152,12 @@ def test_two_workers_score_as_one_does(two, one, name):
     assert ours == pytest.approx(expected, rel=1e-4)
     if name != "best":  # Whose step is that of the best weights.
         assert ours["score global_step"] == STEPS
+
+
+def test_two_workers_find_labels_by_name_as_one_does(two, one, folder):
+    expected = parted(run_job("classifier", mapped(folder, "one")))[1]
+    for arrays in two["mapped"]:
+        assert parted(arrays)[1] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["questions", "packed-questions"])

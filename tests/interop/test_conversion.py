@@ -332,3 +332,60 @@ def test_a_model_without_a_bert_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="top")])
     with pytest.raises(ValueError, match="a layer called bert.* Received: layers top"):
         save_pretrained(model, tmp_path)
+
+
+# Names of classes.
+
+
+@pytest.fixture
+def named(tmp_path, tiny):
+    """A classifier of ours, whose task.json names its three classes."""
+    shapes = encoder_shapes(tiny)
+    shapes |= {"output_weights": (3, tiny.hidden_size), "output_bias": (3,)}
+    write_tf1(tmp_path / "named", random_tensors(shapes), tiny)
+    task = {"task": "classify", "label_names": ["é", "b", "a"], "max_seq_length": 9}
+    (tmp_path / "named" / "task.json").write_text(json.dumps(task))
+    return tmp_path / "named"
+
+
+@pytest.mark.parametrize("name", ["x/", "x/model.safetensors", "x/model.bin"])
+def test_names_of_task_json_are_written_into_the_config(named, tmp_path, name):
+    run(named, tmp_path / name.rstrip("/"))
+    config = json.loads((tmp_path / "x" / "config.json").read_text())
+    assert config["id2label"] == {"0": "é", "1": "b", "2": "a"}
+    assert config["label2id"] == {"é": 0, "b": 1, "a": 2}
+
+
+@pytest.mark.parametrize("name", ["bert_model.ckpt", "model.pt"])
+def test_names_of_a_config_are_written_into_task_json(named, tmp_path, name):
+    run(named, tmp_path / "theirs")
+    run(tmp_path / "theirs", tmp_path / "again" / name)
+    task = json.loads((tmp_path / "again" / "task.json").read_text())
+    assert task == {"task": "classify", "label_names": ["é", "b", "a"]}
+
+
+def test_a_checkpoint_keeps_all_of_its_task_json(named, tmp_path):
+    run(named, tmp_path / "again" / "bert_model.ckpt")
+    again = (tmp_path / "again" / "task.json").read_text()
+    assert json.loads(again) == json.loads((named / "task.json").read_text())
+
+
+def test_classes_without_names_have_the_default_ones(named, tmp_path):
+    (named / "task.json").unlink()
+    run(named, tmp_path / "theirs")
+    config = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    assert config["id2label"] == {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
+    run(tmp_path / "theirs", tmp_path / "again" / "bert_model.ckpt")
+    assert not (tmp_path / "again" / "task.json").exists()
+
+
+def test_the_encoder_alone_has_no_classes(named, tmp_path):
+    run(named, tmp_path / "again" / "bert_model.ckpt", encoder_only=True)
+    assert not (tmp_path / "again" / "task.json").exists()
+
+
+def test_names_that_are_not_as_many_as_outputs_are_refused(named, tmp_path):
+    task = {"task": "classify", "label_names": ["b", "a"]}
+    (named / "task.json").write_text(json.dumps(task))
+    with pytest.raises(ValueError, match="must name 3 classes"):
+        run(named, tmp_path / "theirs")

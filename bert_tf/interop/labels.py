@@ -1,0 +1,201 @@
+"""What the files beside weights say of the outputs of their classifier."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from bert_tf.interop.sources import Source
+
+TASK_FILE = "task.json"
+REGRESSION = "regression"
+MULTI_LABEL = "multi_label_classification"
+CLASSIFY = "classify"
+
+
+class Head(NamedTuple):
+    """A classifier's outputs.
+
+    Attributes:
+      num_outputs: How many there are; 0: the weights have no classifier.
+      names: The class of each, in their order; empty if no file names them (LABEL_0,
+        LABEL_1, ... are no names), or if the output is a number.
+      problem_type: In the words of transformers; "regression": numbers; empty: not
+        said, one class of several.
+      path: The file that says so, or empty.
+      description: What task.json beside the weights says; empty without it.
+    """
+
+    num_outputs: int = 0
+    names: tuple[str, ...] = ()
+    problem_type: str = ""
+    path: str = ""
+    description: Mapping[str, Any] = {}
+
+
+NO_HEAD = Head()
+
+
+def read_description(folder: str) -> dict[str, Any]:
+    """What task.json in a folder says; empty if there is none.
+
+    Raises:
+      ValueError: if it is not a JSON object.
+    """
+    path = os.path.join(folder, TASK_FILE)
+    if not os.path.isfile(path):
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not JSON: {error}. Train again, or delete it."
+        ) from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold a JSON object. Delete it.")
+    return found
+
+
+def read_head(source: Source, num_outputs: int) -> Head:
+    """Reads the names of a classifier's outputs: task.json's, or the config's.
+
+    Args:
+      source: The weights.
+      num_outputs: Outputs of their classifier; 0: there is none, and files beside
+        them say nothing about it.
+
+    Raises:
+      ValueError: if a file cannot be used, there are more or fewer names than outputs,
+        or two files name different classes.
+    """
+    folder = os.path.dirname(source.path)
+    description = read_description(folder)
+    head = Head(num_outputs, description=description)
+    if not num_outputs:
+        return head
+    found = [
+        _from_description(description, os.path.join(folder, TASK_FILE)),
+        _from_config(source.config_file),
+    ]
+    for each in found:
+        _check_number(each, num_outputs)
+    task, config = found
+    if task.names and config.names and task.names != config.names:
+        raise ValueError(
+            f"{task.path} and {config.path} name different classes: "
+            f"{list(task.names)} and {list(config.names)}. Remove the names that are "
+            "not those of the model."
+        )
+    names = task if task.names else config
+    said = task if task.problem_type else config
+    return head._replace(
+        names=() if num_outputs == 1 else names.names,
+        problem_type=said.problem_type,
+        path=names.path or said.path,
+    )
+
+
+def _from_description(description: Mapping[str, Any], path: str) -> Head:
+    if description.get("task") != CLASSIFY:
+        return Head()
+    problem_type = str(description.get("problem_type", ""))
+    if "label_names" not in description:
+        return Head(problem_type=problem_type, path=path)
+    names = description["label_names"]
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise _bad(path, "`label_names` must be a list of strings", names)
+    _check_unique(names, path, "label_names")
+    if not names:
+        problem_type = REGRESSION
+    return Head(len(names) or 1, tuple(names), problem_type, path)
+
+
+def _from_config(path: str) -> Head:
+    """Of a config.json of transformers; a bert_config.json of others says nothing."""
+    if not path:
+        return Head()
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}. Restore the file.") from None
+    if not isinstance(values, dict):
+        raise _bad(path, "it must hold a JSON object", values)
+    problem_type = str(values.get("problem_type") or "")
+    head = Head(problem_type=problem_type, path=path)
+    names = _numbered_names(values, path)
+    if not names:
+        return head
+    if names == default_names(len(names)):
+        return head._replace(num_outputs=len(names))
+    return head._replace(num_outputs=len(names), names=names)
+
+
+def _numbered_names(values: Mapping[str, Any], path: str) -> tuple[str, ...]:
+    """The names of id2label, or else of label2id; empty without both."""
+    by_number = values.get("id2label")
+    if by_number is None and values.get("label2id") is not None:
+        by_name = values["label2id"]
+        if not isinstance(by_name, dict):
+            raise _bad(path, "`label2id` must be an object of names", by_name)
+        by_number = {str(number): name for name, number in by_name.items()}
+    if by_number is None:
+        return ()
+    if not isinstance(by_number, dict):
+        raise _bad(path, "`id2label` must be an object of names by number", by_number)
+    numbers = list(map(str, range(len(by_number))))
+    if {*map(str, by_number)} != {*numbers}:
+        problem = f"`id2label` must number its names from 0 to {len(numbers) - 1}"
+        raise _bad(path, problem, by_number)
+    by_number = {str(number): name for number, name in by_number.items()}
+    names = [str(by_number[number]) for number in numbers]
+    _check_unique(names, path, "id2label")
+    _check_inverse(values, names, path)
+    return tuple(names)
+
+
+def _check_inverse(values: Mapping[str, Any], names: list[str], path: str) -> None:
+    """Refuses a label2id that says something else, but for LABEL_0, LABEL_1, ..."""
+    theirs = values.get("label2id")
+    expected = {name: number for number, name in enumerate(names)}
+    defaults = {name: number for number, name in enumerate(default_names(len(names)))}
+    if theirs is not None and theirs not in (expected, defaults, {}):
+        raise _bad(
+            path,
+            f"`label2id` must number the names as `id2label` does, {names}",
+            theirs,
+        )
+
+
+def _check_unique(names: list[str], path: str, key: str) -> None:
+    if len({*names}) < len(names):
+        raise _bad(path, f"`{key}` must not name two classes alike", names)
+
+
+def _check_number(head: Head, num_outputs: int) -> None:
+    if head.num_outputs not in (0, num_outputs):
+        problem = f"it must name {num_outputs} classes, as the classifier has outputs"
+        raise _bad(head.path, problem, list(head.names) or head.num_outputs)
+
+
+def _bad(path: str, problem: str, received: object) -> ValueError:
+    return ValueError(
+        f"{path}: {problem}. Received: {str(received)[:400]}. Correct the file: it "
+        "names the outputs of the weights beside it."
+    )
+
+
+def default_names(count: int) -> tuple[str, ...]:
+    """What transformers calls classes without a name."""
+    return tuple(f"LABEL_{number}" for number in range(count))
+
+
+def describe_head(head: Head) -> dict[str, Any]:
+    """What task.json beside weights says of their task; empty if nothing is known."""
+    known: dict[str, Any] = {}
+    if head.names or (head.problem_type == REGRESSION and head.num_outputs == 1):
+        known = {"task": CLASSIFY, "label_names": list(head.names)}
+    if head.problem_type:
+        known |= {"task": CLASSIFY, "problem_type": head.problem_type}
+    return {**head.description, **known}

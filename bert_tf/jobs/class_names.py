@@ -1,0 +1,231 @@
+"""The classes of a task, as the model's head names them.
+
+A head's names decide the order of its outputs: labels of the data are looked for among
+them, so that the order of the data's own classes does not matter.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+
+from bert_tf.config.finetuning import ClassifierConfig
+from bert_tf.data.glue import find_task
+from bert_tf.data.labels import listed, same_names
+from bert_tf.data.own_task import FILE_FORMATS, find_label_names, own_task
+from bert_tf.data.text_examples import ClassificationTask, ColumnNames
+from bert_tf.interop.labels import (
+    CLASSIFY,
+    MULTI_LABEL,
+    REGRESSION,
+    Head,
+    default_names,
+)
+
+
+def choose_task(
+    config: ClassifierConfig, head: Head, *, is_own: bool = False
+) -> tuple[ClassificationTask, list[str]]:
+    """The task that is named, its classes in the order of the model's head.
+
+    Args:
+      config: The settings.
+      head: That of the weights that the run begins with.
+      is_own: Whether these are in output_dir; decides the advice.
+
+    Returns:
+      The task, and what is to be told of its classes.
+
+    Raises:
+      FileNotFoundError, ValueError: see `find_task` and `own_task`; or if the classes
+        of the data are not those of the head.
+    """
+    settings, advice = config.task, _advice(config, is_own)
+    if settings.task_name.lower() not in FILE_FORMATS:
+        task = find_task(settings.task_name, settings.xnli_language)
+        return fit_head(task, head, advice)
+    if not (config.training.do_train or head.num_outputs or _has_train_file(config)):
+        raise ValueError(
+            "The weights must have a classifier, as there is no training. Received: "
+            f"init_checkpoint={config.files.init_checkpoint} without output_weights. "
+            "Name a model that was trained for classes."
+        )
+    if config.training.do_train or not head.num_outputs:
+        return fit_head(_own_task(config, head), head, advice)
+    return _evaluated_task(config, head, advice)
+
+
+def _has_train_file(config: ClassifierConfig) -> bool:
+    settings = config.task
+    name = f"train.{settings.task_name.lower()}"
+    return os.path.isfile(os.path.join(settings.data_dir, name))
+
+
+def _own_task(
+    config: ClassifierConfig, head: Head, label_names: Sequence[str] = ()
+) -> ClassificationTask:
+    """The user's own files; their classes are those of train if they are not given."""
+    settings, training = config.task, config.training
+    wanted = {
+        "train": training.do_train,
+        "dev": training.do_eval,
+        "test": training.do_predict,
+    }
+    is_number = head.num_outputs == 1 and not training.do_train
+    return own_task(
+        settings.task_name.lower(),
+        settings.data_dir,
+        ColumnNames(
+            settings.text_a_column, settings.text_b_column, settings.label_column
+        ),
+        is_regression=settings.is_regression or is_number,
+        splits=[name for name, is_wanted in wanted.items() if is_wanted],
+        label_names=label_names,
+        usual_columns=_usual_columns(head.description),
+    )
+
+
+def _usual_columns(description: Mapping[str, object]) -> ColumnNames:
+    """The columns that the model was trained with."""
+    columns = description.get("columns")
+    names = [field.name for field in dataclasses.fields(ColumnNames)]
+    if not isinstance(columns, dict):
+        return ColumnNames()
+    return ColumnNames(**{name: str(columns.get(name, "")) for name in names})
+
+
+def _evaluated_task(
+    config: ClassifierConfig, head: Head, advice: str
+) -> tuple[ClassificationTask, list[str]]:
+    """A user's own files for a head as it is; train is read if only it has names."""
+    settings, notes, names = config.task, [], head.names
+    if not names and head.num_outputs > 1:
+        if config.training.do_eval and _has_train_file(config):
+            return fit_head(_own_task(config, head), head, advice)
+        names = tuple(map(str, range(head.num_outputs)))
+        notes = [
+            f"warning: no file names the {head.num_outputs} classes of the model's "
+            f"head: they are called {', '.join(names)}."
+        ]
+    task = _own_task(config, head, names)
+    if head.num_outputs > 1 and (task.is_regression or head.problem_type):
+        raise _other_classes(task.name, (), head, advice)
+    if task.is_regression or not config.training.do_eval:
+        return task, notes
+    folder, file = task.find_file(settings.data_dir, "dev")
+    found, doubts = find_label_names(file, folder)
+    defaults = dict(zip(default_names(len(names)), names, strict=True))
+    same = same_names(found, names, {} if head.names else defaults)
+    if len(same) < len(found):
+        raise _other_classes(task.name, found, head, advice)
+    task = dataclasses.replace(task, label_aliases=same)
+    return task, [*notes, *doubts, *_order_note(same, names, head)]
+
+
+def fit_head(
+    task: ClassificationTask, head: Head, advice: str
+) -> tuple[ClassificationTask, list[str]]:
+    """The task with the classes of a head, in its order and under its names.
+
+    Args:
+      task: With the classes of the data.
+      head: The head; without outputs, it is new and takes the data's classes.
+      advice: What to do if they are not the same.
+
+    Returns:
+      The task, and what is to be told of its classes.
+
+    Raises:
+      ValueError: if they are not the same classes, or not as many.
+    """
+    notes = list(task.notes)
+    if not head.num_outputs:
+        return task, notes
+    if task.is_regression and head.num_outputs == 1:
+        return task, notes
+    is_other = head.problem_type in (MULTI_LABEL, REGRESSION)
+    if task.is_regression or head.num_outputs == 1 or is_other:
+        raise _other_classes(task.name, task.label_names, head, advice)
+    names = head.names or default_names(head.num_outputs)
+    same = same_names(task.label_names, names, task.label_aliases)
+    if len(same) == len(task.label_names) == len(names):
+        return _renamed(task, names, same), [*notes, *_order_note(same, names, head)]
+    if head.names or head.num_outputs != len(task.label_names):
+        raise _other_classes(task.name, task.label_names, head, advice)
+    return task, [
+        *notes,
+        f"warning: no file names the {head.num_outputs} classes of the model's head: "
+        f"their order is taken to be {', '.join(task.label_names)}.",
+    ]
+
+
+def _renamed(
+    task: ClassificationTask, names: Sequence[str], same: Mapping[str, str]
+) -> ClassificationTask:
+    """The task with a head's names, and its own as other words for them."""
+    aliases = {a: same[name] for a, name in task.label_aliases.items()} | dict(same)
+    positive = same[task.label_names[1]] if len(names) == 2 else ""
+    return dataclasses.replace(
+        task, label_names=tuple(names), label_aliases=aliases, positive_label=positive
+    )
+
+
+def _order_note(same: Mapping[str, str], names: Sequence[str], head: Head) -> list[str]:
+    """A line if the data's classes are not called as the head's, or sorted so."""
+    other = [f"{a} = {b}" for a, b in same.items() if a != b]
+    if not other and [name for name in names if name in same] == list(same):
+        return []
+    where = f" ({head.path})" if head.path else ""
+    theirs = f"; of the data, {', '.join(other)}" if other else ""
+    return [f"The model's head has the classes {', '.join(names)}{where}{theirs}."]
+
+
+def _other_classes(
+    task_name: str, found: Sequence[str], head: Head, advice: str
+) -> ValueError:
+    """The data's classes are not the head's."""
+    if head.num_outputs == 1:
+        known = "one output, a number"
+    elif head.names:
+        known = f"the classes {listed(head.names)}"
+    else:
+        known = f"{head.num_outputs} outputs without names"
+    if head.problem_type:
+        known += f" (problem_type={head.problem_type})"
+    theirs = f"the classes {listed(found)}" if found else "numbers as labels"
+    where = f" ({head.path})" if head.path else ""
+    return ValueError(
+        f"The model's head has {known}{where}. Received: {task_name}, with {theirs}. "
+        f"{advice}"
+    )
+
+
+def _advice(config: ClassifierConfig, is_own: bool) -> str:
+    """What to do about a head with other classes."""
+    if not config.training.do_train:
+        return (
+            "Name a model with the classes of the data, or write the labels as the "
+            "model names its classes."
+        )
+    if is_own:
+        return (
+            "Name another output_dir, with --init_checkpoint="
+            f"{config.files.output_dir} --new_head to train a new head on these "
+            "weights; or write the labels as the model names its classes."
+        )
+    return (
+        "Train a new head with --new_head, or write the labels as the model names its "
+        "classes."
+    )
+
+
+def description_of(task: ClassificationTask) -> dict[str, object]:
+    """What task.json says of a task, for whoever predicts with its model."""
+    description = {
+        "task": CLASSIFY,
+        "task_name": task.name,
+        "label_names": list(task.label_names),
+    }
+    if task.name in FILE_FORMATS:
+        [file] = task.files["dev"]
+        description["columns"] = dataclasses.asdict(file.columns)
+    return description

@@ -1,0 +1,128 @@
+import json
+
+import pytest
+
+from bert_tf.interop.labels import describe_head, read_head
+from bert_tf.interop.sources import Kind, Source
+
+NAMES = ("neg", "neu", "pos")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Writes files beside weights, and says what they tell of a head."""
+
+    def read(num_outputs=3, *, config=None, task=None):
+        path = tmp_path / "config.json"
+        if config is not None:
+            path.write_text(json.dumps(config))
+        if task is not None:
+            (tmp_path / "task.json").write_text(json.dumps(task))
+        config_file = str(path) if config is not None else ""
+        weights = str(tmp_path / "model.safetensors")
+        source = Source(Kind.SAFETENSORS, weights, config_file, "")
+        return read_head(source, num_outputs)
+
+    return read
+
+
+def test_names_are_in_the_order_of_their_numbers(folder):
+    config = {"id2label": {"2": "pos", "0": "neg", "1": "neu"}}
+    assert folder(config=config).names == NAMES
+
+
+def test_names_are_read_from_label2id_alone(folder):
+    assert folder(config={"label2id": {"pos": 2, "neg": 0, "neu": 1}}).names == NAMES
+
+
+@pytest.mark.parametrize("config", [{}, {"id2label": None, "num_labels": 3}])
+def test_a_config_may_have_no_names(folder, config):
+    assert folder(config=config).names == ()
+
+
+def test_default_names_are_none(folder):
+    names = {str(number): f"LABEL_{number}" for number in range(3)}
+    assert folder(config={"id2label": names}).names == ()
+    # At another number such a name says something.
+    names = {"0": "LABEL_1", "1": "LABEL_0", "2": "LABEL_2"}
+    assert folder(config={"id2label": names}).names == ("LABEL_1", "LABEL_0", "LABEL_2")
+
+
+def test_names_of_task_json_are_read(folder):
+    task = {"task": "classify", "label_names": list(NAMES), "max_seq_length": 9}
+    head = folder(task=task)
+    assert head.names == NAMES
+    assert describe_head(head) == task
+
+
+def test_the_same_names_in_both_files_are_fine(folder):
+    names = dict(enumerate(NAMES))
+    task = {"task": "classify", "label_names": list(NAMES)}
+    assert folder(config={"id2label": names}, task=task).names == NAMES
+
+
+def test_other_names_in_both_files_are_refused(folder):
+    names = dict(enumerate(reversed(NAMES)))
+    task = {"task": "classify", "label_names": list(NAMES)}
+    with pytest.raises(ValueError, match=r"task\.json and .*config\.json name differ"):
+        folder(config={"id2label": names}, task=task)
+
+
+@pytest.mark.parametrize(
+    "config, problem",
+    [
+        ({"id2label": {"0": "a", "1": "b"}}, "must name 3 classes"),
+        ({"id2label": {"0": "a", "1": "b", "3": "c"}}, "from 0 to 2"),
+        ({"id2label": {"0": "a", "1": "a", "2": "b"}}, "two classes alike"),
+        ({"id2label": ["a", "b", "c"]}, "must be an object"),
+        ({"label2id": 3}, "must be an object"),
+        (
+            {
+                "id2label": {"0": "a", "1": "b", "2": "c"},
+                "label2id": {"a": 2, "b": 1, "c": 0},
+            },
+            "`label2id` must number the names as",
+        ),
+    ],
+)
+def test_names_that_cannot_be_right_are_refused(folder, config, problem):
+    with pytest.raises(ValueError, match=rf"config\.json: .*{problem}"):
+        folder(config=config)
+
+
+@pytest.mark.parametrize("names", ["abc", [1, 2, 3], None])
+def test_names_of_task_json_must_be_strings(folder, names):
+    with pytest.raises(ValueError, match=r"task\.json: `label_names` must be a list"):
+        folder(task={"task": "classify", "label_names": names})
+
+
+def test_default_names_of_label2id_are_passed_over(folder):
+    names = dict(enumerate(NAMES))
+    defaults = {f"LABEL_{number}": number for number in range(3)}
+    assert folder(config={"id2label": names, "label2id": defaults}).names == NAMES
+
+
+@pytest.mark.parametrize(
+    "num_outputs, config, expected",
+    [
+        (1, {"id2label": {"0": "LABEL_0"}, "problem_type": "regression"}, "regression"),
+        (1, {"id2label": {"0": "score"}}, ""),
+        (
+            3,
+            {"problem_type": "multi_label_classification"},
+            "multi_label_classification",
+        ),
+    ],
+)
+def test_the_kind_of_problem_is_read(folder, num_outputs, config, expected):
+    head = folder(num_outputs, config=config)
+    assert head.problem_type == expected
+    assert head.names == ()
+    again = folder(num_outputs, config={}, task=describe_head(head))
+    assert again.problem_type == expected
+
+
+def test_weights_without_a_classifier_have_no_names(folder):
+    head = folder(0, config={"id2label": {"0": "a", "1": "a"}})
+    assert head.num_outputs == 0
+    assert head.names == ()
