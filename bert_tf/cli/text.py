@@ -16,7 +16,9 @@ def extract(arguments: Sequence[str]) -> None:
     counts = extract_documents(config)
     print(
         f"{config.output_dir}: {counts['documents']:,} documents; left out are "
-        f"{counts['empty']:,} without text and {counts['unparsable']:,} unparsable ones"
+        f"{counts['empty']:,} without text and {counts['unparsable']:,} unparsable "
+        f"ones, and {counts['incomplete_sentences']:,} sentences with a formula, an "
+        "address or an unknown template in them"
     )
 
 

@@ -19,7 +19,7 @@ from bert_tf.data.mediawiki import read_pages
 from bert_tf.data.parts import Part, total_counts
 from bert_tf.data.stage import Stage, settings_of
 from bert_tf.data.streaming import process_stream
-from bert_tf.data.wikitext import UnparsableError, plain_text
+from bert_tf.data.wikitext import UnparsableError, complete_text
 from bert_tf.progress import ProgressReport
 
 _FORMATS = {
@@ -53,7 +53,8 @@ def extract_documents(config: ExtractConfig) -> Counter[str]:
       config: All settings.
 
     Returns:
-      Counts of `documents`, `empty` and `unparsable` ones, and `bytes` written.
+      Counts of `documents`, `empty` and `unparsable` ones, of `incomplete_sentences`,
+      which are left out, and `bytes` written.
 
     Raises:
       FileNotFoundError: if there is no input.
@@ -196,17 +197,20 @@ def clean_documents(raw: list[RawDocument]) -> tuple[bytes, Counter[str]]:
 
     Returns:
       A line with a JSON object of `title` and `text` for each, a paragraph per line of
-      its text; and counts of `documents`, of `empty` ones, which are left out, and of
-      `unparsable` ones, which are too.
+      its text; and counts of `documents`, of `empty` and `unparsable` ones, which are
+      left out, and of `incomplete_sentences`, which are too.
     """
     counts: Counter[str] = Counter()
     lines = []
     for document in raw:
-        try:
-            text = plain_text(document.text) if document.has_markup else document.text
-        except UnparsableError:
-            counts["unparsable"] += 1
-            continue
+        text = document.text
+        if document.has_markup:
+            try:
+                text, num_dropped = complete_text(document.text)
+            except UnparsableError:
+                counts["unparsable"] += 1
+                continue
+            counts["incomplete_sentences"] += num_dropped
         lines_of_text = map(str.strip, text.splitlines())
         if document.has_markup:
             lines_of_text = join_paragraphs(lines_of_text)

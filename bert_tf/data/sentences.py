@@ -1,19 +1,40 @@
-"""Plain English text to sentences, by rules alone.
+"""Plain text to sentences, by rules alone: English, and signs of other scripts.
 
 A stop ends a sentence when blanks and something that can begin a sentence follow, and
-what stands before it is neither an initial nor an abbreviation that expects more.
+what stands before it is neither an initial nor an abbreviation that expects more. The
+signs of other scripts are no part of words, so that less has to be asked of them.
 """
 
 import re
 
-_CLOSING = "\"'”’»)\\]"
+# These stand inside the brackets of patterns. The stops are those of Unicode's property
+# Sentence_Terminal, without the Burmese comma, with the Tibetan shad.
+CLOSING = "\"'”’»›)\\]」』）】》〉〕］｝〗〙〛｣༽"
 _OPENING = "\"'“‘«(\\["
-# Stops with closing quotes, then blanks before a sentence's first character; or a
-# full-width stop, which no blank follows.
+_LATIN = ".!?…"
+# Blanks follow them. Without any, ۔ is part of an abbreviation, ։ of a time of day.
+_SPACED = "۔։؟؝؞܀܁܂‼‽⁇⁈⁉⸮⸼"
+# Blanks need not follow: danda, Tibetan, Burmese, Ethiopic, Khmer, full-width, others.
+_UNSPACED = "।॥།༎༏༐༑။።፧፨។៕。！？｡﹒﹖﹗᠃᠉߹᙮᜵᜶᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫"
+STOPS = f"{_LATIN}{_SPACED}{_UNSPACED}．"
+
+# A Khmer ។ល។ is an abbreviation, a full-width stop before a digit a decimal point.
+_UNSPACED_STOP = rf"(?:(?<!។ល)[{_UNSPACED}](?!ល។)|．(?!\d)|፡፡)"
 _STOP = re.compile(
-    rf"(?P<stop>[.!?…]+)[{_CLOSING}]*\s+(?=(?P<opening>[{_OPENING}]*)(?P<next>\w+))"
-    r"|[。！？]+[」』”’）]*(?=[^」』”’）])"
+    # First any sign, since what begins with a set of characters is found fast.
+    rf"(?P<sign>[{STOPS}፡])(?:"
+    # Stops with closing quotes, then blanks before a sentence's first character.
+    rf"(?<=[{_LATIN}])(?<![{_LATIN}]{{2}})(?P<more>[{_LATIN}]*+)[{CLOSING}]*+\s++"
+    rf"(?=(?P<opening>[{_OPENING}]*)(?P<next>\w+))"
+    rf"|(?<=[{_SPACED}])(?P<spaced>[{_SPACED}{_LATIN}]*+[{CLOSING}]*+)(?P<blanks>\s*+)"
+    rf"|(?:(?<=[{_UNSPACED}])(?<!។ល.)(?!ល។)|(?<=．)(?!\d)|(?<=፡)፡)"
+    rf"(?:{_UNSPACED_STOP}|[!?…])*+"
+    # The number of a verse is between two signs; Tibetan signs have a blank between.
+    r"(?:(?<=[।॥])\s?\d{1,4}\s?[।॥]++|(?<=[།༎])\s[།༎]++)?+"
+    rf"(?P<closing>(?:(?![\"'])[{CLOSING}]|[\"'](?=\s))*+)\s*+)"
 )
+# After a speech they go on with the sentence around it.
+_AFTER_SPEECH = frozenset("と、，；：,;:")
 _LAST_WORD = re.compile(rf"(?:^|(?<=[\s—–/{_OPENING}-]))[^\s—–/\"“‘«(\[-]*\Z")
 _MAX_WORD_CHARS = 64
 
@@ -32,7 +53,7 @@ _ABBREVIATIONS = frozenset(
 # They are abbreviations only in front of a number: No. 5, pp. 10-12.
 _BEFORE_NUMBERS = frozenset(
     """no nos p pp vol vols fig figs eq eqs art arts sec secs ch chap c b d r op cap par
-    ver v stat""".split()
+    ver v stat fl""".split()
 )
 _STARTERS = frozenset(
     """The This That These Those There Then They Their It Its He His She Her We Our I
@@ -56,12 +77,25 @@ def split_sentences(paragraph: str) -> list[str]:
     sentences = []
     begin = 0
     for match in _STOP.finditer(text):
-        if match["stop"] and not _ends_sentence(text, begin, match):
+        if match["next"] and not _ends_sentence(text, begin, match):
             continue
-        sentences.append(text[begin : match.end()].rstrip())
-        begin = match.end()
+        if match["blanks"] == "":
+            continue
+        end = match.end()
+        following = text[end : end + 1]
+        if match["closing"] and following in _AFTER_SPEECH:
+            continue
+        # A straight quote that ends a speech, and does not begin the next one.
+        if (
+            following == '"'
+            and text[end - 1] != " "
+            and text.count('"', begin, end) % 2
+        ):
+            end += 1
+        sentences.append(text[begin:end].rstrip())
+        begin = end
     if begin < len(text):
-        sentences.append(text[begin:])
+        sentences.append(text[begin:].strip())
     return sentences
 
 
@@ -70,7 +104,7 @@ def _ends_sentence(text: str, begin: int, match: re.Match[str]) -> bool:
     following = match["next"]
     if following[0].islower():
         return False
-    if match["stop"] != ".":
+    if match["sign"] != "." or match["more"]:
         return True
     # No abbreviation is longer; looking back without end would take quadratic time.
     before = text[max(begin, match.start() - _MAX_WORD_CHARS) : match.start()]
@@ -78,7 +112,7 @@ def _ends_sentence(text: str, begin: int, match: re.Match[str]) -> bool:
     if not word:
         # ". . ." or a stop alone; after closing brackets and quotes it is an end.
         return before.endswith(tuple("\"'”’»)]."))
-    closed = match.end("stop") < len(match[0].rstrip()) + match.start()
+    closed = match.end("more") < len(match[0].rstrip()) + match.start()
     return closed or not _expects_more(word, word == before, following)
 
 

@@ -1,17 +1,20 @@
 """MediaWiki's markup to plain paragraphs.
 
 `mwparserfromhell` parses the markup, which regular expressions cannot: templates, links
-and tables nest. What is kept is a choice of this module: running text.
+and tables nest. What is kept is a choice of this module: running text, in complete
+sentences. A mark stands for what is not kept until the sentences without are found.
 """
 
 import html
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import mwparserfromhell
 from mwparserfromhell.definitions import is_single
 from mwparserfromhell.nodes import (
+    Argument,
+    Comment,
     ExternalLink,
     Heading,
     HTMLEntity,
@@ -21,6 +24,21 @@ from mwparserfromhell.nodes import (
     Text,
     Wikilink,
 )
+from mwparserfromhell.nodes.extras import Parameter
+
+from bert_tf.data.sentences import CLOSING, STOPS
+from bert_tf.data.wiki_functions import PREFIXES, find_function, resolve_variants
+from bert_tf.data.wiki_holes import (
+    FORMULA,
+    HOLE,
+    IMAGE,
+    ITEM,
+    CompleteText,
+    drop_incomplete,
+    join_lines,
+)
+from bert_tf.data.wiki_templates import find_rendering, show
+from bert_tf.data.wiki_values import AFTER_DIGIT, raised
 
 # What is longer is a list or a log; the parser takes half a second for each megabyte.
 MAX_CHARS = 4_000_000
@@ -32,14 +50,23 @@ _MARKS = (("{{", "}}"), ("{|", "|}"), ("[", "]"), ("<", ">"))
 _TAG = re.compile(r"<(/?[a-zA-Z]++)[^<>]*+(?<!/)>")
 
 _DROPPED_TAGS = frozenset(
-    """ref references math chem ce code source syntaxhighlight pre timeline score
-    gallery imagemap hiero table graph mapframe maplink templatestyles section inputbox
-    categorytree dynamicpagelist poem indicator style script""".split()
+    """ref references gallery imagemap graph mapframe maplink templatestyles section
+    inputbox categorytree dynamicpagelist indicator style script includeonly rt
+    rp""".split()
+)
+# Parts of a sentence, but no words.
+_FORMULA_TAGS = frozenset(
+    "math chem ce code source syntaxhighlight pre timeline score hiero poem".split()
 )
 _BLOCKS = frozenset("hr p div blockquote center".split())
 _LIST_TAGS = frozenset("li dd dt".split())
-_DROPPED_PREFIXES = frozenset("file image media category".split())
-_LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*")
+_DROPPED_PREFIXES = frozenset("file image category".split())
+_SHOWN_MEDIA = frozenset("media medium média медиа".split())
+_LANGUAGE = re.compile(r"(?!(?:mw|doi|rfc|pmid)$)[a-z]{2,3}(-[a-z]+)*")
+# What is given for a picture in a line; others are beside the text.
+_SMALL = re.compile(
+    r"[\dx]*px|\w+=.*|border|frameless|baseline|middle|sub|super|text-top|"
+)
 # In whatever language the namespaces are named: a file by its name's end, categories as
 # links with a prefix that have their line to themselves.
 _MEDIA = re.compile(
@@ -69,39 +96,19 @@ _DROPPED_SECTIONS = {
     "filmography",
     "selected works",
 }
-# Templates that stand for words of the sentence: which arguments are these words.
-_TEXT_TEMPLATES = {
-    "lang": (1,),
-    "nowrap": (0,),
-    "nobr": (0,),
-    "convert": (0, 1),
-    "cvt": (0, 1),
-    "abbr": (0,),
-    "sc": (0,),
-    "smallcaps": (0,),
-    "smaller": (0,),
-    "vanchor": (0,),
-    "angbr": (0,),
-    "quote": (0,),
-    "cquote": (0,),
-    "blockquote": (0,),
-}
-# {{convert|5|to|10|km}}: the unit comes after the second number.
-_RANGES = frozenset("to and or by x × - – ±".split())
-
-# Marks the lines that were items of lists until it is decided which are kept.
-_ITEM = "\x00"
-_LEFTOVERS = re.compile(
-    r"'{2,}|__[A-Z]+__|\[\[|\]\]|\{\{+|\}\}+|</?[a-zA-Z][^<>\n]*>|https?://\S+"
-)
+_CONTROLS = (ITEM, HOLE, FORMULA, IMAGE, AFTER_DIGIT)
+_HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
+_SPACED_FRACTION = re.compile(rf"(?<=\d){AFTER_DIGIT}")
+_LEFTOVERS = re.compile(r"'{2,}|__[A-Z]+__|\[\[|\]\]|\{\{+|\}\}+|</?[a-zA-Z][^<>\n]*>")
+_ADDRESS = re.compile(r"https?://\S*[^\s.,;:!?)\]]")
 _BROKEN_LINE = re.compile(r"\s*(\{\||\|\}|\|-|[|!]|(\[\[)?(File|Image|Category):)")
 # For text with single blanks. None tries a run of signs again from each of its places.
-_EMPTY_BRACKETS = re.compile(r" ?[(\[][ ,;:.–—/-]*[)\]]")
+_EMPTY_BRACKETS = re.compile(r" ?[(\[][ ,;:.–—/-]*[)\]]|（[ ，；：、,;:]*）")
 _LEADING_SIGNS = re.compile(r"\([ ,;:]*[,;:] ?")
 _TRAILING_SIGNS = re.compile(r"(?<![ ,;:])[ ,;:]+\)")
 _SPACE_BEFORE = re.compile(r" (?=[,.;:!?)](?: |$))")
 _DOUBLED_SIGNS = re.compile(r"(?:[,;] ?)+(?=[,;]|\.(?: |$))")
-_WHOLE_SENTENCE = re.compile(r"[.!?][\"')\]”’]*$")
+_WHOLE_SENTENCE = re.compile(rf"[{STOPS}][{CLOSING}]*$")
 
 
 class UnparsableError(ValueError):
@@ -109,31 +116,51 @@ class UnparsableError(ValueError):
 
 
 def plain_text(wikitext: str) -> str:
+    """The text of `complete_text` alone."""
+    return complete_text(wikitext).text
+
+
+def complete_text(wikitext: str) -> CompleteText:
     """Takes the markup off.
 
-    Templates, tables, references, images, formulas, categories, headings and the
-    sections behind an article's end (references, external links, ...) are dropped;
-    links and emphasis leave their text; items of lists are kept if they are sentences.
+    Tables, references, images, categories, headings, boxes and the sections behind an
+    article's end (references, external links, ...) are dropped; links and emphasis
+    leave their text, known templates what a reader sees; items of lists are kept if
+    they are sentences. A sentence that has an unknown template, a formula or an address
+    in it is left out.
 
     Args:
       wikitext: The text of an article, of at most `MAX_CHARS` characters.
 
     Returns:
-      Paragraphs, a blank line between them; empty if nothing is left.
+      Paragraphs, a blank line between them, empty if nothing is left; and the number of
+      sentences that were left out.
 
     Raises:
       UnparsableError: if it is too long, nested too deeply, or leaves so many links,
         templates or tags open that to parse it would take minutes.
     """
     _check_size(wikitext)
-    wikitext = _CATEGORIES.sub("", wikitext.replace(_ITEM, ""))
+    wikitext = resolve_variants(_without_marks(wikitext))
+    wikitext = _CATEGORIES.sub("", wikitext)
     try:
         nodes = mwparserfromhell.parse(wikitext).nodes
         text = _render(_without_dropped_sections(nodes))
     except (RecursionError, mwparserfromhell.parser.ParserError) as error:
         raise UnparsableError(f"The markup cannot be parsed: {error}.") from None
-    paragraphs = (_clean(paragraph) for paragraph in re.split(r"\n\s*\n", text))
-    return "\n\n".join(filter(None, paragraphs))
+    paragraphs = []
+    num_dropped = 0
+    for paragraph in re.split(r"\n\s*\n", join_lines(text)):
+        complete = drop_incomplete(_join_paragraph(paragraph))
+        num_dropped += complete.num_dropped
+        paragraphs.append(_tidy(complete.text))
+    return CompleteText("\n\n".join(filter(None, paragraphs)), num_dropped)
+
+
+def _without_marks(text: str) -> str:
+    for mark in _CONTROLS:
+        text = text.replace(mark, "")
+    return text
 
 
 def _check_size(wikitext: str) -> None:
@@ -181,59 +208,123 @@ def _render_node(node: Node) -> str:
     if isinstance(node, Heading):
         return "\n\n"
     if isinstance(node, HTMLEntity):
-        return node.normalize()
-    if isinstance(node, ExternalLink) and node.title:
-        return _render(node.title.nodes)
-    return ""  # Comments, addresses, and arguments of templates.
+        return _without_marks(node.normalize())
+    if isinstance(node, ExternalLink):
+        if node.title:
+            return _render(node.title.nodes)
+        # As text it may be an argument; `_join_paragraph` makes a mark of the others.
+        address = str(node.url)
+        return HOLE if node.brackets or not _ADDRESS.match(address) else address
+    if isinstance(node, Argument):
+        return _render(node.default.nodes) if node.default is not None else HOLE
+    return ""  # A comment.
 
 
 def _render_link(node: Wikilink) -> str:
     title = str(node.title).strip()
     prefix = title.partition(":")[0].strip() if ":" in title else ""
+    if prefix and prefix.lower() not in _SHOWN_MEDIA and _MEDIA.search(title):
+        options = str(node.text or "").split("|")
+        return IMAGE if all(map(_SMALL.fullmatch, map(str.strip, options))) else ""
     if prefix and (prefix.lower() in _DROPPED_PREFIXES or _LANGUAGE.fullmatch(prefix)):
         return ""
-    if prefix and _MEDIA.search(title):
-        return ""
-    if node.text is not None:
-        return _render(node.text.nodes)
-    return title.removeprefix(":").partition("#")[0] or title
+    text = _render(node.text.nodes) if node.text is not None else ""
+    # [[#Section]] shows its sign.
+    return text or title.removeprefix(":").partition("#")[0] or title
 
 
 def _render_tag(node: Tag) -> str:
     name = str(node.tag).strip().lower()
     if name in _LIST_TAGS and node.wiki_markup:
-        return f"\n{_ITEM}"
+        return f"\n{ITEM}"
     if name in _DROPPED_TAGS:
         return ""
+    if name in _FORMULA_TAGS:
+        return FORMULA
     if name == "br":
         return "\n"
+    if name == "table":
+        return f"\n{HOLE}\n"
+    if any(
+        attribute.name == "style" and _HIDDEN.search(str(attribute.value or ""))
+        for attribute in node.attributes
+    ):
+        return ""
     text = _render(node.contents.nodes) if node.contents else ""
+    if name == "sup":
+        return raised(text)
     return f"\n{text}\n" if name in _BLOCKS else text
 
 
 def _render_template(node: Template) -> str:
-    name = str(node.name).strip().lower()
-    places = _TEXT_TEMPLATES.get(name, ())
-    values = [p.value for p in node.params if not p.showkey]
-    if not places or len(values) <= max(places):
-        return ""
-    if len(places) > 1 and len(values) > 3 and str(values[1]).strip() in _RANGES:
-        places = (0, 1, 2, 3)
-    return " ".join(_render(values[place].nodes).strip() for place in places)
+    name = str(node.name)
+    if "<!--" in name:
+        parts = node.name.nodes
+        name = "".join(str(part) for part in parts if not isinstance(part, Comment))
+    name = " ".join(name.replace("_", " ").split())
+    prefix, colon, rest = name.partition(":")
+    num_prefixes = 1
+    if colon and prefix.strip().lower() in PREFIXES:
+        name, (prefix, colon, _) = rest.strip(), rest.partition(":")
+        num_prefixes = 2
+    if known := find_rendering(name):
+        rendering, named = known
+        arguments = {**_arguments(node), **named} if rendering else named
+        text = show(rendering, arguments)
+    elif function := find_function(prefix.strip()) if colon else None:
+        first = _render(node.name.nodes).split(":", num_prefixes)[-1].strip()
+        text = function([first, *map(_render_parameter, node.params)])
+    else:
+        text = _render_unknown(node)
+    return HOLE if text is None else text
 
 
-def _clean(paragraph: str) -> str:
-    """One paragraph of rendered text as a single line, what the parser left removed."""
+def _arguments(node: Template) -> Mapping[str, str]:
+    return {str(p.name).strip(): _render(p.value.nodes).strip() for p in node.params}
+
+
+def _render_parameter(parameter: Parameter) -> str:
+    """An argument of a function, which has no names: {{#if:x|a=b}} shows a=b."""
+    name = f"{_render(parameter.name.nodes)}=" if parameter.showkey else ""
+    return (name + _render(parameter.value.nodes)).strip()
+
+
+def _render_unknown(node: Template) -> str:
+    positional = [p.value for p in node.params if not p.showkey]
+    if not positional and node.has("date"):
+        return ""  # A remark of editors, since when it stands there.
+    if len(positional) == 1 and any(
+        isinstance(inner, Wikilink) or (isinstance(inner, Tag) and inner.wiki_markup)
+        for inner in positional[0].nodes
+    ):
+        return _render(positional[0].nodes).strip()
+    # What has several lines is a box, whatever follows it.
+    return f"{HOLE}\n" if "\n" in str(node) else HOLE
+
+
+def _join_paragraph(paragraph: str) -> str:
+    """One paragraph of rendered text as a single line, broken lines removed."""
     lines = []
+    follows_item = False
     for line in paragraph.split("\n"):
-        is_item = line.startswith(_ITEM)
-        line = line.replace(_ITEM, "").strip()
+        is_item = line.startswith(ITEM)
+        line = line.replace(ITEM, "").strip()
         if _BROKEN_LINE.match(line) or (is_item and not _WHOLE_SENTENCE.search(line)):
+            follows_item = is_item
             continue
-        lines.append(line)
+        # After items that are not kept a sentence may go on that began before them.
+        lines.append(HOLE + line if follows_item and line[:1].islower() else line)
+        follows_item = False
     # Some entities are escaped twice.
     text = _LEFTOVERS.sub("", html.unescape(" ".join(lines)))
-    text = " ".join(text.split())
+    text = _ADDRESS.sub(HOLE, text)
+    if AFTER_DIGIT in text:
+        text = _SPACED_FRACTION.sub(" ", text).replace(AFTER_DIGIT, "")
+    return " ".join(text.split())
+
+
+def _tidy(text: str) -> str:
+    """Text without the signs around what was taken out."""
     text = _LEADING_SIGNS.sub("(", _TRAILING_SIGNS.sub(")", text))
     text = _DOUBLED_SIGNS.sub("", _EMPTY_BRACKETS.sub("", text))
     text = _SPACE_BEFORE.sub("", text).strip()

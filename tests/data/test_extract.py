@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bert_tf.cli.text import extract
 from bert_tf.config.text import ExtractConfig, SentencesConfig
 from bert_tf.data import streaming
 from bert_tf.data.documents import read_documents
@@ -125,6 +126,9 @@ def test_real_dump_becomes_sentences(real_data, tmp_path, small_parts):
     counts = extract_documents(config)
     assert counts["documents"] + counts["empty"] == 106
     assert counts["unparsable"] == 0
+    manifest = json.loads(Path(f"{config.output_dir}_manifest.json").read_text())
+    noted = [part["counts"]["incomplete_sentences"] for part in manifest["files"]]
+    assert sum(noted) == counts["incomplete_sentences"] > 50
     assert len(contents(config.output_dir)) > 5
     sentences = SentencesConfig(
         input=config.output_dir, output_dir=str(tmp_path / "s"), num_processes=1
@@ -143,6 +147,21 @@ def test_real_dump_becomes_sentences(real_data, tmp_path, small_parts):
         two = dataclasses.replace(one, output_dir=f"{one.output_dir}2", num_processes=2)
         step(two)
         assert contents(two.output_dir) == contents(one.output_dir)
+
+
+def test_sentences_with_a_hole_are_counted(tmp_path, capsys):
+    path = tmp_path / "dump.xml"
+    path.write_text(
+        '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/">'
+        "<page><title>Cat</title><ns>0</ns><revision><text>{{Unknown box}}\n"
+        "A cat is {{unknown|1}} old. It sat. So &lt;math&gt;x&lt;/math&gt; is it."
+        "</text></revision></page></mediawiki>"
+    )
+    extract(
+        [f"--input={path}", f"--output_dir={tmp_path / 'out'}", "--num_processes=1"]
+    )
+    assert documents_of(tmp_path / "out") == [{"title": "Cat", "text": "It sat."}]
+    assert "and 2 sentences with a formula" in capsys.readouterr().out
 
 
 def test_stopped_extraction_goes_on_to_the_same_bytes(tmp_path, monkeypatch):

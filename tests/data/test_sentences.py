@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from bert_tf.data.sentences import split_sentences
@@ -33,6 +35,55 @@ def test_sentences_are_found(sentences):
 def test_full_width_stops_need_no_blanks():
     sentences = ["我在北京。", "他说：“你呢？”", "好！"]
     assert split_sentences("".join(sentences)) == sentences
+
+
+@pytest.mark.parametrize(
+    ("sentences", "between"),
+    [
+        (["वह घर गया।", "वह सो गया॥", "क्या वह आया?", "हाँ।"], " "),
+        (["সে গেল।", "সে এল।", "“কে?”"], " "),
+        (["वह गया।", "वह आया।"], ""),
+        (["श्लोक ॥ १॥", "दूसरा श्लोक ॥ २ ॥"], " "),
+        (
+            [
+                "他走了。",
+                "他说：“你好！”，她笑了。",
+                "“好？”",
+                "（是。）",
+                "对｡",
+                "好．",
+            ],
+            "",
+        ),
+        (["値は３．１４です。", "彼は「はい。」と言った。", "次！？"], ""),
+        (['他说:"你好。"', '"好。"', "对。"], ""),
+        (["هل جاء؟", "نعم (جاء.)", "حسنا؟!", "ثم ذهب."], " "),
+        (["یہ ہے۔", "پی۔ایچ۔ڈی ہے۔", "وہ ہے۔"], " "),
+        (["ሰላም።", "እንዴት ነህ፧", "ደህና፡፡", "ነኝ፨", "ነኝ።"], " "),
+        (["ሰላም።", "እንዴት ነህ፧", "ደህና፡፡", "ነኝ።"], ""),
+        (["မြန်မာ၊ စာ။", "နောက်။"], " "),
+        (["မြန်မာ၊ စာ။", "နောက်။"], ""),
+        (["ខ្ញុំទៅ។ល។ ទៅ។", "អ្នក៕", "ទៀត។"], ""),
+        (["བཀྲ་ཤིས། །", "བདེ་ལེགས།", "ཡིན༎"], " "),
+        (["བཀྲ་ཤིས།", "བདེ་ལེགས།"], ""),
+        (["Ինչպե՞ս ես։", "Ժամը 10։30 է։", "Սա թեստ է (այո։)", "Վերջ։"], " "),
+        (["ᠮᠣᠩᠭᠣᠯ᠃", "ᠪᠢᠴᠢᠭ᠃"], " "),
+        (["ꦲꦏ꧉", "ꦱꦫ꧉"], ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0][:8],
+)
+def test_signs_of_other_scripts_end_sentences(sentences, between):
+    assert split_sentences(between.join(sentences)) == sentences
+
+
+@pytest.mark.parametrize(
+    "sign", [".", "。", "。!", "؟!", "؟ .", "।१।", '。"', "。」", "།  "]
+)
+def test_runs_of_signs_cost_no_time(sign):
+    start = time.thread_time()
+    split_sentences(sign * 50_000)
+    # Tried from every place they take a minute.
+    assert time.thread_time() - start < 2
 
 
 def test_blanks_are_reduced():

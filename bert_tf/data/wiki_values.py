@@ -1,0 +1,243 @@
+"""Templates of Wikipedia that show more than their arguments in a row.
+
+Each function takes the arguments by name, positional ones by their numbers, rendered;
+`0` is the template's name. It returns what a reader sees, None if it cannot be told.
+"""
+
+import re
+from collections.abc import Mapping
+
+Arguments = Mapping[str, str]
+
+# A blank if a digit stands before: 1{{frac|1|2}} is not 11/2.
+AFTER_DIGIT = "\x02"
+
+_RANGES = {"-": "–", "–": "–", "x": " × ", "×": " × ", "*": " × ", "±": "±", "+/-": "±"}
+_RANGES |= {"by": " by ", "to": " to ", "and": " and ", "or": " or ", "to(-)": " to "}
+_RANGES |= {"and(-)": " and ", "to about": " to about ", ",": ", "}
+_UNITS = {
+    "c": "°C", "f": "°F", "k": "K", "km2": "km²", "m2": "m²", "cm2": "cm²",
+    "mm2": "mm²", "km3": "km³", "m3": "m³", "cm3": "cm³", "sqmi": "sq mi",
+    "sqft": "sq ft", "sqkm": "km²", "sqm": "m²", "sqin": "sq in", "sqyd": "sq yd",
+    "cuft": "cu ft", "cuyd": "cu yd", "cumi": "cu mi", "usgal": "US gal",
+    "impgal": "imp gal", "kph": "km/h", "acre": "acres",
+    "m3/s": "m³/s", "cuft/s": "cu ft/s", "g/cm3": "g/cm³", "kg/m3": "kg/m³",
+    "pd/sqmi": "per square mile", "pd/km2": "per km²", "/sqmi": "per square mile",
+    "/km2": "per km²",
+}  # fmt: skip
+_SIZES = {"e3": "thousand", "e6": "million", "e9": "billion"}
+_SMALLER_UNITS = frozenset("in ft yd oz lb chain cwt furlong mi st qtr pt".split())
+_MONTHS = """January February March April May June July August September October
+    November December""".split()
+_DATE_OPTIONS = frozenset("dmy mdy ymd iso none df mf y yes no".split())
+_LAKHS = {"k": "thousand", "l": "lakh", "m": "million", "c": "crore", "b": "billion"}
+_LAKHS |= {"t": "trillion", "lc": "lakh crore"}
+_ACCIDENTALS = {"flat": "♭", "sharp": "♯", "natural": "♮", "b": "♭", "#": "♯"}
+_ACCIDENTALS |= {"doubleflat": "𝄫", "doublesharp": "𝄪"}
+_LABELS = frozenset("lang pron us uk also audio local small en us-uk".split())
+_NUMBER = re.compile(r"[-−+]?\d[\d,.\s]*(?:/\d+)?")
+_CODE = re.compile(r"[a-z]{2,3}(?:-[a-z]+)*")
+_RAISED = str.maketrans("0123456789-−+", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻⁺")
+
+
+LANGUAGES = dict(
+    entry.strip().split(" ", 1)
+    for entry in """
+    af Afrikaans|am Amharic|ang Old English|ar Arabic|arc Aramaic|az Azerbaijani|
+    be Belarusian|bg Bulgarian|bn Bengali|bo Tibetan|br Breton|bs Bosnian|ca Catalan|
+    cop Coptic|cs Czech|cy Welsh|da Danish|de German|el Greek|en English|eo Esperanto|
+    es Spanish|et Estonian|eu Basque|fa Persian|fi Finnish|fil Filipino|fo Faroese|
+    fr French|fro Old French|ga Irish|gd Scottish Gaelic|gem Germanic|gl Galician|
+    got Gothic|grc Ancient Greek|gu Gujarati|haw Hawaiian|he Hebrew|hi Hindi|
+    hr Croatian|hu Hungarian|hy Armenian|id Indonesian|is Icelandic|it Italian|
+    ja Japanese|ka Georgian|kk Kazakh|km Khmer|kn Kannada|ko Korean|ku Kurdish|
+    ky Kyrgyz|la Latin|lb Luxembourgish|lo Lao|lt Lithuanian|lv Latvian|mi Māori|
+    mk Macedonian|ml Malayalam|mn Mongolian|mr Marathi|ms Malay|mt Maltese|my Burmese|
+    nah Nahuatl|ne Nepali|nl Dutch|no Norwegian|non Old Norse|oc Occitan|pa Punjabi|
+    pl Polish|ps Pashto|pt Portuguese|qu Quechua|ro Romanian|ru Russian|rus Russian|
+    sa Sanskrit|sco Scots|sd Sindhi|sh Serbo-Croatian|si Sinhala|sk Slovak|sl Slovene|
+    so Somali|sq Albanian|sr Serbian|sv Swedish|sw Swahili|syr Syriac|ta Tamil|
+    te Telugu|tg Tajik|th Thai|tl Tagalog|tr Turkish|tt Tatar|ug Uyghur|uk Ukrainian|
+    ur Urdu|uz Uzbek|vi Vietnamese|yi Yiddish|yo Yoruba|zh Chinese|zu Zulu
+    """.split("|")
+)  # fmt: skip
+
+
+def raised(text: str) -> str:
+    """A number as an exponent; other text as it is."""
+    return text.translate(_RAISED) if re.fullmatch(r"[-−+]?\d+", text) else text
+
+
+def positional(arguments: Arguments) -> list[str]:
+    """The arguments 1, 2, ... up to the first that is not given."""
+    found: list[str] = []
+    while (text := arguments.get(str(len(found) + 1))) is not None:
+        found.append(text)
+    return found
+
+
+def convert(arguments: Arguments) -> str | None:
+    """{{convert|5|to|10|km|mi}}: the measure that was given, 5 to 10 km."""
+    texts = positional(arguments)
+    if len(texts) < 2:
+        return None
+    number, place = texts[0], 1
+    while place + 1 < len(texts) and texts[place].lower() in _RANGES:
+        number += _RANGES[texts[place].lower()] + texts[place + 1]
+        place += 2
+    if place == len(texts) or not number or not texts[place]:
+        return None
+    unit = texts[place]
+    joint = "-" if arguments.get("adj") in ("on", "mid", "pre", "1") else " "
+    if size := _SIZES.get(unit[:2]):
+        unit = unit[2:]
+        number += f" {size}"
+    measure = number + joint + _UNITS.get(unit.lower(), unit)
+    rest = texts[place + 1 : place + 3]
+    if len(rest) == 2 and _NUMBER.fullmatch(rest[0]) and rest[1] in _SMALLER_UNITS:
+        measure += f" {rest[0]} {rest[1]}"  # {{convert|6|ft|2|in}}
+    return measure
+
+
+def measure(arguments: Arguments) -> str | None:
+    """{{unité|3|m|s|-1}}, {{unité|9|m|2}}: 3 m·s⁻¹, 9 m²."""
+    number, *units = positional(arguments) or [""]
+    power = raised(arguments.get("e", ""))
+    text = f"{number}×10{power}" if power else number
+    joint = " "
+    for unit in filter(None, units):
+        is_exponent = joint != " " and re.fullmatch(r"[-−]?\d", unit)
+        text += raised(unit) if is_exponent else joint + unit
+        joint = "·"
+    return text if number else None
+
+
+def coordinates(arguments: Arguments) -> str | None:
+    """{{coord|13|19|N|169|9|W}}: 13°19′N 169°9′W; nothing if the title has it."""
+    if arguments.get("display", "inline") in ("title", "t"):
+        return ""
+    sides: list[str] = []
+    numbers: list[str] = []
+    for text in positional(arguments):
+        if text in ("N", "S", "E", "W", "O"):
+            sides.append(
+                "".join(map("".join, zip(numbers, "°′″", strict=False))) + text
+            )
+            numbers = []
+        elif _NUMBER.fullmatch(text):
+            numbers.append(text)
+    if not sides and len(numbers) >= 2:
+        north, east = numbers[:2]
+        sides.append(f"{north.lstrip('-−')}°{'S' if north[0] in '-−' else 'N'}")
+        sides.append(f"{east.lstrip('-−')}°{'W' if east[0] in '-−' else 'E'}")
+    return " ".join(sides) if len(sides) == 2 else None
+
+
+def date(arguments: Arguments) -> str | None:
+    """{{start date|1990|3|5}}: March 5, 1990; {{date|3|mars|1990}}: 3 mars 1990."""
+    texts = [
+        t for t in positional(arguments)[:3] if t and t.lower() not in _DATE_OPTIONS
+    ]
+    if not texts or not texts[0].isdecimal() or not all(map(str.isdecimal, texts)):
+        return " ".join(texts) or None
+    day_first = (
+        arguments.get("df", "n")[:1] in ("y", "1") or "dmy" in arguments.values()
+    )
+    return _date(texts, day_first)
+
+
+def _date(texts: list[str], day_first: bool) -> str | None:
+    """Year, month and day, as many as there are, in English."""
+    if len(texts) == 1:
+        return texts[0]
+    if len(texts[0]) < 3 or not 1 <= int(texts[1][:3]) <= 12:
+        return " ".join(texts)
+    year, month = texts[0], _MONTHS[int(texts[1][:3]) - 1]
+    if len(texts) == 2:
+        return f"{month} {year}"
+    day = texts[2].lstrip("0")
+    return f"{day} {month} {year}" if day_first else f"{month} {day}, {year}"
+
+
+def as_of(arguments: Arguments) -> str | None:
+    """{{as of|2014|3|lc=y}}: as of March 2014."""
+    if arguments.get("alt"):
+        return arguments["alt"]
+    texts = [text for text in positional(arguments)[:3] if text]
+    day_first = arguments.get("df") != "US"
+    when = (
+        _date(texts, day_first) if all(map(str.isdecimal, texts)) else " ".join(texts)
+    )
+    if not texts or not when:
+        return None
+    words = "Since" if arguments.get("since") else "As of"
+    small = arguments.get("lc", "").lower() in ("y", "yes", "on", "true", "1")
+    return f"{words.lower() if small else words} {when}"
+
+
+def age(arguments: Arguments) -> str | None:
+    """{{age|1990|3|5|2010|1|1}}: 19. Without a second date it depends on the day."""
+    texts = positional(arguments)
+    if len(texts) != 6 or not all(text.isdecimal() and len(text) < 5 for text in texts):
+        return None
+    year, month, day, to_year, to_month, to_day = map(int, texts)
+    return str(to_year - year - ((to_month, to_day) < (month, day)))
+
+
+def rupees(arguments: Arguments) -> str | None:
+    """{{INRConvert|5|c}}: ₹5 crore."""
+    size = arguments.get("2", "")
+    words = ["₹" + arguments.get("1", ""), _LAKHS.get(size, size)]
+    return " ".join(filter(None, words)) if arguments.get("1") else None
+
+
+def accidental(arguments: Arguments) -> str | None:
+    """{{music|flat}}: ♭."""
+    return _ACCIDENTALS.get(arguments.get("1", "").lower())
+
+
+def sounds(arguments: Arguments) -> str | None:
+    """{{IPAc-en|lang|k|æ|t}}: /kæt/."""
+    texts = [t for t in positional(arguments) if t and t.lower() not in _LABELS]
+    return f"/{''.join(texts).replace('_', ' ')}/" if texts else None
+
+
+def interlanguage_link(arguments: Arguments) -> str | None:
+    """{{ill|Text|de|Ziel}} and the older {{ill|de|Text|Ziel}}: Text."""
+    first = arguments.get("1", "")
+    is_old = _CODE.fullmatch(first) and len(positional(arguments)) > 2
+    names = ("4", "2") if is_old else ("lt", "display", "label", "1")
+    return next(filter(None, map(arguments.get, names)), None)
+
+
+def author_and_year(arguments: Arguments) -> str | None:
+    """{{harvtxt|Smith|Jones|1990}}: Smith & Jones (1990)."""
+    texts = [text for text in positional(arguments) if text]
+    return f"{_authors(texts)} ({texts[-1]})" if len(texts) > 1 else None
+
+
+def author_year(arguments: Arguments) -> str | None:
+    """{{harvnb|Smith|Jones|1990}}: Smith & Jones 1990."""
+    texts = [text for text in positional(arguments) if text]
+    return f"{_authors(texts)} {texts[-1]}" if len(texts) > 1 else None
+
+
+def _authors(texts: list[str]) -> str:
+    *names, last = texts[:-1]
+    return f"{', '.join(names)} & {last}" if names else last
+
+
+def address(arguments: Arguments) -> str | None:
+    """{{url|http://example.org/|Text}}: Text, or example.org."""
+    shown = re.sub(r"^\w+://|/$", "", arguments.get("1", ""))
+    return arguments.get("2") or shown or None
+
+
+def ship(arguments: Arguments) -> str | None:
+    """{{HMS|Hood|51|6}}, {{ship|HMS|Hood|51|6}}: HMS Hood; its name alone for 2."""
+    prefix, *rest = [arguments["0"].upper(), *positional(arguments)]
+    if prefix == "SHIP" and rest:
+        prefix, *rest = rest
+    name = rest[0] if rest else ""
+    form = rest[2] if len(rest) > 2 else ""
+    return (name if form == "2" else f"{prefix} {name}".strip()) if name else None
