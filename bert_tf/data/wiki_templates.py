@@ -214,7 +214,7 @@ _TABLE: dict[str, str] = {
     "Mme< {1}>": "mme",
     "Mlle< {1}>": "mlle",
     "Mgr< {1}>": "mgr",
-    FORMULA: "code|numblk|bmath|intmath|mathjax",
+    FORMULA: "code|numblk|bmath|intmath|equation|équation|ecuación|equation box 1",
     # Nothing of the sentence.
     "": """r|ref|refn|note|notetag|note label|ref label|cref|cref2|rp|notelist|reflist|
         ref+|anchor|anchors|anker|ancre|shy|wbr|zwsp|zwj|zwnj|lrm|rlm|nowrap begin|
