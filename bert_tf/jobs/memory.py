@@ -1,0 +1,229 @@
+"""What a training will need of the machine's memory, before it begins.
+
+Out of memory, a process in a container is killed without a word. The formula is fitted
+to peaks that were measured, see docs/performance.md: it is right to within `ERROR`.
+"""
+
+import dataclasses
+import logging
+
+import tensorflow as tf
+
+from bert_tf import resources
+from bert_tf.config import BertConfig
+from bert_tf.distribute import Communicator
+from bert_tf.errors import RunError
+from bert_tf.jobs.plan import Plan
+
+ERROR = 0.25  # Of the estimate: the largest that was measured, rounded up.
+
+_GIB = 2**30
+_FLOAT = 4  # Bytes.
+# Python, TensorFlow and its graph.
+_PROGRAM = 500 * 2**20
+# Sets of tensors as large as the weights: these, two moments, the sum of gradients, a
+# micro-batch's gradients, and two that a step makes of them. On tiles, gradients are
+# added up where they are made.
+_SETS, _SETS_ON_TILES = 7, 5
+# Horovod's buffer, and the sums that it returns.
+_BUFFER_OF_HOROVOD = 128 * 2**20
+_SETS_OF_HOROVOD = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Activations:
+    """Bytes that the backward pass finds of a layer, for each token.
+
+    Attributes:
+      per_hidden: Times the hidden size H.
+      per_intermediate: Times the intermediate size I.
+      per_score: Times the number of heads and the length of a row.
+      per_logit: Bytes of each masked-LM logit, with its gradient.
+    """
+
+    per_hidden: float
+    per_intermediate: float
+    per_score: float
+    per_logit: float
+
+
+_REFERENCE = _Activations(54, 14, 12, 8)
+_FUSED = _Activations(21, 6, 4, 8)
+_TILES = _Activations(18, 5, 0, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The rows of a micro-batch.
+
+    Attributes:
+      count: How many.
+      length: S, tokens of each.
+      predictions: P, masked tokens of each whose logits are computed.
+    """
+
+    count: int
+    length: int
+    predictions: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Bytes that a worker will need.
+
+    Attributes:
+      weights: The program, and all that has the size of the weights.
+      activations: What grows with the micro-batch.
+    """
+
+    weights: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.weights + self.activations
+
+
+def num_weights(bert: BertConfig) -> int:
+    """Numbers in the encoder's weights, without heads."""
+    hidden, wide = bert.hidden_size, bert.intermediate_size
+    rows = bert.vocab_size + bert.max_position_embeddings + bert.type_vocab_size
+    norm, square = 2 * hidden, hidden * hidden + hidden
+    layer = 4 * square + (hidden + 1) * wide + (wide + 1) * hidden + 2 * norm
+    return rows * hidden + norm + bert.num_hidden_layers * layer + square
+
+
+def estimate_training(
+    bert: BertConfig,
+    rows: Rows,
+    *,
+    is_fused: bool = False,
+    uses_tiles: bool = False,
+    recompute: bool = False,
+    num_workers: int = 1,
+) -> Estimate:
+    """What a worker that trains needs.
+
+    Args:
+      bert: The architecture.
+      rows: Of a micro-batch.
+      is_fused: See `LayerSettings`.
+      uses_tiles: See `LayerSettings`.
+      recompute: Whether only each layer's input is kept for the backward pass.
+      num_workers: Of the run; several need buffers for their sums.
+    """
+    kind = _TILES if uses_tiles else _FUSED if is_fused else _REFERENCE
+    layer = (
+        kind.per_hidden * bert.hidden_size
+        + kind.per_intermediate * bert.intermediate_size
+        + kind.per_score * bert.num_attention_heads * rows.length
+    )
+    kept = bert.num_hidden_layers * layer
+    if recompute:
+        inputs = bert.num_hidden_layers * bert.hidden_size
+        kept = layer + inputs * (2 if is_fused else _FLOAT)
+    logits = kind.per_logit * rows.predictions * bert.vocab_size
+    sets = _SETS_ON_TILES if uses_tiles else _SETS
+    program = _PROGRAM
+    if num_workers > 1:
+        sets, program = sets + _SETS_OF_HOROVOD, program + _BUFFER_OF_HOROVOD
+    return Estimate(
+        weights=program + sets * _FLOAT * num_weights(bert),
+        activations=int(rows.count * (rows.length * kept + logits)),
+    )
+
+
+def require_memory(bert: BertConfig, communicator: Communicator) -> None:
+    """Refuses, before anything is made, a model whose weights alone cannot fit.
+
+    Args:
+      bert: The architecture.
+      communicator: Says how many workers share this machine's memory.
+
+    Raises:
+      RunError: if weights and moments need more than there is.
+    """
+    total, workers = resources.memory_total(), communicator.local_size
+    needed = 3 * _FLOAT * num_weights(bert) * workers
+    if total is None or needed <= total:
+        return
+    raise RunError(
+        f"The weights and both moments of {num_weights(bert):,} weights take "
+        f"{needed / workers / _GIB:.1f} GiB for each worker, and there are "
+        f"{total / _GIB:.1f} GiB for {workers} ({_source()}). Train a "
+        "smaller model, with fewer workers on a host, or where there is more memory."
+    )
+
+
+def warn_about_memory(plan: Plan, communicator: Communicator) -> list[str]:
+    """A line if a training will probably need more memory than there is.
+
+    Args:
+      plan: The run.
+      communicator: The workers.
+
+    Returns:
+      The lines to print.
+    """
+    rows = _rows(plan)
+    if rows is None or tf.config.get_visible_devices("GPU"):
+        return []  # A GPU has memory of its own.
+    settings = plan.task.model.get_layer("bert").settings
+    estimate = estimate_training(
+        plan.bert,
+        rows,
+        is_fused=settings.is_fused,
+        uses_tiles=settings.uses_tiles,
+        recompute=settings.recomputes,
+        num_workers=communicator.size,
+    )
+    logging.debug("Memory of a worker: %s, %s.", rows, estimate)
+    return _warning(estimate, rows, settings.recomputes, communicator.local_size)
+
+
+def _warning(
+    estimate: Estimate, rows: Rows, recomputes: bool, workers: int
+) -> list[str]:
+    limit = _available(workers)
+    if limit is None or estimate.total <= limit:
+        return []
+    remedy = "" if recomputes else ", or --recompute"
+    return [
+        f"warning: a worker needs about {estimate.total / _GIB:.1f} GiB to train "
+        f"({estimate.weights / _GIB:.1f} for weights, moments, gradients and the "
+        f"program, {estimate.activations / _GIB:.1f} for activations of {rows.count} "
+        f"rows of {rows.length} tokens; give or take {ERROR:.0%}), and there are "
+        f"{limit / _GIB:.1f} GiB for each of {workers} ({_source()}). It may be "
+        "killed: use a smaller --train_batch_size with more "
+        f"--num_accumulation_steps{remedy}."
+    ]
+
+
+def _rows(plan: Plan) -> Rows | None:
+    """Of a micro-batch of training; None without training."""
+    config = plan.config
+    if not config.training.do_train or not plan.num_train_records:
+        return None
+    count = config.batch.train_batch_size
+    records = getattr(plan, "train_records", None)  # Of pre-training.
+    if records is None:
+        return Rows(count, config.max_seq_length)
+    shape = records.shape
+    return Rows(count, shape.max_seq_length, shape.max_predictions)
+
+
+def _available(workers: int) -> int | None:
+    """Bytes for each of the workers here: of the limit, and of what nobody else has."""
+    total, free = resources.memory_total(), resources.memory_free()
+    if total is None:
+        return None
+    if free is None:
+        return total // workers
+    return min(total // workers, free // workers + resources.own_memory())
+
+
+def _source() -> str:
+    """Where the number of bytes comes from."""
+    limited = resources.memory_limit() is not None
+    return "the container's limit" if limited else "this machine's memory"

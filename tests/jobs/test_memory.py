@@ -1,0 +1,156 @@
+"""The estimate of a training's memory, and what is said of it."""
+
+import dataclasses
+import types
+
+import pytest
+
+from bert_tf import resources
+from bert_tf.config import PRESETS
+from bert_tf.distribute import Communicator
+from bert_tf.errors import RunError
+from bert_tf.jobs import memory
+from bert_tf.jobs.memory import ERROR, Rows, estimate_training, num_weights
+
+GIB, MB, MIB = 2**30, 10**6, 2**20
+TILES = {"is_fused": True, "uses_tiles": True}
+FUSED = {"is_fused": True}
+
+
+@pytest.mark.parametrize(
+    "preset, published", [("base", 109_482_240), ("large", 335_141_888)]
+)
+def test_the_number_of_weights_is_the_published_one(preset, published):
+    assert num_weights(PRESETS[preset]) == published
+
+
+# Peaks of processes that took steps of two micro-batches (of base: of docs/
+# performance.md), as VmHWM of /proc/self/status has them.
+@pytest.mark.parametrize(
+    "preset, rows, settings, peak",
+    [
+        ("base", Rows(32, 128, 20), TILES, 4030 * MB),
+        ("base", Rows(64, 128, 20), TILES, 5524 * MB),
+        ("base", Rows(32, 128, 20), TILES | {"recompute": True}, 3051 * MB),
+        ("base", Rows(64, 128, 20), TILES | {"recompute": True}, 3331 * MB),
+        ("tiny", Rows(8, 512, 77), {}, 927 * MIB),
+        ("mini", Rows(8, 128, 20), {}, 1032 * MIB),
+        ("mini", Rows(32, 128, 20), {}, 1570 * MIB),
+        ("mini", Rows(8, 512, 77), {}, 1843 * MIB),
+        ("mini", Rows(32, 128, 20), {"recompute": True}, 1099 * MIB),
+        ("mini", Rows(8, 512, 77), {"recompute": True}, 1148 * MIB),
+        ("mini", Rows(8, 128, 20), FUSED, 867 * MIB),
+        ("mini", Rows(32, 128, 20), FUSED, 1116 * MIB),
+        ("mini", Rows(8, 512, 77), FUSED, 1199 * MIB),
+        ("mini", Rows(8, 512, 77), FUSED | {"recompute": True}, 926 * MIB),
+        ("small", Rows(8, 128, 20), {}, 1531 * MIB),
+    ],
+)
+def test_the_estimate_is_within_its_error_of_what_was_measured(
+    preset, rows, settings, peak
+):
+    estimate = estimate_training(PRESETS[preset], rows, **settings)
+    assert abs(estimate.total / peak - 1) < ERROR
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Gives this machine a size, and maybe a container's limit."""
+
+    def make(total, limit=None, free=None, own=0):
+        monkeypatch.setattr(resources, "memory_limit", lambda: limit)
+        monkeypatch.setattr(resources, "memory_total", lambda: limit or total)
+        monkeypatch.setattr(resources, "memory_free", lambda: free)
+        monkeypatch.setattr(resources, "own_memory", lambda: own)
+
+    return make
+
+
+def workers(count):
+    communicator = Communicator()
+    communicator.size = communicator.local_size = count
+    return communicator
+
+
+def test_a_model_whose_weights_cannot_fit_is_refused_before_it_is_made(machine):
+    """Of large, 335 million weights: 3.7 GiB with both moments."""
+    machine(64 * GIB, limit=4 * GIB)
+    memory.require_memory(PRESETS["large"], workers(1))
+    with pytest.raises(RunError) as caught:
+        memory.require_memory(PRESETS["large"], workers(2))
+    message = str(caught.value)
+    assert "335,141,888 weights take 3.7 GiB for each worker" in message
+    assert "there are 4.0 GiB for 2 (the container's limit)" in message
+
+
+def test_where_nothing_is_known_nothing_is_refused(machine):
+    machine(None)
+    memory.require_memory(PRESETS["large"], workers(99))
+
+
+def plan(*, rows, recomputes=False, do_train=True):
+    """As much of a pre-training's plan as counts."""
+    settings = types.SimpleNamespace(
+        is_fused=True, uses_tiles=True, recomputes=recomputes
+    )
+    layer = types.SimpleNamespace(settings=settings)
+    shape = types.SimpleNamespace(max_seq_length=128, max_predictions=20)
+    return types.SimpleNamespace(
+        bert=PRESETS["base"],
+        task=types.SimpleNamespace(
+            model=types.SimpleNamespace(get_layer=lambda name: layer)
+        ),
+        config=types.SimpleNamespace(
+            training=types.SimpleNamespace(do_train=do_train),
+            batch=types.SimpleNamespace(train_batch_size=rows),
+        ),
+        num_train_records=1000,
+        train_records=types.SimpleNamespace(shape=shape),
+    )
+
+
+def test_what_fits_is_not_warned_of(machine):
+    machine(64 * GIB, limit=5 * GIB, free=64 * GIB)
+    assert memory.warn_about_memory(plan(rows=32), workers(1)) == []
+
+
+def test_too_large_a_micro_batch_is_warned_of_with_what_to_do(machine):
+    machine(64 * GIB, limit=4 * GIB, free=64 * GIB)
+    [line] = memory.warn_about_memory(plan(rows=64), workers(1))
+    assert line.startswith("warning: a worker needs about 5.3 GiB to train")
+    assert "64 rows of 128 tokens" in line
+    assert "there are 4.0 GiB for each of 1 (the container's limit)" in line
+    assert line.endswith("more --num_accumulation_steps, or --recompute.")
+
+
+def test_the_advice_makes_it_fit(machine):
+    machine(64 * GIB, limit=4 * GIB, free=64 * GIB)
+    assert memory.warn_about_memory(plan(rows=64, recomputes=True), workers(1)) == []
+    assert memory.warn_about_memory(plan(rows=8), workers(1)) == []
+
+
+def test_the_workers_of_a_host_share_its_memory(machine):
+    machine(9 * GIB, free=8 * GIB)
+    assert memory.warn_about_memory(plan(rows=32), workers(1)) == []
+    [line] = memory.warn_about_memory(plan(rows=32), workers(2))
+    assert "there are 4.0 GiB for each of 2 (this machine's memory)" in line
+
+
+def test_memory_that_other_programs_have_does_not_count(machine):
+    machine(64 * GIB, free=2 * GIB, own=1 * GIB)
+    [line] = memory.warn_about_memory(plan(rows=32), workers(1))
+    assert "there are 3.0 GiB for each of 1" in line
+
+
+def test_without_training_nothing_is_said(machine):
+    machine(GIB, free=GIB)
+    assert memory.warn_about_memory(plan(rows=32, do_train=False), workers(1)) == []
+
+
+def test_each_part_of_the_architecture_counts():
+    base, rows = PRESETS["base"], Rows(8, 128, 20)
+    found = [estimate_training(base, rows).total]
+    for name in ("num_hidden_layers", "intermediate_size", "vocab_size"):
+        larger = dataclasses.replace(base, **{name: 2 * getattr(base, name)})
+        found.append(estimate_training(larger, rows).total)
+    assert min(found) == found[0] and len({*found}) == len(found)
