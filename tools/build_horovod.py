@@ -17,6 +17,10 @@ import sysconfig
 import tarfile
 import tempfile
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from bert_tf import resources
+
 VERSION = "0.28.1"
 ARCHIVE = f"horovod-{VERSION}.tar.gz"
 ARCHIVE_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
@@ -79,8 +83,8 @@ def build_environment() -> dict[str, str]:
     environment["PATH"] = os.pathsep.join(paths)
     environment["LDFLAGS"] = f"{environment.get('LDFLAGS', '')} {RUNPATH}".strip()
     # 2 GiB for each compiler. What an outer `make` left here is not meant for this one.
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**31
-    jobs = max(1, min(8, memory, os.cpu_count() or 1))
+    memory = (resources.memory_total() or 2**31) // 2**31
+    jobs = max(1, min(8, memory, resources.available_cores()))
     environment["MAKEFLAGS"] = f"-j{jobs}"
     return environment
 

@@ -36,6 +36,9 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = make_parser().parse_intermixed_args(arguments)
     choose_instructions(options.precision)
+    from bert_tf.distribute import Communicator, configure_devices
+
+    configure_devices(Communicator(), None)
     tasks = {"fill-mask": _fill_mask, "squad": _squad, "classify": _classify}
     required, predict = tasks[options.task](options)
     examples = _read(options, required)

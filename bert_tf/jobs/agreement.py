@@ -163,7 +163,7 @@ def _warnings(workers: Sequence[Worker], path: ComputePath) -> list[str]:
     if len({*threads}) == 1:
         return []
     line = f"warning: {_listed('threads differ', threads, workers)}"
-    if path.name != kernels.PLAIN:
+    if path.name != kernels.PLAIN or _device() == "GPU":
         return [f"{line} The others wait for the slowest; --num_threads sets it."]
     return [
         f"{line} TensorFlow adds up norms in another order with another number, so "

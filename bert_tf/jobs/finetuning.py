@@ -18,6 +18,7 @@ from bert_tf.jobs.architecture import (
     load_bert_config,
 )
 from bert_tf.jobs.best import BestCheckpoint
+from bert_tf.jobs.memory import require_memory
 from bert_tf.jobs.plan import (
     Plan,
     effective_learning_rate,
@@ -108,6 +109,7 @@ def make_plan(
       ValueError, OSError, RunError: if the run cannot begin; the message says why.
     """
     bert = load_architecture(config)
+    require_memory(bert, communicator)
     start = find_starting_point(config, own_first=True)
     shape = _batch_shape(config, start, communicator)
     count = len(train_examples.sequences) if train_examples else 0

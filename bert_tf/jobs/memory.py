@@ -146,7 +146,7 @@ def require_memory(bert: BertConfig, communicator: Communicator) -> None:
     """
     total, workers = resources.memory_total(), communicator.local_size
     needed = 3 * _FLOAT * num_weights(bert) * workers
-    if total is None or needed <= total:
+    if total is None or needed <= total or tf.config.get_visible_devices("GPU"):
         return
     raise RunError(
         f"The weights and both moments of {num_weights(bert):,} weights take "

@@ -11,6 +11,7 @@ from bert_tf.data.opening import RecordSet, open_records
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.architecture import load_bert_config
+from bert_tf.jobs.memory import require_memory
 from bert_tf.jobs.plan import (
     Plan,
     effective_learning_rate,
@@ -143,6 +144,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
       ValueError, OSError, RunError: if the run cannot begin; the message says why.
     """
     bert = load_bert_config(config.files)
+    require_memory(bert, communicator)
     runtime = config.runtime
     policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
     start = find_starting_point(config)

@@ -127,25 +127,29 @@ def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
             log.message(f"  {dtype:8}  {operation:11}  {name}")
 
 
-def thread_warnings(threads: int, num_workers: int) -> list[str]:
+def thread_warnings(threads: int, asked: int | None, num_workers: int) -> list[str]:
     """Settings of threads that cost speed, or that nobody reads.
 
     Args:
       threads: Of this worker.
+      asked: What --num_threads says, if anything.
       num_workers: Workers on this host.
+
+    Returns:
+      The lines to print.
     """
     lines, cores = [], available_cores(num_workers)
     if threads > cores:
         lines.append(
             f"warning: {threads} threads are more than the {cores} that this worker "
             f"can keep busy ({num_workers} workers here, {describe_cores()}); they "
-            "wait for each other. Drop --num_threads."
+            f"wait for each other. {cores} are the default."
         )
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked) != threads:
+    variable = os.environ.get("OMP_NUM_THREADS", "")
+    if asked is None and variable.isdigit() and int(variable) != threads:
         lines.append(
-            f"OMP_NUM_THREADS={asked} has no effect on TensorFlow's threads: pass "
-            f"--num_threads={asked}."
+            f"OMP_NUM_THREADS={variable} has no effect, TensorFlow does not read it: "
+            f"pass --num_threads={variable}."
         )
     return lines
 

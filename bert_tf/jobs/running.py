@@ -16,9 +16,8 @@ from bert_tf.distribute import (
 )
 from bert_tf.errors import OtherWorkerFailed, RunError
 from bert_tf.jobs.agreement import agree
-from bert_tf.jobs.architecture import load_bert_config
 from bert_tf.jobs.compute_path import describe_path
-from bert_tf.jobs.memory import require_memory, warn_about_memory
+from bert_tf.jobs.memory import warn_about_memory
 from bert_tf.jobs.plan import Plan, prepare_output_dir
 from bert_tf.jobs.reporting import thread_warnings
 from bert_tf.training.runlog import ConsoleLog, RunLog
@@ -58,7 +57,8 @@ def run_job(
         plan, log = _agreed_plan(config, communicator, prepare, prefetch, held)
         model, use_xla = plan.task.model, runtime.use_xla
         lines += warn_about_memory(plan, communicator)
-        lines += thread_warnings(threads, communicator.local_size)
+        asked, num_workers = runtime.num_threads, communicator.local_size
+        lines += thread_warnings(threads, asked, num_workers)
         lines.append(describe_path(model, plan.policy, path, use_xla=use_xla))
         for line in lines:
             log.message(line)
@@ -92,8 +92,6 @@ def _agreed_plan(
         error = caught
     communicator.agree(error)
     try:
-        if config.training.do_train:
-            require_memory(load_bert_config(config.files), communicator)
         plan = prepare(config, communicator)
         log = RunLog()
         if communicator.rank == 0:
