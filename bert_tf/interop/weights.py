@@ -18,6 +18,10 @@ from bert_tf.interop.sources import Kind, Source, find_source
 from bert_tf.interop.tf_files import load_tf
 from bert_tf.interop.torch_files import load_torch
 
+# State of the optimizer in every checkpoint of this program and google-research/bert:
+# that weights alone are taken says that it is not.
+_OWN_SLOTS = ("adam_m", "adam_v")
+
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
@@ -136,17 +140,17 @@ def _weight_names(shapes: Mapping[str, tuple[int, ...]], notes: list[str]) -> li
     """The tensors that are neither counters nor the optimizer's.
 
     A counter has no dimension, and the optimizer's tensors are named after their
-    variable: `bert/pooler/dense/kernel/adam_m`.
+    variable: `bert/pooler/dense/kernel/adam_m`. What else is so named is noted.
     """
     if model_garden.is_model_garden(shapes):
         return [name for name in shapes if model_garden.is_weight(name)]
     chosen, left_out = [], collections.Counter()
     for name, shape in shapes.items():
         if slot := _slot(name, shapes):
-            left_out[slot] += 1
+            left_out[slot] += slot not in _OWN_SLOTS
         elif shape:
             chosen.append(name)
-    if left_out:
+    if left_out := +left_out:
         slots = ", ".join(f"{number} x {slot}" for slot, number in left_out.items())
         notes.append(f"state of its training, not used: {slots}")
     return chosen
