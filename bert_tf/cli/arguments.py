@@ -79,6 +79,8 @@ def parse_config(
 
 def _shown(default: object) -> str:
     """What the help says of a default; a field without a useful one is required."""
+    if default is None:
+        return ""  # The description says what happens.
     if default == "":
         return "Required."
     return f"Default: {str(default).lower() if isinstance(default, bool) else default}."
@@ -90,7 +92,7 @@ def _add_option(
     """Adds the option of one field; a boolean one has a negative form too."""
     dest = max(names, key=len).removeprefix("--").replace("-", "_")
     options = {"dest": dest, "help": description, "default": argparse.SUPPRESS}
-    if kind is not bool:
+    if kind not in (bool, bool | None):
         parser.add_argument(*names, type=kind, metavar=kind.__name__.upper(), **options)
         return
     parser.add_argument(

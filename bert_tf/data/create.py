@@ -32,7 +32,8 @@ from bert_tf.data.records import (
     shard_name,
 )
 from bert_tf.data.stage import Stage, settings_of
-from bert_tf.data.tokenization import load_vocabulary
+from bert_tf.data.tokenization import TokenizerSettings, load_vocabulary
+from bert_tf.data.tokenizer_settings import choose_settings
 from bert_tf.data.workers import in_order
 from bert_tf.progress import ProgressReport
 
@@ -93,9 +94,12 @@ def create_records(
       RunError: if a worker process dies.
     """
     paths = expand_paths(config.input)
-    settings = settings_of(config, "input", "vocab_file")
+    config, notes = _with_tokenizer_settings(config)
+    if communicator is None or communicator.rank == 0:
+        for note in notes:
+            print(note, flush=True)
+    settings = settings_of(config, "input", "vocab_file", *_usual(config))
     inputs = [*paths, config.vocab_file]
-    load_vocabulary(config.vocab_file)
     stage = Stage("create", config.output_dir, output.RECORDS, settings, inputs)
     if communicator is not None and communicator.size > 1:
         return _create_together(config, paths, stage, communicator)
@@ -107,6 +111,27 @@ def create_records(
             return _publish(jobs, config, stage)
     _report(f"{config.output_dir} is there already, made of the same text.")
     return read_metadata(config.output_dir) or _write_metadata(config, parts)
+
+
+def _with_tokenizer_settings(
+    config: CreateDataConfig,
+) -> tuple[CreateDataConfig, list[str]]:
+    """The config with case and accents filled in, and lines about them."""
+    names = [field.name for field in dataclasses.fields(TokenizerSettings)]
+    flags = {name: getattr(config, name) for name in names}
+    folder = os.path.dirname(config.vocab_file) or "."
+    choice = choose_settings(flags, [folder], config.vocab_file)
+    settings = dataclasses.asdict(choice.settings)
+    return dataclasses.replace(config, **settings), choice.notes
+
+
+def _usual(config: CreateDataConfig) -> list[str]:
+    """Settings that go with others, and which older folders do not name."""
+    usual = {
+        "strip_accents": config.do_lower_case,
+        "tokenize_chinese_chars": True,
+    }
+    return [name for name, value in usual.items() if getattr(config, name) == value]
 
 
 def _create_together(

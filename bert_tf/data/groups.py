@@ -20,7 +20,7 @@ from bert_tf.data.documents import (
     read_stretch,
 )
 from bert_tf.data.instances import TrainingInstance, create_instances
-from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.tokenization import TokenizerSettings, WordPieceTokenizer
 
 # Large enough for varied random next segments, small enough to keep every core busy.
 GROUP_BYTES = 1 << 20
@@ -87,9 +87,11 @@ def cut_into_groups(
 
 
 @functools.lru_cache(maxsize=1)
-def _tokenizer(vocab_file: str, vocab_sha256: str, lower: bool) -> WordPieceTokenizer:
+def _tokenizer(
+    vocab_file: str, vocab_sha256: str, settings: TokenizerSettings
+) -> WordPieceTokenizer:
     """The tokenizer of this process; the checksum tells one vocabulary from another."""
-    return WordPieceTokenizer(vocab_file, lower)
+    return WordPieceTokenizer(vocab_file, settings)
 
 
 def make_instances(
@@ -100,7 +102,7 @@ def make_instances(
     Args:
       group: The text.
       duplicates: Their numbers, of `range(config.dupe_factor)`.
-      config: All settings.
+      config: All settings, those of the tokenizer filled in.
       vocab_sha256: Checksum of the vocabulary file.
 
     Returns:
@@ -109,7 +111,10 @@ def make_instances(
     Raises:
       ValueError: if fewer than two documents hold text.
     """
-    tokenizer = _tokenizer(config.vocab_file, vocab_sha256, config.do_lower_case)
+    settings = TokenizerSettings(
+        config.do_lower_case, config.strip_accents, config.tokenize_chinese_chars
+    )
+    tokenizer = _tokenizer(config.vocab_file, vocab_sha256, settings)
     documents = [
         tokenizer.encode(document)
         for stretch in group.stretches

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 
 from bert_tf.data.features import RecordParser, RecordShape, ValueLimits, check_sample
 from bert_tf.data.metadata import Metadata, metadata_file, read_metadata
@@ -24,12 +25,14 @@ class RecordSet:
       shape: Their lengths.
       parser: Reads and checks them.
       avg_seq_per_sample: Sequences per record, on average; 1 if not packed.
+      metadata: Folder -> what its metadata says; None without.
     """
 
     index: NumberedRecords
     shape: RecordShape
     parser: RecordParser
     avg_seq_per_sample: float = 1.0
+    metadata: Mapping[str, Metadata | None] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of records."""
@@ -180,4 +183,4 @@ def open_records(
     )
     average = _average(metadata, index, shape)
     check_sample(index, parser, _SAMPLE_SIZE)
-    return RecordSet(index, shape, parser, average)
+    return RecordSet(index, shape, parser, average, metadata)

@@ -1,6 +1,7 @@
 """A folder of records to a folder of packed ones, by several processes."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 
@@ -22,6 +23,7 @@ from bert_tf.data.metadata import (
     read_metadata,
     write_metadata,
 )
+from bert_tf.data.origin import origin_of
 from bert_tf.data.packing import (
     Assignment,
     PackingPlan,
@@ -128,6 +130,7 @@ def _pack(config: PackDataConfig, files: tuple[str, ...], stage: Stage) -> Metad
     _parser_of.cache_clear()  # The files may have changed since the last call.
     index, parser = open_parser(files, NO_LIMITS, cache_dir)
     shape = parser.shape
+    origin = origin_of(files)
     if shape.is_packed:
         raise CorruptRecordError(
             f"{files[0]} holds packed records already. Pack the unpacked ones."
@@ -139,7 +142,9 @@ def _pack(config: PackDataConfig, files: tuple[str, ...], stage: Stage) -> Metad
     widths = most_in_a_row(masks.astype(np.int64), assignment), plan.max_sequences
     parts = _make_shards(config, files, assignment, widths, stage)
     shards = record_shards(parts)
-    metadata = _metadata(plan, shards, shape.max_predictions, widths[0], config)
+    metadata = dataclasses.replace(
+        _metadata(plan, shards, shape.max_predictions, widths[0], config), **origin
+    )
     with contextlib.suppress(FileNotFoundError):
         os.unlink(metadata_file(config.output_dir))
     stage.publish(parts)

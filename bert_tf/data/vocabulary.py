@@ -25,9 +25,11 @@ from bert_tf.data.output import FileWriter
 from bert_tf.data.parts import Part, total_counts
 from bert_tf.data.stage import Stage, settings_of
 from bert_tf.data.tokenization import (
+    CASED,
     CONTINUATION,
     MAX_CHARS_PER_WORD,
     SPECIAL_TOKENS,
+    UNCASED,
     WordSplitter,
 )
 from bert_tf.data.workers import in_order
@@ -116,7 +118,7 @@ def train_vocabulary(
 
 def split_words(stretch: Stretch, do_lower_case: bool) -> str:
     """The words of a stretch of text: one piece of a worker's work."""
-    splitter = WordSplitter(do_lower_case)
+    splitter = WordSplitter(UNCASED if do_lower_case else CASED)
     return " ".join(
         word
         for document in read_stretch(stretch, "google")

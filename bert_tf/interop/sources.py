@@ -94,6 +94,11 @@ def find_source(path: str | os.PathLike[str]) -> Source:
     return _with_neighbours(_KINDS[ending], path)
 
 
+def folder_of(path: str) -> str:
+    """The folder that a file is in, never empty."""
+    return os.path.dirname(path) or "."
+
+
 def _in_folder(folder: str) -> tuple[Kind, str]:
     for name, kind in ((SAFETENSORS, Kind.SAFETENSORS), (TORCH, Kind.TORCH)):
         path = os.path.join(folder, name)

@@ -13,7 +13,7 @@ _FOLDER = "best"
 _NOTE = "best.json"
 _LAST = "last_step"
 # With these beside it a checkpoint can be used without any other flag.
-_DESCRIPTION = ("bert_config.json", "vocab.txt", "task.json")
+_DESCRIPTION = ("bert_config.json", "vocab.txt", "tokenizer_config.json", "task.json")
 
 
 class BestCheckpoint:

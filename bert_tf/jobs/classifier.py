@@ -25,10 +25,10 @@ from bert_tf.evaluation.glue import (
     write_test_results,
 )
 from bert_tf.jobs import finetuning, results
-from bert_tf.jobs.architecture import find_vocabulary
 from bert_tf.jobs.finetuning import FinetuningPlan
 from bert_tf.jobs.reporting import report_results
 from bert_tf.jobs.running import run_job
+from bert_tf.jobs.tokenizer import finetuning_tokenizer
 from bert_tf.modeling.finetuning import build_classifier_model
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, RegressionTask
 from bert_tf.training.runlog import RunLog
@@ -112,9 +112,7 @@ def _read_splits(config: ClassifierConfig, task: ClassificationTask) -> Examples
         for name in (split, split + _MISMATCHED)
         if is_wanted and (name == split or name in task.files)
     ]
-    tokenizer = WordPieceTokenizer(
-        find_vocabulary(config.files), config.files.do_lower_case
-    )
+    tokenizer = finetuning_tokenizer(config).load()
     return Examples(
         task,
         {

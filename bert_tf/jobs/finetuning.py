@@ -10,13 +10,9 @@ from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.data.example_batches import ExampleReader, LabelledSequences
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.data.rows import RowSettings
+from bert_tf.data.vocabulary_check import check_size
 from bert_tf.distribute import Communicator
-from bert_tf.jobs.architecture import (
-    case_warnings,
-    check_words,
-    find_vocabulary,
-    load_bert_config,
-)
+from bert_tf.jobs.architecture import load_bert_config
 from bert_tf.jobs.best import BestCheckpoint
 from bert_tf.jobs.plan import (
     Plan,
@@ -32,6 +28,7 @@ from bert_tf.jobs.starting_point import (
     find_starting_point,
 )
 from bert_tf.jobs.steps import take_steps
+from bert_tf.jobs.tokenizer import RunTokenizer, finetuning_tokenizer
 from bert_tf.modeling.finetuning_losses import FinetuningTask
 from bert_tf.precision import PrecisionPolicy, choose_policy
 from bert_tf.training.runlog import RunLog
@@ -48,11 +45,13 @@ class FinetuningPlan(Plan):
     Attributes:
       train_examples: What is trained on, if there is training.
       data: What the job itself is to predict and evaluate, if anything.
+      tokenizer: What cuts text up.
     """
 
     config: FinetuningConfig
     train_examples: LabelledSequences | None
     data: Any
+    tokenizer: RunTokenizer
 
     @property
     def rows(self) -> RowSettings:
@@ -68,7 +67,7 @@ def load_architecture(config: FinetuningConfig) -> BertConfig:
         the table of positions, or the vocabulary than that of words.
     """
     bert = load_bert_config(config.files)
-    check_words(find_vocabulary(config.files), bert)
+    check_size(finetuning_tokenizer(config).vocab_file, bert.vocab_size)
     if config.max_seq_length > bert.max_position_embeddings:
         raise ValueError(
             "`max_seq_length` must be at most the architecture's "
@@ -108,6 +107,12 @@ def make_plan(
       ValueError, OSError, RunError: if the run cannot begin; the message says why.
     """
     bert = load_architecture(config)
+    tokenizer = finetuning_tokenizer(config)
+    notes = [
+        *tokenizer.notes,
+        *check_size(tokenizer.vocab_file, bert.vocab_size),
+        *notes,
+    ]
     start = find_starting_point(config, own_first=True)
     shape = _batch_shape(config, start, communicator)
     count = len(train_examples.sequences) if train_examples else 0
@@ -129,12 +134,13 @@ def make_plan(
         optimizer=optimizer,
         schedule=schedule,
         policy=policy,
-        notes=[*case_warnings(config.files), *notes],
+        notes=notes,
         num_train_records=count,
         num_eval_records=num_eval_records,
         data=data,
         bert=bert,
         train_examples=train_examples,
+        tokenizer=tokenizer,
     )
 
 

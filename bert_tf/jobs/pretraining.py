@@ -42,7 +42,7 @@ def _act(
     communicator.broadcast(shared_state(plan))
     files = plan.config.files
     if communicator.rank == 0 and plan.config.training.do_train:
-        write_architecture(files.output_dir, plan.bert, files.vocab_file)
+        write_architecture(files.output_dir, plan.bert, plan.tokenizer)
     if plan.config.training.do_train:
         train(plan, communicator, log)
     if plan.config.training.do_eval:

@@ -26,6 +26,21 @@ class StartingPoint:
     is_own: bool = False
 
 
+def own_steps(config: Any, *, own_first: bool = False) -> list[int]:  # noqa: ANN401
+    """Steps of the checkpoints in output_dir with which a run goes on, ascending.
+
+    Args:
+      config: The settings, in groups `files, training`.
+      own_first: As for `find_starting_point`.
+    """
+    files = config.files
+    if files.overwrite_output_dir:
+        return []
+    if files.init_checkpoint and not (config.training.do_train or own_first):
+        return []  # An evaluation of the checkpoint that is named.
+    return checkpoints.committed_steps(files.output_dir)
+
+
 def find_starting_point(config: Any, *, own_first: bool = False) -> StartingPoint:  # noqa: ANN401
     """Applies the rules of starting and resuming.
 
@@ -44,10 +59,7 @@ def find_starting_point(config: Any, *, own_first: bool = False) -> StartingPoin
       RunError: if a checkpoint is damaged.
     """
     files = config.files
-    steps = checkpoints.committed_steps(files.output_dir)
-    if files.init_checkpoint and not (config.training.do_train or own_first):
-        steps = []  # An evaluation of the checkpoint that is named.
-    if steps and not files.overwrite_output_dir:
+    if steps := own_steps(config, own_first=own_first):
         prefix = os.path.join(files.output_dir, f"model.ckpt-{steps[-1]}")
         return StartingPoint(
             prefix, True, checkpoints.read_manifest(prefix), is_own=True

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from bert_tf.data import offsets
 from bert_tf.data.offsets import OffsetTokenizer
-from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.tokenization import CASED, UNCASED, WordPieceTokenizer
 
 HARD = {
     "empty": "",
@@ -29,7 +29,7 @@ LIKELY = st.sampled_from(
 TEXTS = st.text(LIKELY) | st.text() | st.text(st.characters(max_codepoint=0x24F))
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["uncased", "cased"])
+@pytest.fixture(scope="module", params=[UNCASED, CASED], ids=["uncased", "cased"])
 def tokenizer(request, vocab_file):
     return WordPieceTokenizer(vocab_file, request.param)
 
@@ -86,7 +86,7 @@ def test_an_accent_on_a_blank_belongs_to_no_token(uncased):
 
 
 def test_accents_that_a_cased_vocabulary_keeps_are_characters(vocab_file):
-    cased = WordPieceTokenizer(vocab_file, do_lower_case=False)
+    cased = WordPieceTokenizer(vocab_file, CASED)
     assert slices(cased, "é mat") == ["é", "mat"]
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_tf.data import tokenization
-from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.tokenization import CASED, UNCASED, WordPieceTokenizer
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 HARD = {
@@ -43,7 +43,8 @@ HARD = {
 @pytest.fixture(scope="module", params=[True, False], ids=["uncased", "cased"])
 def pair(request, vocab_file, original_tokenizer):
     lower = request.param
-    return WordPieceTokenizer(vocab_file, lower), original_tokenizer(vocab_file, lower)
+    ours = WordPieceTokenizer(vocab_file, UNCASED if lower else CASED)
+    return ours, original_tokenizer(vocab_file, lower)
 
 
 @pytest.mark.parametrize("name", HARD)
