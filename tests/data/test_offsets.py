@@ -4,7 +4,12 @@ from hypothesis import strategies as st
 
 from bert_tf.data import offsets
 from bert_tf.data.offsets import OffsetTokenizer
-from bert_tf.data.tokenization import CASED, UNCASED, WordPieceTokenizer
+from bert_tf.data.tokenization import (
+    CASED,
+    UNCASED,
+    TokenizerSettings,
+    WordPieceTokenizer,
+)
 
 HARD = {
     "empty": "",
@@ -26,10 +31,17 @@ HARD = {
 LIKELY = st.sampled_from(
     "aAéÉßİıσΣς北한 \t\u00a0\u2028\x1c\x00\u00ad\u0301\u0323\u302e\U0001d16d.,'[]#-😀"
 )
+SETTINGS = [
+    UNCASED,
+    CASED,
+    TokenizerSettings(do_lower_case=True, strip_accents=False),
+    TokenizerSettings(do_lower_case=False, strip_accents=True),
+    TokenizerSettings(tokenize_chinese_chars=False),
+]
 TEXTS = st.text(LIKELY) | st.text() | st.text(st.characters(max_codepoint=0x24F))
 
 
-@pytest.fixture(scope="module", params=[UNCASED, CASED], ids=["uncased", "cased"])
+@pytest.fixture(scope="module", params=SETTINGS, ids=str)
 def tokenizer(request, vocab_file):
     return WordPieceTokenizer(vocab_file, request.param)
 
