@@ -117,7 +117,7 @@ def choose_settings(
       FileNotFoundError, ValueError: if a file cannot be used, or the choice contradicts
         the records; the message names both.
     """
-    files, notes = [], []
+    files, notes, folder = [], [], ""
     for folder in folders:
         files, notes = _beside(folder)
         if any(_CASE in said.values for said in files):
@@ -148,7 +148,9 @@ def choose_settings(
         if said.values[_CASE] != settings.do_lower_case
     ]
     if vocab_file:
-        notes += _doubts(settings, vocab_file, is_flag=_CASE in given)
+        vocabulary = load_vocabulary(vocab_file)
+        notes += _doubts(settings, vocabulary, vocab_file, is_flag=_CASE in given)
+        notes += _added_tokens(folder, vocabulary) if folder else []
     return Choice(settings, source, notes, is_guess)
 
 
@@ -191,9 +193,13 @@ def _check_records(settings: TokenizerSettings, source: str, records: Said) -> N
             )
 
 
-def _doubts(settings: TokenizerSettings, vocab_file: str, is_flag: bool) -> list[str]:
-    """A line if the case is not that of the vocabulary."""
-    vocabulary = load_vocabulary(vocab_file)
+def _doubts(
+    settings: TokenizerSettings,
+    vocabulary: Sequence[str],
+    vocab_file: str,
+    is_flag: bool,
+) -> list[str]:
+    """A line if case or accents are not those of the vocabulary."""
     is_lower = is_lower_case(vocabulary)
     if settings.do_lower_case and not is_lower:
         count = sum(word != word.lower() for word in _words(vocabulary))
@@ -206,6 +212,13 @@ def _doubts(settings: TokenizerSettings, vocab_file: str, is_flag: bool) -> list
             f"warning: {vocab_file} has no words with capital letters, so that "
             "--do_lower_case=False makes words with one unknown: an uncased model "
             "wants --do_lower_case=true."
+        ]
+    if settings.strip_accents and has_accents(vocabulary):
+        count = sum(map(_is_accented, _words(vocabulary)))
+        return [
+            f"warning: {vocab_file} has {count} words with accents, which are never "
+            "found where accents are stripped: its model wants "
+            '"strip_accents": false in tokenizer_config.json.'
         ]
     return []
 
@@ -287,4 +300,21 @@ def _unsupported(values: Mapping[str, Any], path: str) -> list[str]:
         f"warning: {path} says {text}, which is not followed: words are split by "
         "the rules of google-research/bert."
         for text in odd
+    ]
+
+
+def _added_tokens(folder: str, vocabulary: Sequence[str]) -> list[str]:
+    """A warning of tokens that transformers added beside vocab.txt."""
+    added = set(_read_object(os.path.join(folder, "added_tokens.json")))
+    config = _read_object(os.path.join(folder, TOKENIZER_CONFIG))
+    tokenizer = _read_object(os.path.join(folder, TOKENIZER_FILE))
+    entries = [*(config.get("added_tokens_decoder") or {}).values()]
+    entries += tokenizer.get("added_tokens") or []
+    added |= {entry["content"] for entry in entries if "content" in entry}
+    added -= set(vocabulary)
+    if not added:
+        return []
+    return [
+        f"warning: {folder} names {len(added)} added tokens that are not in its "
+        f"vocabulary ({', '.join(sorted(added)[:3])}): they are cut up like other text."
     ]

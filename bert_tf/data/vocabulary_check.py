@@ -59,9 +59,10 @@ def check_size(
     surplus = num_rows - num_words
     most = num_rows if may_be_small else min(num_words // _MAX_SHARE, _MAX_MULTIPLE)
     if not (0 <= surplus <= most or is_padding(num_rows, num_words)):
+        own = "; own words take the places of [unusedN]" if surplus < 0 else ""
         raise ValueError(
             f"{vocab_file} has {num_words} words, but the architecture says "
-            f"vocab_size={num_rows}. Use the vocab.txt that belongs to it."
+            f"vocab_size={num_rows}. Use the vocab.txt that belongs to it{own}."
         )
     if not surplus:
         return []
@@ -109,8 +110,7 @@ def check_same_words(vocab_file: str, model_vocab_file: str) -> list[str]:
             f"{vocab_file} must have the tokens of {model_vocab_file}, which is beside "
             f"the weights, in the same order. Received: {len(wrong)} of {len(theirs)} "
             f"lines differ, first line {number}: {_shown(mine)} instead of {known!r}. "
-            "Leave out --vocab_file, or put own words in place of [unusedN] or at "
-            "the end."
+            "Leave out --vocab_file, or put own words in place of [unusedN]."
         )
     own = [mine for _, mine, _ in differing if mine is not None]
     if not own:

@@ -5,7 +5,12 @@ import json
 import pytest
 
 from bert_tf.data.metadata import Metadata
-from bert_tf.data.tokenization import CASED, UNCASED, TokenizerSettings
+from bert_tf.data.tokenization import (
+    CASED,
+    UNCASED,
+    TokenizerSettings,
+    WordPieceTokenizer,
+)
 from bert_tf.data.tokenizer_settings import (
     choose_settings,
     has_accents,
@@ -221,3 +226,35 @@ def test_a_tokenizer_with_other_rules_is_told(tmp_path, uncased_vocabulary):
     write(tmp_path, "tokenizer_config.json", **values)
     notes = choose(tmp_path, uncased_vocabulary).notes
     assert "tokenizer_class=BertJapaneseTokenizer, which is not followed" in notes[1]
+
+
+def test_stripping_accents_that_the_vocabulary_has_is_told(tmp_path):
+    vocab_file = write_vocabulary(tmp_path, ["für", "über", "haus"])
+    [_, note] = choose(tmp_path, vocab_file, flag=True).notes
+    assert note.startswith(f"warning: {vocab_file} has 2 words with accents")
+
+
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        ("added_tokens.json", {"[E1]": 10, "[CLS]": 2}),
+        (
+            "tokenizer_config.json",
+            {"added_tokens_decoder": {"10": {"content": "[E1]"}}},
+        ),
+        ("tokenizer.json", {"added_tokens": [{"id": 10, "content": "[E1]"}]}),
+    ],
+)
+def test_added_tokens_outside_the_vocabulary_are_told(
+    tmp_path, uncased_vocabulary, name, values
+):
+    write(tmp_path, name, **values)
+    [_, note] = choose(tmp_path, uncased_vocabulary).notes
+    assert "names 1 added tokens that are not in its vocabulary ([E1])" in note
+
+
+def test_a_line_separator_is_a_token_like_others(tmp_path):
+    """As on line 345 of the published Chinese vocabulary."""
+    vocab_file = write_vocabulary(tmp_path, ["的", "\u2028", "人"])
+    [ids] = WordPieceTokenizer(vocab_file).encode(["的人"])
+    assert ids == [5, 7]

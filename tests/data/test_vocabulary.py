@@ -146,3 +146,12 @@ def test_text_without_words_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`input` must hold text"):
         make(tmp_path / "vocab", tmp_path / "a.txt")
     assert not (tmp_path / "vocab").exists()
+
+
+@pytest.mark.parametrize("strips, expected", [(None, "и"), (False, "й"), (True, "и")])
+def test_accents_are_kept_on_demand(tmp_path, strips, expected):
+    text = tmp_path / "text.txt"
+    text.write_text("Великий край\n\nмалий край\n" * 3, encoding="utf-8")
+    options = {} if strips is None else {"strip_accents": strips}
+    _, tokens = make(tmp_path / "vocab", text, vocab_size=300, **options)
+    assert f"кра{expected}" in tokens
