@@ -94,6 +94,9 @@ def pretraining_tokenizer(
     else:
         check_vocabularies(known)
         vocab_file = _vocabulary_of_records(known.values())
+        if vocab_file:
+            notes += check_size(vocab_file, bert.vocab_size)
+            notes.append(f"Vocabulary: {vocab_file}, as the records' metadata says.")
     silent = [
         folder
         for folder, about in records.items()

@@ -33,6 +33,8 @@ def test_options_without_values_are_the_defaults():
         (["--nodo_lower_case", "--do_lower_case"], True),
         (["--do_lower_case=TRUE"], True),
         (["--do_lower_case", "--seed", "3"], True),
+        (["--do_lower_case=none"], None),
+        ([], None),
     ],
 )
 def test_boolean_options_have_both_forms(arguments, lower):

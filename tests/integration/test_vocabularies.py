@@ -12,12 +12,13 @@ from bert_tf import flags
 from bert_tf.cli import main
 from bert_tf.config import PretrainingConfig
 from bert_tf.config.data import CreateDataConfig, PackDataConfig
+from bert_tf.config.finetuning import ClassifierConfig
 from bert_tf.data.create import create_records
 from bert_tf.data.metadata import read_metadata, write_metadata
 from bert_tf.data.pack import pack_records
 from bert_tf.errors import RunError
-from bert_tf.jobs import pretraining
-from bert_tf.jobs.prediction import MaskFiller
+from bert_tf.jobs import classifier, pretraining
+from bert_tf.jobs.prediction import Classifier, MaskFiller
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "[unused1]"]
 WORDS = "The the Cat cat sat on A a mat Mat ran . dog Dog café".split()
@@ -207,6 +208,36 @@ def test_an_older_run_without_tokenizer_config_goes_on(folder, trained, tmp_path
     (tmp_path / "run" / "tokenizer_config.json").unlink()
     run(folder, tmp_path / "run", num_train_steps=2)
     assert (tmp_path / "run" / "tokenizer_config.json").exists()
+
+
+def fine_tune(trained, tmp_path, *more):
+    rows = ["text\tlabel", "The Cat sat\ta", "A Dog ran\tb"]
+    (tmp_path / "train.tsv").write_text("\n".join(rows) + "\n")
+    command = [f"--init_checkpoint={trained}/model.ckpt-1", f"--data_dir={tmp_path}"]
+    command += [f"--output_dir={tmp_path}/classes", "--task_name=tsv", "--do_train"]
+    command += ["--num_train_steps=1", "--train_batch_size=2", "--max_seq_length=16"]
+    classifier.run(flags.parse(ClassifierConfig, ["run", *command, *more]))
+    return tmp_path / "classes"
+
+
+def test_fine_tuning_takes_the_case_of_its_weights(trained, tmp_path, capsys):
+    path = fine_tune(trained, tmp_path)
+    told = capsys.readouterr().out
+    assert f"Tokenizer: cased, accents kept, by {trained}/tokenizer_config" in told
+    assert json.loads((path / "task.json").read_text())["do_lower_case"] is False
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    assert config["do_lower_case"] is False
+    tokenizer = Classifier(str(path))._tokenizer
+    assert tokenizer.tokenize("The Cat") == ["The", "Cat"]
+
+
+def test_a_flag_overrides_the_case_of_the_weights(trained, tmp_path, capsys):
+    path = fine_tune(trained, tmp_path, "--do_lower_case")
+    told = capsys.readouterr().out
+    assert "warning: --do_lower_case=True overrides " in told
+    (path / "tokenizer_config.json").unlink()  # As older versions left it.
+    tokenizer = Classifier(str(path))._tokenizer
+    assert tokenizer.tokenize("The Cat") == ["the", "cat"]
 
 
 @pytest.mark.slow
