@@ -311,3 +311,19 @@ def test_a_table_padded_for_its_vocabulary_is_used(folder, tmp_path):
     (tmp_path / "vocab.txt").write_bytes((folder / "vocab.txt").read_bytes())
     [[found]] = MaskFiller(str(tmp_path))([GOOD], num_words=64)
     assert {entry["token"] for entry in found} == set(SPECIAL + WORDS)
+
+
+def test_blank_contexts_and_questions_have_no_answer(answers, capsys, monkeypatch):
+    lines = [("who", ""), ("", CONTEXT), ("who", " \u200b "), ("who", CONTEXT)]
+    text = "\n".join(json.dumps({"question": q, "context": c}) for q, c in lines)
+    command = ["squad", "--model", answers]
+    code, found, error = run(capsys, monkeypatch, *command, text=text)
+    assert (code, error) == (0, "")
+    assert [found[0]["answer"], found[2]["answer"]] == ["", ""]
+
+
+def test_a_text_without_words_is_classified(classes, capsys, monkeypatch):
+    command = ["classify", "--model", classes]
+    text = '{"text_a": ""}\n{"text_a": " ", "text_b": null}\n'
+    code, found, _ = run(capsys, monkeypatch, *command, text=text)
+    assert code == 0 and len(found) == 2
