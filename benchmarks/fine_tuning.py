@@ -55,7 +55,7 @@ def squad_lengths(path: str, count: int) -> list[int]:
     from bert_tf.data.tokenization import WordPieceTokenizer
 
     examples = read_squad(path, version_2_with_negative=True, needs_answers=False)
-    tokenizer = WordPieceTokenizer(str(ROOT / ".data/vocab.txt"), True)
+    tokenizer = WordPieceTokenizer(str(ROOT / ".data/vocab.txt"))
     windows = build_windows(examples, tokenizer, WindowSettings())
     return random.Random(1).choices(windows.sequences.lengths.tolist(), k=count)
 

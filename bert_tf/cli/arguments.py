@@ -35,6 +35,11 @@ def parse_bool(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
 
 
+def _parse_bool_or_none(text: str) -> bool | None:
+    """The same, or none: as if the option was not given."""
+    return None if text.lower() == "none" else parse_bool(text)
+
+
 def parse_config(
     config_class: type[Config],
     arguments: Sequence[str],
@@ -79,6 +84,8 @@ def parse_config(
 
 def _shown(default: object) -> str:
     """What the help says of a default; a field without a useful one is required."""
+    if default is None:
+        return ""  # The description says what happens.
     if default == "":
         return "Required."
     return f"Default: {str(default).lower() if isinstance(default, bool) else default}."
@@ -90,11 +97,12 @@ def _add_option(
     """Adds the option of one field; a boolean one has a negative form too."""
     dest = max(names, key=len).removeprefix("--").replace("-", "_")
     options = {"dest": dest, "help": description, "default": argparse.SUPPRESS}
-    if kind is not bool:
+    if kind not in (bool, bool | None):
         parser.add_argument(*names, type=kind, metavar=kind.__name__.upper(), **options)
         return
+    parse = parse_bool if kind is bool else _parse_bool_or_none
     parser.add_argument(
-        *names, type=parse_bool, nargs="?", const=True, metavar="BOOL", **options
+        *names, type=parse, nargs="?", const=True, metavar="BOOL", **options
     )
     options["help"] = argparse.SUPPRESS
     negative = dict.fromkeys((f"--no{dest}", f"--no-{dest.replace('_', '-')}"))

@@ -48,7 +48,8 @@ def _add_options(parser: Parser) -> None:
         "--do_lower_case",
         type=parse_bool,
         metavar="BOOL",
-        help="whether the tokenizer lower-cases. Default: if the vocabulary is uncased",
+        help="whether the tokenizer lower-cases. Default: as the files beside the "
+        "source say, or else if the vocabulary is uncased",
     )
     add("--encoder_only", action="store_true", help="leave out the heads")
     add("--weights_only", action="store_true", help="write nothing beside the weights")

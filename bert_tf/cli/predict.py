@@ -1,12 +1,14 @@
 """`python -m bert_tf predict ...`: text in, JSON lines out."""
 
 import argparse
+import io
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from bert_tf.cli.arguments import Parser
+from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.config.runtime import PRECISIONS
 from bert_tf.launch import choose_instructions
 
@@ -40,11 +42,42 @@ def main(arguments: Sequence[str]) -> None:
 
     configure_devices(Communicator(), None)
     tasks = {"fill-mask": _fill_mask, "squad": _squad, "classify": _classify}
-    required, predict = tasks[options.task](options)
-    examples = _read(options, required)
-    while chunk := [x for _, x in zip(range(_AT_ONCE), examples, strict=False)]:
-        for example, result in zip(chunk, predict(chunk), strict=True):
-            print(json.dumps(example | result, ensure_ascii=False), flush=True)
+    task = tasks[options.task](options)
+    examples = _read(options, task)
+    error, count = None, 0
+    while error is None:
+        chunk, error = _take(examples)
+        if not chunk and error is None:
+            break
+        for example, result in zip(chunk, task.predict(chunk), strict=True):
+            _print(example | result)
+        count += len(chunk)
+    if error:
+        raise error
+    if not count:
+        print(f"warning: {_name(options.input)} holds no text.", file=sys.stderr)
+
+
+def _take(
+    examples: Iterator[dict[str, Any]],
+) -> tuple[list[dict[str, Any]], ValueError | None]:
+    """Some examples, and why there are no more: those before a bad line count."""
+    chunk: list[dict[str, Any]] = []
+    try:
+        for example in itertools.islice(examples, _AT_ONCE):
+            chunk.append(example)
+    except ValueError as error:
+        return chunk, error
+    return chunk, None
+
+
+def _print(values: dict[str, Any]) -> None:
+    line = json.dumps(values, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # Half of a surrogate pair, which JSON can escape.
+        line = json.dumps(values)
+    print(line, flush=True)
 
 
 def make_parser() -> Parser:
@@ -67,9 +100,18 @@ def make_parser() -> Parser:
     add("--input", default="-", help="a file of lines; - is the standard input")
     add("--vocab_file", default="", help="default: that beside the weights")
     add(
+        "--do_lower_case",
+        type=parse_bool,
+        metavar="BOOL",
+        help="default: as the files beside the weights say, or else if the vocabulary "
+        "is uncased",
+    )
+    add(
         "--cased",
-        action="store_true",
-        help="do not lower-case; default: as in training",
+        dest="do_lower_case",
+        action="store_false",
+        default=None,
+        help="the same as --do_lower_case=false",
     )
     add("--batch_size", type=int, default=32, help="rows computed at once")
     add("--precision", choices=PRECISIONS, default="", help="default: fp32")
@@ -77,7 +119,18 @@ def make_parser() -> Parser:
     return parser
 
 
-Predict = Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]]
+class Task(NamedTuple):
+    """What is done with each line.
+
+    Attributes:
+      required: Names of the texts that it must have.
+      predict: Some lines -> what is found for each.
+      check: Raises a ValueError if a line cannot be answered.
+    """
+
+    required: tuple[str, ...]
+    predict: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]]
+    check: Callable[[dict[str, Any]], None] = lambda example: None
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -88,13 +141,13 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
             )
     return {
         "vocab_file": options.vocab_file,
-        "do_lower_case": False if options.cased else None,
+        "do_lower_case": options.do_lower_case,
         "precision": options.precision,
         "batch_size": options.batch_size,
     }
 
 
-def _fill_mask(options: argparse.Namespace) -> tuple[tuple[str, ...], Predict]:
+def _fill_mask(options: argparse.Namespace) -> Task:
     from bert_tf.jobs.prediction import MaskFiller
 
     fill = MaskFiller(options.model, **_settings(options))
@@ -103,19 +156,23 @@ def _fill_mask(options: argparse.Namespace) -> tuple[tuple[str, ...], Predict]:
         results = fill([example["text"] for example in examples], options.top_k)
         return ({"masks": masks} for masks in results)
 
-    return ("text",), predict
+    return Task(("text",), predict, lambda example: fill.check(example["text"]))
 
 
-def _squad(options: argparse.Namespace) -> tuple[tuple[str, ...], Predict]:
+def _squad(options: argparse.Namespace) -> Task:
     from bert_tf.jobs.prediction import QuestionAnswerer
 
     answer = QuestionAnswerer(options.model, **_settings(options))
-    return ("question", "context"), lambda examples: answer(
-        [(example["question"], example["context"]) for example in examples]
-    )
+
+    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return answer(
+            [(example["question"], example["context"]) for example in examples]
+        )
+
+    return Task(("question", "context"), predict)
 
 
-def _classify(options: argparse.Namespace) -> tuple[tuple[str, ...], Predict]:
+def _classify(options: argparse.Namespace) -> Task:
     from bert_tf.jobs.prediction import Classifier
 
     classify = Classifier(options.model, **_settings(options))
@@ -130,13 +187,12 @@ def _classify(options: argparse.Namespace) -> tuple[tuple[str, ...], Predict]:
             ]
         )
 
-    return ("text_a",), predict
+    return Task(("text_a",), predict)
 
 
-def _read(
-    options: argparse.Namespace, required: tuple[str, ...]
-) -> Iterator[dict[str, Any]]:
+def _read(options: argparse.Namespace, task: Task) -> Iterator[dict[str, Any]]:
     """The inputs as dicts that hold the required texts."""
+    required = task.required
     if options.text:
         names = ("text_a", "text_b") if options.task == "classify" else required
         if not len(required) <= len(options.text) <= len(names):
@@ -144,36 +200,57 @@ def _read(
                 f"{options.task} takes {' and '.join(names)}. Received: "
                 f"{len(options.text)} texts."
             )
-        yield dict(zip(names, options.text, strict=False))
-        return
-    if options.input == "-":
-        yield from _parse(sys.stdin, "standard input", required)
-        return
-    with open(options.input, encoding="utf-8-sig") as file:
-        yield from _parse(file, options.input, required)
+        example = dict(zip(names, options.text, strict=False))
+        task.check(example)
+        yield example
+    elif options.input == "-":
+        if isinstance(sys.stdin, io.TextIOWrapper):  # Not a test's stand-in.
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
+        yield from _parse(sys.stdin, _name(options.input), task)
+    else:
+        path = options.input
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+            yield from _parse(file, _name(path), task)
 
 
-def _parse(
-    lines: Iterable[str], path: str, required: tuple[str, ...]
-) -> Iterator[dict[str, Any]]:
+def _name(path: str) -> str:
+    return "standard input" if path == "-" else path
+
+
+def _parse(lines: Iterable[str], path: str, task: Task) -> Iterator[dict[str, Any]]:
+    """The examples; an error names its line."""
     for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if not text:
-            continue
-        if not text.startswith("{") and len(required) == 1:
-            yield {required[0]: text}
-            continue
         try:
-            example = json.loads(text)
-        except ValueError:
-            example = None
-        is_good = isinstance(example, dict) and all(
-            isinstance(example.get(name), str) for name in required
-        )
-        is_good = is_good and isinstance(example.get("text_b") or "", str)
-        if not is_good:
+            line.encode()  # What is not UTF-8 was read as surrogates.
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{path}, line {number}: not UTF-8. Store the file as UTF-8."
+            ) from None
+        if not (text := line.strip()):
+            continue
+        example = _example(text, task.required)
+        if example is None:
             raise ValueError(
                 f"{path}, line {number}: must be a JSON object with the texts "
-                f"{', '.join(required)}. Received: {text[:80]!r}."
+                f"{', '.join(task.required)}. Received: {text[:80]!r}."
             )
+        try:
+            task.check(example)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
         yield example
+
+
+def _example(text: str, required: tuple[str, ...]) -> dict[str, Any] | None:
+    """A line as a dict with the required texts; None if it is not one."""
+    if not text.startswith("{") and len(required) == 1:
+        return {required[0]: text}
+    try:
+        example = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    is_good = isinstance(example, dict) and all(
+        isinstance(example.get(name), str) for name in required
+    )
+    is_good = is_good and isinstance(example.get("text_b") or "", str)
+    return example if is_good else None

@@ -17,6 +17,11 @@ class CreateDataConfig:
       input_format: google (a sentence per line, a blank line between documents), or
         text (plain text: a file is a document, its sentences are found).
       do_lower_case: Lower-case the text and strip accents, for an uncased vocabulary.
+        Default: as tokenizer_config.json beside vocab_file says, or else if the
+        vocabulary has no capital letters.
+      strip_accents: Strip accents. Default: likewise, or as do_lower_case.
+      tokenize_chinese_chars: Make each Chinese character a word. Default: likewise, or
+        true.
       max_seq_length: Tokens per record.
       max_predictions_per_seq: Most masked tokens per record.
       masked_lm_prob: Share of the tokens to mask.
@@ -39,7 +44,9 @@ class CreateDataConfig:
     output_dir: str = ""
     vocab_file: str = ""
     input_format: str = "google"
-    do_lower_case: bool = True
+    do_lower_case: bool | None = None
+    strip_accents: bool | None = None
+    tokenize_chinese_chars: bool | None = None
     max_seq_length: int = 128
     max_predictions_per_seq: int = 20
     masked_lm_prob: float = 0.15

@@ -14,11 +14,9 @@ class FinetuningFilesConfig(RunFilesConfig):
     Attributes:
       vocab_file: The model's vocabulary; default: that beside init_checkpoint, or in
         output_dir.
-      do_lower_case: Lower-case the text and strip accents, as for an uncased model.
     """
 
     vocab_file: str = ""
-    do_lower_case: bool = True
 
     @property
     def resume(self) -> bool:

@@ -20,6 +20,9 @@ class RunFilesConfig:
         medium, base or large.
       init_checkpoint: Weights to start from: a checkpoint such as
         /dir/bert_model.ckpt, or a folder or file of any other known format.
+      do_lower_case: Lower-case the text and strip accents, as for an uncased model.
+        Default: as the files beside the weights say, as the records were made, or else
+        if the vocabulary is uncased.
       overwrite_output_dir: Start afresh although output_dir holds checkpoints; they
         are deleted when the first new one is complete.
       dllog_path: Log file in DLLogger's format; default <output_dir>/bert_dllog.json.
@@ -30,6 +33,7 @@ class RunFilesConfig:
     bert_config_file: str = ""
     preset: str = ""
     init_checkpoint: str = ""
+    do_lower_case: bool | None = None
     overwrite_output_dir: bool = False
     dllog_path: str = ""
     keep_checkpoint_max: int = 2

@@ -110,7 +110,8 @@ class VocabConfig:
         an ending, separated by commas.
       output_dir: Folder for vocab.txt.
       vocab_size: Most tokens, the special and the unused ones among them.
-      do_lower_case: Lower-case the text and strip accents, for an uncased vocabulary.
+      do_lower_case: Lower-case the text, for an uncased vocabulary.
+      strip_accents: Strip accents. Default: as do_lower_case.
       min_frequency: How often a piece must occur to become a token.
       limit_alphabet: Most different characters that become tokens, the most frequent
         ones; a word with another one is unknown.
@@ -122,6 +123,7 @@ class VocabConfig:
     output_dir: str = ""
     vocab_size: int = 30522
     do_lower_case: bool = True
+    strip_accents: bool | None = None
     min_frequency: int = 2
     limit_alphabet: int = 1000
     num_processes: int = 0

@@ -21,6 +21,7 @@ from bert_tf.data.metadata import (
     write_metadata,
 )
 from bert_tf.data.numbering import NumberedRecords
+from bert_tf.data.origin import origin_of
 from bert_tf.data.parts import Part, record_shards, share, total_counts
 from bert_tf.data.record_index import record_files
 from bert_tf.data.records import RecordWriter, serialize_examples, shard_name
@@ -161,6 +162,7 @@ def _copy(
     with Stage(step, config.output_dir, output.RECORDS, settings, files) as stage:
         parts = stage.begin(config.overwrite)
         index, parser = open_parser(files, NO_LIMITS)
+        origin = origin_of(files)
         form = form or _form_of(index)
         if parts is None:
             if parser.shape.is_packed and form.format == "hdf5":
@@ -176,6 +178,7 @@ def _copy(
             return metadata
     counts = total_counts(parts)
     made = counted_metadata(form.format, parser.shape, counts, record_shards(parts))
+    made = dataclasses.replace(made, **origin)
     write_metadata(config.output_dir, made)
     return made
 

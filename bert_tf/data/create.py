@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.data import output
-from bert_tf.data.groups import Group, cut_into_groups, duplicate_blocks, make_instances
+from bert_tf.data.groups import (
+    Group,
+    cut_into_groups,
+    duplicate_blocks,
+    make_instances,
+    tokenizer_settings,
+)
 from bert_tf.data.input_files import expand_paths, report
 from bert_tf.data.metadata import (
     Metadata,
@@ -34,7 +40,8 @@ from bert_tf.data.records import (
 from bert_tf.data.stage import Stage, settings_of
 from bert_tf.data.summary import SUMMARY, summarize, vocabulary_warnings
 from bert_tf.data.text_counts import count_instances, merge_samples
-from bert_tf.data.tokenization import load_vocabulary
+from bert_tf.data.tokenization import TokenizerSettings, load_vocabulary
+from bert_tf.data.tokenizer_settings import choose_settings
 from bert_tf.data.workers import in_order
 from bert_tf.progress import ProgressReport
 from bert_tf.resources import available_cores
@@ -100,10 +107,14 @@ def create_records(
       RunError: if a worker process dies.
     """
     paths = expand_paths(config.input)
-    settings = settings_of(config, "input", "vocab_file")
+    config, notes = _with_tokenizer_settings(config)
+    if communicator is None or communicator.rank == 0:
+        for note in notes:
+            print(note, flush=True)
+    settings = settings_of(config, "input", "vocab_file", *_usual(config))
     inputs = [*paths, config.vocab_file]
     vocabulary = load_vocabulary(config.vocab_file)
-    for line in vocabulary_warnings(vocabulary, config.do_lower_case):
+    for line in vocabulary_warnings(vocabulary, tokenizer_settings(config)):
         report(line)
     stage = Stage("create", config.output_dir, output.RECORDS, settings, inputs)
     if communicator is not None and communicator.size > 1:
@@ -116,6 +127,27 @@ def create_records(
             return _publish(jobs, config, stage)
     report(f"{config.output_dir} is there already, made of the same text.")
     return read_metadata(config.output_dir) or _write_metadata(config, parts)
+
+
+def _with_tokenizer_settings(
+    config: CreateDataConfig,
+) -> tuple[CreateDataConfig, list[str]]:
+    """The config with case and accents filled in, and lines about them."""
+    names = [field.name for field in dataclasses.fields(TokenizerSettings)]
+    flags = {name: getattr(config, name) for name in names}
+    folder = os.path.dirname(config.vocab_file) or "."
+    choice = choose_settings(flags, [folder], config.vocab_file)
+    settings = dataclasses.asdict(choice.settings)
+    return dataclasses.replace(config, **settings), choice.notes
+
+
+def _usual(config: CreateDataConfig) -> list[str]:
+    """Settings that go with others, and which older folders do not name."""
+    usual = {
+        "strip_accents": config.do_lower_case,
+        "tokenize_chinese_chars": True,
+    }
+    return [name for name, value in usual.items() if getattr(config, name) == value]
 
 
 def _create_together(
@@ -167,7 +199,7 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
     """
     groups = list(
         cut_into_groups(
-            paths, config.input_format, config.num_shards, config.do_lower_case
+            paths, config.input_format, config.num_shards, tokenizer_settings(config)
         )
     )
     if not groups:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 from bert_tf.data.sentences import split_sentences
-from bert_tf.data.tokenization import WordSplitter
+from bert_tf.data.tokenization import CASED, WordSplitter
 
 Sentences = list[str]
 
@@ -21,7 +21,7 @@ _BYTES_AT_ONCE = 256 << 10
 # A line ends with LF, CRLF or CR. CRs before a CRLF, which some programs add, belong to
 # the same end, unlike what `splitlines` takes them for.
 _LINE = re.compile(rb"[^\r\n]*(?:\r*\n|\r)")
-_ANY_CASE = WordSplitter(do_lower_case=False)
+_ANY_CASE = WordSplitter(CASED)
 
 
 class Stretch(NamedTuple):

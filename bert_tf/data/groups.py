@@ -21,7 +21,12 @@ from bert_tf.data.documents import (
 )
 from bert_tf.data.instances import TrainingInstance, create_instances
 from bert_tf.data.text_counts import TextCounts, count_text
-from bert_tf.data.tokenization import WordPieceTokenizer, WordSplitter
+from bert_tf.data.tokenization import (
+    UNCASED,
+    TokenizerSettings,
+    WordPieceTokenizer,
+    WordSplitter,
+)
 
 # Large enough for varied random next segments, small enough to keep every core busy.
 GROUP_BYTES = 1 << 20
@@ -52,7 +57,7 @@ def cut_into_groups(
     paths: Sequence[str],
     input_format: str,
     num_shards: int = 1,
-    do_lower_case: bool = True,
+    settings: TokenizerSettings = UNCASED,
 ) -> Iterator[Group]:
     """Cuts text into groups of about `GROUP_BYTES`.
 
@@ -61,12 +66,12 @@ def cut_into_groups(
       input_format: google or text, see `cut_into_stretches`.
       num_shards: Of little text the groups are smaller, several for each shard, so that
         the shards become about as large as each other.
-      do_lower_case: As for the tokenizer: a document counts if it has a token.
+      settings: Of the tokenizer: a document counts if it has a token.
 
     Yields:
       Groups of at least two documents each, unless there is only one in all.
     """
-    splitter = WordSplitter(do_lower_case)
+    splitter = WordSplitter(settings)
     share = sum(map(os.path.getsize, paths)) // (_GROUPS_PER_SHARD * num_shards)
     target = min(GROUP_BYTES, max(share, _SMALL_GROUP_BYTES))
     number = size = documents = 0
@@ -92,10 +97,19 @@ def cut_into_groups(
         yield Group(number, tuple(current))
 
 
+def tokenizer_settings(config: CreateDataConfig) -> TokenizerSettings:
+    """What is done to text first, of a config with all of it filled in."""
+    return TokenizerSettings(
+        config.do_lower_case, config.strip_accents, config.tokenize_chinese_chars
+    )
+
+
 @functools.lru_cache(maxsize=1)
-def _tokenizer(vocab_file: str, vocab_sha256: str, lower: bool) -> WordPieceTokenizer:
+def _tokenizer(
+    vocab_file: str, vocab_sha256: str, settings: TokenizerSettings
+) -> WordPieceTokenizer:
     """The tokenizer of this process; the checksum tells one vocabulary from another."""
-    return WordPieceTokenizer(vocab_file, lower)
+    return WordPieceTokenizer(vocab_file, settings)
 
 
 def make_instances(
@@ -106,7 +120,7 @@ def make_instances(
     Args:
       group: The text.
       duplicates: Their numbers, of `range(config.dupe_factor)`.
-      config: All settings.
+      config: All settings, those of the tokenizer filled in.
       vocab_sha256: Checksum of the vocabulary file.
 
     Returns:
@@ -116,7 +130,8 @@ def make_instances(
     Raises:
       ValueError: if fewer than two documents hold text.
     """
-    tokenizer = _tokenizer(config.vocab_file, vocab_sha256, config.do_lower_case)
+    settings = tokenizer_settings(config)
+    tokenizer = _tokenizer(config.vocab_file, vocab_sha256, settings)
     texts = [
         document
         for stretch in group.stretches

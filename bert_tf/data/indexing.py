@@ -1,5 +1,7 @@
 """Metadata for records that have none: everything is read and counted."""
 
+import contextlib
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -10,6 +12,7 @@ from bert_tf.config.data import IndexDataConfig
 from bert_tf.data.features import RecordShape
 from bert_tf.data.metadata import Metadata, Shard, metadata_file, write_metadata
 from bert_tf.data.numbering import NumberedRecords
+from bert_tf.data.origin import origin_of
 from bert_tf.data.parts import describe_file, record_shards
 from bert_tf.data.record_index import record_files
 from bert_tf.data.sources import NO_LIMITS, open_parser
@@ -97,5 +100,7 @@ def index_records(config: IndexDataConfig) -> Metadata:
         end = min(begin + _RECORDS_AT_ONCE, len(index))
         counts.update(count_records(parser(np.arange(begin, end))))
     metadata = counted_metadata(index.format, parser.shape, counts, _shards(index))
+    with contextlib.suppress(ValueError):  # Of metadata that is to be replaced.
+        metadata = dataclasses.replace(metadata, **origin_of(index.files))
     write_metadata(folder, metadata)
     return metadata

@@ -10,7 +10,12 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from bert_tf.data.tokenization import CONTINUATION, WordPieceTokenizer, WordSplitter
+from bert_tf.data.tokenization import (
+    CASED,
+    CONTINUATION,
+    WordPieceTokenizer,
+    WordSplitter,
+)
 
 # What stands between blanks; these control characters are none to the tokenizer.
 _STRETCH = re.compile(r"[\S\x0b\x0c\x1c-\x1f\x85]+")
@@ -47,7 +52,7 @@ class OffsetTokenizer:
         self._sizes = [
             len(token.removeprefix(CONTINUATION)) for token in tokenizer.inverse_vocab
         ]
-        self._cleaner = WordSplitter(do_lower_case=False)
+        self._cleaner = WordSplitter(CASED)
         self._remembered = functools.lru_cache(_MAX_REMEMBERED)(self._encode_stretch)
         self._parts = functools.lru_cache(None)(self._decompose)
         self._is_kept = functools.lru_cache(None)(self._survives)
@@ -103,7 +108,7 @@ class OffsetTokenizer:
             for place, char in enumerate(stretch)
             for part in self._parts(char)
         ]
-        if self._tokenizer.do_lower_case and not stretch.isascii():
+        if self._tokenizer.settings.strip_accents and not stretch.isascii():
             parts = _canonically_ordered(parts)
         begins: list[int] = []
         ends: list[int] = []
@@ -123,9 +128,9 @@ class OffsetTokenizer:
         """
         if not self._cleaner.words(char):
             return ""
-        if not self._tokenizer.do_lower_case:
-            return char
-        return unicodedata.normalize("NFD", char.lower())
+        settings = self._tokenizer.settings
+        part = char.lower() if settings.do_lower_case else char
+        return unicodedata.normalize("NFD", part) if settings.strip_accents else part
 
     def _survives(self, part: str) -> bool:
         """Whether a normalised character is not stripped."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 
 from bert_tf.data.features import RecordParser, RecordShape, ValueLimits, check_sample
 from bert_tf.data.input_files import report
@@ -29,6 +30,7 @@ class RecordSet:
       avg_seq_per_sample: Sequences per record, on average; 1 if not packed.
       sha256: Of the number of records and of the sample that was checked: other
         records have another one, in another folder or format they keep it.
+      metadata: Folder -> what its metadata says; None without.
     """
 
     index: NumberedRecords
@@ -36,6 +38,7 @@ class RecordSet:
     parser: RecordParser
     avg_seq_per_sample: float = 1.0
     sha256: str = ""
+    metadata: Mapping[str, Metadata | None] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of records."""
@@ -196,4 +199,4 @@ def open_records(
             "no masked token, so they train and evaluate no masked LM. Make them again "
             "with a greater --max_predictions_per_seq or --masked_lm_prob."
         )
-    return RecordSet(index, shape, parser, average, sample.sha256)
+    return RecordSet(index, shape, parser, average, sample.sha256, metadata)

@@ -1,6 +1,7 @@
 """A folder of records to a folder of packed ones, by several processes."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 
@@ -22,6 +23,7 @@ from bert_tf.data.metadata import (
     read_metadata,
     write_metadata,
 )
+from bert_tf.data.origin import origin_of
 from bert_tf.data.packing import (
     Assignment,
     PackingPlan,
@@ -138,6 +140,7 @@ def _pack(
     _parser_of.cache_clear()  # The files may have changed since the last call.
     index, parser = open_parser(files, NO_LIMITS, cache_dir)
     shape = parser.shape
+    origin = origin_of(files)
     if shape.is_packed:
         raise CorruptRecordError(
             f"{files[0]} holds packed records already. Pack the unpacked ones."
@@ -152,7 +155,9 @@ def _pack(
         widths = asked
     parts = _make_shards(config, files, assignment, widths, stage)
     shards = record_shards(parts)
-    metadata = _metadata(plan, shards, shape.max_predictions, widths, config)
+    metadata = dataclasses.replace(
+        _metadata(plan, shards, shape.max_predictions, widths, config), **origin
+    )
     with contextlib.suppress(FileNotFoundError):
         os.unlink(metadata_file(config.output_dir))
     stage.publish(parts)

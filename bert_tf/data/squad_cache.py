@@ -24,7 +24,7 @@ from bert_tf.data.squad_windows import (
     join_windows,
     too_many_tokens,
 )
-from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.tokenization import TokenizerSettings, WordPieceTokenizer
 from bert_tf.data.workers import in_order
 from bert_tf.files import remove_unfinished, whole_file
 
@@ -71,7 +71,7 @@ def load_or_build_windows(
     data_file: str,
     examples: Sequence[SquadExample],
     vocab_file: str,
-    do_lower_case: bool,
+    tokenizer_settings: TokenizerSettings,
     settings: WindowSettings,
     cache_dir: str,
     num_processes: int,
@@ -82,7 +82,7 @@ def load_or_build_windows(
       data_file: The SQuAD file that the examples were read from.
       examples: All of its questions, or some.
       vocab_file: One token per line.
-      do_lower_case: Lower-case and strip accents (an uncased vocabulary).
+      tokenizer_settings: What is done to text first.
       settings: Lengths.
       cache_dir: Folder for `squad_windows_<hash>.npz`, which is made; empty for no
         cache. The hash covers everything that the windows depend on. A damaged file
@@ -98,7 +98,7 @@ def load_or_build_windows(
       RunError: if a worker process dies.
     """
     vocabulary = _sha256(vocab_file) if os.path.isfile(vocab_file) else ""
-    arguments = (vocab_file, vocabulary, do_lower_case, settings)
+    arguments = (vocab_file, vocabulary, tokenizer_settings, settings)
     if not cache_dir:
         return _build(data_file, examples, arguments, num_processes)
     key = {
@@ -107,7 +107,7 @@ def load_or_build_windows(
         "data": _sha256(data_file),
         "examples": [(each.question_id, each.is_impossible) for each in examples],
         "vocabulary": vocabulary,
-        "do_lower_case": do_lower_case,
+        "tokenizer": dataclasses.asdict(tokenizer_settings),
         "settings": dataclasses.asdict(settings),
     }
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
@@ -133,7 +133,7 @@ def _sha256(path: str) -> str:
 def _build(
     data_file: str,
     examples: Sequence[SquadExample],
-    arguments: tuple[str, str, bool, WindowSettings],
+    arguments: tuple[str, str, TokenizerSettings, WindowSettings],
     num_processes: int,
 ) -> SquadWindows:
     """Shares the examples out and joins what comes back."""
@@ -168,7 +168,7 @@ def build_piece(
     first_example: int,
     vocab_file: str,
     vocabulary: str,
-    do_lower_case: bool,
+    tokenizer_settings: TokenizerSettings,
     settings: WindowSettings,
     max_tokens: int | None = None,
 ) -> SquadWindows:
@@ -179,14 +179,14 @@ def build_piece(
       first_example: The place of the first of them among all.
       vocab_file: One token per line.
       vocabulary: Hash of its content.
-      do_lower_case: As for the tokenizer.
+      tokenizer_settings: What is done to text first.
       settings: Lengths.
       max_tokens: See `build_windows`.
 
     Returns:
       Their windows.
     """
-    tokenizer = _tokenizer(vocab_file, vocabulary, do_lower_case)
+    tokenizer = _tokenizer(vocab_file, vocabulary, tokenizer_settings)
     return build_windows(examples, tokenizer, settings, first_example, max_tokens)
 
 
@@ -194,9 +194,9 @@ def build_piece(
 def _tokenizer(
     vocab_file: str,
     vocabulary: str,  # A file that has changed is read again.
-    do_lower_case: bool,
+    settings: TokenizerSettings,
 ) -> WordPieceTokenizer:
-    return WordPieceTokenizer(vocab_file, do_lower_case)
+    return WordPieceTokenizer(vocab_file, settings)
 
 
 def write_windows(path: str, windows: SquadWindows) -> None:

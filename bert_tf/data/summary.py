@@ -10,6 +10,7 @@ from bert_tf.data.tokenization import (
     CONTINUATION,
     MAX_CHARS_PER_WORD,
     SPECIAL_TOKENS,
+    TokenizerSettings,
     WordSplitter,
 )
 
@@ -120,7 +121,9 @@ def _warnings(found: Mapping[str, int], shares: Mapping[str, float]) -> Iterable
         )
 
 
-def vocabulary_warnings(tokens: Sequence[str], do_lower_case: bool) -> list[str]:
+def vocabulary_warnings(
+    tokens: Sequence[str], settings: TokenizerSettings
+) -> list[str]:
     """Lines about tokens that no text can ever become.
 
     Own words in places of [unusedN] are named if there is one; other tokens, of two or
@@ -128,9 +131,9 @@ def vocabulary_warnings(tokens: Sequence[str], do_lower_case: bool) -> list[str]
 
     Args:
       tokens: The vocabulary.
-      do_lower_case: As text is tokenised.
+      settings: Of the tokenizer.
     """
-    splitter = WordSplitter(do_lower_case)
+    splitter, do_lower_case = WordSplitter(settings), settings.do_lower_case
     lost = [
         (number, token)
         for number, token in enumerate(tokens)
@@ -175,7 +178,7 @@ _RULES = {
 def _is_reachable(token: str, splitter: WordSplitter) -> bool:
     word = token.removeprefix(CONTINUATION)
     if word.isascii() and word.isalnum():
-        return word == word.lower() or not splitter.do_lower_case
+        return word == word.lower() or not splitter.settings.do_lower_case
     if word and word is not token:
         word = "a" + word  # A piece stands within a word.
     return splitter.words(word or token) == [word or token]

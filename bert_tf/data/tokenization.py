@@ -5,6 +5,7 @@ words of more than 200 characters are [UNK]. The Unicode properties are those of
 Python's `unicodedata`, as there; the `tokenizers` library does the WordPiece matching.
 """
 
+import dataclasses
 import itertools
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -49,8 +50,31 @@ class SpecialTokens(NamedTuple):
 SPECIAL_TOKENS = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
+@dataclasses.dataclass(frozen=True)
+class TokenizerSettings:
+    """What is done to text before it is cut into pieces.
+
+    Attributes:
+      do_lower_case: Lower-case it.
+      strip_accents: Decompose it and drop what combines (category Mn).
+      tokenize_chinese_chars: Make each Chinese character a word.
+    """
+
+    do_lower_case: bool = True
+    strip_accents: bool = True
+    tokenize_chinese_chars: bool = True
+
+
+UNCASED = TokenizerSettings()
+CASED = TokenizerSettings(do_lower_case=False, strip_accents=False)
+
+
 class _CleanTable(dict):
     """For `str.translate`: drops control characters, sets blanks, isolates CJK."""
+
+    def __init__(self, isolates_chinese: bool) -> None:
+        super().__init__()
+        self._isolates_chinese = isolates_chinese
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
@@ -59,7 +83,9 @@ class _CleanTable(dict):
             entry = " "
         elif code in (0, 0xFFFD) or category in ("Cc", "Cf"):
             entry = ""
-        elif any(first <= code <= last for first, last in _CJK_RANGES):
+        elif self._isolates_chinese and any(
+            first <= code <= last for first, last in _CJK_RANGES
+        ):
             entry = f" {char} "
         else:
             entry = char
@@ -160,41 +186,43 @@ class WordSplitter:
     """Splits text into words and punctuation marks, as an uncased or cased BERT does.
 
     Attributes:
-      do_lower_case: Whether it lower-cases and strips accents.
+      settings: What it does to the text first.
     """
 
-    def __init__(self, do_lower_case: bool = True) -> None:
+    def __init__(self, settings: TokenizerSettings = UNCASED) -> None:
         """Prepares.
 
         Args:
-          do_lower_case: Lower-case and strip accents (an uncased vocabulary).
+          settings: What to do to the text first.
         """
-        self.do_lower_case = do_lower_case
-        self._clean = _CleanTable()
-        self._split = _SplitTable(strip_accents=do_lower_case)
+        self.settings = settings
+        self._clean = _CleanTable(settings.tokenize_chinese_chars)
+        self._split = _SplitTable(settings.strip_accents)
 
     def words(self, text: str) -> list[str]:
         """Words and punctuation marks, normalised, before they are cut into pieces."""
         text = text.translate(self._clean)
-        if self.do_lower_case:
-            text = unicodedata.normalize("NFD", text.lower())
+        if self.settings.do_lower_case:
+            text = text.lower()
+        if self.settings.strip_accents:
+            text = unicodedata.normalize("NFD", text)
         return text.translate(self._split).split()
 
 
 class WordPieceTokenizer(WordSplitter):
     """Splits text into WordPieces; special tokens in the text are plain text."""
 
-    def __init__(self, vocab_file: str, do_lower_case: bool = True) -> None:
+    def __init__(self, vocab_file: str, settings: TokenizerSettings = UNCASED) -> None:
         """Reads the vocabulary.
 
         Args:
           vocab_file: One token per line.
-          do_lower_case: Lower-case and strip accents (an uncased vocabulary).
+          settings: What to do to the text first.
 
         Raises:
           FileNotFoundError, ValueError: see `load_vocabulary`.
         """
-        super().__init__(do_lower_case)
+        super().__init__(settings)
         self.inverse_vocab = load_vocabulary(vocab_file)
         self.vocab = {token: place for place, token in enumerate(self.inverse_vocab)}
         self.special = SpecialTokens(*(self.vocab[token] for token in SPECIAL_TOKENS))

@@ -28,6 +28,7 @@ from bert_tf.data.tokenization import (
     CONTINUATION,
     MAX_CHARS_PER_WORD,
     SPECIAL_TOKENS,
+    TokenizerSettings,
     WordSplitter,
 )
 from bert_tf.data.workers import in_order
@@ -114,9 +115,9 @@ def train_vocabulary(
     return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
-def split_words(stretch: Stretch, do_lower_case: bool) -> str:
+def split_words(stretch: Stretch, settings: TokenizerSettings) -> str:
     """The words of a stretch of text: one piece of a worker's work."""
-    splitter = WordSplitter(do_lower_case)
+    splitter = WordSplitter(settings)
     return " ".join(
         word
         for document in read_stretch(stretch, "google")
@@ -126,9 +127,9 @@ def split_words(stretch: Stretch, do_lower_case: bool) -> str:
     )
 
 
-def count_stretch(stretch: Stretch, do_lower_case: bool) -> Alphabet:
+def count_stretch(stretch: Stretch, settings: TokenizerSettings) -> Alphabet:
     """The characters of a stretch of text: one piece of a worker's work."""
-    return count_characters(split_words(stretch, do_lower_case))
+    return count_characters(split_words(stretch, settings))
 
 
 def make_vocabulary(config: VocabConfig) -> Counter[str]:
@@ -152,7 +153,9 @@ def make_vocabulary(config: VocabConfig) -> Counter[str]:
             f"special and unused tokens. Received: vocab_size={config.vocab_size}."
         )
     paths = expand_paths(config.input)
-    settings = settings_of(config, "input")
+    # Folders made before accents had a setting do not name it.
+    usual = ["strip_accents"] if config.strip_accents is None else []
+    settings = settings_of(config, "input", *usual)
     with Stage("vocab", config.output_dir, output.VOCABULARY, settings, paths) as stage:
         parts = stage.begin(config.overwrite)
         if parts is None:
@@ -184,14 +187,18 @@ def _write(config: VocabConfig, paths: Sequence[str], stage: Stage) -> Part:
 
 
 def _results(
-    function: Callable[[Stretch, bool], Result],
+    function: Callable[[Stretch, TokenizerSettings], Result],
     what: str,
     config: VocabConfig,
     paths: Sequence[str],
 ) -> Iterator[Result]:
     """What a function makes of each stretch of the text, in order."""
     stretches = list(cut_into_stretches(paths, "google", _STRETCH_BYTES))
-    pieces = ((stretch, config.do_lower_case) for stretch in stretches)
+    strips = config.strip_accents
+    settings = TokenizerSettings(
+        config.do_lower_case, config.do_lower_case if strips is None else strips
+    )
+    pieces = ((stretch, settings) for stretch in stretches)
     total = sum(stretch.num_bytes for stretch in stretches)
     with ProgressReport(total, f"MiB of {what}") as progress:
         results = in_order(function, pieces, config.num_processes)

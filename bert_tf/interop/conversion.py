@@ -7,6 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from bert_tf.config import BertConfig
+from bert_tf.data.tokenization import UNCASED
+from bert_tf.data.tokenizer_settings import choose_settings
+from bert_tf.data.vocabulary_check import check_same_words, check_size
 from bert_tf.errors import RunError
 from bert_tf.interop import names
 from bert_tf.interop.architecture import conform
@@ -19,7 +22,8 @@ from bert_tf.interop.destinations import (
     write_model,
 )
 from bert_tf.interop.labels import Head, read_head
-from bert_tf.interop.sources import find_source
+from bert_tf.interop.model_card import GELU_NOTE
+from bert_tf.interop.sources import find_source, folder_of
 from bert_tf.interop.weights import Weights, read_weights
 
 
@@ -33,8 +37,8 @@ class ConvertOptions:
       vocab_file: The vocabulary; empty: the file beside the source, if there is one.
       vocab_size: Rows of the word table, to pad it to a multiple of 8 or to cut such
         padding; 0: as the config says.
-      do_lower_case: Whether the tokenizer lower-cases; None: if the vocabulary is
-        uncased.
+      do_lower_case: Whether the tokenizer lower-cases; None: as the files beside the
+        source say, or else if the vocabulary is uncased.
       encoder_only: Leave out the heads.
       weights_only: Write nothing beside the weights.
       overwrite: Replace files that are there.
@@ -76,16 +80,31 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
     if options.encoder_only:
         tensors = {name: t for name, t in tensors.items() if names.is_encoder(name)}
     tensors, notes = conform(tensors, config, weights.source)
+    vocab_file = options.vocab_file or weights.vocab_file
+    settings = UNCASED
+    if vocab_file:
+        if weights.vocab_file:
+            notes += check_same_words(vocab_file, weights.vocab_file)
+        notes += check_size(vocab_file, config.vocab_size, may_be_small=True)
+        choice = choose_settings(
+            {"do_lower_case": options.do_lower_case},
+            [folder_of(find_source(source).path), folder_of(vocab_file)],
+            vocab_file,
+        )
+        settings = choice.settings
+        notes += choice.notes
     model = Model(
         tensors=tensors,
         config=config,
-        vocab_file=options.vocab_file or weights.vocab_file,
-        do_lower_case=options.do_lower_case,
+        vocab_file=vocab_file,
+        tokenizer=settings,
         source=os.path.basename(os.path.normpath(source)),
         head=Head() if options.encoder_only else _head(source, tensors),
     )
     if form is Form.TRANSFORMERS and not model.vocab_file:
         notes.append("no tokenizer: there is no vocab.txt beside the source")
+    if config.hidden_act == "gelu" and form is Form.TRANSFORMERS:
+        notes.append(GELU_NOTE)
     files = write_model(
         model,
         destination,

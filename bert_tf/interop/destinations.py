@@ -10,7 +10,9 @@ import numpy as np
 from safetensors.numpy import save
 
 from bert_tf.config import BertConfig
-from bert_tf.data.tokenization import load_vocabulary
+from bert_tf.data.tokenization import UNCASED, TokenizerSettings, load_vocabulary
+from bert_tf.data.tokenizer_settings import TOKENIZER_CONFIG
+from bert_tf.data.vocabulary_check import check_size
 from bert_tf.files import whole_file, write_whole
 from bert_tf.interop import huggingface
 from bert_tf.interop.architecture import Architecture, find_architecture
@@ -29,7 +31,7 @@ from bert_tf.interop.sources import (
     VOCABULARY,
 )
 from bert_tf.interop.tf_files import INDEX, save_tf
-from bert_tf.interop.tokenizer_files import tokenizer_files
+from bert_tf.interop.tokenizer_files import tokenizer_config, tokenizer_files
 from bert_tf.interop.torch_files import save_torch
 
 
@@ -60,8 +62,7 @@ class Model(NamedTuple):
       tensors: google-research/bert's name -> float32 values.
       config: The architecture.
       vocab_file: The vocabulary, or empty to write none.
-      do_lower_case: Whether the tokenizer lower-cases; None: if the vocabulary is
-        uncased.
+      tokenizer: What is done to text first.
       source: What the weights were made from, for the reader of the model card.
       head: What is known of the classifier's outputs, and of the task.
     """
@@ -69,7 +70,7 @@ class Model(NamedTuple):
     tensors: Mapping[str, np.ndarray]
     config: BertConfig
     vocab_file: str = ""
-    do_lower_case: bool | None = None
+    tokenizer: TokenizerSettings = UNCASED
     source: str = ""
     head: Head = NO_HEAD
 
@@ -178,14 +179,11 @@ def _texts(model: Model, form: Form) -> dict[str, str]:
     """File name -> content of all that stands beside the weights."""
     texts = {}
     if model.vocab_file:
+        check_size(model.vocab_file, model.config.vocab_size, may_be_small=True)
         tokens = load_vocabulary(model.vocab_file)
-        if len(tokens) > model.config.vocab_size:
-            raise ValueError(
-                f"{model.vocab_file} must not have more tokens than the model's "
-                f"vocab_size, {model.config.vocab_size}. Received: {len(tokens)} "
-                "tokens. Name the model's own with --vocab_file."
-            )
         texts[VOCABULARY] = "".join(f"{token}\n" for token in tokens)
+        max_positions = model.config.max_position_embeddings
+        texts[TOKENIZER_CONFIG] = tokenizer_config(model.tokenizer, max_positions)
     if form in (Form.TENSORFLOW, Form.MLPERF):
         texts = {ORIGINAL_CONFIG: _json(model.config.to_dict()), **texts}
         description = describe_head(model.head)
@@ -198,10 +196,7 @@ def _texts(model: Model, form: Form) -> dict[str, str]:
     if form is Form.TRANSFORMERS:
         texts["README.md"] = model_card(architecture, model.config, model.source)
         if model.vocab_file:
-            max_positions = model.config.max_position_embeddings
-            texts |= tokenizer_files(
-                model.vocab_file, model.do_lower_case, max_positions
-            )
+            texts |= tokenizer_files(model.vocab_file, model.tokenizer, max_positions)
     return texts
 
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bert_tf.data.vocabulary_check import is_padding
+
 # Trainers pad the vocabulary so that products fill whole tiles: 30522 becomes 30528.
 _MULTIPLE = 8
 _OF_VOCABULARY = ("bert/embeddings/word_embeddings", "cls/predictions/output_bias")
@@ -24,7 +26,7 @@ class Fitted(NamedTuple):
 
 
 def padded_size(vocab_size: int) -> int:
-    """The size of a vocabulary that is padded."""
+    """The size of a vocabulary that is padded to a multiple of 8."""
     return -(-vocab_size // _MULTIPLE) * _MULTIPLE
 
 
@@ -64,9 +66,9 @@ def fit(
 ) -> Fitted | None:
     """Gives a tensor another number of rows, where that has a meaning.
 
-    A vocabulary is padded to a multiple of 8 with rows of 0, for tokens that no text
-    has, and such rows are cut off again. Positions that the file does not know keep
-    their initial values.
+    A vocabulary is padded to a multiple of 8 or a higher power of 2 with rows of 0, for
+    tokens that no text has, and such rows are cut off again. Positions that the file
+    does not know keep their initial values.
 
     Args:
       name: The tensor, as google-research/bert names it.
@@ -83,13 +85,13 @@ def fit(
     if not shape or values.ndim != len(shape) or values.shape[1:] != shape[1:]:
         return None
     have, want = values.shape[0], shape[0]
-    if name in _OF_VOCABULARY and want == padded_size(have):
+    if name in _OF_VOCABULARY and is_padding(want, have):
         padding = np.zeros((want - have, *shape[1:]), np.float32)
         return Fitted(
             np.concatenate([values, padding]),
             f"{name}: {have} rows padded to {want} with 0",
         )
-    if name in _OF_VOCABULARY and have == padded_size(want):
+    if name in _OF_VOCABULARY and is_padding(have, want):
         return Fitted(values[:want], f"{name}: {have} rows, the padding cut, {want}")
     if name == _POSITIONS and want > have and initial:
         return Fitted(

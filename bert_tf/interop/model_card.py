@@ -34,7 +34,16 @@ tokenizer = AutoTokenizer.from_pretrained("PATH")
 model = {name}.from_pretrained("PATH")
 outputs = model(**tokenizer("A sentence.", return_tensors="pt"))
 ```
+
+`tokenizer.json` gives the token ids of the training, with one exception: [CLS], [SEP],
+[MASK], [PAD] and [UNK] within a text are special tokens here, and were plain text in
+training. `BertTokenizer` of transformers does not read that file: it drops private-use
+characters, knows no final sigma, and takes words of over 100 characters for unknown.
 """
+GELU_NOTE = (
+    "keras-hub always approximates gelu: its outputs differ from this model's, whose "
+    "gelu is exact, by about 0.004"
+)
 _SENTENCES = """
 With [sentence-transformers](https://www.sbert.net), which takes the mean of the hidden
 states of a sentence:
@@ -64,4 +73,6 @@ def model_card(architecture: Architecture, config: BertConfig, source: str) -> s
         config=config,
         source=source.replace("|", "\\|").replace("\n", " "),
     )
+    if config.hidden_act == "gelu":
+        card += f"\n{GELU_NOTE[0].upper()}{GELU_NOTE[1:]}.\n"
     return card + _SENTENCES if architecture.name == "BertModel" else card

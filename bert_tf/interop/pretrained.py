@@ -8,11 +8,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from bert_tf.data.tokenization import UNCASED
+from bert_tf.data.tokenizer_settings import choose_settings
+from bert_tf.data.vocabulary_check import check_size
 from bert_tf.errors import RunError
 from bert_tf.interop import names
 from bert_tf.interop.architecture import conform, require_plausible
 from bert_tf.interop.destinations import Form, Model, write_model
 from bert_tf.interop.labels import Head
+from bert_tf.interop.sources import folder_of
 from bert_tf.interop.weights import Weights, assign_weights, read_weights
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
 from bert_tf.modeling.tasks import build_encoder_model, build_pretraining_model
@@ -104,8 +108,8 @@ def save_pretrained(
       model: A model of `modeling.tasks`, or one built from its layers.
       path: The folder.
       vocab_file: The model's vocabulary.
-      do_lower_case: Whether the tokenizer lower-cases and strips accents; None: if the
-        vocabulary is uncased.
+      do_lower_case: Whether the tokenizer lower-cases and strips accents; None: as the
+        files beside the vocabulary say, or else if it is uncased.
       encoder_only: Leave out the heads.
       label_names: Of a classifier, the names of its outputs.
 
@@ -126,6 +130,14 @@ def save_pretrained(
         if names.is_encoder(variable.path) or not encoder_only
     }
     tensors, notes = conform(tensors, encoder.config, "The model")
+    settings = UNCASED
+    if vocab_file:
+        notes += check_size(vocab_file, encoder.config.vocab_size, may_be_small=True)
+        choice = choose_settings(
+            {"do_lower_case": do_lower_case}, [folder_of(vocab_file)], vocab_file
+        )
+        settings = choice.settings
+        notes += choice.notes
     for note in notes:
         logging.warning("%s: %s", path, note)
     head = Head(int(np.size(tensors.get("output_bias", ()))), tuple(label_names))
@@ -134,5 +146,5 @@ def save_pretrained(
             f"`label_names` must be {head.num_outputs}, one for each output of the "
             f"model's classifier. Received: label_names={list(label_names)}."
         )
-    whole = Model(tensors, encoder.config, vocab_file, do_lower_case, "bert_tf", head)
+    whole = Model(tensors, encoder.config, vocab_file, settings, "bert_tf", head)
     write_model(whole, os.fspath(path), Form.TRANSFORMERS, overwrite=True)

@@ -128,6 +128,11 @@ def find_source(path: str | os.PathLike[str]) -> Source:
     return _with_neighbours(kind, path)
 
 
+def folder_of(path: str) -> str:
+    """The folder that a file is in, never empty."""
+    return os.path.dirname(path) or "."
+
+
 def _broken_link(path: str) -> str:
     if os.path.islink(path) and not os.path.exists(path):
         return f" {path} is a link to {os.readlink(path)}, which is not there."

@@ -12,7 +12,7 @@ from bert_tf.training import checkpoints
 _NOTE = "best.json"
 _LAST = "last_step"
 # With these beside it a checkpoint can be used without any other flag.
-_DESCRIPTION = ("bert_config.json", "vocab.txt", "task.json")
+_DESCRIPTION = ("bert_config.json", "vocab.txt", "tokenizer_config.json", "task.json")
 
 
 class BestCheckpoint:

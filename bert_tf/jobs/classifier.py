@@ -21,13 +21,13 @@ from bert_tf.interop.labels import CLASSIFY, Head, read_head
 from bert_tf.interop.sources import find_source
 from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.jobs import finetuning, results
-from bert_tf.jobs.architecture import find_vocabulary
 from bert_tf.jobs.class_names import choose_task, description_of
 from bert_tf.jobs.finetuning import FinetuningPlan
 from bert_tf.jobs.folder_task import FolderTask, require_same_task
 from bert_tf.jobs.reporting import report_results
 from bert_tf.jobs.running import run_job
 from bert_tf.jobs.starting_point import StartingPoint, find_starting_point
+from bert_tf.jobs.tokenizer import finetuning_tokenizer
 from bert_tf.modeling.finetuning import build_classifier_model
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, RegressionTask
 from bert_tf.training import checkpoints
@@ -92,9 +92,7 @@ def _read_splits(config: ClassifierConfig, task: ClassificationTask) -> Examples
         for name in (split, split + _MISMATCHED)
         if is_wanted and (name == split or name in task.files)
     ]
-    tokenizer = WordPieceTokenizer(
-        find_vocabulary(config.files), config.files.do_lower_case
-    )
+    tokenizer = finetuning_tokenizer(config).load()
     return Examples(
         task,
         {

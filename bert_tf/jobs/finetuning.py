@@ -10,14 +10,10 @@ from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.data.example_batches import ExampleReader, LabelledSequences
 from bert_tf.data.pipeline import BatchShape
 from bert_tf.data.rows import RowSettings
+from bert_tf.data.vocabulary_check import check_size
 from bert_tf.distribute import Communicator
 from bert_tf.interop.weights import Weights
-from bert_tf.jobs.architecture import (
-    case_warnings,
-    check_words,
-    find_vocabulary,
-    load_bert_config,
-)
+from bert_tf.jobs.architecture import load_bert_config
 from bert_tf.jobs.best import BestCheckpoint
 from bert_tf.jobs.changes import check_architecture, describe_changes
 from bert_tf.jobs.memory import require_memory
@@ -31,6 +27,7 @@ from bert_tf.jobs.reporting import describe_model
 from bert_tf.jobs.restoring import restore
 from bert_tf.jobs.starting_point import StartingPoint, accumulation_steps
 from bert_tf.jobs.steps import take_steps
+from bert_tf.jobs.tokenizer import RunTokenizer, finetuning_tokenizer
 from bert_tf.modeling.finetuning_losses import FinetuningTask
 from bert_tf.precision import PrecisionPolicy, choose_policy
 from bert_tf.training.runlog import RunLog
@@ -47,11 +44,13 @@ class FinetuningPlan(Plan):
     Attributes:
       train_examples: What is trained on, if there is training.
       data: What the job itself is to predict and evaluate, if anything.
+      tokenizer: What cuts text up.
     """
 
     config: FinetuningConfig
     train_examples: LabelledSequences | None
     data: Any
+    tokenizer: RunTokenizer
 
     @property
     def rows(self) -> RowSettings:
@@ -67,7 +66,7 @@ def load_architecture(config: FinetuningConfig) -> BertConfig:
         the table of positions, or the vocabulary than that of words.
     """
     bert = load_bert_config(config.files)
-    check_words(find_vocabulary(config.files), bert)
+    check_size(finetuning_tokenizer(config).vocab_file, bert.vocab_size)
     if config.max_seq_length > bert.max_position_embeddings:
         raise ValueError(
             "`max_seq_length` must be at most the architecture's "
@@ -113,6 +112,12 @@ def make_plan(
     bert = load_architecture(config)
     require_memory(bert, communicator)
     check_architecture(start, bert)
+    tokenizer = finetuning_tokenizer(config)
+    notes = [
+        *tokenizer.notes,
+        *check_size(tokenizer.vocab_file, bert.vocab_size),
+        *notes,
+    ]
     shape = _batch_shape(config, start, communicator)
     count = len(train_examples.sequences) if train_examples else 0
     settings = config.optimizer.for_examples(count, shape.global_batch_size)
@@ -138,13 +143,14 @@ def make_plan(
         optimizer=optimizer,
         schedule=schedule,
         policy=policy,
-        notes=[*case_warnings(config.files), *notes],
+        notes=notes,
         num_train_records=count,
         data_sha256=train_examples.sha256() if train_examples else None,
         num_eval_records=num_eval_records,
         data=data,
         bert=bert,
         train_examples=train_examples,
+        tokenizer=tokenizer,
     )
 
 

@@ -22,12 +22,13 @@ from bert_tf.data.squad import SquadExample
 from bert_tf.data.squad_windows import WindowSettings, build_windows
 from bert_tf.data.text_examples import TextExample
 from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.tokenizer_settings import choose_settings
+from bert_tf.data.vocabulary_check import check_same_words, check_size
 from bert_tf.evaluation.prediction import collect, compiled
 from bert_tf.evaluation.squad import AnswerSettings, predict_answers
 from bert_tf.interop.labels import MULTI_LABEL, REGRESSION, read_head
 from bert_tf.interop.pretrained import from_pretrained
-from bert_tf.interop.sources import find_source
-from bert_tf.jobs.architecture import check_words
+from bert_tf.interop.sources import find_source, folder_of
 from bert_tf.jobs.compute_path import describe_path, own_path
 from bert_tf.jobs.results import read_description
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, SpanTask
@@ -35,6 +36,11 @@ from bert_tf.modeling.losses import model_outputs
 from bert_tf.precision import choose_policy
 
 MASK = "[MASK]"
+
+
+def _log(notes: Sequence[str], level: int) -> None:
+    for note in notes:
+        logging.log(logging.WARNING if note.startswith("warning") else level, note)
 
 
 class Predictor:
@@ -59,7 +65,8 @@ class Predictor:
         Args:
           model_dir: The output_dir of a training, or any weights with their config.
           vocab_file: Default: that beside the weights.
-          do_lower_case: Default: as in training; true if that is not known.
+          do_lower_case: Default: as the files beside the weights say, or else if the
+            vocabulary is uncased.
           precision: As the flag of the training scripts.
           batch_size: Rows that are computed at once.
 
@@ -76,8 +83,16 @@ class Predictor:
             raise FileNotFoundError(
                 f"There is no vocab.txt beside {source.path}. Name it with vocab_file."
             )
-        known = self.description.get("do_lower_case", True)
-        self._do_lower_case = known if do_lower_case is None else do_lower_case
+        choice = choose_settings(
+            {"do_lower_case": do_lower_case},
+            [folder_of(source.path), folder_of(self._vocab_file)],
+            self._vocab_file,
+        )
+        notes = choice.notes
+        if source.vocab_file:
+            notes += check_same_words(self._vocab_file, source.vocab_file)
+        _log(notes, logging.WARNING if choice.is_guess else logging.INFO)
+        self._tokenizer = WordPieceTokenizer(self._vocab_file, choice.settings)
         self._stack = contextlib.ExitStack()
 
     def _load(self, task: str, max_seq_length: int | None, **settings: Any) -> Any:  # noqa: ANN401
@@ -89,7 +104,8 @@ class Predictor:
             allow_fused=True,
             **settings,
         )
-        check_words(self._vocab_file, model.get_layer("bert").config)
+        rows = model.get_layer("bert").config.vocab_size
+        _log(check_size(self._vocab_file, rows), logging.INFO)
         is_fused = model.get_layer("bert").settings.is_fused
         on_gpu = tf.config.get_visible_devices("GPU")
         if self._policy.name == "bf16" and not is_fused and not on_gpu:
@@ -119,7 +135,6 @@ class Classifier(Predictor):
         """See `Predictor`."""
         super().__init__(model_dir, **settings)
         self.max_seq_length = self.description.get("max_seq_length", 128)
-        self._tokenizer = WordPieceTokenizer(self._vocab_file, self._do_lower_case)
         self._compile(ClassTask(self._load("classifier", self.max_seq_length)))
         self._head = read_head(find_source(self.path), self._task.num_outputs)
         if self._head.problem_type == REGRESSION and self._head.num_outputs > 1:
@@ -172,7 +187,6 @@ class QuestionAnswerer(Predictor):
         super().__init__(model_dir, **settings)
         known = self.description
         self.max_seq_length = known.get("max_seq_length", 384)
-        self._tokenizer = WordPieceTokenizer(self._vocab_file, self._do_lower_case)
         self._windows = WindowSettings(
             self.max_seq_length,
             known.get("doc_stride", 128),
@@ -225,7 +239,6 @@ class MaskFiller(Predictor):
     def __init__(self, model_dir: str, **settings: Any) -> None:  # noqa: ANN401
         """See `Predictor`."""
         super().__init__(model_dir, **settings)
-        self._tokenizer = WordPieceTokenizer(self._vocab_file, self._do_lower_case)
         new = ("cls/seq_relationship/*", "bert/pooler/*")
         self._model = self._load("pretraining", None, new=new, keyed_dropout=True)
         config = self._model.get_layer("bert").config
@@ -252,6 +265,10 @@ class MaskFiller(Predictor):
         for first in range(0, len(encoded), self.batch_size):
             results += self._fill(encoded[first : first + self.batch_size], num_words)
         return results
+
+    def check(self, text: str) -> None:
+        """Raises a ValueError if a text has no [MASK], or is too long."""
+        self._encode(text)
 
     def _encode(self, text: str) -> list[int]:
         special = self._tokenizer.special

@@ -30,6 +30,7 @@ from bert_tf.jobs.starting_point import (
     accumulation_steps,
     find_starting_point,
 )
+from bert_tf.jobs.tokenizer import RunTokenizer, pretraining_tokenizer
 from bert_tf.modeling.losses import PretrainingTask
 from bert_tf.modeling.tasks import build_pretraining_model
 from bert_tf.precision import PrecisionPolicy, choose_policy
@@ -42,11 +43,13 @@ class PretrainingPlan(Plan):
     Attributes:
       train_records: The training set, if there is training left.
       eval_records: The evaluation set, if there is evaluation.
+      tokenizer: What the records were made with, as far as it is known.
     """
 
     config: PretrainingConfig
     train_records: RecordSet | None
     eval_records: RecordSet | None
+    tokenizer: RunTokenizer
 
 
 def _open(config: PretrainingConfig, bert: BertConfig, folders: str) -> RecordSet:
@@ -160,9 +163,11 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     train, evaluation = _open_sets(config, bert, start)
     if train is not None:
         check_packing(start, train.shape.is_packed)
+    sets = [records for records in (train, evaluation) if records is not None]
+    metadata = {folder: m for each in sets for folder, m in each.metadata.items()}
+    tokenizer = pretraining_tokenizer(config, bert, metadata)
     shape = batch_shape(config, start, communicator, train)
     seed = start.position.seed if start.position else config.training.seed
-    sets = [records for records in (train, evaluation) if records is not None]
     model = _build_model(config, bert, policy, seed, sets)
     learning_rate = effective_learning_rate(config.optimizer, start, shape.size)
     optimizer, schedule = make_optimizer(config.optimizer, learning_rate, model)
@@ -179,8 +184,9 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
         schedule=schedule,
         train_records=train,
         eval_records=evaluation,
+        tokenizer=tokenizer,
         policy=policy,
-        notes=notes,
+        notes=[*tokenizer.notes, *notes],
         num_train_records=len(train or ()),
         num_eval_records=len(evaluation or ()),
         sequences_per_record=train.avg_seq_per_sample if train else 1.0,

@@ -43,7 +43,7 @@ def _act(
     communicator.broadcast(shared_state(plan))
     files = plan.config.files
     if communicator.rank == 0 and plan.config.training.do_train:
-        write_architecture(files.output_dir, plan.bert, files.vocab_file)
+        write_architecture(files.output_dir, plan.bert, plan.tokenizer)
         if not plan.start.is_own:
             remove_description(files.output_dir)
     if plan.config.training.do_train:

@@ -13,7 +13,7 @@ from bert_tf.errors import NonFiniteError
 from bert_tf.evaluation.prediction import predict
 from bert_tf.files import write_whole
 from bert_tf.interop.labels import TASK_FILE, read_description
-from bert_tf.jobs.architecture import find_vocabulary, write_architecture
+from bert_tf.jobs.architecture import write_architecture
 from bert_tf.jobs.finetuning import FinetuningPlan
 
 # What a model sees and says; other settings may differ from those of its training.
@@ -59,7 +59,8 @@ def keep_description(
 ) -> None:
     """Writes what the checkpoints alone do not say, for whoever predicts with them.
 
-    Files: bert_config.json, vocab.txt and task.json, before training. What an earlier
+    Files: bert_config.json, vocab.txt, tokenizer_config.json and task.json, before
+    training. What an earlier
     part of the run has written must agree.
 
     Args:
@@ -72,15 +73,14 @@ def keep_description(
         sees and says.
     """
     files, error = plan.config.files, None
-    task = task | {"do_lower_case": files.do_lower_case}
+    task = task | {"do_lower_case": plan.tokenizer.settings.do_lower_case}
     path = os.path.join(files.output_dir, TASK_FILE)
     try:
         if communicator.rank == 0:
             if plan.start.is_own:
                 _check_description(path, task, plan.config)
             if plan.config.training.do_train:
-                vocab_file = find_vocabulary(files)
-                write_architecture(files.output_dir, plan.bert, vocab_file)
+                write_architecture(files.output_dir, plan.bert, plan.tokenizer)
                 write_whole(path, json.dumps(task, indent=2, ensure_ascii=False))
     except (OSError, ValueError) as caught:
         error = caught

@@ -16,12 +16,12 @@ from bert_tf.evaluation.squad import (
 )
 from bert_tf.evaluation.squad_scores import check_scorer, score_squad
 from bert_tf.jobs import finetuning, results
-from bert_tf.jobs.architecture import find_vocabulary
 from bert_tf.jobs.finetuning import FinetuningPlan
 from bert_tf.jobs.folder_task import require_same_task, squad_task
 from bert_tf.jobs.reporting import report_results
 from bert_tf.jobs.running import run_job
 from bert_tf.jobs.starting_point import StartingPoint, find_starting_point
+from bert_tf.jobs.tokenizer import finetuning_tokenizer
 from bert_tf.modeling.finetuning import build_span_model
 from bert_tf.modeling.finetuning_losses import SpanTask
 from bert_tf.training.runlog import RunLog
@@ -100,11 +100,12 @@ def read_questions(config: SquadConfig, path: str, *, is_training: bool) -> Ques
                 f"{path} must have a question whose answer stands where the file says. "
                 f"Received none; the first: {misplaced[0]}"
             )
+    tokenizer = finetuning_tokenizer(config)
     windows = load_or_build_windows(
         path,
         examples,
-        find_vocabulary(config.files),
-        config.files.do_lower_case,
+        tokenizer.vocab_file,
+        tokenizer.settings,
         WindowSettings(config.max_seq_length, squad.doc_stride, squad.max_query_length),
         config.files.output_dir,
         squad.num_processes,

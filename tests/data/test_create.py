@@ -28,6 +28,7 @@ def config(vocab_file, text_file, tmp_path):
         input=text_file,
         output_dir=str(tmp_path / "out" / "records"),
         vocab_file=vocab_file,
+        do_lower_case=True,
         max_seq_length=32,
         max_predictions_per_seq=5,
         dupe_factor=11,

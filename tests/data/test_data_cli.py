@@ -33,6 +33,8 @@ def test_options_without_values_are_the_defaults():
         (["--nodo_lower_case", "--do_lower_case"], True),
         (["--do_lower_case=TRUE"], True),
         (["--do_lower_case", "--seed", "3"], True),
+        (["--do_lower_case=none"], None),
+        ([], None),
     ],
 )
 def test_boolean_options_have_both_forms(arguments, lower):
@@ -57,7 +59,7 @@ def test_help_names_every_option(capsys):
     text = capsys.readouterr().out
     for name, value in CreateDataConfig.__dataclass_fields__.items():
         assert f"--{name}" in text
-        assert str(value.default).lower() in text.lower()
+        assert value.default is None or str(value.default).lower() in text.lower()
 
 
 @pytest.fixture

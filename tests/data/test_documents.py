@@ -2,7 +2,7 @@ import pytest
 
 from bert_tf.data import documents
 from bert_tf.data.documents import document_bytes, read_documents, read_stretch
-from bert_tf.data.tokenization import WordSplitter
+from bert_tf.data.tokenization import UNCASED, WordSplitter
 
 
 def write(path, content):
@@ -118,7 +118,7 @@ NO_WORDS = ["\x1a", "\u200b", "\ufeff", "\x01\x02", "\xad", "\x00", "\ufffd", "\
 def test_documents_without_tokens_do_not_count(tmp_path, junk):
     path = write(tmp_path / "a.txt", f"The cat.\nSat.\n\n{junk}\n\n{junk}\n")
     [stretch] = documents.cut_into_stretches([path], "google", 1000)
-    splitter = WordSplitter(do_lower_case=True)
+    splitter = WordSplitter(UNCASED)
     assert documents.count_documents(stretch, "google", splitter) == 1
     assert documents.count_documents(stretch, "text", splitter) == 1
     path = write(tmp_path / "b.txt", f"{junk}\n\n{junk}.\nx\n\n{junk}\n\ny\n\nz\n")

@@ -4,7 +4,12 @@ from hypothesis import strategies as st
 
 from bert_tf.data import offsets
 from bert_tf.data.offsets import OffsetTokenizer
-from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.tokenization import (
+    CASED,
+    UNCASED,
+    TokenizerSettings,
+    WordPieceTokenizer,
+)
 
 HARD = {
     "empty": "",
@@ -26,10 +31,17 @@ HARD = {
 LIKELY = st.sampled_from(
     "aAéÉßİıσΣς北한 \t\u00a0\u2028\x1c\x00\u00ad\u0301\u0323\u302e\U0001d16d.,'[]#-😀"
 )
+SETTINGS = [
+    UNCASED,
+    CASED,
+    TokenizerSettings(do_lower_case=True, strip_accents=False),
+    TokenizerSettings(do_lower_case=False, strip_accents=True),
+    TokenizerSettings(tokenize_chinese_chars=False),
+]
 TEXTS = st.text(LIKELY) | st.text() | st.text(st.characters(max_codepoint=0x24F))
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["uncased", "cased"])
+@pytest.fixture(scope="module", params=SETTINGS, ids=str)
 def tokenizer(request, vocab_file):
     return WordPieceTokenizer(vocab_file, request.param)
 
@@ -86,7 +98,7 @@ def test_an_accent_on_a_blank_belongs_to_no_token(uncased):
 
 
 def test_accents_that_a_cased_vocabulary_keeps_are_characters(vocab_file):
-    cased = WordPieceTokenizer(vocab_file, do_lower_case=False)
+    cased = WordPieceTokenizer(vocab_file, CASED)
     assert slices(cased, "é mat") == ["é", "mat"]
 
 

@@ -12,7 +12,7 @@ from bert_tf.data.squad_cache import (
     write_windows,
 )
 from bert_tf.data.squad_windows import WindowSettings, build_windows
-from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.tokenization import CASED, UNCASED, WordPieceTokenizer
 
 SETTINGS = WindowSettings(max_seq_length=9, doc_stride=2, max_query_length=2)
 EXAMPLES = [
@@ -33,7 +33,7 @@ def arguments(tmp_path, vocab_file):
         "data_file": str(data_file),
         "examples": EXAMPLES,
         "vocab_file": str(own_vocab_file),
-        "do_lower_case": True,
+        "tokenizer_settings": UNCASED,
         "settings": SETTINGS,
         "cache_dir": str(tmp_path / "cache"),
         "num_processes": 1,
@@ -114,7 +114,7 @@ def test_without_a_cache_nothing_is_written(arguments, expected, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"do_lower_case": False},
+        {"tokenizer_settings": CASED},
         {"settings": dataclasses.replace(SETTINGS, doc_stride=3)},
         {"settings": dataclasses.replace(SETTINGS, max_seq_length=10)},
         {"settings": dataclasses.replace(SETTINGS, max_query_length=1)},

@@ -12,8 +12,10 @@ from bert_tf.data.create import create_records
 from bert_tf.data.metadata import metadata_file, read_metadata
 from bert_tf.data.summary import SUMMARY, describe, vocabulary_warnings
 from bert_tf.data.text_counts import different_documents, merge_samples
+from bert_tf.data.tokenization import CASED, UNCASED
 from bert_tf.errors import RunError
 
+SETTINGS = {True: UNCASED, False: CASED}
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -184,7 +186,7 @@ def unused(count, **replaced):
     ],
 )
 def test_an_own_word_that_never_matches_is_named(word, do_lower_case):
-    [line] = vocabulary_warnings(unused(20, n3=word), do_lower_case)
+    [line] = vocabulary_warnings(unused(20, n3=word), SETTINGS[do_lower_case])
     assert line.startswith("warning: 1 of your own words in [unusedN] places")
     assert repr(word) in line
 
@@ -194,12 +196,12 @@ def test_an_own_word_that_never_matches_is_named(word, do_lower_case):
     [("covid", True), ("COVID", False), ("##ish", True), ("北", True), ("##19", False)],
 )
 def test_an_own_word_that_matches_is_not_named(word, do_lower_case):
-    assert vocabulary_warnings(unused(20, n3=word), do_lower_case) == []
+    assert vocabulary_warnings(unused(20, n3=word), SETTINGS[do_lower_case]) == []
 
 
 def test_own_words_in_all_places_but_the_last_are_found():
     words = {f"n{n}": f"Word{n}" for n in range(19)}
-    [line] = vocabulary_warnings(unused(20, **words), True)
+    [line] = vocabulary_warnings(unused(20, **words), UNCASED)
     assert line.startswith("warning: 19 of your own words")
 
 
@@ -209,12 +211,12 @@ def test_a_cased_vocabulary_for_lower_case_text_is_noticed():
         *(f"Word{n}" for n in range(10)),
         *(f"a{n}" for n in range(99)),
     ]
-    [line] = vocabulary_warnings(tokens, do_lower_case=True)
+    [line] = vocabulary_warnings(tokens, UNCASED)
     assert "10 of 114 tokens of the vocabulary can never match: 'Word0'" in line
-    assert vocabulary_warnings(tokens, do_lower_case=False) == []
+    assert vocabulary_warnings(tokens, CASED) == []
 
 
 @pytest.mark.parametrize("do_lower_case", [True, False])
 def test_the_published_vocabulary_gives_no_warning(real_data, do_lower_case):
     tokens = (real_data / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    assert vocabulary_warnings(tokens, do_lower_case) == []
+    assert vocabulary_warnings(tokens, SETTINGS[do_lower_case]) == []

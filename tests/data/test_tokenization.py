@@ -4,9 +4,16 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers, pre_tokenizers
 
 from bert_tf.data import tokenization
-from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.tokenization import (
+    CASED,
+    UNCASED,
+    TokenizerSettings,
+    WordPieceTokenizer,
+    WordSplitter,
+)
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 HARD = {
@@ -44,7 +51,8 @@ HARD = {
 @pytest.fixture(scope="module", params=[True, False], ids=["uncased", "cased"])
 def pair(request, vocab_file, original_tokenizer):
     lower = request.param
-    return WordPieceTokenizer(vocab_file, lower), original_tokenizer(vocab_file, lower)
+    ours = WordPieceTokenizer(vocab_file, UNCASED if lower else CASED)
+    return ours, original_tokenizer(vocab_file, lower)
 
 
 @pytest.mark.parametrize("name", HARD)
@@ -204,3 +212,49 @@ def test_sigma_is_final_at_the_end_of_a_word_only(tmp_path):
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join([*SPECIALS, "σ", "##α", "##ς"]), encoding="utf-8")
     assert WordPieceTokenizer(str(path)).tokenize("ΣΑΣ") == ["σ", "##α", "##ς"]
+
+
+EACH_ALONE = [
+    TokenizerSettings(lower, strip, chinese)
+    for lower in (True, False)
+    for strip in (True, False)
+    for chinese in (True, False)
+]
+PLAIN = [
+    "Café naïve ÀÉÎÕÜ ñandú, Ångström's",
+    "我在北京，mat北cat。カナ한글",
+    "The CAT sat\ton U.S. mats\u00a0…",
+]
+
+
+@pytest.mark.parametrize("text", PLAIN)
+@pytest.mark.parametrize("settings", EACH_ALONE, ids=str)
+def test_each_setting_does_what_it_does_in_transformers(settings, text):
+    normalizer = normalizers.BertNormalizer(
+        lowercase=settings.do_lower_case,
+        strip_accents=settings.strip_accents,
+        handle_chinese_chars=settings.tokenize_chinese_chars,
+    )
+    normal = normalizer.normalize_str(text)
+    expected = [
+        word for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(normal)
+    ]
+    assert WordSplitter(settings).words(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (TokenizerSettings(True, False), ["café", "àé"]),
+        (TokenizerSettings(False, True), ["Cafe", "AE"]),
+        (TokenizerSettings(True, True), ["cafe", "ae"]),
+        (TokenizerSettings(False, False), ["Café", "ÀÉ"]),
+    ],
+)
+def test_case_and_accents_are_independent(settings, expected):
+    assert WordSplitter(settings).words("Café ÀÉ") == expected
+
+
+def test_chinese_characters_may_stay_in_their_words():
+    settings = TokenizerSettings(tokenize_chinese_chars=False)
+    assert WordSplitter(settings).words("我在cat 北京。") == ["我在cat", "北京", "。"]

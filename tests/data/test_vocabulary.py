@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from bert_tf.config.text import VocabConfig
 from bert_tf.data.documents import read_documents
-from bert_tf.data.tokenization import WordPieceTokenizer, load_vocabulary
+from bert_tf.data.tokenization import (
+    CASED,
+    UNCASED,
+    WordPieceTokenizer,
+    load_vocabulary,
+)
 from bert_tf.data.vocabulary import (
     FIRST_TOKENS,
     Alphabet,
@@ -58,7 +63,7 @@ def test_training_text_has_no_unknown_words(speeches, tmp_path, do_lower_case):
     text = speeches / "train.txt"
     make(tmp_path / "vocab", text, do_lower_case=do_lower_case)
     file = str(tmp_path / "vocab" / "vocab.txt")
-    tokenizer = WordPieceTokenizer(file, do_lower_case)
+    tokenizer = WordPieceTokenizer(file, UNCASED if do_lower_case else CASED)
     [ids] = tokenizer.encode([text.read_text(encoding="utf-8")])
     assert tokenizer.special.unk not in ids
 
@@ -141,3 +146,12 @@ def test_text_without_words_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`input` must hold text"):
         make(tmp_path / "vocab", tmp_path / "a.txt")
     assert not (tmp_path / "vocab").exists()
+
+
+@pytest.mark.parametrize("strips, expected", [(None, "и"), (False, "й"), (True, "и")])
+def test_accents_are_kept_on_demand(tmp_path, strips, expected):
+    text = tmp_path / "text.txt"
+    text.write_text("Великий край\n\nмалий край\n" * 3, encoding="utf-8")
+    options = {} if strips is None else {"strip_accents": strips}
+    _, tokens = make(tmp_path / "vocab", text, vocab_size=300, **options)
+    assert f"кра{expected}" in tokens

@@ -81,7 +81,9 @@ def test_a_config_with_wrong_values(arguments, tmp_path, changes, pattern):
 
 
 def test_vocabulary_and_config_that_disagree(arguments, tmp_path):
-    (tmp_path / "vocab.txt").write_text("\n".join(f"w{n}" for n in range(40)))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [*special, *(f"w{n}" for n in range(35))]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
     arguments["vocab_file"] = str(tmp_path / "vocab.txt")
     refused(arguments, "has 40 words, but the architecture says vocab_size=30")
 

@@ -372,10 +372,12 @@ def test_a_cased_vocabulary_and_lower_case_text_make_a_warning(
         "--do_train",
         "--num_train_steps=1",
     ]
-    run(command(tmp_path / "lower", *model))
+    run(command(tmp_path / "lower", *model, "--do_lower_case"))
     assert "a cased model wants --nodo_lower_case" in capsys.readouterr().out
-    run(command(tmp_path / "cased_text", *model, "--nodo_lower_case"))
-    assert "wants" not in capsys.readouterr().out
+    run(command(tmp_path / "cased_text", *model))
+    told = capsys.readouterr().out
+    assert "wants" not in told
+    assert f"Tokenizer: cased, accents kept, by the letters of {tmp_path}" in told
 
 
 def test_the_published_command_runs(trained, folder, tmp_path):

@@ -10,10 +10,13 @@ from conftest import TINY
 
 from bert_tf import flags
 from bert_tf.cli import main
+from bert_tf.config import BertConfig
 from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
 from bert_tf.interop.pretrained import from_pretrained
+from bert_tf.interop.tf_files import save_tf
 from bert_tf.jobs import classifier, squad
 from bert_tf.jobs.prediction import Classifier, MaskFiller, QuestionAnswerer
+from bert_tf.modeling.tasks import build_pretraining_model
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = (
@@ -129,9 +132,6 @@ def test_texts_from_standard_input_file_and_command_line(
 def test_masks_are_filled_by_the_probabilities_of_the_model(
     folder, tmp_path, capsys, monkeypatch
 ):
-    from bert_tf.config import BertConfig
-    from bert_tf.modeling.tasks import build_pretraining_model
-
     config = BertConfig.from_json_file(str(folder / "bert_config.json"))
     model = build_pretraining_model(config, seed=5)
     names = {v.path: tf.convert_to_tensor(v) for v in model.trainable_variables}
@@ -210,3 +210,120 @@ def test_a_vocabulary_with_more_words_than_the_model_is_refused(
     )
     assert code == 1
     assert "words, but the architecture says vocab_size=" in error
+
+
+@pytest.fixture(scope="module")
+def filler(folder, tmp_path_factory):
+    """Random weights of pre-training, for fill-mask."""
+    path = tmp_path_factory.mktemp("filler")
+    config = BertConfig.from_json_file(str(folder / "bert_config.json"))
+    model = build_pretraining_model(config, seed=5)
+    save_tf(
+        str(path / "bert_model.ckpt"),
+        {v.path: v.numpy() for v in model.trainable_variables},
+    )
+    for name in ("vocab.txt", "bert_config.json"):
+        (path / name).write_bytes((folder / name).read_bytes())
+    return path
+
+
+GOOD = "the [MASK] is long"
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (b"no mask here", "A text must hold [MASK]"),
+        (b"[MASK] " + b"the " * 80, "have at most 64 tokens"),
+        (b'{"text": "the [MASK]"', "must be a JSON object with the texts text"),
+        (b'{"text": 3}', "must be a JSON object with the texts text"),
+        (b"the [MASK] \xff", "not UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("at_once", [1024, 1, 2])
+def test_lines_before_a_bad_one_are_answered_and_it_is_named(
+    filler, capsys, monkeypatch, tmp_path, bad, message, at_once
+):
+    monkeypatch.setattr("bert_tf.cli.predict._AT_ONCE", at_once)
+    path = tmp_path / "in.txt"
+    good = GOOD.encode()
+    path.write_bytes(b"\n".join([good, good, b"", bad, good]) + b"\n")
+    command = ["fill-mask", "--model", filler, "--input", path]
+    code, lines, error = run(capsys, monkeypatch, *command)
+    assert code == 1
+    assert [line["text"] for line in lines] == [GOOD, GOOD]
+    assert f"error: {path}, line 4: " in error and message in error
+
+
+def test_standard_input_is_named(filler, capsys, monkeypatch):
+    command = ["fill-mask", "--model", filler]
+    code, lines, error = run(capsys, monkeypatch, *command, text=f"{GOOD}\nnone\n")
+    assert code == 1 and len(lines) == 1
+    assert "standard input, line 2: " in error
+
+
+@pytest.mark.parametrize("task", ["squad", "classify"])
+def test_bad_lines_of_the_other_tasks_are_named_too(
+    answers, classes, capsys, monkeypatch, task
+):
+    model = answers if task == "squad" else classes
+    good = {"question": "who", "context": CONTEXT, "text_a": TEXTS[0]}
+    text = f'{json.dumps(good)}\n{{"text_a": 1}}\n'
+    code, lines, error = run(capsys, monkeypatch, task, "--model", model, text=text)
+    assert code == 1 and len(lines) == 1
+    assert "standard input, line 2: must be a JSON object" in error
+
+
+def test_no_text_at_all_is_told(filler, capsys, monkeypatch):
+    code, lines, error = run(capsys, monkeypatch, "fill-mask", "--model", filler)
+    assert (code, lines) == (0, [])
+    assert "standard input holds no text" in error
+
+
+def test_half_a_surrogate_pair_is_answered(filler, capsys, monkeypatch):
+    text = '{"text": "the [MASK] \\ud800"}\n'
+    command = ["fill-mask", "--model", filler]
+    code, [line], _ = run(capsys, monkeypatch, *command, text=text)
+    assert code == 0 and line["text"] == "the [MASK] \ud800"
+
+
+def test_a_vocabulary_in_another_order_is_refused(
+    filler, folder, capsys, monkeypatch, tmp_path
+):
+    words = (folder / "vocab.txt").read_text().splitlines()
+    (tmp_path / "vocab.txt").write_text("\n".join([*words[:5], *words[:4:-1]]))
+    command = ["fill-mask", GOOD, "--model", filler]
+    command += ["--vocab_file", tmp_path / "vocab.txt"]
+    code, _, error = run(capsys, monkeypatch, *command)
+    assert code == 1 and "lines differ, first line 6" in error
+
+
+def test_a_table_padded_for_its_vocabulary_is_used(folder, tmp_path):
+    """21 words in a table of 64 rows, of which the last 43 are padding."""
+    values = json.loads((folder / "bert_config.json").read_text())
+    config = BertConfig(**values | {"vocab_size": 64})
+    model = build_pretraining_model(config, seed=5)
+    save_tf(
+        str(tmp_path / "bert_model.ckpt"),
+        {v.path: v.numpy() for v in model.trainable_variables},
+    )
+    (tmp_path / "bert_config.json").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "vocab.txt").write_bytes((folder / "vocab.txt").read_bytes())
+    [[found]] = MaskFiller(str(tmp_path))([GOOD], num_words=64)
+    assert {entry["token"] for entry in found} == set(SPECIAL + WORDS)
+
+
+def test_blank_contexts_and_questions_have_no_answer(answers, capsys, monkeypatch):
+    lines = [("who", ""), ("", CONTEXT), ("who", " \u200b "), ("who", CONTEXT)]
+    text = "\n".join(json.dumps({"question": q, "context": c}) for q, c in lines)
+    command = ["squad", "--model", answers]
+    code, found, error = run(capsys, monkeypatch, *command, text=text)
+    assert (code, error) == (0, "")
+    assert [found[0]["answer"], found[2]["answer"]] == ["", ""]
+
+
+def test_a_text_without_words_is_classified(classes, capsys, monkeypatch):
+    command = ["classify", "--model", classes]
+    text = '{"text_a": ""}\n{"text_a": " ", "text_b": null}\n'
+    code, found, _ = run(capsys, monkeypatch, *command, text=text)
+    assert code == 0 and len(found) == 2

@@ -232,7 +232,9 @@ def test_a_larger_vocabulary_is_refused(tf1, tmp_path):
     vocab_file = tmp_path / "vocab.txt"
     words = (tmp_path / "tf1" / "vocab.txt").read_text()
     vocab_file.write_text(words + "more\n")
-    with pytest.raises(ValueError, match="vocab_size, 30. Received: 31 tokens"):
+    with pytest.raises(
+        ValueError, match="has 31 words, but the architecture says vocab_size=30"
+    ):
         run(tf1, tmp_path / "out", vocab_file=str(vocab_file))
 
 

@@ -1,12 +1,20 @@
+import os
+
 import pytest
 
 from bert_tf.cli import convert, main
 from bert_tf.interop.destinations import Form
+from bert_tf.interop.model_card import GELU_NOTE
 
 
 def test_it_says_what_it_read_and_wrote(tf1, tmp_path, capsys):
+    vocabulary = os.path.join(os.path.dirname(tf1), "vocab.txt")
     assert main(["convert", tf1, str(tmp_path / "out")]) == 0
-    first, last = capsys.readouterr().out.splitlines()
+    first, *notes, last = capsys.readouterr().out.splitlines()
+    assert notes == [
+        f"Tokenizer: lower-case, accents stripped, by the letters of {vocabulary}.",
+        GELU_NOTE,
+    ]
     assert first == f"read 46 tensors of the TensorFlow checkpoint {tf1}"
     assert last.startswith(f"wrote 46 tensors to {tmp_path}/out/model.safetensors, ")
 

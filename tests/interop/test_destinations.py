@@ -7,11 +7,11 @@ from oracles import files
 from tokenizers import Tokenizer
 
 from bert_tf.config import BertConfig
-from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.tokenization import CASED, UNCASED, WordPieceTokenizer
 from bert_tf.interop.architecture import find_architecture
 from bert_tf.interop.destinations import Form, Model, huggingface_config, write_model
 from bert_tf.interop.model_card import model_card
-from bert_tf.interop.tokenizer_files import is_lower_case, tokenizer_files
+from bert_tf.interop.tokenizer_files import tokenizer_files
 
 # What the original treats as the library does; see `tokenization` for the others.
 TEXTS = [
@@ -30,41 +30,29 @@ def vocab_file(tmp_path):
     return str(path)
 
 
-@pytest.mark.parametrize("do_lower_case", [True, False])
-def test_tokenizer_json_splits_as_training_did(do_lower_case):
+@pytest.mark.parametrize("settings", [UNCASED, CASED])
+def test_tokenizer_json_splits_as_training_did(settings):
     vocab_file = str(files.require(files.VOCAB_FILE))
-    written = tokenizer_files(vocab_file, do_lower_case, 512)
+    written = tokenizer_files(vocab_file, settings, 512)
     theirs = Tokenizer.from_str(written["tokenizer.json"])
-    ours = WordPieceTokenizer(vocab_file, do_lower_case)
+    ours = WordPieceTokenizer(vocab_file, settings)
     cls, sep = ours.special.cls, ours.special.sep
     for text, ids in zip(TEXTS, ours.encode(TEXTS), strict=True):
         assert theirs.encode(text).ids == [cls, *ids, sep]
 
 
 def test_tokenizer_json_numbers_the_segments_of_a_pair(vocab_file):
-    written = tokenizer_files(vocab_file, None, 16)
+    written = tokenizer_files(vocab_file, UNCASED, 16)
     pair = Tokenizer.from_str(written["tokenizer.json"]).encode("a b", "c")
     assert pair.tokens == ["[CLS]", "a", "b", "[SEP]", "c", "[SEP]"]
     assert pair.type_ids == [0, 0, 0, 0, 1, 1]
 
 
 def test_special_tokens_and_length_are_told(vocab_file):
-    written = tokenizer_files(vocab_file, None, 16)
+    written = tokenizer_files(vocab_file, UNCASED, 16)
     config = json.loads(written["tokenizer_config.json"])
     assert config["mask_token"] == "[MASK]" and config["cls_token"] == "[CLS]"
     assert config["model_max_length"] == 16 and config["do_lower_case"] is True
-
-
-@pytest.mark.parametrize(
-    "words, expected",
-    [
-        (["[CLS]", "the", "##é", "北"], True),
-        (["[CLS]", "the", "The"], False),
-        (["[CLS]", "##C"], False),
-    ],
-)
-def test_capital_letters_tell_a_cased_vocabulary(words, expected):
-    assert is_lower_case(words) is expected
 
 
 @pytest.mark.parametrize(

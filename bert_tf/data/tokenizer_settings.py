@@ -1,0 +1,320 @@
+"""Whether a model's text is lower-cased, stripped of accents, and so on: who says so.
+
+In this order: an explicit flag; the files beside the model (task.json of this program,
+then transformers' tokenizer_config.json and tokenizer.json); the metadata of records;
+the letters of the vocabulary.
+"""
+
+import dataclasses
+import json
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from bert_tf.data.metadata import Metadata, metadata_file
+from bert_tf.data.tokenization import TokenizerSettings, load_vocabulary
+
+TASK_FILE = "task.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_FILE = "tokenizer.json"
+
+_CASE = "do_lower_case"
+_NAMES = tuple(field.name for field in dataclasses.fields(TokenizerSettings))
+# The names of the library `tokenizers` for the same.
+_OF_NORMALIZER = dict(
+    zip(_NAMES, ("lowercase", "strip_accents", "handle_chinese_chars"), strict=True)
+)
+# An uncased vocabulary has next to no word with a capital letter, a cased one a third;
+# so with accents.
+_FEW = 0.01
+_OTHER_TOKENIZERS = ("Japanese", "Roberta", "Albert", "Camembert", "XLMRoberta")
+
+
+class Said(NamedTuple):
+    """What one source says.
+
+    Attributes:
+      values: Some of the names of `TokenizerSettings`, each true or false.
+      source: The source, for messages.
+    """
+
+    values: Mapping[str, bool]
+    source: str
+
+
+class Choice(NamedTuple):
+    """The settings of a tokenizer.
+
+    Attributes:
+      settings: What was chosen.
+      source: Who decided on lower-casing.
+      notes: What the user should know: who decided, and warnings.
+      is_guess: Whether nobody said it, so that the letters of the vocabulary decided.
+    """
+
+    settings: TokenizerSettings
+    source: str
+    notes: list[str]
+    is_guess: bool = False
+
+
+def is_lower_case(vocabulary: Sequence[str]) -> bool:
+    """Whether a vocabulary is an uncased one: next to no token has a capital letter.
+
+    Args:
+      vocabulary: The tokens; those in brackets, as [CLS], do not count.
+    """
+    words = _words(vocabulary)
+    return sum(word != word.lower() for word in words) <= len(words) * _FEW
+
+
+def has_accents(vocabulary: Sequence[str]) -> bool:
+    """Whether stripping accents would make tokens unreachable, more than a few."""
+    words = _words(vocabulary)
+    return sum(map(_is_accented, words)) > len(words) * _FEW
+
+
+def _words(vocabulary: Sequence[str]) -> list[str]:
+    return [t for t in vocabulary if not (t.startswith("[") and t.endswith("]"))]
+
+
+def _is_accented(word: str) -> bool:
+    return not word.isascii() and any(
+        unicodedata.category(char) == "Mn"
+        for char in unicodedata.normalize("NFD", word)
+    )
+
+
+def of_records(record_dir: str, metadata: Metadata | None) -> Said | None:
+    """What the metadata of records says; None if it does not say."""
+    config = (metadata.config if metadata else None) or {}
+    path = metadata_file(record_dir)
+    values = _flags(config, path)
+    if _CASE not in values:
+        return None
+    return Said(dataclasses.asdict(_resolve(values)), path)
+
+
+def choose_settings(
+    flags: Mapping[str, bool | None],
+    folders: Iterable[str],
+    vocab_file: str = "",
+    records: Said | None = None,
+) -> Choice | None:
+    """Decides what a tokenizer does to text.
+
+    Args:
+      flags: Some of the names of `TokenizerSettings`; None if a flag was not given.
+      folders: Where the model's files may be; the first with one that says it counts.
+      vocab_file: The vocabulary; empty if there is none.
+      records: What the metadata of the records says, with which the choice must agree.
+
+    Returns:
+      The choice; None if nobody says anything.
+
+    Raises:
+      FileNotFoundError, ValueError: if a file cannot be used, or the choice contradicts
+        the records; the message names both.
+    """
+    files, notes, folder = [], [], ""
+    for folder in folders:
+        files, notes = _beside(folder)
+        if any(_CASE in said.values for said in files):
+            break
+    of_model = [said for said in files if _CASE in said.values]
+    sources = of_model or ([records] if records else [])
+    is_guess = False
+    given = {name: value for name, value in flags.items() if value is not None}
+    flag = Said(given, " ".join(f"--{name}={value}" for name, value in given.items()))
+    if _CASE in given:
+        sources = [flag, *sources]
+    elif not sources and vocab_file:
+        sources = [_letters(vocab_file)]
+        is_guess = True
+    if not sources:
+        return None
+    values: dict[str, bool] = {}
+    for said in (flag, *sources, *files):
+        values = dict(said.values) | values
+    settings, source = _resolve(values), sources[0].source
+    if records:
+        _check_records(settings, source, records)
+    notes = [f"Tokenizer: {describe(settings)}, by {source}.", *notes]
+    notes += [
+        f"warning: {source} overrides {said.source}, which says do_lower_case="
+        f"{said.values[_CASE]}."
+        for said in of_model
+        if said.values[_CASE] != settings.do_lower_case
+    ]
+    if vocab_file:
+        vocabulary = load_vocabulary(vocab_file)
+        notes += _doubts(settings, vocabulary, vocab_file, is_flag=_CASE in given)
+        notes += _added_tokens(folder, vocabulary) if folder else []
+    return Choice(settings, source, notes, is_guess)
+
+
+def describe(settings: TokenizerSettings) -> str:
+    """The settings in words."""
+    words = [
+        "lower-case" if settings.do_lower_case else "cased",
+        f"accents {'stripped' if settings.strip_accents else 'kept'}",
+    ]
+    if not settings.tokenize_chinese_chars:
+        words.append("Chinese characters not split")
+    return ", ".join(words)
+
+
+def _resolve(values: Mapping[str, bool]) -> TokenizerSettings:
+    """Fills in what is not said, as transformers does: accents go with the case."""
+    lower = values[_CASE]
+    return TokenizerSettings(
+        lower,
+        values.get("strip_accents", lower),
+        values.get("tokenize_chinese_chars", True),
+    )
+
+
+def _letters(vocab_file: str) -> Said:
+    vocabulary = load_vocabulary(vocab_file)
+    lower = is_lower_case(vocabulary)
+    strips = lower and not has_accents(vocabulary)
+    return Said({_CASE: lower, "strip_accents": strips}, f"the letters of {vocab_file}")
+
+
+def _check_records(settings: TokenizerSettings, source: str, records: Said) -> None:
+    for name in _NAMES:
+        made, chosen = records.values[name], getattr(settings, name)
+        if made != chosen:
+            raise ValueError(
+                f"{records.source}: the records were made with {name}={made}. "
+                f"Received: {name}={chosen}, by {source}. Give up what says so, or "
+                f"make the records again with --{name}={chosen}."
+            )
+
+
+def _doubts(
+    settings: TokenizerSettings,
+    vocabulary: Sequence[str],
+    vocab_file: str,
+    is_flag: bool,
+) -> list[str]:
+    """A line if case or accents are not those of the vocabulary."""
+    is_lower = is_lower_case(vocabulary)
+    if settings.do_lower_case and not is_lower:
+        count = sum(word != word.lower() for word in _words(vocabulary))
+        return [
+            f"warning: {vocab_file} has {count} words with capital letters, which "
+            "--do_lower_case=True never finds: a cased model wants --nodo_lower_case."
+        ]
+    if is_flag and not settings.do_lower_case and is_lower:
+        return [
+            f"warning: {vocab_file} has no words with capital letters, so that "
+            "--do_lower_case=False makes words with one unknown: an uncased model "
+            "wants --do_lower_case=true."
+        ]
+    if settings.strip_accents and has_accents(vocabulary):
+        count = sum(map(_is_accented, _words(vocabulary)))
+        return [
+            f"warning: {vocab_file} has {count} words with accents, which are never "
+            "found where accents are stripped: its model wants "
+            '"strip_accents": false in tokenizer_config.json.'
+        ]
+    return []
+
+
+def _beside(folder: str) -> tuple[list[Said], list[str]]:
+    """What each file in a folder says, the one that counts first; and warnings."""
+    found, notes = [], []
+    for name in (TASK_FILE, TOKENIZER_CONFIG, TOKENIZER_FILE):
+        path = os.path.join(folder, name)
+        values = _read_object(path)
+        if name == TOKENIZER_CONFIG:
+            notes += _unsupported(values, path)
+        if name == TOKENIZER_FILE:
+            values = _of_normalizer(values.get("normalizer"))
+        found.append(Said(_flags(values, path), path))
+    return found, notes
+
+
+def _read_object(path: str) -> dict[str, Any]:
+    """A JSON object; empty if there is no such file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not JSON: {error}. Fetch it again, or delete it."
+        ) from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a JSON object. Fetch it again.")
+    return values
+
+
+def _flags(values: Mapping[str, Any], path: str) -> dict[str, bool]:
+    """Those of the settings that are said; null is as good as nothing."""
+    said = {name: values[name] for name in _NAMES if values.get(name) is not None}
+    for name, value in said.items():
+        if not isinstance(value, bool):
+            raise ValueError(
+                f"{path}: `{name}` must be true or false. Received: {name}={value!r}."
+            )
+    return said
+
+
+def _of_normalizer(normalizer: object) -> dict[str, Any]:
+    """What the normalizers of tokenizer.json do; empty if none of them says."""
+    values: dict[str, Any] = {}
+    for part in _normalizers(normalizer):
+        if part.get("type") == "BertNormalizer":
+            values = {name: part.get(key) for name, key in _OF_NORMALIZER.items()}
+            if values["strip_accents"] is None:  # Here null is a value.
+                values["strip_accents"] = values[_CASE]
+        elif part.get("type") == "Lowercase":
+            values[_CASE] = True
+        elif part.get("type") == "StripAccents":
+            values["strip_accents"] = True
+    return values
+
+
+def _normalizers(normalizer: object) -> Iterator[dict[str, Any]]:
+    if isinstance(normalizer, dict):
+        yield normalizer
+        for part in normalizer.get("normalizers") or ():
+            yield from _normalizers(part)
+
+
+def _unsupported(values: Mapping[str, Any], path: str) -> list[str]:
+    """Warnings of a tokenizer that splits words by other rules than BERT's."""
+    odd = []
+    kind = values.get("tokenizer_class")
+    if isinstance(kind, str) and any(name in kind for name in _OTHER_TOKENIZERS):
+        odd.append(f"tokenizer_class={kind}")
+    if values.get("do_basic_tokenize") is False:
+        odd.append("do_basic_tokenize=False")
+    if values.get("never_split"):
+        odd.append(f"never_split={values['never_split']}")
+    return [
+        f"warning: {path} says {text}, which is not followed: words are split by "
+        "the rules of google-research/bert."
+        for text in odd
+    ]
+
+
+def _added_tokens(folder: str, vocabulary: Sequence[str]) -> list[str]:
+    """A warning of tokens that transformers added beside vocab.txt."""
+    added = set(_read_object(os.path.join(folder, "added_tokens.json")))
+    config = _read_object(os.path.join(folder, TOKENIZER_CONFIG))
+    tokenizer = _read_object(os.path.join(folder, TOKENIZER_FILE))
+    entries = [*(config.get("added_tokens_decoder") or {}).values()]
+    entries += tokenizer.get("added_tokens") or []
+    added |= {entry["content"] for entry in entries if "content" in entry}
+    added -= set(vocabulary)
+    if not added:
+        return []
+    return [
+        f"warning: {folder} names {len(added)} added tokens that are not in its "
+        f"vocabulary ({', '.join(sorted(added)[:3])}): they are cut up like other text."
+    ]

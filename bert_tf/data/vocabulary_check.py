@@ -1,0 +1,175 @@
+"""Whether two vocabularies, or a vocabulary and a model, belong together."""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from bert_tf.data.metadata import Metadata, metadata_file
+from bert_tf.data.tokenization import load_vocabulary
+
+_UNUSED = re.compile(r"\[unused\d+\]")
+_MAX_MULTIPLE = 1024
+_MAX_SHARE = 20
+_MAX_SHOWN = 3
+
+
+def is_padding(num_rows: int, num_words: int) -> bool:
+    """Whether a table has rows beyond its words only to fill whole tiles.
+
+    Trainers round the number of words up to a multiple of a power of 2: 30522 words
+    become 30528 rows (8), 30592 (128) or 30720 (1024).
+
+    Args:
+      num_rows: Of the table.
+      num_words: Of the vocabulary, or of another table.
+    """
+    surplus = num_rows - num_words
+    if surplus < 0:
+        return False
+    multiple = 8
+    while multiple < _MAX_MULTIPLE and surplus >= multiple:
+        multiple *= 2
+    return surplus < 8 or (surplus < multiple and num_rows % multiple == 0)
+
+
+def check_size(
+    vocab_file: str, num_rows: int, *, may_be_small: bool = False
+) -> list[str]:
+    """Compares a vocabulary's size with that of a model's word table.
+
+    A table may have rows that no word uses: padding, see `is_padding`, or up to a
+    twentieth (and 1,024) more, as when words that a model was given later are not in
+    its vocab.txt.
+
+    Args:
+      vocab_file: One token per line.
+      num_rows: `vocab_size` of the architecture.
+      may_be_small: Only warn of a vocabulary with far fewer words.
+
+    Returns:
+      A line about rows that are not used, if there are any.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_vocabulary`; or if the vocabulary has
+        more words than rows, or so few that it is another model's.
+    """
+    num_words = len(load_vocabulary(vocab_file))
+    surplus = num_rows - num_words
+    most = num_rows if may_be_small else min(num_words // _MAX_SHARE, _MAX_MULTIPLE)
+    if not (0 <= surplus <= most or is_padding(num_rows, num_words)):
+        own = "; own words take the places of [unusedN]" if surplus < 0 else ""
+        raise ValueError(
+            f"{vocab_file} has {num_words} words, but the architecture says "
+            f"vocab_size={num_rows}. Use the vocab.txt that belongs to it{own}."
+        )
+    if not surplus:
+        return []
+    kind = "" if is_padding(num_rows, num_words) else "warning: "
+    return [
+        f"{kind}The word table has {num_rows} rows for the {num_words} words of "
+        f"{vocab_file}: the last {surplus} are not used."
+    ]
+
+
+def check_same_words(vocab_file: str, model_vocab_file: str) -> list[str]:
+    """Compares a vocabulary with that of the weights, token by token.
+
+    Own words may take the rows of [unusedN], and may come after all others.
+
+    Args:
+      vocab_file: What is to be used.
+      model_vocab_file: What the weights were trained with.
+
+    Returns:
+      A line about own words, if there are any.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_vocabulary`; or if a token has another
+        id in one of them than in the other.
+    """
+    if Path(vocab_file).resolve() == Path(model_vocab_file).resolve():
+        return []
+    ours, theirs = load_vocabulary(vocab_file), load_vocabulary(model_vocab_file)
+    differing = [
+        (number, mine, known)
+        for number, (mine, known) in enumerate(
+            itertools.zip_longest(ours, theirs), start=1
+        )
+        if mine != known
+    ]
+    wrong = [
+        (number, mine, known)
+        for number, mine, known in differing
+        if known is not None and not _UNUSED.fullmatch(known)
+    ]
+    if wrong:
+        number, mine, known = wrong[0]
+        raise ValueError(
+            f"{vocab_file} must have the tokens of {model_vocab_file}, which is beside "
+            f"the weights, in the same order. Received: {len(wrong)} of {len(theirs)} "
+            f"lines differ, first line {number}: {_shown(mine)} instead of {known!r}. "
+            "Leave out --vocab_file, or put own words in place of [unusedN]."
+        )
+    own = [mine for _, mine, _ in differing if mine is not None]
+    if not own:
+        return []
+    first = ", ".join(own[:_MAX_SHOWN]) + (", ..." if len(own) > _MAX_SHOWN else "")
+    return [
+        f"{vocab_file} has {len(own)} words of its own in place of [unusedN] or after "
+        f"the words of {model_vocab_file}: {first}."
+    ]
+
+
+def _shown(token: str | None) -> str:
+    return "nothing" if token is None else repr(token)
+
+
+def has_sha256(vocab_file: str, sha256: str) -> bool:
+    """Whether a vocabulary is the one with a checksum, perhaps stored another way.
+
+    Line ends, a byte order mark and blank lines at the end make no other vocabulary.
+
+    Args:
+      vocab_file: One token per line.
+      sha256: Of a vocabulary file, hexadecimal.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_vocabulary`.
+    """
+    tokens = load_vocabulary(vocab_file)
+    contents = [Path(vocab_file).read_bytes()]
+    for mark, line_end in itertools.product(("", "\ufeff"), ("\n", "\r\n")):
+        text = mark + line_end.join(tokens)
+        contents += [(text + line_end * count).encode() for count in range(3)]
+    return any(hashlib.sha256(each).hexdigest() == sha256 for each in contents)
+
+
+def file_sha256(vocab_file: str) -> str:
+    """The checksum of a vocabulary's bytes, as metadata holds it."""
+    return hashlib.sha256(Path(vocab_file).read_bytes()).hexdigest()
+
+
+def check_records(vocab_file: str, known: Mapping[str, Metadata]) -> None:
+    """Compares a vocabulary with those that records were made with.
+
+    Args:
+      vocab_file: What is to be used.
+      known: Folder of records -> metadata; one that names no vocabulary is passed over.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_vocabulary`; or if one of them is another
+        vocabulary, naming both.
+    """
+    for folder, about in known.items():
+        sha256 = about.vocab_sha256
+        if sha256 is None or has_sha256(vocab_file, sha256):
+            continue
+        size = "" if about.vocab_size is None else f" of {about.vocab_size} words"
+        raise ValueError(
+            f"{metadata_file(folder)}: the records were made with another vocabulary, "
+            f"sha256 {sha256[:12]}...{size}. Received: {vocab_file}, sha256 "
+            f"{file_sha256(vocab_file)[:12]}... of {len(load_vocabulary(vocab_file))} "
+            "words. Name theirs with --vocab_file, or make the records again."
+        )

@@ -1,0 +1,159 @@
+"""Which vocabulary a run has, and what is done to its text before it is cut up."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+
+from bert_tf.config import BertConfig, PretrainingConfig
+from bert_tf.config.finetuning import FinetuningConfig
+from bert_tf.config.run import RunFilesConfig
+from bert_tf.data.metadata import Metadata
+from bert_tf.data.origin import check_vocabularies, common_case
+from bert_tf.data.tokenization import TokenizerSettings, WordPieceTokenizer
+from bert_tf.data.tokenizer_settings import choose_settings
+from bert_tf.data.vocabulary_check import (
+    check_records,
+    check_same_words,
+    check_size,
+    file_sha256,
+)
+from bert_tf.interop.sources import VOCABULARY, find_source, folder_of
+from bert_tf.jobs.starting_point import own_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class RunTokenizer:
+    """The tokenizer of a run.
+
+    Attributes:
+      vocab_file: The vocabulary; empty if a pre-training has none.
+      settings: What is done to text; None if a pre-training does not know.
+      notes: Who decided, and what is odd.
+    """
+
+    vocab_file: str
+    settings: TokenizerSettings | None
+    notes: list[str]
+
+    def load(self) -> WordPieceTokenizer:
+        """Reads the vocabulary."""
+        return WordPieceTokenizer(self.vocab_file, self.settings)
+
+
+def finetuning_tokenizer(config: FinetuningConfig) -> RunTokenizer:
+    """The tokenizer of a fine-tuning, or of its evaluation.
+
+    Raises:
+      FileNotFoundError: if there is no vocabulary.
+      ValueError: if a file cannot be used, or `--vocab_file` is not the vocabulary of
+        the weights.
+    """
+    files = config.files
+    is_own = bool(own_steps(config, own_first=True))
+    of_weights = _vocabulary_of_weights(files, is_own)
+    vocab_file = files.vocab_file or of_weights or _in_output_dir(files)
+    if not vocab_file:
+        raise FileNotFoundError(
+            "`vocab_file` must be given: there is no vocab.txt beside "
+            "`init_checkpoint` or in `output_dir`. Received: init_checkpoint="
+            f"{files.init_checkpoint!r}, output_dir={files.output_dir!r}."
+        )
+    notes = check_same_words(vocab_file, of_weights) if of_weights else []
+    choice = choose_settings(
+        {"do_lower_case": files.do_lower_case},
+        _folders(files, is_own, vocab_file),
+        vocab_file,
+    )
+    return RunTokenizer(vocab_file, choice.settings, [*choice.notes, *notes])
+
+
+def pretraining_tokenizer(
+    config: PretrainingConfig, bert: BertConfig, records: Mapping[str, Metadata | None]
+) -> RunTokenizer:
+    """The tokenizer that records were made with, as far as it is known.
+
+    Args:
+      config: The settings.
+      bert: The architecture.
+      records: Folder -> metadata, of all records that are read.
+
+    Raises:
+      FileNotFoundError: if a file is missing.
+      ValueError: if vocabulary, case or accents of records, model and flags differ.
+    """
+    files = config.files
+    is_own = bool(own_steps(config))
+    of_weights = _vocabulary_of_weights(files, is_own)
+    known = {folder: about for folder, about in records.items() if about}
+    vocab_file = files.vocab_file or of_weights or _in_output_dir(files)
+    notes = []
+    if vocab_file:
+        check_records(vocab_file, known)
+        notes += check_same_words(vocab_file, of_weights) if of_weights else []
+        notes += check_size(vocab_file, bert.vocab_size)
+    else:
+        check_vocabularies(known)
+        vocab_file = _vocabulary_of_records(known.values())
+        if vocab_file:
+            notes += check_size(vocab_file, bert.vocab_size)
+            notes.append(f"Vocabulary: {vocab_file}, as the records' metadata says.")
+    silent = [
+        folder
+        for folder, about in records.items()
+        if about is None or about.vocab_sha256 is None
+    ]
+    if silent and vocab_file:
+        notes.append(
+            f"The records of {', '.join(silent)} have no metadata that names their "
+            f"vocabulary: it could not be compared with {vocab_file}."
+        )
+        if not (files.vocab_file or is_own):
+            vocab_file = ""  # It may be another one than the records'.
+    if records and not vocab_file:
+        notes.append(
+            "No vocabulary is stored beside the checkpoints: pass --vocab_file with "
+            "the one that the records were made with."
+        )
+    choice = choose_settings(
+        {"do_lower_case": files.do_lower_case},
+        _folders(files, is_own, vocab_file),
+        vocab_file,
+        common_case(known),
+    )
+    if choice is None:
+        return RunTokenizer(vocab_file, None, notes)
+    return RunTokenizer(vocab_file, choice.settings, [*choice.notes, *notes])
+
+
+def _vocabulary_of_weights(files: RunFilesConfig, is_own: bool) -> str:
+    """The vocabulary beside the weights that a run begins with; empty if none is."""
+    if is_own and (own := _in_output_dir(files)):
+        return own
+    return (
+        find_source(files.init_checkpoint).vocab_file if files.init_checkpoint else ""
+    )
+
+
+def _in_output_dir(files: RunFilesConfig) -> str:
+    path = os.path.join(files.output_dir, VOCABULARY)
+    return path if os.path.isfile(path) else ""
+
+
+def _vocabulary_of_records(known: Iterable[Metadata]) -> str:
+    """The file that records were made with, if it is still there as it was."""
+    for about in known:
+        path = (about.config or {}).get("vocab_file")
+        if about.vocab_sha256 and isinstance(path, str) and os.path.isfile(path):
+            if file_sha256(path) == about.vocab_sha256:
+                return path
+    return ""
+
+
+def _folders(files: RunFilesConfig, is_own: bool, vocab_file: str) -> list[str]:
+    """Where the files of the tokenizer may be, the best place first."""
+    folders = [files.output_dir] if is_own else []
+    if files.init_checkpoint:
+        folders.append(folder_of(find_source(files.init_checkpoint).path))
+    if vocab_file:
+        folders.append(folder_of(vocab_file))
+    return folders
