@@ -17,7 +17,7 @@ import tensorflow as tf
 
 FOLDER = Path(__file__).parent
 SOURCES = ("attention.cc", "fused.cc", "optimizer.cc", "products.cc")
-HEADERS = ("arithmetic.h", "parallel.h", "tiles.h")
+HEADERS = ("arithmetic.h", "checks.h", "parallel.h", "tiles.h")
 # Sums may be taken in another order and divisions be products, so that loops become
 # vector code; what is not finite must stay so, since training stops at it. Not
 # -ffast-math: linked with it, a library turns denormal numbers off for all of Python.
