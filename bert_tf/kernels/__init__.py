@@ -26,7 +26,8 @@ FLAGS += ["-fno-signed-zeros", "-fassociative-math", "-freciprocal-math"]
 FLAGS += ["-mprefer-vector-width=512"] if os.uname().machine == "x86_64" else []
 LIBRARY = FOLDER / "library.so"
 RECEIPT = FOLDER / "library.json"
-# Set to 0: as if the library were not there.
+# Set to 0: as if the library were not there. Set to a file: that library, whatever it
+# was made of; for tests of the operations.
 ENVIRONMENT_VARIABLE = "BERT_TF_KERNELS"
 
 
@@ -51,18 +52,23 @@ def _processor_features() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-@functools.cache
-def library() -> ModuleType | None:
-    """The operations of the library, or None where it is not built for this machine."""
-    if os.environ.get(ENVIRONMENT_VARIABLE) == "0":
-        return None
+def _library_file() -> Path | None:
+    """The library to load, or None where none is built for this machine."""
+    wanted = os.environ.get(ENVIRONMENT_VARIABLE)
+    if wanted:
+        return Path(wanted) if wanted != "0" else None
     try:
         receipt = json.loads(RECEIPT.read_bytes())
     except (OSError, ValueError):
         return None
-    if receipt != recipe() or not LIBRARY.exists():
-        return None
-    return tf.load_op_library(str(LIBRARY))
+    return LIBRARY if receipt == recipe() and LIBRARY.exists() else None
+
+
+@functools.cache
+def library() -> ModuleType | None:
+    """The operations of the library, or None where it is not built for this machine."""
+    file = _library_file()
+    return tf.load_op_library(str(file)) if file else None
 
 
 def are_in_use() -> bool:
@@ -75,4 +81,4 @@ def has_tiles() -> bool:
     """Whether the library is there, and multiplies on the tiles of AMX."""
     if library() is None:
         return False
-    return bool(ctypes.CDLL(str(LIBRARY)).bert_tf_has_tiles())
+    return bool(ctypes.CDLL(str(_library_file())).bert_tf_has_tiles())

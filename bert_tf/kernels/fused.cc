@@ -374,7 +374,7 @@ class MergeHeadsOp : public OpKernel {
     const Tensor& x = context->input(0);
     const int64_t batch = x.dim_size(0);
     const int64_t length = invert_ ? x.dim_size(1) : x.dim_size(2);
-    const int64_t head = x.NumElements() / std::max<int64_t>(1, batch * length * heads_);
+    const int64_t head = invert_ ? x.dim_size(2) / heads_ : x.dim_size(3);
     const TensorShape split({batch, heads_, length, head});
     const TensorShape merged({batch, length, heads_ * head});
     Tensor* y;

@@ -94,7 +94,9 @@ def cross_entropy_grad(draw):
 
 
 def square_sum(draw):
-    return {"tensors": [draw.floats(*draw.leading()) for _ in range(1 + draw.size(3))]}, {}
+    return {
+        "tensors": [draw.floats(*draw.leading()) for _ in range(1 + draw.size(3))]
+    }, {}
 
 
 def adam_step(draw):
@@ -189,7 +191,7 @@ OTHER_TYPES = {
     np.dtype(np.int32): np.int64,
 }
 ODD_INTEGERS = (-1, 0, 1, 3, 33, 257, 2**31, 2**62, 2**63 - 1, -(2**63))
-ODD_FLOATS = (np.nan, np.inf, -np.inf, 3e38, -1.0)
+ODD_FLOATS = (np.nan, np.inf, -np.inf, 1e4, -1.0)
 ODD_LABELS = (-1, 2**31 - 1, -(2**31), 100, 2)
 
 
@@ -224,7 +226,7 @@ def _spoil_array(draw, values):
         if values.dtype.kind == "i":
             values.flat[place] = draw.one(ODD_LABELS)
         else:
-            odd = np.float32(draw.one(ODD_FLOATS))
+            odd = draw.one(ODD_FLOATS)
             values.flat[place] = to_half(odd) if values.dtype == HALF else odd
     return values
 
