@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 REQUIRE_HOROVOD ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment horovod kernels data demo bench test test-fast lint format lock \
+.PHONY: help setup environment horovod kernels data demo bench test test-fast test-sanitize lint format lock \
 	clean
 
 help:  ## This list
@@ -57,6 +57,17 @@ test: setup  ## All tests
 
 test-fast: setup  ## The tests that take less than 2 minutes together
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow" $(PYTEST_ARGS)
+
+# One process: the sanitizer's memory is no place for two. Python itself leaks.
+SANITIZED := build/sanitized/library.so
+test-sanitize: environment  ## Tests of the compiled operations, under AddressSanitizer
+	@$(BIN)/python tools/build_kernels.py --sanitized $(SANITIZED)
+	@BERT_TF_KERNELS=$(CURDIR)/$(SANITIZED) BERT_TF_FUZZ_CALLS=20000 \
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:use_sigaltstack=0 \
+	$(BIN)/python -m pytest -q -p no:faulthandler $(PYTEST_ARGS) tests/kernels \
+	  tests/modeling/test_fused.py tests/modeling/test_products.py \
+	  tests/training/test_in_place.py
 
 bench: setup .venv-bench/stamp  ## Speed against other systems (25 minutes)
 	@$(BIN)/python benchmarks/speed.py

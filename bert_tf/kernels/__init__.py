@@ -17,7 +17,7 @@ import tensorflow as tf
 
 FOLDER = Path(__file__).parent
 SOURCES = ("attention.cc", "fused.cc", "optimizer.cc", "products.cc")
-HEADERS = ("arithmetic.h", "parallel.h", "tiles.h")
+HEADERS = ("arithmetic.h", "checks.h", "parallel.h", "tiles.h")
 # Sums may be taken in another order and divisions be products, so that loops become
 # vector code; what is not finite must stay so, since training stops at it. Not
 # -ffast-math: linked with it, a library turns denormal numbers off for all of Python.
@@ -26,7 +26,8 @@ FLAGS += ["-fno-signed-zeros", "-fassociative-math", "-freciprocal-math"]
 FLAGS += ["-mprefer-vector-width=512"] if os.uname().machine == "x86_64" else []
 LIBRARY = FOLDER / "library.so"
 RECEIPT = FOLDER / "library.json"
-# Set to 0: as if the library were not there.
+# Set to 0: as if the library were not there. Set to a file: that library, whatever it
+# was made of; for tests of the operations.
 ENVIRONMENT_VARIABLE = "BERT_TF_KERNELS"
 
 # Compute paths besides those of `_VECTORS`: products on tiles, and no library at all.
@@ -58,14 +59,32 @@ def _processor_features() -> str:
 
 
 @functools.cache
-def _load() -> ModuleType:
-    return tf.load_op_library(str(LIBRARY))
+def _load(path: Path) -> ModuleType:
+    return tf.load_op_library(str(path))
+
+
+def _library_file() -> Path:
+    """The library, or the file that the variable names."""
+    wanted = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    return Path(wanted) if wanted else LIBRARY
 
 
 def why_missing() -> str:
     """Why this machine cannot use the library; empty if it can."""
-    if os.environ.get(ENVIRONMENT_VARIABLE) == "0":
+    path = _library_file()
+    if str(path) == "0":
         return f"{ENVIRONMENT_VARIABLE}=0"
+    if path == LIBRARY and (reason := _mismatch()):
+        return reason
+    try:
+        _load(path)
+    except tf.errors.OpError as error:
+        return f"the library cannot be loaded, {error.message} (run `make kernels`)"
+    return ""
+
+
+def _mismatch() -> str:
+    """What the library is not built for, if it is built at all."""
     try:
         receipt = json.loads(RECEIPT.read_bytes())
     except (OSError, ValueError):
@@ -75,10 +94,6 @@ def why_missing() -> str:
     for name, value in recipe().items():
         if receipt.get(name) != value:
             return f"the library is built for another {name} (run `make kernels`)"
-    try:
-        _load()
-    except tf.errors.OpError as error:
-        return f"the library cannot be loaded, {error.message} (run `make kernels`)"
     return ""
 
 
@@ -91,8 +106,9 @@ def paths() -> dict[str, str]:
     """
     if why_missing():
         return {PLAIN: ""}
-    code = hashlib.sha256(LIBRARY.read_bytes()).hexdigest()
-    tiles = {TILES: code} if ctypes.CDLL(str(LIBRARY)).bert_tf_has_tiles() else {}
+    path = _library_file()
+    code = hashlib.sha256(path.read_bytes()).hexdigest()
+    tiles = {TILES: code} if ctypes.CDLL(str(path)).bert_tf_has_tiles() else {}
     words = _processor_features().split()
     vectors = (name for name, word in _VECTORS.items() if word in words)
     return tiles | {next(vectors, os.uname().machine): code, PLAIN: ""}
@@ -113,7 +129,7 @@ def limit(path: str) -> None:
 @functools.cache
 def library() -> ModuleType | None:
     """The operations of the library, or None where it cannot, or must not, be used."""
-    return None if _limit == PLAIN or why_missing() else _load()
+    return None if _limit == PLAIN or why_missing() else _load(_library_file())
 
 
 def are_in_use() -> bool:
@@ -126,4 +142,4 @@ def has_tiles() -> bool:
     """Whether the library is there, and multiplies on the tiles of AMX."""
     if library() is None or _limit not in (TILES, ""):
         return False
-    return bool(ctypes.CDLL(str(LIBRARY)).bert_tf_has_tiles())
+    return bool(ctypes.CDLL(str(_library_file())).bert_tf_has_tiles())

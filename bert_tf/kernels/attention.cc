@@ -16,11 +16,8 @@
 namespace bert_tf {
 
 using tensorflow::DEVICE_CPU;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::TensorShape;
-using tensorflow::errors::InvalidArgument;
-using tensorflow::shape_inference::InferenceContext;
 
 // Numbers between rows of scores: a stride of 2 KB would leave but two sets of the cache.
 constexpr int64_t kApart = 16;
@@ -37,7 +34,7 @@ struct Call {
         scale(1.0f / std::sqrt(static_cast<float>(head))),
         x(Bfloats(x)),
         bias(Floats(bias)),
-        sequences(input_mask.flat<int32_t>().data()),
+        sequences(Integers(input_mask)),
         places(input_mask, x.NumElements() / bias.NumElements()),
         dropout(key, stream, kept, heads * places.length() * places.length()) {}
 
@@ -263,34 +260,37 @@ class View {
 
 // Checks what both operations read.
 absl::Status Check(const Tensor& x, const Tensor& bias, const Tensor& input_mask,
-                   int64_t heads) {
-  const int64_t width = bias.NumElements();
-  if (x.dims() < 2 || x.dim_size(x.dims() - 1) != width || width == 0 ||
-      width % (3 * heads * kBlock) != 0)
-    return InvalidArgument("attention needs [..., 3 H] and heads of 32 n");
-  if (input_mask.dims() != 2) return InvalidArgument("the mask must be [B, S]");
-  return absl::OkStatus();
+                   const Tensor& key, int64_t heads) {
+  int64_t tokens, width;
+  TF_RETURN_IF_ERROR(RequireRows(x, "x", &tokens, &width));
+  if (heads > width || width % (3 * heads * kBlock) != 0)
+    return InvalidArgument("x must be [..., 3 H], H being ", heads,
+                           " heads of 32 n, not ", x.shape().DebugString());
+  TF_RETURN_IF_ERROR(RequireShape(bias, "bias", {width}));
+  TF_RETURN_IF_ERROR(Places(input_mask, tokens).Check());
+  TF_RETURN_IF_ERROR(RequireKey(key, input_mask));
+  // Numbers of places are squared, and up to 16 bytes or cycles are spent on each.
+  const int64_t length = input_mask.dim_size(1);
+  return RequireProduct("input_mask", {16, heads, length + kBlock, length + kBlock});
 }
 
 // What the operation and its gradient share: the attributes, and a call that is checked.
-class AttentionKernel : public OpKernel {
+class AttentionKernel : public Operation {
  public:
-  explicit AttentionKernel(OpKernelConstruction* context) : OpKernel(context) {
+  explicit AttentionKernel(OpKernelConstruction* context) : Operation(context) {
     OP_REQUIRES_OK(context, context->GetAttr("heads", &heads_));
-    OP_REQUIRES_OK(context, context->GetAttr("stream", &stream_));
-    OP_REQUIRES_OK(context, context->GetAttr("kept", &kept_));
-  }
-
-  void Compute(OpKernelContext* context) override {
-    const Tensor &x = context->input(0), &bias = context->input(1);
-    OP_REQUIRES_OK(context, Check(x, bias, context->input(2), heads_));
-    const Call call(x, bias, context->input(2), context->input(3), heads_, stream_, kept_);
-    OP_REQUIRES_OK(context, call.places.Check());
-    Run(context, call);
+    OP_REQUIRES_OK(context, GetDropout(context, &stream_, &kept_));
   }
 
  private:
-  virtual void Run(OpKernelContext* context, const Call& call) = 0;
+  void Run(OpKernelContext* context) override {
+    const Tensor &x = context->input(0), &bias = context->input(1);
+    const Tensor &input_mask = context->input(2), &key = context->input(3);
+    OP_REQUIRES_OK(context, Check(x, bias, input_mask, key, heads_));
+    Attend(context, Call(x, bias, input_mask, key, heads_, stream_, kept_));
+  }
+
+  virtual void Attend(OpKernelContext* context, const Call& call) = 0;
 
   int64_t heads_, stream_, kept_;
 };
@@ -300,7 +300,7 @@ class AttentionOp : public AttentionKernel {
   using AttentionKernel::AttentionKernel;
 
  private:
-  void Run(OpKernelContext* context, const Call& call) override {
+  void Attend(OpKernelContext* context, const Call& call) override {
     Tensor *y, *normalisers;
     TensorShape shape = context->input(0).shape();
     shape.set_dim(shape.dims() - 1, call.width());
@@ -311,6 +311,10 @@ class AttentionOp : public AttentionKernel {
                                 &normalisers));
     bfloat* out = Bfloats(y);
     float* normaliser = Floats(normalisers);
+    if (context->input(0).NumElements() == 0) {
+      std::fill_n(normaliser, normalisers->NumElements(), 0.0f);
+      return;
+    }
     ForEach(context, call.batch * call.heads, length * length * 4, [&](int64_t number) {
       Head(Task(call, number), out, normaliser + number * length);
     });
@@ -395,28 +399,31 @@ class AttentionGradOp : public AttentionKernel {
   using AttentionKernel::AttentionKernel;
 
  private:
-  void Run(OpKernelContext* context, const Call& call) override {
+  void Attend(OpKernelContext* context, const Call& call) override {
     const Tensor &x = context->input(0), &bias = context->input(1);
+    const int64_t length = call.places.length();
+    TensorShape shape = x.shape();
+    shape.set_dim(shape.dims() - 1, call.width());
+    OP_REQUIRES_OK(context,
+                   FirstError({RequireShape(context->input(4), "normalisers",
+                                            {call.batch, call.heads, length}),
+                               RequireShape(context->input(5), "dy", shape.dim_sizes())}));
     const float* normalisers = Floats(context->input(4));
     const bfloat* dy = Bfloats(context->input(5));
     Tensor *dx, *dbias;
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &dx));
     OP_REQUIRES_OK(context, context->allocate_output(1, bias.shape(), &dbias));
     const int64_t width = bias.NumElements();
+    float* total = Floats(dbias);
+    std::fill(total, total + width, 0.0f);
+    if (x.NumElements() == 0) return;
     std::vector<float> sums(call.batch * width);
-    const int64_t length = call.places.length();
-    OP_REQUIRES(context,
-                3 * context->input(5).NumElements() == x.NumElements() &&
-                    context->input(4).NumElements() == call.batch * call.heads * length,
-                InvalidArgument("dy and normalisers must be those of the output"));
     ForEach(context, call.batch * call.heads, length * length * 10,
             [&](int64_t number) {
               const Task task(call, number);
               Head(task, normalisers + number * length, dy, Bfloats(dx),
                    sums.data() + task.row * width);
             });
-    float* total = Floats(dbias);
-    std::fill(total, total + width, 0.0f);
     for (int64_t row = 0; row < call.batch; ++row) {
       for (int64_t i = 0; i < width; ++i) total[i] += sums[row * width + i];
     }
@@ -538,6 +545,16 @@ class AttentionGradOp : public AttentionKernel {
   }
 };
 
+// [..., H] for x [..., 3 H].
+absl::Status InferOutput(InferenceContext* c, ShapeHandle* y) {
+  ShapeHandle x;
+  DimensionHandle width;
+  TF_RETURN_IF_ERROR(InferRows(c, 0, 1, &x));
+  TF_RETURN_IF_ERROR(InferMaskAndKey(c, 2, 3));
+  TF_RETURN_IF_ERROR(c->Divide(c->Dim(x, -1), 3, true, &width));
+  return c->ReplaceDim(x, -1, width, y);
+}
+
 REGISTER_OP("BertAttention")
     .Input("x: bfloat16")
     .Input("bias: float")
@@ -549,7 +566,9 @@ REGISTER_OP("BertAttention")
     .Attr("stream: int")
     .Attr("kept: int")
     .SetShapeFn([](InferenceContext* c) {
-      c->set_output(0, c->UnknownShape());
+      ShapeHandle y;
+      TF_RETURN_IF_ERROR(InferOutput(c, &y));
+      c->set_output(0, y);
       c->set_output(1, c->UnknownShapeOfRank(3));
       return absl::OkStatus();
     });
@@ -568,8 +587,11 @@ REGISTER_OP("BertAttentionGrad")
     .Attr("stream: int")
     .Attr("kept: int")
     .SetShapeFn([](InferenceContext* c) {
-      c->set_output(0, c->input(0));
-      c->set_output(1, c->input(1));
+      ShapeHandle y, normalisers;
+      TF_RETURN_IF_ERROR(InferOutput(c, &y));
+      TF_RETURN_IF_ERROR(InferSame(c, 5, &y));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(4), 3, &normalisers));
+      for (int i = 0; i < 2; ++i) c->set_output(i, c->input(i));
       return absl::OkStatus();
     });
 REGISTER_KERNEL_BUILDER(Name("BertAttentionGrad").Device(DEVICE_CPU), AttentionGradOp);

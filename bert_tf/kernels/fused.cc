@@ -16,23 +16,24 @@ using tensorflow::DEVICE_CPU;
 using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::TensorShape;
-using tensorflow::errors::InvalidArgument;
-using tensorflow::shape_inference::InferenceContext;
 
 // ---------------------------------------------------------------- bias and activation
 
-class BiasGeluOp : public OpKernel {
+class BiasGeluOp : public Operation {
  public:
-  explicit BiasGeluOp(OpKernelConstruction* context) : OpKernel(context) {
+  explicit BiasGeluOp(OpKernelConstruction* context) : Operation(context) {
     OP_REQUIRES_OK(context, context->GetAttr("approximate", &approximate_));
   }
 
-  void Compute(OpKernelContext* context) override {
+ private:
+  void Run(OpKernelContext* context) override {
     const Tensor& x = context->input(0);
     const Tensor& bias = context->input(1);
+    int64_t rows, width;
+    OP_REQUIRES_OK(context, RequireRows(x, "x", &rows, &width));
+    OP_REQUIRES_OK(context, RequireShape(bias, "bias", {width}));
     Tensor* y;
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
-    const int64_t width = bias.NumElements(), rows = x.NumElements() / width;
     const bfloat* in = Bfloats(x);
     const float* b = Floats(bias);
     bfloat* out = Bfloats(y);
@@ -51,24 +52,27 @@ class BiasGeluOp : public OpKernel {
     });
   }
 
- private:
   bool approximate_;
 };
 
-class BiasGeluGradOp : public OpKernel {
+class BiasGeluGradOp : public Operation {
  public:
-  explicit BiasGeluGradOp(OpKernelConstruction* context) : OpKernel(context) {
+  explicit BiasGeluGradOp(OpKernelConstruction* context) : Operation(context) {
     OP_REQUIRES_OK(context, context->GetAttr("approximate", &approximate_));
   }
 
-  void Compute(OpKernelContext* context) override {
+ private:
+  void Run(OpKernelContext* context) override {
     const Tensor& x = context->input(0);
     const Tensor& bias = context->input(1);
     const Tensor& dy = context->input(2);
+    int64_t rows, width;
+    OP_REQUIRES_OK(context, RequireRows(x, "x", &rows, &width));
+    OP_REQUIRES_OK(context, FirstError({RequireShape(bias, "bias", {width}),
+                                        RequireSameShape(dy, "dy", x, "x")}));
     Tensor *dx, *dbias;
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &dx));
     OP_REQUIRES_OK(context, context->allocate_output(1, bias.shape(), &dbias));
-    const int64_t width = bias.NumElements(), rows = x.NumElements() / width;
     const bfloat *in = Bfloats(x), *up = Bfloats(dy);
     const float* b = Floats(bias);
     bfloat* out = Bfloats(dx);
@@ -81,7 +85,6 @@ class BiasGeluGradOp : public OpKernel {
     AddParts(sums, width, Floats(dbias));
   }
 
- private:
   void Row(const bfloat* __restrict x, const bfloat* __restrict dy,
            const float* __restrict bias, bfloat* __restrict dx, int64_t width,
            float* __restrict sum) const {
@@ -118,15 +121,17 @@ class BiasGeluGradOp : public OpKernel {
 
 // ------------------------------------------- bias, dropout, residual, layer normalisation
 
-class DropoutAddNormOp : public OpKernel {
+class DropoutAddNormOp : public Operation {
  public:
-  explicit DropoutAddNormOp(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("stream", &stream_));
-    OP_REQUIRES_OK(context, context->GetAttr("kept", &kept_));
+  explicit DropoutAddNormOp(OpKernelConstruction* context) : Operation(context) {
+    OP_REQUIRES_OK(context, GetDropout(context, &stream_, &kept_));
     OP_REQUIRES_OK(context, context->GetAttr("epsilon", &epsilon_));
+    OP_REQUIRES(context, epsilon_ >= 0.0f,
+                InvalidArgument("epsilon must be at least 0, not ", epsilon_));
   }
 
-  void Compute(OpKernelContext* context) override {
+ private:
+  void Run(OpKernelContext* context) override {
     const Tensor& x = context->input(0);  // [..., H]
     const Tensor& bias = context->input(1);
     const Tensor& residual = context->input(2);
@@ -135,11 +140,15 @@ class DropoutAddNormOp : public OpKernel {
     const Tensor& input_mask = context->input(5);
     const Tensor& key = context->input(6);
     Tensor *y, *sum, *statistics;
-    const int64_t width = bias.NumElements(), rows = x.NumElements() / width;
+    int64_t rows, width;
+    OP_REQUIRES_OK(context, RequireRows(x, "x", &rows, &width));
     const Places places(input_mask, rows);
-    OP_REQUIRES_OK(context, places.Check());
-    OP_REQUIRES(context, residual.NumElements() == x.NumElements(),
-                InvalidArgument("the residual must have as many numbers as x"));
+    OP_REQUIRES_OK(
+        context,
+        FirstError({places.Check(), RequireShape(bias, "bias", {width}),
+                    RequireSameShape(residual, "residual", x, "x"),
+                    RequireShape(gamma, "gamma", {width}),
+                    RequireShape(beta, "beta", {width}), RequireKey(key, input_mask)}));
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
     // Only the gradient reads the sums: a prediction does not write them.
     bfloat* kept_sum = nullptr;
@@ -184,32 +193,32 @@ class DropoutAddNormOp : public OpKernel {
     });
   }
 
- private:
   int64_t stream_, kept_;
   float epsilon_;
 };
 
-class DropoutAddNormGradOp : public OpKernel {
+class DropoutAddNormGradOp : public Operation {
  public:
-  explicit DropoutAddNormGradOp(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("stream", &stream_));
-    OP_REQUIRES_OK(context, context->GetAttr("kept", &kept_));
+  explicit DropoutAddNormGradOp(OpKernelConstruction* context) : Operation(context) {
+    OP_REQUIRES_OK(context, GetDropout(context, &stream_, &kept_));
   }
 
-  void Compute(OpKernelContext* context) override {
+ private:
+  void Run(OpKernelContext* context) override {
     const Tensor& dy = context->input(0);
     const Tensor& sum = context->input(1);
     const Tensor& statistics = context->input(2);
     const Tensor& gamma = context->input(3);
     const Tensor& input_mask = context->input(4);
     const Tensor& key = context->input(5);
-    const int64_t width = gamma.NumElements(), rows = dy.NumElements() / width;
+    int64_t rows, width;
+    OP_REQUIRES_OK(context, RequireRows(dy, "dy", &rows, &width));
     const Places places(input_mask, rows);
-    OP_REQUIRES_OK(context, places.Check());
-    OP_REQUIRES(context,
-                sum.NumElements() == dy.NumElements() &&
-                    statistics.NumElements() == 2 * rows,
-                InvalidArgument("sum and statistics must be those of the forward pass"));
+    OP_REQUIRES_OK(
+        context,
+        FirstError({places.Check(), RequireSameShape(sum, "sum", dy, "dy"),
+                    RequireShape(statistics, "statistics", {rows, 2}),
+                    RequireShape(gamma, "gamma", {width}), RequireKey(key, input_mask)}));
     Tensor *dx, *dresidual, *dbias, *dgamma, *dbeta;
     OP_REQUIRES_OK(context, context->allocate_output(0, dy.shape(), &dx));
     OP_REQUIRES_OK(context, context->allocate_output(1, dy.shape(), &dresidual));
@@ -259,7 +268,6 @@ class DropoutAddNormGradOp : public OpKernel {
     AddParts(beta_sums, width, Floats(dbeta));
   }
 
- private:
   int64_t stream_, kept_;
 };
 
@@ -366,7 +374,7 @@ class MergeHeadsOp : public OpKernel {
     const Tensor& x = context->input(0);
     const int64_t batch = x.dim_size(0);
     const int64_t length = invert_ ? x.dim_size(1) : x.dim_size(2);
-    const int64_t head = x.NumElements() / std::max<int64_t>(1, batch * length * heads_);
+    const int64_t head = invert_ ? x.dim_size(2) / heads_ : x.dim_size(3);
     const TensorShape split({batch, heads_, length, head});
     const TensorShape merged({batch, length, heads_ * head});
     Tensor* y;
@@ -511,14 +519,24 @@ inline float Largest(const bfloat* a, const float* b, int64_t count) {
   return *std::max_element(lanes, lanes + kLanes);
 }
 
-class CrossEntropyOp : public OpKernel {
- public:
-  explicit CrossEntropyOp(OpKernelConstruction* context) : OpKernel(context) {}
+// Checks what both operations read.
+absl::Status CheckLogits(const Tensor& logits, const Tensor& bias, const Tensor& labels) {
+  TF_RETURN_IF_ERROR(RequireShape(bias, "bias", {kAnySize}));
+  TF_RETURN_IF_ERROR(RequireWideMatrix(logits, "logits", bias.NumElements()));
+  TF_RETURN_IF_ERROR(RequireShape(labels, "labels", {logits.dim_size(0)}));
+  return RequireIndices(labels, "labels", bias.NumElements());
+}
 
-  void Compute(OpKernelContext* context) override {
+class CrossEntropyOp : public Operation {
+ public:
+  using Operation::Operation;
+
+ private:
+  void Run(OpKernelContext* context) override {
     const Tensor& logits = context->input(0);  // [R, V or more]
     const Tensor& bias = context->input(1);
     const Tensor& labels = context->input(2);
+    OP_REQUIRES_OK(context, CheckLogits(logits, bias, labels));
     const int64_t rows = logits.dim_size(0), stride = logits.dim_size(1);
     const int64_t width = bias.NumElements();  // What follows is padding.
     Tensor *losses, *normalisers;
@@ -528,12 +546,8 @@ class CrossEntropyOp : public OpKernel {
                    context->allocate_output(1, TensorShape({rows}), &normalisers));
     const bfloat* in = Bfloats(logits);
     const float* b = Floats(bias);
-    const int32_t* label = labels.flat<int32_t>().data();
+    const int32_t* label = Integers(labels);
     float *loss = Floats(losses), *normaliser = Floats(normalisers);
-    for (int64_t r = 0; r < rows; ++r) {
-      OP_REQUIRES(context, label[r] >= 0 && label[r] < width,
-                  tensorflow::errors::InvalidArgument("a label is out of range"));
-    }
     ForParts(context, rows, width * 6, [&](int64_t, int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         const bfloat* a = in + r * stride;
@@ -548,16 +562,21 @@ class CrossEntropyOp : public OpKernel {
   }
 };
 
-class CrossEntropyGradOp : public OpKernel {
+class CrossEntropyGradOp : public Operation {
  public:
-  explicit CrossEntropyGradOp(OpKernelConstruction* context) : OpKernel(context) {}
+  using Operation::Operation;
 
-  void Compute(OpKernelContext* context) override {
+ private:
+  void Run(OpKernelContext* context) override {
     const Tensor& logits = context->input(0);
     const Tensor& bias = context->input(1);
     const Tensor& labels = context->input(2);
     const Tensor& normalisers = context->input(3);
     const Tensor& dlosses = context->input(4);
+    OP_REQUIRES_OK(context, CheckLogits(logits, bias, labels));
+    OP_REQUIRES_OK(context,
+                   FirstError({RequireSameShape(normalisers, "normalisers", labels, "labels"),
+                               RequireSameShape(dlosses, "dlosses", labels, "labels")}));
     const int64_t rows = logits.dim_size(0), stride = logits.dim_size(1);
     const int64_t width = bias.NumElements();
     Tensor *dlogits, *dbias;
@@ -566,7 +585,7 @@ class CrossEntropyGradOp : public OpKernel {
     const bfloat* in = Bfloats(logits);
     const float *b = Floats(bias), *normaliser = Floats(normalisers);
     const float* up = Floats(dlosses);
-    const int32_t* label = labels.flat<int32_t>().data();
+    const int32_t* label = Integers(labels);
     bfloat* out = Bfloats(dlogits);
     std::vector<float> sums(kParts * width, 0.0f);
     ForParts(context, rows, width * 6, [&](int64_t part, int64_t begin, int64_t end) {
@@ -596,8 +615,6 @@ class CrossEntropyGradOp : public OpKernel {
 
 // ----------------------------------------------------------------- registrations
 
-using tensorflow::shape_inference::ShapeHandle;
-
 absl::Status SameAsFirst(InferenceContext* c) {
   for (int i = 0; i < c->num_outputs(); ++i) c->set_output(i, c->input(0));
   return absl::OkStatus();
@@ -608,7 +625,12 @@ REGISTER_OP("BertBiasGelu")
     .Input("bias: float")
     .Output("y: bfloat16")
     .Attr("approximate: bool")
-    .SetShapeFn(SameAsFirst);
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle x;
+      TF_RETURN_IF_ERROR(InferRows(c, 0, 1, &x));
+      c->set_output(0, x);
+      return absl::OkStatus();
+    });
 REGISTER_KERNEL_BUILDER(Name("BertBiasGelu").Device(DEVICE_CPU), BiasGeluOp);
 
 REGISTER_OP("BertBiasGeluGrad")
@@ -619,7 +641,10 @@ REGISTER_OP("BertBiasGeluGrad")
     .Output("dbias: float")
     .Attr("approximate: bool")
     .SetShapeFn([](InferenceContext* c) {
-      c->set_output(0, c->input(0));
+      ShapeHandle x;
+      TF_RETURN_IF_ERROR(InferRows(c, 0, 1, &x));
+      TF_RETURN_IF_ERROR(InferSame(c, 2, &x));
+      c->set_output(0, x);
       c->set_output(1, c->input(1));
       return absl::OkStatus();
     });
@@ -640,8 +665,12 @@ REGISTER_OP("BertDropoutAddNorm")
     .Attr("kept: int")
     .Attr("epsilon: float")
     .SetShapeFn([](InferenceContext* c) {
-      c->set_output(0, c->input(0));
-      c->set_output(1, c->input(0));
+      ShapeHandle x, vector = c->input(1);
+      TF_RETURN_IF_ERROR(InferRows(c, 0, 1, &x));
+      TF_RETURN_IF_ERROR(InferSame(c, 2, &x));
+      for (int i = 3; i < 5; ++i) TF_RETURN_IF_ERROR(InferSame(c, i, &vector));
+      TF_RETURN_IF_ERROR(InferMaskAndKey(c, 5, 6));
+      for (int i = 0; i < 2; ++i) c->set_output(i, x);
       c->set_output(2, c->Matrix(InferenceContext::kUnknownDim, 2));
       return absl::OkStatus();
     });
@@ -663,7 +692,11 @@ REGISTER_OP("BertDropoutAddNormGrad")
     .Attr("stream: int")
     .Attr("kept: int")
     .SetShapeFn([](InferenceContext* c) {
-      for (int i = 0; i < 2; ++i) c->set_output(i, c->input(0));
+      ShapeHandle dy;
+      TF_RETURN_IF_ERROR(InferRows(c, 0, 3, &dy));
+      TF_RETURN_IF_ERROR(InferSame(c, 1, &dy));
+      TF_RETURN_IF_ERROR(InferMaskAndKey(c, 4, 5));
+      for (int i = 0; i < 2; ++i) c->set_output(i, dy);
       for (int i = 2; i < 5; ++i) c->set_output(i, c->input(3));
       return absl::OkStatus();
     });
@@ -730,6 +763,15 @@ REGISTER_OP("BertMaskedSoftmaxGrad")
 REGISTER_KERNEL_BUILDER(Name("BertMaskedSoftmaxGrad").Device(DEVICE_CPU),
                         MaskedSoftmaxGradOp);
 
+// The shape of one number for each row of logits [R, V or more].
+absl::Status InferLosses(InferenceContext* c, ShapeHandle* losses) {
+  ShapeHandle logits, bias;
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(0), 2, &logits));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 1, &bias));
+  *losses = c->Vector(c->Dim(logits, 0));
+  return InferSame(c, 2, losses);
+}
+
 REGISTER_OP("BertCrossEntropy")
     .Input("logits: bfloat16")
     .Input("bias: float")
@@ -737,7 +779,9 @@ REGISTER_OP("BertCrossEntropy")
     .Output("losses: float")
     .Output("normalisers: float")
     .SetShapeFn([](InferenceContext* c) {
-      for (int i = 0; i < 2; ++i) c->set_output(i, c->Vector(c->Dim(c->input(0), 0)));
+      ShapeHandle losses;
+      TF_RETURN_IF_ERROR(InferLosses(c, &losses));
+      for (int i = 0; i < 2; ++i) c->set_output(i, losses);
       return absl::OkStatus();
     });
 REGISTER_KERNEL_BUILDER(Name("BertCrossEntropy").Device(DEVICE_CPU), CrossEntropyOp);
@@ -751,8 +795,10 @@ REGISTER_OP("BertCrossEntropyGrad")
     .Output("dlogits: bfloat16")
     .Output("dbias: float")
     .SetShapeFn([](InferenceContext* c) {
-      c->set_output(0, c->input(0));
-      c->set_output(1, c->input(1));
+      ShapeHandle losses;
+      TF_RETURN_IF_ERROR(InferLosses(c, &losses));
+      for (int i = 3; i < 5; ++i) TF_RETURN_IF_ERROR(InferSame(c, i, &losses));
+      for (int i = 0; i < 2; ++i) c->set_output(i, c->input(i));
       return absl::OkStatus();
     });
 REGISTER_KERNEL_BUILDER(Name("BertCrossEntropyGrad").Device(DEVICE_CPU),

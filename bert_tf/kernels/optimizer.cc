@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "parallel.h"
@@ -14,7 +15,6 @@
 namespace bert_tf {
 
 using tensorflow::OpInputList;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::Var;
 
@@ -22,11 +22,12 @@ constexpr int64_t kRun = 2048;  // Numbers summed in float32: few enough.
 
 // The sum of the squares of all tensors: float32 within a run, float64 over the runs of a
 // block, and over blocks in their order, so that it is the same for any number of threads.
-class SquareSumOp : public OpKernel {
+class SquareSumOp : public Operation {
  public:
-  using OpKernel::OpKernel;
+  using Operation::Operation;
 
-  void Compute(OpKernelContext* context) override {
+ private:
+  void Run(OpKernelContext* context) override {
     OpInputList tensors;
     OP_REQUIRES_OK(context, context->input_list("tensors", &tensors));
     struct Block {
@@ -56,7 +57,6 @@ class SquareSumOp : public OpKernel {
     output->scalar<float>()() = static_cast<float>(sum);
   }
 
- private:
   static constexpr int64_t kBlock = 1 << 16;
 };
 
@@ -68,9 +68,9 @@ REGISTER_OP("BertSquareSum")
 REGISTER_KERNEL_BUILDER(Name("BertSquareSum").Device(tensorflow::DEVICE_CPU),
                         SquareSumOp);
 
-class AdamStepOp : public OpKernel {
+class AdamStepOp : public Operation {
  public:
-  explicit AdamStepOp(OpKernelConstruction* context) : OpKernel(context) {
+  explicit AdamStepOp(OpKernelConstruction* context) : Operation(context) {
     OP_REQUIRES_OK(context, context->GetAttr("beta_1", &beta_1_));
     OP_REQUIRES_OK(context, context->GetAttr("beta_2", &beta_2_));
     OP_REQUIRES_OK(context, context->GetAttr("epsilon", &epsilon_));
@@ -78,40 +78,57 @@ class AdamStepOp : public OpKernel {
     OP_REQUIRES_OK(context, context->GetAttr("layer_adaptation", &adapts_));
   }
 
-  void Compute(OpKernelContext* context) override {
+ private:
+  void Run(OpKernelContext* context) override {
+    static const char* const kNames[3] = {"weights", "first_moment", "second_moment"};
+    const Tensor &gradient = context->input(3), &scalars = context->input(4);
+    OP_REQUIRES_OK(context, RequireShape(scalars, "scalars", {kScalars}));
     tensorflow::core::RefCountPtr<Var> variables[3];
     for (int i = 0; i < 3; ++i) {
+      OP_REQUIRES_OK(context, RequireShape(context->input(i), kNames[i], {}));
       OP_REQUIRES_OK(context,
                      tensorflow::LookupResource(
                          context, tensorflow::HandleFromInput(context, i),
                          &variables[i]));
     }
-    tensorflow::mutex_lock first(*variables[0]->mu());
-    tensorflow::mutex_lock second(*variables[1]->mu());
-    tensorflow::mutex_lock third(*variables[2]->mu());
-    const Tensor& gradient = context->input(3);
+    // By address: two steps that share variables do not wait for each other.
+    Var* in_order[3] = {variables[0].get(), variables[1].get(), variables[2].get()};
+    std::sort(in_order, in_order + 3, std::less<Var*>());
+    OP_REQUIRES(context, in_order[0] != in_order[1] && in_order[1] != in_order[2],
+                InvalidArgument("weights, first_moment and second_moment must be three "
+                                "variables, not one of them twice"));
+    tensorflow::mutex_lock first(*in_order[0]->mu());
+    tensorflow::mutex_lock second(*in_order[1]->mu());
+    tensorflow::mutex_lock third(*in_order[2]->mu());
+    for (int i = 0; i < 3; ++i) {
+      const Tensor& tensor = *variables[i]->tensor();
+      OP_REQUIRES(context, tensor.dtype() == tensorflow::DT_FLOAT,
+                  InvalidArgument(kNames[i], " must be float32, not ",
+                                  tensorflow::DataTypeString(tensor.dtype())));
+      OP_REQUIRES(context, tensor.IsInitialized(),
+                  InvalidArgument(kNames[i], " has no value yet"));
+      OP_REQUIRES_OK(context,
+                     RequireSameShape(tensor, kNames[i], gradient, "gradient"));
+    }
     const int64_t count = gradient.NumElements();
     float* values[3];
     for (int i = 0; i < 3; ++i) {
       Tensor* tensor = variables[i]->tensor();
-      OP_REQUIRES(context, tensor->NumElements() == count,
-                  tensorflow::errors::InvalidArgument(
-                      "a variable and its gradient differ in size"));
       if (!tensor->RefCountIsOne()) {  // Somebody still reads the old value.
         Tensor copy;
         OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT,
                                                        tensor->shape(), &copy));
-        std::copy_n(tensor->flat<float>().data(), count, copy.flat<float>().data());
+        std::copy_n(Floats(*tensor), count, Floats(&copy));
         *tensor = copy;
       }
-      values[i] = tensor->flat<float>().data();
+      values[i] = Floats(tensor);
     }
-    const float* scalars = context->input(4).flat<float>().data();
-    Step(context, values[0], values[1], values[2], gradient.flat<float>().data(),
-         count, scalars);
+    Step(context, values[0], values[1], values[2], Floats(gradient), count,
+         Floats(scalars));
   }
 
- private:
+  static constexpr int64_t kScalars = 6;
+
   // scalars: learning rate, factor of the gradient, 1 / (1 - beta^step) of m and of v,
   // 1 - beta_1 and 1 - beta_2, which float32 cannot take from its own betas.
   void Step(OpKernelContext* context, float* w, float* m, float* v, const float* g,
@@ -213,8 +230,10 @@ REGISTER_OP("BertAdamStep")
     .Attr("weight_decay_rate: float")
     .Attr("layer_adaptation: bool")
     .SetIsStateful()
-    .SetShapeFn([](tensorflow::shape_inference::InferenceContext*) {
-      return absl::OkStatus();
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle shape;
+      for (int i = 0; i < 3; ++i) TF_RETURN_IF_ERROR(c->WithRank(c->input(i), 0, &shape));
+      return c->Merge(c->input(4), c->Vector(6), &shape);
     });
 REGISTER_KERNEL_BUILDER(Name("BertAdamStep").Device(tensorflow::DEVICE_CPU),
                         AdamStepOp);

@@ -1,36 +1,60 @@
-// What the operations share: bfloat16 views of tensors, work in parts, places of tokens,
-// dropout masks.
+// What the operations share: views of tensors, work in parts, memory that may run out,
+// places of tokens, dropout masks.
 
 #ifndef BERT_TF_KERNELS_PARALLEL_H_
 #define BERT_TF_KERNELS_PARALLEL_H_
 
 #include <algorithm>
-#include <cstdlib>
-#include <functional>
-#include <memory>
+#include <atomic>
+#include <new>
 #include <vector>
 
 #include "arithmetic.h"
+#include "checks.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/util/work_sharder.h"
 
 namespace bert_tf {
 
 using tensorflow::OpKernelContext;
-using tensorflow::Tensor;
 
 // Sums over rows are made of this many parts, whatever the number of threads, so that
 // they are the same on every machine size.
 constexpr int64_t kParts = 32;
 
+// Not by flat(), which ends the process where memory begins at an odd address, as that of
+// a tensor that was made elsewhere may.
 inline const bfloat* Bfloats(const Tensor& tensor) {
   return static_cast<const bfloat*>(tensor.data());
 }
 inline bfloat* Bfloats(Tensor* tensor) { return static_cast<bfloat*>(tensor->data()); }
 inline const float* Floats(const Tensor& tensor) {
-  return tensor.flat<float>().data();
+  return static_cast<const float*>(tensor.data());
 }
-inline float* Floats(Tensor* tensor) { return tensor->flat<float>().data(); }
+inline float* Floats(Tensor* tensor) { return static_cast<float*>(tensor->data()); }
+inline const int32_t* Integers(const Tensor& tensor) {
+  return static_cast<const int32_t*>(tensor.data());
+}
+
+// An operation for which memory that runs out is an error of its own, not the end of the
+// process, in whatever thread it happens: what allocates throws std::bad_alloc.
+class Operation : public tensorflow::OpKernel {
+ public:
+  using tensorflow::OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* context) final {
+    try {
+      Run(context);
+    } catch (const std::bad_alloc&) {
+      context->CtxFailure(tensorflow::errors::ResourceExhausted(
+          "there is not enough memory for what ", type_string(),
+          " works in; a smaller batch needs less"));
+    }
+  }
+
+ private:
+  virtual void Run(OpKernelContext* context) = 0;
+};
 
 // Threads that may work on one operation.
 inline int64_t NumThreads(OpKernelContext* context) {
@@ -42,10 +66,16 @@ template <typename Function>
 void ForEach(OpKernelContext* context, int64_t total, int64_t cost,
              const Function& function) {
   const auto& threads = *context->device()->tensorflow_cpu_worker_threads();
+  std::atomic<bool> memory_ran_out{false};  // TensorFlow's threads know no exceptions.
   tensorflow::Shard(threads.num_threads, threads.workers, total,
                     std::max<int64_t>(1, cost), [&](int64_t first, int64_t last) {
-                      for (int64_t i = first; i < last; ++i) function(i);
+                      try {
+                        for (int64_t i = first; i < last; ++i) function(i);
+                      } catch (const std::bad_alloc&) {
+                        memory_ran_out = true;
+                      }
                     });
+  if (memory_ran_out) throw std::bad_alloc();
 }
 
 // Calls function(part, begin, end) for every part of [0, total), in parallel; cost:
@@ -72,12 +102,14 @@ inline void AddParts(const std::vector<float>& parts, int64_t width, float* sums
 // one after another.
 class Places {
  public:
-  // input_mask: [B, S], 0 is padding.
-  Places(const Tensor& input_mask, int64_t tokens) : tokens_(tokens) {
-    if (input_mask.dims() != 2) return;  // Refused by Check.
+  // input_mask: [B, S], 0 is padding. Of one that Check refuses nothing is read.
+  Places(const Tensor& input_mask, int64_t tokens)
+      : shape_(input_mask.shape()), tokens_(tokens) {
+    if (input_mask.dims() != 2) return;
     length_ = input_mask.dim_size(1);
+    if (input_mask.NumElements() == 0) return;
     begins_.resize(input_mask.dim_size(0) + 1);
-    const int32_t* mask = input_mask.flat<int32_t>().data();
+    const int32_t* mask = Integers(input_mask);
     const bool are_all = tokens == input_mask.NumElements();
     for (size_t row = 0; row + 1 < begins_.size(); ++row, mask += length_) {
       int64_t count = length_;
@@ -88,11 +120,11 @@ class Places {
 
   // Whether the mask has as many places as there are tokens.
   absl::Status Check() const {
-    if (length_ > 0 && tokens_ == begins_.back()) return absl::OkStatus();
-    const int64_t rows = static_cast<int64_t>(begins_.size()) - 1;
-    return tensorflow::errors::InvalidArgument(
-        "a mask [", rows, ", ", length_, "] with ", begins_.back(),
-        " places without the padding behind does not fit ", tokens_, " tokens");
+    if (shape_.dims() == 2 && tokens_ == begins_.back()) return absl::OkStatus();
+    return InvalidArgument("input_mask, ", shape_.DebugString(), ", has ",
+                           begins_.back(), " places without the padding behind, and "
+                           "does not fit ", tokens_, " tokens: it must be [B, S] with as "
+                           "many places in all, or without that padding");
   }
 
   int64_t length() const { return length_; }  // S
@@ -103,6 +135,7 @@ class Places {
   }
 
  private:
+  tensorflow::TensorShape shape_;
   int64_t tokens_, length_ = 0;
   std::vector<int64_t> begins_ = {0};  // [B + 1]
 };
@@ -110,15 +143,11 @@ class Places {
 // The dropout of one layer: which bytes keep which numbers.
 class DropoutMask {
  public:
-  // key: [B, 3] int32: seed, step, and place of the first row in the global batch.
-  DropoutMask(const Tensor& key, int64_t stream, int64_t kept, int64_t row_size)
-      : philox_((static_cast<uint64_t>(static_cast<int64_t>(
-                     key.flat<int32_t>()(0)))
-                 << 32) +
-                    static_cast<uint64_t>(stream),
-                static_cast<uint64_t>(static_cast<int64_t>(
-                    key.flat<int32_t>()(1)))),
-        first_row_(key.flat<int32_t>()(2)),
+  // key: [B, 3] int32: seed, step, and place of the first row in the global batch. Where
+  // there are no rows, nothing is dropped and nothing read.
+  DropoutMask(const Tensor& key, int64_t stream, int64_t kept, uint64_t row_size)
+      : philox_((Number(key, 0) << 32) + static_cast<uint64_t>(stream), Number(key, 1)),
+        first_row_(Number(key, 2)),
         blocks_((row_size + 15) / 16),
         kept_(kept) {}
 
@@ -165,6 +194,10 @@ class DropoutMask {
   }
 
  private:
+  static uint64_t Number(const Tensor& key, int64_t place) {
+    return key.NumElements() == 0 ? 0 : static_cast<int64_t>(Integers(key)[place]);
+  }
+
   Philox philox_;
   uint64_t first_row_;
   uint64_t blocks_;

@@ -29,31 +29,30 @@ static const int kHasTiles = bert_tf_has_tiles();  // Asked for when we are load
 
 using tensorflow::DEVICE_CPU;
 using tensorflow::OpInputList;
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpOutputList;
 using tensorflow::TensorShape;
-using tensorflow::errors::InvalidArgument;
-using tensorflow::shape_inference::InferenceContext;
 
 // ------------------------------------------------------------------------- packing
 
 // Kernels [I, O] side by side -> panels of W and of its transpose.
-class PackKernelsOp : public OpKernel {
+class PackKernelsOp : public Operation {
  public:
-  using OpKernel::OpKernel;
+  using Operation::Operation;
 
-  void Compute(OpKernelContext* context) override {
+ private:
+  void Run(OpKernelContext* context) override {
     OpInputList kernels;
     OP_REQUIRES_OK(context, context->input_list("kernels", &kernels));
+    OP_REQUIRES(context, kernels[0].dims() == 2 && kernels[0].NumElements() > 0,
+                InvalidArgument("kernels must be matrices that are not empty, not ",
+                                kernels[0].shape().DebugString()));
     const int64_t rows = kernels[0].dim_size(0), width = kernels[0].dim_size(1);
     const int64_t count = kernels.size();
-    for (const Tensor& kernel : kernels) {
-      OP_REQUIRES(context, kernel.shape() == kernels[0].shape(),
-                  InvalidArgument("kernels side by side must have one shape"));
-    }
+    for (const Tensor& kernel : kernels)
+      OP_REQUIRES_OK(context, RequireShape(kernel, "each of kernels", {rows, width}));
     OP_REQUIRES(context, count == 1 || width % kBlock == 0,
-                InvalidArgument("kernels side by side must be 32 n wide"));
+                InvalidArgument("kernels side by side must be 32 n wide, not ", width));
     const int64_t depth = RoundUp(rows), columns = RoundUp(count * width);
     Tensor *forward, *backward;
     const TensorShape shape({depth * columns});
@@ -77,7 +76,6 @@ class PackKernelsOp : public OpKernel {
     });
   }
 
- private:
   static void Read(const float* x, int64_t stride, int64_t rows, int64_t columns,
                    bfloat* block) {
     const __mmask32 mask = FirstColumns(columns);
@@ -235,9 +233,9 @@ inline void Write(bfloat* row, int64_t column, int64_t width, __m512 low, __m512
   }
 }
 
-class ProductOp : public OpKernel {
+class ProductOp : public Operation {
  public:
-  explicit ProductOp(OpKernelConstruction* context) : OpKernel(context) {
+  explicit ProductOp(OpKernelConstruction* context) : Operation(context) {
     OP_REQUIRES_OK(context, context->GetAttr("width", &width_));
   }
 
@@ -245,13 +243,17 @@ class ProductOp : public OpKernel {
   // Checks the inputs.
   absl::Status Start(OpKernelContext* context, Matrices* m) {
     const Tensor &x = context->input(0), &panels = context->input(1);
-    const int64_t depth = x.dim_size(x.dims() - 1);
-    if (depth % kBlock != 0 || depth == 0)
-      return InvalidArgument("the depth of a product must be 32 n");
-    if (panels.NumElements() != depth * RoundUp(width_))
+    int64_t rows, depth;
+    TF_RETURN_IF_ERROR(RequireRows(x, "x", &rows, &depth));
+    if (depth % kBlock != 0)
+      return InvalidArgument("x must have a depth of 32 n, not ", depth);
+    // Compared before it is rounded up, by which it might overflow.
+    if (panels.dims() != 1 || width_ > panels.NumElements() ||
+        panels.NumElements() % depth != 0 ||
+        panels.NumElements() / depth != RoundUp(width_))
       return InvalidArgument("panels must be those of a [", depth, ", ", width_,
-                             "] matrix");
-    *m = {Bfloats(x), Bfloats(panels), x.NumElements() / depth, depth, width_};
+                             "] matrix, not ", panels.shape().DebugString());
+    *m = {Bfloats(x), Bfloats(panels), rows, depth, width_};
     return absl::OkStatus();
   }
 
@@ -260,7 +262,7 @@ class ProductOp : public OpKernel {
     *y = nullptr;
     if (!context->output_required(output)) return absl::OkStatus();
     TensorShape shape = context->input(0).shape();
-    shape.set_dim(shape.dims() - 1, width_);
+    TF_RETURN_IF_ERROR(shape.SetDimWithStatus(shape.dims() - 1, width_));
     Tensor* tensor;
     TF_RETURN_IF_ERROR(context->allocate_output(output, shape, &tensor));
     *y = Bfloats(tensor);
@@ -275,7 +277,8 @@ class PlainProductOp : public ProductOp {
  public:
   using ProductOp::ProductOp;
 
-  void Compute(OpKernelContext* context) override {
+ private:
+  void Run(OpKernelContext* context) override {
     Matrices m;
     bfloat* y;
     OP_REQUIRES_OK(context, Start(context, &m));
@@ -284,8 +287,11 @@ class PlainProductOp : public ProductOp {
     OP_REQUIRES(context, added.size() <= 1,
                 InvalidArgument("what is added must be one matrix, not ", added.size()));
     for (const Tensor& tensor : added) {
+      // The gradient of x [B, S, H] may come as [T, H].
       OP_REQUIRES(context,
-                  width_ % kBlock == 0 && tensor.NumElements() == m.rows * width_,
+                  width_ % kBlock == 0 && tensor.dims() > 0 &&
+                      tensor.dim_size(tensor.dims() - 1) == width_ &&
+                      tensor.NumElements() / width_ == m.rows,
                   InvalidArgument("what is added must be [", m.rows, ", ", width_,
                                   "], 32 n wide, not ", tensor.shape().DebugString()));
     }
@@ -316,12 +322,14 @@ class GeluProductOp : public ProductOp {
     OP_REQUIRES_OK(context, context->GetAttr("approximate", &approximate_));
   }
 
-  void Compute(OpKernelContext* context) override {
+ private:
+  void Run(OpKernelContext* context) override {
     Matrices m;
     bfloat *y, *activated;
     const Tensor& bias = context->input(2);
-    OP_REQUIRES(context, width_ % kBlock == 0 && bias.NumElements() == width_,
-                InvalidArgument("the bias must be [", width_, "], 32 n"));
+    OP_REQUIRES(context, width_ % kBlock == 0,
+                InvalidArgument("width must be 32 n, not ", width_));
+    OP_REQUIRES_OK(context, RequireShape(bias, "bias", {width_}));
     OP_REQUIRES_OK(context, Start(context, &m));
     OP_REQUIRES_OK(context, Allocate(context, 0, &y));
     OP_REQUIRES_OK(context, Allocate(context, 1, &activated));
@@ -340,7 +348,6 @@ class GeluProductOp : public ProductOp {
     });
   }
 
- private:
   // The gradient knows the product as it is written: rounded.
   __m512 Activate(__m512 product, const float* bias) const {
     const __m512 x =
@@ -355,24 +362,34 @@ class GeluProductOp : public ProductOp {
 
 // x [rows, I] and dy [rows, n O] -> n gradients [I', O], x transposed times dy, added to
 // sums where they are given and not empty. Columns of x from I' on are padding.
-class KernelGradientsOp : public OpKernel {
+class KernelGradientsOp : public Operation {
  public:
-  explicit KernelGradientsOp(OpKernelConstruction* context) : OpKernel(context) {
+  explicit KernelGradientsOp(OpKernelConstruction* context) : Operation(context) {
     OP_REQUIRES_OK(context, context->GetAttr("height", &height_));
   }
 
-  void Compute(OpKernelContext* context) override {
+ private:
+  void Run(OpKernelContext* context) override {
     const Tensor& x = context->input(0);
     const Tensor& dy = context->input(1);
     OpOutputList outputs;
     OP_REQUIRES_OK(context, context->output_list("gradients", &outputs));
-    const int64_t depth = x.dim_size(x.dims() - 1), total = dy.dim_size(dy.dims() - 1);
-    const int64_t rows = x.NumElements() / std::max<int64_t>(1, depth);
+    int64_t rows, depth, dy_rows, total;
+    OP_REQUIRES_OK(context, FirstError({RequireRows(x, "x", &rows, &depth),
+                                        RequireRows(dy, "dy", &dy_rows, &total)}));
+    OP_REQUIRES(context, rows == dy_rows,
+                InvalidArgument("dy must have the rows of x, but for its last axis: ",
+                                "shape ", dy.shape().DebugString(), " and shape ",
+                                x.shape().DebugString()));
+    OP_REQUIRES(context, height_ <= depth,
+                InvalidArgument("height must be at most the depth of x, ", depth,
+                                ", not ", height_));
+    OP_REQUIRES(context, total % outputs.size() == 0,
+                InvalidArgument("dy must be as wide as ", outputs.size(),
+                                " gradients side by side, not ", total));
     const int64_t width = total / outputs.size();
-    OP_REQUIRES(context,
-                height_ <= depth && rows * total == dy.NumElements() &&
-                    width * outputs.size() == total,
-                InvalidArgument("inputs and output gradients must agree in shape"));
+    TensorShape shape;
+    OP_REQUIRES_OK(context, TensorShape::BuildTensorShape({height_, width}, &shape));
     OpInputList sums;
     OP_REQUIRES_OK(context, context->input_list("sums", &sums));
     const bool adds = sums.size() > 0 && sums[0].NumElements() > 0;
@@ -381,10 +398,9 @@ class KernelGradientsOp : public OpKernel {
     std::vector<float*> gradients;
     for (int i = 0; i < outputs.size(); ++i) {
       Tensor* gradient;
-      const TensorShape shape({height_, width});
       if (adds) {
-        OP_REQUIRES(context, sums[i].shape() == shape,
-                    InvalidArgument("a sum must have its gradient's shape"));
+        OP_REQUIRES_OK(context,
+                       RequireShape(sums[i], "each sum in sums", {height_, width}));
         // In place, unless somebody else still reads the sum.
         OP_REQUIRES_OK(context, context->forward_input_or_allocate_output(
                                     {2 + i}, i, shape, &gradient));
@@ -418,7 +434,6 @@ class KernelGradientsOp : public OpKernel {
     });
   }
 
- private:
   // Of a gradient, in blocks: what a task packs of x stays in the second cache.
   static constexpr int64_t kChunkBlocks = 12, kGroupBlocks = 48;
   static constexpr int64_t kDeep = 512;  // Rows of x and dy taken at a time.
@@ -505,6 +520,11 @@ REGISTER_OP("BertPackKernels")
     .Output("backward: bfloat16")
     .Attr("count: int >= 1")
     .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle kernel;
+      for (int i = 0; i < c->num_inputs(); ++i) {
+        TF_RETURN_IF_ERROR(c->WithRank(c->input(i), 2, &kernel));
+        TF_RETURN_IF_ERROR(InferSame(c, 0, &kernel));
+      }
       for (int i = 0; i < 2; ++i)
         c->set_output(i, c->Vector(InferenceContext::kUnknownDim));
       return absl::OkStatus();
@@ -514,7 +534,9 @@ REGISTER_KERNEL_BUILDER(Name("BertPackKernels").Device(DEVICE_CPU), PackKernelsO
 absl::Status WidthOfAttribute(InferenceContext* c) {
   int64_t width;
   TF_RETURN_IF_ERROR(c->GetAttr("width", &width));
-  tensorflow::shape_inference::ShapeHandle shape;
+  ShapeHandle shape;
+  TF_RETURN_IF_ERROR(c->WithRankAtLeast(c->input(0), 1, &shape));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 1, &shape));
   TF_RETURN_IF_ERROR(c->ReplaceDim(c->input(0), -1, c->MakeDim(width), &shape));
   c->set_output(0, shape);
   return absl::OkStatus();
@@ -540,6 +562,8 @@ REGISTER_OP("BertProductGelu")
     .Attr("approximate: bool")
     .SetShapeFn([](InferenceContext* c) {
       TF_RETURN_IF_ERROR(WidthOfAttribute(c));
+      ShapeHandle bias;
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(2), 1, &bias));
       c->set_output(1, c->output(0));
       return absl::OkStatus();
     });
@@ -556,8 +580,9 @@ REGISTER_OP("BertKernelGradients")
     .SetShapeFn([](InferenceContext* c) {
       int64_t height;
       TF_RETURN_IF_ERROR(c->GetAttr("height", &height));
-      tensorflow::shape_inference::ShapeHandle dy;
-      tensorflow::shape_inference::DimensionHandle width;
+      ShapeHandle x, dy;
+      DimensionHandle width;
+      TF_RETURN_IF_ERROR(c->WithRankAtLeast(c->input(0), 1, &x));
       TF_RETURN_IF_ERROR(c->WithRankAtLeast(c->input(1), 1, &dy));
       TF_RETURN_IF_ERROR(c->Divide(c->Dim(dy, -1), c->num_outputs(), true, &width));
       for (int i = 0; i < c->num_outputs(); ++i)

@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <new>
 
 #include "arithmetic.h"
 
@@ -26,7 +27,7 @@ constexpr int64_t kStep = kBlock * kBlock;  // Those of a panel for 32 rows of d
 
 inline int64_t RoundUp(int64_t x) { return (x + kBlock - 1) / kBlock * kBlock; }
 
-// Memory of one thread that grows and is kept.
+// Memory of one thread that grows and is kept. Throws std::bad_alloc where there is none.
 class Scratch {
  public:
   ~Scratch() { std::free(data_); }
@@ -35,7 +36,9 @@ class Scratch {
     const size_t bytes = (count * sizeof(T) + 63) / 64 * 64;
     if (bytes > size_) {
       std::free(data_);
+      size_ = 0;
       data_ = std::aligned_alloc(64, bytes);
+      if (data_ == nullptr) throw std::bad_alloc();
       size_ = bytes;
     }
     return static_cast<T*>(data_);

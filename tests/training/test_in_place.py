@@ -69,6 +69,7 @@ def test_value_that_was_read_before_stays():
 
 def test_library_of_other_sources_is_not_loaded(monkeypatch):
     kernels.library.cache_clear()
+    monkeypatch.delenv(kernels.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setattr(kernels, "recipe", lambda: {"source": "another"})
     assert kernels.library() is None
     monkeypatch.undo()
