@@ -47,7 +47,7 @@ def reset(plan, step):
     folder = plan.config.files.output_dir
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    for name in ("bert_config.json", "vocab.txt", "task.json"):
+    for name in ("bert_config.json", "vocab.txt", "tokenizer_config.json", "task.json"):
         with open(os.path.join(folder, name), "w") as file:
             file.write(name)
     BestCheckpoint(plan, "f1", 0).offer(step, {"f1": 50.0})
