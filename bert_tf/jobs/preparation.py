@@ -165,7 +165,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
         check_packing(start, train.shape.is_packed)
     sets = [records for records in (train, evaluation) if records is not None]
     metadata = {folder: m for each in sets for folder, m in each.metadata.items()}
-    tokenizer = pretraining_tokenizer(config, bert, metadata)
+    tokenizer = pretraining_tokenizer(config, start, bert, metadata)
     shape = batch_shape(config, start, communicator, train)
     seed = start.position.seed if start.position else config.training.seed
     model = _build_model(config, bert, policy, seed, sets)
