@@ -14,7 +14,7 @@ from bert_tf.data.vocabulary_check import check_size
 from bert_tf.distribute import Communicator
 from bert_tf.interop.weights import Weights
 from bert_tf.jobs.architecture import load_bert_config
-from bert_tf.jobs.best import BestCheckpoint
+from bert_tf.jobs.best import BestCheckpoint, forget_best
 from bert_tf.jobs.changes import (
     architecture_files,
     check_architecture,
@@ -241,6 +241,8 @@ def train(
     communicator.broadcast(shared_state(plan))
     if not plan.config.training.do_train:
         return
+    if communicator.rank == 0 and not plan.start.is_own:
+        forget_best(plan.config.files.output_dir)
     step, last = int(plan.optimizer.iterations), plan.config.optimizer.num_train_steps
     steps = take_steps(plan, _reader(plan), communicator, log) if step < last else []
     if step >= last:
