@@ -124,7 +124,7 @@ def _read_start(
     source = find_source(start.prefix)
     if start.is_own:
         [size] = checkpoints.shape_of(start.prefix, _HEAD[1]) or [0]
-        notes = ["--new_head has no effect: the run goes on with the head it has."]
+        notes = ["--new_head has no effect: a resumed run keeps its head."]
         return read_head(source, size), None, notes if is_new else []
     weights = read_weights(start.prefix)
     head = read_head(source, int(np.size(weights.tensors.get(_HEAD[1], ()))))

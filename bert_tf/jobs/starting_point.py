@@ -93,7 +93,8 @@ def _newest_own(output_dir: str, init_checkpoint: str, do_train: bool) -> Starti
     notes = ()
     if init_checkpoint and do_train:
         notes = (
-            f"--init_checkpoint={init_checkpoint} is not used: the run has begun.",
+            f"--init_checkpoint={init_checkpoint} is not used: the run is resumed from "
+            "output_dir.",
         )
     return StartingPoint(prefix, True, position, is_own=True, notes=notes)
 
@@ -158,7 +159,7 @@ def accumulation_steps(
     rows = batch.train_batch_size * size
     if position.global_batch_size % rows:
         raise ValueError(
-            f"The run to go on with has a global batch of {position.global_batch_size} "
+            f"The resumed run has a global batch of {position.global_batch_size} "
             f"records, which {size} workers x train_batch_size="
             f"{batch.train_batch_size} = {rows} does not divide. Choose another "
             "train_batch_size or number of workers."
