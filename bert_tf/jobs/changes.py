@@ -6,12 +6,11 @@ import os
 from typing import Any
 
 from bert_tf.config import BertConfig
-from bert_tf.config.run import RunFilesConfig
+from bert_tf.interop.sources import ORIGINAL_CONFIG
 from bert_tf.jobs.plan import Plan
 from bert_tf.jobs.starting_point import StartingPoint, accumulation_steps
 from bert_tf.training.runlog import RunLog
 
-_CONFIG = "bert_config.json"
 # What a run may change; all else decides what its weights mean.
 _FREE = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")
 # Settings that are compared otherwise, or do not change what a step computes.
@@ -22,18 +21,6 @@ _OF_THIS_RUN += ("save_checkpoints_steps", "display_loss_steps", "max_eval_steps
 _OF_THIS_RUN += ("eval_batch_size", "predict_batch_size", "evaluate_each_epoch")
 _OF_THIS_RUN += ("num_processes",)
 _GROUPS_NOT_COMPARED = ("files", "runtime")
-
-
-def architecture_files(files: RunFilesConfig, start: StartingPoint) -> RunFilesConfig:
-    """Where the architecture comes from: a run that goes on has its own, but for flags.
-
-    What the run began with, such as init_checkpoint, may be gone by now.
-    """
-    own = os.path.join(files.output_dir, _CONFIG)
-    is_named = files.preset or files.bert_config_file
-    if not start.is_own or is_named or not os.path.isfile(own):
-        return files
-    return dataclasses.replace(files, bert_config_file=own)
 
 
 def check_architecture(start: StartingPoint, bert: BertConfig) -> None:
@@ -65,7 +52,7 @@ def _architecture(start: StartingPoint) -> dict[str, Any]:
         return {}
     if "bert" in start.position.config:
         return start.position.config["bert"]
-    path = os.path.join(os.path.dirname(start.prefix), _CONFIG)
+    path = os.path.join(os.path.dirname(start.prefix), ORIGINAL_CONFIG)
     if not os.path.isfile(path):
         return {}
     return BertConfig.from_json_file(path).to_dict()

@@ -16,7 +16,6 @@ from bert_tf.interop.weights import Weights
 from bert_tf.jobs.architecture import load_bert_config
 from bert_tf.jobs.best import BestCheckpoint, forget_best
 from bert_tf.jobs.changes import (
-    architecture_files,
     check_architecture,
     describe_changes,
 )
@@ -72,7 +71,7 @@ def load_model_files(
         `finetuning_tokenizer`; or if rows are longer than the table of positions, or
         the vocabulary than that of words.
     """
-    bert = load_bert_config(architecture_files(config.files, start))
+    bert = load_bert_config(config.files, start)
     check_architecture(start, bert)
     tokenizer = finetuning_tokenizer(config, start)
     notes = check_size(tokenizer.vocab_file, bert.vocab_size)

@@ -12,7 +12,6 @@ from bert_tf.data.pipeline import BatchShape
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.architecture import load_bert_config
 from bert_tf.jobs.changes import (
-    architecture_files,
     check_architecture,
     check_packing,
 )
@@ -155,7 +154,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     """
     start = find_starting_point(config)
     require_same_task(config, start, FolderTask(PRETRAINING))
-    bert = load_bert_config(architecture_files(config.files, start))
+    bert = load_bert_config(config.files, start)
     require_memory(bert, communicator)
     check_architecture(start, bert)
     runtime = config.runtime
