@@ -13,13 +13,20 @@ from bert_tf.training.runlog import RunLog
 
 # What a run may change; all else decides what its weights mean.
 _FREE = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")
-# Settings that are compared otherwise, or do not change what a step computes.
-_KEPT = ("learning_rate", "scale_learning_rate", "seed")
-_KEPT += ("train_batch_size", "num_accumulation_steps")
-_OF_THIS_RUN = ("do_train", "do_eval", "do_predict", "steps_this_run")
-_OF_THIS_RUN += ("save_checkpoints_steps", "display_loss_steps", "max_eval_steps")
-_OF_THIS_RUN += ("eval_batch_size", "predict_batch_size", "evaluate_each_epoch")
-_OF_THIS_RUN += ("num_processes",)
+# Settings that are compared otherwise: with the checkpoint, the records or task.json.
+_COMPARED_ELSEWHERE = (
+    *("learning_rate", "scale_learning_rate", "seed"),
+    *("train_batch_size", "num_accumulation_steps"),
+    *("max_seq_length", "max_predictions_per_seq"),
+)
+# Settings that do not change what a step of a resumed run computes.
+_OF_THIS_RUN = (
+    *("do_train", "do_eval", "do_predict", "steps_this_run"),
+    *("save_checkpoints_steps", "display_loss_steps", "max_eval_steps"),
+    *("eval_batch_size", "predict_batch_size", "evaluate_each_epoch"),
+    *("n_best_size", "max_answer_length", "null_score_diff_threshold"),
+    *("num_processes", "new_head"),
+)
 _GROUPS_NOT_COMPARED = ("files", "runtime")
 
 
@@ -126,7 +133,7 @@ def _new_settings(plan: Plan) -> list[str]:
 
 def _compared(settings: dict[str, Any]) -> dict[tuple[str, ...], Any]:
     """(group, name) -> value of the settings that change what a step computes."""
-    left_out = (*_KEPT, *_OF_THIS_RUN)
+    left_out = (*_COMPARED_ELSEWHERE, *_OF_THIS_RUN)
     compared = {}
     for group, values in settings.items():
         if group in _GROUPS_NOT_COMPARED:
