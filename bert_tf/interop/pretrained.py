@@ -83,7 +83,8 @@ def _build(task: str, weights: Weights, settings: dict[str, Any]) -> keras.Model
     if task == "classifier" and "num_outputs" not in settings:
         if "output_bias" not in weights.tensors:
             raise ValueError(
-                f"`num_outputs` must be given: the {weights.source} has no classifier."
+                f"`num_outputs` must be given: the {weights.source} has no classifier. "
+                "To predict, name a model that was trained for classes."
             )
         defaults["num_outputs"] = weights.tensors["output_bias"].size
     return _BUILDERS[task](weights.config, **defaults | settings)

@@ -31,8 +31,10 @@ from bert_tf.jobs.compute_path import (
 from bert_tf.precision import choose_policy
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "horovod")
-# Groups of settings that decide on weights; paths may differ between hosts.
-_GROUPS = ("optimizer", "batch", "training")
+# Groups of settings that may differ between hosts; of the others, these may: paths,
+# and the number of processes, which changes no result.
+_GROUPS_NOT_COMPARED = ("files", "runtime")
+_NOT_COMPARED = ("_dir", "_file", "num_processes")
 
 
 @functools.cache
@@ -63,11 +65,12 @@ def code() -> dict[str, str]:
 
 def settings(config: Any) -> dict[str, str]:  # noqa: ANN401 - of any script
     """What decides on the weights: flag, or what else it is -> value."""
-    groups = [getattr(config, name) for name in _GROUPS if hasattr(config, name)]
     found = {
         f"--{name}": str(value)
-        for group in groups
-        for name, value in dataclasses.asdict(group).items()
+        for group, values in dataclasses.asdict(config).items()
+        if group not in _GROUPS_NOT_COMPARED
+        for name, value in values.items()
+        if not name.endswith(_NOT_COMPARED)
     }
     runtime = config.runtime
     try:

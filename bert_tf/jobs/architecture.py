@@ -1,4 +1,4 @@
-"""Which architecture and vocabulary a run has: named, or beside its weights."""
+"""Which architecture a run has, and what is written beside its checkpoints."""
 
 import json
 import os
@@ -11,32 +11,35 @@ from bert_tf.files import whole_file, write_whole
 from bert_tf.interop.sources import ORIGINAL_CONFIG, VOCABULARY, find_source
 from bert_tf.interop.tokenizer_files import tokenizer_config
 from bert_tf.interop.weights import read_config
+from bert_tf.jobs.starting_point import StartingPoint
 from bert_tf.jobs.tokenizer import RunTokenizer
 
 
-def load_bert_config(files: RunFilesConfig) -> BertConfig:
-    """The architecture.
+def load_bert_config(files: RunFilesConfig, start: StartingPoint) -> BertConfig:
+    """The architecture: that of the flags, or else of the weights.
+
+    A resumed run has its own: what it began with, such as init_checkpoint, may be gone.
+
+    Args:
+      files: The settings.
+      start: Where the run begins.
 
     Raises:
       FileNotFoundError: if a file is missing.
-      ValueError: if a value is out of range.
+      ValueError: if a value is out of range, or nothing says the architecture.
     """
     if files.preset:
         return PRESETS[files.preset]
     if files.bert_config_file:
         return BertConfig.from_json_file(files.bert_config_file)
-    return _config_beside(files)
-
-
-def _config_beside(files: RunFilesConfig) -> BertConfig:
-    """The architecture beside init_checkpoint, or else in output_dir."""
+    own = os.path.join(files.output_dir, ORIGINAL_CONFIG)
+    has_own = os.path.isfile(own)
     found = None
-    if files.init_checkpoint:
+    if files.init_checkpoint and not (start.is_own and has_own):
         found = read_config(find_source(files.init_checkpoint))
     if found is not None:
         return found
-    own = os.path.join(files.output_dir, "bert_config.json")
-    if os.path.isfile(own):
+    if has_own:
         return BertConfig.from_json_file(own)
     raise ValueError(
         "`bert_config_file` or `preset` must be given: there is no config beside "

@@ -1,5 +1,6 @@
 """The best checkpoint of a fine-tuning, beside the newest ones."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,16 @@ _NOTE = "best.json"
 _LAST = "last_step"
 # With these beside it a checkpoint can be used without any other flag.
 _DESCRIPTION = ("bert_config.json", "vocab.txt", "tokenizer_config.json", "task.json")
+
+
+def forget_best(output_dir: str) -> None:
+    """Removes the note of the best checkpoint of a run that is being replaced.
+
+    A new run must not find it when it is resumed, whether it looks for its own best
+    checkpoint from the start or not.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(output_dir, BEST_DIR, _NOTE))
 
 
 class BestCheckpoint:
@@ -35,14 +46,9 @@ class BestCheckpoint:
         self._folder = os.path.join(plan.config.files.output_dir, BEST_DIR)
         self._note = os.path.join(self._folder, _NOTE)
         self._best: dict[str, float] | None = None
-        if not os.path.exists(self._note):
-            return
-        if plan.start.is_own:
+        if plan.start.is_own and os.path.exists(self._note):
             self._best = self._read_note()
             self._check_weights(int(self._best["step"]))
-        elif rank == 0:
-            # Of a run that this one replaces: when it goes on, it must not find it.
-            os.remove(self._note)
 
     def _read_note(self) -> dict[str, float]:
         try:

@@ -6,34 +6,28 @@ import os
 from typing import Any
 
 from bert_tf.config import BertConfig
-from bert_tf.config.run import RunFilesConfig
+from bert_tf.interop.sources import ORIGINAL_CONFIG
 from bert_tf.jobs.plan import Plan
 from bert_tf.jobs.starting_point import StartingPoint, accumulation_steps
 from bert_tf.training.runlog import RunLog
 
-_CONFIG = "bert_config.json"
 # What a run may change; all else decides what its weights mean.
 _FREE = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")
-# Settings that are compared otherwise, or do not change what a step computes.
-_KEPT = ("learning_rate", "scale_learning_rate", "seed")
-_KEPT += ("train_batch_size", "num_accumulation_steps")
-_OF_THIS_RUN = ("do_train", "do_eval", "do_predict", "steps_this_run")
-_OF_THIS_RUN += ("save_checkpoints_steps", "display_loss_steps", "max_eval_steps")
-_OF_THIS_RUN += ("eval_batch_size", "predict_batch_size", "evaluate_each_epoch")
-_OF_THIS_RUN += ("num_processes",)
+# Settings that are compared otherwise: with the checkpoint, the records or task.json.
+_COMPARED_ELSEWHERE = (
+    *("learning_rate", "scale_learning_rate", "seed"),
+    *("train_batch_size", "num_accumulation_steps"),
+    *("max_seq_length", "max_predictions_per_seq"),
+)
+# Settings that do not change what a step of a resumed run computes.
+_OF_THIS_RUN = (
+    *("do_train", "do_eval", "do_predict", "steps_this_run"),
+    *("save_checkpoints_steps", "display_loss_steps", "max_eval_steps"),
+    *("eval_batch_size", "predict_batch_size", "evaluate_each_epoch"),
+    *("n_best_size", "max_answer_length", "null_score_diff_threshold"),
+    *("num_processes", "new_head"),
+)
 _GROUPS_NOT_COMPARED = ("files", "runtime")
-
-
-def architecture_files(files: RunFilesConfig, start: StartingPoint) -> RunFilesConfig:
-    """Where the architecture comes from: a run that goes on has its own, but for flags.
-
-    What the run began with, such as init_checkpoint, may be gone by now.
-    """
-    own = os.path.join(files.output_dir, _CONFIG)
-    is_named = files.preset or files.bert_config_file
-    if not start.is_own or is_named or not os.path.isfile(own):
-        return files
-    return dataclasses.replace(files, bert_config_file=own)
 
 
 def check_architecture(start: StartingPoint, bert: BertConfig) -> None:
@@ -65,7 +59,7 @@ def _architecture(start: StartingPoint) -> dict[str, Any]:
         return {}
     if "bert" in start.position.config:
         return start.position.config["bert"]
-    path = os.path.join(os.path.dirname(start.prefix), _CONFIG)
+    path = os.path.join(os.path.dirname(start.prefix), ORIGINAL_CONFIG)
     if not os.path.isfile(path):
         return {}
     return BertConfig.from_json_file(path).to_dict()
@@ -139,7 +133,7 @@ def _new_settings(plan: Plan) -> list[str]:
 
 def _compared(settings: dict[str, Any]) -> dict[tuple[str, ...], Any]:
     """(group, name) -> value of the settings that change what a step computes."""
-    left_out = (*_KEPT, *_OF_THIS_RUN)
+    left_out = (*_COMPARED_ELSEWHERE, *_OF_THIS_RUN)
     compared = {}
     for group, values in settings.items():
         if group in _GROUPS_NOT_COMPARED:

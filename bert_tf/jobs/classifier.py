@@ -27,7 +27,6 @@ from bert_tf.jobs.folder_task import FolderTask, require_same_task
 from bert_tf.jobs.reporting import report_results
 from bert_tf.jobs.running import run_job
 from bert_tf.jobs.starting_point import StartingPoint, find_starting_point
-from bert_tf.jobs.tokenizer import finetuning_tokenizer
 from bert_tf.modeling.finetuning import build_classifier_model
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, RegressionTask
 from bert_tf.training import checkpoints
@@ -82,7 +81,9 @@ def labelled(
     return LabelledSequences(sequences, {"labels": np.asarray(labels, dtype)})
 
 
-def _read_splits(config: ClassifierConfig, task: ClassificationTask) -> Examples:
+def _read_splits(
+    config: ClassifierConfig, task: ClassificationTask, tokenizer: WordPieceTokenizer
+) -> Examples:
     training, folder = config.training, config.task.data_dir
     wanted = {_TRAIN: training.do_train, _DEV: training.do_eval}
     wanted[_TEST] = training.do_predict
@@ -92,7 +93,6 @@ def _read_splits(config: ClassifierConfig, task: ClassificationTask) -> Examples
         for name in (split, split + _MISMATCHED)
         if is_wanted and (name == split or name in task.files)
     ]
-    tokenizer = finetuning_tokenizer(config).load()
     return Examples(
         task,
         {
@@ -124,14 +124,14 @@ def _read_start(
     source = find_source(start.prefix)
     if start.is_own:
         [size] = checkpoints.shape_of(start.prefix, _HEAD[1]) or [0]
-        notes = ["--new_head has no effect: the run goes on with the head it has."]
+        notes = ["--new_head has no effect: a resumed run keeps its head."]
         return read_head(source, size), None, notes if is_new else []
     weights = read_weights(start.prefix)
     head = read_head(source, int(np.size(weights.tensors.get(_HEAD[1], ()))))
     if not is_new:
         return head, weights, []
     kept = {name: t for name, t in weights.tensors.items() if name not in _HEAD}
-    known = f", which has the classes {', '.join(head.names)}" if head.names else ""
+    known = f" (classes {', '.join(head.names)})" if head.names else ""
     notes = [f"--new_head: the head of {source.path}{known} is not used."]
     if not head.num_outputs:
         notes = [f"--new_head has no effect: {source.path} has no classifier."]
@@ -141,9 +141,10 @@ def _read_start(
 def _prepare(config: ClassifierConfig, communicator: Communicator) -> FinetuningPlan:
     start = find_starting_point(config, own_first=True)
     require_same_task(config, start, FolderTask(CLASSIFY, config.task.task_name))
+    bert, tokenizer = finetuning.load_model_files(config, start)
     head, weights, notes = _read_start(config, start)
     task, more = choose_task(config, head, is_own=start.is_own)
-    data = _read_splits(config, task)
+    data = _read_splits(config, task, tokenizer.load())
     num_outputs = len(task.label_names) or 1
     rate = (
         0.0 if config.training.deterministic_run else config.task.dropout_before_logits
@@ -159,6 +160,8 @@ def _prepare(config: ClassifierConfig, communicator: Communicator) -> Finetuning
         config,
         communicator,
         start,
+        bert,
+        tokenizer,
         data.splits.get(_TRAIN),
         make_task,
         head=_HEAD,

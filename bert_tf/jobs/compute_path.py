@@ -113,7 +113,7 @@ def describe_path(
         reason = f", not better: {path.reason}" if path.reason else ""
         return f"fused operations: {path.name}{reason}."
     reason = _why_not(settings.config.hidden_act, policy, use_xla)
-    return f"fused operations: not used, {reason} (the optimizer's: {path.name})."
+    return f"fused operations: not used but by the optimizer ({path.name}), {reason}."
 
 
 def _why_not(hidden_act: str, policy: PrecisionPolicy, use_xla: bool) -> str:

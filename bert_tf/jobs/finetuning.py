@@ -14,8 +14,11 @@ from bert_tf.data.vocabulary_check import check_size
 from bert_tf.distribute import Communicator
 from bert_tf.interop.weights import Weights
 from bert_tf.jobs.architecture import load_bert_config
-from bert_tf.jobs.best import BestCheckpoint
-from bert_tf.jobs.changes import check_architecture, describe_changes
+from bert_tf.jobs.best import BestCheckpoint, forget_best
+from bert_tf.jobs.changes import (
+    check_architecture,
+    describe_changes,
+)
 from bert_tf.jobs.memory import require_memory
 from bert_tf.jobs.plan import (
     Plan,
@@ -58,28 +61,35 @@ class FinetuningPlan(Plan):
         return RowSettings(self.config.max_seq_length, self.config.batch.pack_sequences)
 
 
-def load_architecture(config: FinetuningConfig) -> BertConfig:
-    """The architecture.
+def load_model_files(
+    config: FinetuningConfig, start: StartingPoint
+) -> tuple[BertConfig, RunTokenizer]:
+    """The architecture and the tokenizer, checked before any data are read.
 
     Raises:
-      FileNotFoundError, ValueError: see `load_bert_config`; or if rows are longer than
-        the table of positions, or the vocabulary than that of words.
+      FileNotFoundError, ValueError: see `load_bert_config`, `check_architecture` and
+        `finetuning_tokenizer`; or if rows are longer than the table of positions, or
+        the vocabulary than that of words.
     """
-    bert = load_bert_config(config.files)
-    check_size(finetuning_tokenizer(config).vocab_file, bert.vocab_size)
+    bert = load_bert_config(config.files, start)
+    check_architecture(start, bert)
+    tokenizer = finetuning_tokenizer(config, start)
+    notes = check_size(tokenizer.vocab_file, bert.vocab_size)
     if config.max_seq_length > bert.max_position_embeddings:
         raise ValueError(
             "`max_seq_length` must be at most the architecture's "
             f"max_position_embeddings={bert.max_position_embeddings}. Received: "
             f"max_seq_length={config.max_seq_length}."
         )
-    return bert
+    return bert, dataclasses.replace(tokenizer, notes=[*tokenizer.notes, *notes])
 
 
 def make_plan(
     config: FinetuningConfig,
     communicator: Communicator,
     start: StartingPoint,
+    bert: BertConfig,
+    tokenizer: RunTokenizer,
     train_examples: LabelledSequences | None,
     make_task: MakeTask,
     *,
@@ -95,6 +105,8 @@ def make_plan(
       config: The settings.
       communicator: The workers.
       start: Where it begins.
+      bert: The architecture.
+      tokenizer: What has cut the examples up.
       train_examples: What is trained on, if there is training.
       make_task: Makes the model and its loss.
       head: Names of the weights that a model without this task lacks.
@@ -109,15 +121,7 @@ def make_plan(
     Raises:
       ValueError, OSError, RunError: if the run cannot begin; the message says why.
     """
-    bert = load_architecture(config)
     require_memory(bert, communicator)
-    check_architecture(start, bert)
-    tokenizer = finetuning_tokenizer(config)
-    notes = [
-        *tokenizer.notes,
-        *check_size(tokenizer.vocab_file, bert.vocab_size),
-        *notes,
-    ]
     shape = _batch_shape(config, start, communicator)
     count = len(train_examples.sequences) if train_examples else 0
     settings = config.optimizer.for_examples(count, shape.global_batch_size)
@@ -127,7 +131,7 @@ def make_plan(
     learning_rate = effective_learning_rate(settings, start, shape.size)
     optimizer, schedule = make_optimizer(settings, learning_rate, task.model)
     do_train = config.training.do_train
-    notes += restore(
+    restored = restore(
         *(start, task.model, optimizer, bert),
         do_train=do_train,
         new_weights=head,
@@ -143,7 +147,7 @@ def make_plan(
         optimizer=optimizer,
         schedule=schedule,
         policy=policy,
-        notes=notes,
+        notes=[*tokenizer.notes, *notes, *restored],
         num_train_records=count,
         data_sha256=train_examples.sha256() if train_examples else None,
         num_eval_records=num_eval_records,
@@ -236,6 +240,8 @@ def train(
     communicator.broadcast(shared_state(plan))
     if not plan.config.training.do_train:
         return
+    if communicator.rank == 0 and not plan.start.is_own:
+        forget_best(plan.config.files.output_dir)
     step, last = int(plan.optimizer.iterations), plan.config.optimizer.num_train_steps
     steps = take_steps(plan, _reader(plan), communicator, log) if step < last else []
     if step >= last:

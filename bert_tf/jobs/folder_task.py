@@ -59,22 +59,27 @@ def require_same_task(config: Any, start: StartingPoint, task: FolderTask) -> No
     known = _find_task(folder, start) if start.is_own else None
     if known is None or known.is_same(task):
         return
-    if config.training.do_train:
-        advice = (
-            "Name another output_dir, with --init_checkpoint="
-            f"{folder} to start from these weights; or add --overwrite_output_dir to "
-            "replace them."
-        )
-    else:
-        advice = f"Name the output_dir of a training of {task}."
-        if known.kind == task.kind:
-            advice = (
-                "Name another output_dir, with --init_checkpoint="
-                f"{folder} if this model is meant."
-            )
     raise ValueError(
         f"`output_dir` must not hold checkpoints of another task. Received: {folder} "
-        f"with those of {known}, for {task}. {advice}"
+        f"with those of {known}, for {task}. "
+        + _advice(folder, known, task, config.training.do_train)
+    )
+
+
+def _advice(folder: str, known: FolderTask, task: FolderTask, do_train: bool) -> str:
+    """What to do about a folder of another task."""
+    named = f"Name another output_dir, with --init_checkpoint={folder}"
+    if not do_train and known.kind == task.kind:
+        return f"{named} if this model is meant."
+    if not do_train:
+        return f"Name an output_dir with checkpoints of {task}."
+    if task.kind == PRETRAINING:  # It needs heads that these weights lack.
+        return "Name another output_dir, or add --overwrite_output_dir to replace them."
+    are_classes = known.kind == task.kind == CLASSIFY
+    head = " (and --new_head for other classes)" if are_classes else ""
+    return (
+        f"{named}{head} to start from these weights; or add --overwrite_output_dir to "
+        "replace them."
     )
 
 

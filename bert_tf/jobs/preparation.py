@@ -12,7 +12,6 @@ from bert_tf.data.pipeline import BatchShape
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.architecture import load_bert_config
 from bert_tf.jobs.changes import (
-    architecture_files,
     check_architecture,
     check_packing,
 )
@@ -155,7 +154,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     """
     start = find_starting_point(config)
     require_same_task(config, start, FolderTask(PRETRAINING))
-    bert = load_bert_config(architecture_files(config.files, start))
+    bert = load_bert_config(config.files, start)
     require_memory(bert, communicator)
     check_architecture(start, bert)
     runtime = config.runtime
@@ -165,7 +164,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
         check_packing(start, train.shape.is_packed)
     sets = [records for records in (train, evaluation) if records is not None]
     metadata = {folder: m for each in sets for folder, m in each.metadata.items()}
-    tokenizer = pretraining_tokenizer(config, bert, metadata)
+    tokenizer = pretraining_tokenizer(config, start, bert, metadata)
     shape = batch_shape(config, start, communicator, train)
     seed = start.position.seed if start.position else config.training.seed
     model = _build_model(config, bert, policy, seed, sets)

@@ -61,10 +61,10 @@ def report_results(
 
 
 def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
-    """Says what the checkpoint gave, and what the model is."""
+    """Logs what the run starts from, and what the model is."""
     start, step = plan.start, int(plan.optimizer.iterations)
     if start.is_own:
-        verb = "Going on from" if plan.config.training.do_train else "With"
+        verb = "Resuming from" if plan.config.training.do_train else "Using"
         log.message(f"{verb} {start.prefix} (step {step}).")
     elif start.prefix:
         taken = "whole state" if start.takes_state else "weights"

@@ -59,9 +59,8 @@ def keep_description(
 ) -> None:
     """Writes what the checkpoints alone do not say, for whoever predicts with them.
 
-    Files: bert_config.json, vocab.txt, tokenizer_config.json and task.json, before
-    training. What an earlier
-    part of the run has written must agree.
+    Before training, bert_config.json, vocab.txt, tokenizer_config.json and task.json
+    are written. What an earlier part of the run has written must agree.
 
     Args:
       plan: The run.

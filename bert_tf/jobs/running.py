@@ -1,11 +1,11 @@
 """What every job does around its own work: the workers, one log, and errors."""
 
 import contextlib
+import json
 import os
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from bert_tf.distribute import (
@@ -121,14 +121,17 @@ def _difference_between_workers(
         "seed": plan.seed,
         "training records": plan.num_train_records,
         "evaluation records": plan.num_eval_records,
+        "content of the training records (sha256)": plan.data_sha256,
+        **{f"{name} of the architecture": x for name, x in plan.bert.to_dict().items()},
     }
-    table = communicator.gather(list(found.values()))
-    differing = np.flatnonzero((table != table[0]).any(axis=0))
-    if not differing.size:
-        return None
-    name = list(found)[differing[0]]
-    values = ", ".join(f"{value:.12g}" for value in table[:, differing[0]])
-    return ValueError(
-        f"All workers must have the same {name}. Received, by worker: {values}. Give "
-        "all the same command, and folders that all of them can read and share."
-    )
+    texts = communicator.gather_texts(json.dumps(found))
+    workers = [json.loads(text) for text in texts]
+    for name in found:
+        values = [worker[name] for worker in workers]
+        if any(value != values[0] for value in values):
+            return ValueError(
+                f"All workers must have the same {name}. Received, by worker: "
+                f"{', '.join(map(str, values))}. Give all the same command, and "
+                "folders that all of them can read and share."
+            )
+    return None

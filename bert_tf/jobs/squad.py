@@ -21,7 +21,7 @@ from bert_tf.jobs.folder_task import require_same_task, squad_task
 from bert_tf.jobs.reporting import report_results
 from bert_tf.jobs.running import run_job
 from bert_tf.jobs.starting_point import StartingPoint, find_starting_point
-from bert_tf.jobs.tokenizer import finetuning_tokenizer
+from bert_tf.jobs.tokenizer import RunTokenizer
 from bert_tf.modeling.finetuning import build_span_model
 from bert_tf.modeling.finetuning_losses import SpanTask
 from bert_tf.training.runlog import RunLog
@@ -74,7 +74,9 @@ def run(config: SquadConfig) -> dict[str, float]:
     return run_job(config, _prepare, _act, _prefetch)
 
 
-def read_questions(config: SquadConfig, path: str, *, is_training: bool) -> Questions:
+def read_questions(
+    config: SquadConfig, tokenizer: RunTokenizer, path: str, *, is_training: bool
+) -> Questions:
     """Reads a file of questions and cuts their contexts into windows.
 
     Raises:
@@ -100,7 +102,6 @@ def read_questions(config: SquadConfig, path: str, *, is_training: bool) -> Ques
                 f"{path} must have a question whose answer stands where the file says. "
                 f"Received none; the first: {misplaced[0]}"
             )
-    tokenizer = finetuning_tokenizer(config)
     windows = load_or_build_windows(
         path,
         examples,
@@ -157,22 +158,24 @@ def describe_windows(
     return notes
 
 
-def _read_all(config: SquadConfig) -> tuple[Questions | None, Questions | None]:
+def _read_all(
+    config: SquadConfig, tokenizer: RunTokenizer
+) -> tuple[Questions | None, Questions | None]:
     """What is trained on, and what is answered."""
     train = questions = None
     if config.training.do_train:
-        train = read_questions(config, config.squad.train_file, is_training=True)
+        path = config.squad.train_file
+        train = read_questions(config, tokenizer, path, is_training=True)
     if config.training.do_predict or config.training.do_eval:
         path = config.squad.predict_file
-        questions = read_questions(config, path, is_training=False)
+        questions = read_questions(config, tokenizer, path, is_training=False)
     return train, questions
 
 
 def _prefetch(config: SquadConfig) -> None:
     """Writes the windows' cache, from which all workers read."""
-    _find_start(config)
-    finetuning.load_architecture(config)
-    _read_all(config)
+    _, tokenizer = finetuning.load_model_files(config, _find_start(config))
+    _read_all(config, tokenizer)
 
 
 def _find_start(config: SquadConfig) -> StartingPoint:
@@ -183,13 +186,16 @@ def _find_start(config: SquadConfig) -> StartingPoint:
 
 def _prepare(config: SquadConfig, communicator: Communicator) -> FinetuningPlan:
     start = _find_start(config)
+    bert, tokenizer = finetuning.load_model_files(config, start)
     if config.training.do_eval:
         check_scorer(is_version_2=config.squad.version_2_with_negative)
-    train, questions = _read_all(config)
+    train, questions = _read_all(config, tokenizer)
     return finetuning.make_plan(
         config,
         communicator,
         start,
+        bert,
+        tokenizer,
         train.labelled() if train else None,
         lambda bert, settings: SpanTask(build_span_model(bert, **settings)),
         head=_HEAD,

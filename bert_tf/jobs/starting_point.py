@@ -30,21 +30,6 @@ class StartingPoint:
     notes: tuple[str, ...] = ()
 
 
-def own_steps(config: Any, *, own_first: bool = False) -> list[int]:  # noqa: ANN401
-    """Steps of the checkpoints in output_dir with which a run goes on, ascending.
-
-    Args:
-      config: The settings, in groups `files, training`.
-      own_first: As for `find_starting_point`.
-    """
-    files = config.files
-    if files.overwrite_output_dir:
-        return []
-    if files.init_checkpoint and not (config.training.do_train or own_first):
-        return []  # An evaluation of the checkpoint that is named.
-    return checkpoints.committed_steps(files.output_dir)
-
-
 def find_starting_point(config: Any, *, own_first: bool = False) -> StartingPoint:  # noqa: ANN401
     """Applies the rules of starting and resuming.
 
@@ -63,9 +48,10 @@ def find_starting_point(config: Any, *, own_first: bool = False) -> StartingPoin
       RunError: if a checkpoint is damaged.
     """
     files, do_train = config.files, config.training.do_train
-    if own_steps(config, own_first=own_first):
-        return _newest_own(files.output_dir, files.init_checkpoint, do_train)
     steps = checkpoints.committed_steps(files.output_dir)
+    is_own_first = do_train or own_first or not files.init_checkpoint
+    if steps and is_own_first and not files.overwrite_output_dir:
+        return _newest_own(files.output_dir, files.init_checkpoint, do_train)
     notes = ()
     if steps and do_train and files.overwrite_output_dir:
         notes = (
@@ -107,7 +93,8 @@ def _newest_own(output_dir: str, init_checkpoint: str, do_train: bool) -> Starti
     notes = ()
     if init_checkpoint and do_train:
         notes = (
-            f"--init_checkpoint={init_checkpoint} is not used: the run has begun.",
+            f"--init_checkpoint={init_checkpoint} is not used: the run is resumed from "
+            "output_dir.",
         )
     return StartingPoint(prefix, True, position, is_own=True, notes=notes)
 
@@ -172,7 +159,7 @@ def accumulation_steps(
     rows = batch.train_batch_size * size
     if position.global_batch_size % rows:
         raise ValueError(
-            f"The run to go on with has a global batch of {position.global_batch_size} "
+            f"The resumed run has a global batch of {position.global_batch_size} "
             f"records, which {size} workers x train_batch_size="
             f"{batch.train_batch_size} = {rows} does not divide. Choose another "
             "train_batch_size or number of workers."

@@ -17,8 +17,8 @@ from bert_tf.data.vocabulary_check import (
     check_size,
     file_sha256,
 )
-from bert_tf.interop.sources import VOCABULARY, find_source, folder_of
-from bert_tf.jobs.starting_point import own_steps
+from bert_tf.interop.sources import VOCABULARY, Source, find_source, folder_of
+from bert_tf.jobs.starting_point import StartingPoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,14 @@ class RunTokenizer:
         return WordPieceTokenizer(self.vocab_file, self.settings)
 
 
-def finetuning_tokenizer(config: FinetuningConfig) -> RunTokenizer:
+def finetuning_tokenizer(
+    config: FinetuningConfig, start: StartingPoint
+) -> RunTokenizer:
     """The tokenizer of a fine-tuning, or of its evaluation.
+
+    Args:
+      config: The settings.
+      start: Where the run begins.
 
     Raises:
       FileNotFoundError: if there is no vocabulary.
@@ -49,8 +55,8 @@ def finetuning_tokenizer(config: FinetuningConfig) -> RunTokenizer:
         the weights.
     """
     files = config.files
-    is_own = bool(own_steps(config, own_first=True))
-    of_weights = _vocabulary_of_weights(files, is_own)
+    source = _initial_weights(files, start)
+    of_weights = _vocabulary_of_weights(files, start, source)
     vocab_file = files.vocab_file or of_weights or _in_output_dir(files)
     if not vocab_file:
         raise FileNotFoundError(
@@ -61,19 +67,23 @@ def finetuning_tokenizer(config: FinetuningConfig) -> RunTokenizer:
     notes = check_same_words(vocab_file, of_weights) if of_weights else []
     choice = choose_settings(
         {"do_lower_case": files.do_lower_case},
-        _folders(files, is_own, vocab_file),
+        _folders(files, start, source, vocab_file),
         vocab_file,
     )
     return RunTokenizer(vocab_file, choice.settings, [*choice.notes, *notes])
 
 
 def pretraining_tokenizer(
-    config: PretrainingConfig, bert: BertConfig, records: Mapping[str, Metadata | None]
+    config: PretrainingConfig,
+    start: StartingPoint,
+    bert: BertConfig,
+    records: Mapping[str, Metadata | None],
 ) -> RunTokenizer:
     """The tokenizer that records were made with, as far as it is known.
 
     Args:
       config: The settings.
+      start: Where the run begins.
       bert: The architecture.
       records: Folder -> metadata, of all records that are read.
 
@@ -82,8 +92,8 @@ def pretraining_tokenizer(
       ValueError: if vocabulary, case or accents of records, model and flags differ.
     """
     files = config.files
-    is_own = bool(own_steps(config))
-    of_weights = _vocabulary_of_weights(files, is_own)
+    source = _initial_weights(files, start)
+    of_weights = _vocabulary_of_weights(files, start, source)
     known = {folder: about for folder, about in records.items() if about}
     vocab_file = files.vocab_file or of_weights or _in_output_dir(files)
     notes = []
@@ -107,16 +117,13 @@ def pretraining_tokenizer(
             f"The records of {', '.join(silent)} have no metadata that names their "
             f"vocabulary: it could not be compared with {vocab_file}."
         )
-        if not (files.vocab_file or is_own):
+        if not (files.vocab_file or start.is_own):
             vocab_file = ""  # It may be another one than the records'.
     if records and not vocab_file:
-        notes.append(
-            "No vocabulary is stored beside the checkpoints: pass --vocab_file with "
-            "the one that the records were made with."
-        )
+        notes.append(_missing_vocabulary(files))
     choice = choose_settings(
         {"do_lower_case": files.do_lower_case},
-        _folders(files, is_own, vocab_file),
+        _folders(files, start, source, vocab_file),
         vocab_file,
         common_case(known),
     )
@@ -125,13 +132,40 @@ def pretraining_tokenizer(
     return RunTokenizer(vocab_file, choice.settings, [*choice.notes, *notes])
 
 
-def _vocabulary_of_weights(files: RunFilesConfig, is_own: bool) -> str:
-    """The vocabulary beside the weights that a run begins with; empty if none is."""
-    if is_own and (own := _in_output_dir(files)):
-        return own
+def _missing_vocabulary(files: RunFilesConfig) -> str:
+    """A line about checkpoints without a vocabulary, or beside a doubtful one."""
+    left = _in_output_dir(files)
+    if left:
+        return (
+            f"warning: {left} stays beside the checkpoints, and may be another "
+            "vocabulary than that of the records: pass --vocab_file with the one that "
+            "they were made with, or delete it."
+        )
     return (
-        find_source(files.init_checkpoint).vocab_file if files.init_checkpoint else ""
+        "No vocabulary is stored beside the checkpoints: pass --vocab_file with "
+        "the one that the records were made with."
     )
+
+
+def _initial_weights(files: RunFilesConfig, start: StartingPoint) -> Source | None:
+    """What init_checkpoint names; a resumed run may no longer have it."""
+    if not files.init_checkpoint:
+        return None
+    try:
+        return find_source(files.init_checkpoint)
+    except (FileNotFoundError, ValueError):
+        if start.is_own:
+            return None
+        raise
+
+
+def _vocabulary_of_weights(
+    files: RunFilesConfig, start: StartingPoint, source: Source | None
+) -> str:
+    """The vocabulary beside the weights that a run begins with; empty if none is."""
+    if start.is_own and (own := _in_output_dir(files)):
+        return own
+    return source.vocab_file if source else ""
 
 
 def _in_output_dir(files: RunFilesConfig) -> str:
@@ -149,11 +183,13 @@ def _vocabulary_of_records(known: Iterable[Metadata]) -> str:
     return ""
 
 
-def _folders(files: RunFilesConfig, is_own: bool, vocab_file: str) -> list[str]:
-    """Where the files of the tokenizer may be, the best place first."""
-    folders = [files.output_dir] if is_own else []
-    if files.init_checkpoint:
-        folders.append(folder_of(find_source(files.init_checkpoint).path))
+def _folders(
+    files: RunFilesConfig, start: StartingPoint, source: Source | None, vocab_file: str
+) -> list[str]:
+    """Folders that may have the files of the tokenizer, the one that counts first."""
+    folders = [files.output_dir] if start.is_own else []
+    if source:
+        folders.append(folder_of(source.path))
     if vocab_file:
         folders.append(folder_of(vocab_file))
     return folders

@@ -80,6 +80,8 @@ class DLLoggerFile:
 
 def _end_last_line(path: str) -> None:
     """Ends a line that a killed run has begun, so that the next one is its own."""
+    if not os.path.isfile(path):
+        return  # A new file, or a device such as /dev/stdout.
     with open(path, "a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)

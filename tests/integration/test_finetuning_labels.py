@@ -221,12 +221,12 @@ def test_other_classes_are_refused_with_both_lists(trained, folder, run, tmp_pat
     text = run(*on(tmp_path, trained, *actions))
     task = json.loads((tmp_path / "output" / "task.json").read_text())
     assert task["label_names"] == ["meals", "travel", "weather"]
-    assert "which has the classes food, travel, weather is not used" in text
+    assert "(classes food, travel, weather) is not used" in text
     # The same command goes on with the new head.
     text = run(
         *on(tmp_path, trained, "--do_train", "--new_head", "--num_train_steps=2")
     )
-    assert "--new_head has no effect: the run goes on with the head it has" in text
+    assert "--new_head has no effect: a resumed run keeps its head" in text
 
 
 def test_another_number_of_classes_is_refused(reordered, run, tmp_path):

@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(command, tmp_path):
         process.wait()
     result = run_python(SCRIPT, *arguments)
     assert result.returncode == 0, result.stderr
-    assert re.search(r"Going on from .*model.ckpt-[2-8] ", result.stdout)
+    assert re.search(r"Resuming from .*model.ckpt-[2-8] ", result.stdout)
     assert checkpoint_bytes(killed, STEPS) == checkpoint_bytes(whole, STEPS)
     assert not [name for name in os.listdir(killed) if "tmp" in name]
 

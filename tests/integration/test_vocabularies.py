@@ -220,6 +220,18 @@ def fine_tune(trained, tmp_path, *more):
     return tmp_path / "classes"
 
 
+def test_runs_go_on_when_their_initial_weights_are_gone(folder, trained, tmp_path):
+    first = shutil.copytree(trained, tmp_path / "first")
+    more = {"init_checkpoint": first}
+    run(folder, tmp_path / "run", **more)
+    path = fine_tune(first, tmp_path)
+    shutil.rmtree(first)
+    run(folder, tmp_path / "run", **more | {"num_train_steps": 2})
+    assert fine_tune(first, tmp_path, "--num_train_steps=2") == path
+    for output in (tmp_path / "run", path):
+        assert (output / "model.ckpt-2.index").exists()
+
+
 def test_fine_tuning_takes_the_case_of_its_weights(trained, tmp_path, capsys):
     path = fine_tune(trained, tmp_path)
     told = capsys.readouterr().out

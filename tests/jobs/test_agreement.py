@@ -12,9 +12,15 @@ from bert_tf.config import (
     RuntimeConfig,
     TrainingConfig,
 )
+from bert_tf.config.finetuning import (
+    FinetuningFilesConfig,
+    FinetuningTrainingConfig,
+    SquadConfig,
+    SquadDataConfig,
+)
 from bert_tf.distribute import Communicator
 from bert_tf.errors import OtherWorkerFailed, RunError
-from bert_tf.jobs.agreement import agree
+from bert_tf.jobs.agreement import agree, settings
 
 
 @pytest.fixture(autouse=True)
@@ -49,11 +55,11 @@ def config(**runtime):
     )
 
 
-def refused(change, settings=None):
+def refused(change, of_run=None):
     with pytest.raises(RunError) as caught:
-        agree(Two(change), settings or config())
+        agree(Two(change), of_run or config())
     with pytest.raises(OtherWorkerFailed):
-        agree(Two(change, rank=1), settings or config())
+        agree(Two(change, rank=1), of_run or config())
     return str(caught.value)
 
 
@@ -93,6 +99,22 @@ def test_another_flag_is_refused_by_name():
     message = refused(change)
     assert "\n  --learning_rate: 0.5 on worker 0 (" in message
     assert "; 0.25 on worker 1 (other)." in message
+
+
+def test_settings_of_the_task_are_compared_but_for_paths():
+    squad = SquadConfig(
+        files=FinetuningFilesConfig(output_dir="out"),
+        training=FinetuningTrainingConfig(do_train=True),
+        squad=SquadDataConfig(train_file="train.json", doc_stride=64),
+    )
+
+    def change(other):
+        other["settings"]["--doc_stride"] = "128"
+
+    message = refused(change, squad)
+    assert "\n  --doc_stride: 64 on worker 0 (" in message
+    names = settings(squad).keys()
+    assert not names & {"--train_file", "--output_dir", "--num_processes"}
 
 
 def test_a_worker_on_another_kind_of_device_is_refused():

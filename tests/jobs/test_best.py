@@ -10,9 +10,11 @@ import tensorflow as tf
 from crashing import crash_points
 
 from bert_tf.errors import RunError
-from bert_tf.jobs.best import BestCheckpoint
+from bert_tf.jobs.best import BestCheckpoint, forget_best
 from bert_tf.jobs.starting_point import StartingPoint
 from bert_tf.training import checkpoints
+
+DESCRIPTION = {"bert_config.json", "vocab.txt", "tokenizer_config.json", "task.json"}
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def reset(plan, step):
     folder = plan.config.files.output_dir
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    for name in ("bert_config.json", "vocab.txt", "tokenizer_config.json", "task.json"):
+    for name in DESCRIPTION:
         with open(os.path.join(folder, name), "w") as file:
             file.write(name)
     BestCheckpoint(plan, "f1", 0).offer(step, {"f1": 50.0})
@@ -66,9 +68,9 @@ def test_an_offer_that_is_killed_anywhere_is_made_again(plan):
         assert again.last_step in (5, 9)
         again.offer(9, {"f1": 60.0})
         assert set(os.listdir(best)) == {
-            *("best.json", "bert_config.json", "checkpoint"),
+            *DESCRIPTION,
+            *("best.json", "checkpoint", "model.ckpt-9.json"),
             *("model.ckpt-9.data-00000-of-00001", "model.ckpt-9.index"),
-            *("model.ckpt-9.json", "task.json", "vocab.txt"),
         }
         with open(f"{best}/best.json") as file:
             assert json.load(file) == {"step": 9, "f1": 60.0, "last_step": 9}
@@ -91,3 +93,10 @@ def test_damaged_best_weights_are_found_at_the_start(plan):
         file.write(b"damaged")
     with pytest.raises(RunError, match="must have sha256"):
         BestCheckpoint(plan, "f1", 0)
+
+
+def test_the_best_of_a_run_that_is_replaced_is_forgotten(plan):
+    reset(plan, 5)
+    forget_best(plan.config.files.output_dir)
+    assert BestCheckpoint(plan, "f1", 0).last_step == 0
+    forget_best(plan.config.files.output_dir)  # There is none any more.

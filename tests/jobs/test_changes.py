@@ -15,6 +15,8 @@ BERT = BertConfig(
 SETTINGS = {
     "optimizer": {"num_train_steps": 8, "optimizer_type": "lamb"},
     "training": {"deterministic_run": False, "do_eval": True},
+    "batch": {"max_seq_length": 128},
+    "task": {"new_head": False},
     "runtime": {"num_threads": 1},
     "files": {"input_files_dir": "/a"},
     "bert": BERT.to_dict(),
@@ -134,6 +136,8 @@ def test_settings_that_change_a_step_are_told_and_others_are_not():
     before = {
         **SETTINGS,
         "training": {"deterministic_run": True, "do_eval": False},
+        "batch": {"max_seq_length": None},  # The default: as the records are.
+        "task": {"new_head": True},
         "runtime": {"num_threads": 8},
         "files": {"input_files_dir": "/b"},
         "bert": BERT.to_dict() | {"hidden_dropout_prob": 0.0},

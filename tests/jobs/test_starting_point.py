@@ -51,7 +51,9 @@ def test_the_newest_checkpoint_wins_and_says_what_is_not_used(tmp_path):
     )
     assert start.prefix == str(tmp_path / "run" / "model.ckpt-5")
     assert start.position.step == 5
-    assert start.notes == ("--init_checkpoint=/gone is not used: the run has begun.",)
+    assert start.notes == (
+        "--init_checkpoint=/gone is not used: the run is resumed from output_dir.",
+    )
 
 
 def test_overwriting_is_told(tmp_path):

@@ -1,5 +1,6 @@
 import datetime
 import json
+import os
 
 import pytest
 
@@ -55,6 +56,15 @@ def test_a_line_that_a_killed_run_began_does_not_spoil_the_next(tmp_path):
     before, cut, *after = path.read_text().splitlines()
     assert (before, cut) == ('DLLL {"step": 1}', 'DLLL {"st')
     assert [json.loads(line[5:])["type"] for line in after] == ["METADATA"] * 2
+
+
+def test_a_pipe_takes_the_lines(tmp_path):
+    path = tmp_path / "pipe"  # As /dev/stdout is in `... | tee log`.
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    DLLoggerFile(str(path)).close()
+    assert os.read(reader, 5) == b"DLLL "
+    os.close(reader)
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
