@@ -8,6 +8,7 @@ and by the lock that nobody holds, and the next writer of the same name removes 
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -167,6 +168,12 @@ def placeholder(path: str | os.PathLike[str]) -> str:
     if first.lstrip().startswith(b"<"):
         return "a page of HTML or XML"
     return "" if first else "empty"
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Checksum of a file's bytes, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:

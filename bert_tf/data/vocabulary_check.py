@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bert_tf.data.metadata import Metadata, metadata_file
 from bert_tf.data.tokenization import load_vocabulary
+from bert_tf.files import file_sha256
 
 _UNUSED = re.compile(r"\[unused\d+\]")
 _MAX_MULTIPLE = 1024
@@ -144,11 +145,6 @@ def has_sha256(vocab_file: str, sha256: str) -> bool:
         text = mark + line_end.join(tokens)
         contents += [(text + line_end * count).encode() for count in range(3)]
     return any(hashlib.sha256(each).hexdigest() == sha256 for each in contents)
-
-
-def file_sha256(vocab_file: str) -> str:
-    """The checksum of a vocabulary's bytes, as metadata holds it."""
-    return hashlib.sha256(Path(vocab_file).read_bytes()).hexdigest()
 
 
 def check_records(vocab_file: str, known: Mapping[str, Metadata]) -> None:
