@@ -22,7 +22,7 @@ from bert_tf.data.groups import (
     make_instances,
     tokenizer_settings,
 )
-from bert_tf.data.input_files import expand_paths, report
+from bert_tf.data.input_files import expand_paths
 from bert_tf.data.metadata import (
     Metadata,
     metadata_file,
@@ -43,6 +43,7 @@ from bert_tf.data.tokenization import TokenizerSettings, load_vocabulary
 from bert_tf.data.tokenizer_settings import choose_settings
 from bert_tf.data.workers import in_order
 from bert_tf.files import file_sha256
+from bert_tf.launch import report
 from bert_tf.progress import ProgressReport
 from bert_tf.resources import available_cores
 

@@ -9,11 +9,10 @@ import os
 import re
 import shlex
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 
 from bert_tf.data.file_content import check_content
-from bert_tf.launch import launched_rank
+from bert_tf.launch import report
 
 TEXT_SUFFIXES = (".txt",)
 
@@ -118,12 +117,6 @@ def file_identity(path: str) -> object:
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
-def report(line: str) -> None:
-    """Prints a line on stderr, on the first of the processes launched together."""
-    if launched_rank() == 0:
-        print(line, file=sys.stderr, flush=True)
-
-
 def some_names(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = len(names) - _MOST_NAMES
@@ -131,7 +124,7 @@ def some_names(names: Sequence[str]) -> str:
 
 
 def report_skipped(folder: str, names: Sequence[str]) -> None:
-    """Says which entries of a folder are not read, if any."""
+    """Reports which entries of a folder are not read, if any."""
     if names:
         are = "entry is" if len(names) == 1 else "entries are"
         report(f"{folder}: {len(names):,} {are} not read: {some_names(names)}")

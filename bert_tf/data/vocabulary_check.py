@@ -118,7 +118,7 @@ def check_same_words(vocab_file: str, model_vocab_file: str) -> list[str]:
         return []
     first = ", ".join(own[:_MAX_SHOWN]) + (", ..." if len(own) > _MAX_SHOWN else "")
     return [
-        f"{vocab_file} has {len(own)} words of its own in place of [unusedN] or after "
+        f"{vocab_file} has {len(own)} own words in place of [unusedN] or after "
         f"the words of {model_vocab_file}: {first}."
     ]
 
@@ -152,7 +152,7 @@ def check_records(vocab_file: str, known: Mapping[str, Metadata]) -> None:
 
     Args:
       vocab_file: What is to be used.
-      known: Folder of records -> metadata; one that names no vocabulary is passed over.
+      known: Folder of records -> metadata; one that names no vocabulary is skipped.
 
     Raises:
       FileNotFoundError, ValueError: see `load_vocabulary`; or if one of them is another

@@ -1,7 +1,7 @@
 """Templates of Wikipedia that show more than their arguments in a row.
 
 Each function takes the arguments by name, positional ones by their numbers, rendered;
-`0` is the template's name. It returns what a reader sees, None if it cannot be told.
+`0` is the template's name. It returns what a reader sees, None if that is unknown.
 """
 
 import re

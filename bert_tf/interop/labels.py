@@ -140,8 +140,12 @@ def _numbered_names(values: Mapping[str, Any], path: str) -> tuple[str, ...]:
 def _check_inverse(values: Mapping[str, Any], names: list[str], path: str) -> None:
     """Refuses a label2id that says something else, but for LABEL_0, LABEL_1, ..."""
     theirs = values.get("label2id")
-    expected = {name: number for number, name in enumerate(names)}
-    defaults = {name: number for number, name in enumerate(default_names(len(names)))}
+    if isinstance(theirs, dict):  # Some files have the numbers as strings.
+        theirs = {name: str(number) for name, number in theirs.items()}
+    expected, defaults = (
+        {name: str(number) for number, name in enumerate(each)}
+        for each in (names, default_names(len(names)))
+    )
     if theirs is not None and theirs not in (expected, defaults, {}):
         raise _bad(
             path,
