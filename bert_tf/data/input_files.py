@@ -54,6 +54,7 @@ def expand_paths(
     """
     kinds = _kinds(suffixes)
     files: dict[object, str] = {}
+    repeated: list[str] = []
     for part, matches in named_paths(input_paths):
         found = [file for match in matches for file in _files(match, suffixes)]
         if not found:
@@ -66,11 +67,13 @@ def expand_paths(
             _check_kind(file, suffixes)
             first = files.setdefault(file_identity(file), file)
             if first is not file:
-                report(f"{file} is the same file as {first}: it is read once.")
+                repeated.append(f"{file} is the same file as {first}")
     if not files:
         raise FileNotFoundError(
             f"`input` must name files. Received: input={input_paths!r}."
         )
+    if repeated:
+        report(f"{some_names(repeated)}: read once.")
     for file in files.values():
         check_content(file, is_text=suffixes == TEXT_SUFFIXES)
     if len(files) > 1:
