@@ -8,6 +8,8 @@ and by the lock that nobody holds, and the next writer of the same name removes 
 import contextlib
 import errno
 import fcntl
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from bert_tf.errors import RunError
 
@@ -166,6 +168,36 @@ def placeholder(path: str | os.PathLike[str]) -> str:
     if first.lstrip().startswith(b"<"):
         return "a page of HTML or XML"
     return "" if first else "empty"
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Checksum of a file's bytes, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a JSON object; empty if there is no such file.
+
+    Raises:
+      ValueError: if it is not JSON, or not an object; the message names the file.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        reason = f"it is {found}" if (found := placeholder(path)) else error
+        raise ValueError(
+            f"{path} is not JSON: {reason}. Restore the file, or delete it."
+        ) from None
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{path} must hold a JSON object. Received: {type(values).__name__}. "
+            "Restore the file, or delete it."
+        )
+    return values
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

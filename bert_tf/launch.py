@@ -33,6 +33,12 @@ def launched_size() -> int:
     return _first_number(_SIZES, 1)
 
 
+def report(line: str) -> None:
+    """Prints a line on stderr, on the first of the processes launched together."""
+    if launched_rank() == 0:
+        print(line, file=sys.stderr, flush=True)
+
+
 def use_huge_pages() -> None:
     """Starts this program again with `HUGE_PAGES`, where Linux asks to be told.
 

@@ -10,7 +10,7 @@ from bert_tf.config.data import (
     PackDataConfig,
     ShowDataConfig,
 )
-from bert_tf.launch import check_launch
+from bert_tf.launch import check_launch, report
 
 _PROG = "python -m bert_tf data"
 
@@ -42,7 +42,6 @@ def create(arguments: Sequence[str]) -> None:
     """Makes records from text."""
     config = parse_config(CreateDataConfig, arguments, f"{_PROG} create")
     from bert_tf.data.create import create_records
-    from bert_tf.data.input_files import report
     from bert_tf.data.summary import describe
 
     communicator = None

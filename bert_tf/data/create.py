@@ -7,7 +7,6 @@ cluster can share the jobs out.
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from bert_tf.data.groups import (
     make_instances,
     tokenizer_settings,
 )
-from bert_tf.data.input_files import expand_paths, report
+from bert_tf.data.input_files import expand_paths
 from bert_tf.data.metadata import (
     Metadata,
     metadata_file,
@@ -43,6 +42,8 @@ from bert_tf.data.text_counts import count_instances, merge_samples
 from bert_tf.data.tokenization import TokenizerSettings, load_vocabulary
 from bert_tf.data.tokenizer_settings import choose_settings
 from bert_tf.data.workers import in_order
+from bert_tf.files import file_sha256
+from bert_tf.launch import report
 from bert_tf.progress import ProgressReport
 from bert_tf.resources import available_cores
 
@@ -90,7 +91,7 @@ class GroupRecords:
 def create_records(
     config: CreateDataConfig, communicator: "Communicator | None" = None
 ) -> Metadata:
-    """Makes a folder of record shards and its metadata; goes on where it stopped.
+    """Makes a folder of record shards and its metadata; resumes what was stopped.
 
     Args:
       config: All settings.
@@ -235,8 +236,8 @@ def _make_shards(jobs: Sequence[Job], config: CreateDataConfig, stage: Stage) ->
     """Makes the shards of the jobs, but for those that are finished."""
     left = [job for job in jobs if not all(stage.finished(name) for name in job.shards)]
     if len(left) < len(jobs):
-        report(f"Going on: {len(jobs) - len(left)} of {len(jobs)} parts are done.")
-    vocab_sha256 = hashlib.sha256(Path(config.vocab_file).read_bytes()).hexdigest()
+        report(f"Resuming: {len(jobs) - len(left)} of {len(jobs)} parts are done.")
+    vocab_sha256 = file_sha256(config.vocab_file)
     blocks = duplicate_blocks(config.dupe_factor)
     pieces = (
         (group, block, config, vocab_sha256)
@@ -321,7 +322,6 @@ def _write_metadata(config: CreateDataConfig, parts: Sequence[Part]) -> Metadata
     settings = dataclasses.asdict(config)
     for name in ("num_processes", "overwrite", "horovod"):
         del settings[name]
-    vocabulary = Path(config.vocab_file).read_bytes()
     summary = summarize(parts, config)
     metadata = Metadata(
         format=config.format,
@@ -337,7 +337,7 @@ def _write_metadata(config: CreateDataConfig, parts: Sequence[Part]) -> Metadata
         padding_tokens_original_dataset=samples * config.max_seq_length - num_tokens,
         shards=record_shards(parts),
         vocab_size=len(load_vocabulary(config.vocab_file)),
-        vocab_sha256=hashlib.sha256(vocabulary).hexdigest(),
+        vocab_sha256=file_sha256(config.vocab_file),
         seed=config.seed,
         config=settings,
         extra={SUMMARY: summary} if summary else {},

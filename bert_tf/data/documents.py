@@ -1,7 +1,6 @@
 """Text files to documents, each a list of sentences; large files in stretches."""
 
 import os
-import re
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
@@ -18,9 +17,6 @@ MAX_LINE_BYTES = 16 << 20
 
 _BOM = b"\xef\xbb\xbf"
 _BYTES_AT_ONCE = 256 << 10
-# A line ends with LF, CRLF or CR. CRs before a CRLF, which some programs add, belong to
-# the same end, unlike what `splitlines` takes them for.
-_LINE = re.compile(rb"[^\r\n]*(?:\r*\n|\r)")
 _ANY_CASE = WordSplitter(CASED)
 
 
@@ -91,12 +87,10 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
         data = rest + block
         # Of CR at the very end it is not known yet whether LF follows.
         known = data.rstrip(b"\r")
+        lines = known.splitlines(keepends=True)
         if b"\r\r\n" in known:
-            lines = _LINE.findall(known)
-            rest = known[sum(map(len, lines)) :]
-        else:
-            lines = known.splitlines(keepends=True)
-            rest = lines.pop() if lines and not known.endswith(b"\n") else b""
+            lines = _join_line_ends(lines)
+        rest = lines.pop() if lines and not known.endswith(b"\n") else b""
         rest += data[len(known) :]
         yield from lines
         if len(rest) > MAX_LINE_BYTES:
@@ -104,6 +98,19 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
             rest = b""
     if rest:
         yield from rest.splitlines(keepends=True)
+
+
+def _join_line_ends(lines: Sequence[bytes]) -> list[bytes]:
+    """Makes one line end of a CRLF and the CRs before it, which some programs add."""
+    joined: list[bytes] = []
+    for line in lines:
+        parts = [line]
+        while line == b"\r\n" and joined and joined[-1].endswith(b"\r"):
+            parts.append(joined.pop())
+            if parts[-1] != b"\r":
+                break
+        joined.append(b"".join(reversed(parts)))
+    return joined
 
 
 def holds_words(text: str, splitter: WordSplitter = _ANY_CASE) -> bool:

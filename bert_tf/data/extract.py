@@ -103,7 +103,7 @@ def _format_of(path: str, config: ExtractConfig) -> str:
     if config.input_format != "auto":
         return config.input_format
     for suffix, name in _FORMATS.items():
-        if path.endswith(suffix):
+        if path.lower().endswith(suffix):
             return name
     if has_suffix(os.path.basename(path), TEXT_SUFFIXES):
         return "text"

@@ -124,8 +124,8 @@ def make_instances(
       vocab_sha256: Checksum of the vocabulary file.
 
     Returns:
-      Instances that depend on text, numbers and settings only, and what is to be known
-      of the text, each group's with its first duplicates.
+      Instances that depend on text, numbers and settings only, and the counts of the
+      text, with the first duplicates of each group.
 
     Raises:
       ValueError: if fewer than two documents hold text.

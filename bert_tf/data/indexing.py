@@ -92,7 +92,7 @@ def index_records(config: IndexDataConfig) -> Metadata:
     if os.path.exists(path) and not config.overwrite:
         raise FileExistsError(
             f"`input_dir` must have no metadata yet. Received: input_dir={folder} "
-            f"beside {path}. Say --overwrite to replace it."
+            f"beside {path}. Pass --overwrite to replace it."
         )
     index, parser = open_parser(record_files(folder), NO_LIMITS)
     counts: Counter[str] = Counter()

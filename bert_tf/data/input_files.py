@@ -9,11 +9,10 @@ import os
 import re
 import shlex
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 
 from bert_tf.data.file_content import check_content
-from bert_tf.launch import launched_rank
+from bert_tf.launch import report
 
 TEXT_SUFFIXES = (".txt",)
 
@@ -55,6 +54,7 @@ def expand_paths(
     """
     kinds = _kinds(suffixes)
     files: dict[object, str] = {}
+    repeated: list[str] = []
     for part, matches in named_paths(input_paths):
         found = [file for match in matches for file in _files(match, suffixes)]
         if not found:
@@ -67,11 +67,13 @@ def expand_paths(
             _check_kind(file, suffixes)
             first = files.setdefault(file_identity(file), file)
             if first is not file:
-                report(f"{file} is the same file as {first}: it is read once.")
+                repeated.append(f"{file} is the same file as {first}")
     if not files:
         raise FileNotFoundError(
             f"`input` must name files. Received: input={input_paths!r}."
         )
+    if repeated:
+        report(f"{some_names(repeated)}: read once.")
     for file in files.values():
         check_content(file, is_text=suffixes == TEXT_SUFFIXES)
     if len(files) > 1:
@@ -118,12 +120,6 @@ def file_identity(path: str) -> object:
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
-def report(line: str) -> None:
-    """Prints a line on stderr, on the first of the processes launched together."""
-    if launched_rank() == 0:
-        print(line, file=sys.stderr, flush=True)
-
-
 def some_names(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = len(names) - _MOST_NAMES
@@ -131,7 +127,7 @@ def some_names(names: Sequence[str]) -> str:
 
 
 def report_skipped(folder: str, names: Sequence[str]) -> None:
-    """Says which entries of a folder are not read, if any."""
+    """Reports which entries of a folder are not read, if any."""
     if names:
         are = "entry is" if len(names) == 1 else "entries are"
         report(f"{folder}: {len(names):,} {are} not read: {some_names(names)}")

@@ -67,7 +67,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def doubtful_names(spellings: Iterable[str]) -> list[str]:
-    """Sentences about labels that may not be meant as classes of their own.
+    """Sentences about labels that may not be meant as separate classes.
 
     Args:
       spellings: All labels of a file, as they stand there.
@@ -91,14 +91,14 @@ def doubtful_names(spellings: Iterable[str]) -> list[str]:
     if alike:
         notes.append(
             f"{listed(alike)} differ only in case or in spaces, `_` and `-`, and are "
-            "classes of their own. Write them alike if they mean the same"
+            "separate classes. Write them alike if they mean the same"
         )
     # Files made by other programs number their classes from 0, and -1 is none.
     numbers = {"-1"} if {"-1", "0"} <= {*names} else frozenset()
     missing = [n for n in names if n.casefold() in _MISSING or n in numbers]
     if missing:
         notes.append(
-            f"{listed(missing)} looks like a missing label, and is a class of its own. "
+            f"{listed(missing)} looks like a missing label, and is a separate class. "
             "Remove these lines if it is not meant"
         )
     return notes

@@ -136,7 +136,7 @@ def read_metadata(record_dir: str | os.PathLike[str]) -> Metadata | None:
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not the metadata of records: {error} `python -m bert_tf data "
-            f"index --input_dir={record_dir} --overwrite` writes it anew."
+            f"index --input_dir={record_dir} --overwrite` writes it again."
         ) from None
 
 

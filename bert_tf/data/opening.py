@@ -5,12 +5,12 @@ import os
 from collections.abc import Mapping
 
 from bert_tf.data.features import RecordParser, RecordShape, ValueLimits, check_sample
-from bert_tf.data.input_files import report
 from bert_tf.data.metadata import Metadata, metadata_file, read_metadata
 from bert_tf.data.numbering import NumberedRecords
 from bert_tf.data.record_index import record_files
 from bert_tf.data.sources import open_parser
 from bert_tf.errors import CorruptRecordError
+from bert_tf.launch import report
 
 # Enough to find a wrong vocabulary before the first step, and done within a second;
 # every record is checked again when it is read.

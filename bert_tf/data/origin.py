@@ -12,7 +12,7 @@ def check_vocabularies(known: Mapping[str, Metadata]) -> None:
     """Refuses folders that were made with different vocabularies.
 
     Args:
-      known: Folder -> metadata; one that names no vocabulary is passed over.
+      known: Folder -> metadata; one that names no vocabulary is skipped.
 
     Raises:
       ValueError: naming two of them.
@@ -30,7 +30,7 @@ def check_vocabularies(known: Mapping[str, Metadata]) -> None:
 
 
 def common_case(known: Mapping[str, Metadata]) -> Said | None:
-    """What the folders say of case and accents; None if none of them says.
+    """The case and accents that the folders state; None if none does.
 
     Args:
       known: Folder -> metadata.

@@ -120,7 +120,7 @@ def check_output_dir(
     if names and not overwrite:
         raise FileExistsError(
             f"`{name}` must not hold earlier output. Received: {name}={folder}, which "
-            f"holds {names[0]}. {reason} Choose another folder, or say --overwrite."
+            f"holds {names[0]}. {reason} Choose another folder, or pass --overwrite."
         )
 
 

@@ -146,7 +146,7 @@ def _guess(
             return tuple(names.get(name, "") for name in choice)
     raise ValueError(
         f"{place}: no column has a usual name for {what}. Received: "
-        f"{listed(present)}. Say which column holds the {what}."
+        f"{listed(present)}. Name the column that holds the {what}."
     )
 
 

@@ -192,7 +192,7 @@ def _check_unique(node: _Node, places: dict[str, str]) -> None:
     earlier = places.setdefault(node.question_id, node.place)
     if earlier != node.place:
         raise node.error(
-            f"{earlier} has the same id", node.question_id, "Give each one of its own."
+            f"{earlier} has the same id", node.question_id, "Give each a different one."
         )
 
 
@@ -228,7 +228,7 @@ def _answers(
         raise node.error(
             "`is_impossible` makes this SQuAD 2.0",
             is_impossible,
-            "Say --version_2_with_negative, or give a file of version 1.1.",
+            "Pass --version_2_with_negative, or give a file of version 1.1.",
         )
     answers = ()
     if "answers" in node.value:

@@ -1,6 +1,5 @@
 """Windows of SQuAD's questions, built by several processes and kept in a file."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -26,7 +25,8 @@ from bert_tf.data.squad_windows import (
 )
 from bert_tf.data.tokenization import TokenizerSettings, WordPieceTokenizer
 from bert_tf.data.workers import in_order
-from bert_tf.files import remove_unfinished, whole_file
+from bert_tf.files import file_sha256, remove_unfinished, whole_file
+from bert_tf.resources import memory_total
 
 # To be raised when the same input makes other windows, or they are stored otherwise.
 _FORMAT_VERSION = 1
@@ -49,11 +49,6 @@ _WINDOW_DTYPES = {
 }
 _DTYPES = _SEQUENCE_DTYPES | _WINDOW_DTYPES
 _PER_WINDOW = ("example_index", "answer_first", "answer_last")
-
-_MEMORY_LIMITS = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)
 
 # What reading a damaged .npz has been seen to raise.
 _DAMAGE = (
@@ -97,14 +92,14 @@ def load_or_build_windows(
         many windows that memory would not hold them.
       RunError: if a worker process dies.
     """
-    vocabulary = _sha256(vocab_file) if os.path.isfile(vocab_file) else ""
+    vocabulary = file_sha256(vocab_file) if os.path.isfile(vocab_file) else ""
     arguments = (vocab_file, vocabulary, tokenizer_settings, settings)
     if not cache_dir:
         return _build(data_file, examples, arguments, num_processes)
     key = {
         "format": _FORMAT_VERSION,
         "unicode": unicodedata.unidata_version,
-        "data": _sha256(data_file),
+        "data": file_sha256(data_file),
         "examples": [(each.question_id, each.is_impossible) for each in examples],
         "vocabulary": vocabulary,
         "tokenizer": dataclasses.asdict(tokenizer_settings),
@@ -125,11 +120,6 @@ def load_or_build_windows(
     return windows
 
 
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _build(
     data_file: str,
     examples: Sequence[SquadExample],
@@ -137,30 +127,23 @@ def _build(
     num_processes: int,
 ) -> SquadWindows:
     """Shares the examples out and joins what comes back."""
-    size, max_tokens = _EXAMPLES_PER_PIECE, memory_bytes() // _BYTES_PER_TOKEN
+    size, memory = _EXAMPLES_PER_PIECE, memory_total()
+    max_tokens = memory // _BYTES_PER_TOKEN if memory else None
     starts = range(0, max(len(examples), 1), size)
     pieces = ((examples[i : i + size], i, *arguments, max_tokens) for i in starts)
     processes = num_processes if len(starts) > 1 else 1
     parts: list[SquadWindows] = []
+    num_tokens = 0
     try:
         for part in in_order(build_piece, pieces, processes):
             parts.append(part)
-            if sum(len(each.char_begin) for each in parts) > max_tokens:
+            num_tokens += len(part.char_begin)
+            if max_tokens is not None and num_tokens > max_tokens:
                 count = min(len(parts) * size, len(examples))
                 raise too_many_tokens(count, arguments[-1], max_tokens)
     except TooManyTokensError as error:
         raise ValueError(f"{data_file}: {error}") from None
     return join_windows(parts)
-
-
-def memory_bytes() -> int:
-    """Memory of this machine, or of the container that the process is in."""
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in _MEMORY_LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # No limit: no file, or "max".
-            with open(path, encoding="ascii") as file:
-                sizes.append(int(file.read()))
-    return min(sizes)
 
 
 def build_piece(
@@ -176,7 +159,7 @@ def build_piece(
 
     Args:
       examples: Some of the questions.
-      first_example: The place of the first of them among all.
+      first_example: The index of the first of them among all.
       vocab_file: One token per line.
       vocabulary: Hash of its content.
       tokenizer_settings: What is done to text first.

@@ -45,7 +45,7 @@ class WindowSettings:
             "max_query_length",
             f"leave room for the context in max_seq_length={self.max_seq_length}",
             self.max_query_length,
-            f"Say {self.max_seq_length - _NUM_SPECIAL - 1} or less.",
+            f"Set it to {self.max_seq_length - _NUM_SPECIAL - 1} or less.",
         )
 
 
@@ -138,7 +138,7 @@ def build_windows(
       examples: Those of a context best one after the other: it is tokenised once.
       tokenizer: Text to ids.
       settings: Lengths.
-      first_example: The place of `examples[0]` in a longer list.
+      first_example: The index of `examples[0]` in a longer list.
       max_tokens: Most tokens of all windows together; None for any number.
 
     Returns:

@@ -141,7 +141,8 @@ class Stage:
             return f"It was made by the step {manifest.get('step')}."
         made, asked = manifest.get("settings"), self._recipe["settings"]
         if made != asked and isinstance(made, dict):
-            names = [name for name in asked if made.get(name) != asked[name]]
+            both = made | asked
+            names = [name for name in both if made.get(name) != asked.get(name)]
             values = ", ".join(f"{name}={made.get(name)}" for name in names)
             return f"It was made with {values}."
         if manifest.get("inputs") != self._recipe["inputs"]:

@@ -1,5 +1,6 @@
-"""What `data create` says at its end, and what it warns of."""
+"""What `data create` reports at its end, and what it warns of."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from bert_tf.config.data import CreateDataConfig
@@ -127,13 +128,17 @@ def vocabulary_warnings(
     """Lines about tokens that no text can ever become.
 
     Own words in places of [unusedN] are named if there is one; other tokens, of two or
-    more characters, beyond `MAX_UNMATCHED`: published vocabularies have a few.
+    more characters, beyond `MAX_UNMATCHED`: published vocabularies have a few. Those
+    that only case or accents rule out are the subject of `choose_settings`.
 
     Args:
       tokens: The vocabulary.
       settings: Of the tokenizer.
     """
-    splitter, do_lower_case = WordSplitter(settings), settings.do_lower_case
+    splitter = WordSplitter(settings)
+    as_written = WordSplitter(
+        dataclasses.replace(settings, do_lower_case=False, strip_accents=False)
+    )
     lost = [
         (number, token)
         for number, token in enumerate(tokens)
@@ -146,19 +151,20 @@ def vocabulary_warnings(
     others = [
         token
         for number, token in lost
-        if number not in places and len(token.removeprefix(CONTINUATION)) > 1
+        if number not in places
+        and len(token.removeprefix(CONTINUATION)) > 1
+        and not _is_reachable(token, as_written)
     ]
     lines = []
     if own:
         lines.append(
             f"warning: {len(own)} of your own words in [unusedN] places can never "
-            f"match: {_examples(own)}. {_RULES[do_lower_case]}"
+            f"match: {_examples(own)}. {_RULES[settings.do_lower_case]}"
         )
     if len(others) > MAX_UNMATCHED * len(tokens):
         lines.append(
             f"warning: {len(others):,} of {len(tokens):,} tokens of the vocabulary can "
-            f"never match: {_examples(others)}. {_RULES[do_lower_case]} Is "
-            f"--do_lower_case={str(do_lower_case).lower()} what this vocabulary needs?"
+            f"never match: {_examples(others)}. {_RULES[False]}"
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""What is to be known of text and records while they are made, added up part by part.
+"""Counts of text and records while they are made, added up part by part.
 
 All of it is the same for any number of processes and after a stop: counts are sums, and
 the documents are sampled by their content alone.

@@ -115,7 +115,7 @@ class ClassificationTask:
       positive_label: The class that F1 is about; empty for the second one.
       label_range: Smallest and largest number of a regression.
       download_name: What `python -m bert_tf data download` calls it, if it knows it.
-      notes: What is to be told of its files.
+      notes: Lines about its files, for the log.
     """
 
     name: str

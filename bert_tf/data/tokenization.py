@@ -161,7 +161,7 @@ def load_vocabulary(vocab_file: str) -> list[str]:
 
 
 def _replace(number: int, lines: Sequence[bytes]) -> str:
-    """How to mend a line without moving any other: a line's number is its id."""
+    """How to correct a line without moving any other: a line's number is its id."""
     known = {line.strip() for line in lines}
     names = (f"[unused{n}]" for n in itertools.count())
     free = next(name for name in names if name.encode() not in known)

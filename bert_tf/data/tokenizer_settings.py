@@ -6,7 +6,6 @@ the letters of the vocabulary.
 """
 
 import dataclasses
-import json
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 from bert_tf.data.metadata import Metadata, metadata_file
 from bert_tf.data.tokenization import TokenizerSettings, load_vocabulary
+from bert_tf.files import read_object
 
 TASK_FILE = "task.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -134,18 +134,20 @@ def choose_settings(
         is_guess = True
     if not sources:
         return None
+    lower, source = sources[0].values[_CASE], sources[0].source
     values: dict[str, bool] = {}
     for said in (flag, *sources, *files):
-        values = dict(said.values) | values
-    settings, source = _resolve(values), sources[0].source
+        values = _with_case(said.values, lower) | values
+    settings = _resolve(values)
     if records:
         _check_records(settings, source, records)
     notes = [f"Tokenizer: {describe(settings)}, by {source}.", *notes]
     notes += [
-        f"warning: {source} overrides {said.source}, which says do_lower_case="
-        f"{said.values[_CASE]}."
+        f"warning: {flag.source if name in given else source} overrides "
+        f"{said.source}, which says {name}={said.values[name]}."
         for said in of_model
-        if said.values[_CASE] != settings.do_lower_case
+        for name in dict.fromkeys((_CASE, *given))
+        if said.values.get(name, given.get(name)) != getattr(settings, name)
     ]
     if vocab_file:
         vocabulary = load_vocabulary(vocab_file)
@@ -175,6 +177,12 @@ def _resolve(values: Mapping[str, bool]) -> TokenizerSettings:
     )
 
 
+def _with_case(values: Mapping[str, bool], lower: bool) -> dict[str, bool]:
+    """What a source says, but for the accents of a case that was not chosen."""
+    is_other = values.get(_CASE, lower) != lower
+    return {n: v for n, v in values.items() if not (is_other and n == "strip_accents")}
+
+
 def _letters(vocab_file: str) -> Said:
     vocabulary = load_vocabulary(vocab_file)
     lower = is_lower_case(vocabulary)
@@ -188,8 +196,8 @@ def _check_records(settings: TokenizerSettings, source: str, records: Said) -> N
         if made != chosen:
             raise ValueError(
                 f"{records.source}: the records were made with {name}={made}. "
-                f"Received: {name}={chosen}, by {source}. Give up what says so, or "
-                f"make the records again with --{name}={chosen}."
+                f"Received: {name}={chosen}, by {source}. Correct what says "
+                f"{chosen}, or make the records again with --{name}={chosen}."
             )
 
 
@@ -228,7 +236,7 @@ def _beside(folder: str) -> tuple[list[Said], list[str]]:
     found, notes = [], []
     for name in (TASK_FILE, TOKENIZER_CONFIG, TOKENIZER_FILE):
         path = os.path.join(folder, name)
-        values = _read_object(path)
+        values = read_object(path)
         if name == TOKENIZER_CONFIG:
             notes += _unsupported(values, path)
         if name == TOKENIZER_FILE:
@@ -237,29 +245,14 @@ def _beside(folder: str) -> tuple[list[Said], list[str]]:
     return found, notes
 
 
-def _read_object(path: str) -> dict[str, Any]:
-    """A JSON object; empty if there is no such file."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not JSON: {error}. Fetch it again, or delete it."
-        ) from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold a JSON object. Fetch it again.")
-    return values
-
-
 def _flags(values: Mapping[str, Any], path: str) -> dict[str, bool]:
     """Those of the settings that are said; null is as good as nothing."""
     said = {name: values[name] for name in _NAMES if values.get(name) is not None}
     for name, value in said.items():
         if not isinstance(value, bool):
             raise ValueError(
-                f"{path}: `{name}` must be true or false. Received: {name}={value!r}."
+                f"{path}: `{name}` must be true or false. Received: {name}={value!r}. "
+                "Correct the file."
             )
     return said
 
@@ -282,7 +275,8 @@ def _of_normalizer(normalizer: object) -> dict[str, Any]:
 def _normalizers(normalizer: object) -> Iterator[dict[str, Any]]:
     if isinstance(normalizer, dict):
         yield normalizer
-        for part in normalizer.get("normalizers") or ():
+        parts = normalizer.get("normalizers")
+        for part in parts if isinstance(parts, list) else ():
             yield from _normalizers(part)
 
 
@@ -305,12 +299,17 @@ def _unsupported(values: Mapping[str, Any], path: str) -> list[str]:
 
 def _added_tokens(folder: str, vocabulary: Sequence[str]) -> list[str]:
     """A warning of tokens that transformers added beside vocab.txt."""
-    added = set(_read_object(os.path.join(folder, "added_tokens.json")))
-    config = _read_object(os.path.join(folder, TOKENIZER_CONFIG))
-    tokenizer = _read_object(os.path.join(folder, TOKENIZER_FILE))
-    entries = [*(config.get("added_tokens_decoder") or {}).values()]
-    entries += tokenizer.get("added_tokens") or []
-    added |= {entry["content"] for entry in entries if "content" in entry}
+    added = set(read_object(os.path.join(folder, "added_tokens.json")))
+    config = read_object(os.path.join(folder, TOKENIZER_CONFIG))
+    tokenizer = read_object(os.path.join(folder, TOKENIZER_FILE))
+    by_id, entries = config.get("added_tokens_decoder"), tokenizer.get("added_tokens")
+    entries = [
+        *(by_id.values() if isinstance(by_id, dict) else ()),
+        *(entries if isinstance(entries, list) else ()),
+    ]
+    added |= {
+        str(e["content"]) for e in entries if isinstance(e, dict) and "content" in e
+    }
     added -= set(vocabulary)
     if not added:
         return []

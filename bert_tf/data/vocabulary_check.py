@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bert_tf.data.metadata import Metadata, metadata_file
 from bert_tf.data.tokenization import load_vocabulary
+from bert_tf.files import file_sha256
 
 _UNUSED = re.compile(r"\[unused\d+\]")
 _MAX_MULTIPLE = 1024
@@ -117,7 +118,7 @@ def check_same_words(vocab_file: str, model_vocab_file: str) -> list[str]:
         return []
     first = ", ".join(own[:_MAX_SHOWN]) + (", ..." if len(own) > _MAX_SHOWN else "")
     return [
-        f"{vocab_file} has {len(own)} words of its own in place of [unusedN] or after "
+        f"{vocab_file} has {len(own)} own words in place of [unusedN] or after "
         f"the words of {model_vocab_file}: {first}."
     ]
 
@@ -146,17 +147,12 @@ def has_sha256(vocab_file: str, sha256: str) -> bool:
     return any(hashlib.sha256(each).hexdigest() == sha256 for each in contents)
 
 
-def file_sha256(vocab_file: str) -> str:
-    """The checksum of a vocabulary's bytes, as metadata holds it."""
-    return hashlib.sha256(Path(vocab_file).read_bytes()).hexdigest()
-
-
 def check_records(vocab_file: str, known: Mapping[str, Metadata]) -> None:
     """Compares a vocabulary with those that records were made with.
 
     Args:
       vocab_file: What is to be used.
-      known: Folder of records -> metadata; one that names no vocabulary is passed over.
+      known: Folder of records -> metadata; one that names no vocabulary is skipped.
 
     Raises:
       FileNotFoundError, ValueError: see `load_vocabulary`; or if one of them is another

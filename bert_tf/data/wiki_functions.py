@@ -50,7 +50,10 @@ def _format_number(texts: Sequence[str]) -> str:
 
 
 def _padded(texts: Sequence[str], *, left: bool) -> str:
-    width = min(int(texts[1]), 500) if _at(texts, 1).isdecimal() else 0
+    digits = _at(texts, 1)
+    width = 0
+    if digits.isdecimal():
+        width = min(int(digits), 500) if len(digits) < 4 else 500
     sign = _at(texts, 2)[:1] or "0"
     return texts[0].rjust(width, sign) if left else texts[0].ljust(width, sign)
 

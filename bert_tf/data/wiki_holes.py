@@ -30,7 +30,7 @@ _LIST_SIGNS = re.compile(r"([,;，；、])")
 _NOTE = re.compile(
     rf"([{STOPS},;:，；：、][{CLOSING}]*+){HOLE}++(?=[\s,;:，；：、{STOPS}{CLOSING}]|$)"
 )
-# Stands for marks where sentences are told apart: a letter without case.
+# Stands for marks where sentences are split: a letter without case.
 _LETTER = "\N{PHOENICIAN LETTER ALF}"
 
 

@@ -1,7 +1,7 @@
 """Templates of Wikipedia that show more than their arguments in a row.
 
 Each function takes the arguments by name, positional ones by their numbers, rendered;
-`0` is the template's name. It returns what a reader sees, None if it cannot be told.
+`0` is the template's name. It returns what a reader sees, None if that is unknown.
 """
 
 import re
@@ -164,12 +164,12 @@ def as_of(arguments: Arguments) -> str | None:
     if arguments.get("alt"):
         return arguments["alt"]
     texts = [text for text in positional(arguments)[:3] if text]
+    if not texts:
+        return None
     day_first = arguments.get("df") != "US"
     when = (
         _date(texts, day_first) if all(map(str.isdecimal, texts)) else " ".join(texts)
     )
-    if not texts or not when:
-        return None
     words = "Since" if arguments.get("since") else "As of"
     small = arguments.get("lc", "").lower() in ("y", "yes", "on", "true", "1")
     return f"{words.lower() if small else words} {when}"

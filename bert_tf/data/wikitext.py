@@ -312,7 +312,7 @@ def _join_paragraph(paragraph: str) -> str:
         if _BROKEN_LINE.match(line) or (is_item and not _WHOLE_SENTENCE.search(line)):
             follows_item = is_item
             continue
-        # After items that are not kept a sentence may go on that began before them.
+        # After items that are not kept a sentence may continue that began before them.
         lines.append(HOLE + line if follows_item and line[:1].islower() else line)
         follows_item = False
     # Some entities are escaped twice.

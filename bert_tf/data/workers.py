@@ -65,7 +65,10 @@ def in_order(
     finally:
         held.close()
         lifeline.close()
-        executor.shutdown(cancel_futures=True)
+        # A signal may have come before the pool's thread was started, which cannot be
+        # joined then; the workers end without the lifeline.
+        with contextlib.suppress(RuntimeError):
+            executor.shutdown(cancel_futures=True)
 
 
 def _depend_on(lifeline: Connection) -> None:

@@ -23,7 +23,7 @@ from bert_tf.interop.destinations import (
 )
 from bert_tf.interop.labels import Head, read_head
 from bert_tf.interop.model_card import GELU_NOTE
-from bert_tf.interop.sources import find_source, folder_of
+from bert_tf.interop.sources import Source, find_source, folder_of
 from bert_tf.interop.weights import Weights, read_weights
 
 
@@ -74,6 +74,7 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
     form = options.form or find_form(destination)
     if not options.overwrite:  # Before the source is read, which takes longer.
         require_free(weights_file(destination, form), {})
+    found = find_source(source)
     weights = read_weights(source)
     config = _config(weights, options)
     tensors = weights.tensors
@@ -88,7 +89,7 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
         notes += check_size(vocab_file, config.vocab_size, may_be_small=True)
         choice = choose_settings(
             {"do_lower_case": options.do_lower_case},
-            [folder_of(find_source(source).path), folder_of(vocab_file)],
+            [folder_of(found.path), folder_of(vocab_file)],
             vocab_file,
         )
         settings = choice.settings
@@ -99,7 +100,7 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
         vocab_file=vocab_file,
         tokenizer=settings,
         source=os.path.basename(os.path.normpath(source)),
-        head=Head() if options.encoder_only else _head(source, tensors),
+        head=Head() if options.encoder_only else _head(found, tensors),
     )
     if form is Form.TRANSFORMERS and not model.vocab_file:
         notes.append("no tokenizer: there is no vocab.txt beside the source")
@@ -120,9 +121,9 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
     ]
 
 
-def _head(source: str, tensors: Mapping[str, np.ndarray]) -> Head:
+def _head(source: Source, tensors: Mapping[str, np.ndarray]) -> Head:
     """What is known of the classifier, or of the task without one."""
-    return read_head(find_source(source), int(np.size(tensors.get("output_bias", ()))))
+    return read_head(source, int(np.size(tensors.get("output_bias", ()))))
 
 
 def _config(weights: Weights, options: ConvertOptions) -> BertConfig:

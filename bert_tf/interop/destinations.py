@@ -187,6 +187,8 @@ def _texts(model: Model, form: Form) -> dict[str, str]:
     if form in (Form.TENSORFLOW, Form.MLPERF):
         texts = {ORIGINAL_CONFIG: _json(model.config.to_dict()), **texts}
         description = describe_head(model.head)
+        if model.vocab_file and "do_lower_case" in description:
+            description["do_lower_case"] = model.tokenizer.do_lower_case
         return texts | ({TASK_FILE: _json(description)} if description else {})
     architecture = find_architecture(model.tensors)
     config = _json(

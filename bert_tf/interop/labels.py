@@ -1,13 +1,13 @@
 """What the files beside weights say of the outputs of their classifier."""
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from bert_tf.data.tokenizer_settings import TASK_FILE
+from bert_tf.files import read_object
 from bert_tf.interop.sources import Source
 
-TASK_FILE = "task.json"
 REGRESSION = "regression"
 MULTI_LABEL = "multi_label_classification"
 CLASSIFY = "classify"
@@ -42,19 +42,7 @@ def read_description(folder: str) -> dict[str, Any]:
     Raises:
       ValueError: if it is not a JSON object.
     """
-    path = os.path.join(folder, TASK_FILE)
-    if not os.path.isfile(path):
-        return {}
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not JSON: {error}. Train again, or delete it."
-        ) from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object. Delete it.")
-    return found
+    return read_object(os.path.join(folder, TASK_FILE))
 
 
 def read_head(source: Source, num_outputs: int) -> Head:
@@ -99,7 +87,7 @@ def read_head(source: Source, num_outputs: int) -> Head:
 def _from_description(description: Mapping[str, Any], path: str) -> Head:
     if description.get("task") != CLASSIFY:
         return Head()
-    problem_type = str(description.get("problem_type", ""))
+    problem_type = str(description.get("problem_type") or "")
     if "label_names" not in description:
         return Head(problem_type=problem_type, path=path)
     names = description["label_names"]
@@ -115,13 +103,7 @@ def _from_config(path: str) -> Head:
     """Of a config.json of transformers; a bert_config.json of others says nothing."""
     if not path:
         return Head()
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}. Restore the file.") from None
-    if not isinstance(values, dict):
-        raise _bad(path, "it must hold a JSON object", values)
+    values = read_object(path)
     problem_type = str(values.get("problem_type") or "")
     head = Head(problem_type=problem_type, path=path)
     names = _numbered_names(values, path)
@@ -158,8 +140,12 @@ def _numbered_names(values: Mapping[str, Any], path: str) -> tuple[str, ...]:
 def _check_inverse(values: Mapping[str, Any], names: list[str], path: str) -> None:
     """Refuses a label2id that says something else, but for LABEL_0, LABEL_1, ..."""
     theirs = values.get("label2id")
-    expected = {name: number for number, name in enumerate(names)}
-    defaults = {name: number for number, name in enumerate(default_names(len(names)))}
+    if isinstance(theirs, dict):  # Some files have the numbers as strings.
+        theirs = {name: str(number) for name, number in theirs.items()}
+    expected, defaults = (
+        {name: str(number) for number, name in enumerate(each)}
+        for each in (names, default_names(len(names)))
+    )
     if theirs is not None and theirs not in (expected, defaults, {}):
         raise _bad(
             path,

@@ -135,7 +135,7 @@ def wrapper_of(names: Iterable[str]) -> str:
     if len(found) > 1:
         raise ValueError(
             f"it must hold one BERT. Received: {len(found)}, whose names begin with "
-            f"{', '.join(sorted(found))}. Save one of them in a file of its own."
+            f"{', '.join(sorted(found))}. Save one of them in a separate file."
         )
     return found.pop() if found else ""
 

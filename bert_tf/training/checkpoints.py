@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import glob
-import hashlib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from bert_tf.errors import RunError
-from bert_tf.files import remove_unfinished, sync_folder, write_whole
+from bert_tf.files import file_sha256, remove_unfinished, sync_folder, write_whole
 
 FORMAT_VERSION = 1
 _STEP_NAME = "global_step"
@@ -64,11 +63,6 @@ class RunPosition:
     data_sha256: str | None = None
     is_packed: bool | None = None
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tensor_files(prefix: str) -> list[str]:
@@ -136,7 +130,7 @@ def _write(
             os.fsync(written.fileno())
         os.replace(file, prefix + file.removeprefix(temporary))
     sync_folder(directory)  # Before the manifest says that they are there.
-    files = {os.path.basename(f): _sha256(f) for f in _tensor_files(prefix)}
+    files = {os.path.basename(f): file_sha256(f) for f in _tensor_files(prefix)}
     manifest = {"format": FORMAT_VERSION, **dataclasses.asdict(position)}
     manifest["files"] = files
     write_whole(f"{prefix}.json", json.dumps(manifest, indent=2) + "\n")
@@ -191,7 +185,7 @@ def read_manifest(prefix: str) -> RunPosition | None:
         ) from error
     for name, expected in files.items():
         file = os.path.join(os.path.dirname(prefix), os.path.basename(name))
-        found = _sha256(file) if os.path.exists(file) else "no file"
+        found = file_sha256(file) if os.path.exists(file) else "no file"
         if found != expected:
             raise RunError(
                 f"{file} must have sha256 {expected}, as {path} says. Received: "

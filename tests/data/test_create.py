@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import json
 import os
 import resource
 from pathlib import Path
@@ -381,6 +382,15 @@ def test_refusal_says_what_has_changed(config, tmp_path):
     create_records(config)
     with pytest.raises(FileExistsError, match=r"made with seed=12345\. Choose"):
         create_records(dataclasses.replace(config, seed=5))
+    # A setting that only one of them has, as widths of packed records.
+    manifest = Path(f"{config.output_dir}_manifest.json")
+    values = json.loads(manifest.read_text())
+    values["settings"]["widths"] = [23, 3]
+    manifest.write_text(json.dumps(values))
+    with pytest.raises(FileExistsError, match=r"made with widths=\[23, 3\]\. Choose"):
+        create_records(config)
+    del values["settings"]["widths"]
+    manifest.write_text(json.dumps(values))
     (tmp_path / "b.txt").write_text("the cat\n\nsat on\n")
     with pytest.raises(FileExistsError, match="made of other input"):
         create_records(dataclasses.replace(config, input=str(tmp_path / "b.txt")))

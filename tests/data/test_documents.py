@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from bert_tf.data import documents
@@ -90,6 +92,14 @@ def test_any_line_end_ends_a_line(tmp_path, end, monkeypatch):
     expected = [["One.", "Two."], ["Three."], ["Four."]]
     assert list(read_documents([path], "google")) == expected
     assert list(documents.read_lines(path)) == lines
+
+
+def test_a_run_of_line_ends_costs_no_time(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a\r\r\nb" + b"\r" * 200_000 + b"c")
+    begin = time.monotonic()
+    assert len(list(documents.read_lines(str(path)))) == 200_002
+    assert time.monotonic() - begin < 2
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])

@@ -42,7 +42,7 @@ def contents(folder):
     [
         ("a.json", json.dumps({t: {"extract": t} for t in TEXTS})),
         ("a.json", json.dumps([{"extract": t, "id": 1} for t in TEXTS])),
-        ("a.json", json.dumps(TEXTS)),
+        ("a.JSON", json.dumps(TEXTS)),
         ("a.jsonl", "\n".join(json.dumps({"extract": t}) for t in TEXTS) + "\n\n"),
     ],
     ids=["by title", "list", "strings", "lines"],

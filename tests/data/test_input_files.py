@@ -68,6 +68,14 @@ def test_a_folder_of_evaluation_text_alone_is_fine(tmp_path, capsys):
     assert "warning" not in capsys.readouterr().err
 
 
+def test_a_folder_that_is_named_twice_is_one_line(tmp_path, capsys):
+    for number in range(7):
+        write(tmp_path / f"{number}.txt", str(number))
+    assert len(expand_paths(f"{tmp_path},{tmp_path}/")) == 7
+    [line] = [x for x in capsys.readouterr().err.splitlines() if "same file" in x]
+    assert line.endswith("4.txt, and 2 more: read once.")
+
+
 @pytest.mark.parametrize("kind", ["path", "link", "hard link", "same"])
 def test_a_file_with_two_names_is_read_once(tmp_path, kind, capsys):
     first = write(tmp_path / "a.txt")

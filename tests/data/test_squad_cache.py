@@ -229,22 +229,9 @@ def test_a_missing_vocabulary_is_named(arguments):
 def test_windows_that_memory_does_not_hold_are_refused(arguments, monkeypatch):
     """Each piece fits, but not all of them together."""
     monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_PIECE", 2)
-    monkeypatch.setattr(squad_cache, "memory_bytes", lambda: 96 * 150)
+    monkeypatch.setattr(squad_cache, "memory_total", lambda: 96 * 150)
     with pytest.raises(
         ValueError, match=r"squad\.json: The windows of \d .* 150 tokens"
     ):
         load_or_build_windows(**arguments)
     assert not os.path.exists(arguments["cache_dir"])
-
-
-def test_memory_is_no_more_than_the_container_may_have(monkeypatch, tmp_path):
-    everything = squad_cache.memory_bytes()
-    assert everything > 2**28
-    (tmp_path / "max").write_text("max\n")
-    (tmp_path / "number").write_text("1048576\n")
-    paths = (str(tmp_path / "none"), str(tmp_path / "max"))
-    monkeypatch.setattr(squad_cache, "_MEMORY_LIMITS", paths)
-    assert squad_cache.memory_bytes() >= everything
-    paths = (*paths, str(tmp_path / "number"))
-    monkeypatch.setattr(squad_cache, "_MEMORY_LIMITS", paths)
-    assert squad_cache.memory_bytes() == 2**20

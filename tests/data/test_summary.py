@@ -13,6 +13,7 @@ from bert_tf.data.metadata import metadata_file, read_metadata
 from bert_tf.data.summary import SUMMARY, describe, vocabulary_warnings
 from bert_tf.data.text_counts import different_documents, merge_samples
 from bert_tf.data.tokenization import CASED, UNCASED
+from bert_tf.data.tokenizer_settings import choose_settings
 from bert_tf.errors import RunError
 
 SETTINGS = {True: UNCASED, False: CASED}
@@ -205,15 +206,23 @@ def test_own_words_in_all_places_but_the_last_are_found():
     assert line.startswith("warning: 19 of your own words")
 
 
-def test_a_cased_vocabulary_for_lower_case_text_is_noticed():
+def test_many_tokens_that_are_not_words_are_noticed():
     tokens = [
         *SPECIALS,
-        *(f"Word{n}" for n in range(10)),
+        *(f"two words{n}" for n in range(10)),
         *(f"a{n}" for n in range(99)),
     ]
-    [line] = vocabulary_warnings(tokens, UNCASED)
-    assert "10 of 114 tokens of the vocabulary can never match: 'Word0'" in line
-    assert vocabulary_warnings(tokens, CASED) == []
+    [line] = vocabulary_warnings(tokens, CASED)
+    assert "10 of 114 tokens of the vocabulary can never match: 'two words0'" in line
+
+
+def test_a_cased_vocabulary_for_lower_case_text_is_warned_of_once(tmp_path):
+    tokens = [*SPECIALS, *(f"Word{n}" for n in range(10)), "für", "a"]
+    vocab_file = tmp_path / "vocab.txt"
+    vocab_file.write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    notes = choose_settings({"do_lower_case": True}, [], str(vocab_file)).notes
+    warnings = [*notes[1:], *vocabulary_warnings(tokens, UNCASED)]
+    assert len(warnings) == 1 and "10 words with capital letters" in warnings[0]
 
 
 @pytest.mark.parametrize("do_lower_case", [True, False])

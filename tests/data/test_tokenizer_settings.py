@@ -140,6 +140,48 @@ def test_a_flag_overrides_the_files_with_a_warning(tmp_path, cased_vocabulary):
     assert choice.notes[1].startswith("warning: --do_lower_case=False overrides ")
 
 
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        ("task.json", {"do_lower_case": True, "strip_accents": True}),
+        (
+            "tokenizer.json",
+            {"normalizer": normalizer(lowercase=True, strip_accents=None)},
+        ),
+    ],
+)
+def test_accents_go_with_the_case_of_a_flag(tmp_path, cased_vocabulary, name, values):
+    """As transformers does it for do_lower_case=False without strip_accents."""
+    write(tmp_path, name, **values)
+    assert choose(tmp_path, cased_vocabulary, flag=False).settings == CASED
+
+
+def test_a_flag_about_accents_overrides_the_files_with_a_warning(
+    tmp_path, uncased_vocabulary
+):
+    write(tmp_path, "tokenizer_config.json", do_lower_case=True, strip_accents=False)
+    flags = {"do_lower_case": None, "strip_accents": True}
+    choice = choose_settings(flags, [str(tmp_path)], uncased_vocabulary)
+    assert choice.settings == UNCASED
+    assert choice.notes[1].startswith("warning: --strip_accents=True overrides ")
+
+
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        ("tokenizer_config.json", {"added_tokens_decoder": [1]}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"1": None}}),
+        ("tokenizer.json", {"added_tokens": ["content"]}),
+        ("tokenizer.json", {"added_tokens": 5}),
+        ("tokenizer.json", {"normalizer": {"type": "Sequence", "normalizers": 7}}),
+    ],
+)
+def test_values_of_another_kind_say_nothing(tmp_path, uncased_vocabulary, name, values):
+    write(tmp_path, name, **values)
+    choice = choose(tmp_path, uncased_vocabulary)
+    assert choice.is_guess and len(choice.notes) == 1
+
+
 def test_a_flag_that_agrees_makes_no_warning(tmp_path, cased_vocabulary):
     write(tmp_path, "tokenizer_config.json", do_lower_case=False)
     assert len(choose(tmp_path, cased_vocabulary, flag=False).notes) == 1

@@ -88,7 +88,7 @@ def test_the_same_words_need_no_line(tmp_path, theirs):
 def test_own_words_in_unused_rows_and_at_the_end_are_counted(tmp_path, theirs):
     own = [*SPECIAL, "[unused0]", "covid", *WORDS[7:], "flu"]
     [note] = check_same_words(write(tmp_path / "v.txt", own), theirs)
-    assert "has 2 words of its own in place of [unusedN]" in note
+    assert "has 2 own words in place of [unusedN]" in note
     assert note.endswith("covid, flu.")
 
 

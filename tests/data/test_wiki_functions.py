@@ -26,6 +26,11 @@ def test_functions_become_their_argument(markup, expected):
     assert complete_text(markup) == (expected, 0)
 
 
+def test_a_width_beyond_measure_is_500():
+    """500 is the most that MediaWiki pads to."""
+    assert plain_text(f"{{{{padleft:a|{'9' * 5000}}}}}") == "0" * 499 + "a"
+
+
 @pytest.mark.parametrize(
     "name",
     [

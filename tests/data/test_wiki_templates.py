@@ -93,7 +93,10 @@ def test_known_templates_become_what_a_reader_sees(markup, expected):
 
 @pytest.mark.parametrize(
     "template",
-    ["lang|fr", "convert|5", "HMS", "convert||km", "ill", "music|x", "age|1990|1|1"],
+    [
+        *("lang|fr", "convert|5", "HMS", "convert||km", "ill", "music|x"),
+        *("age|1990|1|1", "as of", "as of||lc=y"),
+    ],
 )
 def test_known_templates_without_their_arguments_are_holes(template):
     assert complete_text(f"One. A {{{{{template}}}}} b. Two.") == ("One. Two.", 1)

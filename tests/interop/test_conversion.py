@@ -17,6 +17,8 @@ from oracles import files
 from safetensors.numpy import load_file, save_file
 
 from bert_tf.config import PRESETS
+from bert_tf.data.tokenization import CASED
+from bert_tf.data.tokenizer_settings import choose_settings
 from bert_tf.errors import RunError
 from bert_tf.interop.conversion import ConvertOptions, convert
 from bert_tf.interop.destinations import Form, find_form
@@ -370,6 +372,17 @@ def test_a_checkpoint_keeps_all_of_its_task_json(named, tmp_path):
     run(named, tmp_path / "again" / "bert_model.ckpt")
     again = (tmp_path / "again" / "task.json").read_text()
     assert json.loads(again) == json.loads((named / "task.json").read_text())
+
+
+def test_a_flag_about_case_is_in_task_json_too(named, tmp_path):
+    """It comes before tokenizer_config.json where the model is read."""
+    task = json.loads((named / "task.json").read_text()) | {"do_lower_case": True}
+    (named / "task.json").write_text(json.dumps(task))
+    run(named, tmp_path / "again" / "bert_model.ckpt", do_lower_case=False)
+    again = json.loads((tmp_path / "again" / "task.json").read_text())
+    assert again == task | {"do_lower_case": False}
+    settings = choose_settings({}, [str(tmp_path / "again")]).settings
+    assert settings == CASED
 
 
 def test_classes_without_names_have_the_default_ones(named, tmp_path):

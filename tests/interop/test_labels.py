@@ -96,6 +96,12 @@ def test_names_of_task_json_must_be_strings(folder, names):
         folder(task={"task": "classify", "label_names": names})
 
 
+def test_numbers_of_label2id_may_be_strings(folder):
+    names = dict(enumerate(NAMES))
+    numbers = {name: str(number) for number, name in names.items()}
+    assert folder(config={"id2label": names, "label2id": numbers}).names == NAMES
+
+
 def test_default_names_of_label2id_are_passed_over(folder):
     names = dict(enumerate(NAMES))
     defaults = {f"LABEL_{number}": number for number in range(3)}
