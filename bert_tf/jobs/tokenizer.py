@@ -15,8 +15,8 @@ from bert_tf.data.vocabulary_check import (
     check_records,
     check_same_words,
     check_size,
-    file_sha256,
 )
+from bert_tf.files import file_sha256
 from bert_tf.interop.sources import VOCABULARY, Source, find_source, folder_of
 from bert_tf.jobs.starting_point import StartingPoint
 
