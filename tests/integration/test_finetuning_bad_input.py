@@ -247,7 +247,7 @@ def test_prediction_with_weights_that_are_no_numbers(
         trained,
         lambda tensors: tensors | {name: np.full((2, 32), np.nan, np.float32)},
     )
-    refused(run_squad.main, prediction(path), "logits are not finite")
+    refused(run_squad.main, prediction(path), "are not finite numbers")
 
 
 def test_a_vocabulary_beside_the_weights_that_is_not_theirs(
