@@ -42,7 +42,7 @@ horovod: environment  ## Build and install Horovod alone
 	  echo "warning: without Horovod one process works, --horovod does not."; }
 
 kernels: environment  ## Compile the fused operations alone
-	@$(BIN)/python tools/build_kernels.py || { \
+	@$(BIN)/python -m bert_tf build >/dev/null || { \
 	  test -z "$(REQUIRE_HOROVOD)" && \
 	  echo "warning: without the fused operations training is slower."; }
 
@@ -61,7 +61,7 @@ test-fast: setup  ## The tests that take less than 2 minutes together
 # One process: the sanitizer's memory is no place for two. Python itself leaks.
 SANITIZED := build/sanitized/library.so
 test-sanitize: environment  ## Tests of the compiled operations, under AddressSanitizer
-	@$(BIN)/python tools/build_kernels.py --sanitized $(SANITIZED)
+	@$(BIN)/python tools/build_sanitized.py $(SANITIZED)
 	@BERT_TF_KERNELS=$(CURDIR)/$(SANITIZED) BERT_TF_FUZZ_CALLS=20000 \
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:use_sigaltstack=0 \

@@ -104,9 +104,15 @@ class PrecisionPolicy:
         return dtype
 
     @property
-    def allows_fused(self) -> bool:
-        """Whether whole layers may compute with bfloat16 at their edges."""
-        return self.name == "bf16" and not self.exempt_from_fused
+    def fused_dtype(self) -> tf.DType | None:
+        """The type at the edges of the fused operations; None if they must not be used.
+
+        Those of float16 do not exist, and none of them lets a part of a layer compute
+        in another type.
+        """
+        if self.name == "fp16" or self.exempt_from_fused:
+            return None
+        return tf.bfloat16 if self.name == "bf16" else tf.float32
 
     @property
     def exempt_from_fused(self) -> str:

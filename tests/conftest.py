@@ -11,6 +11,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import numpy as np
 import pytest
 
+from bert_tf import kernels
 from bert_tf.config import BertConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -22,6 +23,30 @@ TINY = dict(
     intermediate_size=16,
     max_position_embeddings=16,
 )
+
+
+@pytest.fixture(params=[name for name in kernels.TITLES if name != kernels.REFERENCE])
+def isa(request):
+    """Each instruction set of the fused operations that this processor has."""
+    if kernels.library_file() is None:
+        pytest.fail("the library is not built: `make setup` builds it")
+    if request.param not in kernels.paths():
+        pytest.skip(f"{NOT_HERE} {kernels.TITLES[request.param]}")
+    kernels.limit(request.param)
+    yield request.param
+    kernels.limit("")
+
+
+NOT_HERE = "this processor has no"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Lists the instruction sets that this processor could not test."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = {str(report.longrepr[-1]) for report in skipped}
+    missing = sorted(r.split(NOT_HERE)[1].strip() for r in reasons if NOT_HERE in r)
+    if missing:
+        terminalreporter.write_line(f"not tested on this processor: {missing}")
 
 
 @pytest.fixture(scope="session")

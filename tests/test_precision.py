@@ -53,18 +53,18 @@ def test_published_file_is_read(tmp_path):
 
 def test_published_file_is_fast_too(tmp_path):
     """Its exceptions speak of no operation of ours."""
-    assert choose_policy("", write(tmp_path, PUBLISHED)).allows_fused
+    assert choose_policy("", write(tmp_path, PUBLISHED)).fused_dtype == tf.bfloat16
 
 
 @pytest.mark.parametrize("pattern", ["layer_11/", "attention/self", "cls/", "query"])
 def test_an_exception_of_one_layer_ends_fusing(tmp_path, pattern):
     rules = PUBLISHED | {"non_convertible_exceptions": [[pattern, "MatMul"]]}
-    assert not choose_policy("", write(tmp_path, rules)).allows_fused
+    assert choose_policy("", write(tmp_path, rules)).fused_dtype is None
 
 
 def test_our_file_is_the_fast_one(monkeypatch):
     path = str(ROOT / "bf16_config" / "bert.json")
-    assert choose_policy("", path).allows_fused
+    assert choose_policy("", path).fused_dtype == tf.bfloat16
     monkeypatch.setenv("TF_BF16_CONVERSION", path)
     assert choose_policy("", "").rules == read_rules(path)
     monkeypatch.setenv("TF_BF16_CONVERSION", "1")

@@ -10,6 +10,7 @@ from bert_tf.errors import RunError
 
 # A module of the same name has `main(arguments)`; it is imported when it is asked for.
 COMMANDS = {
+    "build": "compile the fused operations for this machine",
     "convert": "write weights in the form of another program",
     "data": "make, split and show training records",
     "predict": "fill masks, answer questions, classify: JSON lines",

@@ -31,6 +31,8 @@ class RuntimeConfig:
       profile: X,Y: trace optimizer steps X to Y for TensorBoard, and print which
         operations took longest.
       recompute: Make activations again in the backward pass instead of keeping them.
+      unpad: Leave the padding behind the tokens of each row out of the encoder, where
+        the fused operations compute it.
     """
 
     horovod: bool = False
@@ -44,6 +46,7 @@ class RuntimeConfig:
     num_threads: int | None = None
     profile: str = ""
     recompute: bool = False
+    unpad: bool = True
 
     def __post_init__(self) -> None:
         """Checks each field, and that two of them do not contradict each other."""

@@ -28,6 +28,7 @@ from bert_tf.jobs.compute_path import (
     by_value,
     worker_names,
 )
+from bert_tf.kernels.build import build_at_first_use
 from bert_tf.precision import choose_policy
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "horovod")
@@ -108,6 +109,8 @@ def agree(
       RunError: on the first worker, if their code, settings or devices differ.
       OtherWorkerFailed: then on the others.
     """
+    if config and _device() == "CPU":
+        build_at_first_use()
     own: Worker = {
         "host": socket.gethostname(),
         "folder": str(Path(bert_tf.__file__).parent),
@@ -166,7 +169,7 @@ def _warnings(workers: Sequence[Worker], path: ComputePath) -> list[str]:
     if len({*threads}) == 1:
         return []
     line = f"warning: {_listed('threads differ', threads, workers)}"
-    if path.name != kernels.PLAIN or _device() == "GPU":
+    if path.name != kernels.REFERENCE or _device() == "GPU":
         return [f"{line} The others wait for the slowest; --num_threads sets it."]
     return [
         f"{line} TensorFlow adds up norms in another order with another number, so "

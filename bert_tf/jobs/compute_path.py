@@ -8,7 +8,9 @@ import keras
 import tensorflow as tf
 
 from bert_tf import kernels
-from bert_tf.modeling.fused import GELUS
+from bert_tf.config import BertConfig
+from bert_tf.kernels.build import build_at_first_use
+from bert_tf.modeling.fused import why_not
 from bert_tf.precision import PrecisionPolicy
 
 _NAMED = 3  # Workers that a message names; of others it says how many.
@@ -67,19 +69,21 @@ def best_path(workers: Sequence[Worker]) -> ComputePath:
         return ComputePath(common, workers[0]["missing"])
     lacking = [rank for rank, path in enumerate(paths) if better[0] not in path]
     if lacking:
-        missing = workers[lacking[0]]["missing"] or f"no {better[0]}"
+        missing = workers[lacking[0]]["missing"] or f"no {kernels.TITLES[better[0]]}"
         return ComputePath(common, f"{worker_names(lacking, workers)}: {missing}")
     codes = by_value([path[better[0]] for path in paths])
     differing = worker_names([ranks[0] for ranks in codes.values()], workers)
     return ComputePath(
         common,
         f"the libraries of {differing} are not the same file (build one, and copy "
-        f"library.so and library.json from {workers[0]['folder']}/kernels)",
+        f"{kernels.library_name()} from {workers[0]['folder']}/kernels)",
     )
 
 
 def own_path() -> ComputePath:
     """How a process without other workers computes."""
+    if not tf.config.get_visible_devices("GPU"):
+        build_at_first_use()
     worker = {"paths": list(kernels.paths().items()), "missing": kernels.why_missing()}
     return best_path([worker])
 
@@ -102,28 +106,22 @@ def describe_path(
     settings = model.get_layer("bert").settings
     if tf.config.get_visible_devices("GPU"):
         return "fused operations: not used, computing on a GPU."
-    if path.name == kernels.PLAIN:
+    if path.name == kernels.REFERENCE:
         return f"fused operations: not used, {path.reason}."
-    if settings.is_fused and path.name == kernels.TILES and not settings.uses_tiles:
-        return (
-            f"fused operations: used without {path.name}, the model's widths are not "
-            "multiples of 32."
-        )
+    title = kernels.TITLES[path.name]
     if settings.is_fused:
         reason = f", not better: {path.reason}" if path.reason else ""
-        return f"fused operations: {path.name}{reason}."
-    reason = _why_not(settings.config.hidden_act, policy, use_xla)
-    return f"fused operations: not used but by the optimizer ({path.name}), {reason}."
+        return f"fused operations: {title}{reason}."
+    reason = _why_not(settings.config, policy, use_xla)
+    return f"fused operations: not used but by the optimizer ({title}), {reason}."
 
 
-def _why_not(hidden_act: str, policy: PrecisionPolicy, use_xla: bool) -> str:
+def _why_not(config: BertConfig, policy: PrecisionPolicy, use_xla: bool) -> str:
     """Why a model does not use the operations that are there."""
     if use_xla:
         return "--use_xla"
-    if policy.name != "bf16":
-        return f"precision {policy.name}"
     if exempt := policy.exempt_from_fused:
         return f"the bf16 config exempts {exempt}"
-    if hidden_act not in GELUS:
-        return f"hidden_act is {hidden_act} (they have {', '.join(GELUS)})"
-    return "the model was built without them"
+    if policy.fused_dtype is None:
+        return f"precision {policy.name}"
+    return why_not(config) or "the model was built without them"

@@ -184,6 +184,7 @@ def _build_task(
         "seed": seed,
         "allow_fused": not runtime.use_xla,
         "recompute": runtime.recompute,
+        "unpad": runtime.unpad,
     }
     if config.training.deterministic_run:
         bert = bert.without_dropout()

@@ -22,9 +22,9 @@ _FLOAT = 4  # Bytes.
 # Python, TensorFlow and its graph.
 _PROGRAM = 500 * 2**20
 # Sets of tensors as large as the weights: these, two moments, the sum of gradients, a
-# micro-batch's gradients, and two that a step makes of them. On tiles, gradients are
-# added up where they are made.
-_SETS, _SETS_ON_TILES = 7, 5
+# micro-batch's gradients, and two that a step makes of them. Those of the library's
+# products are added up where they are made.
+_SETS, _SETS_OF_PRODUCTS = 7, 5
 # Horovod's buffer, and the sums that it returns.
 _BUFFER_OF_HOROVOD = 128 * 2**20
 _SETS_OF_HOROVOD = 1
@@ -48,8 +48,8 @@ class _Activations:
 
 
 _REFERENCE = _Activations(54, 14, 12, 8)
-_FUSED = _Activations(21, 6, 4, 8)
-_TILES = _Activations(18, 5, 0, 4)
+# By the bytes of a number in the encoder where the fused operations compute it.
+_FUSED = {4: _Activations(36, 10, 0, 8), 2: _Activations(18, 5, 0, 4)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +98,7 @@ def estimate_training(
     bert: BertConfig,
     rows: Rows,
     *,
-    is_fused: bool = False,
-    uses_tiles: bool = False,
+    fused_bytes: int = 0,
     recompute: bool = False,
     num_workers: int = 1,
 ) -> Estimate:
@@ -108,12 +107,12 @@ def estimate_training(
     Args:
       bert: The architecture.
       rows: Of a micro-batch.
-      is_fused: See `LayerSettings`.
-      uses_tiles: See `LayerSettings`.
+      fused_bytes: Of a number in the encoder where the fused operations compute it;
+        0 where they do not.
       recompute: Whether only each layer's input is kept for the backward pass.
       num_workers: Of the run; several need buffers for their sums.
     """
-    kind = _TILES if uses_tiles else _FUSED if is_fused else _REFERENCE
+    kind = _FUSED.get(fused_bytes, _REFERENCE)
     layer = (
         kind.per_hidden * bert.hidden_size
         + kind.per_intermediate * bert.intermediate_size
@@ -122,9 +121,9 @@ def estimate_training(
     kept = bert.num_hidden_layers * layer
     if recompute:
         inputs = bert.num_hidden_layers * bert.hidden_size
-        kept = layer + inputs * (2 if is_fused else _FLOAT)
+        kept = layer + inputs * (fused_bytes or _FLOAT)
     logits = kind.per_logit * rows.predictions * bert.vocab_size
-    sets = _SETS_ON_TILES if uses_tiles else _SETS
+    sets = _SETS_OF_PRODUCTS if fused_bytes == 2 else _SETS
     program = _PROGRAM
     if num_workers > 1:
         sets, program = sets + _SETS_OF_HOROVOD, program + _BUFFER_OF_HOROVOD
@@ -173,8 +172,7 @@ def warn_about_memory(plan: Plan, communicator: Communicator) -> list[str]:
     estimate = estimate_training(
         plan.bert,
         rows,
-        is_fused=settings.is_fused,
-        uses_tiles=settings.uses_tiles,
+        fused_bytes=settings.fused_dtype.size if settings.is_fused else 0,
         recompute=settings.recomputes,
         num_workers=communicator.size,
     )

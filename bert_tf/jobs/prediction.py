@@ -96,6 +96,7 @@ class Predictor:
         self._stack = contextlib.ExitStack()
 
     def _load(self, task: str, max_seq_length: int | None, **settings: Any) -> Any:  # noqa: ANN401
+        path = own_path()
         model = from_pretrained(
             self.path,
             task,
@@ -108,8 +109,8 @@ class Predictor:
         _log(check_size(self._vocab_file, rows), logging.INFO)
         is_fused = model.get_layer("bert").settings.is_fused
         on_gpu = tf.config.get_visible_devices("GPU")
-        if self._policy.name == "bf16" and not is_fused and not on_gpu:
-            logging.warning(describe_path(model, self._policy, own_path()))
+        if not is_fused and not on_gpu:
+            logging.warning(describe_path(model, self._policy, path))
         return model
 
     def _compile(self, task: FinetuningTask) -> None:

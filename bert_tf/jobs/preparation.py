@@ -136,6 +136,7 @@ def _build_model(
         keyed_dropout=True,
         allow_fused=not config.runtime.use_xla,
         recompute=config.runtime.recompute,
+        unpad=config.runtime.unpad,
     )
 
 

@@ -62,7 +62,7 @@ class SelfAttention(BertLayer):
         dropout_key: tf.Tensor,
         training: bool,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, S, H] or [T, H] bfloat16 -> the same shape, and the inputs."""
+        """[B, S, H] or [T, H] -> the same shape, and the inputs."""
         projections = (self.query, self.key, self.value)
         self.settings.policy.compute_dtype("BatchMatMul", self.path)
         for projection in projections:
@@ -73,18 +73,11 @@ class SelfAttention(BertLayer):
         heads = self.config.num_attention_heads
         rate = self.config.attention_probs_dropout_prob if training else 0.0
         dropout = {"rate": rate, "stream": self.stream(0)}
-        if self.settings.uses_tiles:
-            context = fused.attention(
-                projected, bias, input_mask, dropout_key, heads=heads, **dropout
-            )
-            return context, inputs
-        query, key, value = fused.split_heads(projected, bias, heads)
-        scores = tf.matmul(query, key, transpose_b=True)
-        probabilities = fused.masked_softmax_dropout(
-            scores, input_mask, dropout_key, **dropout
+        context = fused.attention(
+            projected, bias, input_mask, dropout_key, heads=heads, **dropout
         )
-        return fused.merge_heads(tf.matmul(probabilities, value)), inputs
+        return context, inputs
 
     def matrices(self) -> list[keras.Variable]:
-        """What is packed for products on tiles: all projections."""
+        """What is prepacked: all projections."""
         return [p.kernel for p in (self.query, self.key, self.value)]

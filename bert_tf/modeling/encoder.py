@@ -56,12 +56,6 @@ class Intermediate(BertLayer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[B, S, H] -> [B, S, I]."""
-        if self.settings.is_fused:
-            return fused.bias_gelu(
-                self.dense.product(inputs),
-                tf.convert_to_tensor(self.dense.bias),
-                approximate=fused.GELUS[self.config.hidden_act],
-            )
         return self.activation(self.dense(inputs))
 
 
@@ -92,7 +86,7 @@ class EncoderLayer(BertLayer):
     ) -> tf.Tensor:
         """[B, S, H] and a mask (see `LayerSettings`) -> [B, S, H]."""
         x = self.attention(inputs, mask, dropout_key, training=training)
-        if self.settings.uses_tiles:
+        if self.settings.is_fused:
             product, x = self._feed_forward(x)
             return self.residual_output.finish(product, x, mask, dropout_key, training)
         wide = self.intermediate(x)
@@ -188,15 +182,6 @@ class Bert(BertLayer):
         rows = tf.range(batch_size, dtype=tf.int32)[:, None]
         return tf.concat([seed_and_step, rows], axis=1)
 
-    def _leaves_out_padding(self, inputs: dict[str, tf.Tensor]) -> bool:
-        """Whether the encoder sees tokens alone, without the padding behind them.
-
-        Those of packed rows: 7% of them stay empty where a step's sequences are few,
-        4% of a step of SQuAD. Rows of one sequence are computed whole.
-        """
-        num_sequences = inputs["next_sentence_positions"].shape[1]
-        return self.settings.uses_tiles and num_sequences not in (None, 1)
-
     def call(
         self, inputs: dict[str, tf.Tensor], training: bool = False
     ) -> dict[str, tf.Tensor]:
@@ -209,8 +194,8 @@ class Bert(BertLayer):
           training: Whether dropout is on.
 
         Returns:
-          `sequence_output` [B, S, H], `pooled_output` [B, K, H] and `word_embeddings`
-          [V, H], float32.
+          `sequence_output` [B, S, H] (where padding is left out, 0 there),
+          `pooled_output` [B, K, H] and `word_embeddings` [V, H], float32.
         """
         key = inputs.get("dropout_key")
         if key is None:
@@ -224,8 +209,8 @@ class Bert(BertLayer):
         )
         if self.settings.is_fused:
             mask, put_back = inputs["input_mask"], tf.identity
-            x = tf.cast(x, tf.bfloat16)
-            if self._leaves_out_padding(inputs):
+            x = tf.cast(x, self.settings.fused_dtype)
+            if self.settings.unpads:
                 x, put_back = fused.without_padding(x, mask)
             x = put_back(self.encoder(x, mask, key, training=training))
             x = tf.cast(x, tf.float32)

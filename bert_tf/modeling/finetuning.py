@@ -82,6 +82,7 @@ def build_span_model(
     seed: int = 0,
     allow_fused: bool = False,
     recompute: bool = False,
+    unpad: bool = True,
 ) -> keras.Model:
     """A BERT that points at answers; see `build_pretraining_model` for the arguments.
 
@@ -90,7 +91,12 @@ def build_span_model(
       `span_logits` [B, S, 2] float32: of beginning and of end.
     """
     settings = layer_settings(
-        config, policy, seed, allow_fused=allow_fused, recompute=recompute
+        config,
+        policy,
+        seed,
+        allow_fused=allow_fused,
+        recompute=recompute,
+        unpad=unpad,
     )
     inputs = encoder_inputs(max_seq_length, keyed_dropout=True)
     encoded = Bert(settings)(inputs)
@@ -108,6 +114,7 @@ def build_classifier_model(
     seed: int = 0,
     allow_fused: bool = False,
     recompute: bool = False,
+    unpad: bool = True,
 ) -> keras.Model:
     """A BERT that sorts sequences into classes, or gives each a number.
 
@@ -120,13 +127,19 @@ def build_classifier_model(
       seed: Decides the initial weights.
       allow_fused: Use the fused operations.
       recompute: Make activations again.
+      unpad: Leave out padding.
 
     Returns:
       A model from the inputs of `build_encoder_model` and `dropout_key` [B, 3] to
       `class_logits` [B, K, C] float32.
     """
     settings = layer_settings(
-        config, policy, seed, allow_fused=allow_fused, recompute=recompute
+        config,
+        policy,
+        seed,
+        allow_fused=allow_fused,
+        recompute=recompute,
+        unpad=unpad,
     )
     inputs = encoder_inputs(max_seq_length, keyed_dropout=True)
     pooled = Bert(settings)(inputs)["pooled_output"]

@@ -1,8 +1,8 @@
-"""Element-wise steps of BERT in one pass over memory each, with their gradients.
+"""The fused operations between BERT's products, with their gradients.
 
-bfloat16 in and out, float32 inside; `bert_tf.kernels` is the library. Each function
-computes what the operations of `ops` named in it compute, and drops the same numbers.
-Measured for base at B=32, S=128 on two cores, forward and backward of a layer.
+bfloat16 or float32 in and out, float32 inside; `bert_tf.kernels` is the library. Each
+function computes what the operations of `ops` named in it compute, and drops the same
+numbers.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from bert_tf import kernels
+from bert_tf.config import BertConfig
 from bert_tf.modeling import ops
 
 Gradients = tuple[tf.Tensor | None, ...]
@@ -24,24 +25,38 @@ GELUS = {
 }
 
 
-def is_available(hidden_act: str) -> bool:
-    """Whether the library is built for this machine, and has the activation.
+_MULTIPLE = 32  # Of widths: the depth of a product's step.
 
-    On a GPU the whole step is compiled instead.
+
+def why_not(config: BertConfig) -> str:
+    """Why a model does not use the fused operations; empty if it does.
+
+    Args:
+      config: The architecture.
     """
-    return hidden_act in GELUS and kernels.are_in_use()
+    if config.hidden_act not in GELUS:
+        return f"hidden_act is {config.hidden_act} (they have {', '.join(GELUS)})"
+    widths = {
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "the width of a head": config.head_size,
+    }
+    for name, width in widths.items():
+        if width % _MULTIPLE:
+            return f"{name} is {width}, not a multiple of {_MULTIPLE}"
+    return ""
 
 
 def bias_gelu(x: tf.Tensor, bias: tf.Tensor, *, approximate: bool) -> tf.Tensor:
     """`ops.gelu(x + bias)`, or `ops.gelu_tanh`.
 
     Args:
-      x: [..., I] bfloat16.
+      x: [..., I] bfloat16 or float32.
       bias: [I] float32.
       approximate: Whether it is the tanh approximation.
 
     Returns:
-      [..., I] bfloat16.
+      The shape and type of `x`.
     """
     library = kernels.library()
 
@@ -77,9 +92,9 @@ def dropout_add_norm(
     """`ops.layer_norm(ops.dropout(x + bias) + residual)`.
 
     Args:
-      x: [B, S, H] bfloat16, or [T, H] as of `without_padding`.
+      x: [B, S, H] bfloat16 or float32, or [T, H] as of `without_padding`.
       bias: [H] float32.
-      residual: The shape of `x`, bfloat16.
+      residual: The shape and type of `x`.
       gamma: Scale of the normalisation, [H] float32.
       beta: Its shift, [H] float32.
       input_mask: [B, S] int32: by it the library knows the places of [T, H].
@@ -89,7 +104,7 @@ def dropout_add_norm(
       epsilon: Added to the variance.
 
     Returns:
-      The shape of `x`, bfloat16.
+      The shape and type of `x`.
     """
     library = kernels.library()
     dropout = {"stream": stream, "kept": ops.num_kept(rate)}
@@ -124,15 +139,14 @@ def attention(
     rate: float,
     stream: int,
 ) -> tf.Tensor:
-    """All of self-attention after the projections, where there are tiles.
+    """All of self-attention after the projections.
 
     Scores and probabilities are never written to memory; the backward pass makes them
-    again. What `split_heads`, `masked_softmax_dropout`, `merge_heads` and two products
-    compute, with the scores in float32.
+    again.
 
     Args:
-      x: [B, S, 3 H] bfloat16: query, key, value side by side; or [T, 3 H] as of
-        `without_padding`.
+      x: [B, S, 3 H] bfloat16 or float32: query, key, value side by side; or [T, 3 H]
+        as of `without_padding`.
       bias: [3 H] float32.
       input_mask: [B, S] int32, see `ops.attention_bias`.
       key: See `ops.dropout`.
@@ -141,7 +155,7 @@ def attention(
       stream: See `ops.dropout`.
 
     Returns:
-      [B, S, H] or [T, H] bfloat16; 0 at padding, which nobody reads.
+      [B, S, H] or [T, H], of the type of `x`; 0 at padding.
     """
     library = kernels.library()
     shared = {"heads": heads, "stream": stream, "kept": ops.num_kept(rate)}
@@ -169,7 +183,7 @@ def without_padding(
     """Leaves out what stands behind the last token of each row.
 
     Args:
-      x: [B, S, H] bfloat16.
+      x: [B, S, H].
       input_mask: [B, S] int32, see `ops.attention_bias`.
 
     Returns:
@@ -194,95 +208,3 @@ def without_padding(
     taking = tf.custom_gradient(lambda x: (take(x), put_back))
     putting_back = tf.custom_gradient(lambda y: (put_back(y), take))
     return taking(x), putting_back
-
-
-def split_heads(
-    x: tf.Tensor, bias: tf.Tensor, heads: int
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Query, key and value of x + bias, the query divided by sqrt(D).
-
-    Args:
-      x: [B, S, 3 H] bfloat16: query, key, value side by side.
-      bias: [3 H] float32.
-      heads: N.
-
-    Returns:
-      Three [B, N, S, D] bfloat16.
-    """
-    library = kernels.library()
-
-    @tf.custom_gradient
-    def apply(x: tf.Tensor, bias: tf.Tensor) -> Any:  # noqa: ANN401
-        parts = library.bert_split_heads(x=x, bias=bias, heads=heads)
-
-        def gradient(*dparts: tf.Tensor) -> Gradients:
-            dquery, dkey, dvalue = dparts
-            dx, dbias = library.bert_split_heads_grad(
-                dquery=dquery, dkey=dkey, dvalue=dvalue
-            )
-            return tf.reshape(dx, tf.shape(x)), dbias
-
-        return tuple(parts), gradient
-
-    parts = apply(x, bias)
-    for part in parts:
-        part.set_shape([x.shape[0], heads, x.shape[1], x.shape[2] // 3 // heads])
-    return parts
-
-
-def merge_heads(x: tf.Tensor) -> tf.Tensor:
-    """[B, N, S, D] bfloat16 -> [B, S, N * D]."""
-    library = kernels.library()
-    heads = x.shape[1]
-
-    @tf.custom_gradient
-    def apply(x: tf.Tensor) -> Any:  # noqa: ANN401
-        def gradient(dy: tf.Tensor) -> tf.Tensor:
-            return library.bert_merge_heads(x=dy, heads=heads, invert=True)
-
-        return library.bert_merge_heads(x=x, heads=heads, invert=False), gradient
-
-    y = apply(x)
-    y.set_shape([x.shape[0], x.shape[2], heads * x.shape[3]])
-    return y
-
-
-def masked_softmax_dropout(
-    scores: tf.Tensor,
-    input_mask: tf.Tensor,
-    key: tf.Tensor,
-    *,
-    rate: float,
-    stream: int,
-) -> tf.Tensor:
-    """`ops.dropout(softmax(scores + ops.attention_bias(input_mask)))`.
-
-    Args:
-      scores: [B, N, S, S] bfloat16.
-      input_mask: [B, S] int32, see `ops.attention_bias`.
-      key: See `ops.dropout`.
-      rate: See `ops.dropout`; 0 for none.
-      stream: See `ops.dropout`.
-
-    Returns:
-      [B, N, S, S] bfloat16.
-    """
-    library = kernels.library()
-    dropout = {"stream": stream, "kept": ops.num_kept(rate)}
-
-    @tf.custom_gradient
-    def apply(scores: tf.Tensor) -> Any:  # noqa: ANN401
-        probabilities, dropped = library.bert_masked_softmax(
-            scores=scores, input_mask=input_mask, key=key, **dropout
-        )
-
-        def gradient(dy: tf.Tensor) -> tf.Tensor:
-            return library.bert_masked_softmax_grad(
-                probabilities=probabilities, dy=dy, key=key, **dropout
-            )
-
-        return dropped, gradient
-
-    dropped = apply(scores)
-    dropped.set_shape(scores.shape)
-    return dropped

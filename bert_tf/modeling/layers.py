@@ -18,11 +18,12 @@ class LayerSettings(NamedTuple):
       config: The architecture.
       policy: Decides compute types.
       seed: Decides the initial weights, together with each variable's path.
-      is_fused: Whether activations are bfloat16 and element-wise steps are those of
-        `fused`. The mask that layers get is then `input_mask` [B, S], and activations
-        may be [T, H] (see `fused.without_padding`); without, it is what is added to
+      fused_dtype: The type of activations in the encoder where it computes by `fused`
+        and `products`, bfloat16 or float32; None where it does by `ops`. The mask that
+        layers get is in the first case `input_mask` [B, S], and activations may be
+        [T, H] (see `fused.without_padding`); in the second it is what is added to
         scores, [B, 1, S, S].
-      uses_tiles: Whether, besides, products are those of `products`.
+      unpads: Whether the encoder leaves out the padding behind the tokens of a row.
       packed: The packed matrices of its layers.
       recomputes: Whether the backward pass makes each encoder layer's activations
         again instead of keeping them.
@@ -31,10 +32,15 @@ class LayerSettings(NamedTuple):
     config: BertConfig
     policy: PrecisionPolicy
     seed: int
-    is_fused: bool
-    uses_tiles: bool
+    fused_dtype: tf.DType | None
+    unpads: bool
     packed: products.PackedKernels
     recomputes: bool
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the encoder computes by `fused` and `products`."""
+        return self.fused_dtype is not None
 
 
 class BertLayer(keras.layers.Layer):
@@ -66,30 +72,18 @@ class BertLayer(keras.layers.Layer):
         *,
         shares_inputs: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """[..., I] times n matrices [I, O] side by side, bfloat16 but for these.
+        """[..., I] times n matrices [I, O] side by side, of the fused path's type.
 
         Returns:
           [..., n O], and the inputs: for their other uses, if `shares_inputs`.
         """
         matrices = [tf.convert_to_tensor(kernel) for kernel in kernels]
-        if self.settings.uses_tiles:
-            packed = self.settings.packed.by_path.get(self.path)
-            return products.product(inputs, matrices, packed, shares_x=shares_inputs)
-        kernel = tf.concat([tf.cast(m, tf.bfloat16) for m in matrices], axis=1)
-        return _product(inputs, kernel), inputs
+        packed = self.settings.packed.by_path.get(self.path)
+        return products.product(inputs, matrices, packed, shares_x=shares_inputs)
 
     def stream(self, number: int) -> int:
         """Number of a dropout stream that no other layer of the model uses."""
         return (zlib.crc32(self.path.encode()) + number) % 2**31
-
-
-def _product(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """[..., I] times [I, O], as one product of two matrices."""
-    rows = tf.matmul(tf.reshape(inputs, [-1, inputs.shape[-1]]), kernel)
-    shape = tf.concat([tf.shape(inputs)[:-1], kernel.shape[-1:]], axis=0)
-    outputs = tf.reshape(rows, shape)
-    outputs.set_shape([*inputs.shape[:-1], kernel.shape[-1]])
-    return outputs
 
 
 class Dense(BertLayer):
@@ -107,11 +101,11 @@ class Dense(BertLayer):
         )
 
     def matrices(self) -> list[keras.Variable]:
-        """What is packed for products on tiles."""
+        """What is prepacked."""
         return [self.kernel]
 
     def product(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[..., I] bfloat16 -> [..., O] bfloat16, without the bias."""
+        """[..., I] -> [..., O], of the fused path's type, without the bias."""
         self.settings.policy.compute_dtype("MatMul", self.path)  # For the record.
         return self.multiply(inputs, self.matrices())[0]
 
@@ -228,7 +222,7 @@ class ResidualOutput(BertLayer):
         dropout_key: tf.Tensor,
         training: bool,
     ) -> tf.Tensor:
-        """All but the product of the dense layer, fused; bfloat16 in and out."""
+        """All but the product of the dense layer, fused."""
         norm = self.layer_norm
         weights = (self.dense.bias, norm.gamma, norm.beta)
         bias, gamma, beta = map(tf.convert_to_tensor, weights)

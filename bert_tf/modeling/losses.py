@@ -67,8 +67,8 @@ class PretrainingTask:
         Returns:
           [2] float32, in nats, in the order of `loss_names`.
         """
-        if training and self.model.get_layer("cls").settings.uses_tiles:
-            losses = self._losses_on_tiles(features)
+        if training and self.model.get_layer("cls").settings.is_fused:
+            losses = self._fused_losses(features)
         else:
             pairs = zip(
                 self._logits(features, training), _labels(features), strict=True
@@ -87,7 +87,7 @@ class PretrainingTask:
         """Makes gradients start from sums where that is cheaper; inside `prepared`."""
         return products.adding_to(self.model, sums)
 
-    def _losses_on_tiles(
+    def _fused_losses(
         self, features: dict[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Both cross entropies [B, P] and [B, K], without masked-LM logits."""

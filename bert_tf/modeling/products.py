@@ -1,8 +1,7 @@
-"""Matrix products on the tiles of AMX, with kernels packed once for all micro-batches.
+"""The products of the fused path: bfloat16 by the library, float32 by TensorFlow.
 
-bfloat16 in, float32 sums, float32 gradients of the weights; `bert_tf.kernels` is the
-library. Measured for base, B=32, S=128, on two cores against TensorFlow's products: 1.4
-times as fast over all products of a step.
+bfloat16 has float32 sums, and float32 gradients of the weights; the kernels are packed
+once for all micro-batches. `bert_tf.kernels` is the library.
 """
 
 import contextlib
@@ -14,13 +13,13 @@ import keras
 import tensorflow as tf
 
 from bert_tf import kernels
-from bert_tf.config import BertConfig
+from bert_tf.modeling import fused
 
 _MULTIPLE = 32  # Of a product's depth, and of what stands side by side.
 
 
 class Packed(NamedTuple):
-    """One matrix [I, O] in the order that the tiles read.
+    """One matrix [I, O] in the order that the library's products read.
 
     Attributes:
       forward: For products with it.
@@ -45,21 +44,19 @@ class PackedKernels:
         self.by_path: dict[str, Packed] = {}
 
 
-def are_available(config: BertConfig) -> bool:
-    """Whether this machine has tiles, and the widths of the model fit them."""
-    widths = (config.hidden_size, config.intermediate_size, config.head_size)
-    return kernels.has_tiles() and not any(width % _MULTIPLE for width in widths)
-
-
 def pack(matrices: Sequence[tf.Tensor]) -> Packed:
     """Packs float32 matrices of one shape [I, O], side by side."""
     return Packed(*kernels.library().bert_pack_kernels(kernels=matrices))
 
 
 def _layers(model: keras.Model) -> list[Any]:
-    """Those that may have a product on tiles; not all of them do."""
+    """Those whose products may be the library's; not all of them are."""
     layers = model._flatten_layers(include_self=False)
-    return [x for x in layers if hasattr(x, "matrices") and x.settings.uses_tiles]
+    return [
+        layer
+        for layer in layers
+        if hasattr(layer, "matrices") and layer.settings.fused_dtype == tf.bfloat16
+    ]
 
 
 @contextlib.contextmanager
@@ -84,7 +81,7 @@ def packed_once(model: keras.Model) -> Iterator[None]:
 def adding_to(model: keras.Model, sums: dict[str, tf.Tensor]) -> Iterator[None]:
     """Makes gradients that are taken inside start from sums, inside `packed_once`.
 
-    The sum is read and written by the tiles, where a gradient by itself is written,
+    The sum is read and written by the product, where a gradient by itself is written,
     read again, and added: 12 bytes a weight less for each micro-batch.
 
     Args:
@@ -132,6 +129,15 @@ def _times(
     return kernels.library().bert_product(x=x, panels=panels, added=added, width=width)
 
 
+def _float_product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """[..., I] times [I, O] in float32, as one product of two matrices."""
+    rows = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
+    shape = tf.concat([tf.shape(x)[:-1], kernel.shape[-1:]], axis=0)
+    y = tf.reshape(rows, shape)
+    y.set_shape([*x.shape[:-1], kernel.shape[-1]])
+    return y
+
+
 def product(
     x: tf.Tensor,
     matrices: Sequence[tf.Tensor],
@@ -142,7 +148,7 @@ def product(
     """The product with matrices that stand side by side.
 
     Args:
-      x: [..., I] bfloat16.
+      x: [..., I] bfloat16 or float32.
       matrices: n float32 matrices [I, O].
       packed: What `pack` makes of them, where it is there already.
       shares_x: Whether the `x` that is returned has other uses. Their gradient is
@@ -150,8 +156,10 @@ def product(
         4% of a step of `small`.
 
     Returns:
-      [..., n O] bfloat16, and `x`.
+      [..., n O] of the type of `x`, and `x`.
     """
+    if x.dtype == tf.float32:
+        return _float_product(x, tf.concat(matrices, axis=1)), x
     forward, backward, _ = packed or pack(matrices)
     depth, width = matrices[0].shape
     count = len(matrices)
@@ -182,15 +190,19 @@ def feed_forward(
     """`gelu(x @ W1 + b1) @ W2`, the activation while the products are in the cache.
 
     Args:
-      x: [..., H] bfloat16.
+      x: [..., H] bfloat16 or float32.
       bias: b1, [I] float32.
       matrices: W1 [H, I] and W2 [I, H], float32.
       packed: What `pack` makes of each, where it is there already.
       approximate: Whether the activation is `ops.gelu_tanh`, not `ops.gelu`.
 
     Returns:
-      [..., H] bfloat16, and `x` for its other uses as `product` shares it.
+      [..., H] of the type of `x`, and `x` for its other uses as `product` shares it.
     """
+    if x.dtype == tf.float32:
+        inner = _float_product(x, matrices[0])
+        activated = fused.bias_gelu(inner, bias, approximate=approximate)
+        return _float_product(activated, matrices[1]), x
     library = kernels.library()
     pairs = zip(packed, matrices, strict=True)
     first, second = (one or pack([matrix]) for one, matrix in pairs)
@@ -230,10 +242,10 @@ def cross_entropy(
 ) -> tf.Tensor:
     """Cross entropy of the softmax of `x @ table^T + bias`.
 
-    The logits are kept as bfloat16 alone: of all [R, V] this is what a step writes.
+    The logits, of the type of `x`, are all that a step writes of [R, V].
 
     Args:
-      x: [R, H] bfloat16.
+      x: [R, H] bfloat16 or float32.
       table: [V, H] float32.
       bias: [V] float32.
       labels: [R] int32 in [0, V).
@@ -243,14 +255,17 @@ def cross_entropy(
       [R] float32, in nats.
     """
     library = kernels.library()
-    forward, backward, _ = packed or pack([table])
     size, depth = table.shape
     width = -(-size // _MULTIPLE) * _MULTIPLE  # Its gradient is a product's depth.
+    if x.dtype == tf.bfloat16:
+        forward, backward, _ = packed or pack([table])
 
     @tf.custom_gradient
     def apply(x: tf.Tensor, table: tf.Tensor, bias: tf.Tensor) -> Any:  # noqa: ANN401
-        del table  # Packed.
-        logits = _times(x, backward, width)
+        if x.dtype == tf.float32:
+            logits = tf.matmul(x, table, transpose_b=True)
+        else:
+            logits = _times(x, backward, width)
         losses, normalisers = library.bert_cross_entropy(
             logits=logits, bias=bias, labels=labels
         )
@@ -263,9 +278,11 @@ def cross_entropy(
                 normalisers=normalisers,
                 dlosses=dlosses,
             )
-            dx = _times(dlogits, forward, depth)
+            if x.dtype == tf.float32:
+                dtable = tf.matmul(dlogits, x, transpose_a=True)
+                return tf.matmul(dlogits, table), dtable, dbias
             [dtable] = _kernel_gradients(packed, dlogits, x, 1, size)
-            return dx, dtable, dbias
+            return _times(dlogits, forward, depth), dtable, dbias
 
         return losses, gradient
 

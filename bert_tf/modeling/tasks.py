@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from bert_tf import kernels
 from bert_tf.config import BertConfig
 from bert_tf.modeling import fused, ops, products
 from bert_tf.modeling.encoder import Bert
@@ -64,17 +65,17 @@ class Predictions(BertLayer):
         return tf.reshape(logits, shape)
 
     def matrices(self) -> list[keras.Variable]:
-        """What is packed for products on tiles."""
+        """What is prepacked."""
         return [self.word_embeddings()]
 
     def losses(
         self, inputs: tf.Tensor, word_embeddings: tf.Tensor, labels: tf.Tensor
     ) -> tf.Tensor:
-        """[B, P, H], [V, H], [B, P] int32 -> cross entropy [B, P], on tiles."""
+        """[B, P, H], [V, H], [B, P] int32 -> cross entropy [B, P]."""
         self.settings.policy.compute_dtype("MatMul", self.path)  # For the record.
         rows = tf.reshape(self.transform(inputs), [-1, self.config.hidden_size])
         losses = products.cross_entropy(
-            tf.cast(rows, tf.bfloat16),
+            tf.cast(rows, self.settings.fused_dtype),
             word_embeddings,
             tf.convert_to_tensor(self.output_bias),
             tf.reshape(labels, [-1]),
@@ -150,17 +151,16 @@ def layer_settings(
     *,
     allow_fused: bool,
     recompute: bool = False,
+    unpad: bool = True,
 ) -> LayerSettings:
     """What the layers of a model share; see `build_pretraining_model`."""
-    is_fused = allow_fused and policy.allows_fused
-    is_fused = is_fused and fused.is_available(config.hidden_act)
-    uses_tiles = is_fused and products.are_available(config)
+    is_fused = allow_fused and kernels.are_in_use() and not fused.why_not(config)
     return LayerSettings(
         config=config,
         policy=policy,
         seed=seed,
-        is_fused=is_fused,
-        uses_tiles=uses_tiles,
+        fused_dtype=policy.fused_dtype if is_fused else None,
+        unpads=unpad,
         packed=products.PackedKernels(),
         recomputes=recompute,
     )
@@ -205,6 +205,7 @@ def build_pretraining_model(
     keyed_dropout: bool = False,
     allow_fused: bool = False,
     recompute: bool = False,
+    unpad: bool = True,
 ) -> keras.Model:
     """A BERT with masked-LM and next-sentence heads.
 
@@ -215,10 +216,12 @@ def build_pretraining_model(
       seed: Decides the initial weights.
       keyed_dropout: Whether dropout is decided by an input `dropout_key` [B, 3] (seed,
         step, place in the global batch) instead of the model's own generator.
-      allow_fused: Use the fused operations where they are built and the policy is
-        bfloat16; XLA cannot compile them.
+      allow_fused: Use the fused operations where they are built and the policy allows
+        them; XLA cannot compile them.
       recompute: Keep only each encoder layer's input for the backward pass, which
         makes the rest again: less memory, a third more products.
+      unpad: Leave out of the encoder what stands behind the tokens of each row, where
+        it computes by the fused operations; the outputs are 0 there.
 
     Returns:
       A model from the inputs of `build_encoder_model` and `masked_lm_positions`
@@ -226,7 +229,12 @@ def build_pretraining_model(
       `next_sentence_logits` [B, K, 2].
     """
     settings = layer_settings(
-        config, policy, seed, allow_fused=allow_fused, recompute=recompute
+        config,
+        policy,
+        seed,
+        allow_fused=allow_fused,
+        recompute=recompute,
+        unpad=unpad,
     )
     inputs = encoder_inputs(max_seq_length, keyed_dropout=keyed_dropout)
     positions = keras.Input((None,), dtype="int32", name="masked_lm_positions")

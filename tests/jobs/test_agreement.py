@@ -140,16 +140,18 @@ def test_paths_of_files_and_threads_may_differ():
 
     path, [warning] = agree(Two(change), config(), 2)
     assert "2 on worker 0 (" in warning and "5 on worker 1 (other)" in warning
-    drifts = path.name == kernels.PLAIN
+    drifts = path.name == kernels.REFERENCE
     assert ("Give all workers --num_threads=2." in warning) == drifts
 
 
 def test_the_common_path_is_used():
     def change(other):
-        other["paths"], other["missing"] = [[kernels.PLAIN, ""]], "it has none"
+        other["paths"], other["missing"] = [[kernels.REFERENCE, ""]], "it has none"
 
     path, _ = agree(Two(change), config())
-    assert path.name == kernels.PLAIN
+    assert path.name == kernels.REFERENCE
     assert kernels.library() is None
     agree(Communicator(), config())
-    assert list(kernels.paths())[0] == kernels.PLAIN or kernels.library() is not None
+    assert (
+        list(kernels.paths())[0] == kernels.REFERENCE or kernels.library() is not None
+    )

@@ -10,11 +10,11 @@ from bert_tf.jobs.compute_path import ComputePath, best_path, describe_path
 from bert_tf.precision import PrecisionPolicy, PrecisionRules
 
 LEVELS = ("amx", "avx512bf16", "avx2")
-NOT_BUILT = "the library is not built (run `make kernels`)"
+NOT_BUILT = "the library is not built (run `python -m bert_tf build`)"
 
 
 def worker(host, *levels, code="c", missing=""):
-    paths = [(level, code) for level in levels] + [("TensorFlow", "")]
+    paths = [(level, code) for level in levels] + [("reference", "")]
     return {"host": host, "folder": f"/{host}", "paths": paths, "missing": missing}
 
 
@@ -27,7 +27,7 @@ def test_equal_workers_take_their_best():
 def test_the_best_that_all_have_is_taken_and_who_lacks_more_is_named(order):
     workers = [worker("a", *LEVELS), worker("b", *LEVELS[1:])][::order]
     number = 1 if order == 1 else 0
-    expected = ComputePath("avx512bf16", f"worker {number} (b): no amx")
+    expected = ComputePath("avx512bf16", f"worker {number} (b): no AMX")
     assert best_path(workers) == expected
 
 
@@ -36,20 +36,20 @@ def test_a_worker_without_the_library_and_its_reason_are_named(order):
     workers = [worker("a", *LEVELS), worker("b", missing=NOT_BUILT)][::order]
     number = 1 if order == 1 else 0
     assert best_path(workers) == ComputePath(
-        "TensorFlow", f"worker {number} (b): {NOT_BUILT}"
+        "reference", f"worker {number} (b): {NOT_BUILT}"
     )
 
 
 def test_one_worker_alone_says_its_reason_alone():
     workers = [worker("a", missing=NOT_BUILT)] * 2
-    assert best_path(workers) == ComputePath("TensorFlow", NOT_BUILT)
-    assert best_path(workers[:1]) == ComputePath("TensorFlow", NOT_BUILT)
+    assert best_path(workers) == ComputePath("reference", NOT_BUILT)
+    assert best_path(workers[:1]) == ComputePath("reference", NOT_BUILT)
 
 
 def test_libraries_of_one_name_and_other_code_are_not_used_together():
     workers = [worker("a", "avx2"), worker("b", "avx2", code="d"), worker("c", "avx2")]
     path = best_path(workers)
-    assert path.name == "TensorFlow"
+    assert path.name == "reference"
     assert path.reason.startswith(
         "the libraries of workers 0 (a) and 1 (b) are not the same file (build one"
     )
@@ -61,11 +61,10 @@ def test_many_workers_are_counted():
     assert best_path(workers).reason == expected
 
 
-def model(*, is_fused, uses_tiles=False, hidden_act="gelu"):
+def model(*, is_fused, hidden_act="gelu"):
     """As much of a model as the line needs."""
     settings = types.SimpleNamespace(
         is_fused=is_fused,
-        uses_tiles=uses_tiles,
         config=BertConfig(hidden_act=hidden_act),
     )
     return types.SimpleNamespace(
@@ -73,7 +72,7 @@ def model(*, is_fused, uses_tiles=False, hidden_act="gelu"):
     )
 
 
-BF16, VECTORS = PrecisionPolicy("bf16"), ComputePath("AVX512-BF16")
+BF16, VECTORS = PrecisionPolicy("bf16"), ComputePath("avx512bf16")
 
 
 def test_used_operations_are_named():
@@ -82,14 +81,14 @@ def test_used_operations_are_named():
 
 
 def test_a_path_below_the_best_is_explained():
-    path = ComputePath("AVX512-BF16", "worker 1 (b): no AMX")
+    path = ComputePath("avx512bf16", "worker 1 (b): no AMX")
     line = describe_path(model(is_fused=True), BF16, path)
     assert line == "fused operations: AVX512-BF16, not better: worker 1 (b): no AMX."
 
 
 def test_a_missing_library_is_said_in_every_precision():
     for name in ("fp32", "bf16"):
-        policy, path = PrecisionPolicy(name), ComputePath(kernels.PLAIN, NOT_BUILT)
+        policy, path = PrecisionPolicy(name), ComputePath(kernels.REFERENCE, NOT_BUILT)
         line = describe_path(model(is_fused=False), policy, path)
         assert line == f"fused operations: not used, {NOT_BUILT}."
 
@@ -104,7 +103,7 @@ def test_the_reason_of_a_model_without_them_is_said():
         return line.removeprefix(start).removesuffix(".")
 
     assert reason(use_xla=True) == "--use_xla"
-    assert reason(PrecisionPolicy("fp32")) == "precision fp32"
+    assert reason(PrecisionPolicy("fp16")) == "precision fp16"
     assert reason(hidden_act="relu").startswith("hidden_act is relu")
     rules = PrecisionRules(
         allowlist=("MatMul", "BatchMatMul", "BiasAdd", "Softmax"),
@@ -115,9 +114,10 @@ def test_the_reason_of_a_model_without_them_is_said():
     )
 
 
-def test_tiles_that_the_widths_do_not_fit_are_said():
-    line = describe_path(model(is_fused=True), BF16, ComputePath(kernels.TILES))
-    assert line == (
-        "fused operations: used without AMX, the model's widths are not multiples of "
-        "32."
+def test_widths_that_do_not_fit_are_said():
+    config = BertConfig(hidden_size=768, num_attention_heads=48)
+    settings = types.SimpleNamespace(is_fused=False, config=config)
+    narrow = types.SimpleNamespace(
+        get_layer=lambda name: types.SimpleNamespace(settings=settings)
     )
+    assert "the width of a head is 16" in describe_path(narrow, BF16, VECTORS)

@@ -29,6 +29,14 @@ class Draw:
     def halves(self, *shape):
         return to_half(self.rng.normal(size=shape))
 
+    def activations(self):
+        """What draws the activations of a call: bfloat16 or float32."""
+        return self.one((self.halves, self.floats))
+
+    def like(self, values):
+        numbers = self.halves if values.dtype == HALF else self.floats
+        return numbers(*values.shape)
+
     def leading(self):
         return [self.size(5) for _ in range(self.size(4))]
 
@@ -50,20 +58,21 @@ class Draw:
 
 
 def bias_gelu(draw):
-    width = draw.one(WIDTHS)
-    tensors = {"x": draw.halves(*draw.leading(), width), "bias": draw.floats(width)}
+    width, numbers = draw.one(WIDTHS), draw.activations()
+    tensors = {"x": numbers(*draw.leading(), width), "bias": draw.floats(width)}
     return tensors, {"approximate": draw.size(2) == 1}
 
 
 def bias_gelu_grad(draw):
     tensors, attributes = bias_gelu(draw)
-    return tensors | {"dy": draw.halves(*tensors["x"].shape)}, attributes
+    return tensors | {"dy": draw.like(tensors["x"])}, attributes
 
 
 def dropout_add_norm(draw):
     width = draw.one(WIDTHS)
     shared, leading = draw.rows()
-    tensors = {name: draw.halves(*leading, width) for name in ("x", "residual")}
+    numbers = draw.activations()
+    tensors = {name: numbers(*leading, width) for name in ("x", "residual")}
     tensors |= {name: draw.floats(width) for name in ("bias", "gamma", "beta")}
     return tensors | shared, draw.dropout() | {"epsilon": 1e-12}
 
@@ -71,7 +80,8 @@ def dropout_add_norm(draw):
 def dropout_add_norm_grad(draw):
     width = draw.one(WIDTHS)
     shared, leading = draw.rows()
-    tensors = {name: draw.halves(*leading, width) for name in ("dy", "sum")}
+    numbers = draw.activations()
+    tensors = {name: numbers(*leading, width) for name in ("dy", "sum")}
     statistics = draw.floats(int(np.prod(leading)), 2)
     tensors |= {"statistics": statistics, "gamma": draw.floats(width)}
     return tensors | shared, draw.dropout()
@@ -80,7 +90,7 @@ def dropout_add_norm_grad(draw):
 def cross_entropy(draw):
     rows, size = draw.size(9), 1 + draw.size(100)
     return {
-        "logits": draw.halves(rows, size + draw.one((0, 0, 1, 31))),
+        "logits": draw.activations()(rows, size + draw.one((0, 0, 1, 31))),
         "bias": draw.floats(size),
         "labels": draw.rng.integers(size, size=rows).astype(np.int32),
     }, {}
@@ -151,22 +161,20 @@ def attention(draw):
     heads, head = 1 + draw.size(3), draw.one((32, 64))
     shared, leading = draw.rows()
     width = 3 * heads * head
-    tensors = {"x": draw.halves(*leading, width), "bias": draw.floats(width)}
+    tensors = {"x": draw.activations()(*leading, width), "bias": draw.floats(width)}
     return tensors | shared, draw.dropout() | {"heads": heads}
 
 
 def attention_grad(draw):
     tensors, attributes = attention(draw)
-    leading, width = tensors["x"].shape[:-1], tensors["x"].shape[-1] // 3
+    width = tensors["x"].shape[-1] // 3
     batch, length = tensors["input_mask"].shape
     normalisers = draw.floats(batch, attributes["heads"], length)
-    dy = draw.halves(*leading, width)
+    dy = draw.like(tensors["x"][..., :width])
     return tensors | {"normalisers": normalisers, "dy": dy}, attributes
 
 
-# All operations but those of the path without products of ours (split and merged heads,
-# masked softmax), which are about to be deleted.
-ANYWHERE = (
+OPERATIONS = (
     bias_gelu,
     bias_gelu_grad,
     dropout_add_norm,
@@ -175,8 +183,6 @@ ANYWHERE = (
     cross_entropy_grad,
     square_sum,
     adam_step,
-)
-ON_TILES = (
     pack_kernels,
     product,
     product_gelu,

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import tensorflow as tf
-from kernels.calls import ANYWHERE, ON_TILES, Draw, spoil
+from kernels.calls import OPERATIONS, Draw, spoil
 from kernels.guarded import GuardedMemory, address
 
 from bert_tf import kernels
@@ -70,11 +70,10 @@ def describe(name, tensors, attributes):
 
 def main(log, seed, calls):
     caller, outcomes = Caller(), collections.Counter()
-    operations = (*ANYWHERE, *(ON_TILES if kernels.has_tiles() else ()))
     with open(log, "w") as file:
         for number in range(calls):
             draw = Draw(np.random.default_rng([seed, number]))
-            operation = operations[number % len(operations)]
+            operation = OPERATIONS[number % len(OPERATIONS)]
             tensors, attributes = operation(draw)
             times = draw.one((0, 1, 1, 2))
             for _ in range(times):

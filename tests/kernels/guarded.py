@@ -18,7 +18,7 @@ def to_half(values):
 class GuardedMemory:
     """Room for one tensor at a time; a read behind its last byte ends the process."""
 
-    def __init__(self, size=1 << 18):
+    def __init__(self, size=1 << 19):
         page = mmap.PAGESIZE
         self.end = -(-size // page) * page
         self.memory = mmap.mmap(-1, self.end + page)

@@ -10,12 +10,10 @@ from modeling.test_tasks import ENCODER
 from oracles.numpy_bert import NumpyBert
 from scipy.special import log_softmax
 
-from bert_tf import kernels
 from bert_tf.config import BertConfig
 from bert_tf.data.example_batches import LabelledSequences
 from bert_tf.data.sequences import TokenSequences
 from bert_tf.jobs.plan import weights_by_name
-from bert_tf.modeling.encoder import Bert
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
 from bert_tf.modeling.finetuning_losses import ClassTask, RegressionTask, SpanTask
 from bert_tf.precision import PrecisionPolicy
@@ -246,17 +244,22 @@ def test_the_classifier_drops_out_its_pooled_vector(features, config):
     assert differs == {0.0: False, 0.5: True}
 
 
-@pytest.mark.skipif(not kernels.has_tiles(), reason="this processor has no tiles")
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("recompute", [False, True])
-def test_padding_that_is_left_out_changes_no_bit(features, monkeypatch, recompute):
+def test_padding_that_is_left_out_changes_no_bit(features, recompute):
     """Of the logits; gradients of vectors are sums over rows in other parts."""
-    task = make_task("span", WIDE, "bf16", allow_fused=True, recompute=recompute)
     key = tf.constant([[7, 5, row] for row in range(len(PACKED))])
     inputs = features("span", PACKED) | {"dropout_key": key}
     logits, gradients = [], []
     for leaves_out in (True, False):
-        if not leaves_out:
-            monkeypatch.setattr(Bert, "_leaves_out_padding", lambda *_: False)
+        task = make_task(
+            "span",
+            WIDE,
+            "bf16",
+            allow_fused=True,
+            recompute=recompute,
+            unpad=leaves_out,
+        )
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(task.loss_sums(inputs, training=True))
         variables = [v.value for v in task.model.trainable_variables]
@@ -271,9 +274,9 @@ def test_padding_that_is_left_out_changes_no_bit(features, monkeypatch, recomput
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * size)
 
 
-@pytest.mark.skipif(not kernels.has_tiles(), reason="this processor has no tiles")
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("kind", KINDS)
-def test_packed_agrees_with_single_rows_on_tiles(features, kind):
+def test_packed_agrees_with_single_rows(features, kind):
     """In bfloat16: rounding is all that differs."""
     rough = make_task(kind, WIDE, "bf16", allow_fused=True)
     exact = make_task(kind, WIDE)

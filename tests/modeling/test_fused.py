@@ -25,10 +25,7 @@ KEY = tf.constant([[7, 5, 11 + row] for row in range(B)])  # Seed, step, row.
 MASK = tf.ones([B, S], tf.int32)
 
 
-@pytest.fixture(autouse=True)
-def library():
-    if kernels.library() is None:
-        pytest.fail("the library is not built: `make setup` builds it")
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 def draw(seed, *shape, scale=1.0):
@@ -203,7 +200,7 @@ def test_dropout_residual_and_normalisation_without_padding():
 @pytest.mark.parametrize(
     "shape, mask, residual, message",
     [
-        ((7, H), GAPS, (7, H), "12 places .* 7 tokens"),
+        ((7, H), GAPS, (7, H), "12 positions .* 7 tokens"),
         ((4, 5, H), np.ones((4, 6)), (4, 5, H), "does not fit 20 tokens"),
         ((4, 5, H), np.ones(20), (4, 5, H), "does not fit"),
         ((4, 5, H), np.ones((4, 5)), (12, H), "residual"),
@@ -224,44 +221,6 @@ def test_shapes_that_do_not_fit_are_refused(shape, mask, residual, message):
             stream=1,
             epsilon=1e-12,
         )
-
-
-@pytest.mark.parametrize("rate", [0.0, RATE])
-def test_attention(rate):
-    """Split heads, softmax of visible keys, dropout, merged heads."""
-    inputs = [draw(0, B, S, 3 * H), draw(1, 3 * H)]
-    upstream = draw(2, B, S, H)
-    # Two sequences and padding in a row; one sequence; no padding.
-    mask = np.zeros((B, S), np.int32)
-    mask[0, :10], mask[0, 10:17], mask[1, :5], mask[2] = 1, 2, 1, 1
-    visible = tf.cast(mask > 0, tf.float32)[:, :, None]
-
-    def ours(x, bias):
-        query, key, value = fused.split_heads(bf16(x), bias, N)
-        scores = tf.matmul(query, key, transpose_b=True)
-        probabilities = fused.masked_softmax_dropout(
-            scores, tf.constant(mask), KEY, rate=rate, stream=9
-        )
-        return fused.merge_heads(tf.matmul(probabilities, value))
-
-    def theirs(x, bias):
-        def heads(part):
-            return tf.transpose(tf.reshape(part, [B, S, N, D]), [0, 2, 1, 3])
-
-        query, key, value = map(heads, tf.split(x + bias, 3, axis=-1))
-        scores = tf.matmul(query / D**0.5, key, transpose_b=True)
-        probabilities = tf.nn.softmax(scores + ops.attention_bias(tf.constant(mask)))
-        probabilities = ops.dropout(probabilities, rate, KEY, 9)
-        return tf.reshape(
-            tf.transpose(tf.matmul(probabilities, value), [0, 2, 1, 3]), [B, S, H]
-        )
-
-    assert_close(
-        values_and_gradients(lambda *a: tf.cast(ours(*a), "float32") * visible,
-                             inputs, upstream),
-        values_and_gradients(lambda *a: theirs(*a) * visible, inputs, upstream),
-        tolerance=2**-6,  # Several bfloat16 numbers one after another.
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("width", [16, 24, 100, 700])

@@ -18,7 +18,7 @@ class FixedModel:
 
     def get_layer(self, name):
         """Its heads make logits, not losses."""
-        settings = types.SimpleNamespace(uses_tiles=False)
+        settings = types.SimpleNamespace(is_fused=False)
         return types.SimpleNamespace(name=name, settings=settings)
 
     def __call__(self, inputs, training):

@@ -1,4 +1,4 @@
-"""Products on tiles against NumPy and TensorFlow, for sizes that fit no tile."""
+"""Products and attention against NumPy and TensorFlow, for sizes that fit no block."""
 
 import numpy as np
 import pytest
@@ -12,9 +12,7 @@ from bert_tf.modeling.losses import PretrainingTask
 from bert_tf.modeling.tasks import build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
 
-pytestmark = pytest.mark.skipif(
-    not kernels.has_tiles(), reason="this processor has no tiles (AMX)"
-)
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 def draw(seed, *shape):
@@ -243,7 +241,7 @@ def test_attention_without_padding(length, head, rate):
 
 @pytest.mark.parametrize(
     "shape, message",
-    [((7, 96), "94 places .* 7 tokens"), ((5, 24, 90), "heads of 32 n")],
+    [((7, 96), "94 positions .* 7 tokens"), ((5, 24, 90), "heads of 32 n")],
 )
 def test_attention_refuses_other_shapes(shape, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):

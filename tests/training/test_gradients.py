@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_tf import kernels
 from bert_tf.data.features import ValueLimits
 from bert_tf.data.opening import open_records
 from bert_tf.distribute import Communicator
@@ -91,7 +90,7 @@ class WithoutSums(PretrainingTask):
         return contextlib.nullcontext()
 
 
-@pytest.mark.skipif(not kernels.has_tiles(), reason="the processor has no tiles")
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("recompute", [False, True])
 def test_gradients_that_start_from_their_sums_are_the_sums(
     tiny_config, parser, recompute

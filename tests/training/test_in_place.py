@@ -65,17 +65,3 @@ def test_value_that_was_read_before_stays():
     optimizer.apply([tf.ones([100])], [variable])
     np.testing.assert_array_equal(before, np.ones(100))
     assert np.all(variable.numpy() < 1.0)
-
-
-def test_library_of_other_sources_is_not_loaded(monkeypatch):
-    kernels.library.cache_clear()
-    monkeypatch.delenv(kernels.ENVIRONMENT_VARIABLE, raising=False)
-    monkeypatch.setattr(kernels, "recipe", lambda: {"source": "another"})
-    assert kernels.library() is None
-    monkeypatch.undo()
-    kernels.library.cache_clear()
-    monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, "0")
-    assert kernels.library() is None
-    monkeypatch.undo()
-    kernels.library.cache_clear()
-    assert kernels.library() is not None

@@ -1,0 +1,161 @@
+// Self-attention of all heads as TensorFlow operations; attention.h computes them.
+
+#include "operation.h"
+
+namespace bert_tf {
+
+// Checks what both operations read.
+absl::Status CheckAttention(const Tensor& x, const Tensor& bias, const Tensor& input_mask,
+                            const TokenPlaces& places, const Tensor& key, int64_t tokens,
+                            int64_t width, int64_t heads) {
+  if (heads > width || width % (3 * heads * kBlock) != 0)
+    return InvalidArgument("x must be [..., 3 H], H being ", heads,
+                           " heads of 32 n, not ", x.shape().DebugString());
+  TF_RETURN_IF_ERROR(RequireShape(bias, "bias", {width}));
+  TF_RETURN_IF_ERROR(places.Check());
+  TF_RETURN_IF_ERROR(RequireKey(key, input_mask));
+  // Numbers of positions are squared, and up to 16 bytes or cycles are spent on each.
+  const int64_t length = input_mask.dim_size(1);
+  return RequireProduct("input_mask", {16, heads, length + kBlock, length + kBlock});
+}
+
+// What the operation and its gradient share: the attributes, and a call that is checked.
+template <typename T>
+class AttentionBase : public Operation {
+ public:
+  explicit AttentionBase(OpKernelConstruction* context) : Operation(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("heads", &heads_));
+    OP_REQUIRES_OK(context, GetDropout(context, &stream_, &kept_));
+  }
+
+ private:
+  void Run(OpKernelContext* context) override {
+    const Tensor &x = context->input(0), &bias = context->input(1);
+    const Tensor &input_mask = context->input(2), &key = context->input(3);
+    int64_t tokens, width;
+    OP_REQUIRES_OK(context, RequireRows(x, "x", &tokens, &width));
+    const TokenPlaces places(input_mask, tokens);
+    OP_REQUIRES_OK(context, CheckAttention(x, bias, input_mask, places, key, tokens,
+                                           width, heads_));
+    Attend(context, {Data<T>(x), Data<float>(bias), Data<int32_t>(input_mask),
+                     places.places(), MakeDropout(key, stream_, kept_), heads_,
+                     width / 3 / heads_});
+  }
+
+  virtual void Attend(OpKernelContext* context, const Attention<T>& call) = 0;
+
+  int64_t heads_, stream_, kept_;
+};
+
+template <typename T>
+class AttentionOp : public AttentionBase<T> {
+ public:
+  using AttentionBase<T>::AttentionBase;
+
+ private:
+  void Attend(OpKernelContext* context, const Attention<T>& call) override {
+    Tensor *y, *normalisers;
+    TensorShape shape = context->input(0).shape();
+    shape.set_dim(shape.dims() - 1, call.heads * call.head);
+    const int64_t length = context->input(2).dim_size(1);
+    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &y));
+    OP_REQUIRES_OK(
+        context, context->allocate_output(
+                     1, TensorShape({context->input(2).dim_size(0), call.heads, length}),
+                     &normalisers));
+    if (context->input(0).NumElements() == 0) {
+      std::fill_n(Data<float>(normalisers), normalisers->NumElements(), 0.0f);
+      return;
+    }
+    CurrentOperations<T>().attention(MakeLoop(context), call, Data<T>(y),
+                                     Data<float>(normalisers));
+  }
+};
+
+template <typename T>
+class AttentionGradOp : public AttentionBase<T> {
+ public:
+  using AttentionBase<T>::AttentionBase;
+
+ private:
+  void Attend(OpKernelContext* context, const Attention<T>& call) override {
+    const Tensor &x = context->input(0), &bias = context->input(1);
+    const Tensor &normalisers = context->input(4), &dy = context->input(5);
+    TensorShape shape = x.shape();
+    shape.set_dim(shape.dims() - 1, call.heads * call.head);
+    OP_REQUIRES_OK(
+        context,
+        FirstError({RequireShape(normalisers, "normalisers",
+                                 {context->input(2).dim_size(0), call.heads,
+                                  context->input(2).dim_size(1)}),
+                    RequireShape(dy, "dy", shape.dim_sizes())}));
+    Tensor *dx, *dbias;
+    OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &dx));
+    OP_REQUIRES_OK(context, context->allocate_output(1, bias.shape(), &dbias));
+    if (x.NumElements() == 0) {
+      std::fill_n(Data<float>(dbias), dbias->NumElements(), 0.0f);
+      return;
+    }
+    // Rows without a token write nothing.
+    std::vector<float> row_sums(call.places.rows * bias.NumElements());
+    CurrentOperations<T>().attention_grad(MakeLoop(context), call,
+                                          Data<float>(normalisers), Data<T>(dy),
+                                          row_sums.data(), Data<T>(dx),
+                                          Data<float>(dbias));
+  }
+};
+
+// [..., H] for x [..., 3 H].
+absl::Status InferOutput(InferenceContext* c, ShapeHandle* y) {
+  ShapeHandle x;
+  DimensionHandle width;
+  TF_RETURN_IF_ERROR(InferRows(c, 0, 1, &x));
+  TF_RETURN_IF_ERROR(InferMaskAndKey(c, 2, 3));
+  TF_RETURN_IF_ERROR(c->Divide(c->Dim(x, -1), 3, true, &width));
+  return c->ReplaceDim(x, -1, width, y);
+}
+
+REGISTER_OP("BertAttention")
+    .Input("x: T")
+    .Input("bias: float")
+    .Input("input_mask: int32")
+    .Input("key: int32")
+    .Output("y: T")
+    .Output("normalisers: float")
+    .Attr("T: {bfloat16, float}")
+    .Attr("heads: int >= 1")
+    .Attr("stream: int")
+    .Attr("kept: int")
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle y;
+      TF_RETURN_IF_ERROR(InferOutput(c, &y));
+      c->set_output(0, y);
+      c->set_output(1, c->UnknownShapeOfRank(3));
+      return absl::OkStatus();
+    });
+BERT_TF_REGISTER("BertAttention", AttentionOp);
+
+REGISTER_OP("BertAttentionGrad")
+    .Input("x: T")
+    .Input("bias: float")
+    .Input("input_mask: int32")
+    .Input("key: int32")
+    .Input("normalisers: float")
+    .Input("dy: T")
+    .Output("dx: T")
+    .Output("dbias: float")
+    .Attr("T: {bfloat16, float}")
+    .Attr("heads: int >= 1")
+    .Attr("stream: int")
+    .Attr("kept: int")
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle y, normalisers;
+      TF_RETURN_IF_ERROR(InferOutput(c, &y));
+      TF_RETURN_IF_ERROR(InferSame(c, 5, &y));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(4), 3, &normalisers));
+      for (int i = 0; i < 2; ++i) c->set_output(i, c->input(i));
+      return absl::OkStatus();
+    });
+BERT_TF_REGISTER("BertAttentionGrad", AttentionGradOp);
+
+}  // namespace bert_tf

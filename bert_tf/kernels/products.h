@@ -1,0 +1,325 @@
+// The matrix products of a dense layer: bfloat16 in, summed in float32.
+// bert_tf/modeling/products.py says what each computes.
+
+#ifndef BERT_TF_KERNELS_PRODUCTS_H_
+#define BERT_TF_KERNELS_PRODUCTS_H_
+
+#include "functions.h"
+#include "panels.h"
+
+namespace bert_tf {
+namespace BERT_TF_ISA {
+
+// ------------------------------------------------------------------------- packing
+
+// 32 x 32 of a float32 matrix, rounded; beyond `rows` and `columns` it is 0.
+inline void ReadBlock(const float* x, int64_t stride, int64_t rows, int64_t columns,
+                      bfloat* block) {
+  for (int64_t i = 0; i < kBlock; ++i) {
+    const float* row = x + i * stride;
+    const int64_t here = i < rows ? columns : 0;
+    Write(block + i * kBlock, ReadFirst(row, here), ReadFirst(row + 16, here - 16));
+  }
+}
+
+// Kernels [rows, width] side by side -> panels of them and of their transpose.
+inline void PackKernels(const Loop& loop, const float* const* kernels, int64_t count,
+                        int64_t rows, int64_t width, bfloat* forward, bfloat* backward) {
+  const int64_t depth = RoundUp(rows), columns = RoundUp(count * width);
+  ForEach(loop, depth / kBlock, columns * kBlock, [&](int64_t i) {
+    for (int64_t j = 0; j < columns / kBlock; ++j) {
+      const int64_t column = j * kBlock, kernel = Least(column / width, count - 1);
+      const int64_t first = column - kernel * width;
+      alignas(64) bfloat block[kStep];
+      ReadBlock(kernels[kernel] + i * kBlock * width + first, width, rows - i * kBlock,
+                width - first, block);
+      PackStep<true>(block, kBlock, kBlock, kBlock,
+                     forward + j * depth * kBlock + i * kStep);
+      PackStepOfTransposed<true>(block, kBlock, kBlock, kBlock,
+                                 backward + i * columns * kBlock + j * kStep);
+    }
+    _mm_sfence();  // Before another thread is told that they are there.
+  });
+}
+
+// ------------------------------------------------------------------- rows times panels
+
+// Rows of x that stay in the second cache while all panels pass by, in numbers.
+constexpr int64_t kResident = 400000;
+constexpr int64_t kDeepest = 4096;  // Of a product that is made in one go.
+
+struct Range {
+  int64_t begin, end;
+};
+
+// Rows of x, 32 at a time. What is missing in the last ones is 0: these are copied, once
+// for all panels.
+class Left {
+ public:
+  Left(const Product& m, Range rows) : x_(m.x), depth_(m.depth) {
+    static thread_local Scratch memory;
+    last_ = rows.end / kBlock * kBlock;
+    if (last_ == rows.end) return;
+    const int64_t there = rows.end - last_;
+    bfloat* copy = memory.Get<bfloat>(kBlock * depth_);
+    memcpy(copy, x_ + last_ * depth_, there * depth_ * sizeof(bfloat));
+    memset(copy + there * depth_, 0, (kBlock - there) * depth_ * sizeof(bfloat));
+    copy_ = copy;
+  }
+
+  Rows<bfloat> From(int64_t row) const {
+    return RowMajor(row == last_ ? copy_ : x_ + row * depth_, depth_);
+  }
+
+ private:
+  const bfloat* x_;
+  int64_t depth_, last_;
+  const bfloat* copy_ = nullptr;
+};
+
+// x [rows, depth] times panels; finish(row, column, begin, end, sums, stride) is called
+// with rows begin .. end of each 32 x 32 sums: a few with each step of the next product.
+template <typename Finish>
+void MultiplyRange(const Product& m, Range rows, Range columns, const Finish& finish) {
+  alignas(64) float sums[2][kStep];
+  const Left left(m, rows);
+  const int64_t steps = m.depth / kBlock;
+  const int64_t blocks = (rows.end - rows.begin + kBlock - 1) / kBlock;
+  const int64_t rows_each = (kBlock + steps - 1) / steps;
+  const int64_t lines_each = (m.depth + blocks * steps - 1) / (blocks * steps);
+  int64_t done_row = 0, done_column = 0, done = kBlock;  // Rows that are finished.
+  int current = 0;
+  for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
+    const bfloat* panel = m.panels + column * m.depth;
+    // The next panel is called to the second cache, a share with each block of rows.
+    const char* next = reinterpret_cast<const char*>(panel + m.depth * kBlock);
+    for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
+      Multiply(left.From(row), panel, steps, sums[current], kBlock, false, [&] {
+        for (int64_t j = 0; j < lines_each; ++j, next += 64)
+          _mm_prefetch(next, _MM_HINT_T1);
+        if (done == kBlock) return;
+        const int64_t end = Least(kBlock, done + rows_each);
+        finish(done_row, done_column, done, end, sums[1 - current], kBlock);
+        done = end;
+      });
+      current = 1 - current;
+      done_row = row;
+      done_column = column;
+      done = 0;
+    }
+  }
+  finish(done_row, done_column, done, kBlock, sums[1 - current], kBlock);
+}
+
+// The same, part by part of the depth, so that rows and panels of a part stay in the
+// cache.
+template <typename Finish>
+void MultiplyDeep(const Product& m, Range rows, Range columns, const Finish& finish) {
+  static thread_local Scratch memory;
+  const int64_t width = columns.end - columns.begin;
+  float* sums = memory.Get<float>(RoundUp(rows.end - rows.begin) * width);
+  const Left left(m, rows);
+  for (int64_t start = 0; start < m.depth; start += kDeepest) {
+    const int64_t steps = Least(kDeepest, m.depth - start) / kBlock;
+    for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
+      const bfloat* panel = m.panels + column * m.depth + start * kBlock;
+      for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
+        float* sum = sums + (row - rows.begin) * width + column - columns.begin;
+        Rows<bfloat> part = left.From(row);
+        part.data += start;
+        Multiply(part, panel, steps, sum, width, start > 0);
+        if (start + kDeepest >= m.depth) finish(row, column, 0, kBlock, sum, width);
+      }
+    }
+  }
+}
+
+// Shares the product out to the threads.
+template <typename Finish>
+void MultiplyAll(const Loop& loop, const Product& m, const Finish& finish) {
+  if (m.rows == 0 || m.width == 0) return;
+  const int64_t row_blocks = (m.rows + kBlock - 1) / kBlock;
+  const int64_t column_blocks = (m.width + kBlock - 1) / kBlock;
+  const int64_t threads = loop.num_threads;
+  const int64_t resident = Most(1, kResident / Least(m.depth, kDeepest) / kBlock);
+  int64_t chunks = (row_blocks + resident - 1) / resident;
+  chunks = Least(row_blocks, (chunks + threads - 1) / threads * threads);
+  const int64_t groups = Least(column_blocks, (threads + chunks - 1) / chunks);
+  const int64_t cost = m.rows * m.depth * m.width / chunks / groups / 1000;
+  ForEach(loop, chunks * groups, cost, [&](int64_t task) {
+    const int64_t chunk = task % chunks, group = task / chunks;
+    const Range rows{row_blocks * chunk / chunks * kBlock,
+                     Least(m.rows, row_blocks * (chunk + 1) / chunks * kBlock)};
+    const Range columns{column_blocks * group / groups * kBlock,
+                        column_blocks * (group + 1) / groups * kBlock};
+    const TileScope scope;
+    if (m.depth <= kDeepest) {
+      MultiplyRange(m, rows, columns, finish);
+    } else {
+      MultiplyDeep(m, rows, columns, finish);
+    }
+    _mm_sfence();  // What is written past the caches, for the threads that read it.
+  });
+}
+
+// Rounds 32 numbers into a row of a matrix with `width` columns, from `column` on.
+BERT_TF_INLINE void WriteColumns(bfloat* row, int64_t column, int64_t width, V low,
+                                 V high) {
+  if (width % kBlock == 0) {
+    // Past the caches: they cannot hold all of the matrix until it is read.
+    Stream(row + column, Rounded(low, high));
+  } else {
+    WriteFirst(row + column, width - column, Rounded(low, high));
+  }
+}
+
+// x [rows, depth] times panels -> y [rows, width], plus a matrix like y if there is one.
+inline void PlainProduct(const Loop& loop, const Product& m, const bfloat* added,
+                         bfloat* y) {
+  MultiplyAll(loop, m, [&](int64_t row, int64_t column, int64_t begin, int64_t end,
+                           const float* sums, int64_t stride) {
+    for (int64_t i = begin; i < Least(end, m.rows - row); ++i) {
+      const float* sum = sums + i * stride;
+      V low = Read(sum), high = Read(sum + 16);
+      const int64_t start = (row + i) * m.width;
+      if (added != nullptr) {
+        low = low + Read(added + start + column);
+        high = high + Read(added + start + column + 16);
+      }
+      WriteColumns(y + start, column, m.width, low, high);
+    }
+  });
+}
+
+// The product, and its activation after a bias was added. Only the gradient reads the
+// product: a prediction does not write it.
+template <bool kApproximate>
+void GeluProduct(const Loop& loop, const Product& m, const float* bias, bfloat* y,
+                 bfloat* activated) {
+  // The gradient knows the product as it is written: rounded.
+  const auto activate = [](V product, const float* b) {
+    const V x = AsBfloat(product) + Read(b);
+    return kApproximate ? GeluTanh(x) : Gelu(x);
+  };
+  MultiplyAll(loop, m, [&](int64_t row, int64_t column, int64_t begin, int64_t end,
+                           const float* sums, int64_t stride) {
+    const float* b = bias + column;
+    for (int64_t i = begin; i < Least(end, m.rows - row); ++i) {
+      const float* sum = sums + i * stride;
+      const int64_t start = (row + i) * m.width;
+      const V low = Read(sum), high = Read(sum + 16);
+      if (y != nullptr) WriteColumns(y + start, column, m.width, low, high);
+      if (activated == nullptr) continue;
+      WriteColumns(activated + start, column, m.width, activate(low, b),
+                   activate(high, b + 16));
+    }
+  });
+}
+
+inline void ProductGelu(const Loop& loop, const Product& m, const float* bias,
+                        bool approximate, bfloat* y, bfloat* activated) {
+  if (approximate) {
+    GeluProduct<true>(loop, m, bias, y, activated);
+  } else {
+    GeluProduct<false>(loop, m, bias, y, activated);
+  }
+}
+
+// ------------------------------------------------------------- gradients of the kernels
+
+// Of a gradient, in blocks: what a task packs of x stays in the second cache.
+constexpr int64_t kChunkBlocks = 12, kGroupBlocks = 48;
+constexpr int64_t kDeep = 512;  // Rows of x and dy taken at a time.
+// Panels packed at a time: a row of one alone is but one cache line of a page.
+constexpr int64_t kPanels = 16;
+
+struct Matrix {
+  const bfloat* data;
+  int64_t stride, columns;
+};
+
+// Writes 32 x 32 of a gradient, or adds to it.
+inline void AddBlock(const Rows<bfloat>& left, const bfloat* right, int64_t steps,
+                     bool adds, int64_t rows, int64_t columns, int64_t stride,
+                     float* target) {
+  if (rows >= kBlock && columns >= kBlock) {
+    Multiply(left, right, steps, target, stride, adds);
+    return;
+  }
+  alignas(64) float sums[kStep];
+  Multiply(left, right, steps, sums, kBlock, false);
+  for (int64_t i = 0; i < Least(rows, kBlock); ++i) {
+    for (int64_t j = 0; j < Least(columns, kBlock); ++j) {
+      float* place = target + i * stride + j;
+      *place = sums[i * kBlock + j] + (adds ? *place : 0.0f);
+    }
+  }
+}
+
+inline void GradientChunk(const Matrix& x, const Matrix& dy, int64_t rows, bool adds,
+                          Range row_blocks, Range column_blocks, float* gradient) {
+  static thread_local Scratch left_memory, right_memory;
+  const int64_t most = Least(RoundUp(rows), kDeep);
+  const int64_t height = row_blocks.end - row_blocks.begin;
+  bfloat* left = left_memory.Get<bfloat>(height * kBlock * most);
+  bfloat* right = right_memory.Get<bfloat>(kPanels * kBlock * most);
+  const TileScope scope;
+  for (int64_t start = 0; start < rows; start += kDeep) {
+    const int64_t here = Least(kDeep, rows - start);
+    const int64_t steps = (here + kBlock - 1) / kBlock;
+    for (int64_t s = 0; s < steps; ++s) {
+      const bfloat* from = x.data + (start + s * kBlock) * x.stride;
+      for (int64_t i = row_blocks.begin; i < row_blocks.end; ++i) {
+        PackTransposed(from + i * kBlock, x.stride, here - s * kBlock,
+                       x.stride - i * kBlock,
+                       left + ((i - row_blocks.begin) * steps + s) * kStep);
+      }
+    }
+    for (int64_t first = column_blocks.begin; first < column_blocks.end;
+         first += kPanels) {
+      const int64_t last = Least(first + kPanels, column_blocks.end);
+      for (int64_t s = 0; s < steps; ++s) {
+        const bfloat* from = dy.data + (start + s * kBlock) * dy.stride;
+        for (int64_t j = first; j < last; ++j) {
+          PackStep(from + j * kBlock, dy.stride, here - s * kBlock,
+                   dy.columns - j * kBlock, right + ((j - first) * steps + s) * kStep);
+        }
+      }
+      for (int64_t j = first; j < last; ++j) {
+        for (int64_t i = row_blocks.begin; i < row_blocks.end; ++i) {
+          AddBlock(Packed(left + (i - row_blocks.begin) * steps * kStep),
+                   right + (j - first) * steps * kStep, steps, adds || start > 0,
+                   x.columns - i * kBlock, dy.columns - j * kBlock, dy.columns,
+                   gradient + i * kBlock * dy.columns + j * kBlock);
+        }
+      }
+    }
+  }
+}
+
+// x transposed times dy, as `count` gradients side by side.
+inline void ComputeKernelGradients(const Loop& loop, const KernelGradients& k) {
+  if (k.rows == 0) return;
+  // Each task: some rows of one gradient, some of its columns.
+  const int64_t threads = loop.num_threads, total = k.count * k.width;
+  const int64_t row_blocks = (k.height + kBlock - 1) / kBlock;
+  const int64_t column_blocks = (k.width + kBlock - 1) / kBlock;
+  int64_t chunks = (row_blocks + kChunkBlocks - 1) / kChunkBlocks;
+  chunks = Least(row_blocks, (chunks + threads - 1) / threads * threads);
+  const int64_t groups = (column_blocks + kGroupBlocks - 1) / kGroupBlocks;
+  const int64_t tasks = chunks * groups * k.count;
+  ForEach(loop, tasks, k.rows * k.height * total / tasks / 1000, [&](int64_t task) {
+    const int64_t chunk = task % chunks, group = task / chunks % groups;
+    const int64_t part = task / chunks / groups;
+    GradientChunk(
+        {k.x, k.depth, k.height}, {k.dy + part * k.width, total, k.width}, k.rows, k.adds,
+        {row_blocks * chunk / chunks, row_blocks * (chunk + 1) / chunks},
+        {column_blocks * group / groups, column_blocks * (group + 1) / groups},
+        k.gradients[part]);
+  });
+}
+
+}  // namespace BERT_TF_ISA
+}  // namespace bert_tf
+
+#endif  // BERT_TF_KERNELS_PRODUCTS_H_
