@@ -1,7 +1,8 @@
 """The compiled operations against those of TensorFlow, in float32, and their gradients.
 
 Inputs are bfloat16 numbers, so that both sides see the same ones; results may differ by
-the rounding of what is stored in bfloat16, 2^-8 of a value.
+the rounding of what is stored in bfloat16, 2^-8 of a value. In float32 they differ by
+the order of sums, and by GELU's derivative, a polynomial off by at most 2e-5.
 """
 
 import subprocess
@@ -54,18 +55,22 @@ def bf16(x):
     return tf.cast(x, tf.bfloat16)
 
 
+TOLERANCES = [("bfloat16", 2**-7), ("float32", 5e-5)]
+
+
+@pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
 @pytest.mark.parametrize("approximate", [False, True])
-def test_bias_and_gelu(approximate):
+def test_bias_and_gelu(approximate, dtype, tolerance):
     activation = ops.gelu_tanh if approximate else ops.gelu
     inputs = [draw(0, B, S, H, scale=3.0), draw(1, H)]
     upstream = draw(2, B, S, H)
     ours = values_and_gradients(
-        lambda x, b: fused.bias_gelu(bf16(x), b, approximate=approximate),
+        lambda x, b: fused.bias_gelu(tf.cast(x, dtype), b, approximate=approximate),
         inputs,
         upstream,
     )
     expected = values_and_gradients(lambda x, b: activation(x + b), inputs, upstream)
-    assert_close(ours, expected)
+    assert_close(ours, expected, tolerance)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -108,14 +113,15 @@ def test_a_logit_that_is_not_finite_makes_the_loss_so(place, bad):
     assert np.isfinite(losses).tolist() == [True, False]
 
 
+@pytest.mark.parametrize("dtype, tolerance", TOLERANCES)
 @pytest.mark.parametrize("rate", [0.0, RATE, 0.5])
-def test_dropout_residual_and_normalisation(rate):
+def test_dropout_residual_and_normalisation(rate, dtype, tolerance):
     inputs = [draw(0, B, S, H), draw(1, H), draw(2, B, S, H), draw(3, H), draw(4, H)]
     upstream = draw(5, B, S, H)
     settings = {"rate": rate, "stream": 12345}
 
     def ours(x, bias, residual, gamma, beta):
-        x, residual = bf16(x), bf16(residual)
+        x, residual = tf.cast(x, dtype), tf.cast(residual, dtype)
         return fused.dropout_add_norm(
             x, bias, residual, gamma, beta, MASK, KEY, epsilon=1e-12, **settings
         )
@@ -127,6 +133,7 @@ def test_dropout_residual_and_normalisation(rate):
     assert_close(
         values_and_gradients(ours, inputs, upstream),
         values_and_gradients(theirs, inputs, upstream),
+        tolerance,
     )
 
 
@@ -291,8 +298,11 @@ def pretraining_batch(config, rng):
 
 
 @pytest.mark.slow
-def test_whole_model_computes_the_same(monkeypatch):
-    """Losses and gradients with dropout, against bfloat16 products alone."""
+@pytest.mark.parametrize(
+    "name, loss, weight", [("bf16", 5e-3, 0.03), ("fp32", 1e-5, 1e-4)]
+)
+def test_whole_model_computes_the_same(name, loss, weight):
+    """Losses and gradients with dropout, against the reference in that precision."""
     values = PRESETS["tiny"].to_dict() | {"vocab_size": 100}
     config = BertConfig.from_dict(values, source="test")
     rng = np.random.default_rng(0)
@@ -305,7 +315,7 @@ def test_whole_model_computes_the_same(monkeypatch):
         model = build_pretraining_model(
             config,
             max_seq_length=32,
-            policy=PrecisionPolicy("bf16"),
+            policy=PrecisionPolicy(name),
             keyed_dropout=True,
             allow_fused=allow_fused,
         )
@@ -316,7 +326,7 @@ def test_whole_model_computes_the_same(monkeypatch):
         gradients = tape.gradient(total, variables, unconnected_gradients="zero")
         results.append((losses, [tf.convert_to_tensor(g) for g in gradients]))
     (losses, gradients), (expected, expected_gradients) = results
-    np.testing.assert_allclose(losses, expected, rtol=5e-3)
+    np.testing.assert_allclose(losses, expected, rtol=loss)
     norm = tf.linalg.global_norm(expected_gradients)
     for one, other in zip(gradients, expected_gradients, strict=True):
-        assert tf.norm(one - other) < 0.03 * tf.norm(other) + 1e-3 * norm
+        assert tf.norm(one - other) < weight * (tf.norm(other) + 0.03 * norm)

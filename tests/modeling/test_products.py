@@ -62,8 +62,12 @@ def test_product_and_gradients(rows, depth, widths):
     assert_close(gradient, x.numpy().T @ upstream.numpy(), 1e-5)
 
 
+TYPES = [("bfloat16", 2**-6), ("float32", 1e-5)]
+
+
+@pytest.mark.parametrize("dtype, tolerance", TYPES)
 @pytest.mark.parametrize("size", [40, 64, 1003])
-def test_cross_entropy_of_a_table_of_any_size(size):
+def test_cross_entropy_of_a_table_of_any_size(size, dtype, tolerance):
     x, table, bias = draw(0, 9, 64), draw(1, size, 64) * 0.25, draw(2, size)
     labels = tf.constant(np.random.default_rng(3).integers(0, size, 9), tf.int32)
     upstream = draw(4, 9)
@@ -78,14 +82,16 @@ def test_cross_entropy_of_a_table_of_any_size(size):
             *map(tf.convert_to_tensor, tape.gradient(total, [x, table, bias])),
         ]
 
-    ours = gradients(lambda: products.cross_entropy(half(x), table, bias, labels, None))
+    ours = gradients(
+        lambda: products.cross_entropy(tf.cast(x, dtype), table, bias, labels, None)
+    )
     expected = gradients(
         lambda: tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=labels, logits=x @ tf.transpose(table) + bias
         )
     )
     for one, other in zip(ours, expected, strict=True):
-        assert_close(single(one), single(other), 2**-6)
+        assert_close(single(one), single(other), tolerance)
 
 
 def test_padding_takes_no_part_in_the_gradient():
@@ -99,8 +105,9 @@ def test_padding_takes_no_part_in_the_gradient():
     assert not np.any(tape.gradient(total, table))
 
 
+@pytest.mark.parametrize("dtype, tolerance", [TYPES[0], ("float32", 5e-5)])
 @pytest.mark.parametrize("approximate", [False, True])
-def test_feed_forward(approximate):
+def test_feed_forward(approximate, dtype, tolerance):
     x, bias = draw(0, 2, 19, 64), draw(1, 96)
     matrices = [draw(2, 64, 96) * 0.125, draw(3, 96, 64) * 0.125]
     upstream, other_use = draw(4, 2, 19, 64), draw(5, 2, 19, 64)
@@ -116,12 +123,12 @@ def test_feed_forward(approximate):
 
     ours = gradients(
         lambda: products.feed_forward(
-            half(x), bias, matrices, [None, None], approximate=approximate
+            tf.cast(x, dtype), bias, matrices, [None, None], approximate=approximate
         )
     )
     expected = gradients(lambda: (activation(x @ matrices[0] + bias) @ matrices[1], x))
     for one, other in zip(ours, expected, strict=True):
-        assert_close(single(one), single(other), 2**-6)
+        assert_close(single(one), single(other), tolerance)
 
 
 def test_a_prediction_that_keeps_nothing_for_a_gradient_is_the_same():
@@ -164,9 +171,10 @@ def test_activation_of_a_product_is_rounded_gelu(approximate):
     assert (np.abs(y - expected) <= 2**-8 * np.abs(expected) + 3e-6).all()
 
 
+@pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 2**-5), ("float32", 1e-5)])
 @pytest.mark.parametrize("rate", [0.0, 0.1])
 @pytest.mark.parametrize("length, head", [(24, 32), (32, 64), (75, 32), (160, 64)])
-def test_attention(length, head, rate):
+def test_attention(length, head, rate, dtype, tolerance):
     """Every kind of row, and the other path's dropout."""
     mask = make_rows(length)
     heads, batch = 3, len(mask)
@@ -190,8 +198,9 @@ def test_attention(length, head, rate):
         return tf.reshape(merged, [batch, length, width])
 
     def ours(x):
+        x = tf.cast(x, dtype)
         return fused.attention(
-            half(x), bias, tf.constant(mask), key, heads=heads, rate=rate, stream=9
+            x, bias, tf.constant(mask), key, heads=heads, rate=rate, stream=9
         )
 
     results = []
@@ -202,7 +211,7 @@ def test_attention(length, head, rate):
             total = tf.reduce_sum(y * upstream)
         results.append([y, *tape.gradient(total, [x, bias])])
     for one, other in zip(*results, strict=True):
-        assert_close(single(one), single(other), 2**-5)
+        assert_close(single(one), single(other), tolerance)
         # Not only within bounds: rounding errors have no direction.
         assert abs(np.mean(single(one) - single(other))) < 2**-9 * np.abs(other).max()
 
