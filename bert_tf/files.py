@@ -183,7 +183,8 @@ def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
       ValueError: if it is not JSON, or not an object; the message names the file.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        # Editors of Windows write a byte order mark.
+        with open(path, encoding="utf-8-sig") as file:
             values = json.load(file)
     except FileNotFoundError:
         return {}

@@ -4,6 +4,7 @@ import argparse
 import io
 import itertools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -209,6 +210,11 @@ def _read(options: argparse.Namespace, task: Task) -> Iterator[dict[str, Any]]:
         yield from _parse(sys.stdin, _name(options.input), task)
     else:
         path = options.input
+        if not os.path.exists(path) or os.path.isdir(path):
+            raise FileNotFoundError(
+                f"`input` must name a file of lines. Received: input={path}, which "
+                f"{'is a folder' if os.path.isdir(path) else 'does not exist'}."
+            )
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             yield from _parse(file, _name(path), task)
 

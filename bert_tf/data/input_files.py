@@ -171,11 +171,12 @@ def _files(path: str, suffixes: tuple[str, ...]) -> list[str]:
         return [path]
     names, skipped = [], []
     for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-        is_meant = entry.is_file() and has_suffix(entry.name, suffixes)
-        label = f"{entry.name}/" if entry.is_dir() else entry.name
+        # A link to itself is neither; `entry` would raise an error.
+        is_meant = os.path.isfile(entry.path) and has_suffix(entry.name, suffixes)
+        label = f"{entry.name}/" if os.path.isdir(entry.path) else entry.name
         (names if is_meant else skipped).append(label)
+    report_skipped(path, skipped)
     if names:
-        report_skipped(path, skipped)
         _warn_about_evaluation(path, names)
     return [os.path.join(path, name) for name in names]
 

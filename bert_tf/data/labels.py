@@ -93,8 +93,10 @@ def doubtful_names(spellings: Iterable[str]) -> list[str]:
             f"{listed(alike)} differ only in case or in spaces, `_` and `-`, and are "
             "separate classes. Write them alike if they mean the same"
         )
-    # Files made by other programs number their classes from 0, and -1 is none.
-    numbers = {"-1"} if {"-1", "0"} <= {*names} else frozenset()
+    # Files made by other programs number their classes from 0, and -1 is none; so it is
+    # among words. {-1, 1} are two classes.
+    is_missing = "0" in names or not all(n.lstrip("-").isdecimal() for n in names)
+    numbers = {"-1"} if is_missing else frozenset()
     missing = [n for n in names if n.casefold() in _MISSING or n in numbers]
     if missing:
         notes.append(

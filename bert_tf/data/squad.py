@@ -212,7 +212,7 @@ def _example(node: _Node, context: str, rules: _Rules) -> SquadExample:
 
 def _question_id(node: _Node) -> str:
     """The id as a string: files of other programs number their questions."""
-    if isinstance(node.value.get("id"), int):
+    if type(node.value.get("id")) is int:  # True is none.
         return str(node.child("id", int).value)
     return node.child("id", str).value
 

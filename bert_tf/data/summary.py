@@ -1,7 +1,8 @@
 """What `data create` reports at its end, and what it warns of."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.data.metadata import Metadata
@@ -146,7 +147,7 @@ def vocabulary_warnings(
         and token not in SPECIAL_TOKENS
         and not _is_reachable(token, splitter)
     ]
-    places = _unused_places(tokens)
+    places = _unused_places(tokens, {number for number, _ in lost})
     own = [token for number, token in lost if number in places]
     others = [
         token
@@ -190,8 +191,13 @@ def _is_reachable(token: str, splitter: WordSplitter) -> bool:
     return splitter.words(word or token) == [word or token]
 
 
-def _unused_places(tokens: Sequence[str]) -> set[int]:
-    """Lines that would hold an [unusedN] if all of its numbers were there."""
+def _unused_places(tokens: Sequence[str], lost: Set[int]) -> set[int]:
+    """Lines that would hold an [unusedN] if all of its numbers were there.
+
+    Where the numbers ended nobody knows: lines behind the last one count while they
+    are among those of `lost` tokens; not where these are many, as those of a cased
+    vocabulary for lower-case text.
+    """
     numbered = {
         int(token[len(_UNUSED) : -1]): place
         for place, token in enumerate(tokens)
@@ -199,7 +205,12 @@ def _unused_places(tokens: Sequence[str]) -> set[int]:
     }
     missing = set(range(max(numbered, default=0))) - set(numbered)
     offsets = {place - number for number, place in numbered.items()}
-    return {number + offset for number in missing for offset in offsets}
+    places = {number + offset for number in missing for offset in offsets}
+    is_few = len(lost) <= MAX_UNMATCHED * len(tokens)
+    for place in numbered.values() if is_few else ():
+        behind = itertools.takewhile(lost.__contains__, itertools.count(place + 1))
+        places.update(behind)
+    return places
 
 
 def _examples(tokens: Sequence[str]) -> str:

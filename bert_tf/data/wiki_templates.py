@@ -100,14 +100,15 @@ _TABLE: dict[str, str] = {
         unicode|polytonic|polytonisch|hebrew|he-nikkud|arabic|urdu|nastaliq|nq|naskh|
         grec ancien|latin|nihongo2|nihongo foot|hangul|ruby|旧字体|by|要出典範囲|
         citation needed span|cnspan|cns|fact span|clarify span|refsou|
-        référence souhaitée|pas clair|number|num|formatnum|format price|nts|nb|
+        référence souhaitée|pas clair|number|num|formatnum|format price|nts|
         tal|число|rom-maj|rom|romain|api|phon|esd|tutto attaccato|flag|flagcountry|
         flagu|centre|center|block indent|bi|railgauge|rail gauge|track gauge|
         birth year and age|death year and age|chem2|ce|plain link|plainlink|noprint|
         only in print|stnlnk|stn|rws|crossreference|crossref|
         nobr romains|nombre romain|souverain|souverain2|souverain-|afi|僻字|
         small-caps|ordinal""",
-    "\n{text|quote|1}\n": """quote|blockquote|cquote|quotation|bq|pull quote|
+    "\n{text|quote|content|texte|texto|testo|citat|citation|1}\n": """quote|
+        blockquote|cquote|quotation|bq|pull quote|
         centered pull quote|long quotation|bquote|poemquote|poem quote|citation bloc|
         citat|citaat|cytat|cita|citação|citazione|zitat|цитата|sitat|indented quote|
         quote1|quote frame""",
@@ -180,7 +181,7 @@ _TABLE: dict[str, str] = {
     "√{1}": "sqrt|radic|root",
     "|{1}|": "abs",
     "{b}{p}": "su",
-    "{1}< {2}>": "nombre",
+    "{1}< {2}>": "nombre|nb",
     "{1} °C": "temperatur|tmp",
     "{1} m": "höhe",
     "{1} h< {2}>": "heure",

@@ -150,7 +150,9 @@ def _date(texts: list[str], day_first: bool) -> str | None:
     """Year, month and day, as many as there are, in English."""
     if len(texts) == 1:
         return texts[0]
-    if len(texts[0]) < 3 or not 1 <= int(texts[1][:3]) <= 12:
+    if len(texts[0]) < 3:
+        return None  # {{date|3|5|1990}}: the month in the language of the article.
+    if not 1 <= int(texts[1][:3]) <= 12:
         return " ".join(texts)
     year, month = texts[0], _MONTHS[int(texts[1][:3]) - 1]
     if len(texts) == 2:

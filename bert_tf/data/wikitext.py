@@ -280,7 +280,9 @@ def _render_template(node: Template) -> str:
 
 
 def _arguments(node: Template) -> Mapping[str, str]:
-    return {str(p.name).strip(): _render(p.value.nodes).strip() for p in node.params}
+    given = {str(p.name).strip(): _render(p.value.nodes).strip() for p in node.params}
+    # German templates write {{Zitat|Text=...}}.
+    return {name.lower(): text for name, text in given.items()} | given
 
 
 def _render_parameter(parameter: Parameter) -> str:

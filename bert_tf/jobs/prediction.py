@@ -144,8 +144,13 @@ class Classifier(Predictor):
                 f"output. Received: {self._head.num_outputs} outputs, problem_type="
                 f"{REGRESSION}. Predict with the program that trained it."
             )
-        numbers = map(str, range(self._head.num_outputs))
-        self.label_names = list(self._head.names or numbers)
+        numbers = list(map(str, range(self._head.num_outputs)))
+        self.label_names = list(self._head.names) or numbers
+        if not self._head.names and len(numbers) > 1:
+            logging.warning(
+                f"warning: no file names the {len(numbers)} classes of the model's "
+                f"head: they are called {', '.join(numbers)}."
+            )
 
     def __call__(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, Any]]:
         """Predicts.

@@ -125,6 +125,20 @@ def test_a_link_to_nothing_and_a_pipe_are_refused(tmp_path):
         expand_paths(str(tmp_path / "pipe"))
 
 
+def test_files_of_a_folder_without_text_are_named(tmp_path, capsys):
+    (tmp_path / "a.txt.gz").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError, match="holds no"):
+        expand_paths(str(tmp_path))
+    assert "1 entry is not read: a.txt.gz" in capsys.readouterr().err
+
+
+def test_a_link_to_itself_is_left_out_and_named(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("x\n")
+    os.symlink("b.txt", tmp_path / "b.txt")
+    assert expand_paths(str(tmp_path)) == [str(tmp_path / "a.txt")]
+    assert "1 entry is not read: b.txt" in capsys.readouterr().err
+
+
 def test_other_suffixes_do_not_take_files_without_an_ending(tmp_path):
     write(tmp_path / "part-00000")
     path = write(tmp_path / "a.jsonl", "{}")

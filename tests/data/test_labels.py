@@ -62,6 +62,7 @@ def test_many_names_are_cut():
         (["entailment", "-"], ["'-'", "missing label"]),
         (["a", "NaN"], ["'NaN'", "missing label"]),
         (["-1", "0", "1"], ["'-1'", "missing label"]),
+        (["-1", "food", "travel"], ["'-1'", "missing label"]),
     ],
 )
 def test_doubtful_labels_are_named(spellings, words):

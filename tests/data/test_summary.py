@@ -206,6 +206,17 @@ def test_own_words_in_all_places_but_the_last_are_found():
     assert line.startswith("warning: 19 of your own words")
 
 
+def test_own_words_in_the_last_places_are_found():
+    words = {"n18": "Word18", "n19": "Word19"}
+    [line] = vocabulary_warnings(unused(20, **words), UNCASED)
+    assert line.startswith("warning: 2 of your own words")
+
+
+def test_words_with_capitals_behind_the_places_of_a_cased_vocabulary_are_not_own():
+    tokens = [*SPECIALS, "[unused0]", "[unused1]", "The", "the", "Cat", "cat"]
+    assert vocabulary_warnings(tokens, UNCASED) == []
+
+
 def test_many_tokens_that_are_not_words_are_noticed():
     tokens = [
         *SPECIALS,

@@ -75,6 +75,10 @@ SENTENCES = [
     ("It{{efn|x}} is{{sfn|A|1990}} so{{citation needed|date=May 2010}}.", "It is so."),
     ("All{{who|date=May 2010}} say{{unheard of|date=May 2010}} so.", "All say so."),
     # Other languages.
+    ("{{Zitat|Text=Das ist so.|Autor=X}}", "Das ist so."),
+    ("{{Cita|texto=Es así.}}", "Es así."),
+    ("{{Citation bloc|texte=C'est ainsi.}}", "C'est ainsi."),
+    ("La {{nb|3|km}} route.", "La 3 km route."),
     ("Il pèse {{unité|12|km}}, {{nombre|12000}}.", "Il pèse 12 km, 12000."),
     ("{{unité|3|m|s|-1}} {{unité|9|m|2}}", "3 m·s⁻¹ 9 m²"),
     ("Le {{date|3|mars|1990}}, {{date-|3 mars 1990}}", "Le 3 mars 1990, 3 mars 1990"),
@@ -100,3 +104,8 @@ def test_known_templates_become_what_a_reader_sees(markup, expected):
 )
 def test_known_templates_without_their_arguments_are_holes(template):
     assert complete_text(f"One. A {{{{{template}}}}} b. Two.") == ("One. Two.", 1)
+
+
+def test_a_month_without_its_name_drops_the_sentence():
+    found = complete_text("Le {{date|3|5|1990}} il part. Il revient.")
+    assert found == ("Il revient.", 1)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -272,6 +273,25 @@ def test_bad_lines_of_the_other_tasks_are_named_too(
     code, lines, error = run(capsys, monkeypatch, task, "--model", model, text=text)
     assert code == 1 and len(lines) == 1
     assert "standard input, line 2: must be a JSON object" in error
+
+
+@pytest.mark.parametrize("name, reason", [("no", "not exist"), ("", "is a folder")])
+def test_an_input_that_is_no_file_is_named(
+    filler, capsys, monkeypatch, tmp_path, name, reason
+):
+    command = ["fill-mask", "--model", filler, "--input", tmp_path / name]
+    code, lines, error = run(capsys, monkeypatch, *command)
+    assert (code, lines) == (1, [])
+    assert f"`input` must name a file of lines. Received: input={tmp_path}" in error
+    assert reason in error
+
+
+def test_classes_without_names_are_told(classes, capsys, monkeypatch, tmp_path, caplog):
+    model = shutil.copytree(classes, tmp_path / "model")
+    (model / "task.json").unlink()
+    code, [line], _ = run(capsys, monkeypatch, "classify", "x", "--model", model)
+    assert code == 0 and sorted(line["probabilities"]) == ["0", "1"]
+    assert "no file names the 2 classes" in caplog.text
 
 
 def test_no_text_at_all_is_told(filler, capsys, monkeypatch):
