@@ -4,6 +4,7 @@ import argparse
 import io
 import itertools
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str]) -> None:
       SystemExit: after `--help`.
     """
     options = make_parser().parse_intermixed_args(arguments)
+    logging.basicConfig(format="%(message)s")  # Messages say themselves what they are.
     choose_instructions(options.precision)
     from bert_tf.distribute import Communicator, configure_devices
 

@@ -44,7 +44,8 @@ struct Head {
     for (int64_t s = 0; s < length; ++s) {
       const T* a = call.x + (begin + s) * 3 * width + column;
       T* o = out + s * head;
-      for (int64_t i = 0; i < head; i += 16) Write(o + i, (Read(a + i) + Read(b + i)) * factor);
+      for (int64_t i = 0; i < head; i += 16)
+        Write(o + i, (Read(a + i) + Read(b + i)) * factor);
     }
     memset(out + length * head, 0, (padded - length) * head * sizeof(T));
   }
@@ -60,7 +61,8 @@ struct Head {
     for (int64_t s = first; s < Least(first + kBlock, length); ++s) {
       for (int part = 0; part < 3; ++part) {
         const T* a = call.x + ((begin + s) * 3 + part) * width + n * head;
-        for (int64_t i = 0; i < head; i += 64 / sizeof(T)) _mm_prefetch(reinterpret_cast<const char*>(a + i), _MM_HINT_T1);
+        for (int64_t i = 0; i < head; i += 64 / sizeof(T))
+          _mm_prefetch(reinterpret_cast<const char*>(a + i), _MM_HINT_T1);
       }
     }
   }
@@ -140,7 +142,8 @@ class Memory {
       const int32_t* here = sequence + i * kBlock;
       first_[i] = here[0];
       last_[i] = here[0];
-      for (int64_t j = 1; j < kBlock; ++j) last_[i] = here[j] > last_[i] ? here[j] : last_[i];
+      for (int64_t j = 1; j < kBlock; ++j)
+        last_[i] = here[j] > last_[i] ? here[j] : last_[i];
     }
     bytes = random.Get<uint8_t>(DropoutMask::Room(task.padded));
   }

@@ -29,7 +29,8 @@ bool HasTiles() {
 }
 
 bool IsSupported(const Isa& isa) {
-  if (&isa == &kAvx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (&isa == &kAvx2)
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
       !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq"))
     return false;

@@ -27,18 +27,6 @@ inline double SquareSum(const float* data, int64_t count) {
   return total;
 }
 
-BERT_TF_INLINE V Root(V x);
-
-#ifdef __AVX512F__
-BERT_TF_INLINE V Root(V x) { return _mm512_sqrt_ps(x); }
-BERT_TF_INLINE V Quotient(V x, V y) { return _mm512_div_ps(x, y); }
-#else
-BERT_TF_INLINE V Root(V x) { return {_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)}; }
-BERT_TF_INLINE V Quotient(V x, V y) {
-  return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)};
-}
-#endif
-
 // The direction in which a weight goes.
 BERT_TF_INLINE V Direction(const AdamStep& s, V w, V m, V v) {
   const V denominator = Root(v * Set(s.v_scale)) + Set(s.epsilon);

@@ -36,6 +36,8 @@ BERT_TF_INLINE V Round(V x) {
 }
 BERT_TF_INLINE V TimesPowerOfTwo(V x, V n) { return _mm512_scalef_ps(x, n); }
 BERT_TF_INLINE V ApproximateReciprocal(V x) { return _mm512_rcp14_ps(x); }
+BERT_TF_INLINE V Root(V x) { return _mm512_sqrt_ps(x); }
+BERT_TF_INLINE V Quotient(V x, V y) { return _mm512_div_ps(x, y); }
 BERT_TF_INLINE float LargestOf(V x) { return _mm512_reduce_max_ps(x); }
 BERT_TF_INLINE float SumOf(V x) { return _mm512_reduce_add_ps(x); }
 
@@ -209,6 +211,10 @@ BERT_TF_INLINE V TimesPowerOfTwo(V x, V n) {
 BERT_TF_INLINE V ApproximateReciprocal(V x) {
   const __m256 one = _mm256_set1_ps(1.0f);
   return {_mm256_div_ps(one, x.a), _mm256_div_ps(one, x.b)};
+}
+BERT_TF_INLINE V Root(V x) { return {_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)}; }
+BERT_TF_INLINE V Quotient(V x, V y) {
+  return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)};
 }
 BERT_TF_INLINE float LargestOf(V x) {
   const __m256 y = _mm256_max_ps(x.a, x.b);
