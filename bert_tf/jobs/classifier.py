@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import zlib
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special
@@ -109,40 +111,53 @@ def _read_splits(
     )
 
 
-def _read_start(
-    config: ClassifierConfig, start: StartingPoint
-) -> tuple[Head, Weights | None, list[str]]:
-    """The head that the run begins with, and the weights if they are of another run.
+class _Start(NamedTuple):
+    """What a classification begins with.
 
-    With --new_head the weights are those without theirs; then, as without any, the
-    head has no outputs. Sentences tell what --new_head does.
+    Attributes:
+      head: The head; without outputs, it is new.
+      weights: The weights if they are of another run; with --new_head, without theirs.
+      notes: Sentences about --new_head.
+      seed: Added to the run's for the initial weights. The encoder is fitted to the
+        head that is replaced: one drawn from the same seed would begin like it.
     """
+
+    head: Head
+    weights: Weights | None
+    notes: list[str]
+    seed: int = 0
+
+
+def _read_start(config: ClassifierConfig, start: StartingPoint) -> _Start:
+    """Reads the head that the run begins with, and the weights of another run."""
     is_new = config.task.new_head
     if not start.prefix:
         notes = ["--new_head has no effect: all weights are new."]
-        return Head(), None, notes if is_new else []
+        return _Start(Head(), None, notes if is_new else [])
     source = find_source(start.prefix)
     if start.is_own:
         [size] = checkpoints.shape_of(start.prefix, _HEAD[1]) or [0]
         notes = ["--new_head has no effect: a resumed run keeps its head."]
-        return read_head(source, size), None, notes if is_new else []
+        return _Start(read_head(source, size), None, notes if is_new else [])
     weights = read_weights(start.prefix)
     head = read_head(source, int(np.size(weights.tensors.get(_HEAD[1], ()))))
     if not is_new:
-        return head, weights, []
+        return _Start(head, weights, [])
     kept = {name: t for name, t in weights.tensors.items() if name not in _HEAD}
     known = f" (classes {', '.join(head.names)})" if head.names else ""
     notes = [f"--new_head: the head of {source.path}{known} is not used."]
     if not head.num_outputs:
         notes = [f"--new_head has no effect: {source.path} has no classifier."]
-    return Head(), dataclasses.replace(weights, tensors=kept), notes
+    old = weights.tensors.get(_HEAD[0], np.zeros(0))
+    seed = zlib.crc32(np.ascontiguousarray(old).tobytes())
+    return _Start(Head(), dataclasses.replace(weights, tensors=kept), notes, seed)
 
 
 def _prepare(config: ClassifierConfig, communicator: Communicator) -> FinetuningPlan:
     start = find_starting_point(config, own_first=True)
     require_same_task(config, start, FolderTask(CLASSIFY, config.task.task_name))
     bert, tokenizer = finetuning.load_model_files(config, start)
-    head, weights, notes = _read_start(config, start)
+    head, weights, notes, head_seed = _read_start(config, start)
     task, more = choose_task(config, head, is_own=start.is_own)
     data = _read_splits(config, task, tokenizer.load())
     num_outputs = len(task.label_names) or 1
@@ -152,6 +167,7 @@ def _prepare(config: ClassifierConfig, communicator: Communicator) -> Finetuning
     kind = RegressionTask if task.is_regression else ClassTask
 
     def make_task(bert, settings) -> FinetuningTask:  # noqa: ANN001 - see `MakeTask`
+        settings = settings | {"seed": (settings["seed"] + head_seed) % 2**31}
         return kind(build_classifier_model(bert, num_outputs, rate, **settings))
 
     evaluated = [x for split, x in data.splits.items() if split != _TRAIN]

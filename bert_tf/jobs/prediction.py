@@ -26,10 +26,11 @@ from bert_tf.data.tokenizer_settings import choose_settings
 from bert_tf.data.vocabulary_check import check_same_words, check_size
 from bert_tf.evaluation.prediction import collect, compiled
 from bert_tf.evaluation.squad import AnswerSettings, predict_answers
-from bert_tf.interop.labels import MULTI_LABEL, REGRESSION, read_head
+from bert_tf.interop.labels import CLASSIFY, MULTI_LABEL, REGRESSION, read_head
 from bert_tf.interop.pretrained import from_pretrained
 from bert_tf.interop.sources import find_source, folder_of
 from bert_tf.jobs.compute_path import describe_path, own_path
+from bert_tf.jobs.folder_task import SQUAD
 from bert_tf.jobs.results import read_description
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, SpanTask
 from bert_tf.modeling.losses import model_outputs
@@ -47,9 +48,13 @@ class Predictor:
     """What the three kinds share: a model, its vocabulary and its description.
 
     Attributes:
+      kind: The task that its models are trained for, as task.json says it; empty for
+        pre-training, which writes no such file.
       batch_size: Rows that are computed at once.
       description: What task.json beside the weights says; empty without it.
     """
+
+    kind = ""
 
     def __init__(
         self,
@@ -77,6 +82,7 @@ class Predictor:
         self.path = model_dir
         self.batch_size = batch_size
         self.description = read_description(os.path.dirname(source.path))
+        self._check_kind()
         self._policy = choose_policy(precision, "")
         self._vocab_file = vocab_file or source.vocab_file
         if not self._vocab_file:
@@ -94,6 +100,16 @@ class Predictor:
         _log(notes, logging.WARNING if choice.is_guess else logging.INFO)
         self._tokenizer = WordPieceTokenizer(self._vocab_file, choice.settings)
         self._stack = contextlib.ExitStack()
+
+    def _check_kind(self) -> None:
+        """Refuses a model that was trained for another kind of prediction."""
+        known = self.description.get("task", self.kind)
+        if known != self.kind:
+            raise ValueError(
+                "The model must be one for this kind of prediction. Received: "
+                f"{self.path}, whose task.json says {known}. Use `python -m bert_tf "
+                f"predict {known}` for it, or name another model."
+            )
 
     def _load(self, task: str, max_seq_length: int | None, **settings: Any) -> Any:  # noqa: ANN401
         path = own_path()
@@ -131,6 +147,8 @@ class Predictor:
 
 class Classifier(Predictor):
     """Sorts texts into classes, or gives each a number."""
+
+    kind = CLASSIFY
 
     def __init__(self, model_dir: str, **settings: Any) -> None:  # noqa: ANN401
         """See `Predictor`."""
@@ -187,6 +205,8 @@ class Classifier(Predictor):
 
 class QuestionAnswerer(Predictor):
     """Finds the answers to questions in their contexts."""
+
+    kind = SQUAD
 
     def __init__(self, model_dir: str, **settings: Any) -> None:  # noqa: ANN401
         """See `Predictor`."""

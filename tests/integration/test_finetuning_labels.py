@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from integration import finetuning_data
 from integration.test_finetuning import read_results
 from safetensors.numpy import load_file, save_file
@@ -13,7 +14,11 @@ import run_classifier
 import run_pretraining
 import run_squad
 from bert_tf.cli import main as bert_tf
+from bert_tf.config import BertConfig
+from bert_tf.jobs.plan import weights_by_name
 from bert_tf.jobs.prediction import Classifier
+from bert_tf.modeling.finetuning import build_classifier_model
+from bert_tf.precision import PrecisionPolicy
 
 pytestmark = pytest.mark.slow
 NAMES = ["food", "travel", "weather"]  # The order of training.
@@ -227,6 +232,23 @@ def test_other_classes_are_refused_with_both_lists(trained, folder, run, tmp_pat
         *on(tmp_path, trained, "--do_train", "--new_head", "--num_train_steps=2")
     )
     assert "--new_head has no effect: a resumed run keeps its head" in text
+
+
+def test_a_new_head_is_not_drawn_as_the_one_it_replaces(trained, folder, run, tmp_path):
+    """The encoder is fitted to that one, which began with the same seed."""
+    run(
+        *on(folder / "classes", trained, "--do_train", "--new_head"),
+        *("--seed=3", "--num_train_steps=1"),
+    )
+    prefix, name = str(tmp_path / "output/model.ckpt-0"), "output_weights"
+    drawn = tf.train.load_variable(prefix, name)
+    config = BertConfig.from_json_file(str(trained / "bert_config.json"))
+    model = build_classifier_model(
+        config, 3, max_seq_length=32, policy=PrecisionPolicy(), seed=3
+    )
+    before = weights_by_name(model)[name].numpy()
+    # Independent draws of 3 x H numbers; the same ones would have a correlation of 1.
+    assert abs(np.corrcoef(drawn.ravel(), before.ravel())[0, 1]) < 0.5
 
 
 def test_another_number_of_classes_is_refused(reordered, run, tmp_path):

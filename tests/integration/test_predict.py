@@ -188,14 +188,23 @@ def test_a_line_that_is_wrong_is_named(answers, capsys, monkeypatch, text, patte
     assert len(error.splitlines()) == 1
 
 
-def test_a_model_without_the_head_is_refused(answers, capsys, monkeypatch):
-    code, _, error = run(capsys, monkeypatch, "classify", "x", "--model", answers)
+def test_a_model_without_the_head_is_refused(filler, capsys, monkeypatch):
+    code, _, error = run(capsys, monkeypatch, "classify", "x", "--model", filler)
     assert code == 1
     assert "has no classifier" in error
 
 
-def test_a_text_without_a_mask_is_refused(classes, capsys, monkeypatch):
+def test_a_model_for_another_prediction_names_its_command(
+    answers, classes, capsys, monkeypatch
+):
+    code, _, error = run(capsys, monkeypatch, "classify", "x", "--model", answers)
+    assert (code, "bert_tf predict squad" in error) == (1, True)
     code, _, error = run(capsys, monkeypatch, "fill-mask", "x", "--model", classes)
+    assert (code, "bert_tf predict classify" in error) == (1, True)
+
+
+def test_a_text_without_a_mask_is_refused(filler, capsys, monkeypatch):
+    code, _, error = run(capsys, monkeypatch, "fill-mask", "x", "--model", filler)
     assert code == 1
     assert len(error.splitlines()) == 1
 
