@@ -106,9 +106,16 @@ def agree(
       How all workers compute, and warnings.
 
     Raises:
-      RunError: on the first worker, if their code, settings or devices differ.
+      RunError: if the variable for the instruction set is wrong; on the first worker,
+        if their code, settings or devices differ.
       OtherWorkerFailed: then on the others.
     """
+    error = None
+    try:
+        kernels.allowed_isa()
+    except ValueError as caught:
+        error = caught
+    communicator.agree(error)
     if config and _device() == "CPU":
         build_at_first_use()
     own: Worker = {

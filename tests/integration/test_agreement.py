@@ -13,6 +13,7 @@ from bert_tf import kernels
 
 pytestmark = [pytest.mark.slow, pytest.mark.horovod]
 WORKER = ROOT / "tests" / "integration" / "worker.py"
+REFERENCE = f"{kernels.ENVIRONMENT_VARIABLE}={kernels.REFERENCE}"
 ONE = ["-np", "1"]
 
 
@@ -59,7 +60,10 @@ def test_workers_with_and_without_the_library_end_with_the_same_bytes(
     (tmp_path / "runs.json").write_text(json.dumps(runs))
     command = [sys.executable, WORKER, tmp_path / "runs.json", tmp_path]
     programs = [[*ONE, *command], [*ONE, *command]]
-    programs[without][2:2] = ["-x", f"{kernels.ENVIRONMENT_VARIABLE}=0"]
+    programs[without][2:2] = [
+        "-x",
+        f"{kernels.ENVIRONMENT_VARIABLE}={kernels.REFERENCE}",
+    ]
     result = mpirun_apart(programs)
     assert result.returncode == 0, result.stderr[-3000:]
     for name in runs:
@@ -70,13 +74,13 @@ def test_workers_with_and_without_the_library_end_with_the_same_bytes(
 
 @pytest.mark.skipif(kernels.why_missing() != "", reason="the library is not built")
 def test_the_start_names_the_common_path_and_the_worker_that_lacks_a_better(script):
-    off = ["-x", f"{kernels.ENVIRONMENT_VARIABLE}=0"]
+    off = ["-x", REFERENCE]
     command = script(ROOT, "--precision=bf16")
     result = mpirun_apart([[*ONE, *command], [*ONE, *off, *command]])
     assert result.returncode == 0, result.stderr[-3000:]
     [line] = [x for x in result.stdout.splitlines() if "fused operations" in x]
     assert line.startswith("fused operations: not used, worker 1 (")
-    assert line.endswith(f"): {kernels.ENVIRONMENT_VARIABLE}=0.")
+    assert line.endswith(f"): {REFERENCE}.")
 
 
 def test_workers_of_another_source_are_refused(script, tmp_path):

@@ -155,3 +155,9 @@ def test_the_common_path_is_used():
     assert (
         list(kernels.paths())[0] == kernels.REFERENCE or kernels.library() is not None
     )
+
+
+def test_an_instruction_set_that_does_not_exist_ends_the_run(monkeypatch):
+    monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, "avx3")
+    with pytest.raises(RunError, match="BERT_TF_ISA must be one of .*avx3"):
+        agree(Communicator(), config())
