@@ -62,7 +62,7 @@ test-fast: setup  ## The tests that take less than 2 minutes together
 SANITIZED := build/sanitized/library.so
 test-sanitize: environment  ## Tests of the compiled operations, under AddressSanitizer
 	@$(BIN)/python tools/build_sanitized.py $(SANITIZED)
-	@BERT_TF_KERNELS=$(CURDIR)/$(SANITIZED) BERT_TF_FUZZ_CALLS=20000 \
+	@BERT_TF_KERNELS=$(CURDIR)/$(SANITIZED) BERT_TF_FUZZ_CALLS=8000 \
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:use_sigaltstack=0 \
 	$(BIN)/python -m pytest -q -p no:faulthandler $(PYTEST_ARGS) tests/kernels \
