@@ -47,6 +47,7 @@ def test_an_instruction_set_that_the_processor_lacks_is_said(monkeypatch, librar
 
 
 def test_a_library_that_is_not_built_is_said(monkeypatch, tmp_path):
+    monkeypatch.delenv(kernels.FILE_VARIABLE, raising=False)
     monkeypatch.setattr(kernels, "library_name", lambda: "library-other.so")
     reason = "the library is not built (run `python -m bert_tf build`)"
     assert kernels.why_missing() == reason
