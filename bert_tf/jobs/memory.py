@@ -167,7 +167,7 @@ def warn_about_memory(plan: Plan, communicator: Communicator) -> list[str]:
     """
     rows = _rows(plan)
     if rows is None or tf.config.get_visible_devices("GPU"):
-        return []  # A GPU has memory of its own.
+        return []  # The estimate is of the host's memory, not a GPU's.
     settings = plan.task.model.get_layer("bert").settings
     estimate = estimate_training(
         plan.bert,
