@@ -32,22 +32,39 @@ struct Head {
         begin(call.places.begins[row]),
         length(call.places.begins[row + 1] - begin),
         padded(RoundUp(length)),
+        first_query(call.queries.begins[row]),
+        num_queries(call.queries.begins[row + 1] - first_query),
+        padded_queries(RoundUp(num_queries)),
         head(call.head),
         width(call.heads * call.head),
         scale(1.0f / sqrtf(static_cast<float>(head))) {}
 
-  // Query, key or value (0, 1, 2), the query scaled -> [padded, D].
+  // The position in the row of query number i.
+  int64_t Position(int64_t i) const {
+    return call.queries.offsets == nullptr ? i : call.queries.offsets[first_query + i];
+  }
+
+  // The queries, scaled -> [padded_queries, D].
+  void ProjectQueries(T* out) const {
+    for (int64_t i = 0; i < num_queries; ++i)
+      ProjectToken(Position(i), 0, scale / kLn2, out + i * head);
+    memset(out + num_queries * head, 0,
+           (padded_queries - num_queries) * head * sizeof(T));
+  }
+
+  // The keys or the values (1, 2) -> [padded, D].
   void Project(int part, T* out) const {
-    const int64_t column = part * width + n * head;
-    const V factor = Set(part == 0 ? scale / kLn2 : 1.0f);
-    const float* b = call.bias + column;
-    for (int64_t s = 0; s < length; ++s) {
-      const T* a = call.x + (begin + s) * 3 * width + column;
-      T* o = out + s * head;
-      for (int64_t i = 0; i < head; i += 16)
-        Write(o + i, (Read(a + i) + Read(b + i)) * factor);
-    }
+    for (int64_t s = 0; s < length; ++s) ProjectToken(s, part, 1.0f, out + s * head);
     memset(out + length * head, 0, (padded - length) * head * sizeof(T));
+  }
+
+  BERT_TF_INLINE void ProjectToken(int64_t position, int part, float factor,
+                                   T* out) const {
+    const int64_t column = part * width + n * head;
+    const T* a = call.x + (begin + position) * 3 * width + column;
+    const float* b = call.bias + column;
+    for (int64_t i = 0; i < head; i += 16)
+      Write(out + i, (Read(a + i) + Read(b + i)) * Set(factor));
   }
 
   // Calls 32 positions of the next one to the second cache. A row of x is longer than a
@@ -72,29 +89,30 @@ struct Head {
   int64_t number, row, n;
   int64_t begin, length;  // The row's first token in x, and how many it has.
   int64_t padded;         // Its length in whole blocks.
+  int64_t first_query, num_queries, padded_queries;  // The same of its queries.
   int64_t head, width;    // D, H
   float scale;
 };
 
-// [padded, D] -> panels whose columns are its rows.
+// [rows, D] -> panels whose columns are its rows.
 template <typename T>
-void PackRows(const Head<T>& task, const T* x, T* panels) {
-  for (int64_t s = 0; s < task.padded; s += kBlock) {
-    for (int64_t d = 0; d < task.head; d += kBlock, panels += kStep)
-      PackStepOfTransposed(x + s * task.head + d, task.head, panels);
+void PackRows(const T* x, int64_t rows, int64_t head, T* panels) {
+  for (int64_t s = 0; s < rows; s += kBlock) {
+    for (int64_t d = 0; d < head; d += kBlock, panels += kStep)
+      PackStepOfTransposed(x + s * head + d, head, panels);
   }
 }
 
-// [padded, D] -> panels whose columns are its columns.
+// [rows, D] -> panels whose columns are its columns.
 template <typename T>
-void PackColumns(const Head<T>& task, const T* x, T* panels) {
-  for (int64_t d = 0; d < task.head; d += kBlock) {
-    for (int64_t s = 0; s < task.padded; s += kBlock, panels += kStep)
-      PackStep(x + s * task.head + d, task.head, panels);
+void PackColumns(const T* x, int64_t rows, int64_t head, T* panels) {
+  for (int64_t d = 0; d < head; d += kBlock) {
+    for (int64_t s = 0; s < rows; s += kBlock, panels += kStep)
+      PackStep(x + s * head + d, head, panels);
   }
 }
 
-// Positions of a row, in whole blocks of 32.
+// Keys of a row by their positions, or its queries by their numbers, in whole blocks of 32.
 struct Span {
   int64_t begin, end;
   int64_t steps() const { return (end - begin) / kBlock; }
@@ -108,13 +126,13 @@ inline void MultiplyRows(const Head<T>& task, const Rows<T>& left, const T* pane
     Multiply(left, panels + j * task.head, task.head / kBlock, sums + j, stride, false);
 }
 
-// 32 rows, whose depth is the positions of `span`, times panels -> [32, D].
+// 32 rows, whose depth is `span`, times panels that are `depth` deep -> [32, D].
 template <typename T>
-inline void MultiplyColumns(const Head<T>& task, Rows<T> left, const T* panels, Span span,
-                            float* sums) {
+inline void MultiplyColumns(const Head<T>& task, Rows<T> left, const T* panels,
+                            int64_t depth, Span span, float* sums) {
   left.data += span.begin / kBlock * left.step;
   for (int64_t d = 0; d < task.head; d += kBlock)
-    Multiply(left, panels + d * task.padded + span.begin * kBlock, span.steps(), sums + d,
+    Multiply(left, panels + d * depth + span.begin * kBlock, span.steps(), sums + d,
              task.head, false);
 }
 
@@ -123,15 +141,16 @@ inline void MultiplyColumns(const Head<T>& task, Rows<T> left, const T* panels, 
 class Memory {
  public:
   template <typename T>
-  explicit Memory(const Head<T>& task) : blocks_(task.padded / kBlock) {
-    static thread_local Scratch numbers, random;
-    sequence = numbers.Get<int32_t>(task.padded + 2 * blocks_);
-    first_ = sequence + task.padded;
+  explicit Memory(const Head<T>& task)
+      : blocks_(task.padded / kBlock), query_blocks_(task.padded_queries / kBlock) {
+    static thread_local Scratch numbers, random, spans;
+    sequence = numbers.Get<int32_t>(task.padded + 1 + 2 * blocks_);
+    first_ = sequence + task.padded + 1;
     last_ = first_ + blocks_;
     const int64_t row_length = task.call.places.length;
     memcpy(sequence, task.call.sequences + task.row * row_length,
            task.length * sizeof(int32_t));
-    for (int64_t i = task.length; i < task.padded; ++i) sequence[i] = 0;
+    for (int64_t i = task.length; i <= task.padded; ++i) sequence[i] = 0;
     // Sequences that stand in order, with padding behind: any other row is one block.
     int32_t before = 1;
     for (int64_t i = 0; i < task.padded; ++i) {
@@ -146,11 +165,45 @@ class Memory {
         last_[i] = here[j] > last_[i] ? here[j] : last_[i];
     }
     bytes = random.Get<uint8_t>(DropoutMask::Room(task.padded));
+    seen_ = spans.Get<Span>(query_blocks_);
+    for (int64_t i = 0; i < query_blocks_; ++i) {
+      const int64_t last = Least((i + 1) * kBlock, task.num_queries) - 1;
+      const Span from = SeenBy(task.Position(i * kBlock) / kBlock * kBlock);
+      const Span to = SeenBy(task.Position(last) / kBlock * kBlock);
+      // Of padding alone nothing is seen.
+      seen_[i] = from.steps() == 0 ? to : to.steps() == 0 ? from : Span{from.begin, to.end};
+    }
   }
 
-  // The positions that those of the block from `position` on may see; and that may see
-  // them.
-  Span Seen(int64_t position) const {
+  // The keys that the block of queries from number `first` on may see.
+  Span Keys(int64_t first) const { return seen_[first / kBlock]; }
+
+  // The queries that may see the block of keys from position `first` on.
+  Span Queries(int64_t first) const {
+    Span span{0, 0};
+    for (int64_t i = 0; i < query_blocks_; ++i) {
+      if (first < seen_[i].begin || first >= seen_[i].end) continue;
+      if (span.end == 0) span.begin = i * kBlock;
+      span.end = (i + 1) * kBlock;
+    }
+    return span;
+  }
+
+  // The blocks of what a query sees that hold its own sequence; none for padding.
+  Span Own(int32_t own, Span seen) const {
+    if (own <= 0) return {seen.begin, seen.begin};
+    if (!is_in_order_) return seen;
+    while (last_[seen.begin / kBlock] < own) seen.begin += kBlock;
+    while (first_[seen.end / kBlock - 1] > own) seen.end -= kBlock;
+    return seen;
+  }
+
+  int32_t* sequence;  // [padded + 1]; 0 is padding.
+  uint8_t* bytes;     // For dropout.
+
+ private:
+  // The positions that those of the block from `position` on may see.
+  Span SeenBy(int64_t position) const {
     if (!is_in_order_) return {0, blocks_ * kBlock};
     const int64_t block = position / kBlock;
     Span span{position, position};
@@ -164,21 +217,9 @@ class Memory {
     return span;
   }
 
-  // The blocks of what a query sees that hold its own sequence; none for padding.
-  Span Own(int32_t own, Span seen) const {
-    if (own <= 0) return {seen.begin, seen.begin};
-    if (!is_in_order_) return seen;
-    while (last_[seen.begin / kBlock] < own) seen.begin += kBlock;
-    while (first_[seen.end / kBlock - 1] > own) seen.end -= kBlock;
-    return seen;
-  }
-
-  int32_t* sequence;  // [padded]; 0 is padding.
-  uint8_t* bytes;     // For dropout.
-
- private:
-  int64_t blocks_;
+  int64_t blocks_, query_blocks_;
   int32_t *first_, *last_;  // Sequences of each block; 0 if all of it is padding.
+  Span* seen_;              // By each block of queries.
   bool is_in_order_ = true;
 };
 
@@ -241,29 +282,33 @@ class AttentionForward {
 
  private:
   static void Compute(const Head<T>& task, T* out, float* normalisers) {
+    // Positions that are no query have none.
+    for (int64_t s = 0; s < task.call.places.length; ++s) normalisers[s] = 0.0f;
+    if (task.num_queries == 0) return;
     static thread_local Scratch halves, floats;
     const int64_t size = task.padded * task.head;
-    T* query = halves.Get<T>(4 * size + kBlock * task.padded);
-    T *plain = query + size, *keys = plain + size, *values = keys + size;
-    T* probabilities = values + size;
+    T* keys = halves.Get<T>(3 * size + task.padded_queries * task.head +
+                            kBlock * task.padded);
+    T *values = keys + size, *plain = values + size, *query = plain + size;
+    T* probabilities = query + task.padded_queries * task.head;
     const int64_t stride = task.padded + kApart;
     float* scores = floats.Get<float>(kBlock * Most(stride, task.head));
     const Memory memory(task);
     const TileScope scope;
     task.Project(1, plain);
-    PackRows(task, plain, keys);
+    PackRows(plain, task.padded, task.head, keys);
     task.Project(2, plain);
-    PackColumns(task, plain, values);
-    task.Project(0, query);
-    for (int64_t first = 0; first < task.length; first += kBlock) {
-      const int64_t count = Least(kBlock, task.length - first);
-      const Span span = memory.Seen(first);
+    PackColumns(plain, task.padded, task.head, values);
+    task.ProjectQueries(query);
+    for (int64_t first = 0; first < task.num_queries; first += kBlock) {
+      const int64_t count = Least(kBlock, task.num_queries - first);
+      const Span span = memory.Keys(first);
       task.PrefetchNext(first);
       MultiplyRows(task, RowMajor<T>(query + first * task.head, task.head),
                    keys, span, scores, stride);
       float factors[kBlock] = {};
       for (int64_t i = 0; i < kBlock; ++i) {
-        const int64_t position = first + i;
+        const int64_t position = i < count ? task.Position(first + i) : task.padded;
         T* exponentials = probabilities + i * task.padded;
         if (memory.sequence[position] > 0) {
           const View view(task, memory, span, position);
@@ -272,20 +317,17 @@ class AttentionForward {
                                                   exponentials, normalisers + position);
         } else {
           memset(exponentials + span.begin, 0, (span.end - span.begin) * sizeof(T));
-          if (i < count) normalisers[position] = 0.0f;
         }
       }
-      MultiplyColumns(task, RowMajor<T>(probabilities, task.padded), values,
+      MultiplyColumns(task, RowMajor<T>(probabilities, task.padded), values, task.padded,
                       span, scores);
       for (int64_t i = 0; i < count; ++i) {
-        T* o = out + (task.begin + first + i) * task.width + task.n * task.head;
+        T* o = out + (task.first_query + first + i) * task.width + task.n * task.head;
         const V factor = Set(factors[i]);
         for (int64_t d = 0; d < task.head; d += 16)
           Write(o + d, Read(scores + i * task.head + d) * factor);
       }
     }
-    // Positions that the batch has and its rows of tokens do not.
-    for (int64_t s = task.length; s < task.call.places.length; ++s) normalisers[s] = 0.0f;
   }
 
   // One query: scores -> exponentials, those that dropout keeps. Returns the sum of all;
@@ -334,14 +376,26 @@ class AttentionBackward {
  private:
   static void Compute(const Head<T>& task, const float* normalisers, const T* dy, T* dx,
                       float* dbias) {
+    const int64_t columns[3] = {task.n * task.head, task.width + task.n * task.head,
+                                2 * task.width + task.n * task.head};
+    for (int part = 0; part < 3; ++part) {
+      for (int64_t d = 0; d < task.head; ++d) dbias[columns[part] + d] = 0.0f;
+    }
+    // The gradient of what is no query.
+    for (int64_t s = 0; task.num_queries < task.length && s < task.length; ++s)
+      memset(dx + (task.begin + s) * 3 * task.width + columns[0], 0,
+             task.head * sizeof(T));
     static thread_local Scratch halves, floats;
-    const int64_t size = task.padded * task.head, square = task.padded * task.padded;
-    T* query = halves.Get<T>(8 * size + 2 * square + kBlock * task.padded);
-    T *plain = query + size, *upstream = plain + size;
-    T *key_rows = upstream + size, *key_columns = key_rows + size;
-    T *value_rows = key_columns + size, *query_columns = value_rows + size;
-    T* upstream_columns = query_columns + size;
-    T *dropped = upstream_columns + size, *dscores = dropped + square;
+    const int64_t size = task.padded * task.head;
+    const int64_t query_size = task.padded_queries * task.head;
+    const int64_t square = task.padded_queries * task.padded;
+    T* plain = halves.Get<T>(4 * size + 4 * query_size + 2 * square +
+                             kBlock * task.padded_queries);
+    T *key_rows = plain + size, *key_columns = key_rows + size;
+    T *value_rows = key_columns + size, *query = value_rows + size;
+    T *query_columns = query + query_size, *upstream = query_columns + query_size;
+    T* upstream_columns = upstream + query_size;
+    T *dropped = upstream_columns + query_size, *dscores = dropped + square;
     T* turned = dscores + square;
     const int64_t stride = task.padded + kApart;
     const int64_t strip = kBlock * Most(stride, task.head);
@@ -350,55 +404,58 @@ class AttentionBackward {
     const Memory memory(task);
     const TileScope scope;
     task.Project(1, plain);
-    PackRows(task, plain, key_rows);
-    PackColumns(task, plain, key_columns);
+    PackRows(plain, task.padded, task.head, key_rows);
+    PackColumns(plain, task.padded, task.head, key_columns);
     task.Project(2, plain);
-    PackRows(task, plain, value_rows);
-    task.Project(0, query);
-    PackColumns(task, query, query_columns);
-    for (int64_t s = 0; s < task.length; ++s) {
-      memcpy(upstream + s * task.head,
-             dy + (task.begin + s) * task.width + task.n * task.head,
+    PackRows(plain, task.padded, task.head, value_rows);
+    task.ProjectQueries(query);
+    PackColumns(query, task.padded_queries, task.head, query_columns);
+    for (int64_t i = 0; i < task.num_queries; ++i) {
+      memcpy(upstream + i * task.head,
+             dy + (task.first_query + i) * task.width + task.n * task.head,
              task.head * sizeof(T));
     }
-    memset(upstream + task.length * task.head, 0,
-           (task.padded - task.length) * task.head * sizeof(T));
-    PackColumns(task, upstream, upstream_columns);
-    const int64_t columns[3] = {task.n * task.head, task.width + task.n * task.head,
-                                2 * task.width + task.n * task.head};
-    for (int part = 0; part < 3; ++part) {
-      for (int64_t d = 0; d < task.head; ++d) dbias[columns[part] + d] = 0.0f;
-    }
-    for (int64_t first = 0; first < task.length; first += kBlock) {
-      const Span span = memory.Seen(first);
+    memset(upstream + task.num_queries * task.head, 0,
+           (task.padded_queries - task.num_queries) * task.head * sizeof(T));
+    PackColumns(upstream, task.padded_queries, task.head, upstream_columns);
+    for (int64_t first = 0; first < task.num_queries; first += kBlock) {
+      const int64_t count = Least(kBlock, task.num_queries - first);
+      const Span span = memory.Keys(first);
       task.PrefetchNext(first);
       MultiplyRows(task, RowMajor<T>(query + first * task.head, task.head),
                    key_rows, span, scores, stride);
       MultiplyRows(task, RowMajor<T>(upstream + first * task.head, task.head),
                    value_rows, span, dprobabilities, stride);
+      int64_t positions[kBlock];
       for (int64_t i = 0; i < kBlock; ++i) {
-        const int64_t position = first + i;
-        const View view(task, memory, span, position);
-        T* dscore = dscores + position * task.padded;
-        T* probabilities = dropped + position * task.padded;
+        positions[i] = i < count ? task.Position(first + i) : task.padded;
+        const View view(task, memory, span, positions[i]);
+        T* dscore = dscores + (first + i) * task.padded;
+        T* probabilities = dropped + (first + i) * task.padded;
         view.FillOthers(span, dscore);
         view.FillOthers(span, probabilities);
-        Row(view, task.dropout.scale(),
-            position < task.length ? normalisers[position] : 0.0f, scores + i * stride,
-            dprobabilities + i * stride, probabilities, dscore);
+        Row(view, task.dropout.scale(), i < count ? normalisers[positions[i]] : 0.0f,
+            scores + i * stride, dprobabilities + i * stride, probabilities, dscore);
       }
       MultiplyColumns(task, RowMajor<T>(dscores + first * task.padded, task.padded),
-                      key_columns, span, scores);
-      WriteHead(task, first, columns[0], task.scale, scores, dx, dbias);
+                      key_columns, task.padded, span, scores);
+      for (int64_t i = 0; i < count; ++i)
+        WriteHead(task, positions[i], columns[0], task.scale, scores + i * task.head, dx,
+                  dbias);
     }
     for (int64_t first = 0; first < task.length; first += kBlock) {
-      const Span span = memory.Seen(first);
+      const Span span = memory.Queries(first);
+      const int64_t end = Least(first + kBlock, task.length);
       Turn(task, dscores + first, span, turned);
-      MultiplyColumns(task, Packed<T>(turned), query_columns, span, scores);
-      WriteHead(task, first, columns[1], kLn2, scores, dx, dbias);
+      MultiplyColumns(task, Packed<T>(turned), query_columns, task.padded_queries, span,
+                      scores);
+      for (int64_t s = first; s < end; ++s)
+        WriteHead(task, s, columns[1], kLn2, scores + (s - first) * task.head, dx, dbias);
       Turn(task, dropped + first, span, turned);
-      MultiplyColumns(task, Packed<T>(turned), upstream_columns, span, scores);
-      WriteHead(task, first, columns[2], 1.0f, scores, dx, dbias);
+      MultiplyColumns(task, Packed<T>(turned), upstream_columns, task.padded_queries,
+                      span, scores);
+      for (int64_t s = first; s < end; ++s)
+        WriteHead(task, s, columns[2], 1.0f, scores + (s - first) * task.head, dx, dbias);
     }
   }
 
@@ -422,23 +479,21 @@ class AttentionBackward {
       Write(dscores + j, Read(scores + j) * (Read(dprobabilities + j) - total));
   }
 
-  // 32 columns of [padded, padded], the rows of `span`, as 32 rows of a left matrix.
+  // 32 columns of [queries, keys], the rows of `span`, as 32 rows of a left matrix.
   static void Turn(const Head<T>& task, const T* x, Span span, T* turned) {
     for (int64_t s = span.begin; s < span.end; s += kBlock)
       PackTransposed(x + s * task.padded, task.padded, turned + s * kBlock);
   }
 
-  // Rows of one head's [S, D] times `factor` into dx, and their sum into dbias.
-  static void WriteHead(const Head<T>& task, int64_t first, int64_t column, float factor,
-                        const float* sums, T* dx, float* dbias) {
-    for (int64_t i = 0; i < Least(kBlock, task.length - first); ++i) {
-      T* o = dx + (task.begin + first + i) * 3 * task.width + column;
-      for (int64_t d = 0; d < task.head; d += 16) {
-        const V value = Read(sums + i * task.head + d) * Set(factor);
-        Write(o + d, value);
-        float* sum = dbias + column + d;
-        Write(sum, Read(sum) + value);
-      }
+  // What belongs to a position, [D], times `factor` into dx, and added to dbias.
+  static void WriteHead(const Head<T>& task, int64_t position, int64_t column,
+                        float factor, const float* x, T* dx, float* dbias) {
+    T* o = dx + (task.begin + position) * 3 * task.width + column;
+    for (int64_t d = 0; d < task.head; d += 16) {
+      const V value = Read(x + d) * Set(factor);
+      Write(o + d, value);
+      float* sum = dbias + column + d;
+      Write(sum, Read(sum) + value);
     }
   }
 };

@@ -111,7 +111,9 @@ inline const uint8_t* TokenBytes(const DropoutMask& dropout, const Places& place
                                  int64_t token, int64_t width, uint8_t* memory) {
   if (!dropout.is_on()) return nullptr;
   const int64_t row = RowOf(places, token);
-  return dropout.Bytes(row, (token - places.begins[row]) * width, width, memory);
+  const int64_t position =
+      places.offsets == nullptr ? token - places.begins[row] : places.offsets[token];
+  return dropout.Bytes(row, position * width, width, memory);
 }
 
 BERT_TF_INLINE V KeepSome(const DropoutMask& dropout, const uint8_t* bytes, int64_t i,

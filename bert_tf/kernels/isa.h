@@ -32,12 +32,12 @@ struct Loop {
   int64_t num_threads;
 };
 
-// Where tokens stand in the rows [B, S] of their batch. Either all positions are there, or
-// what is behind the last token of each row is left out, and the rest of the rows stand
-// one after another.
+// Which positions of the rows [B, S] of a batch have a token in [T, ...]: all of them, all
+// up to the last token of each row, or any others. Those of a row stand one after another.
 struct Places {
-  int64_t rows, length;   // B, S
-  const int64_t* begins;  // [B + 1]: the first token of each row, and their number.
+  int64_t rows, length;    // B, S
+  const int64_t* begins;   // [B + 1]: the first token of each row, and their number.
+  const int32_t* offsets;  // [T]: each token's position in its row. Null: 0, 1, 2, ...
 };
 
 // The dropout of one layer: one Philox stream for seed, layer and step.
@@ -52,7 +52,8 @@ struct Attention {
   const T* x;                // [tokens, 3 H]
   const float* bias;         // [3 H]
   const int32_t* sequences;  // [B, S], 0 is padding.
-  Places places;
+  Places places;             // Of x, without offsets.
+  Places queries;            // Whose outputs are wanted, [queries, H]; all are in x.
   Dropout dropout;
   int64_t heads, head;  // N, D
 };

@@ -77,41 +77,95 @@ inline Loop MakeLoop(OpKernelContext* context) {
   return {run, context, threads};
 }
 
-// Where tokens stand in the rows of a mask [B, S]; see `Places`.
+// Which positions of a mask [B, S] have a token; see `Places`. Of a mask that Check refuses
+// nothing is read.
 class TokenPlaces {
  public:
-  // Of a mask that Check refuses nothing is read.
-  TokenPlaces(const Tensor& input_mask, int64_t tokens)
-      : shape_(input_mask.shape()), tokens_(tokens) {
-    if (input_mask.dims() != 2 || input_mask.NumElements() == 0) return;
-    length_ = input_mask.dim_size(1);
-    begins_.resize(input_mask.dim_size(0) + 1);
-    const int32_t* mask = Data<int32_t>(input_mask);
-    const bool are_all = tokens == input_mask.NumElements();
-    for (size_t row = 0; row + 1 < begins_.size(); ++row, mask += length_) {
-      int64_t count = length_;
-      while (!are_all && count > 0 && mask[count - 1] == 0) --count;
-      begins_[row + 1] = begins_[row] + count;
-    }
+  // All positions, or those up to the last of each row that is not 0.
+  static TokenPlaces WithoutGaps(const Tensor& mask, int64_t tokens) {
+    TokenPlaces places(mask);
+    const bool are_all = tokens == mask.NumElements();
+    places.ForRows([&](const int32_t* row) {
+      int64_t count = places.length_;
+      while (!are_all && count > 0 && row[count - 1] == 0) --count;
+      return count;
+    });
+    return places;
   }
 
+  // Those that are not 0.
+  static TokenPlaces Marked(const Tensor& mask) {
+    TokenPlaces places(mask);
+    places.has_offsets_ = true;
+    places.ForRows([&](const int32_t* row) {
+      const size_t before = places.offsets_.size();
+      for (int64_t i = 0; i < places.length_; ++i) {
+        if (row[i] != 0) places.offsets_.push_back(static_cast<int32_t>(i));
+      }
+      return static_cast<int64_t>(places.offsets_.size() - before);
+    });
+    return places;
+  }
+
+  // Whichever are as many as there are tokens. Where both are, they are the same.
+  static TokenPlaces Of(const Tensor& mask, int64_t tokens) {
+    TokenPlaces places = WithoutGaps(mask, tokens);
+    return places.size() == tokens ? places : Marked(mask);
+  }
+
+  int64_t size() const { return begins_.back(); }
+
   // Whether the mask has as many positions as there are tokens.
-  absl::Status Check() const {
-    if (shape_.dims() == 2 && tokens_ == begins_.back()) return absl::OkStatus();
-    return InvalidArgument("input_mask, ", shape_.DebugString(), ", has ",
-                           begins_.back(), " positions without the padding behind, and "
-                           "does not fit ", tokens_, " tokens: it must be [B, S] with as "
-                           "many positions in all, or without that padding");
+  absl::Status Check(int64_t tokens) const {
+    if (mask_.dims() == 2 && tokens == size()) return absl::OkStatus();
+    return InvalidArgument("input_mask, ", mask_.shape().DebugString(), ", has ", size(),
+                           has_offsets_ ? " positions that are not 0"
+                                        : " positions without the padding behind",
+                           ", and does not fit ", tokens, " tokens: it must be [B, S] "
+                           "with as many positions in all, or without that padding",
+                           has_offsets_ ? ", or that are not 0" : "");
+  }
+
+  // Whether the positions, which are marked, are among others without gaps.
+  absl::Status CheckAmong(const TokenPlaces& others) const {
+    if (mask_.shape() != others.mask_.shape())
+      return InvalidArgument("queries must have the shape of input_mask, ",
+                             others.mask_.shape().DebugString(), ", not ", mask_.shape().DebugString());
+    for (size_t row = 0; row + 1 < begins_.size(); ++row) {
+      const int64_t count = others.begins_[row + 1] - others.begins_[row];
+      if (begins_[row] == begins_[row + 1]) continue;
+      const int32_t last = offsets_[begins_[row + 1] - 1];
+      if (last >= count)
+        return InvalidArgument("queries[", row, ", ", last, "] is not 0, but x has ",
+                               count, " tokens of that row");
+    }
+    return absl::OkStatus();
   }
 
   Places places() const {
-    return {static_cast<int64_t>(begins_.size()) - 1, length_, begins_.data()};
+    return {static_cast<int64_t>(begins_.size()) - 1, length_, begins_.data(),
+            has_offsets_ ? offsets_.data() : nullptr};
   }
 
  private:
-  TensorShape shape_;
-  int64_t tokens_, length_ = 0;
+  explicit TokenPlaces(const Tensor& mask) : mask_(mask) {}
+
+  // Calls count(row), the number of a row's tokens, for each row.
+  template <typename Count>
+  void ForRows(const Count& count) {
+    if (mask_.dims() != 2 || mask_.NumElements() == 0) return;
+    length_ = mask_.dim_size(1);
+    begins_.resize(mask_.dim_size(0) + 1);
+    const int32_t* row = Data<int32_t>(mask_);
+    for (size_t i = 0; i + 1 < begins_.size(); ++i, row += length_)
+      begins_[i + 1] = begins_[i] + count(row);
+  }
+
+  Tensor mask_;  // Shares its memory.
+  int64_t length_ = 0;
   std::vector<int64_t> begins_ = {0};  // [B + 1]
+  std::vector<int32_t> offsets_;
+  bool has_offsets_ = false;
 };
 
 // key: [B, 3] int32: seed, step, and place of the first row in the global batch. Where

@@ -7,13 +7,15 @@ namespace bert_tf {
 // Checks what both operations read.
 absl::Status CheckAttention(const Tensor& x, const Tensor& bias, const Tensor& input_mask,
                             const TokenPlaces& places, const Tensor& key, int64_t tokens,
-                            int64_t width, int64_t heads) {
+                            int64_t width, int64_t heads, const Tensor& queries,
+                            const TokenPlaces& query_places) {
   if (heads > width || width % (3 * heads * kBlock) != 0)
     return InvalidArgument("x must be [..., 3 H], H being ", heads,
                            " heads of 32 n, not ", x.shape().DebugString());
   TF_RETURN_IF_ERROR(RequireShape(bias, "bias", {width}));
-  TF_RETURN_IF_ERROR(places.Check());
+  TF_RETURN_IF_ERROR(places.Check(tokens));
   TF_RETURN_IF_ERROR(RequireKey(key, input_mask));
+  if (queries.NumElements() > 0) TF_RETURN_IF_ERROR(query_places.CheckAmong(places));
   // Numbers of positions are squared, and up to 16 bytes or cycles are spent on each.
   const int64_t length = input_mask.dim_size(1);
   return RequireProduct("input_mask", {16, heads, length + kBlock, length + kBlock});
@@ -34,15 +36,25 @@ class AttentionBase : public Operation {
     const Tensor &input_mask = context->input(2), &key = context->input(3);
     int64_t tokens, width;
     OP_REQUIRES_OK(context, RequireRows(x, "x", &tokens, &width));
-    const TokenPlaces places(input_mask, tokens);
+    const TokenPlaces places = TokenPlaces::WithoutGaps(input_mask, tokens);
+    const Tensor& queries = context->input(4);
+    const bool are_all = queries.NumElements() == 0;
+    const TokenPlaces query_places = are_all ? places : TokenPlaces::Marked(queries);
     OP_REQUIRES_OK(context, CheckAttention(x, bias, input_mask, places, key, tokens,
-                                           width, heads_));
-    Attend(context, {Data<T>(x), Data<float>(bias), Data<int32_t>(input_mask),
-                     places.places(), MakeDropout(key, stream_, kept_), heads_,
-                     width / 3 / heads_});
+                                           width, heads_, queries, query_places));
+    TensorShape shape = x.shape();
+    if (!are_all) shape = TensorShape({query_places.size(), width});
+    shape.set_dim(shape.dims() - 1, width / 3);
+    Attend(context,
+           {Data<T>(x), Data<float>(bias), Data<int32_t>(input_mask), places.places(),
+            query_places.places(), MakeDropout(key, stream_, kept_), heads_,
+            width / 3 / heads_},
+           shape);
   }
 
-  virtual void Attend(OpKernelContext* context, const Attention<T>& call) = 0;
+  // shape: of the outputs.
+  virtual void Attend(OpKernelContext* context, const Attention<T>& call,
+                      const TensorShape& shape) = 0;
 
   int64_t heads_, stream_, kept_;
 };
@@ -53,10 +65,9 @@ class AttentionOp : public AttentionBase<T> {
   using AttentionBase<T>::AttentionBase;
 
  private:
-  void Attend(OpKernelContext* context, const Attention<T>& call) override {
+  void Attend(OpKernelContext* context, const Attention<T>& call,
+              const TensorShape& shape) override {
     Tensor *y, *normalisers;
-    TensorShape shape = context->input(0).shape();
-    shape.set_dim(shape.dims() - 1, call.heads * call.head);
     const int64_t length = context->input(2).dim_size(1);
     OP_REQUIRES_OK(context, context->allocate_output(0, shape, &y));
     OP_REQUIRES_OK(
@@ -78,11 +89,10 @@ class AttentionGradOp : public AttentionBase<T> {
   using AttentionBase<T>::AttentionBase;
 
  private:
-  void Attend(OpKernelContext* context, const Attention<T>& call) override {
+  void Attend(OpKernelContext* context, const Attention<T>& call,
+              const TensorShape& shape) override {
     const Tensor &x = context->input(0), &bias = context->input(1);
-    const Tensor &normalisers = context->input(4), &dy = context->input(5);
-    TensorShape shape = x.shape();
-    shape.set_dim(shape.dims() - 1, call.heads * call.head);
+    const Tensor &normalisers = context->input(5), &dy = context->input(6);
     OP_REQUIRES_OK(
         context,
         FirstError({RequireShape(normalisers, "normalisers",
@@ -105,14 +115,22 @@ class AttentionGradOp : public AttentionBase<T> {
   }
 };
 
-// [..., H] for x [..., 3 H].
+// [..., H] for x [..., 3 H]; [queries, H] where not all are.
 absl::Status InferOutput(InferenceContext* c, ShapeHandle* y) {
-  ShapeHandle x;
+  ShapeHandle x, queries;
   DimensionHandle width;
   TF_RETURN_IF_ERROR(InferRows(c, 0, 1, &x));
   TF_RETURN_IF_ERROR(InferMaskAndKey(c, 2, 3));
   TF_RETURN_IF_ERROR(c->Divide(c->Dim(x, -1), 3, true, &width));
-  return c->ReplaceDim(x, -1, width, y);
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(4), 2, &queries));
+  if (!c->ValueKnown(c->Dim(queries, 0))) {
+    *y = c->UnknownShape();
+  } else if (c->Value(c->Dim(queries, 0)) > 0) {
+    *y = c->Matrix(InferenceContext::kUnknownDim, width);
+  } else {
+    return c->ReplaceDim(x, -1, width, y);
+  }
+  return absl::OkStatus();
 }
 
 REGISTER_OP("BertAttention")
@@ -120,6 +138,7 @@ REGISTER_OP("BertAttention")
     .Input("bias: float")
     .Input("input_mask: int32")
     .Input("key: int32")
+    .Input("queries: int32")
     .Output("y: T")
     .Output("normalisers: float")
     .Attr("T: {bfloat16, float}")
@@ -140,6 +159,7 @@ REGISTER_OP("BertAttentionGrad")
     .Input("bias: float")
     .Input("input_mask: int32")
     .Input("key: int32")
+    .Input("queries: int32")
     .Input("normalisers: float")
     .Input("dy: T")
     .Output("dx: T")
@@ -151,8 +171,8 @@ REGISTER_OP("BertAttentionGrad")
     .SetShapeFn([](InferenceContext* c) {
       ShapeHandle y, normalisers;
       TF_RETURN_IF_ERROR(InferOutput(c, &y));
-      TF_RETURN_IF_ERROR(InferSame(c, 5, &y));
-      TF_RETURN_IF_ERROR(c->WithRank(c->input(4), 3, &normalisers));
+      TF_RETURN_IF_ERROR(InferSame(c, 6, &y));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(5), 3, &normalisers));
       for (int i = 0; i < 2; ++i) c->set_output(i, c->input(i));
       return absl::OkStatus();
     });

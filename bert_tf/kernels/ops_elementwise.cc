@@ -79,10 +79,10 @@ class DropoutAddNormOp : public Operation {
     const Tensor& key = context->input(6);
     int64_t rows, width;
     OP_REQUIRES_OK(context, RequireRows(x, "x", &rows, &width));
-    const TokenPlaces places(input_mask, rows);
+    const TokenPlaces places = TokenPlaces::Of(input_mask, rows);
     OP_REQUIRES_OK(
         context,
-        FirstError({places.Check(), RequireShape(bias, "bias", {width}),
+        FirstError({places.Check(rows), RequireShape(bias, "bias", {width}),
                     RequireSameShape(residual, "residual", x, "x"),
                     RequireShape(gamma, "gamma", {width}),
                     RequireShape(beta, "beta", {width}), RequireKey(key, input_mask)}));
@@ -124,10 +124,10 @@ class DropoutAddNormGradOp : public Operation {
     const Tensor& key = context->input(5);
     int64_t rows, width;
     OP_REQUIRES_OK(context, RequireRows(dy, "dy", &rows, &width));
-    const TokenPlaces places(input_mask, rows);
+    const TokenPlaces places = TokenPlaces::Of(input_mask, rows);
     OP_REQUIRES_OK(
         context,
-        FirstError({places.Check(), RequireSameShape(sum, "sum", dy, "dy"),
+        FirstError({places.Check(rows), RequireSameShape(sum, "sum", dy, "dy"),
                     RequireShape(statistics, "statistics", {rows, 2}),
                     RequireShape(gamma, "gamma", {width}), RequireKey(key, input_mask)}));
     Tensor* outputs[5];

@@ -35,11 +35,15 @@ class SelfAttention(BertLayer):
         inputs: tf.Tensor,
         mask: tf.Tensor,
         dropout_key: tf.Tensor,
+        queries: tf.Tensor | None = None,
         training: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, S, H] and a mask (see `LayerSettings`) -> [B, S, H], and the inputs."""
+        """[B, S, H] and a mask (see `LayerSettings`) -> [B, S, H], and the inputs.
+
+        Fused, there may be `queries`, see `fused.attention`.
+        """
         if self.settings.is_fused:
-            return self._fused(inputs, mask, dropout_key, training)
+            return self._fused(inputs, mask, dropout_key, queries, training)
         dtype = self.settings.policy.compute_dtype("BatchMatMul", self.path)
         query = self._heads(self.query(inputs)) * (1 / math.sqrt(self.config.head_size))
         key = self._heads(self.key(inputs))
@@ -60,9 +64,10 @@ class SelfAttention(BertLayer):
         inputs: tf.Tensor,
         input_mask: tf.Tensor,
         dropout_key: tf.Tensor,
+        queries: tf.Tensor | None,
         training: bool,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B, S, H] or [T, H] -> the same shape, and the inputs."""
+        """[B, S, H] or [T, H] -> the same shape or [Q, H], and the inputs."""
         projections = (self.query, self.key, self.value)
         self.settings.policy.compute_dtype("BatchMatMul", self.path)
         for projection in projections:
@@ -74,7 +79,7 @@ class SelfAttention(BertLayer):
         rate = self.config.attention_probs_dropout_prob if training else 0.0
         dropout = {"rate": rate, "stream": self.stream(0)}
         context = fused.attention(
-            projected, bias, input_mask, dropout_key, heads=heads, **dropout
+            projected, bias, input_mask, dropout_key, queries, heads=heads, **dropout
         )
         return context, inputs
 

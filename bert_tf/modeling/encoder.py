@@ -35,10 +35,19 @@ class Attention(BertLayer):
         inputs: tf.Tensor,
         mask: tf.Tensor,
         dropout_key: tf.Tensor,
+        read: fused.Layout | None = None,
         training: bool = False,
     ) -> tf.Tensor:
-        """[B, S, H] and a mask (see `LayerSettings`) -> [B, S, H]."""
-        context, x = self.self_attention(inputs, mask, dropout_key, training=training)
+        """[B, S, H] and a mask (see `LayerSettings`) -> [B, S, H].
+
+        Fused, [T, H] -> the rows of a part of its layout if there is `read`.
+        """
+        queries = None if read is None else read.mask
+        context, x = self.self_attention(
+            inputs, mask, dropout_key, queries=queries, training=training
+        )
+        if read is not None:
+            x, mask = read.take(x), read.mask
         return self.residual_output(context, x, mask, dropout_key, training=training)
 
 
@@ -82,12 +91,14 @@ class EncoderLayer(BertLayer):
         inputs: tf.Tensor,
         mask: tf.Tensor,
         dropout_key: tf.Tensor,
+        read: fused.Layout | None = None,
         training: bool = False,
     ) -> tf.Tensor:
-        """[B, S, H] and a mask (see `LayerSettings`) -> [B, S, H]."""
-        x = self.attention(inputs, mask, dropout_key, training=training)
+        """As `Attention`: of the same shape, or the rows of `read`."""
+        x = self.attention(inputs, mask, dropout_key, read=read, training=training)
         if self.settings.is_fused:
             product, x = self._feed_forward(x)
+            mask = mask if read is None else read.mask
             return self.residual_output.finish(product, x, mask, dropout_key, training)
         wide = self.intermediate(x)
         return self.residual_output(wide, x, mask, dropout_key, training=training)
@@ -127,12 +138,20 @@ class Encoder(BertLayer):
         inputs: tf.Tensor,
         mask: tf.Tensor,
         dropout_key: tf.Tensor,
+        read: fused.Layout | None = None,
         training: bool = False,
     ) -> tf.Tensor:
-        """[B, S, H] and a mask (see `LayerSettings`) -> [B, S, H]."""
+        """[B, S, H] and a mask (see `LayerSettings`) -> [B, S, H].
+
+        Fused, [T, H] -> the rows of `read` if there is one: the last layer computes no
+        others, since only its attention needs the rest.
+        """
         x = inputs
         for layer in self.encoder_layers:
-            call = functools.partial(layer, training=training)
+            is_last = layer is self.encoder_layers[-1]
+            call = functools.partial(
+                layer, read=read if is_last else None, training=training
+            )
             if training and self.settings.recomputes:
                 # Source: Chen et al. 2016 (arXiv:1604.06174).
                 call = tf.recompute_grad(call)
@@ -190,11 +209,13 @@ class Bert(BertLayer):
         Args:
           inputs: `input_ids, input_mask, segment_ids, positions` [B, S],
             `next_sentence_positions` [B, K] and, if the caller decides dropout,
-            `dropout_key` [B, 3]; all int32.
+            `dropout_key` [B, 3]; all int32. Where the caller reads few of the hidden
+            states, `read_positions` [B, R] beside those of the pooled vectors: the
+            last layer need not compute the others.
           training: Whether dropout is on.
 
         Returns:
-          `sequence_output` [B, S, H] (where padding is left out, 0 there),
+          `sequence_output` [B, S, H] (0 where padding is left out or nothing reads),
           `pooled_output` [B, K, H] and `word_embeddings` [V, H], float32.
         """
         key = inputs.get("dropout_key")
@@ -208,12 +229,8 @@ class Bert(BertLayer):
             training=training,
         )
         if self.settings.is_fused:
-            mask, put_back = inputs["input_mask"], tf.identity
             x = tf.cast(x, self.settings.fused_dtype)
-            if self.settings.unpads:
-                x, put_back = fused.without_padding(x, mask)
-            x = put_back(self.encoder(x, mask, key, training=training))
-            x = tf.cast(x, tf.float32)
+            x = tf.cast(self._encode(x, inputs, key, training), tf.float32)
         else:
             bias = ops.attention_bias(inputs["input_mask"])
             x = self.encoder(x, bias, key, training=training)
@@ -222,3 +239,23 @@ class Bert(BertLayer):
             "pooled_output": self.pooler(x, inputs["next_sentence_positions"]),
             "word_embeddings": table,
         }
+
+    def _encode(
+        self,
+        x: tf.Tensor,
+        inputs: dict[str, tf.Tensor],
+        key: tf.Tensor,
+        training: bool,
+    ) -> tf.Tensor:
+        """The encoder without padding and without what nothing reads, fused."""
+        mask = inputs["input_mask"]
+        if not self.settings.unpads:
+            return self.encoder(x, mask, key, training=training)
+        whole = fused.unpadded(mask)
+        read, result = None, whole
+        if "read_positions" in inputs:
+            pooled = inputs["next_sentence_positions"]
+            positions = tf.concat([pooled, inputs["read_positions"]], axis=1)
+            read = result = fused.part_at(whole, positions)
+        y = self.encoder(whole.take(x), mask, key, read=read, training=training)
+        return result.put_back(y)

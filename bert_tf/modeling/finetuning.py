@@ -142,7 +142,8 @@ def build_classifier_model(
         unpad=unpad,
     )
     inputs = encoder_inputs(max_seq_length, keyed_dropout=True)
-    pooled = Bert(settings)(inputs)["pooled_output"]
+    read = {"read_positions": inputs["next_sentence_positions"]}
+    pooled = Bert(settings)(inputs | read)["pooled_output"]
     head = ClassifierHead(settings, num_outputs, dropout_before_logits)
     logits = head(pooled, inputs["dropout_key"])
     return keras.Model(inputs, {"class_logits": logits}, name="classifier_model")

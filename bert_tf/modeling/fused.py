@@ -5,7 +5,6 @@ function computes what the operations of `ops` named in it compute, and drops th
 numbers.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -92,12 +91,13 @@ def dropout_add_norm(
     """`ops.layer_norm(ops.dropout(x + bias) + residual)`.
 
     Args:
-      x: [B, S, H] bfloat16 or float32, or [T, H] as of `without_padding`.
+      x: [B, S, H] bfloat16 or float32, or [T, H] in a `Layout`.
       bias: [H] float32.
       residual: The shape and type of `x`.
       gamma: Scale of the normalisation, [H] float32.
       beta: Its shift, [H] float32.
-      input_mask: [B, S] int32: by it the library knows the places of [T, H].
+      input_mask: [B, S] int32, of which the library knows the positions of [T, H]: of
+        `unpadded`, or the layout's own mask.
       key: See `ops.dropout`.
       rate: See `ops.dropout`; 0 for none.
       stream: See `ops.dropout`.
@@ -134,6 +134,7 @@ def attention(
     bias: tf.Tensor,
     input_mask: tf.Tensor,
     key: tf.Tensor,
+    queries: tf.Tensor | None = None,
     *,
     heads: int,
     rate: float,
@@ -146,23 +147,32 @@ def attention(
 
     Args:
       x: [B, S, 3 H] bfloat16 or float32: query, key, value side by side; or [T, 3 H]
-        as of `without_padding`.
+        in the layout of `unpadded`.
       bias: [3 H] float32.
       input_mask: [B, S] int32, see `ops.attention_bias`.
       key: See `ops.dropout`.
+      queries: [B, S] int32, not 0 at the Q positions whose outputs are wanted; all if
+        None.
       heads: N; D = H / N is a multiple of 32.
       rate: See `ops.dropout`; 0 for none.
       stream: See `ops.dropout`.
 
     Returns:
-      [B, S, H] or [T, H], of the type of `x`; 0 at padding.
+      [B, S, H], [T, H], or [Q, H] if there are `queries`; of the type of `x`, 0 at
+      padding.
     """
     library = kernels.library()
     shared = {"heads": heads, "stream": stream, "kept": ops.num_kept(rate)}
 
     @tf.custom_gradient
     def apply(x: tf.Tensor, bias: tf.Tensor) -> Any:  # noqa: ANN401
-        inputs = {"x": x, "bias": bias, "input_mask": input_mask, "key": key}
+        inputs = {
+            "x": x,
+            "bias": bias,
+            "input_mask": input_mask,
+            "key": key,
+            "queries": tf.zeros([0, 0], tf.int32) if queries is None else queries,
+        }
         y, normalisers = library.bert_attention(**inputs, **shared)
 
         def gradient(dy: tf.Tensor) -> Gradients:
@@ -173,38 +183,84 @@ def attention(
         return y, gradient
 
     y = apply(x, bias)
-    y.set_shape([*x.shape[:-1], x.shape[-1] // 3])
+    leading = x.shape[:-1] if queries is None else [None]
+    y.set_shape([*leading, x.shape[-1] // 3])
     return y
 
 
-def without_padding(
-    x: tf.Tensor, input_mask: tf.Tensor
-) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Leaves out what stands behind the last token of each row.
+class Layout:
+    """Which positions of a batch have a row in a matrix of tokens, [T, H].
+
+    Attributes:
+      mask: [B, S] int32, not 0 at those positions.
+    """
+
+    def __init__(self, is_present: tf.Tensor, whole: "Layout | None" = None) -> None:
+        """The layout of some positions.
+
+        Args:
+          is_present: [B, S] bool.
+          whole: Of the matrix that `take` takes rows of, with at least these
+            positions; if None, `take` has [B, S, H].
+        """
+        self.mask = tf.cast(is_present, tf.int32)
+        flat = tf.reshape(is_present, [-1])
+        self._positions = tf.where(flat)[:, 0]
+        # Of each position; where it has none, the row of zeros behind the last.
+        count = tf.size(self._positions, out_type=tf.int32)
+        self._rows = tf.where(flat, tf.cumsum(tf.cast(flat, tf.int32)) - 1, count)
+        self._taken, self._given = self._positions, self._rows
+        if whole is not None:
+            self._taken = tf.gather(whole._rows, self._positions)
+            self._given = tf.gather(self._rows, whole._positions)
+
+    def take(self, x: tf.Tensor) -> tf.Tensor:
+        """[B, S, H], or [W, H] of `whole` -> [T, H]."""
+        rows = tf.reshape(x, [-1, x.shape[-1]])
+        return _gather(rows, self._taken, inverse=self._given)
+
+    def put_back(self, y: tf.Tensor) -> tf.Tensor:
+        """[T, H] -> [B, S, H], 0 where there is no row."""
+        x = _gather(y, self._rows, inverse=self._positions)
+        return tf.reshape(x, [*tf.unstack(tf.shape(self.mask)), y.shape[-1]])
+
+
+def unpadded(input_mask: tf.Tensor) -> Layout:
+    """The positions up to the last token of each row.
 
     Args:
-      x: [B, S, H].
       input_mask: [B, S] int32, see `ops.attention_bias`.
-
-    Returns:
-      The T places that are left, [T, H], and what makes [B, S, H] of such: with 0 for
-      those that are not.
     """
-    shape, width = tf.shape(x), x.shape[-1]
-    stays = tf.reshape(tf.cumsum(input_mask, axis=1, reverse=True) > 0, [-1])
-    places = tf.where(stays)[:, 0]
-    # Where each of all places stands among those that stay: the zeros behind them.
-    count = tf.size(places, out_type=tf.int32)
-    numbers = tf.where(stays, tf.cumsum(tf.cast(stays, tf.int32)) - 1, count)
+    return Layout(tf.cumsum(input_mask, axis=1, reverse=True) > 0)
 
-    def take(x: tf.Tensor) -> tf.Tensor:
-        return tf.gather(tf.reshape(x, [-1, width]), places)
 
-    def put_back(y: tf.Tensor) -> tf.Tensor:
-        zeros = tf.zeros([1, width], y.dtype)
-        return tf.reshape(tf.gather(tf.concat([y, zeros], axis=0), numbers), shape)
+def part_at(layout: Layout, positions: tf.Tensor) -> Layout:
+    """The part of a layout at some positions.
 
-    # Each is the other's gradient; TensorFlow would add up rows one after another.
-    taking = tf.custom_gradient(lambda x: (take(x), put_back))
-    putting_back = tf.custom_gradient(lambda y: (put_back(y), take))
-    return taking(x), putting_back
+    Args:
+      layout: The whole.
+      positions: [B, R] int32, in any order; those that are not in `layout` are left
+        out.
+    """
+    length = tf.shape(layout.mask)[1]
+    is_named = tf.one_hot(positions, length, True, False, dtype=tf.bool)  # [B, R, S]
+    return Layout(tf.reduce_any(is_named, axis=1) & (layout.mask > 0), layout)
+
+
+def _gather(x: tf.Tensor, rows: tf.Tensor, *, inverse: tf.Tensor) -> tf.Tensor:
+    """Rows of `x` [N, H]; row N is 0.
+
+    Args:
+      x: [N, H].
+      rows: [M], each row at most once, but for row N.
+      inverse: [N], which row of the result each row of `x` is; M if none. By it the
+        gradient is gathered too: TensorFlow would add up rows one after another.
+    """
+
+    def gather(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        return tf.gather(tf.concat([x, tf.zeros([1, x.shape[-1]], x.dtype)], 0), rows)
+
+    apply = tf.custom_gradient(
+        lambda x: (gather(x, rows), lambda dy: gather(dy, inverse))
+    )
+    return apply(x)

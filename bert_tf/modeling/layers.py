@@ -21,7 +21,7 @@ class LayerSettings(NamedTuple):
       fused_dtype: The type of activations in the encoder where it computes by `fused`
         and `products`, bfloat16 or float32; None where it does by `ops`. The mask that
         layers get is in the first case `input_mask` [B, S], and activations may be
-        [T, H] (see `fused.without_padding`); in the second it is what is added to
+        [T, H] (see `fused.Layout`); in the second it is what is added to
         scores, [B, 1, S, S].
       unpads: Whether the encoder leaves out the padding behind the tokens of a row.
       packed: The packed matrices of its layers.

@@ -94,6 +94,7 @@ class PretrainingTask:
         heads = self.model.get_layer("cls")
         inputs = {tensor.name: features[tensor.name] for tensor in self.model.inputs}
         positions = inputs.pop("masked_lm_positions")
+        inputs["read_positions"] = positions
         encoded = self.model.get_layer("bert")(inputs, training=True)
         masked = ops.gather_rows(encoded["sequence_output"], positions)
         words, follows = _labels(features)

@@ -220,8 +220,8 @@ def build_pretraining_model(
         them; XLA cannot compile them.
       recompute: Keep only each encoder layer's input for the backward pass, which
         makes the rest again: less memory, a third more products.
-      unpad: Leave out of the encoder what stands behind the tokens of each row, where
-        it computes by the fused operations; the outputs are 0 there.
+      unpad: Leave out of the encoder what stands behind the tokens of each row, and of
+        its last layer what no head reads, where it computes by the fused operations.
 
     Returns:
       A model from the inputs of `build_encoder_model` and `masked_lm_positions`
@@ -239,6 +239,7 @@ def build_pretraining_model(
     inputs = encoder_inputs(max_seq_length, keyed_dropout=keyed_dropout)
     positions = keras.Input((None,), dtype="int32", name="masked_lm_positions")
     bert = Bert(settings)
-    logits = PretrainingHeads(settings, bert)(bert(inputs), positions)
+    encoded = bert({**inputs, "read_positions": positions})
+    logits = PretrainingHeads(settings, bert)(encoded, positions)
     every_input = {**inputs, "masked_lm_positions": positions}
     return keras.Model(every_input, logits, name="pretraining")
