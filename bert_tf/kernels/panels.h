@@ -142,6 +142,8 @@ class TileScope {
       uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
       uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
     } config;
+    // What it reads is not declared to be read by every compiler.
+    asm volatile("" ::: "memory");
     _tile_loadconfig(&config);
   }
   ~TileScope() { _tile_release(); }
@@ -152,6 +154,7 @@ class TileScope {
 template <typename Between>
 inline void Multiply(const Rows<bfloat>& a, const bfloat* panel, int64_t steps,
                      float* sums, int64_t stride, bool adds, const Between& between) {
+  asm volatile("" ::: "memory");  // Loads of tiles, as above.
   if (adds) {
     _tile_loadd(0, sums, 4 * stride);
     _tile_loadd(1, sums + 16, 4 * stride);
@@ -236,7 +239,16 @@ inline void Multiply(const Rows<bfloat>& a, const bfloat* panel, int64_t steps,
 
 #else
 
-// See above: each step of 32 x 32 x 32 is made float32 first, which costs an eighth.
+// One step of a panel, in float32.
+inline void WidenStep(const bfloat* panel, float* wide) {
+  for (int64_t p = 0; p < kBlock; ++p, panel += 32, wide += 32) {  // Of both halves.
+    Write(wide, ReadFirstOfPairs(panel));
+    Write(wide + 16, ReadSecondOfPairs(panel));
+  }
+}
+
+// See above: each step of 32 x 32 x 32 is made float32 first, which costs a fifth. What
+// is used again should be made float32 before, see WidenPanel.
 template <typename Between>
 inline void Multiply(const Rows<bfloat>& a, const bfloat* panel, int64_t steps,
                      float* sums, int64_t stride, bool adds, const Between& between) {
@@ -252,10 +264,7 @@ inline void Multiply(const Rows<bfloat>& a, const bfloat* panel, int64_t steps,
       Write(left + r * kBlock, Read(x + r * a.stride));
       Write(left + r * kBlock + 16, Read(x + r * a.stride + 16));
     }
-    for (int64_t p = 0; p < kBlock; ++p) {  // Of both halves, 16 pairs each.
-      Write(right + 32 * p, ReadFirstOfPairs(panel + 32 * p));
-      Write(right + 32 * p + 16, ReadSecondOfPairs(panel + 32 * p));
-    }
+    WidenStep(panel, right);
     Multiply(RowMajor<float>(left, kBlock), right, 1, sums, stride, adds || i > 0,
              [] {});
   }
@@ -269,6 +278,35 @@ inline void Multiply(const Rows<T>& a, const T* panel, int64_t steps, float* sum
                      int64_t stride, bool adds) {
   Multiply(a, panel, steps, sums, stride, adds, [] {});
 }
+
+// What products of bfloat16 that are used many times are kept as: Factor. Without products
+// of bfloat16 they are made float32 once, by Widen and WidenPanel.
+#if defined(__AMX_BF16__)
+constexpr int64_t kMultiplyAdds = 1000;  // In a cycle, about.
+#elif defined(__AVX512BF16__)
+constexpr int64_t kMultiplyAdds = 32;
+#else
+constexpr int64_t kMultiplyAdds = 16;
+#endif
+#if defined(__AMX_BF16__) || defined(__AVX512BF16__)
+using Factor = bfloat;
+inline const bfloat* Widen(const bfloat* x, int64_t, Scratch*) { return x; }
+inline const bfloat* WidenPanel(const bfloat* panel, int64_t, Scratch*) { return panel; }
+#else
+using Factor = float;
+// `count` numbers, a multiple of 16.
+inline const float* Widen(const bfloat* x, int64_t count, Scratch* memory) {
+  float* wide = memory->Get<float>(count);
+  for (int64_t i = 0; i < count; i += 16) Write(wide + i, Read(x + i));
+  return wide;
+}
+// `steps` steps of panels.
+inline const float* WidenPanel(const bfloat* panel, int64_t steps, Scratch* memory) {
+  float* wide = memory->Get<float>(steps * kStep);
+  for (int64_t i = 0; i < steps; ++i) WidenStep(panel + i * kStep, wide + i * kStep);
+  return wide;
+}
+#endif
 
 // ------------------------------------------------------------------ packing
 

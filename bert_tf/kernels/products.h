@@ -45,16 +45,20 @@ inline void PackKernels(const Loop& loop, const float* const* kernels, int64_t c
 // ------------------------------------------------------------------- rows times panels
 
 // Rows of x that stay in the second cache while all panels pass by, in numbers.
-constexpr int64_t kResident = 400000;
+constexpr int64_t kResident = 800000 / sizeof(Factor);
 constexpr int64_t kDeepest = 4096;  // Of a product that is made in one go.
 
 struct Range {
   int64_t begin, end;
 };
 
-// Rows of x, 32 at a time. What is missing in the last ones is 0: these are copied, once
-// for all panels.
-class Left {
+// Rows of x, 32 at a time.
+template <typename T>
+class Left;
+
+// What is missing in the last ones is 0: these are copied, once for all panels.
+template <>
+class Left<bfloat> {
  public:
   Left(const Product& m, Range rows) : x_(m.x), depth_(m.depth) {
     static thread_local Scratch memory;
@@ -77,12 +81,37 @@ class Left {
   const bfloat* copy_ = nullptr;
 };
 
+template <>
+class Left<float> {
+ public:
+  Left(const Product& m, Range rows) : begin_(rows.begin), depth_(m.depth) {
+    static thread_local Scratch memory;
+    const Left<bfloat> left(m, rows);
+    float* wide = memory.Get<float>(RoundUp(rows.end - rows.begin) * depth_);
+    wide_ = wide;
+    for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
+      const bfloat* from = left.From(row).data;
+      for (int64_t i = 0; i < kBlock * depth_; i += 16, wide += 16)
+        Write(wide, Read(from + i));
+    }
+  }
+
+  Rows<float> From(int64_t row) const {
+    return RowMajor(wide_ + (row - begin_) * depth_, depth_);
+  }
+
+ private:
+  int64_t begin_, depth_;
+  const float* wide_;
+};
+
 // x [rows, depth] times panels; finish(row, column, begin, end, sums, stride) is called
 // with rows begin .. end of each 32 x 32 sums: a few with each step of the next product.
 template <typename Finish>
 void MultiplyRange(const Product& m, Range rows, Range columns, const Finish& finish) {
+  static thread_local Scratch memory;
   alignas(64) float sums[2][kStep];
-  const Left left(m, rows);
+  const Left<Factor> left(m, rows);
   const int64_t steps = m.depth / kBlock;
   const int64_t blocks = (rows.end - rows.begin + kBlock - 1) / kBlock;
   const int64_t rows_each = (kBlock + steps - 1) / steps;
@@ -93,8 +122,9 @@ void MultiplyRange(const Product& m, Range rows, Range columns, const Finish& fi
     const bfloat* panel = m.panels + column * m.depth;
     // The next panel is called to the second cache, a share with each block of rows.
     const char* next = reinterpret_cast<const char*>(panel + m.depth * kBlock);
+    const Factor* factors = WidenPanel(panel, steps, &memory);
     for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
-      Multiply(left.From(row), panel, steps, sums[current], kBlock, false, [&] {
+      Multiply(left.From(row), factors, steps, sums[current], kBlock, false, [&] {
         for (int64_t j = 0; j < lines_each; ++j, next += 64)
           _mm_prefetch(next, _MM_HINT_T1);
         if (done == kBlock) return;
@@ -118,7 +148,7 @@ void MultiplyDeep(const Product& m, Range rows, Range columns, const Finish& fin
   static thread_local Scratch memory;
   const int64_t width = columns.end - columns.begin;
   float* sums = memory.Get<float>(RoundUp(rows.end - rows.begin) * width);
-  const Left left(m, rows);
+  const Left<bfloat> left(m, rows);
   for (int64_t start = 0; start < m.depth; start += kDeepest) {
     const int64_t steps = Least(kDeepest, m.depth - start) / kBlock;
     for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
@@ -145,7 +175,7 @@ void MultiplyAll(const Loop& loop, const Product& m, const Finish& finish) {
   int64_t chunks = (row_blocks + resident - 1) / resident;
   chunks = Least(row_blocks, (chunks + threads - 1) / threads * threads);
   const int64_t groups = Least(column_blocks, (threads + chunks - 1) / chunks);
-  const int64_t cost = m.rows * m.depth * m.width / chunks / groups / 1000;
+  const int64_t cost = m.rows * m.depth * m.width / chunks / groups / kMultiplyAdds;
   ForEach(loop, chunks * groups, cost, [&](int64_t task) {
     const int64_t chunk = task % chunks, group = task / chunks;
     const Range rows{row_blocks * chunk / chunks * kBlock,
@@ -229,7 +259,7 @@ inline void ProductGelu(const Loop& loop, const Product& m, const float* bias,
 
 // Of a gradient, in blocks: what a task packs of x stays in the second cache.
 constexpr int64_t kChunkBlocks = 12, kGroupBlocks = 48;
-constexpr int64_t kDeep = 512;  // Rows of x and dy taken at a time.
+constexpr int64_t kDeep = 1024 / sizeof(Factor);  // Rows of x and dy taken at a time.
 // Panels packed at a time: a row of one alone is but one cache line of a page.
 constexpr int64_t kPanels = 16;
 
@@ -239,7 +269,7 @@ struct Matrix {
 };
 
 // Writes 32 x 32 of a gradient, or adds to it.
-inline void AddBlock(const Rows<bfloat>& left, const bfloat* right, int64_t steps,
+inline void AddBlock(const Rows<Factor>& left, const Factor* right, int64_t steps,
                      bool adds, int64_t rows, int64_t columns, int64_t stride,
                      float* target) {
   if (rows >= kBlock && columns >= kBlock) {
@@ -258,7 +288,7 @@ inline void AddBlock(const Rows<bfloat>& left, const bfloat* right, int64_t step
 
 inline void GradientChunk(const Matrix& x, const Matrix& dy, int64_t rows, bool adds,
                           Range row_blocks, Range column_blocks, float* gradient) {
-  static thread_local Scratch left_memory, right_memory;
+  static thread_local Scratch left_memory, right_memory, wide_left, wide_right;
   const int64_t most = Least(RoundUp(rows), kDeep);
   const int64_t height = row_blocks.end - row_blocks.begin;
   bfloat* left = left_memory.Get<bfloat>(height * kBlock * most);
@@ -275,6 +305,7 @@ inline void GradientChunk(const Matrix& x, const Matrix& dy, int64_t rows, bool 
                        left + ((i - row_blocks.begin) * steps + s) * kStep);
       }
     }
+    const Factor* rows_of_x = Widen(left, height * steps * kStep, &wide_left);
     for (int64_t first = column_blocks.begin; first < column_blocks.end;
          first += kPanels) {
       const int64_t last = Least(first + kPanels, column_blocks.end);
@@ -285,10 +316,11 @@ inline void GradientChunk(const Matrix& x, const Matrix& dy, int64_t rows, bool 
                    dy.columns - j * kBlock, right + ((j - first) * steps + s) * kStep);
         }
       }
+      const Factor* panels = WidenPanel(right, (last - first) * steps, &wide_right);
       for (int64_t j = first; j < last; ++j) {
         for (int64_t i = row_blocks.begin; i < row_blocks.end; ++i) {
-          AddBlock(Packed(left + (i - row_blocks.begin) * steps * kStep),
-                   right + (j - first) * steps * kStep, steps, adds || start > 0,
+          AddBlock(Packed(rows_of_x + (i - row_blocks.begin) * steps * kStep),
+                   panels + (j - first) * steps * kStep, steps, adds || start > 0,
                    x.columns - i * kBlock, dy.columns - j * kBlock, dy.columns,
                    gradient + i * kBlock * dy.columns + j * kBlock);
         }
@@ -308,7 +340,7 @@ inline void ComputeKernelGradients(const Loop& loop, const KernelGradients& k) {
   chunks = Least(row_blocks, (chunks + threads - 1) / threads * threads);
   const int64_t groups = (column_blocks + kGroupBlocks - 1) / kGroupBlocks;
   const int64_t tasks = chunks * groups * k.count;
-  ForEach(loop, tasks, k.rows * k.height * total / tasks / 1000, [&](int64_t task) {
+  ForEach(loop, tasks, k.rows * k.height * total / tasks / kMultiplyAdds, [&](int64_t task) {
     const int64_t chunk = task % chunks, group = task / chunks % groups;
     const int64_t part = task / chunks / groups;
     GradientChunk(

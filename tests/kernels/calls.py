@@ -162,7 +162,13 @@ def attention(draw):
     shared, leading = draw.rows()
     width = 3 * heads * head
     tensors = {"x": draw.activations()(*leading, width), "bias": draw.floats(width)}
-    return tensors | shared, draw.dropout() | {"heads": heads}
+    queries = np.zeros((0, 0), np.int32)
+    if draw.size(2) == 1:  # Some of the tokens that x has.
+        is_read = draw.rng.random(shared["input_mask"].shape) < draw.one(
+            (0.0, 0.1, 1.0)
+        )
+        queries = (is_read & (shared["input_mask"] > 0)).astype(np.int32)
+    return tensors | shared | {"queries": queries}, draw.dropout() | {"heads": heads}
 
 
 def attention_grad(draw):
@@ -171,6 +177,9 @@ def attention_grad(draw):
     batch, length = tensors["input_mask"].shape
     normalisers = draw.floats(batch, attributes["heads"], length)
     dy = draw.like(tensors["x"][..., :width])
+    if tensors["queries"].size:
+        numbers = draw.halves if dy.dtype == HALF else draw.floats
+        dy = numbers(int(np.count_nonzero(tensors["queries"])), width)
     return tensors | {"normalisers": normalisers, "dy": dy}, attributes
 
 

@@ -228,14 +228,13 @@ def test_attention_without_padding(length, head, rate):
     key = tf.constant([[7, 5, 11 + row] for row in range(batch)])
 
     def apply(x, bias, leaves_out):
-        x, put_back = half(x), tf.identity
+        x, layout = half(x), fused.unpadded(tf.constant(mask))
         if leaves_out:
-            x, _ = fused.without_padding(x, mask)
-            put_back = fused.without_padding(half(upstream), mask)[1]
+            x = layout.take(x)
         y = fused.attention(
             x, bias, tf.constant(mask), key, heads=heads, rate=rate, stream=9
         )
-        return put_back(y)
+        return layout.put_back(y) if leaves_out else y
 
     results = []
     for leaves_out in (False, True):
@@ -246,6 +245,67 @@ def test_attention_without_padding(length, head, rate):
         results.append([y, *tape.gradient(total, [x, bias])])
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 2**-6), ("float32", 1e-6)])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.3, 1.0])
+@pytest.mark.parametrize("length, head", [(24, 32), (75, 32), (160, 64)])
+def test_attention_of_some_queries(length, head, share, dtype, tolerance):
+    """The bits of all queries, and the gradient when nothing flows back to the others.
+
+    Keys' and values' gradients are sums over queries, in another order.
+    """
+    mask = make_rows(length)
+    heads, batch = 3, len(mask)
+    width = heads * head
+    x, bias = draw(0, batch, length, 3 * width), draw(1, 3 * width)
+    is_read = np.random.default_rng(3).random((batch, length)) < share
+    part = fused.Layout(tf.constant(is_read))
+    upstream = draw(2, batch, length, width) * is_read[:, :, None]
+    key = tf.constant([[7, 5, 11 + row] for row in range(batch)])
+
+    def apply(x, bias, queries):
+        return fused.attention(
+            tf.cast(x, dtype),
+            bias,
+            tf.constant(mask),
+            key,
+            queries,
+            heads=heads,
+            rate=0.1,
+            stream=9,
+        )
+
+    results = []
+    for queries in (None, part.mask):
+        with tf.GradientTape() as tape:
+            tape.watch([x, bias])
+            y = apply(x, bias, queries)
+            y = part.take(y) if queries is None else y
+            y = tf.cast(y, tf.float32)
+            total = tf.reduce_sum(y * part.take(upstream))
+        results.append([y, *tape.gradient(total, [x, bias])])
+    (whole, *expected), (some, *found) = results
+    np.testing.assert_array_equal(some, whole)
+    for one, other in zip(found, expected, strict=True):
+        assert_close(single(one), single(other), tolerance)
+
+
+def test_queries_that_x_does_not_have_are_refused():
+    mask = np.array([[1, 1, 0, 0], [1, 0, 0, 0]], np.int32)
+    x = tf.zeros([3, 96], tf.bfloat16)
+
+    def attend(queries):
+        key = tf.zeros([2, 3], tf.int32)
+        shared = {"heads": 1, "rate": 0.0, "stream": 1}
+        queries = tf.constant(queries)
+        return fused.attention(x, tf.zeros([96]), mask, key, queries, **shared)
+
+    assert attend([[0, 1, 0, 0], [1, 0, 0, 0]]).shape == (2, 32)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="but x has 1 tokens"):
+        attend([[0, 1, 0, 0], [0, 1, 0, 0]])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="shape of input_mask"):
+        attend([[0, 1, 0], [1, 0, 0]])
 
 
 @pytest.mark.parametrize(
