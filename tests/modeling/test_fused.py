@@ -5,6 +5,7 @@ the rounding of what is stored in bfloat16, 2^-8 of a value. In float32 they dif
 the order of sums.
 """
 
+import dataclasses
 import subprocess
 import sys
 
@@ -407,3 +408,40 @@ def test_whole_model_computes_the_same(name, loss, weight):
     norm = tf.linalg.global_norm(expected_gradients)
     for one, other in zip(gradients, expected_gradients, strict=True):
         assert tf.norm(one - other) < weight * (tf.norm(other) + 0.03 * norm)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_what_no_head_reads_changes_no_loss(precision, recompute):
+    """No bit of losses and predictions; gradients are sums over rows in other parts."""
+    config = dataclasses.replace(PRESETS["tiny"], vocab_size=100)
+    batch = pretraining_batch(config, np.random.default_rng(0))
+    features = {name: tf.constant(x, tf.int32) for name, x in batch.items()}
+    for name in ("masked_lm_weights", "next_sentence_weights"):
+        like = features[name.replace("weights", "positions")]
+        features[name] = tf.ones_like(like, tf.float32)
+    losses, gradients = [], []
+    for leaves_out in (True, False):
+        model = build_pretraining_model(
+            config,
+            max_seq_length=32,
+            policy=PrecisionPolicy(precision),
+            keyed_dropout=True,
+            allow_fused=True,
+            recompute=recompute,
+            unpad=leaves_out,
+        )
+        task = PretrainingTask(model)
+        with tf.GradientTape() as tape:
+            sums = task.loss_sums(features, training=True)
+            total = tf.reduce_sum(sums)
+        variables = [v.value for v in model.trainable_variables]
+        found = tape.gradient(total, variables)
+        gradients.append([tf.convert_to_tensor(g).numpy() for g in found])
+        losses.append(np.concatenate([sums, task.evaluation_sums(features)], axis=None))
+    np.testing.assert_array_equal(*losses)
+    norm = np.sqrt(sum(np.square(g).sum() for g in gradients[1]))
+    for one, other in zip(*gradients, strict=True):
+        # Gradients of keys' biases are rounding alone.
+        bound = 1e-5 * np.linalg.norm(other) + 1e-7 * norm
+        assert np.linalg.norm(one - other) < bound
