@@ -1,5 +1,6 @@
 """Where each record of a set of TFRecord files begins, and reading one, checked."""
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -142,16 +143,36 @@ def _next_offset(path: str, record: int, offset: int, header: bytes, size: int) 
     )
 
 
-def _cache_file(path: str, cache_dir: str) -> str:
-    """Name of the stored offsets of a file in its present state."""
+def _cache_files(path: str, cache_dir: str) -> tuple[str, str]:
+    """Where the offsets of a file in its present state are stored.
+
+    Returns:
+      The name under which they are stored, and an earlier one without a file's number.
+    """
     status = os.stat(path)
+    earlier = f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
     # A copy may have the size and the time of the file that it replaces, but it has
     # another number or another time of change.
-    state = (
-        f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}|"
-        f"{status.st_ctime_ns}|{status.st_ino}"
+    state = f"{earlier}|{status.st_ctime_ns}|{status.st_ino}"
+    name, earlier_name = (
+        os.path.join(cache_dir, hashlib.sha256(text.encode()).hexdigest() + ".npy")
+        for text in (state, earlier)
     )
-    return os.path.join(cache_dir, hashlib.sha256(state.encode()).hexdigest() + ".npy")
+    return name, earlier_name
+
+
+def _stored_offsets(path: str, cache_dir: str) -> np.ndarray | None:
+    """The offsets of a file as it is now; None if none are stored, or they are cut."""
+    name, earlier_name = _cache_files(path, cache_dir)
+    for stored in (name, earlier_name):
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            # The earlier name does not show that the file was replaced: times do.
+            is_later = os.stat(stored).st_mtime_ns > os.stat(path).st_ctime_ns
+            if stored == name or is_later:
+                # Indexing a plain view is much faster than indexing the memory map.
+                offsets = np.load(stored, mmap_mode="r", allow_pickle=False)
+                return offsets.view(np.ndarray)
+    return None
 
 
 def load_offsets(path: str, cache_dir: str = "") -> np.ndarray:
@@ -166,15 +187,13 @@ def load_offsets(path: str, cache_dir: str = "") -> np.ndarray:
     """
     if not cache_dir:
         return scan_offsets(path)
-    cached = _cache_file(path, cache_dir)
-    try:
-        # Indexing a plain view is much faster than indexing the memory map.
-        return np.load(cached, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-    except (FileNotFoundError, ValueError, EOFError):
-        offsets = scan_offsets(path)  # Not stored yet, or cut by a crash.
-    os.makedirs(cache_dir, exist_ok=True)
-    with whole_file(cached) as file:  # Several workers may do this at once.
-        np.save(file, offsets)
+    offsets = _stored_offsets(path, cache_dir)
+    if offsets is None:
+        offsets = scan_offsets(path)
+        os.makedirs(cache_dir, exist_ok=True)
+        # Several workers may do this at once.
+        with whole_file(_cache_files(path, cache_dir)[0]) as file:
+            np.save(file, offsets)
     return offsets
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -51,6 +52,20 @@ def test_offsets_of_a_file_that_another_replaced_are_not_used(copied, tmp_path):
     assert path.stat().st_size == status.st_size
     after = RecordIndex([str(path)], cache)
     assert after.read(np.arange(len(after))) == records[::-1]
+
+
+@pytest.mark.parametrize("is_later", [True, False])
+def test_offsets_of_an_earlier_version_are_used_if_later_than_the_file(
+    copied, tmp_path, is_later
+):
+    """Its name for them, of path, size and time, may be that of a replaced file."""
+    path = copied / "part-0.tfrecord"
+    status = path.stat()
+    state = f"{path}|{status.st_size}|{status.st_mtime_ns}"
+    stored = tmp_path / f"{hashlib.sha256(state.encode()).hexdigest()}.npy"
+    np.save(stored, scan_offsets(str(path))[:-1])  # One record less.
+    os.utime(stored, ns=(status.st_ctime_ns + is_later,) * 2)
+    assert len(RecordIndex([str(path)], str(tmp_path))) == 60 - is_later
 
 
 def test_offsets_that_a_killed_process_was_storing_are_stored_again(copied, tmp_path):
