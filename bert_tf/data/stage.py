@@ -101,7 +101,7 @@ class Stage:
           RunError: if another process is at this step.
         """
         self._check_inputs_are_elsewhere()
-        manifest = _read_json(self.manifest_file)
+        manifest = _read_recipe(self.manifest_file)
         if manifest and all(manifest.get(key) == self._recipe[key] for key in _RECIPE):
             parts = _parts(manifest.get("files"))
             if parts and self._are_intact(parts):
@@ -119,7 +119,7 @@ class Stage:
             raise
         self._lock = descriptor  # From here on the folder is ours to clean.
         settings = self.folder / _SETTINGS_FILE
-        if _read_json(settings) != self._recipe:
+        if _read_recipe(settings) != self._recipe:
             for entry in self.folder.iterdir():
                 entry.unlink()
             write_whole(settings, _to_json(self._recipe))
@@ -215,6 +215,15 @@ def _parts(values: object) -> list[Part]:
         return [Part(**value) for value in values or ()]
     except TypeError:
         return []
+
+
+def _read_recipe(path: Path) -> dict[str, Any] | None:
+    """A manifest or recipe; earlier versions wrote fewer fields of each input."""
+    recipe = _read_json(path)
+    if recipe:
+        inputs = [dataclasses.asdict(part) for part in _parts(recipe.get("inputs"))]
+        recipe["inputs"] = json.loads(json.dumps(inputs))
+    return recipe
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
