@@ -1,0 +1,100 @@
+"""Speed of the library's products against TensorFlow's, one thread, by shape.
+
+    BERT_TF_ISA=avx512bf16 python benchmarks/products.py
+
+For each product of a step of `base`, `small` and `tiny` (rows, depth, width): GF/s of
+the product with prepacked weights and of the gradient of the weights, ours and the
+faster of TensorFlow's in bfloat16 and in float32 with casts. Calls take turns; each
+figure is the best of several, since other work on the machine only slows calls down.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+import tensorflow as tf
+
+from bert_tf import kernels
+from bert_tf.modeling.products import pack
+
+SHAPES = [  # Rows, depth, width.
+    (4096, 768, 2304),
+    (4096, 768, 768),
+    (4096, 768, 3072),
+    (4096, 3072, 768),
+    (640, 768, 30528),
+    (4096, 512, 2048),
+    (4096, 128, 384),
+    (4096, 128, 512),
+    (32, 768, 768),
+]
+ROUNDS = 15
+
+
+def timed(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """The shortest time of each call in seconds; they take turns."""
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def compare(rows: int, depth: int, width: int) -> dict[str, float]:
+    """GF/s of products and gradients of the weights."""
+    library = kernels.library()
+    weights = tf.random.normal([depth, width])
+    x = tf.cast(tf.random.normal([rows, depth]), tf.bfloat16)
+    dy = tf.cast(tf.random.normal([rows, width]), tf.bfloat16)
+    rounded, packed = tf.cast(weights, tf.bfloat16), pack([weights])
+
+    @tf.function
+    def in_float32(x: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.matmul(tf.cast(x, tf.float32), weights), tf.bfloat16)
+
+    @tf.function
+    def gradient(x: tf.Tensor, dy: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        product = tf.matmul(tf.cast(x, dtype), tf.cast(dy, dtype), transpose_a=True)
+        return tf.cast(product, tf.float32)
+
+    best = timed(
+        {
+            "product": lambda: library.bert_product(
+                x=x, panels=packed.forward, added=[], width=width
+            ),
+            "tf bf16": lambda: tf.matmul(x, rounded),
+            "tf fp32": lambda: in_float32(x),
+            "gradient": lambda: library.bert_kernel_gradients(
+                x=x, dy=dy, sums=[], count=1, height=depth
+            ),
+            "tf gradient bf16": lambda: gradient(x, dy, tf.bfloat16),
+            "tf gradient fp32": lambda: gradient(x, dy, tf.float32),
+        }
+    )
+    return {name: 2e-9 * rows * depth * width / best[name] for name in best}
+
+
+def main() -> None:
+    """Prints a table."""
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    if not kernels.are_in_use():
+        raise SystemExit(f"error: no fused operations: {kernels.why_missing()}")
+    print(f"{next(iter(kernels.paths()))}, GF/s")
+    print("| rows x depth x width | product | TensorFlow | gradient | TensorFlow |")
+    print("| - | - | - | - | - |")
+    for shape in SHAPES:
+        rates = compare(*shape)
+        theirs = max(rates["tf bf16"], rates["tf fp32"])
+        gradients = max(rates["tf gradient bf16"], rates["tf gradient fp32"])
+        numbers = (rates["product"], theirs, rates["gradient"], gradients)
+        line = " | ".join(f"{number:.0f}" for number in numbers)
+        print(f"| {' x '.join(map(str, shape))} | {line} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
