@@ -25,28 +25,33 @@ TINY = dict(
 )
 
 
-@pytest.fixture(params=[name for name in kernels.TITLES if name != kernels.REFERENCE])
-def isa(request):
-    """Each instruction set of the fused operations that this processor has."""
-    if kernels.library_file() is None:
+NOT_HERE = "not tested here: "
+INSTRUCTION_SETS = list(kernels.ISA_FLAGS)
+
+
+def require_isa(name):
+    """Skips a test of an instruction set that cannot be used here."""
+    if kernels.library_file() is None and not kernels.wrong_machine():
         pytest.fail("the library is not built: `make setup` builds it")
-    if request.param not in kernels.paths():
-        pytest.skip(f"{NOT_HERE} {kernels.TITLES[request.param]}")
+    if name not in kernels.paths():
+        pytest.skip(f"{NOT_HERE}{name}, {kernels.why_not(name)}")
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def isa(request):
+    """Each instruction set of the fused operations that can be used here."""
+    require_isa(request.param)
     kernels.limit(request.param)
     yield request.param
     kernels.limit("")
 
 
-NOT_HERE = "this processor has no"
-
-
 def pytest_terminal_summary(terminalreporter):
-    """Lists the instruction sets that this processor could not test."""
+    """Lists the instruction sets that could not be tested here."""
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = {str(report.longrepr[-1]) for report in skipped}
-    missing = sorted(r.split(NOT_HERE)[1].strip() for r in reasons if NOT_HERE in r)
-    if missing:
-        terminalreporter.write_line(f"not tested on this processor: {missing}")
+    for reason in sorted(r for r in reasons if NOT_HERE in r):
+        terminalreporter.write_line(reason.removeprefix("Skipped: "))
 
 
 @pytest.fixture(scope="session")

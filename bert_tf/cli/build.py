@@ -1,4 +1,4 @@
-"""`python -m bert_tf build`: compiles the fused operations where they are not built."""
+"""`python -m bert_tf build`: compiles the fused operations if none can be loaded."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,11 +11,12 @@ def main(arguments: Sequence[str]) -> None:
       arguments: What follows `build`.
 
     Raises:
-      RunError: if there is no compiler, or it fails.
+      RunError: see `bert_tf.kernels.build.build`.
     """
     argparse.ArgumentParser(
         prog="python -m bert_tf build",
-        description="Compile the fused operations for x86-64 processors.",
+        description="Compile the fused operations for x86-64 processors where they are "
+        "missing or cannot be loaded, and print the library's path. CXX: the compiler.",
     ).parse_args(arguments)
     from bert_tf.kernels.build import build  # Loads TensorFlow.
 

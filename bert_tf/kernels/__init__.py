@@ -1,26 +1,26 @@
-"""The fused operations for CPUs: a compiled library of several instruction sets.
+"""The fused operations for CPUs: a compiled library with several instruction sets.
 
-Everything works without it, more slowly: the same formulas stand in TensorFlow in
-`bert_tf.modeling`. One file serves every x86-64 processor, since it chooses among the
-instruction sets when it is loaded; `bert_tf.kernels.build` compiles it.
+Training works without it, more slowly: `bert_tf.modeling` has the same formulas as
+TensorFlow operations. One file serves every x86-64 processor: it chooses among its
+instruction sets when it is loaded. `bert_tf.kernels.build` compiles it.
 """
 
 import ctypes
 import functools
 import hashlib
+import itertools
 import json
 import os
+import platform
 from pathlib import Path
 from types import ModuleType
 
 import tensorflow as tf
 
 FOLDER = Path(__file__).parent
-# Where libraries are that were built for an installed package.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "bert_tf")
 
-# Best first; the last is none: TensorFlow's own operations.
 REFERENCE = "reference"
+# The instruction sets, best first; the last path is TensorFlow's own operations.
 TITLES = {
     "amx": "AMX",
     "avx512bf16": "AVX512-BF16",
@@ -28,12 +28,12 @@ TITLES = {
     "avx2": "AVX2",
     REFERENCE: "TensorFlow",
 }
-# Names the best instruction set that may be used.
+# Names the best path that may be used; a processor without it uses its next best.
 ENVIRONMENT_VARIABLE = "BERT_TF_ISA"
-# Names a library to load whatever it was made of, for tests of the operations; 0: none.
+# Names a library to load, whatever its source, for tests of the operations; 0: none.
 FILE_VARIABLE = "BERT_TF_KERNELS"
 
-# No flag lets the compiler reorder sums: what may be reordered is written so.
+# No flag lets the compiler reorder sums: the source reorders those that may be.
 FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math"]
 _AVX2 = ["-mavx2", "-mfma"]
 _AVX512 = [*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
@@ -44,53 +44,113 @@ ISA_FLAGS = {
     "avx512": _AVX512,
     "avx2": _AVX2,
 }
-_limit = ""  # The best instruction set that may be used; empty: any.
+# By the number that the library's bert_tf_lacks returns.
+_OF_PROCESSOR = 1
+_LACKING = (
+    "",
+    "this processor has no {}",
+    "the system does not let this process use {}",
+    "the library has no {}, which its compiler did not know (install g++ 11 or later, "
+    "and run `python -m bert_tf build`)",
+)
+_DIGEST_SIZE = hashlib.sha256().digest_size
+_limit = ""  # The path to use; empty: the best.
 
 
-def sources() -> list[Path]:
-    """The files that are compiled."""
-    return sorted(FOLDER.glob("*.cc"))
+def files() -> list[Path]:
+    """The files that a library is made of."""
+    patterns = ("*.cc", "*.h", "*.inc")
+    return sorted(path for pattern in patterns for path in FOLDER.glob(pattern))
 
 
 @functools.cache
 def recipe() -> dict[str, str]:
     """What a library must have been made of to be loaded here."""
-    files = sorted([*sources(), *FOLDER.glob("*.h"), *FOLDER.glob("*.inc")])
-    source = b"".join(path.name.encode() + path.read_bytes() for path in files)
+    source = b"".join(path.name.encode() + path.read_bytes() for path in files())
+    # Without the folders, which differ between hosts.
+    of_tensorflow = [f for f in tf.sysconfig.get_compile_flags() if f[:2] != "-I"]
+    version = [tf.version.VERSION, tf.version.GIT_VERSION, *of_tensorflow]
     return {
         "source": hashlib.sha256(source).hexdigest(),
         "flags": json.dumps([FLAGS, ISA_FLAGS]),
-        "tensorflow": tf.version.VERSION,
+        "tensorflow": json.dumps(version),
     }
 
 
-def library_name() -> str:
-    """The file name of the library of this source, these flags and this TensorFlow."""
-    key = hashlib.sha256(json.dumps(recipe()).encode()).hexdigest()
+def library_name(best: str = "amx") -> str:
+    """The file name of the library of this source, these flags and this TensorFlow.
+
+    Args:
+      best: Its best instruction set; it has all that are listed after that, too.
+    """
+    key = hashlib.sha256(json.dumps([recipe(), best]).encode()).hexdigest()
     return f"library-{key[:16]}.so"
 
 
+def folders() -> list[Path]:
+    """Where libraries are: beside the source, or in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(cache):  # As its specification asks.
+        cache = os.path.join(os.path.expanduser("~"), ".cache")
+    # A user without an entry in the system's list, as in a container, has no home.
+    return [FOLDER, *([Path(cache, "bert_tf")] if os.path.isabs(cache) else [])]
+
+
+def built_libraries() -> list[Path]:
+    """The libraries of this source and TensorFlow, best first."""
+    paths = (folder / library_name(isa) for isa in ISA_FLAGS for folder in folders())
+    return [path for path in paths if path.is_file()]
+
+
+def _libraries() -> list[Path]:
+    """The libraries that may be loaded, best first."""
+    if named := os.environ.get(FILE_VARIABLE):
+        return [] if named == "0" else [Path(named)]
+    return built_libraries()
+
+
 def library_file() -> Path | None:
-    """The library of this source and TensorFlow, or None where it is not built."""
-    if wanted := os.environ.get(FILE_VARIABLE):
-        return Path(wanted) if wanted != "0" else None
-    for folder in (FOLDER, CACHE):
-        if (folder / library_name()).is_file():
-            return folder / library_name()
-    return None
+    """The library to use, or None where there is none that can be loaded."""
+    return next((path for path in _libraries() if not why_not_loadable(path)), None)
+
+
+def seal(library: bytes) -> bytes:
+    """Appends the checksum that `is_whole` looks for; loaders ignore it."""
+    return library + hashlib.sha256(library).digest()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a library is as it was built: loading part of one crashes."""
+    data = path.read_bytes()
+    return seal(data[:-_DIGEST_SIZE]) == data
 
 
 @functools.cache
 def _load(path: Path) -> tuple[ModuleType, ctypes.CDLL]:
     """The operations, and the functions that choose the instruction set."""
-    return tf.load_op_library(str(path)), ctypes.CDLL(str(path))
+    if not os.environ.get(FILE_VARIABLE) and not is_whole(path):
+        raise OSError(f"{path} is damaged")
+    operations, functions = tf.load_op_library(str(path)), ctypes.CDLL(str(path))
+    if not hasattr(functions, "bert_tf_lacks"):
+        raise OSError(f"{path} is not of this version")
+    return operations, functions
+
+
+def why_not_loadable(path: Path) -> str:
+    """Why a library cannot be loaded; empty if it can."""
+    try:
+        _load(path)
+    except (tf.errors.OpError, OSError) as error:
+        return str(getattr(error, "message", error))
+    return ""
 
 
 def allowed_isa() -> str:
-    """What the environment variable names; empty if it is not set.
+    """The path that the environment variable names; empty if it is not set.
 
     Raises:
-      ValueError: if it names no instruction set, or one that this processor lacks.
+      ValueError: if there is no path of that name. One that this processor lacks is
+        accepted: it uses its next best, and `why_not_better` says so.
     """
     name = os.environ.get(ENVIRONMENT_VARIABLE, "")
     if name and name not in TITLES:
@@ -101,58 +161,112 @@ def allowed_isa() -> str:
     return name
 
 
+def wrong_machine() -> str:
+    """Why there is no library for this kind of machine; empty if there is."""
+    machine = platform.machine()
+    if machine in ("x86_64", "AMD64"):
+        return ""
+    return f"they are for x86-64 processors, and this is {machine}"
+
+
 def why_missing() -> str:
     """Why this machine cannot use the library; empty if it can."""
     if allowed_isa() == REFERENCE:
         return f"{ENVIRONMENT_VARIABLE}={REFERENCE}"
-    path = library_file()
-    if path is None and FILE_VARIABLE in os.environ:
+    if reason := wrong_machine():
+        return reason
+    named = os.environ.get(FILE_VARIABLE)
+    if named == "0":
         return f"{FILE_VARIABLE}=0"
-    if path is None:
+    found = _libraries()
+    if not found:
         return "the library is not built (run `python -m bert_tf build`)"
-    try:
-        _load(path)
-    except (tf.errors.OpError, OSError) as error:
-        message = getattr(error, "message", error)
-        return f"the library cannot be loaded, {message} (`python -m bert_tf build`)"
-    if not _supported():
-        wanted = TITLES[allowed_isa() or "avx2"]
-        return f"this processor has no {wanted}"
-    return ""
+    reasons = [why_not_loadable(path) for path in found]
+    if all(reasons):
+        advice = f"unset {FILE_VARIABLE}" if named else "run `python -m bert_tf build`"
+        return f"the library cannot be loaded, {reasons[0]} ({advice})"
+    return "" if _usable() else _lacking("avx2")
 
 
-def _supported() -> list[str]:
-    """The instruction sets of this processor that the variable allows, best first."""
-    _, functions = _load(library_file())
-    names = [name for name in TITLES if functions.bert_tf_supports(name.encode())]
-    allowed = allowed_isa()
-    if allowed in names:
-        return names[names.index(allowed) :]
-    return [] if allowed else names
+def _lacks(name: str) -> int:
+    """Who lacks an instruction set, an index of `_LACKING`."""
+    return _load(library_file())[1].bert_tf_lacks(name.encode())
+
+
+def _lacking(name: str) -> str:
+    """Why the library cannot use an instruction set here; empty if it can."""
+    return _LACKING[_lacks(name)].format(TITLES[name])
+
+
+def _usable() -> list[str]:
+    """The instruction sets that can be used here and that are allowed, best first."""
+    names = list(ISA_FLAGS)
+    if allowed := allowed_isa():
+        names = names[names.index(allowed) :]
+    return [name for name in names if not _lacks(name)]
+
+
+def why_not(name: str) -> str:
+    """Why an instruction set of `ISA_FLAGS` is not in `paths`; empty if it is."""
+    if reason := why_missing():
+        return reason
+    names, allowed = list(ISA_FLAGS), allowed_isa()
+    if allowed and names.index(name) < names.index(allowed):
+        return f"{ENVIRONMENT_VARIABLE}={allowed}"
+    return _lacking(name)
+
+
+def why_not_better() -> str:
+    """Why this machine computes with less than it was asked for, or than it could.
+
+    Returns:
+      A reason if the variable names a path that is not used, if the processor has a
+      better one than the first of `paths`, or if the library is missing; else empty.
+    """
+    if reason := why_missing():
+        return reason
+    best, allowed = _usable()[0], allowed_isa()
+    if allowed:
+        wanted = f"{ENVIRONMENT_VARIABLE}={allowed}, but {why_not(allowed)}"
+        return wanted if allowed != best else ""
+    better = itertools.takewhile(lambda name: name != best, ISA_FLAGS)
+    reasons = (_lacking(name) for name in better if _lacks(name) != _OF_PROCESSOR)
+    return next(reasons, "")
 
 
 def paths() -> dict[str, str]:
     """What this machine can compute with, best first, whatever `limit` says.
 
     Returns:
-      Name of an instruction set -> what tells its code from other code of that name:
-      equal code rounds equally. The last is `REFERENCE`.
+      Name of an instruction set -> the checksum of its code: equal code rounds equally.
+      The last is `REFERENCE`.
     """
     if why_missing():
         return {REFERENCE: ""}
     code = hashlib.sha256(library_file().read_bytes()).hexdigest()
-    return {**dict.fromkeys(_supported(), code), REFERENCE: ""}
+    return {**dict.fromkeys(_usable(), code), REFERENCE: ""}
 
 
 def limit(name: str) -> None:
-    """Computes with nothing better than `name` in what is built from now on.
+    """Computes with one path of `paths` from now on, also in models that exist.
+
+    A model is built with or without the fused operations: `REFERENCE` changes nothing
+    in one that has them.
 
     Args:
-      name: A name of `paths`, or empty for any.
+      name: A name of `paths`, or empty for the best one.
+
+    Raises:
+      ValueError: if this machine cannot use it.
     """
     global _limit
+    if name and name not in paths():
+        raise ValueError(
+            f"`name` must be one of {', '.join(paths())}. Received: {name!r}."
+        )
     _limit = name
     library.cache_clear()
+    library()
 
 
 @functools.cache
@@ -161,7 +275,9 @@ def library() -> ModuleType | None:
     if _limit == REFERENCE or why_missing():
         return None
     operations, functions = _load(library_file())
-    functions.bert_tf_use((_limit or _supported()[0]).encode())
+    name = _limit or _usable()[0]
+    if not functions.bert_tf_use(name.encode()):
+        raise RuntimeError(f"{library_file()} refuses {name}, which it offers.")
     return operations
 
 

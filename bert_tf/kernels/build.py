@@ -1,13 +1,14 @@
-"""Compiles the library of fused operations, in half a minute on two cores.
+"""Compiles the library of fused operations.
 
-Each instruction set is compiled with its own flags; see isa.h.
+Each instruction set is compiled with its own flags; see isa.h. Those that the compiler
+does not know are left out.
 """
 
 import concurrent.futures
 import contextlib
 import fcntl
 import os
-import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,106 +20,230 @@ import tensorflow as tf
 
 from bert_tf import kernels
 from bert_tf.errors import RunError
+from bert_tf.files import temporary_folder, whole_file, write_whole
 
 _SECONDS = 600  # That a compiler may take for one file.
+_COMPILERS = ("g++", "c++", "clang++")
+_NEWER = "g++ 11 or later"
+# What the flags of each instruction set turn on; an old assembler refuses it as well.
+_PROBE = """
+#include <immintrin.h>
+#ifdef __AVX512F__
+void Vectors(float* x) { _mm512_storeu_ps(x, _mm512_set1_ps(1)); }
+#endif
+#ifdef __AVX512BF16__
+void Halves(__m256bh* y, __m512 x) { *y = _mm512_cvtneps_pbh(x); }
+#endif
+#ifdef __AMX_BF16__
+void Tiles() { _tile_dpbf16ps(0, 1, 2); }
+#endif
+"""
 
 
 def build() -> Path:
-    """Builds the library where it is not built yet, beside its source or in the cache.
+    """Builds the library where there is none that can be loaded.
 
-    Several processes may call it at once, also on hosts that share the folder: one
-    compiles, the others wait.
+    It is written beside its source or, where that fails, into the user's cache. Several
+    processes may call it at once, also on hosts that share the folder: one compiles,
+    the others wait.
 
     Returns:
       The library.
 
     Raises:
-      RunError: if there is no compiler, or it fails.
+      RunError: if there is no compiler, it fails, or the library cannot be written or
+        loaded.
     """
-    if found := kernels.library_file():
+    if reason := kernels.wrong_machine():
+        raise RunError(
+            f"The fused operations cannot be built: {reason}. TensorFlow's own "
+            "operations are used here."
+        )
+    if found := _usable_library(kernels.library_name()):
         return found
-    if platform.machine() not in ("x86_64", "AMD64"):
-        raise RunError(
-            "The fused operations are for x86-64 processors. Received: "
-            f"{platform.machine()}. TensorFlow's own operations are used here."
+    compiler = find_compiler()
+    isas = known_isas(compiler)
+    if missing := [t for isa, t in kernels.TITLES.items() if isa not in isas][:-1]:
+        _report(
+            f"{shlex.join(compiler)} does not know {', '.join(missing)}: the fused "
+            f"operations are built without ({_NEWER} knows them all; CXX names one)"
         )
-    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
-    if not compiler:
-        raise RunError(
-            "There is no C++ compiler. Install g++, or set CXX; without the fused "
-            "operations training is slower."
-        )
-    folder = kernels.FOLDER if os.access(kernels.FOLDER, os.W_OK) else kernels.CACHE
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".build-lock", "ab") as held:
-        with contextlib.suppress(OSError):  # A file system without locks.
-            fcntl.flock(held, fcntl.LOCK_EX)
-        if found := kernels.library_file():
-            return found  # Another process has built it meanwhile.
-        print(
-            "Compiling the fused operations (about half a minute)",
-            file=sys.stderr,
-            flush=True,
-        )
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as temporary:
-            built = Path(temporary, "library.so")
-            compile_library(compiler, built)
-            os.replace(built, folder / kernels.library_name())
-        return folder / kernels.library_name()
+    failures = []
+    for folder in kernels.folders():
+        try:
+            path = _build_in(folder, compiler, isas)
+        except OSError as error:
+            failures.append(f"{folder}: {error.strerror or error}")
+            continue
+        if reason := kernels.why_not_loadable(path):
+            raise RunError(
+                f"The library was built, but cannot be loaded: {reason}. Name another "
+                f"compiler than {shlex.join(compiler)} in CXX."
+            )
+        return path
+    raise RunError(
+        f"The library cannot be written ({'; '.join(failures)}). Make one of the "
+        "folders writable, or set XDG_CACHE_HOME to one that is."
+    )
 
 
 def build_at_first_use() -> None:
     """Builds the library if it is missing and wanted; a line says if that fails."""
     is_wanted = kernels.allowed_isa() != kernels.REFERENCE
-    if kernels.library_file() or not is_wanted or kernels.FILE_VARIABLE in os.environ:
+    if (
+        not is_wanted
+        or kernels.wrong_machine()
+        or os.environ.get(kernels.FILE_VARIABLE)
+    ):
         return
     try:
-        build()
+        # One that another host built, and this one cannot load, is left alone.
+        if not any(map(kernels.is_whole, kernels.built_libraries())):
+            build()
     except (RunError, OSError) as error:
-        print(f"warning: {error}", file=sys.stderr, flush=True)
+        _report(f"warning: {error}")
+
+
+def find_compiler() -> list[str]:
+    """The command of the C++ compiler: the words of CXX, or one that is installed.
+
+    Raises:
+      RunError: if there is none.
+    """
+    asked = os.environ.get("CXX", "").strip()
+    try:
+        words = shlex.split(asked)
+    except ValueError:
+        words = [asked]  # An unbalanced quotation mark.
+    if words and not shutil.which(words[0]):
+        raise RunError(
+            f"CXX must be the command of a C++ compiler. Received: CXX={asked}, but "
+            f"there is no program {words[0]}. Correct it, or unset it for g++."
+        )
+    found = words or [name for name in _COMPILERS if shutil.which(name)][:1]
+    if not found:
+        raise RunError(
+            f"There is no C++ compiler. Install {_NEWER}, or set CXX; without the "
+            "fused operations training is slower."
+        )
+    return found
+
+
+def known_isas(compiler: Sequence[str]) -> list[str]:
+    """The best instruction set that a compiler knows, and all that are listed after it.
+
+    Raises:
+      RunError: if it knows none.
+    """
+    names = list(kernels.ISA_FLAGS)
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary, "probe.cc")
+        source.write_text(_PROBE)
+        for number, name in enumerate(names):
+            flags = ["-std=c++17", *kernels.ISA_FLAGS[name], "-c", str(source)]
+            probe = _run([*compiler, *flags, "-o", str(source.with_suffix(".o"))])
+            if probe.returncode == 0:
+                return names[number:]
+    raise RunError(
+        f"{shlex.join(compiler)} cannot compile a function for AVX2: "
+        f"{_first_error(probe)}. Install {_NEWER}, or set CXX."
+    )
 
 
 def compile_library(
-    compiler: str, library: Path, more_flags: Sequence[str] = ()
+    compiler: Sequence[str],
+    library: Path,
+    isas: Sequence[str],
+    log: Path,
+    more_flags: Sequence[str] = (),
 ) -> None:
     """Compiles every source by itself, and links them.
 
     Args:
       compiler: Its command.
-      library: The file to write.
+      library: The file to write, in a folder for the object files.
+      isas: The instruction sets that it has.
+      log: Where the compiler's output goes if it fails.
       more_flags: For the compiler and the linker.
 
     Raises:
       RunError: if the compiler fails.
     """
-    with tempfile.TemporaryDirectory(dir=library.parent, prefix=".build-") as temporary:
+    commands, objects = [], []
+    for source in kernels.FOLDER.glob("*.cc"):
+        isa = source.stem.removeprefix("isa_")
+        if isa in kernels.ISA_FLAGS and isa not in isas:
+            continue
+        extra = kernels.ISA_FLAGS.get(isa) or tf.sysconfig.get_compile_flags()
+        objects.append(str(library.with_name(source.stem + ".o")))
+        command = [*compiler, *kernels.FLAGS, *more_flags, "-w", *extra]
+        commands.append([*command, "-c", str(source), "-o", objects[-1]])
+    link = [*compiler, "-shared", *more_flags, *objects, "-o", str(library)]
+    workers = len(os.sched_getaffinity(0))
+    with concurrent.futures.ThreadPoolExecutor(workers) as executor:
+        results = list(executor.map(_run, commands))
+    if not any(result.returncode for result in results):
+        results = [_run([*link, *tf.sysconfig.get_link_flags()])]
+    failed = [result for result in results if result.returncode]
+    if failed:
+        texts = [f"{shlex.join(r.args)}\n{r.stdout}{r.stderr}" for r in failed]
+        write_whole(log, "\n".join(texts))
+        raise RunError(
+            f"{shlex.join(compiler)} failed: {_first_error(failed[0])}. Its output is "
+            f"in {log}. Install {_NEWER}, or set CXX."
+        )
+    if not library.is_file():
+        raise RunError(
+            f"{shlex.join(compiler)} wrote nothing. Install {_NEWER}, or set CXX."
+        )
 
-        def compile_one(source: Path) -> str:
-            target = Path(temporary, source.stem + ".o")
-            isa = kernels.ISA_FLAGS.get(source.stem.removeprefix("isa_"))
-            extra = tf.sysconfig.get_compile_flags() if isa is None else isa
-            command = [compiler, *kernels.FLAGS, *more_flags, "-w", *extra]
-            command += ["-c", str(source)]
-            _run([*command, "-o", str(target)])
-            return str(target)
 
-        workers = len(os.sched_getaffinity(0))
-        with concurrent.futures.ThreadPoolExecutor(workers) as executor:
-            objects = list(executor.map(compile_one, kernels.sources()))
-        link = tf.sysconfig.get_link_flags()
-        command = [compiler, "-shared", *more_flags, *objects, "-o", str(library)]
-        _run([*command, *link])
+def _usable_library(name: str) -> Path | None:
+    """A library of that name that can be loaded, if there is one."""
+    found = [path for path in kernels.built_libraries() if path.name == name]
+    return next((path for path in found if not kernels.why_not_loadable(path)), None)
 
 
-def _run(command: list[str]) -> None:
+def _build_in(folder: Path, compiler: Sequence[str], isas: Sequence[str]) -> Path:
+    """Writes the library into a folder, or finds one that others have written.
+
+    Raises:
+      RunError: if the compiler fails.
+      OSError: if the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / kernels.library_name(isas[0])
+    with open(folder / ".build-lock", "ab") as held:
+        with contextlib.suppress(OSError):  # A file system without locks.
+            fcntl.flock(held, fcntl.LOCK_EX)
+        if found := _usable_library(path.name):
+            return found
+        _report("Compiling the fused operations (half a minute on two cores)")
+        with temporary_folder(path) as temporary:
+            built = temporary / "library.so"
+            compile_library(compiler, built, isas, folder / "library.log")
+            data = kernels.seal(built.read_bytes())
+        with whole_file(path) as file:
+            file.write(data)
+    return path
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     try:
-        result = subprocess.run(
+        return subprocess.run(
             command, capture_output=True, text=True, timeout=_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         raise RunError(f"{command[0]} took more than {_SECONDS} s.") from None
-    if result.returncode:
-        raise RunError(
-            f"{' '.join(command)} failed:\n{result.stderr[-3000:]}\nInstall a compiler "
-            "of C++17 that knows AVX-512 and AMX (g++ 11 or later), or set CXX."
-        )
+    except OSError as error:
+        raise RunError(f"{command[0]} cannot be run: {error}.") from None
+
+
+def _first_error(result: subprocess.CompletedProcess[str]) -> str:
+    """The line of a compiler's output that says what is wrong."""
+    lines = result.stderr.splitlines() or [f"exit status {result.returncode}"]
+    return next((line for line in lines if "error" in line), lines[-1])
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,5 @@
-// Which instruction sets this processor and its system have, and which one is in use.
+// Which instruction sets the processor, its system and this library have, and which one is
+// in use.
 
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -11,40 +12,64 @@
 #include "isa.h"
 
 namespace bert_tf {
+
+// The table of an instruction set that the compiler did not know is not compiled, and has
+// no address here.
+extern __attribute__((weak)) const Isa kAmx, kAvx512Bf16, kAvx512, kAvx2;
+
 namespace {
 
-// Best first.
-const Isa* const kAll[] = {&kAmx, &kAvx512Bf16, &kAvx512, &kAvx2};
+bool HasAvx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
 
-std::atomic<const Isa*> current{nullptr};
+bool HasAvx512() {
+  return HasAvx2() && __builtin_cpu_supports("avx512f") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq");
+}
 
-bool HasTiles() {
+// Compilers before AVX512-BF16 and AMX refuse their names in __builtin_cpu_supports.
+bool HasAvx512Bf16() {
+  unsigned a, b, c, d;
+  return HasAvx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5) != 0;
+}
+
+bool HasAmx() {
   unsigned a, b, c, d;
   constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  if ((d & kBf16) == 0 || (d & kTile) == 0) return false;
-  // Linux lets a process have the tiles' registers when it asks for them.
+  return HasAvx512Bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+         (d & kBf16) != 0 && (d & kTile) != 0;
+}
+
+// Linux lets a process use the tile registers after it has asked for them.
+bool MayUseTiles() {
   constexpr int kRequestPermission = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-bool IsSupported(const Isa& isa) {
-  if (&isa == &kAvx2)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-      !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq"))
-    return false;
-  if (&isa == &kAvx512) return true;
-  if (!__builtin_cpu_supports("avx512bf16")) return false;
-  return &isa == &kAvx512Bf16 || HasTiles();
-}
+struct Choice {
+  const char* name;
+  const Isa* isa;
+  bool (*is_in_processor)();
+};
 
-const Isa* Find(const char* name) {
-  for (const Isa* isa : kAll) {
-    if (std::strcmp(isa->name, name) == 0) return isa;
+// Best first.
+const Choice kChoices[] = {
+    {"amx", &kAmx, HasAmx},
+    {"avx512bf16", &kAvx512Bf16, HasAvx512Bf16},
+    {"avx512", &kAvx512, HasAvx512},
+    {"avx2", &kAvx2, HasAvx2},
+};
+
+const Choice* Find(const char* name) {
+  for (const Choice& choice : kChoices) {
+    if (std::strcmp(choice.name, name) == 0) return &choice;
   }
   return nullptr;
 }
+
+std::atomic<const Isa*> current{nullptr};
 
 }  // namespace
 
@@ -54,23 +79,26 @@ void OutOfMemory() { throw std::bad_alloc(); }
 
 }  // namespace bert_tf
 
-// Whether this processor runs an instruction set.
-extern "C" int bert_tf_supports(const char* name) {
-  const bert_tf::Isa* isa = bert_tf::Find(name);
-  return isa != nullptr && bert_tf::IsSupported(*isa);
+// Who lacks an instruction set: 0 nobody, 1 the processor, 2 the system, which does not
+// allow it, 3 the library, whose compiler did not know it.
+extern "C" int bert_tf_lacks(const char* name) {
+  const bert_tf::Choice* choice = bert_tf::Find(name);
+  if (choice == nullptr || !choice->is_in_processor()) return 1;
+  if (choice->is_in_processor == bert_tf::HasAmx && !bert_tf::MayUseTiles()) return 2;
+  return choice->isa == nullptr ? 3 : 0;
 }
 
-// Makes an instruction set the one in use; 0 if this processor does not run it.
+// Makes an instruction set the one in use; 0 if it cannot be used.
 extern "C" int bert_tf_use(const char* name) {
-  if (!bert_tf_supports(name)) return 0;
-  bert_tf::current.store(bert_tf::Find(name), std::memory_order_release);
+  if (bert_tf_lacks(name) != 0) return 0;
+  bert_tf::current.store(bert_tf::Find(name)->isa, std::memory_order_release);
   return 1;
 }
 
 // The best instruction set from the start: an operation never finds none.
 static const bool kIsChosen = [] {
-  for (const bert_tf::Isa* isa : bert_tf::kAll) {
-    if (bert_tf_use(isa->name)) return true;
+  for (const bert_tf::Choice& choice : bert_tf::kChoices) {
+    if (bert_tf_use(choice.name)) return true;
   }
   return false;
 }();

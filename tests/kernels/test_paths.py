@@ -1,8 +1,14 @@
 """Which instruction sets a machine has, and that they can be limited."""
 
+import os
+import pwd
+import types
+
 import pytest
 
 from bert_tf import kernels
+
+NOT_BUILT = "the library is not built (run `python -m bert_tf build`)"
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +22,28 @@ def unlimited():
 def library():
     if reason := kernels.why_missing():
         pytest.skip(reason)
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Makes a machine of what lacks each instruction set, as the library numbers it."""
+
+    def make(**lacks):
+        functions = types.SimpleNamespace(
+            bert_tf_lacks=lambda name: lacks.get(name.decode(), 0)
+        )
+        path = tmp_path / "library.so"
+        path.touch()
+        monkeypatch.delenv(kernels.ENVIRONMENT_VARIABLE, raising=False)
+        monkeypatch.setattr(kernels, "_libraries", lambda: [path])
+        monkeypatch.setattr(kernels, "_load", lambda path: (None, functions))
+        monkeypatch.setattr(kernels, "wrong_machine", lambda: "")
+
+    yield make
+    monkeypatch.undo()  # Before the limit is lifted.
+
+
+PROCESSOR, SYSTEM, LIBRARY = 1, 2, 3
 
 
 def test_the_last_path_is_without_the_library(monkeypatch):
@@ -35,30 +63,126 @@ def test_the_variable_names_the_best_that_is_used(monkeypatch, library):
     *names, _ = kernels.paths()
     monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, names[-1])
     assert list(kernels.paths()) == [names[-1], kernels.REFERENCE]
+    assert kernels.why_not_better() == ""
+    if len(names) > 1:
+        assert kernels.why_not(names[0]) == f"BERT_TF_ISA={names[-1]}"
 
 
-def test_an_instruction_set_that_the_processor_lacks_is_said(monkeypatch, library):
-    lacking = [name for name in kernels.TITLES if name not in kernels.paths()]
-    if not lacking:
-        pytest.skip("this processor has all of them")
-    monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, lacking[0])
-    title = kernels.TITLES[lacking[0]]
-    assert kernels.why_missing() == f"this processor has no {title}"
+def test_the_next_best_of_what_the_variable_names_is_used_and_said(
+    monkeypatch, machine
+):
+    machine(amx=PROCESSOR)
+    monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, "amx")
+    assert list(kernels.paths()) == ["avx512bf16", "avx512", "avx2", "reference"]
+    reason = "BERT_TF_ISA=amx, but this processor has no AMX"
+    assert kernels.why_not_better() == reason
+    machine(amx=SYSTEM)
+    monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, "amx")
+    reason = "BERT_TF_ISA=amx, but the system does not let this process use AMX"
+    assert kernels.why_not_better() == reason
 
 
-def test_a_library_that_is_not_built_is_said(monkeypatch, tmp_path):
+def test_the_variable_on_this_processor(monkeypatch, library):
+    monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, "amx")
+    has_amx = "amx" in kernels.paths()
+    assert bool(kernels.why_not_better()) != has_amx
+    assert len(kernels.paths()) > 1
+
+
+def test_an_old_processor_is_not_worth_a_line(machine):
+    machine(amx=PROCESSOR, avx512bf16=PROCESSOR)
+    assert next(iter(kernels.paths())) == "avx512"
+    assert kernels.why_not_better() == ""
+    assert kernels.why_not("amx") == "this processor has no AMX"
+
+
+def test_tiles_that_the_system_refuses_are_said(machine):
+    machine(amx=SYSTEM)
+    assert next(iter(kernels.paths())) == "avx512bf16"
+    reason = "the system does not let this process use AMX"
+    assert kernels.why_not_better() == reason == kernels.why_not("amx")
+
+
+def test_what_the_library_was_built_without_is_said(machine):
+    machine(amx=PROCESSOR, avx512bf16=LIBRARY)
+    assert next(iter(kernels.paths())) == "avx512"
+    assert kernels.why_not_better() == (
+        "the library has no AVX512-BF16, which its compiler did not know (install "
+        "g++ 11 or later, and run `python -m bert_tf build`)"
+    )
+
+
+def test_a_processor_without_any_instruction_set_is_said(machine):
+    machine(**dict.fromkeys(kernels.ISA_FLAGS, PROCESSOR))
+    assert list(kernels.paths()) == [kernels.REFERENCE]
+    assert kernels.why_missing() == "this processor has no AVX2"
+
+
+def test_another_kind_of_machine_is_said(monkeypatch):
+    monkeypatch.setattr(kernels.platform, "machine", lambda: "aarch64")
+    reason = "they are for x86-64 processors, and this is aarch64"
+    assert kernels.why_missing() == kernels.why_not("amx") == reason
+    assert list(kernels.paths()) == [kernels.REFERENCE]
+
+
+def test_a_library_that_is_not_built_is_said(monkeypatch):
     monkeypatch.delenv(kernels.FILE_VARIABLE, raising=False)
-    monkeypatch.setattr(kernels, "library_name", lambda: "library-other.so")
-    reason = "the library is not built (run `python -m bert_tf build`)"
-    assert kernels.why_missing() == reason
+    monkeypatch.setattr(kernels, "library_name", lambda best="": "library-other.so")
+    assert kernels.why_missing() == NOT_BUILT
 
 
-def test_a_library_that_cannot_be_loaded_is_said(monkeypatch, tmp_path):
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_library_that_cannot_be_loaded_is_said(monkeypatch, tmp_path, whole):
     """As where the C library is older than that of the machine it was built on."""
     path = tmp_path / "library.so"
-    path.write_bytes(b"not a library")
-    monkeypatch.setattr(kernels, "library_file", lambda: path)
-    assert kernels.why_missing().startswith("the library cannot be loaded, ")
+    path.write_bytes(kernels.seal(b"not a library") if whole else b"not a library")
+    monkeypatch.delenv(kernels.FILE_VARIABLE, raising=False)
+    monkeypatch.setattr(kernels, "built_libraries", lambda: [path])
+    reason = kernels.why_missing()
+    assert reason.startswith("the library cannot be loaded, ")
+    assert reason.endswith(" (run `python -m bert_tf build`)")
+    assert (f"{path} is damaged" in reason) != whole
+
+
+def test_a_named_library_that_cannot_be_loaded_is_to_be_unset(monkeypatch, tmp_path):
+    monkeypatch.setenv(kernels.FILE_VARIABLE, str(tmp_path / "none.so"))
+    assert kernels.why_missing().endswith(" (unset BERT_TF_KERNELS)")
+
+
+def test_a_library_that_cannot_be_loaded_does_not_hide_another(monkeypatch, tmp_path):
+    if os.environ.get(kernels.FILE_VARIABLE) or not kernels.built_libraries():
+        pytest.skip("the built library is not the one in use")
+    built = kernels.built_libraries()
+    path = tmp_path / "library.so"
+    path.write_bytes(built[0].read_bytes()[:100_000])  # Loading it would crash.
+    monkeypatch.delenv(kernels.FILE_VARIABLE, raising=False)
+    monkeypatch.setattr(kernels, "built_libraries", lambda: [path, *built])
+    assert kernels.library_file() == built[0]
+    assert kernels.why_missing() == ""
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user without HOME and without an entry in the system's list of users."""
+
+    def unknown(user):
+        raise KeyError(user)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+def test_a_user_without_a_home_has_no_cache(homeless):
+    assert kernels.folders() == [kernels.FOLDER]
+
+
+def test_the_cache_is_where_the_user_wants_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/a")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert list(map(str, kernels.folders()[1:])) == ["/home/a/.cache/bert_tf"]
+    monkeypatch.setenv("XDG_CACHE_HOME", "/big/cache")
+    assert list(map(str, kernels.folders()[1:])) == ["/big/cache/bert_tf"]
 
 
 def test_a_limit_is_obeyed_and_can_be_lifted(library):
@@ -68,3 +192,9 @@ def test_a_limit_is_obeyed_and_can_be_lifted(library):
     assert len(kernels.paths()) > 1  # What the machine has, whatever the limit.
     kernels.limit(next(iter(kernels.paths())))
     assert kernels.library() is not None
+
+
+def test_a_limit_that_cannot_be_kept_is_refused(machine):
+    machine(amx=PROCESSOR)
+    with pytest.raises(ValueError, match="one of avx512bf16, .* Received: 'amx'"):
+        kernels.limit("amx")
