@@ -18,10 +18,11 @@ _EXCEPTIONS = ("non_convertible_exceptions", "convertible_exceptions")
 # Operations of two large operands: all the arithmetic, and safe in bfloat16 with
 # float32 accumulation.
 _MATRIX_PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2")
-# What the fused operations of a layer stand for; they compute in float32 inside.
+# The other operations that the fused ones replace; they compute in float32 inside.
 _ELEMENT_WISE = ("BiasAdd", "Softmax")
 _REDUCED = {"bf16": tf.bfloat16, "fp16": tf.float16}
-# Where in an encoder layer they stand, and of how many layers exceptions may speak.
+# Where in an encoder layer the replaced operations are. Exceptions for them are looked
+# for in the first _MOST_LAYERS layers.
 _PLACES = (
     *("attention/self", "attention/self/query", "attention/self/key"),
     *("attention/self/value", "attention/output/dense", "attention/output/LayerNorm"),

@@ -27,6 +27,7 @@ from bert_tf.jobs.compute_path import (
     best_path,
     by_value,
     worker_names,
+    worker_paths,
 )
 from bert_tf.kernels.build import build_at_first_use
 from bert_tf.precision import choose_policy
@@ -60,6 +61,7 @@ def code() -> dict[str, str]:
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "bert_tf's source": _hash_of_package(),
         "the fused operations' source": kernels.recipe()["source"][:12],
+        "TensorFlow's build": kernels.recipe()["tensorflow"],
         **{package: _version(package) for package in _PACKAGES},
     }
 
@@ -116,16 +118,16 @@ def agree(
     except ValueError as caught:
         error = caught
     communicator.agree(error)
-    if config and _device() == "CPU":
+    if config and _device() == "CPU" and communicator.local_rank == 0:
         build_at_first_use()
+    communicator.agree(None)  # The others of this host load what the first has built.
     own: Worker = {
         "host": socket.gethostname(),
         "folder": str(Path(bert_tf.__file__).parent),
         "code": code() if communicator.size > 1 else {},
         "settings": settings(config) | {"device": _device()} if config else {},
-        "paths": list(kernels.paths().items()),
-        "missing": kernels.why_missing(),
         "threads": threads,
+        **worker_paths(),
     }
     texts = communicator.gather_texts(json.dumps(own))
     workers = [json.loads(text) for text in texts]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,9 +14,9 @@ from bert_tf.kernels.build import build_at_first_use
 from bert_tf.modeling.fused import why_not
 from bert_tf.precision import PrecisionPolicy
 
-_NAMED = 3  # Workers that a message names; of others it says how many.
+_NAMED = 3  # Workers that a message names; it counts the others.
 
-# What a worker says of itself; see `agreement.agree`.
+# The facts about a worker that all workers get: JSON, see `agreement.agree`.
 Worker = dict[str, Any]
 
 
@@ -25,8 +26,8 @@ class ComputePath:
 
     Attributes:
       name: The best of `kernels.paths` that all of them have.
-      reason: Why it is not a better one, where a worker has that or the library is
-        missing; empty otherwise.
+      reason: Why it is not a better one, if a worker has a better one or was asked for
+        it, or if the library is missing; empty otherwise.
     """
 
     name: str
@@ -50,33 +51,60 @@ def by_value(values: Sequence[Any]) -> dict[Any, list[int]]:
     return ranks
 
 
+def worker_paths() -> Worker:
+    """The facts about this worker that `best_path` compares.
+
+    Returns:
+      `paths`: pairs of a name and a checksum of its code, best first; the last is the
+      same for all workers. `lacks`: name of another path -> why it is not among them.
+      `missing`: why the first is not a better one, or empty. `library`: its file.
+    """
+    paths = kernels.paths()
+    return {
+        "paths": list(paths.items()),
+        "lacks": {n: kernels.why_not(n) for n in kernels.ISA_FLAGS if n not in paths},
+        "missing": kernels.why_not_better(),
+        "library": str(kernels.library_file() or ""),
+    }
+
+
 def best_path(workers: Sequence[Worker]) -> ComputePath:
-    """The best compute path that all workers have, and why not a better one.
+    """The best compute path that all workers have, and why it is not a better one.
 
     Args:
-      workers: What each says of itself: `host`; `paths`, pairs of a name and of what
-        tells its code from other code of that name, best first, the last the same for
-        all; and `missing`, why it has no better ones.
+      workers: The facts of each: those of `worker_paths`, and `host`.
     """
     paths = [dict(worker["paths"]) for worker in workers]
-    common = next(
-        name
-        for name, code in paths[0].items()
-        if all(other.get(name) == code for other in paths)
-    )
-    better = [name for path in paths for name in list(path)[: list(path).index(common)]]
-    if not better:
-        return ComputePath(common, workers[0]["missing"])
-    lacking = [rank for rank, path in enumerate(paths) if better[0] not in path]
-    if lacking:
-        missing = workers[lacking[0]]["missing"] or f"no {kernels.TITLES[better[0]]}"
-        return ComputePath(common, f"{worker_names(lacking, workers)}: {missing}")
-    codes = by_value([path[better[0]] for path in paths])
-    differing = worker_names([ranks[0] for ranks in codes.values()], workers)
-    return ComputePath(
-        common,
-        f"the libraries of {differing} are not the same file (build one, and copy "
-        f"{kernels.library_name()} from {workers[0]['folder']}/kernels)",
+    common = next(name for name in paths[0] if all(name in path for path in paths))
+    if len({path[common] for path in paths}) > 1:
+        return ComputePath(kernels.REFERENCE, _differing_libraries(workers, common))
+    best = next(name for name in kernels.TITLES if any(name in path for path in paths))
+    reasons = by_value([w["lacks"].get(best) or w["missing"] for w in workers])
+    if len(reasons) == 1:
+        return ComputePath(common, next(iter(reasons)))
+    listed = [f"{worker_names(r, workers)}: {why}" for why, r in reasons.items() if why]
+    return ComputePath(common, "; ".join(listed))
+
+
+def _differing_libraries(workers: Sequence[Worker], name: str) -> str:
+    """Whose code of a path differs, and what to copy where for it to be the same."""
+    ranks = by_value([dict(worker["paths"])[name] for worker in workers])
+    firsts = [first for first, *_ in ranks.values()]
+    complete = [kernels.library_name(isa) for isa in reversed(kernels.ISA_FLAGS)]
+
+    def completeness(rank: int) -> int:
+        name = Path(workers[rank]["library"]).name
+        return complete.index(name) if name in complete else len(complete)
+
+    source, *others = sorted(firsts, key=completeness, reverse=True)
+    folders = [
+        f"{Path(workers[rank]['library']).parent} of {worker_names([rank], workers)}"
+        for rank in others[:_NAMED]
+    ]
+    return (
+        f"the libraries of {worker_names(firsts, workers)} are not the same file (copy "
+        f"{workers[source]['library']} of {worker_names([source], workers)} to "
+        f"{', '.join(folders)})"
     )
 
 
@@ -84,8 +112,19 @@ def own_path() -> ComputePath:
     """How a process without other workers computes."""
     if not tf.config.get_visible_devices("GPU"):
         build_at_first_use()
-    worker = {"paths": list(kernels.paths().items()), "missing": kernels.why_missing()}
-    return best_path([worker])
+    return best_path([worker_paths()])
+
+
+def unpad_notes(model: keras.Model) -> list[str]:
+    """A line if padding is computed although it need not be.
+
+    Args:
+      model: One with a layer called bert.
+    """
+    settings = model.get_layer("bert").settings
+    if settings.is_fused or not settings.unpads:
+        return []
+    return ["--unpad has no effect without the fused operations: padding is computed."]
 
 
 def describe_path(

@@ -16,7 +16,7 @@ from bert_tf.distribute import (
 )
 from bert_tf.errors import OtherWorkerFailed, RunError
 from bert_tf.jobs.agreement import agree
-from bert_tf.jobs.compute_path import describe_path
+from bert_tf.jobs.compute_path import describe_path, unpad_notes
 from bert_tf.jobs.memory import warn_about_memory
 from bert_tf.jobs.plan import Plan, prepare_output_dir
 from bert_tf.jobs.reporting import thread_warnings
@@ -60,6 +60,7 @@ def run_job(
         asked, num_workers = runtime.num_threads, communicator.local_size
         lines += thread_warnings(threads, asked, num_workers)
         lines.append(describe_path(model, plan.policy, path, use_xla=use_xla))
+        lines += unpad_notes(model)
         for line in lines:
             log.message(line)
         return act(plan, communicator, threads, log)

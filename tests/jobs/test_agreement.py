@@ -20,7 +20,9 @@ from bert_tf.config.finetuning import (
 )
 from bert_tf.distribute import Communicator
 from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.jobs import agreement
 from bert_tf.jobs.agreement import agree, settings
+from bert_tf.jobs.compute_path import worker_paths
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +80,7 @@ def test_equal_workers_agree():
 @pytest.mark.parametrize(
     "name",
     ["Python", "tensorflow", "keras", "numpy", "tokenizers", "horovod"]
-    + ["bert_tf's source", "the fused operations' source"],
+    + ["bert_tf's source", "the fused operations' source", "TensorFlow's build"],
 )
 def test_another_version_is_refused_by_name(name):
     def change(other):
@@ -147,6 +149,7 @@ def test_paths_of_files_and_threads_may_differ():
 def test_the_common_path_is_used():
     def change(other):
         other["paths"], other["missing"] = [[kernels.REFERENCE, ""]], "it has none"
+        other["lacks"] = dict.fromkeys(kernels.ISA_FLAGS, "it has none")
 
     path, _ = agree(Two(change), config())
     assert path.name == kernels.REFERENCE
@@ -161,3 +164,26 @@ def test_an_instruction_set_that_does_not_exist_ends_the_run(monkeypatch):
     monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, "avx3")
     with pytest.raises(RunError, match="BERT_TF_ISA must be one of .*avx3"):
         agree(Communicator(), config())
+
+
+@pytest.mark.parametrize("local_rank", [0, 1])
+def test_the_first_worker_of_each_host_builds_and_the_others_wait(
+    monkeypatch, local_rank
+):
+    happened = []
+    monkeypatch.setattr(
+        agreement, "build_at_first_use", lambda: happened.append("build")
+    )
+    monkeypatch.setattr(
+        agreement, "worker_paths", lambda: happened.append("look") or worker_paths()
+    )
+
+    class Worker(Two):
+        def agree(self, error):
+            happened.append("wait")
+
+    worker = Worker(lambda other: None, rank=1)
+    worker.local_rank = local_rank
+    agree(worker, config())
+    built = ["build"] if local_rank == 0 else []
+    assert happened == ["wait", *built, "wait", "look"]
