@@ -124,7 +124,9 @@ def unpad_notes(model: keras.Model) -> list[str]:
     settings = model.get_layer("bert").settings
     if settings.is_fused or not settings.unpads:
         return []
-    return ["--unpad has no effect without the fused operations: padding is computed."]
+    return [
+        "--unpad has no effect: padding is computed where operations are not fused."
+    ]
 
 
 def describe_path(

@@ -169,6 +169,10 @@ def compile_library(
     Raises:
       RunError: if the compiler fails.
     """
+    log.unlink(missing_ok=True)  # Of another try.
+    # Hosts with other folders and the same compiler make equal files.
+    folders = {kernels.FOLDER: "kernels", tf.sysconfig.get_include(): "tensorflow"}
+    same = [f"-ffile-prefix-map={folder}={name}" for folder, name in folders.items()]
     commands, objects = [], []
     for source in kernels.FOLDER.glob("*.cc"):
         isa = source.stem.removeprefix("isa_")
@@ -176,7 +180,7 @@ def compile_library(
             continue
         extra = kernels.ISA_FLAGS.get(isa) or tf.sysconfig.get_compile_flags()
         objects.append(str(library.with_name(source.stem + ".o")))
-        command = [*compiler, *kernels.FLAGS, *more_flags, "-w", *extra]
+        command = [*compiler, *kernels.FLAGS, *more_flags, *same, "-w", *extra]
         commands.append([*command, "-c", str(source), "-o", objects[-1]])
     link = [*compiler, "-shared", *more_flags, *objects, "-o", str(library)]
     workers = len(os.sched_getaffinity(0))

@@ -171,7 +171,7 @@ def test_widths_that_do_not_fit_are_said():
 def test_padding_that_only_the_fused_operations_leave_out_is_said():
     [line] = unpad_notes(model(is_fused=False))
     assert line == (
-        "--unpad has no effect without the fused operations: padding is computed."
+        "--unpad has no effect: padding is computed where operations are not fused."
     )
     assert not unpad_notes(model(is_fused=True))
     assert not unpad_notes(model(is_fused=False, unpads=False))

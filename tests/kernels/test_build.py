@@ -222,6 +222,17 @@ def test_nothing_else_is_left_behind(folders, compiler):
     assert path.read_bytes() == kernels.seal(b"compiled\n")
 
 
+def test_no_folder_of_this_host_is_in_the_library(folders, compiler):
+    """__FILE__ is: equal compilers on hosts with other folders make equal files."""
+    calls = compiler()
+    build()
+    compiled = [x for x in calls.read_text().splitlines() if " -c " in x]
+    ours = [x for x in compiled if f"{kernels.FOLDER}/" in x]
+    assert ours and all(
+        f"-ffile-prefix-map={kernels.FOLDER}=kernels" in x for x in ours
+    )
+
+
 def test_what_is_there_is_taken(folders, compiler):
     calls = compiler()
     for folder in folders[::-1]:
@@ -233,7 +244,11 @@ def test_what_is_there_is_taken(folders, compiler):
     assert not calls.read_text()
 
 
-@pytest.mark.parametrize("damage", [b"", b"half of", kernels.seal(b"other")[:-1]])
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"half of", kernels.seal(b"other")[:-1]],
+    ids=["empty", "short", "one byte less"],
+)
 @pytest.mark.parametrize("action", [build, build_at_first_use])
 def test_a_damaged_library_is_built_again(folders, compiler, damage, action):
     compiler()
