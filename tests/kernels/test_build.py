@@ -1,5 +1,6 @@
 """Building the library: with which compiler, where, and what becomes of a failure."""
 
+import concurrent.futures
 import fnmatch
 import os
 import shutil
@@ -220,6 +221,15 @@ def test_nothing_else_is_left_behind(folders, compiler):
     assert names_in(folders[0]) == {name, ".build-lock"}
     assert names_in(folders[1]) == set()
     assert path.read_bytes() == kernels.seal(b"compiled\n")
+
+
+def test_one_of_several_callers_compiles(folders, compiler):
+    calls = compiler()
+    with concurrent.futures.ThreadPoolExecutor(4) as executor:
+        paths = set(executor.map(lambda _: build(), range(4)))
+    assert paths == {folders[0] / kernels.library_name()}
+    links = [x for x in calls.read_text().splitlines() if x.startswith("-shared ")]
+    assert len(links) == 1
 
 
 def test_no_folder_of_this_host_is_in_the_library(folders, compiler):
