@@ -63,9 +63,10 @@ def build() -> Path:
         return found
     compiler = find_compiler()
     isas = known_isas(compiler)
-    if missing := [t for isa, t in kernels.TITLES.items() if isa not in isas][:-1]:
+    names = [isa for isa in kernels.ISA_FLAGS if isa not in isas]
+    if missing := ", ".join(kernels.TITLES[isa] for isa in names):
         _report(
-            f"{shlex.join(compiler)} does not know {', '.join(missing)}: the fused "
+            f"{shlex.join(compiler)} does not know {missing}: the fused "
             f"operations are built without ({_NEWER} knows them all; CXX names one)"
         )
     failures = []
@@ -174,9 +175,10 @@ def compile_library(
     folders = {kernels.FOLDER: "kernels", tf.sysconfig.get_include(): "tensorflow"}
     same = [f"-ffile-prefix-map={folder}={name}" for folder, name in folders.items()]
     commands, objects = [], []
-    for source in kernels.FOLDER.glob("*.cc"):
+    for source in kernels.files():
         isa = source.stem.removeprefix("isa_")
-        if isa in kernels.ISA_FLAGS and isa not in isas:
+        is_left_out = isa in kernels.ISA_FLAGS and isa not in isas
+        if source.suffix != ".cc" or is_left_out:
             continue
         extra = kernels.ISA_FLAGS.get(isa) or tf.sysconfig.get_compile_flags()
         objects.append(str(library.with_name(source.stem + ".o")))

@@ -144,6 +144,15 @@ def test_a_library_that_cannot_be_loaded_is_said(monkeypatch, tmp_path, whole):
     assert (f"{path} is damaged" in reason) != whole
 
 
+def test_only_what_was_built_and_can_be_read_is_whole(tmp_path):
+    path = tmp_path / "library.so"
+    assert not kernels.is_whole(path)
+    path.write_bytes(kernels.seal(b"built"))
+    assert kernels.is_whole(path)
+    path.write_bytes(kernels.seal(b"built").replace(b"b", b"B", 1))
+    assert not kernels.is_whole(path)
+
+
 def test_a_named_library_that_cannot_be_loaded_is_to_be_unset(monkeypatch, tmp_path):
     monkeypatch.setenv(kernels.FILE_VARIABLE, str(tmp_path / "none.so"))
     assert kernels.why_missing().endswith(" (unset BERT_TF_KERNELS)")
