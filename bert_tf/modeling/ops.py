@@ -75,14 +75,42 @@ def matmul(
     Args:
       a: [..., I, J] float32.
       b: [..., J, L], or [..., L, J] with `transpose_b`; float32.
-      dtype: float32 or bfloat16 (whose products are summed in float32).
+      dtype: float32, or a type of 16 bits (whose products are summed in float32).
       transpose_b: Whether the last two axes of `b` are swapped.
 
     Returns:
       [..., I, L] float32.
     """
+    if len(a.shape) == len(b.shape) == 2 and dtype != tf.float32:
+        return _times_weights(a, b, dtype, transpose_b)
     product = tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), transpose_b=transpose_b)
     return tf.cast(product, tf.float32)
+
+
+def _times_weights(
+    a: tf.Tensor, b: tf.Tensor, dtype: tf.DType, transpose_b: bool
+) -> tf.Tensor:
+    """`matmul` of two matrices; the gradient of the second one is a float32 sum.
+
+    That of `tf.matmul` is rounded to 16 bits before micro-batches and workers are
+    summed, so that it would depend on how many there are.
+    """
+
+    @tf.custom_gradient
+    def apply(a: tf.Tensor, b: tf.Tensor) -> Any:  # noqa: ANN401
+        x, weights = tf.cast(a, dtype), tf.cast(b, dtype)
+
+        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            dy = tf.cast(dy, dtype)
+            da = tf.matmul(dy, weights, transpose_b=not transpose_b)
+            pair = (tf.cast(x, tf.float32), tf.cast(dy, tf.float32))
+            left, right = pair[::-1] if transpose_b else pair
+            return tf.cast(da, tf.float32), tf.matmul(left, right, transpose_a=True)
+
+        product = tf.matmul(x, weights, transpose_b=transpose_b)
+        return tf.cast(product, tf.float32), gradient
+
+    return apply(a, b)
 
 
 def attention_bias(input_mask: tf.Tensor) -> tf.Tensor:

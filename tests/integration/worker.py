@@ -1,7 +1,8 @@
-"""What each process of a test under mpirun does; started by test_workers.
+"""What each process of a test under mpirun does; started by test_workers and others.
 
 Arguments: a JSON file with {name: command line}, and a folder for the results. Each run
-leaves <name>-<rank>.npz: all weights and optimizer state, losses, evaluation results.
+leaves <name>-<rank>.npz: all weights and optimizer state, losses, the gradients of its
+first step but for a factor, the line about its compute path, evaluation results.
 """
 
 import json
@@ -20,21 +21,27 @@ from bert_tf.config import PretrainingConfig
 from bert_tf.distribute import configure_devices, connect
 from bert_tf.jobs import pretraining
 from bert_tf.jobs.agreement import agree
+from bert_tf.jobs.compute_path import describe_path, own_path
 from bert_tf.jobs.preparation import prepare
 from bert_tf.training.runlog import RunLog
 
 
-class LossLog(RunLog):
-    """Keeps the losses of every step."""
+class StepLog(RunLog):
+    """Keeps the losses of every step, and the first moments after the first one."""
 
-    def __init__(self):
-        self.losses = []
+    def __init__(self, optimizer):
+        self.losses, self.gradients = [], {}
+        self._optimizer = optimizer
 
     def progress(self, step, values):
+        if not self.losses:  # They were zero before: a part of the gradient.
+            slots = self._optimizer.slots().items()
+            moments = {n: v.numpy() for n, v in slots if n.endswith("adam_m")}
+            self.gradients = {f"gradient {n}": x for n, x in moments.items()}
         self.losses.append(values["loss"])
 
 
-def train_and_evaluate(arguments, communicator):
+def train_and_evaluate(arguments, communicator, path=None):
     """Runs one command line; returns state, losses and results by name."""
     config = flags.parse(PretrainingConfig, ["run", *arguments])
     plan = prepare(config, communicator)
@@ -42,11 +49,15 @@ def train_and_evaluate(arguments, communicator):
         for variable in plan.task.model.trainable_variables:
             variable.assign(variable + 1.0)  # The broadcast must put this right.
     communicator.broadcast(pretraining.shared_state(plan))
-    log = LossLog()
+    log = StepLog(plan.optimizer)
     pretraining.train(plan, communicator, log)
     arrays = {v.path: v.numpy() for v in plan.task.model.trainable_variables}
     arrays |= {n: v.numpy() for n, v in plan.optimizer.slots().items()}
-    arrays["losses"] = np.asarray(log.losses)
+    arrays |= log.gradients | {"losses": np.asarray(log.losses)}
+    path = path or own_path()
+    arrays["result path"] = np.asarray(
+        describe_path(plan.task.model, plan.policy, path)
+    )
     if config.training.do_eval:
         results = pretraining.evaluate(plan, communicator, log)
         arrays |= {f"result {n}": np.asarray(x) for n, x in results.items()}
@@ -56,11 +67,12 @@ def train_and_evaluate(arguments, communicator):
 def main():
     runs = json.loads(pathlib.Path(sys.argv[1]).read_text())
     communicator = connect(horovod=True)
-    agree(communicator, threads=configure_devices(communicator, 1))
+    path, _ = agree(communicator, threads=configure_devices(communicator, 1))
     for name, arguments in runs.items():
-        arrays = train_and_evaluate(arguments, communicator)
-        path = pathlib.Path(sys.argv[2], f"{name}-{communicator.rank}.npz")
-        np.savez(path, **arrays)
+        arrays = train_and_evaluate(arguments, communicator, path)
+        file = pathlib.Path(sys.argv[2], f"{name}-{communicator.rank}.npz")
+        np.savez(file, **arrays)
+        communicator.agree(None)  # The next run may go on from the first one's files.
 
 
 if __name__ == "__main__":

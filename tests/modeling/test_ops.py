@@ -77,6 +77,22 @@ def test_bfloat16_products_round_their_operands():
         assert product.numpy().tolist() == [[expected]]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("transpose_b", [False, True])
+def test_the_gradient_of_weights_is_not_rounded_to_16_bits(transpose_b, dtype):
+    # 2048 + 1 + 4 = 2053 needs twelve bits, float16 has eleven and bfloat16 eight.
+    a = tf.constant([[2048.0, 2.0], [1.0, 4.0], [4.0, 1.0]])
+    weights = tf.Variable([[3.0], [5.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(a)
+        b = tf.transpose(weights) if transpose_b else weights
+        y = ops.matmul(a, b, tf.as_dtype(dtype), transpose_b=transpose_b)
+        total = tf.reduce_sum(y)
+    da, dweights = tape.gradient(total, [a, weights])
+    assert dweights.numpy().tolist() == [[2053.0], [7.0]]
+    assert da.numpy().tolist() == [[3.0, 5.0]] * 3
+
+
 def test_padding_is_seen_by_nobody():
     bias = ops.attention_bias(tf.constant([[1, 1, 0]]))
     assert bias.shape == [1, 1, 3, 3]
