@@ -23,6 +23,8 @@ TINY = dict(
     intermediate_size=16,
     max_position_embeddings=16,
 )
+# Widths that the fused operations take.
+WIDE = TINY | dict(hidden_size=64, num_attention_heads=2, intermediate_size=96)
 
 
 NOT_HERE = "not tested here: "

@@ -5,6 +5,7 @@ import json
 import os
 from typing import Any
 
+from bert_tf import kernels
 from bert_tf.config import BertConfig
 from bert_tf.interop.sources import ORIGINAL_CONFIG
 from bert_tf.jobs.plan import Plan
@@ -115,7 +116,11 @@ def describe_changes(plan: Plan, log: RunLog) -> None:
 def run_settings(plan: Plan) -> dict[str, Any]:
     """What a manifest keeps of the settings, for a reader and for the next run."""
     values = dataclasses.asdict(plan.config)
-    return values | {"bert": plan.bert.to_dict(), "precision": plan.policy.name}
+    return values | {
+        "bert": plan.bert.to_dict(),
+        "precision": plan.policy.name,
+        "compute_path": kernels.in_use(),
+    }
 
 
 def _new_settings(plan: Plan) -> list[str]:

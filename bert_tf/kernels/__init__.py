@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import platform
+import struct
 from pathlib import Path
 from types import ModuleType
 
@@ -131,12 +132,23 @@ def is_whole(path: Path) -> bool:
 @functools.cache
 def _load(path: Path) -> tuple[ModuleType, ctypes.CDLL]:
     """The operations, and the functions that choose the instruction set."""
-    if str(path) != os.environ.get(FILE_VARIABLE) and not is_whole(path):
+    is_named = str(path) == os.environ.get(FILE_VARIABLE)  # Then it has no checksum.
+    if _is_cut_off(path) or not (is_named or is_whole(path)):
         raise OSError(f"{path} is damaged")
     operations, functions = tf.load_op_library(str(path)), ctypes.CDLL(str(path))
     if not hasattr(functions, "bert_tf_lacks"):
         raise OSError(f"{path} is not of this version")
     return operations, functions
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether an ELF file ends before its sections: loading it would end the process."""
+    with open(path, "rb") as file:
+        header = file.read(64)
+    if len(header) < 64:
+        return True
+    offset, size, count = struct.unpack("<40xQ10xHH2x", header)
+    return path.stat().st_size < offset + size * count
 
 
 def why_not_loadable(path: Path) -> str:
@@ -287,3 +299,8 @@ def library() -> ModuleType | None:
 def are_in_use() -> bool:
     """Whether the library is there, and this process computes on the CPU."""
     return not tf.config.get_visible_devices("GPU") and library() is not None
+
+
+def in_use() -> str:
+    """The path that this process computes by."""
+    return (_limit or _usable()[0]) if are_in_use() else REFERENCE

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, WIDE
 from integration.launching import ROOT, mpirun_apart
 
 from bert_tf import kernels
@@ -60,10 +60,7 @@ def test_workers_with_and_without_the_library_end_with_the_same_bytes(
     (tmp_path / "runs.json").write_text(json.dumps(runs))
     command = [sys.executable, WORKER, tmp_path / "runs.json", tmp_path]
     programs = [[*ONE, *command], [*ONE, *command]]
-    programs[without][2:2] = [
-        "-x",
-        f"{kernels.ENVIRONMENT_VARIABLE}={kernels.REFERENCE}",
-    ]
+    programs[without][2:2] = ["env", REFERENCE]  # -x of the first is for all.
     result = mpirun_apart(programs)
     assert result.returncode == 0, result.stderr[-3000:]
     for name in runs:
@@ -72,11 +69,38 @@ def test_workers_with_and_without_the_library_end_with_the_same_bytes(
             assert first[path].tobytes() == second[path].tobytes(), path
 
 
+@pytest.mark.skipif(len(kernels.paths()) < 3, reason="there is one instruction set")
+def test_workers_with_other_instruction_sets_take_the_best_that_all_have(
+    arguments, tmp_path
+):
+    """As where processors differ: the second one is not allowed the better ones."""
+    names = list(kernels.paths())[:-1]
+    allowed = [
+        f"{kernels.ENVIRONMENT_VARIABLE}={name}" for name in (names[0], names[-1])
+    ]
+    (tmp_path / "config.json").write_text(json.dumps(WIDE))
+    runs = {
+        name: arguments(name, f"--precision={name}", "--num_train_steps=20")
+        for name in ("bf16", "fp32")
+    }
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    command = [sys.executable, WORKER, tmp_path / "runs.json", tmp_path]
+    result = mpirun_apart([[*ONE, "env", each, *command] for each in allowed])
+    assert result.returncode == 0, result.stderr[-3000:]
+    for name in runs:
+        first, second = (np.load(tmp_path / f"{name}-{rank}.npz") for rank in (0, 1))
+        for path in first:
+            assert first[path].tobytes() == second[path].tobytes(), path
+        line = str(first["result path"])
+        start = f"fused operations: {kernels.TITLES[names[-1]]}, not better: worker 1 ("
+        assert line.startswith(start)
+        assert line.endswith(f"): {allowed[1]}.")
+
+
 @pytest.mark.skipif(kernels.why_missing() != "", reason="the library is not built")
 def test_the_start_names_the_common_path_and_the_worker_that_lacks_a_better(script):
-    off = ["-x", REFERENCE]
     command = script(ROOT, "--precision=bf16")
-    result = mpirun_apart([[*ONE, *command], [*ONE, *off, *command]])
+    result = mpirun_apart([[*ONE, *command], [*ONE, "env", REFERENCE, *command]])
     assert result.returncode == 0, result.stderr[-3000:]
     [line] = [x for x in result.stdout.splitlines() if "fused operations" in x]
     assert line.startswith("fused operations: not used, worker 1 (")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import TINY
+from conftest import WIDE
 from integration.launching import ROOT, mpirun, run_python
 
 from bert_tf import flags
@@ -14,15 +14,13 @@ from bert_tf.jobs import pretraining
 
 pytestmark = pytest.mark.slow
 SCRIPT = ROOT / "run_pretraining.py"
-# Widths that fit the tiles of AMX.
-WIDE = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 96}
 
 
 @pytest.fixture
 def command(tiny_records, tmp_path):
     """Makes a command line of 6 steps of 16 records, with dropout."""
     config = tmp_path / "config.json"
-    config.write_text(json.dumps(TINY | WIDE))
+    config.write_text(json.dumps(WIDE))
 
     def make(output_dir, *more, batch=4, accumulation=4, precision="bf16"):
         return [

@@ -14,7 +14,7 @@ import tensorflow as tf
 from conftest import make_example, write_records
 from integration.launching import ROOT, mpirun, run_python, start
 
-from bert_tf import flags
+from bert_tf import flags, kernels
 from bert_tf.config import PretrainingConfig
 from bert_tf.errors import RunError
 from bert_tf.jobs import pretraining
@@ -229,6 +229,21 @@ def test_new_settings_of_a_run_that_goes_on_are_told(command, tmp_path, capsys):
     assert "New from here on" not in capsys.readouterr().out
     run(command(tmp_path, "--num_train_steps=20", "--steps_this_run=1"))
     told = "New from here on: num_train_steps 8 -> 20."
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_by_another_path_says_so(
+    command, tmp_path, capsys, monkeypatch
+):
+    best = next(iter(kernels.paths()))
+    if best == kernels.REFERENCE:
+        pytest.skip(kernels.why_missing())
+    run(command(tmp_path, "--steps_this_run=1"))
+    monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, kernels.REFERENCE)
+    run(command(tmp_path, "--steps_this_run=1"))
+    kernels.limit("")
+    told = f"New from here on: compute_path {best} -> reference."
     assert told in capsys.readouterr().out
 
 

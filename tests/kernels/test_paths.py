@@ -59,6 +59,13 @@ def test_an_instruction_set_that_does_not_exist_is_refused(monkeypatch):
         kernels.paths()
 
 
+@pytest.mark.parametrize("name", ["AVX2", " avx2", "avx2 ", " ", "Reference"])
+def test_names_are_taken_as_they_are_written(monkeypatch, name):
+    monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, name)
+    with pytest.raises(ValueError, match=f"Received: {name!r}. Correct it, or unset"):
+        kernels.paths()
+
+
 def test_the_variable_names_the_best_that_is_used(monkeypatch, library):
     *names, _ = kernels.paths()
     monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, names[-1])
