@@ -85,7 +85,7 @@ def runs(request, data, tmp_path_factory):
     (folder / "runs.json").write_text(json.dumps(of_two))
     variable = f"{kernels.ENVIRONMENT_VARIABLE}={name}"
     program = ["-np", "2", "-x", variable, sys.executable, WORKER]
-    result = mpirun_apart([[*program, folder / "runs.json", folder]], timeout=150)
+    result = mpirun_apart([[*program, folder / "runs.json", folder]])
     assert result.returncode == 0, result.stderr[-3000:]
     kernels.limit(name)
     try:
