@@ -133,7 +133,7 @@ def is_whole(path: Path) -> bool:
 def _load(path: Path) -> tuple[ModuleType, ctypes.CDLL]:
     """The operations, and the functions that choose the instruction set."""
     is_named = str(path) == os.environ.get(FILE_VARIABLE)  # Then it has no checksum.
-    if _is_cut_off(path) or not (is_named or is_whole(path)):
+    if _is_cut_off(path) if is_named else not is_whole(path):
         raise OSError(f"{path} is damaged")
     operations, functions = tf.load_op_library(str(path)), ctypes.CDLL(str(path))
     if not hasattr(functions, "bert_tf_lacks"):
@@ -142,11 +142,11 @@ def _load(path: Path) -> tuple[ModuleType, ctypes.CDLL]:
 
 
 def _is_cut_off(path: Path) -> bool:
-    """Whether an ELF file ends before its sections: loading it would end the process."""
+    """Whether an ELF file ends before its sections: loading it ends the process."""
     with open(path, "rb") as file:
         header = file.read(64)
-    if len(header) < 64:
-        return True
+    if not header.startswith(b"\x7fELF") or len(header) < 64:
+        return False  # The loader refuses it.
     offset, size, count = struct.unpack("<40xQ10xHH2x", header)
     return path.stat().st_size < offset + size * count
 

@@ -214,3 +214,13 @@ def test_a_limit_that_cannot_be_kept_is_refused(machine):
     machine(amx=PROCESSOR)
     with pytest.raises(ValueError, match="one of avx512bf16, .* Received: 'amx'"):
         kernels.limit("amx")
+
+
+def test_a_named_library_that_is_cut_off_is_reported(monkeypatch, library, tmp_path):
+    """Loading it would end the process by SIGBUS."""
+    whole = kernels.library_file().read_bytes()
+    for share in (0.3, 0.9):
+        path = tmp_path / f"{share}.so"
+        path.write_bytes(whole[: int(share * len(whole))])
+        monkeypatch.setenv(kernels.FILE_VARIABLE, str(path))
+        assert f"{path} is damaged (unset BERT_TF_KERNELS)" in kernels.why_missing()
