@@ -1,21 +1,30 @@
 """Weights in PyTorch's files, read and written without torch.
 
-Reading executes nothing: see `pickle_walk`. Both forms of these files are read, the zip
-form is written.
+Two forms are read. torch >= 1.6 writes a zip archive: `<root>/data.pkl` holds a pickle
+of the object and `<root>/data/<key>` the values of a storage. Older versions write five
+pickles (a magic number, the form's version, facts about the machine, the object, the
+storages' keys), then for every key the number of elements (int64) and the elements.
 """
 
+import io
 import os
 import struct
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
 import numpy as np
 
 from bert_tf.files import placeholder, whole_file
-from bert_tf.interop import torch_legacy, torch_zip
-from bert_tf.interop.pickle_walk import shown
-from bert_tf.interop.torch_tensors import DTYPES, TensorView
+from bert_tf.interop.torch_pickle import (
+    DTYPES,
+    MAX_PICKLE_BYTES,
+    Storage,
+    TensorView,
+    shown,
+    unpickle,
+)
 
 # Under which training programs keep the weights, beside the optimizer's state.
 _WEIGHT_KEYS = ("model", "state_dict", "module")
@@ -23,6 +32,16 @@ _WEIGHT_KEYS = ("model", "state_dict", "module")
 _MAX_DEPTH = 4
 # Added by the wrappers that train on several devices.
 _WRAPPER = "module."
+
+_ZIP_SIGNATURE = b"PK\x03\x04"
+# Weights hardly become smaller; a file that claims more wants to fill the memory.
+_MAX_RATIO = 100
+_MAX_FREE_BYTES = 1 << 20  # But a few zeros may be as small as they like.
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError)
+_ZIP_ERRORS += (LookupError, OverflowError, RuntimeError)  # Encrypted; a newer version.
+
+_LEGACY_SIGNATURE = b"\x80"  # The first instruction of every pickle of torch.
+_LEGACY_BEGIN = {"magic number": 0x1950A86A20F9469CFC6C, "version": 1001}
 
 _ROOT = "archive"
 _STORAGE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -32,6 +51,11 @@ _PADDING_ID = 0x4246
 _PADDING_HEADER = struct.Struct("<2H")
 _LOCAL_HEADER_BYTES = 30
 _LARGEST_INT4 = (1 << 31) - 1
+
+_MAX_REASON_CHARS = 500
+
+# Gives the bytes of a storage, uint8 [num_bytes].
+_Reader = Callable[[Storage], np.ndarray]
 
 
 def load_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -57,10 +81,11 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"`path` must be a file. Received: path={path}.")
     try:
         with open(path, "rb") as file:
-            content = _open(file)
-            return _read(_find_weights(content.value), content)
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
+            value, read = _open(file)
+            return _read_tensors(_find_weights(value), read)
+    except (ValueError, OverflowError, OSError) as error:
+        # Some messages of Python repeat what the file holds.
+        reason = " ".join(str(error)[:_MAX_REASON_CHARS].split())
         raise ValueError(
             f"{path}: {reason}. Fetch the file again or, if you trust its source, save "
             "the model's `state_dict()` with torch."
@@ -70,28 +95,140 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def is_torch(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as those of `torch.save` do."""
     with open(path, "rb") as file:
-        return file.read(64).startswith((torch_zip.SIGNATURE, torch_legacy.SIGNATURE))
+        return file.read(64).startswith((_ZIP_SIGNATURE, _LEGACY_SIGNATURE))
 
 
-def _open(file: BinaryIO) -> torch_zip.ZipContent | torch_legacy.LegacyContent:
+def _open(file: BinaryIO) -> tuple[object, _Reader]:
+    """The object in a file, with `TensorView`s, and what reads their values."""
     first = file.read(64)
-    if first.startswith(torch_zip.SIGNATURE):
-        return torch_zip.ZipContent(file)
-    if first.startswith(torch_legacy.SIGNATURE):
-        return torch_legacy.LegacyContent(file)
+    if first.startswith(_ZIP_SIGNATURE):
+        return _open_zip(file)
+    if first.startswith(_LEGACY_SIGNATURE):
+        return _open_legacy(file)
     kind = placeholder(file.name) or f"begins with {shown(first[:16])}"
     raise ValueError(f"not a file of torch: {kind}")
+
+
+def _open_zip(file: BinaryIO) -> tuple[object, _Reader]:
+    try:
+        archive = zipfile.ZipFile(file)
+        _check_entries(archive)
+    except _ZIP_ERRORS as error:
+        raise ValueError(f"its zip archive is broken or unsafe ({error})") from error
+    names = archive.namelist()
+    roots = [n.removesuffix("data.pkl") for n in names if n.endswith("/data.pkl")]
+    if len(roots) != 1:
+        raise ValueError(
+            f"a zip file of torch has one <root>/data.pkl. Received: {len(roots)} in "
+            f"{len(names)} entries"
+        )
+    [root] = roots
+    if f"{root}byteorder" in names:  # Older versions of torch take it for granted.
+        order = _read_entry(archive, f"{root}byteorder", len("little"))
+        if bytes(order) != b"little":
+            raise ValueError("its byte order must be little")
+    num_bytes = archive.getinfo(f"{root}data.pkl").file_size
+    if num_bytes > MAX_PICKLE_BYTES:
+        raise ValueError(f"its pickle has over {MAX_PICKLE_BYTES} bytes")
+    data = _read_entry(archive, f"{root}data.pkl", num_bytes)
+    value, _ = unpickle(io.BytesIO(data))
+    return value, lambda storage: _read_entry(
+        archive, f"{root}data/{storage.key}", storage.num_bytes
+    )
+
+
+def _check_entries(archive: zipfile.ZipFile) -> None:
+    """Refuses misleading names, overlaps and zip bombs; zipfile finds the rest."""
+    entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+    ends = [entry.header_offset for entry in entries[1:]] + [archive.start_dir]
+    names = set()
+    for entry, end in zip(entries, ends, strict=True):
+        name = entry.orig_filename
+        parts = name.removesuffix("/").split("/")
+        if "\\" in name or "\0" in name or not {"", ".", ".."}.isdisjoint(parts):
+            raise ValueError(f"the name {shown(name)} is not that of a file in it")
+        if name in names:
+            raise ValueError(f"the name {shown(name)} is there twice")
+        names.add(name)
+        begin = entry.header_offset + _LOCAL_HEADER_BYTES + len(name)
+        if begin + entry.compress_size > end:
+            raise ValueError(f"the entry {shown(name)} overlaps another")
+        # Of the others, a few bytes may become gigabytes in a single call.
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"the entry {shown(name)} has an unknown compression")
+    claimed = sum(entry.file_size for entry in entries)
+    if claimed > _MAX_FREE_BYTES + _MAX_RATIO * archive.start_dir:
+        raise ValueError(f"its entries claim {claimed} bytes out of {ends[-1]}")
+
+
+def _read_entry(archive: zipfile.ZipFile, name: str, num_bytes: int) -> np.ndarray:
+    """All bytes of an entry, uint8 [num_bytes]."""
+    try:
+        entry = archive.getinfo(name)
+        if entry.file_size != num_bytes:
+            raise ValueError(f"{entry.file_size} bytes instead of {num_bytes}")
+        with archive.open(entry) as unpacked:  # It must agree with its own header.
+            if entry.compress_type == zipfile.ZIP_DEFLATED:
+                data = np.frombuffer(bytearray(unpacked.read()), np.uint8)
+            else:  # Without the copy that zipfile would make.
+                file = archive.fp
+                file.seek(entry.header_offset + _LOCAL_HEADER_BYTES - 4)
+                file.seek(sum(struct.unpack("<2H", file.read(4))), os.SEEK_CUR)
+                data = np.fromfile(file, np.uint8, num_bytes)
+        if len(data) != num_bytes or zlib.crc32(data) != entry.CRC:
+            raise ValueError("another length or checksum than listed")
+    except KeyError as error:
+        raise ValueError(f"the entry {shown(name)} is missing") from error
+    except _ZIP_ERRORS as error:
+        raise ValueError(f"the entry {shown(name)} is broken ({error})") from error
+    return data
+
+
+def _open_legacy(file: BinaryIO) -> tuple[object, _Reader]:
+    file.seek(0)
+    stream = io.BytesIO(file.read(MAX_PICKLE_BYTES))
+    for name, expected in _LEGACY_BEGIN.items():
+        value, _ = unpickle(stream)
+        if value != expected:
+            raise ValueError(f"its {name} must be {expected}. Received: {shown(value)}")
+    machine, _ = unpickle(stream)
+    if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise ValueError("it must come from a little-endian machine")
+    value, storages = unpickle(stream)
+    keys, _ = unpickle(stream)
+    if keys != sorted(storages):  # As torch does.
+        raise ValueError(f"it must list its {len(storages)} storages, sorted by key")
+    begins = {}
+    end = stream.tell()
+    for storage in map(storages.get, keys):
+        file.seek(end)
+        count = np.fromfile(file, "<i8", 1).tolist()
+        if count != [storage.num_elements]:
+            raise ValueError(f"{storage} at byte {end} has {count} elements")
+        begins[storage] = end + 8
+        end += 8 + storage.num_bytes
+        if end > os.fstat(file.fileno()).st_size:
+            raise ValueError(f"it ends before byte {end}, the end of {storage}")
+
+    def read(storage: Storage) -> np.ndarray:
+        file.seek(begins[storage])
+        data = np.fromfile(file, np.uint8, storage.num_bytes)
+        if len(data) < storage.num_bytes:  # The file has become shorter meanwhile.
+            raise ValueError(f"it ends within {storage}")
+        return data
+
+    return value, read
 
 
 def _find_weights(value: object) -> dict[str, TensorView]:
     """The dictionary of tensors in what a file holds, under their plain names."""
     for _ in range(_MAX_DEPTH):
-        if type(value) is not dict:
+        if not isinstance(value, dict):
             raise ValueError(
                 f"it must hold a dictionary of tensors, not {shown(value)}"
             )
         others = [key for key in value if not isinstance(value[key], TensorView)]
-        inner = [key for key in _WEIGHT_KEYS if type(value.get(key)) is dict]
+        inner = [key for key in _WEIGHT_KEYS if isinstance(value.get(key), dict)]
         if not others or not inner:
             break
         value = value[inner[0]]
@@ -110,33 +247,28 @@ def _find_weights(value: object) -> dict[str, TensorView]:
     return weights
 
 
-def _read(
-    views: Mapping[str, TensorView],
-    content: torch_zip.ZipContent | torch_legacy.LegacyContent,
+def _read_tensors(
+    views: Mapping[str, TensorView], read: _Reader
 ) -> dict[str, np.ndarray]:
     """The tensors' values, each storage read once."""
     values: dict[str, np.ndarray] = {}
-    for view in views.values():
-        storage = view.storage
-        if storage.key not in values:
-            data = content.read(storage)
-            # Any byte but 0 means true, but NumPy wants 1.
-            is_bool = storage.dtype == np.bool_
-            values[storage.key] = data != 0 if is_bool else data.view(storage.dtype)
+    for storage in {view.storage: None for view in views.values()}:
+        data = read(storage)
+        # Any byte but 0 means true, but NumPy wants 1.
+        is_bool = storage.dtype == np.bool_
+        values[storage.key] = data != 0 if is_bool else data.view(storage.dtype)
     # What is not contiguous is copied. The copies of honest files are no larger than
-    # the storages; many views of one storage could be of any size together.
+    # the storages; but strides of 0 or many views could repeat one without end.
     room = sum(array.nbytes for array in values.values())
     arrays: dict[TensorView, np.ndarray] = {}
-    for name, view in views.items():
-        if view in arrays:
-            continue
-        array = view.of(values[view.storage.key])
-        if not array.flags.c_contiguous:
-            room -= array.nbytes
-            if room < 0:
-                raise ValueError(f"tensor {shown(name)} and others repeat a storage")
-            array = array.copy(order="C")
-        arrays[view] = array
+    for view in views.values():
+        if view not in arrays:
+            arrays[view] = view.of(values[view.storage.key])
+            if not arrays[view].flags.c_contiguous:
+                room -= arrays[view].nbytes
+                if room < 0:
+                    raise ValueError("its tensors repeat a storage many times")
+                arrays[view] = arrays[view].copy(order="C")
     return {name: arrays[view] for name, view in views.items()}
 
 
