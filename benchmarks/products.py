@@ -3,9 +3,10 @@
     BERT_TF_ISA=avx512bf16 python benchmarks/products.py
 
 For each product of a step of `base`, `small` and `tiny` (rows, depth, width): GF/s of
-the product with prepacked weights and of the gradient of the weights, ours and the
-faster of TensorFlow's in bfloat16 and in float32 with casts. Calls take turns; each
-figure is the best of several, since other work on the machine only slows calls down.
+the product with prepacked weights and of the gradient of the weights, ours and
+TensorFlow's: in bfloat16, or in float32 with casts where the instruction set has no
+products of bfloat16 (TensorFlow itself uses whatever the processor has). Calls take
+turns; each figure is the best of several, since other work only slows calls down.
 """
 
 import os
@@ -53,26 +54,26 @@ def compare(rows: int, depth: int, width: int) -> dict[str, float]:
     rounded, packed = tf.cast(weights, tf.bfloat16), pack([weights])
 
     @tf.function
-    def in_float32(x: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.matmul(tf.cast(x, tf.float32), weights), tf.bfloat16)
+    def product(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        kernel = rounded if dtype == tf.bfloat16 else weights
+        return tf.cast(tf.matmul(tf.cast(x, dtype), kernel), tf.bfloat16)
 
     @tf.function
     def gradient(x: tf.Tensor, dy: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         product = tf.matmul(tf.cast(x, dtype), tf.cast(dy, dtype), transpose_a=True)
         return tf.cast(product, tf.float32)
 
+    dtype = tf.bfloat16 if kernels.in_use() in ("amx", "avx512bf16") else tf.float32
     best = timed(
         {
             "product": lambda: library.bert_product(
                 x=x, panels=packed.forward, added=[], width=width
             ),
-            "tf bf16": lambda: tf.matmul(x, rounded),
-            "tf fp32": lambda: in_float32(x),
+            "tf product": lambda: product(x, dtype),
             "gradient": lambda: library.bert_kernel_gradients(
                 x=x, dy=dy, sums=[], count=1, height=depth
             ),
-            "tf gradient bf16": lambda: gradient(x, dy, tf.bfloat16),
-            "tf gradient fp32": lambda: gradient(x, dy, tf.float32),
+            "tf gradient": lambda: gradient(x, dy, dtype),
         }
     )
     return {name: 2e-9 * rows * depth * width / best[name] for name in best}
@@ -84,14 +85,13 @@ def main() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     if not kernels.are_in_use():
         raise SystemExit(f"error: no fused operations: {kernels.why_missing()}")
-    print(f"{next(iter(kernels.paths()))}, GF/s")
+    print(f"{kernels.in_use()}, GF/s")
     print("| rows x depth x width | product | TensorFlow | gradient | TensorFlow |")
     print("| - | - | - | - | - |")
     for shape in SHAPES:
         rates = compare(*shape)
-        theirs = max(rates["tf bf16"], rates["tf fp32"])
-        gradients = max(rates["tf gradient bf16"], rates["tf gradient fp32"])
-        numbers = (rates["product"], theirs, rates["gradient"], gradients)
+        names = ("product", "tf product", "gradient", "tf gradient")
+        numbers = [rates[name] for name in names]
         line = " | ".join(f"{number:.0f}" for number in numbers)
         print(f"| {' x '.join(map(str, shape))} | {line} |", flush=True)
 
