@@ -1,4 +1,4 @@
-"""What each entry script does: flags to a config, then a job; errors to one line."""
+"""What every entry script does: parse flags, run a job, print an error as one line."""
 
 import importlib
 import os
@@ -18,7 +18,7 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
       arguments: The command line, program name first.
 
     Returns:
-      The exit code: 0, or 1 after one line that says what was wrong.
+      The exit code: 0; 1 after an error, printed as one line; 130 after Ctrl-C.
     """
     is_first = launched_rank() == 0
     try:
@@ -40,15 +40,15 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     except OtherWorkerFailed:
         return 1
     except RunError as error:
-        # All workers see the same gradient: one of them says it.
+        # All workers compute the same gradient: one of them reports it.
         if is_first or not isinstance(error, NonFiniteError):
             print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         if is_first and config.training.do_train:
             print(
-                "Interrupted. The same command (without --overwrite_output_dir) goes "
-                "on from the last checkpoint."
+                "Interrupted. The same command (without --overwrite_output_dir) "
+                "resumes from the last checkpoint."
             )
         return 130
     return 0

@@ -1,8 +1,8 @@
-"""The errors that a user can mend: entry scripts show them as one line."""
+"""Errors that a user can fix: entry scripts print them as one line."""
 
 
 class RunError(Exception):
-    """A run cannot start or go on; the message says why and what to do."""
+    """A run cannot start or continue; the message states the cause and the remedy."""
 
 
 class CorruptRecordError(RunError):
@@ -13,5 +13,5 @@ class NonFiniteError(RunError):
     """A loss or a gradient is not a finite number."""
 
 
-class OtherWorkerFailed(RunError):  # noqa: N818 - it is the other one's error
-    """Another worker stopped, and says why itself."""
+class OtherWorkerFailed(RunError):  # noqa: N818 - the error of another worker
+    """Another worker stopped; that worker reports the cause."""

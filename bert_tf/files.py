@@ -1,8 +1,8 @@
-"""Atomic writes, and files and folders that one process has at a time.
+"""Atomic writes, temporary folders and file locks.
 
-Whatever is being written has a temporary name, `.<name>.<8 characters>.tmp`, and its
-writer holds a lock on it. What a killed writer has left is therefore known by its name
-and by the lock that nobody holds, and the next writer of the same name removes it.
+Unfinished output has a temporary name, `.<name>.<8 characters>.tmp`, and its writer
+holds a lock on it. A temporary name that nobody has locked was therefore left by a
+killed writer, and the next writer of the same name deletes it.
 """
 
 import contextlib
@@ -22,23 +22,23 @@ from typing import Any, BinaryIO
 from bert_tf.errors import RunError
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.tmp")
-# Where a file system has no locks, only age tells a leftover from a file in use.
+# On a file system without locks, only its age shows that a temporary file is unused.
 _OLD_SECONDS = 24 * 60 * 60
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Opens a file for writing that gets its name when all of it is on the disk.
+    """Writes a file atomically: a temporary file, synced to disk, then renamed.
 
-    Several processes may write the same file at once: each writes one of its own, and
-    the last to end gives it the name. What killed writers of it have left is removed.
+    Several processes may write the same path at once: each has its own temporary file,
+    and the last rename wins. Temporary files of killed writers are deleted.
 
     Args:
-      path: Its name, in a folder that exists; a file of that name is replaced.
+      path: The file to write, in an existing folder; an existing file is replaced.
 
     Yields:
-      The file. If what is done with it fails, nothing is left of it.
+      The temporary file. On an exception it is deleted, and `path` stays as it was.
     """
     folder, name = os.path.split(os.path.abspath(path))
     remove_unfinished(folder, name)
@@ -48,32 +48,32 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(descriptor)
-            os.fchmod(descriptor, 0o666 & ~_umask())  # As of any new file.
+            os.fchmod(descriptor, 0o666 & ~_umask())  # As for any new file.
             os.replace(temporary, path)
             sync_folder(folder)
     finally:
-        # A signal may come between the two: then the file has its name already.
+        # After the rename, even if a signal follows it, there is nothing to delete.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text, UTF-8, as a `whole_file`."""
+    """Writes a text as UTF-8, atomically; see `whole_file`."""
     with whole_file(path) as file:
         file.write(text.encode())
 
 
 @contextlib.contextmanager
 def temporary_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder beside `path`, which is removed at the end if it is still there.
+    """Makes a temporary folder next to `path`, deleted at the end unless renamed.
 
-    What killed processes have left of such folders for the same `path` is removed.
+    Temporary folders of killed processes for the same `path` are deleted.
 
     Args:
-      path: The folder to be; the one above it is made.
+      path: The future folder; its parent is created.
 
     Yields:
-      The new, empty folder.
+      The new, empty folder, to be filled and then renamed to `path`.
     """
     parent, name = os.path.split(os.path.abspath(path))
     os.makedirs(parent, exist_ok=True)
@@ -95,33 +95,33 @@ def _umask() -> int:
 
 
 def _make_folder(prefix: str, suffix: str, dir: str) -> tuple[int, str]:
-    """As `tempfile.mkstemp`, of a folder."""
+    """`tempfile.mkstemp` for a folder: returns its descriptor and path."""
     while True:
         folder = tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=dir)
-        with contextlib.suppress(FileNotFoundError):  # Taken for a leftover.
+        with contextlib.suppress(FileNotFoundError):  # Deleted as a leftover.
             return os.open(folder, os.O_RDONLY), folder
 
 
 def _make_temporary(folder, name, make) -> tuple[int, str]:  # noqa: ANN001
-    """A new file or folder of a temporary name, locked: its descriptor and path."""
+    """Makes a locked file or folder with a temporary name: its descriptor and path."""
     while True:
         descriptor, path = make(prefix=f".{name}.", suffix=".tmp", dir=folder)
         with contextlib.suppress(OSError):  # A file system without locks.
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # Before it was locked, another process may have taken it for a leftover.
+        # Before the lock, another process may have deleted it as a leftover.
         if os.path.exists(path):
             return descriptor, path
         os.close(descriptor)
 
 
 def remove_unfinished(folder: str | os.PathLike[str], name: str = "") -> None:
-    """Deletes files and folders that killed processes were writing.
+    """Deletes the temporary files and folders that killed processes left behind.
 
-    What another process is writing stays.
+    Those of running processes are locked, and stay.
 
     Args:
-      folder: Where they are; it need not exist.
-      name: What they were to be; empty for any name.
+      folder: Where to look; it need not exist.
+      name: The final name that they were written for; empty for any name.
     """
     try:
         entries = os.listdir(folder)
@@ -130,7 +130,7 @@ def remove_unfinished(folder: str | os.PathLike[str], name: str = "") -> None:
     for entry in entries:
         found = _TEMPORARY.fullmatch(entry)
         if found and name in ("", found["name"]):
-            with contextlib.suppress(OSError):  # Gone, or not ours to delete.
+            with contextlib.suppress(OSError):  # Gone, or owned by another user.
                 _remove_if_unused(os.path.join(folder, entry))
 
 
@@ -157,21 +157,21 @@ def _is_unused(descriptor: int) -> bool:
 
 
 def placeholder(path: str | os.PathLike[str]) -> str:
-    """What has come in place of a file's content, in words; empty if nothing has.
+    """Names what a file holds instead of its content; empty if none is recognised.
 
-    A clone without Git LFS holds pointers, a failed download a page or nothing.
+    A clone without Git LFS holds pointers; a failed download a web page or nothing.
     """
     with open(path, "rb") as file:
         first = file.read(64)
     if first.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, in place of which `git lfs pull` puts the file"
+        return "a Git LFS pointer, which `git lfs pull` replaces by the file"
     if first.lstrip().startswith(b"<"):
         return "a page of HTML or XML"
     return "" if first else "empty"
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Checksum of a file's bytes, in hexadecimal digits."""
+    """The sha256 of a file's content, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -183,7 +183,7 @@ def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
       ValueError: if it is not JSON, or not an object; the message names the file.
     """
     try:
-        # Editors of Windows write a byte order mark.
+        # Windows editors write a byte order mark.
         with open(path, encoding="utf-8-sig") as file:
             values = json.load(file)
     except FileNotFoundError:
@@ -202,10 +202,10 @@ def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Puts a folder's names on the disk: what was renamed in it stays so.
+    """Syncs a folder to disk, so that renames in it survive a crash.
 
     Raises:
-      OSError: if the disk fails. A file system that cannot do it is passed over.
+      OSError: if the disk fails. File systems that cannot sync folders are ignored.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -218,17 +218,17 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def lock(file: int | BinaryIO, activity: str) -> None:
-    """Takes an open file or folder for this process alone, until it is closed.
+    """Locks an open file or folder for this process until it is closed.
 
-    The system lets go of it too if the process is killed. Where the file system has no
-    locks, nothing is taken.
+    A kill of the process releases the lock too. On a file system without locks,
+    nothing is locked.
 
     Args:
       file: A descriptor, or a file.
-      activity: What the process is doing, for the message of another.
+      activity: What holders of this lock do, for the error message.
 
     Raises:
-      RunError: if another process has it.
+      RunError: if another process holds the lock.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""One absl flag for each config field, and back again; older scripts' flags too."""
+"""One absl flag per config field, and a config from the flags that were passed."""
 
 import dataclasses
 import sys
@@ -11,7 +11,7 @@ from absl import flags
 
 from bert_tf.config import field_descriptions
 
-# Flags of the systems whose commands this takes over, that decide nothing here.
+# Flags of other systems' scripts that have no effect here: their commands still run.
 _WITHOUT_EFFECT: dict[str, type] = {
     "dump_config": str,
     "enable_scoped_allocator": bool,
@@ -48,7 +48,7 @@ _ALIASES = {
 
 
 class FlagError(ValueError):
-    """A command line that cannot be understood."""
+    """A command line that cannot be parsed."""
 
 
 class HelpRequest(Exception):  # noqa: N818 - not an error
@@ -56,14 +56,14 @@ class HelpRequest(Exception):  # noqa: N818 - not an error
 
 
 def _plain_type(annotation: Any) -> type:  # noqa: ANN401
-    """The type that a flag has: that of the field without `| None`."""
+    """The type of a field's flag: that of the field without `| None`."""
     if isinstance(annotation, types.UnionType):
         return next(t for t in typing.get_args(annotation) if t is not type(None))
     return typing.get_origin(annotation) or annotation
 
 
 def _define(values: flags.FlagValues, name: str, kind: type, help_text: str) -> None:
-    """Defines a flag whose default is None: only what was said is taken."""
+    """Defines a flag with default None: the config alone holds the defaults."""
     define = {
         bool: flags.DEFINE_boolean,
         int: flags.DEFINE_integer,
@@ -86,7 +86,7 @@ def _fields(config_class: type) -> dict[str, dataclasses.Field]:
 
 
 def _aliases(config_class: type) -> dict[str, str]:
-    """Other names of flags that a script has."""
+    """Alias -> flag, of the flags that a script has."""
     fields = _fields(config_class)
     return {name: target for name, target in _ALIASES.items() if target in fields}
 
@@ -105,7 +105,7 @@ def make_flags(config_class: type) -> flags.FlagValues:
       config_class: A dataclass whose fields are config dataclasses.
 
     Returns:
-      Flags of their own, not absl's global ones.
+      A separate set of flags, not absl's global one.
     """
     values = flags.FlagValues()
     for group in _groups(config_class).values():
@@ -184,7 +184,7 @@ def _said(values: flags.FlagValues, aliases: dict[str, str]) -> dict[str, Any]:
 
 
 def ignored_flags(arguments: Sequence[str]) -> list[str]:
-    """Names of flags on the command line that have no effect and ask for something."""
+    """Names of flags without effect that the command line sets to a true value."""
     values = flags.FlagValues()
     for name, kind in _WITHOUT_EFFECT.items():
         _define(values, name, kind, "")
@@ -218,7 +218,7 @@ def to_arguments(config: Any) -> list[str]:  # noqa: ANN401
 
 
 def warn_about_ignored_flags(arguments: Sequence[str]) -> None:
-    """Prints one line that names the flags without effect, if there are any."""
+    """Prints one line with the passed flags that have no effect, if any."""
     names = ignored_flags(arguments)
     if names:
         listed = " ".join(f"--{name}" for name in names)

@@ -1,11 +1,11 @@
-"""What the launcher says about this process, read before TensorFlow is loaded."""
+"""The launcher's environment variables, and settings made before TensorFlow loads."""
 
 import os
 import sys
 from pathlib import Path
 
 # Read by the C library when a program starts: large blocks of memory in pages of 2 MB
-# instead of 4 KB. A step of base is 1.05 times as fast.
+# instead of 4 KB. A training step of BERT-base is 1.05 times as fast.
 HUGE_PAGES = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 _HUGE_PAGES_OF_LINUX = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -24,7 +24,7 @@ def _first_number(names: tuple[str, ...], default: int) -> int:
 
 
 def launched_rank() -> int:
-    """Number of this process among those launched together, from 0."""
+    """Rank of this process among those launched together, from 0."""
     return _first_number(_RANKS, 0)
 
 
@@ -40,9 +40,9 @@ def report(line: str) -> None:
 
 
 def use_huge_pages() -> None:
-    """Starts this program again with `HUGE_PAGES`, where Linux asks to be told.
+    """Restarts this program with `HUGE_PAGES`, where Linux lets programs choose.
 
-    Called first thing by a script. A value of the user's own is left as it is.
+    A script calls it first. A value that the user has set is kept.
     """
     name, value = HUGE_PAGES
     try:
@@ -55,7 +55,7 @@ def use_huge_pages() -> None:
 
 
 def choose_instructions(precision: str) -> None:
-    """Tells oneDNN, before TensorFlow loads it, how to make float32 products.
+    """Sets how oneDNN computes float32 products, before TensorFlow loads it.
 
     Args:
       precision: The flag's value.
@@ -67,16 +67,16 @@ def choose_instructions(precision: str) -> None:
 
 
 def check_launch(horovod: bool) -> None:
-    """Refuses several processes that would train the same thing side by side.
+    """Refuses several processes that would each train the same model alone.
 
     Args:
-      horovod: Whether the processes were told to work together.
+      horovod: Whether --horovod was passed.
 
     Raises:
-      ValueError: if there are several and they were not.
+      ValueError: if there are several processes and it was not.
     """
     if launched_size() > 1 and not horovod:
         raise ValueError(
             f"{launched_size()} processes were launched but `horovod` is not set: each "
-            "would train alone and overwrite the others' files. Add --horovod."
+            "would work alone and overwrite the others' files. Pass --horovod."
         )

@@ -1,4 +1,4 @@
-"""How far a long job is: a bar on a terminal, otherwise a line now and then."""
+"""Progress of a long job: a bar on a terminal, else a line every 30 seconds."""
 
 import sys
 import time
@@ -12,14 +12,14 @@ _LINE_PERIOD_SECONDS = 30.0
 
 
 class ProgressReport:
-    """Shows work done, its rate and the time left, on stderr; a context manager."""
+    """Shows finished work, its rate and the time left on stderr; a context manager."""
 
     def __init__(self, total: float, unit: str = "records") -> None:
-        """Prepares, and shows nothing yet.
+        """Makes a report that is shown once it is entered.
 
         Args:
           total: All the work, such as the bytes of the input.
-          unit: What is counted for the reader.
+          unit: Name of the results that are counted, in the plural.
         """
         self._total = max(total, 1)
         self._unit = unit
@@ -38,7 +38,7 @@ class ProgressReport:
             self._task = self._bar.add_task("reading", total=self._total)
 
     def add(self, work: float, count: float) -> None:
-        """Adds work that is done, and what came of it."""
+        """Adds finished work, in units of `total`, and the number of its results."""
         self._done += work
         self._count += count
         now = time.monotonic()
@@ -73,7 +73,7 @@ class ProgressReport:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Ends the bar; after success a last line says what was done."""
+        """Stops the bar; after success prints the totals."""
         if self._bar:
             self._bar.stop()
         if error is None:

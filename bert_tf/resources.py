@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores, and memory.
+"""Cores and memory of the machine that this process may use.
 
 A container is limited by its control groups (cgroups, version 1 or 2), which neither
 the affinity nor /proc/meminfo show. Each group above a process limits it too, so that
@@ -31,21 +31,21 @@ def _own_paths(root: Path) -> dict[str, str]:
 
 
 def _plain(name: str) -> str:
-    """A name out of mountinfo, which writes spaces as numbers."""
+    """A name from mountinfo, which escapes spaces as octal numbers."""
     return re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), name)
 
 
 def _mounts(root: Path) -> Iterator[tuple[str, str, str]]:
-    """Controller ("" is version 2), the group that is mounted, and where it is."""
+    """Controller ("" is version 2), the mounted group, and its mount point."""
     for line in _text(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
-        mounted, place = (_plain(name) for name in before.split()[3:5])
+        mounted, mount_point = (_plain(name) for name in before.split()[3:5])
         kind, _, options = after.split(maxsplit=2)
         if kind == "cgroup2":
-            yield "", mounted, place
+            yield "", mounted, mount_point
         elif kind == "cgroup":
             for option in options.split(","):
-                yield option, mounted, place
+                yield option, mounted, mount_point
 
 
 def _groups(controller: str, root: Path) -> Iterator[tuple[bool, Path]]:
@@ -55,11 +55,11 @@ def _groups(controller: str, root: Path) -> Iterator[tuple[bool, Path]]:
       Whether it is of version 2, and the folder.
     """
     own = _own_paths(root)
-    for name, mounted, place in _mounts(root):
+    for name, mounted, mount_point in _mounts(root):
         if name not in ("", controller) or name not in own:
             continue
-        top = root / place.lstrip("/")
-        # Without a namespace of its own, a container sees the host's names of groups
+        top = root / mount_point.lstrip("/")
+        # Without a separate namespace, a container sees the host's names of groups
         # and its own group alone, mounted at the top. A path with .. is outside of it.
         inner = os.path.relpath(own[name], mounted)
         folder = top if inner.startswith("..") else top / inner
@@ -107,7 +107,7 @@ def memory_limit(root: Path = ROOT) -> int | None:
         limits.append(_number(_text(folder / name)))
     found = [int(limit) for limit in limits if limit is not None]
     total = _memory("MemTotal", root)
-    # Version 1 says a number beyond all memory where it means none.
+    # Version 1 states a number beyond all memory where there is no limit.
     found = [limit for limit in found if total is None or limit < total]
     return min(found, default=None)
 
@@ -121,13 +121,13 @@ def _memory(name: str, root: Path) -> int | None:
 
 
 def memory_total(root: Path = ROOT) -> int | None:
-    """Bytes that this process may hope for: the machine's, or the container's limit."""
+    """Bytes that this process may use: those of the machine, or of its container."""
     sizes = (memory_limit(root), _memory("MemTotal", root))
     return min((size for size in sizes if size is not None), default=None)
 
 
 def memory_free(root: Path = ROOT) -> int | None:
-    """Bytes of the machine that nobody uses, but for what can be read again."""
+    """Bytes of the machine that are free, or hold caches that can be dropped."""
     return _memory("MemAvailable", root)
 
 
@@ -164,7 +164,7 @@ def available_cores(num_processes: int = 1, root: Path = ROOT) -> int:
 
 
 def describe_cores(root: Path = ROOT) -> str:
-    """What the number of cores is made of, for people: "2 of 64 cores"."""
+    """What limits the number of cores, for the log: "bound to 2 of 64 cores"."""
     count, everywhere = len(os.sched_getaffinity(0)), os.cpu_count() or 1
     limit = cpu_limit(root)
     if limit is not None and limit < count:

@@ -76,7 +76,7 @@ def test_flags_without_effect_are_named_once(capsys):
     assert "report_loss" not in line
 
 
-def test_turning_off_what_is_off_says_nothing(capsys):
+def test_turning_off_what_is_off_prints_nothing(capsys):
     flags.warn_about_ignored_flags(
         [*BASE, "--nomanual_fp16", "--enable_scoped_allocator=False"]
     )
@@ -96,14 +96,17 @@ def test_turning_off_what_is_off_says_nothing(capsys):
         (["more"], "must be a flag.*'more'"),
         (["--preset=huge"], "`preset` must be one of tiny"),
         (["--bert_config_file=/c"], "`bert_config_file` and `preset`"),
-        (["--resume"], "`resume` must come with `init_checkpoint`"),
+        (["--resume"], "`resume` needs `init_checkpoint`"),
         (["--nodo_train"], "At least one of `do_train` and `do_eval`"),
         (["--do_eval"], "`eval_files_dir` must be given with `do_eval`"),
         (["--horovod", "--nouse_horovod"], "the same flag"),
         (["--precision=fp32", "--bf16_config_path=/p"], "must agree"),
         (["--precision=fp8"], "`precision` must be one of fp32, avx-fp32"),
         (["--num_train_steps=5", "--num_warmup_steps=5"], "less than num_train_steps"),
-        (["--horovod_hierarchical_allreduce"], "must come with `horovod`"),
+        (
+            ["--horovod_hierarchical_allreduce"],
+            "`horovod_hierarchical_allreduce` needs `horovod`",
+        ),
         (["--beta_2=1"], r"`beta_2` must be in \[0, 1\)"),
         (["--optimizer_type=sgd"], "`optimizer_type` must be one of lamb"),
         (["--learning_rate=nan"], "`learning_rate` must be"),

@@ -159,7 +159,7 @@ def test_version_1_without_a_limit(machine):
     assert resources.memory_total(root) == 64 * GB
 
 
-def test_both_versions_beside_each_other(machine):
+def test_both_versions_together(machine):
     """As systemd's hybrid hierarchy has them: limits in the first alone."""
     files = {
         "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "100000\n",

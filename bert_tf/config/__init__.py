@@ -1,4 +1,4 @@
-"""Every setting of the library: frozen dataclasses, checked where they are made."""
+"""All settings of the library: frozen dataclasses that check their own values."""
 
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.config.documentation import field_descriptions

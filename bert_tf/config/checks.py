@@ -11,8 +11,8 @@ def require(
 
     Args:
       condition: What must be true.
-      name: The setting, as its flag is called.
-      rule: How the sentence "`name` must ..." goes on.
+      name: The setting, which is the name of its flag.
+      rule: The rest of the sentence "`name` must ...".
       value: What was received.
       remedy: What to do, a full sentence; optional.
 
@@ -22,6 +22,12 @@ def require(
     if not condition:
         message = f"`{name}` must {rule}. Received: {name}={value!r}."
         raise ValueError(f"{message} {remedy}".rstrip())
+
+
+def require_given(config: object, *names: str) -> None:
+    """Each named setting must not be empty."""
+    for name in names:
+        require(bool(getattr(config, name)), name, "be given", "", f"Pass --{name}.")
 
 
 def require_positive(config: object, *names: str) -> None:
@@ -63,7 +69,7 @@ def require_range(config: object, name: str) -> None:
     require(is_valid or not value, name, rule, value)
 
 
-# Far more than anybody has wanted; each takes a file, and its name memory before.
+# Far beyond real use. Each shard is a file, and all names are in memory before that.
 MAX_SHARDS = 100_000
 
 

@@ -1,4 +1,4 @@
-"""Settings of the steps that write records again: other format, shards or choice."""
+"""Settings of the data commands that rewrite records: format, shards, selection."""
 
 import dataclasses
 
@@ -9,16 +9,16 @@ RECORD_FORMATS = ("tfrecord", "hdf5")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertDataConfig:
-    """HDF5 to TFRecord and back (`python -m bert_tf data convert`).
+    """Converts HDF5 to TFRecord and back (`python -m bert_tf data convert`).
 
     Attributes:
-      input_dir: Folders of unpacked records, separated by commas; * and ? work.
-      output_dir: Folder for as many shards, in the same order.
-      format: tfrecord or hdf5 (datasets as the PyTorch BERT of NVIDIA and Intel has
-        them).
-      variable_length: Of hdf5: leave out the padding, as MLPerf's trainer reads it.
-      compression: Of hdf5: none or gzip.
-      num_processes: Worker processes; 0 means one per core. The output is the same.
+      input_dir: Comma-separated folders of unpacked records; * and ? are expanded.
+      output_dir: Folder for the converted shards, one for each input file.
+      format: tfrecord, or hdf5 (the datasets of NVIDIA's and Intel's PyTorch BERT).
+      variable_length: hdf5 only: store no padding, as MLPerf's trainer reads it.
+      compression: hdf5 only: none or gzip.
+      num_processes: Worker processes; 0 means one per core. The output does not depend
+        on it.
       overwrite: Replace an output_dir that holds other records.
     """
 
@@ -32,8 +32,7 @@ class ConvertDataConfig:
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        for name in ("input_dir", "output_dir"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_given(self, "input_dir", "output_dir")
         checks.require_choice(self, "format", RECORD_FORMATS)
         checks.require_choice(self, "compression", ("none", "gzip"))
         checks.require_not_negative(self, "num_processes")
@@ -48,13 +47,14 @@ class ConvertDataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChopDataConfig:
-    """Records to another number of shards (`python -m bert_tf data chop`).
+    """Divides records into another number of shards (`python -m bert_tf data chop`).
 
     Attributes:
-      input_dir: Folders of records, separated by commas; * and ? work.
-      output_dir: Folder for the shards, in the same format and order of records.
-      num_shards: Their number; their sizes differ by one record at most.
-      num_processes: Worker processes; 0 means one per core. The output is the same.
+      input_dir: Comma-separated folders of records; * and ? are expanded.
+      output_dir: Folder for the shards; format and order of the records stay the same.
+      num_shards: Number of shards; their sizes differ by at most one record.
+      num_processes: Worker processes; 0 means one per core. The output does not depend
+        on it.
       overwrite: Replace an output_dir that holds other records.
     """
 
@@ -66,8 +66,7 @@ class ChopDataConfig:
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        for name in ("input_dir", "output_dir"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_given(self, "input_dir", "output_dir")
         checks.require_positive(self, "num_shards")
         checks.require_shards(self, "num_shards")
         checks.require_not_negative(self, "num_processes")
@@ -75,14 +74,15 @@ class ChopDataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PickEvalConfig:
-    """Some records, drawn evenly (`python -m bert_tf data pick_eval`).
+    """Selects evenly spaced records (`python -m bert_tf data pick_eval`).
 
     Attributes:
-      input_dir: Folders of records, separated by commas; * and ? work.
-      output_dir: Folder for the chosen ones, in the same format.
-      num_examples: How many; 10,000 as in MLPerf's evaluation set.
-      num_shards: Number of files.
-      num_processes: Worker processes; 0 means one per core. The output is the same.
+      input_dir: Comma-separated folders of records; * and ? are expanded.
+      output_dir: Folder for the selected records, in the same format.
+      num_examples: Number of records to select; MLPerf's evaluation set has 10,000.
+      num_shards: Number of record files to write.
+      num_processes: Worker processes; 0 means one per core. The output does not depend
+        on it.
       overwrite: Replace an output_dir that holds other records.
     """
 
@@ -95,8 +95,7 @@ class PickEvalConfig:
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        for name in ("input_dir", "output_dir"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_given(self, "input_dir", "output_dir")
         checks.require_positive(self, "num_examples", "num_shards")
         checks.require_shards(self, "num_shards")
         checks.require_not_negative(self, "num_processes")

@@ -1,4 +1,4 @@
-"""Settings of the steps that make, pack and show records."""
+"""Settings of the data commands that make, pack, index and show records."""
 
 import dataclasses
 
@@ -7,36 +7,40 @@ from bert_tf.config import checks
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CreateDataConfig:
-    """Text to masked sentence-pair records (`python -m bert_tf data create`).
+    """Makes masked sentence-pair records from text (`python -m bert_tf data create`).
 
     Attributes:
-      input: Text files, or folders of *.txt files and files without an ending,
-        separated by commas; * and ? work.
-      output_dir: Folder for the record shards; <output_dir>_metadata.json is beside it.
+      input: Comma-separated text files, or folders of *.txt files and files without
+        an extension; * and ? are expanded.
+      output_dir: Folder for the record shards; the metadata is written next to it, to
+        <output_dir>_metadata.json.
       vocab_file: The WordPiece vocabulary, one token per line.
-      input_format: google (a sentence per line, a blank line between documents), or
-        text (plain text: a file is a document, its sentences are found).
+      input_format: google (one sentence per line, a blank line between documents), or
+        text (plain text: each file is a document, which is split into sentences).
       do_lower_case: Lower-case the text and strip accents, for an uncased vocabulary.
-        Default: as tokenizer_config.json beside vocab_file says, or else if the
+        Default: from the tokenizer's files next to vocab_file, else true if the
         vocabulary has no capital letters.
-      strip_accents: Strip accents. Default: likewise, or as do_lower_case.
-      tokenize_chinese_chars: Make each Chinese character a word. Default: likewise, or
-        true.
+      strip_accents: Strip accents. Default: from the tokenizer's files next to
+        vocab_file, else as do_lower_case.
+      tokenize_chinese_chars: Make each Chinese character a word. Default: from the
+        tokenizer's files next to vocab_file, else true.
       max_seq_length: Tokens per record.
-      max_predictions_per_seq: Most masked tokens per record.
-      masked_lm_prob: Share of the tokens to mask.
-      short_seq_prob: Share of the instances made shorter than max_seq_length.
+      max_predictions_per_seq: Maximum number of masked tokens per record.
+      masked_lm_prob: Fraction of the tokens to mask.
+      short_seq_prob: Fraction of the instances made shorter than max_seq_length.
       do_whole_word_mask: Mask all pieces of a word together.
-      max_ngram_size: Most whole words in a row that are masked together; more than 1
-        needs do_whole_word_mask. Fewer are more likely.
+      max_ngram_size: Maximum number of consecutive whole words masked together; more
+        than 1 needs do_whole_word_mask. Shorter n-grams are more likely.
       dupe_factor: How often each document is used, each time with new masks.
-      format: tfrecord, or hdf5 with the datasets of the PyTorch BERT of NVIDIA and
-        Intel; `data convert` has more forms of it.
-      seed: Decides masks, pairs and shards; the same seed gives the same bytes.
+      format: tfrecord, or hdf5 with the datasets of NVIDIA's and Intel's PyTorch BERT;
+        `data convert` also writes hdf5 without padding or compressed.
+      seed: Random seed of masks, sentence pairs and shards; the same seed gives the
+        same bytes.
       num_shards: Number of record files.
-      num_processes: Worker processes; 0 means one per core. The output is the same.
-      horovod: Share the shards out to the processes that mpirun has started, which
-        must see the same folders. The output is the same.
+      num_processes: Worker processes; 0 means one per core. The output does not depend
+        on it.
+      horovod: Divide the shards among the processes started by mpirun, which must see
+        the same folders. The output does not depend on it.
       overwrite: Replace an output_dir that holds other records.
     """
 
@@ -63,8 +67,7 @@ class CreateDataConfig:
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        for name in ("input", "output_dir", "vocab_file"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_given(self, "input", "output_dir", "vocab_file")
         checks.require_choice(self, "input_format", ("google", "text"))
         checks.require_choice(self, "format", ("tfrecord", "hdf5"))
         checks.require(
@@ -93,12 +96,12 @@ class CreateDataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShowDataConfig:
-    """Records as text (`python -m bert_tf data show`).
+    """Prints records as text (`python -m bert_tf data show`).
 
     Attributes:
-      input_dir: Folder of record files, or one such file.
+      input_dir: Folder of record files, or one record file.
       vocab_file: The WordPiece vocabulary that the records were made with.
-      num_records: How many records to show, from the first.
+      num_records: Number of records to show, starting with the first.
     """
 
     input_dir: str = ""
@@ -107,24 +110,26 @@ class ShowDataConfig:
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        for name in ("input_dir", "vocab_file"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_given(self, "input_dir", "vocab_file")
         checks.require_positive(self, "num_records")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackDataConfig:
-    """Several short sequences to a record (`python -m bert_tf data pack`).
+    """Packs several short sequences into a record (`python -m bert_tf data pack`).
 
     Attributes:
-      input_dir: Folders of unpacked records, separated by commas; * and ? work.
-      output_dir: Folder for the packed shards; <output_dir>_metadata.json is beside it.
-      max_sequences_per_pack: Most sequences in a record; 3 is planned by non-negative
-        least squares, any other number longest first; 0 means any number.
-      seed: Decides which sequences meet; the same seed gives the same bytes.
-      num_shards: Number of record files; 0 means as many as there are unpacked ones.
-      num_processes: Worker processes; 0 means one per core. The output is the same.
-      overwrite: Replace an output_dir that holds records already.
+      input_dir: Comma-separated folders of unpacked records; * and ? are expanded.
+      output_dir: Folder for the packed shards; the metadata is written next to it, to
+        <output_dir>_metadata.json.
+      max_sequences_per_pack: Maximum number of sequences in a record, 0 for no limit;
+        3 is planned by non-negative least squares, any other number longest first.
+      seed: Random seed of which sequences share a record; the same seed gives the same
+        bytes.
+      num_shards: Number of record files; 0 means as many as input files.
+      num_processes: Worker processes; 0 means one per core. The output does not depend
+        on it.
+      overwrite: Replace an output_dir that holds other records.
     """
 
     input_dir: str = ""
@@ -137,8 +142,7 @@ class PackDataConfig:
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        for name in ("input_dir", "output_dir"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_given(self, "input_dir", "output_dir")
         checks.require_not_negative(
             self, "max_sequences_per_pack", "seed", "num_shards", "num_processes"
         )
@@ -147,11 +151,11 @@ class PackDataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IndexDataConfig:
-    """Metadata for records that have none (`python -m bert_tf data index`).
+    """Counts records and writes their metadata (`python -m bert_tf data index`).
 
     Attributes:
       input_dir: Folder of packed or unpacked records.
-      overwrite: Replace metadata that is there.
+      overwrite: Replace existing metadata.
     """
 
     input_dir: str = ""
@@ -159,4 +163,4 @@ class IndexDataConfig:
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        checks.require(bool(self.input_dir), "input_dir", "be given", "")
+        checks.require_given(self, "input_dir")

@@ -7,7 +7,7 @@ _FIELD = re.compile(r"^(\w+): (.*)$")
 
 
 def field_descriptions(config_class: type) -> dict[str, str]:
-    """Reads what a config class and its bases say about fields under `Attributes:`.
+    """Reads the descriptions of fields from `Attributes:` of a config and its bases.
 
     Args:
       config_class: A dataclass whose docstring has a Google `Attributes:` section.

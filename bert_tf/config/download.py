@@ -8,16 +8,17 @@ from bert_tf.config import checks
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DownloadConfig:
-    """Data sets and weights from the network (`python -m bert_tf data download`).
+    """Downloads data sets and weights (`python -m bert_tf data download`).
 
     Attributes:
-      list: Only print the names that can be fetched.
-      name: What to fetch; several with commas between.
-      output_dir: Folder to put it into; each archive is unpacked into its own folder.
-      language: Of wikipedia: its code, such as en or simple.
-      date: Of wikipedia: latest, or a dump's date, such as 20200101.
-      sha256: What a file without a published sum must have, 64 hexadecimal digits;
-        none: what it had when it came first.
+      list: Only print the names that can be downloaded.
+      name: What to download; several names are separated by commas.
+      output_dir: Folder for the downloads; each archive is unpacked into its own
+        subfolder.
+      language: wikipedia only: language code, such as en or simple.
+      date: wikipedia only: latest, or the date of a dump, such as 20200101.
+      sha256: Expected sha256 of an archive without a published checksum, 64 hexadecimal
+        digits; none: that of its first download.
     """
 
     list: bool = False
@@ -29,8 +30,8 @@ class DownloadConfig:
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        for name in () if self.list else ("name", "output_dir"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
+        if not self.list:
+            checks.require_given(self, "name", "output_dir")
         rules = {
             "language": (r"[a-z][a-z_]*", "be a code such as en"),
             "date": (r"latest|\d{8}", "be latest or a date such as 20200101"),
@@ -43,11 +44,11 @@ class DownloadConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
-    """A folder against a list of checksums (`python -m bert_tf data verify`).
+    """Checks a folder against a list of checksums (`python -m bert_tf data verify`).
 
     Attributes:
-      folder: Where the files are.
-      checksum_file: What md5sum, sha1sum or sha256sum write, such as MLPerf's
+      folder: Folder of the files to check.
+      checksum_file: A list as md5sum, sha1sum or sha256sum write it, such as MLPerf's
         bert_reference_results_text_md5.txt.
     """
 
@@ -56,5 +57,4 @@ class VerifyConfig:
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        for name in ("folder", "checksum_file"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_given(self, "folder", "checksum_file")

@@ -9,33 +9,33 @@ from bert_tf.config.runtime import RuntimeConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuningFilesConfig(RunFilesConfig):
-    """Where the model comes from and where results go.
+    """Initial weights, architecture and output.
 
     Attributes:
-      vocab_file: The model's vocabulary; default: that beside init_checkpoint, or in
-        output_dir.
+      vocab_file: The model's vocabulary; default: vocab.txt next to init_checkpoint or
+        in output_dir.
     """
 
     vocab_file: str = ""
 
     @property
     def resume(self) -> bool:
-        """Of `init_checkpoint`, fine-tuning takes the weights alone."""
+        """False: fine-tuning loads only the weights of `init_checkpoint`."""
         return False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuningBatchConfig:
-    """How many examples are computed at once.
+    """Batch sizes and sequence length.
 
     Attributes:
-      train_batch_size: Examples of one micro-batch on one worker.
+      train_batch_size: Examples per micro-batch on each worker.
       num_accumulation_steps: Micro-batches per optimizer step on each worker.
-      eval_batch_size: Examples of one evaluation batch.
-      predict_batch_size: Examples of one prediction batch.
-      max_seq_length: Tokens of a row; longer texts are cut or windowed. Default: 384
-        for SQuAD, 128 for classification.
-      pack_sequences: Put several examples into one row, where they fit; same results,
+      eval_batch_size: Examples per evaluation batch.
+      predict_batch_size: Examples per prediction batch.
+      max_seq_length: Tokens per row; longer texts are truncated or split into windows.
+        Default: 384 for SQuAD, 128 for classification.
+      pack_sequences: Pack several examples into one row where they fit; same results,
         less padding.
     """
 
@@ -65,11 +65,11 @@ class FinetuningOptimizerConfig(OptimizerConfig):
 
     Attributes:
       learning_rate: Peak learning rate.
-      num_train_epochs: How often each example is seen.
+      num_train_epochs: How often each example is used for training.
       num_train_steps: Optimizer steps of the whole run, a whole number, instead of
         num_train_epochs.
-      num_warmup_steps: Steps of linear warm-up; default: by warmup_proportion.
-      warmup_proportion: Part of all steps that is warm-up.
+      num_warmup_steps: Steps of linear warm-up; default: from warmup_proportion.
+      warmup_proportion: Fraction of all steps used for warm-up.
     """
 
     optimizer_type: str = "adam"
@@ -83,9 +83,8 @@ class FinetuningOptimizerConfig(OptimizerConfig):
         """Checks each field; the rest when the number of steps is known."""
         checks.require_positive(self, "num_train_epochs")
         steps = self.num_train_steps
-        checks.require(
-            steps is None or steps == int(steps), "num_train_steps", "be whole", steps
-        )
+        is_valid = steps is None or steps == int(steps)
+        checks.require(is_valid, "num_train_steps", "be a whole number", steps)
         checks.require_probability(self, "warmup_proportion")
         super().__post_init__()
 
@@ -95,7 +94,7 @@ class FinetuningOptimizerConfig(OptimizerConfig):
         """These settings with the number of steps filled in."""
         if self.num_train_steps is not None:
             return dataclasses.replace(self, num_train_steps=int(self.num_train_steps))
-        if not num_examples:  # No training: flags about it must not stand in the way.
+        if not num_examples:  # Without training, its flags must not fail the run.
             return dataclasses.replace(self, num_train_steps=1, num_warmup_steps=0)
         steps = int(num_examples / examples_per_step * self.num_train_epochs)
         return dataclasses.replace(self, num_train_steps=max(1, steps))
@@ -110,12 +109,12 @@ class FinetuningOptimizerConfig(OptimizerConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuningTrainingConfig(RunTrainingConfig):
-    """What is done, and how steps are made of micro-batches.
+    """What to run, and how micro-batches form a step.
 
     Attributes:
       do_predict: Predict, and write the predictions.
-      evaluate_each_epoch: Evaluate after each epoch, and keep the best checkpoint in
-        <output_dir>/best, with which the run then ends.
+      evaluate_each_epoch: Evaluate after each epoch and keep the best checkpoint in
+        <output_dir>/best; the final evaluation and the prediction use it.
     """
 
     do_predict: bool = False
@@ -127,30 +126,32 @@ class FinetuningTrainingConfig(RunTrainingConfig):
         if not (self.do_train or self.do_eval or self.do_predict):
             raise ValueError(
                 "At least one of `do_train`, `do_eval` and `do_predict` must be true. "
-                "Received: all three false."
+                "Received: do_train=False, do_eval=False, do_predict=False. Pass "
+                "--do_train, for example."
             )
         if self.evaluate_each_epoch and not (self.do_train and self.do_eval):
             raise ValueError(
-                "`evaluate_each_epoch` must come with `do_train` and `do_eval`. "
-                f"Received: do_train={self.do_train}, do_eval={self.do_eval}."
+                "`evaluate_each_epoch` needs `do_train` and `do_eval`. Received: "
+                f"do_train={self.do_train}, do_eval={self.do_eval}. Pass both."
             )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SquadDataConfig:
-    """The questions, and how answers are chosen.
+    """SQuAD's files, and how answers are chosen.
 
     Attributes:
       train_file: Questions to train on, such as train-v1.1.json.
       predict_file: Questions to answer, such as dev-v1.1.json.
-      doc_stride: WordPieces between the beginnings of two windows of a long context.
-      max_query_length: WordPieces of a question; the rest is cut off.
-      n_best_size: Answers in nbest_predictions.json.
-      max_answer_length: Most WordPieces of an answer.
+      doc_stride: WordPieces from the start of one window of a long context to the next.
+      max_query_length: Maximum number of WordPieces of a question; the rest is cut off.
+      n_best_size: Maximum number of answers per question in nbest_predictions.json.
+      max_answer_length: Maximum number of WordPieces of an answer.
       version_2_with_negative: Questions may have no answer (SQuAD 2.0).
-      null_score_diff_threshold: No answer is given if the score of none is higher
-        than that of the best by more than this.
-      num_processes: Processes that cut texts into windows; default: one per core.
+      null_score_diff_threshold: The answer is empty if the score of no answer exceeds
+        that of the best answer by more than this.
+      num_processes: Worker processes that split texts into windows; 0 means one per
+        core.
     """
 
     train_file: str = ""
@@ -175,16 +176,18 @@ class ClassifierDataConfig:
     """The task and its examples.
 
     Attributes:
-      task_name: CoLA, MNLI, MRPC, QNLI, QQP, RTE, SST-2, STS-B, WNLI or XNLI; tsv or
-        jsonl for files of your own: train.tsv, dev.tsv and test.tsv, or .jsonl.
+      task_name: CoLA, MNLI, MRPC, QNLI, QQP, RTE, SST-2, STS-B, WNLI or XNLI; for your
+        own files tsv (train.tsv, dev.tsv and test.tsv) or jsonl (the same as .jsonl).
       data_dir: The folder of the task's files.
-      dropout_before_logits: Dropout of the pooled vector, in training.
+      dropout_before_logits: Dropout rate of the pooled vector in training.
       xnli_language: The language of XNLI.
-      text_a_column: Of own files: the column of the text; found by usual names.
-      text_b_column: Of own files: the column of the second text, if there is one.
-      label_column: Of own files: the column of the label.
-      is_regression: Of own files: labels are numbers to be predicted.
-      new_head: Train a new head, although init_checkpoint has one for other classes.
+      text_a_column: Your own files: column of the text, or of the first of two.
+        Default: found by common names.
+      text_b_column: Your own files: column of the second text. Default: found by common
+        names, unless text_a_column is given.
+      label_column: Your own files: column of the label. Default: found by common names.
+      is_regression: Your own files: labels are numbers to predict.
+      new_head: Train a new classification head even if init_checkpoint has one.
     """
 
     task_name: str = ""
@@ -199,21 +202,20 @@ class ClassifierDataConfig:
 
     def __post_init__(self) -> None:
         """Checks that task and folder are named."""
-        for name in ("task_name", "data_dir"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_given(self, "task_name", "data_dir")
         checks.require_probability(self, "dropout_before_logits")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuningConfig:
-    """What every fine-tuning run is told.
+    """The settings that all fine-tuning scripts share.
 
     Attributes:
-      files: Where the model comes from and where results go.
-      batch: How many examples are computed at once.
+      files: Initial weights, architecture and output.
+      batch: Batch sizes and sequence length.
       optimizer: The optimizer and its learning rate.
-      training: What is done, and how.
-      runtime: The processes and the arithmetic.
+      training: What to run, and how micro-batches form a step.
+      runtime: Processes, devices and precision.
     """
 
     files: FinetuningFilesConfig
@@ -225,44 +227,46 @@ class FinetuningConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SquadConfig(FinetuningConfig):
-    """Everything that run_squad is told.
+    """All settings of run_squad.
 
     Attributes:
-      squad: The questions, and how answers are chosen.
+      squad: SQuAD's files, and how answers are chosen.
     """
 
     squad: SquadDataConfig = SquadDataConfig()
 
     def __post_init__(self) -> None:
-        """Checks that the questions for what is to be done are named."""
-        training = self.training
-        needed = {
-            "train_file": training.do_train,
-            "predict_file": training.do_predict or training.do_eval,
-        }
-        for name, is_needed in needed.items():
+        """Checks that the files that are needed are given, and the lengths."""
+        for job, name in (
+            ("do_train", "train_file"),
+            ("do_eval", "predict_file"),
+            ("do_predict", "predict_file"),
+        ):
             checks.require(
-                bool(getattr(self.squad, name)) or not is_needed,
+                bool(getattr(self.squad, name)) or not getattr(self.training, job),
                 name,
-                "be given for what is to be done",
+                f"be given with `{job}`",
                 "",
+                f"Pass --{name}.",
             )
+        longest = self.squad.max_query_length + 3
         checks.require(
-            self.squad.max_query_length + 3 < self.max_seq_length,
+            longest < self.max_seq_length,
             "max_seq_length",
-            f"leave room beside max_query_length={self.squad.max_query_length}",
+            f"be greater than {longest}, the tokens of a question of max_query_length="
+            f"{self.squad.max_query_length} with [CLS] and two [SEP]",
             self.max_seq_length,
         )
 
     @property
     def max_seq_length(self) -> int:
-        """Tokens of a row, with the default filled in."""
+        """Tokens per row, with the default filled in."""
         return self.batch.max_seq_length or 384
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(FinetuningConfig):
-    """Everything that run_classifier is told.
+    """All settings of run_classifier.
 
     Attributes:
       task: The task and its examples.
@@ -277,9 +281,10 @@ class ClassifierConfig(FinetuningConfig):
             "new_head",
             "come with `do_train`: an untrained head predicts nothing",
             True,
+            "Pass --do_train, or leave out --new_head.",
         )
 
     @property
     def max_seq_length(self) -> int:
-        """Tokens of a row, with the default filled in."""
+        """Tokens per row, with the default filled in."""
         return self.batch.max_seq_length or 128

@@ -25,7 +25,7 @@ _KEYS_WITHOUT_EFFECT = frozenset(
     "_name_or_path".split()
 )
 
-# Keys that name variants which are not built.
+# Keys of variants that are not implemented -> the only value that is.
 _ONLY_VALUES = {"position_embedding_type": "absolute", "is_decoder": False}
 
 
@@ -43,7 +43,7 @@ class BertConfig:
         gelu_tanh (approximation; also gelu_new, gelu_pytorch_tanh), relu or tanh.
       hidden_dropout_prob: Dropout of embeddings and of each sub-layer's output.
       attention_probs_dropout_prob: Dropout of the attention probabilities.
-      max_position_embeddings: Longest sequence that the model can read.
+      max_position_embeddings: Maximum number of tokens of a sequence.
       type_vocab_size: Number of segment ids.
       initializer_range: Standard deviation of the truncated normal initial weights.
       layer_norm_eps: Added to the variance in layer normalisation.
@@ -116,8 +116,8 @@ class BertConfig:
         """Makes a config from the keys of a `bert_config.json`.
 
         Args:
-          values: Key -> value. Keys that published files carry without effect on
-            the model are passed over; other unknown keys give a warning.
+          values: Key -> value. Keys of published files that do not affect the model
+            are ignored; other unknown keys are ignored with a warning.
           source: Where the values come from, for messages.
 
         Returns:
@@ -129,8 +129,8 @@ class BertConfig:
         for key, only in _ONLY_VALUES.items():
             if values.get(key, only) != only:
                 raise ValueError(
-                    f"{source}: `{key}` must be {only!r}, which is what this model "
-                    f"computes. Received: {key}={values[key]!r}."
+                    f"{source}: `{key}` must be {only!r}, the only variant that is "
+                    f"implemented. Received: {key}={values[key]!r}."
                 )
         known = {field.name for field in dataclasses.fields(cls)}
         for key in sorted(set(values) - known - _KEYS_WITHOUT_EFFECT):
@@ -139,7 +139,7 @@ class BertConfig:
                 raise ValueError(
                     f"{source} has the unknown key `{key}`. Did you mean `{close[0]}`?"
                 )
-            logging.warning("%s: the unknown key `%s` is not used.", source, key)
+            logging.warning("%s: the unknown key `%s` is ignored.", source, key)
         try:
             return cls(**{key: values[key] for key in values.keys() & known})
         except ValueError as error:
@@ -155,8 +155,9 @@ class BertConfig:
         """
         if not os.path.isfile(path):
             raise FileNotFoundError(
-                f"`bert_config_file` {path} does not exist. Name a bert_config.json, "
-                f"or use --preset with one of {', '.join(PRESETS)}."
+                f"`bert_config_file` must be a file. Received: {path}, which does not "
+                "exist. Pass --bert_config_file=PATH/bert_config.json, or --preset "
+                f"with one of {', '.join(PRESETS)}."
             )
         try:
             with open(path, encoding="utf-8") as file:
@@ -164,7 +165,7 @@ class BertConfig:
         except ValueError as error:
             reason = f"it is {found}" if (found := placeholder(path)) else error
             raise ValueError(
-                f"{path} is not valid JSON: {reason}. Fetch it again."
+                f"{path} is not valid JSON: {reason}. Correct it, or download it again."
             ) from error
         if not isinstance(values, dict):
             raise ValueError(

@@ -9,16 +9,16 @@ from bert_tf.config.runtime import RuntimeConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FilesConfig(RunFilesConfig):
-    """What is read and where results go.
+    """Records, initial weights, architecture and output.
 
     Attributes:
-      input_files_dir: Folders of training records (TFRecord), separated by commas;
-        * and ? work.
+      input_files_dir: Comma-separated folders of training records, TFRecord or HDF5;
+        * and ? are expanded.
       eval_files_dir: Folders of evaluation records, in the same form.
       vocab_file: The vocabulary of the records; checked against the architecture, and
-        put beside the checkpoints for those who use them.
-      resume: Take optimizer state, step and data position from init_checkpoint too,
-        not its weights alone.
+        copied next to the checkpoints.
+      resume: Restore optimizer state, step and data position from init_checkpoint, not
+        only its weights.
     """
 
     input_files_dir: str = ""
@@ -27,32 +27,34 @@ class FilesConfig(RunFilesConfig):
     resume: bool = False
 
     def __post_init__(self) -> None:
-        """Checks what all scripts check, and that `resume` has something to take."""
+        """Checks what all scripts check, and that `resume` has a checkpoint."""
         super().__post_init__()
         if not (self.preset or self.bert_config_file or self.init_checkpoint):
             raise ValueError(
                 "Exactly one of `bert_config_file` and `preset` must be given, or "
-                "neither with an `init_checkpoint` that has its config beside it. "
-                "Received: none of them."
+                "neither if `init_checkpoint` has a config next to it. Received: none "
+                "of the three. Pass --bert_config_file, for example."
             )
         if self.resume and not self.init_checkpoint:
             raise ValueError(
-                "`resume` must come with `init_checkpoint`, whose state it takes. "
-                "Received: resume=True, init_checkpoint=''. A run whose output_dir "
-                "holds a checkpoint goes on from there without either flag."
+                "`resume` needs `init_checkpoint`, whose optimizer state and step it "
+                "restores. Received: resume=True, init_checkpoint=''. Pass "
+                "--init_checkpoint, or neither: a run resumes from the checkpoints in "
+                "its output_dir without these flags."
             )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchConfig:
-    """How many records are computed at once.
+    """Batch sizes and record lengths.
 
     Attributes:
-      train_batch_size: Records of one micro-batch on one worker.
+      train_batch_size: Records per micro-batch on each worker.
       num_accumulation_steps: Micro-batches per optimizer step on each worker.
-      eval_batch_size: Records of one evaluation batch.
-      max_seq_length: Tokens per record; default: as the records are.
-      max_predictions_per_seq: Masked tokens per record; default: as the records are.
+      eval_batch_size: Records per evaluation batch.
+      max_seq_length: Tokens per record; default: that of the records.
+      max_predictions_per_seq: Maximum number of masked tokens per record; default: that
+        of the records.
     """
 
     train_batch_size: int = 32
@@ -73,10 +75,10 @@ class BatchConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig(RunTrainingConfig):
-    """What is done, and how steps are made of micro-batches.
+    """What to run, and how micro-batches form a step.
 
     Attributes:
-      max_eval_steps: Most batches of eval_batch_size to evaluate.
+      max_eval_steps: Maximum number of batches of eval_batch_size to evaluate.
     """
 
     max_eval_steps: int = 100
@@ -88,20 +90,20 @@ class TrainingConfig(RunTrainingConfig):
         if not (self.do_train or self.do_eval):
             raise ValueError(
                 "At least one of `do_train` and `do_eval` must be true. Received: "
-                "do_train=False, do_eval=False."
+                "do_train=False, do_eval=False. Pass --do_train, for example."
             )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainingConfig:
-    """Everything that a pre-training run is told.
+    """All settings of run_pretraining.
 
     Attributes:
-      files: What is read and where results go.
-      batch: How many records are computed at once.
+      files: Records, initial weights, architecture and output.
+      batch: Batch sizes and record lengths.
       optimizer: The optimizer and its learning rate.
-      training: What is done, and how.
-      runtime: The processes and the arithmetic.
+      training: What to run, and how micro-batches form a step.
+      runtime: Processes, devices and precision.
     """
 
     files: FilesConfig
@@ -111,10 +113,11 @@ class PretrainingConfig:
     runtime: RuntimeConfig = RuntimeConfig()
 
     def __post_init__(self) -> None:
-        """Checks that the data for what is to be done is named."""
+        """Checks that there are records to train on or to evaluate."""
         for job, folder in (("do_train", "input"), ("do_eval", "eval")):
             name = f"{folder}_files_dir"
             if getattr(self.training, job) and not getattr(self.files, name):
                 raise ValueError(
-                    f"`{name}` must be given with `{job}`. Received: {name}=''."
+                    f"`{name}` must be given with `{job}`. Received: {name}=''. Pass "
+                    f"--{name}."
                 )

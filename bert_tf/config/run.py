@@ -1,4 +1,4 @@
-"""Settings that every training script has."""
+"""Settings that all training scripts share."""
 
 import dataclasses
 
@@ -11,22 +11,22 @@ EXCLUDED_FROM_WEIGHT_DECAY = ("LayerNorm", "layer_norm", "bias")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunFilesConfig:
-    """Where the model comes from and where results go.
+    """Initial weights, architecture and output.
 
     Attributes:
-      output_dir: Folder for checkpoints, results and logs; made if missing.
+      output_dir: Folder for checkpoints, results and logs; created if missing.
       bert_config_file: The architecture, a bert_config.json.
       preset: A published architecture instead of bert_config_file: tiny, mini, small,
         medium, base or large.
       init_checkpoint: Weights to start from: a checkpoint such as
-        /dir/bert_model.ckpt, or a folder or file of any other known format.
-      do_lower_case: Lower-case the text and strip accents, as for an uncased model.
-        Default: as the files beside the weights say, as the records were made, or else
-        if the vocabulary is uncased.
-      overwrite_output_dir: Start afresh although output_dir holds checkpoints; they
-        are deleted when the first new one is complete.
+        /dir/bert_model.ckpt, or a folder or file of another supported format.
+      do_lower_case: Lower-case the text and strip accents, for an uncased model.
+        Default: from the files next to the weights, else as the records were made, else
+        true if the vocabulary is uncased.
+      overwrite_output_dir: Do not resume from the checkpoints in output_dir; they are
+        deleted once the first new one is complete.
       dllog_path: Log file in DLLogger's format; default <output_dir>/bert_dllog.json.
-      keep_checkpoint_max: How many of the newest checkpoints to keep.
+      keep_checkpoint_max: Number of newest checkpoints to keep.
     """
 
     output_dir: str = ""
@@ -39,8 +39,8 @@ class RunFilesConfig:
     keep_checkpoint_max: int = 2
 
     def __post_init__(self) -> None:
-        """Checks that the architecture is named once at most, and output_dir is."""
-        checks.require(bool(self.output_dir), "output_dir", "be given", "")
+        """Checks that output_dir is given, and the architecture at most once."""
+        checks.require_given(self, "output_dir")
         checks.require_positive(self, "keep_checkpoint_max")
         if self.preset:
             checks.require_choice(self, "preset", tuple(PRESETS))
@@ -58,7 +58,7 @@ class OptimizerConfig:
     Attributes:
       optimizer_type: lamb, adam (original BERT: decoupled decay, no bias correction)
         or adamw (with bias correction).
-      learning_rate: Peak learning rate of one worker; see scale_learning_rate.
+      learning_rate: Peak learning rate per worker; see scale_learning_rate.
       scale_learning_rate: Multiply learning_rate by the number of workers.
       num_train_steps: Optimizer steps of the whole run.
       num_warmup_steps: Steps of linear warm-up; default: a tenth of num_train_steps.
@@ -126,16 +126,16 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunTrainingConfig:
-    """What is done, and how steps are made of micro-batches.
+    """What to run, and how micro-batches form a step.
 
     Attributes:
       do_train: Train.
-      do_eval: Evaluate, after training if there is any.
+      do_eval: Evaluate, after the training if both are set.
       save_checkpoints_steps: Steps between checkpoints.
       display_loss_steps: Steps between log lines.
-      steps_this_run: End after so many steps, with a checkpoint; the same command
-        (without overwrite_output_dir) goes on from there. Default: all that are left.
-      seed: Decides initial weights, order of the records and dropout.
+      steps_this_run: Stop after so many steps with a checkpoint, from which the same
+        command (without overwrite_output_dir) resumes. Default: all remaining steps.
+      seed: Random seed of initial weights, record order and dropout.
       deterministic_run: Records in file order and no dropout, for comparing runs.
       allreduce_post_accumulation: Sum gradients over the workers once per step, after
         accumulation; otherwise once per micro-batch.

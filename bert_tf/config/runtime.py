@@ -1,4 +1,4 @@
-"""Settings of the processes and the arithmetic, which all scripts share."""
+"""Settings of processes, devices and precision, which all scripts share."""
 
 import dataclasses
 import math
@@ -10,30 +10,32 @@ PRECISIONS = ("fp32", "avx-fp32", "bf32", "bf16", "fp16")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """The processes and the arithmetic.
+    """Processes, devices and precision.
 
     Attributes:
-      horovod: One of several workers started by mpirun or horovodrun.
+      horovod: Train together with the other workers started by mpirun or horovodrun.
       horovod_hierarchical_allreduce: Reduce within each host first.
-      precision: fp32; avx-fp32 (without instructions after AVX-512); bf32 (float32
-        everywhere, products of bfloat16 inside oneDNN); bf16 (bfloat16 products and
-        activations); fp16 (float16 products, with a loss scale); default: by
-        bf16_config_path, then by the variable TF_BF16_CONVERSION, then fp32.
+      precision: fp32; avx-fp32 (no instructions beyond AVX-512); bf32 (float32
+        everywhere, bfloat16 products inside oneDNN); bf16 (bfloat16 products and
+        activations); fp16 (float16 products, with a loss scale). Default: from
+        bf16_config_path, else from the environment variable TF_BF16_CONVERSION, else
+        fp32.
       amp: The same as --precision=fp16.
-      init_loss_scale: What the loss of fp16 is multiplied by at first, a power of 2;
-        halved when a gradient overflows, doubled after 2000 steps without.
+      init_loss_scale: Initial loss scale of fp16, a power of 2; halved when a gradient
+        overflows, doubled after 2000 steps without an overflow.
       bf16_config_path: A JSON file with lists of the operations that compute in
-        bfloat16, such as bf16_config/bert.json; TF_BF16_CONVERSION may name it too.
-      dump_precision: Print what each operation of the model computes in.
-      use_xla: Compile each micro-batch with XLA; pays on a GPU, not on a CPU.
-      num_threads: Threads of one worker; default: an even share of the cores that this
-        host, or the CPU limit of its container, allows.
+        bfloat16, such as bf16_config/bert.json. Default: the path in the environment
+        variable TF_BF16_CONVERSION, if it is set.
+      dump_precision: Print the compute dtype of each operation of the model.
+      use_xla: Compile each micro-batch with XLA; faster on GPUs, slower on CPUs.
+      num_threads: Threads per worker; default: an even share of the cores of this host,
+        or of its container's CPU limit.
       profile: X,Y: trace optimizer steps X to Y for TensorBoard, and print which
         operations took longest.
-      recompute: Make activations again in the backward pass instead of keeping them.
-      unpad: Leave out of the encoder the padding after the tokens of each row, and out
-        of its last layer what no head reads, where the fused operations compute it.
-        The losses are the same.
+      recompute: Recompute activations in the backward pass instead of storing them.
+      unpad: Skip the padding after the tokens of each row in the encoder, and in its
+        last layer what no head reads, where the fused operations compute it. The losses
+        are the same.
     """
 
     horovod: bool = False
@@ -66,17 +68,17 @@ class RuntimeConfig:
         self._check_precisions()
         if self.horovod_hierarchical_allreduce and not self.horovod:
             raise ValueError(
-                "`horovod_hierarchical_allreduce` must come with `horovod`. Received: "
-                "horovod_hierarchical_allreduce=True, horovod=False."
+                "`horovod_hierarchical_allreduce` needs `horovod`. Received: "
+                "horovod_hierarchical_allreduce=True, horovod=False. Pass --horovod."
             )
 
     @property
     def chosen_precision(self) -> str:
-        """The precision that the flags name; empty if none does."""
+        """The precision that the flags set; empty if none does."""
         return "fp16" if self.amp else self.precision
 
     def _check_precisions(self) -> None:
-        """Checks that no two flags name precisions that differ."""
+        """Checks that no two flags set different precisions."""
         for name, meant in (("amp", "fp16"), ("bf16_config_path", "bf16")):
             value = getattr(self, name)
             if value and self.precision not in ("", meant):

@@ -1,4 +1,4 @@
-"""Settings of the steps from raw text to training and test shards of sentences."""
+"""Settings of the data commands from raw text to shards and a vocabulary."""
 
 import dataclasses
 
@@ -9,16 +9,17 @@ TEXT_FORMATS = ("auto", "mediawiki", "json", "text")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExtractConfig:
-    """Dumps, JSON and text files to plain documents (`python -m bert_tf data extract`).
+    """Extracts documents from dumps, JSON and text (`python -m bert_tf data extract`).
 
     Attributes:
-      input: Files or folders of them, separated by commas; * and ? work.
+      input: Comma-separated files or folders; * and ? are expanded.
       output_dir: Folder for files of one JSON object per line, with title and text.
       input_format: mediawiki (an XML dump, plain or .bz2), json (a list, an object of
-        documents by title, or one document per line in .jsonl), text (a file is a
-        document), or auto: by the end of each file's name; without one it is text.
-      text_field: The key of a JSON document under which its text is.
-      num_processes: Worker processes; 0 means one per core. The output is the same.
+        documents by title, or one document per line in .jsonl), text (each file is a
+        document), or auto: by each file's extension; files without one are text.
+      text_field: The key of a JSON document that holds its text.
+      num_processes: Worker processes; 0 means one per core. The output does not depend
+        on it.
       overwrite: Replace an output_dir that holds other output.
     """
 
@@ -31,21 +32,21 @@ class ExtractConfig:
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        for name in ("input", "output_dir", "text_field"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_given(self, "input", "output_dir", "text_field")
         checks.require_choice(self, "input_format", TEXT_FORMATS)
         checks.require_not_negative(self, "num_processes")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SentencesConfig:
-    """Documents to sentences (`python -m bert_tf data sentences`).
+    """Splits documents into sentences (`python -m bert_tf data sentences`).
 
     Attributes:
-      input: Files that extract has made, or folders of them, separated by commas.
-      output_dir: Folder for text in google's format: a sentence per line, a blank line
-        between documents.
-      num_processes: Worker processes; 0 means one per core. The output is the same.
+      input: Comma-separated files written by extract, or folders of them.
+      output_dir: Folder for text in google's format: one sentence per line, a blank
+        line between documents.
+      num_processes: Worker processes; 0 means one per core. The output does not depend
+        on it.
       overwrite: Replace an output_dir that holds other output.
     """
 
@@ -56,24 +57,24 @@ class SentencesConfig:
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        for name in ("input", "output_dir"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_given(self, "input", "output_dir")
         checks.require_not_negative(self, "num_processes")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardConfig:
-    """Documents to training and test shards (`python -m bert_tf data shard`).
+    """Divides documents into training and test (`python -m bert_tf data shard`).
 
     Attributes:
-      input: Text in google's format, files or folders of *.txt files and files without
-        an ending, separated by commas.
+      input: Text in google's format: comma-separated files, or folders of *.txt files
+        and files without an extension.
       output_dir: Folder for training-*.txt and test-*.txt, in the same format.
-      n_training_shards: Number of files of training text.
-      n_test_shards: Number of files of test text.
-      fraction_test_set: Share of the documents that go to the test text.
-      seed: Decides, with a document's text, on which side it is.
-      num_processes: Worker processes; 0 means one per core. The output is the same.
+      n_training_shards: Number of training files.
+      n_test_shards: Number of test files.
+      fraction_test_set: Fraction of the documents that go to the test files.
+      seed: Decides, together with a document's text, whether it is training or test.
+      num_processes: Worker processes; 0 means one per core. The output does not depend
+        on it.
       overwrite: Replace an output_dir that holds other output.
     """
 
@@ -88,8 +89,7 @@ class ShardConfig:
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        for name in ("input", "output_dir"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_given(self, "input", "output_dir")
         checks.require_positive(self, "n_training_shards", "n_test_shards")
         checks.require_shards(self, "n_training_shards", "n_test_shards")
         checks.require_not_negative(self, "seed", "num_processes")
@@ -103,19 +103,20 @@ class ShardConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VocabConfig:
-    """Sentences to a WordPiece vocabulary (`python -m bert_tf data vocab`).
+    """Trains a WordPiece vocabulary (`python -m bert_tf data vocab`).
 
     Attributes:
-      input: Text in google's format, files or folders of *.txt files and files without
-        an ending, separated by commas.
+      input: Text in google's format: comma-separated files, or folders of *.txt files
+        and files without an extension.
       output_dir: Folder for vocab.txt.
-      vocab_size: Most tokens, the special and the unused ones among them.
+      vocab_size: Maximum number of tokens, with the special and the unused ones.
       do_lower_case: Lower-case the text, for an uncased vocabulary.
       strip_accents: Strip accents. Default: as do_lower_case.
       min_frequency: How often a piece must occur to become a token.
-      limit_alphabet: Most different characters that become tokens, the most frequent
-        ones; a word with another one is unknown.
-      num_processes: Worker processes; 0 means one per core. The output is the same.
+      limit_alphabet: Maximum number of characters that become tokens, the most frequent
+        ones; a word with any other character is [UNK].
+      num_processes: Worker processes; 0 means one per core. The output does not depend
+        on it.
       overwrite: Replace an output_dir that holds another vocabulary.
     """
 
@@ -131,7 +132,6 @@ class VocabConfig:
 
     def __post_init__(self) -> None:
         """Checks each field on its own."""
-        for name in ("input", "output_dir"):
-            checks.require(bool(getattr(self, name)), name, "be given", "")
+        checks.require_given(self, "input", "output_dir")
         checks.require_positive(self, "vocab_size", "min_frequency", "limit_alphabet")
         checks.require_not_negative(self, "num_processes")
