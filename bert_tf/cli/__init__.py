@@ -8,12 +8,12 @@ from types import FrameType
 
 from bert_tf.errors import RunError
 
-# A module of the same name has `main(arguments)`; it is imported when it is asked for.
+# A module of the same name has `main(arguments)`; it is imported on demand.
 COMMANDS = {
     "build": "compile the fused operations for this machine",
-    "convert": "write weights in the form of another program",
-    "data": "make, split and show training records",
-    "predict": "fill masks, answer questions, classify: JSON lines",
+    "convert": "convert weights to the format of another program",
+    "data": "prepare training data, from downloads and text to packed records",
+    "predict": "fill masks, answer questions or classify, as JSON lines",
 }
 
 _INTERRUPTED = 130
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """Ends the program as an exception does, so that it tidies up."""
+    """Turns SIGTERM into an exception, so that temporary files are deleted."""
     sys.exit(_TERMINATED)
 
 

@@ -15,10 +15,10 @@ _FALSE = ("false", "f", "0", "no", "n")
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong option as the entry point reports every other error."""
+    """Raises wrong options as errors, which `bert_tf.cli.main` prints as one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises what the entry point prints as one line."""
+        """Raises the error that `bert_tf.cli.main` prints as one line."""
         raise ValueError(f"{message}. See {self.prog} --help.")
 
 
@@ -36,7 +36,7 @@ def parse_bool(text: str) -> bool:
 
 
 def _parse_bool_or_none(text: str) -> bool | None:
-    """The same, or none: as if the option was not given."""
+    """As `parse_bool`; none means that the option is not given."""
     return None if text.lower() == "none" else parse_bool(text)
 
 
@@ -56,7 +56,7 @@ def parse_config(
         `Attributes:`.
       arguments: The command line after the command's name.
       prog: The command's name, for help.
-      short_options: Field -> a further option such as -n.
+      short_options: Field -> a second option such as -n.
 
     Returns:
       The config.
@@ -83,9 +83,9 @@ def parse_config(
 
 
 def _shown(default: object) -> str:
-    """What the help says of a default; a field without a useful one is required."""
+    """The default, for the help text; an empty string means required."""
     if default is None:
-        return ""  # The description says what happens.
+        return ""  # The description states the default.
     if default == "":
         return "Required."
     return f"Default: {str(default).lower() if isinstance(default, bool) else default}."

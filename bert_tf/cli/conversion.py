@@ -1,4 +1,4 @@
-"""`python -m bert_tf data convert | chop | pick_eval`: records written again."""
+"""`python -m bert_tf data convert | chop | pick_eval`: rewrites records."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ _PROG = "python -m bert_tf data"
 
 
 def convert(arguments: Sequence[str]) -> None:
-    """Writes HDF5 files as TFRecords, or the other way round."""
+    """Converts HDF5 to TFRecord and back."""
     config = parse_config(ConvertDataConfig, arguments, f"{_PROG} convert")
     from bert_tf.data.copying import convert_records
 
@@ -21,7 +21,7 @@ def convert(arguments: Sequence[str]) -> None:
 
 
 def chop(arguments: Sequence[str]) -> None:
-    """Writes records into another number of files."""
+    """Divides records into another number of shards."""
     config = parse_config(ChopDataConfig, arguments, f"{_PROG} chop")
     from bert_tf.data.copying import chop_records
 
@@ -33,7 +33,7 @@ def chop(arguments: Sequence[str]) -> None:
 
 
 def pick_eval(arguments: Sequence[str]) -> None:
-    """Draws records evenly."""
+    """Selects evenly spaced records."""
     config = parse_config(PickEvalConfig, arguments, f"{_PROG} pick_eval")
     from bert_tf.data.copying import pick_records
 

@@ -1,4 +1,4 @@
-"""`python -m bert_tf convert SOURCE DESTINATION`: weights from and for others."""
+"""`python -m bert_tf convert SOURCE DESTINATION`: weights in another format."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _FORMS = ("transformers", "tensorflow", "safetensors", "torch", "mlperf")
 def _make_parser() -> Parser:
     parser = Parser(
         prog=_PROG,
-        description="Writes the weights of a BERT in the form of another program.",
+        description="Converts the weights of a BERT to the format of another program.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -30,30 +30,42 @@ def _make_parser() -> Parser:
 
 def _add_options(parser: Parser) -> None:
     add = parser.add_argument
-    add("--form", choices=_FORMS, help="what to write, whatever the destination's name")
+    add(
+        "--form",
+        choices=_FORMS,
+        help="the format to write. Default: by the destination's name",
+    )
     add(
         "--bert_config_file",
         default="",
-        help="the architecture. Default: the file beside the source",
+        help="the architecture. Default: the config file next to the source",
     )
-    add("--vocab_file", default="", help="the vocabulary. Default: likewise")
+    add(
+        "--vocab_file",
+        default="",
+        help="the vocabulary. Default: the vocab.txt next to the source",
+    )
     add(
         "--vocab_size",
         type=int,
         default=0,
-        help="rows of the word table: padded to a multiple of 8, or that padding cut. "
-        "Default: as the architecture says",
+        help="rows of the word embedding table: adds padding up to a multiple of 8, or "
+        "removes it. Default: vocab_size of the architecture",
     )
     add(
         "--do_lower_case",
         type=parse_bool,
         metavar="BOOL",
-        help="whether the tokenizer lower-cases. Default: as the files beside the "
-        "source say, or else if the vocabulary is uncased",
+        help="whether the tokenizer lower-cases. Default: from the files next to the "
+        "source, else true if the vocabulary is uncased",
     )
     add("--encoder_only", action="store_true", help="leave out the heads")
-    add("--weights_only", action="store_true", help="write nothing beside the weights")
-    add("--overwrite", action="store_true", help="replace files that are there")
+    add(
+        "--weights_only",
+        action="store_true",
+        help="write the weights alone, without config and vocabulary",
+    )
+    add("--overwrite", action="store_true", help="replace existing files")
 
 
 def main(arguments: Sequence[str]) -> None:

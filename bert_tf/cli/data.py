@@ -65,7 +65,7 @@ def create(arguments: Sequence[str]) -> None:
 
 
 def pack(arguments: Sequence[str]) -> None:
-    """Puts several short sequences into each record."""
+    """Packs several short sequences into each record."""
     config = parse_config(PackDataConfig, arguments, f"{_PROG} pack")
     from bert_tf.data.pack import pack_records
 
@@ -103,23 +103,23 @@ def show(arguments: Sequence[str]) -> None:
 
 
 def run_all(arguments: Sequence[str]) -> None:
-    """Runs all steps that a file names."""
-    pipeline.run(arguments, {name: step for name, (step, _) in SUBCOMMANDS.items()})
+    """Runs all commands that a TOML file lists."""
+    pipeline.run(arguments, {name: run for name, (run, _) in SUBCOMMANDS.items()})
 
 
 SUBCOMMANDS = {
-    "all": (run_all, "all steps from raw text to records, from one file"),
-    "download": (download.download, "fetch data sets and published weights"),
+    "all": (run_all, "run the commands that a TOML file lists, from text to records"),
+    "download": (download.download, "download data sets and published weights"),
     "verify": (download.verify, "check a folder against a list of checksums"),
-    "extract": (text.extract, "take documents out of dumps, JSON and text files"),
+    "extract": (text.extract, "extract documents from dumps, JSON and text files"),
     "sentences": (text.sentences, "split documents into sentences"),
     "shard": (text.shard, "divide documents into training and test shards"),
     "vocab": (text.vocab, "train a WordPiece vocabulary"),
     "create": (create, "make records from text"),
-    "pack": (pack, "put several short sequences into each record"),
-    "convert": (conversion.convert, "write HDF5 as TFRecords, or the other way round"),
-    "chop": (conversion.chop, "write records into another number of files"),
-    "pick_eval": (conversion.pick_eval, "draw records evenly, for evaluation"),
+    "pack": (pack, "pack several short sequences into each record"),
+    "convert": (conversion.convert, "convert HDF5 to TFRecord and back"),
+    "chop": (conversion.chop, "divide records into another number of shards"),
+    "pick_eval": (conversion.pick_eval, "select evenly spaced records, to evaluate"),
     "index": (index, "count records and write their metadata"),
     "show": (show, "print records as text"),
 }

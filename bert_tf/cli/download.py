@@ -1,4 +1,4 @@
-"""`python -m bert_tf data download | verify`: files of others, and whether they are."""
+"""`python -m bert_tf data download | verify`: downloads and checks published files."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ _PROG = "python -m bert_tf data"
 
 
 def download(arguments: Sequence[str]) -> None:
-    """Fetches data sets and published weights."""
+    """Downloads data sets and published weights."""
     config = parse_config(DownloadConfig, arguments, f"{_PROG} download")
     from bert_tf.download import datasets
 
@@ -25,7 +25,7 @@ def verify(arguments: Sequence[str]) -> None:
     config = parse_config(VerifyConfig, arguments, f"{_PROG} verify")
     from bert_tf.download.checksums import unlisted_files, verify_folder
 
-    print(f"{config.folder}: {verify_folder(config):,} files are as they should be")
+    print(f"{config.folder}: {verify_folder(config):,} files have the listed checksums")
     extra = list(unlisted_files(config))
     if extra:
         print(f"not listed: {len(extra):,} files, such as {extra[0]}")

@@ -1,8 +1,8 @@
-"""`python -m bert_tf data all --config FILE`: every step from raw text to records.
+"""`python -m bert_tf data all --config FILE`: all commands from raw text to records.
 
-The file is TOML, with `work_dir` and a table for each step that is wanted; a step's
-input is by default what the step before it has written. A step that is done is skipped,
-so that the same command goes on after a stop.
+The file is TOML, with `work_dir` and a table for each command to run; the input of a
+command is by default the output of the command before it. Finished commands are
+skipped, so that the same call resumes after an interruption.
 """
 
 import argparse
@@ -24,33 +24,33 @@ _CONFIGS = {
     "create": CreateDataConfig,
     "pack": PackDataConfig,
 }
-Steps = Mapping[str, Callable[[Sequence[str]], None]]
+Subcommands = Mapping[str, Callable[[Sequence[str]], None]]
 
 
-def run(arguments: Sequence[str], steps: Steps) -> None:
-    """Runs the steps that a file names, in the order of the data flow.
+def run(arguments: Sequence[str], subcommands: Subcommands) -> None:
+    """Runs the commands that a file lists, in the order of the data flow.
 
     Args:
       arguments: `--config FILE`.
-      steps: Subcommands by name.
+      subcommands: Those of `python -m bert_tf data`, by name.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if it is not TOML, or a table is not a step.
+      ValueError: if it is not TOML, or a table is not that of a command.
     """
     parser = Parser(prog="python -m bert_tf data all", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--config", required=True, help="A TOML file.", metavar="FILE")
     path = parser.parse_args(arguments).config
     commands = [
-        (step, [f"--{name}={value}" for name, value in options.items()])
-        for step, options in plan(_read(path), path)
+        (command, [f"--{name}={value}" for name, value in options.items()])
+        for command, options in plan(_read(path), path)
     ]
-    for step, words in commands:  # A wrong option is found before hours of work.
-        parse_config(_CONFIGS[step], words, f"python -m bert_tf data {step}")
-    for step, words in commands:
-        print(f"\n# {step} {' '.join(words)}", flush=True)
-        steps[step](words)
+    for command, words in commands:  # A wrong option is found before hours of work.
+        parse_config(_CONFIGS[command], words, f"python -m bert_tf data {command}")
+    for command, words in commands:
+        print(f"\n# {command} {' '.join(words)}", flush=True)
+        subcommands[command](words)
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _read(path: str) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
         raise FileNotFoundError(
-            f"`config` must be a file. Received: config={path}."
+            f"`config` must be an existing TOML file. Received: config={path}."
         ) from None
     except ValueError as error:
         raise ValueError(f"{path} is not TOML: {error}.") from None
@@ -74,15 +74,17 @@ def plan(
       path: The file, for messages.
 
     Yields:
-      Steps with their options.
+      Names of commands with their options.
 
     Raises:
-      ValueError: if a table is not a step, or `work_dir` is missing.
+      ValueError: if a table is not that of a command, or `work_dir` is missing.
     """
     work = tables.get("work_dir")
     _check_tables(tables, path)
     if not isinstance(work, str) or not work:
-        raise ValueError(f"{path}: `work_dir` must name a folder.")
+        raise ValueError(
+            f"{path}: `work_dir` must be the path of a folder. Received: {work!r}."
+        )
     folders = {name: f"{work}/{name}" for name in _CONFIGS}
     defaults = {
         "extract": {},
@@ -90,9 +92,9 @@ def plan(
         "shard": {"input": folders["sentences"]},
         "vocab": {"input": f"{folders['shard']}/training-*.txt"},
     }
-    for step, inputs in defaults.items():
-        if step in tables:
-            yield step, inputs | {"output_dir": folders[step]} | tables[step]
+    for command, inputs in defaults.items():
+        if command in tables:
+            yield command, inputs | {"output_dir": folders[command]} | tables[command]
     vocabulary = f"{folders['vocab']}/vocab.txt"
     for side in _SIDES:
         if "create" in tables:
@@ -109,18 +111,21 @@ def plan(
 
 
 def _check_tables(tables: Mapping[str, Any], path: str) -> None:
-    """Refuses what is no step, and values that no option can have."""
+    """Refuses tables of unknown commands, and values that no option can have."""
     known = tuple(_CONFIGS)
     for name, table in tables.items():
         if name != "work_dir" and (name not in known or not isinstance(table, dict)):
             raise ValueError(
-                f"{path}: [{name}] must be the table of one of {', '.join(known)}."
+                f"{path}: `{name}` must be `work_dir` or the table of a command: "
+                f"{', '.join(known)}."
             )
         for key, value in table.items() if isinstance(table, dict) else ():
             if not isinstance(value, str | int | float):
                 raise ValueError(
-                    f"{path}: `{key}` of [{name}] must be a text, a number, true or "
+                    f"{path}: `{key}` of [{name}] must be a string, a number, true or "
                     f"false. Received: {value!r}."
                 )
     if not set(tables) & set(known):
-        raise ValueError(f"{path} names no step: {', '.join(known)}.")
+        raise ValueError(
+            f"{path} must have the table of at least one command: {', '.join(known)}."
+        )

@@ -16,19 +16,19 @@ from bert_tf.launch import choose_instructions
 
 _PROG = "python -m bert_tf predict"
 _EXAMPLES = """
-Input is the text on the command line, the lines of --input, or else those of the
-standard input. A line is the text itself or JSON:
+The input is the text on the command line, else the lines of --input, by default those
+of standard input. A line is the text itself or JSON:
   fill-mask  {"text": "Paris is the [MASK] of France."}
   squad      {"question": "Who?", "context": "It was Ada."}
   classify   {"text_a": "A fine film."} or, of two texts, {"text_a": ..., "text_b": ...}
-Each line of output is that JSON and what was predicted.
+Each line of output is that JSON with the predictions added.
 """
-# How many inputs are read and answered at a time.
+# Inputs that are read and predicted before the output is printed.
 _AT_ONCE = 1024
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Predicts, and prints a line of JSON for each input.
+    """Predicts, and prints one line of JSON per input.
 
     Args:
       arguments: The command line after `predict`.
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
       SystemExit: after `--help`.
     """
     options = make_parser().parse_intermixed_args(arguments)
-    logging.basicConfig(format="%(message)s")  # Messages say themselves what they are.
+    logging.basicConfig(format="%(message)s")  # Warnings begin with their level.
     choose_instructions(options.precision)
     from bert_tf.distribute import Communicator, configure_devices
 
@@ -58,13 +58,19 @@ def main(arguments: Sequence[str]) -> None:
     if error:
         raise error
     if not count:
-        print(f"warning: {_name(options.input)} holds no text.", file=sys.stderr)
+        print(
+            f"warning: {_name(options.input)} holds no text, so nothing is predicted.",
+            file=sys.stderr,
+        )
 
 
 def _take(
     examples: Iterator[dict[str, Any]],
 ) -> tuple[list[dict[str, Any]], ValueError | None]:
-    """Some examples, and why there are no more: those before a bad line count."""
+    """Reads up to `_AT_ONCE` examples, and the error that ended them, if any.
+
+    Those before a bad line are still predicted.
+    """
     chunk: list[dict[str, Any]] = []
     try:
         for example in itertools.islice(examples, _AT_ONCE):
@@ -84,7 +90,7 @@ def _print(values: dict[str, Any]) -> None:
 
 
 def make_parser() -> Parser:
-    """The options."""
+    """Makes the parser of the options."""
     parser = Parser(
         prog=_PROG,
         description="Predicts with a trained model.",
@@ -94,19 +100,19 @@ def make_parser() -> Parser:
     )
     add = parser.add_argument
     add("task", choices=("fill-mask", "squad", "classify"))
-    add("text", nargs="*", help="the text; of squad the question, then its context")
+    add("text", nargs="*", help="the text; for squad the question, then the context")
     add(
         "--model",
         required=True,
-        help="the output_dir of a training, or weights with config and vocab.txt",
+        help="output_dir of a training run, or weights with config and vocab.txt",
     )
-    add("--input", default="-", help="a file of lines; - is the standard input")
-    add("--vocab_file", default="", help="default: that beside the weights")
+    add("--input", default="-", help="a file with one input per line; - is stdin")
+    add("--vocab_file", default="", help="default: vocab.txt next to the weights")
     add(
         "--do_lower_case",
         type=parse_bool,
         metavar="BOOL",
-        help="default: as the files beside the weights say, or else if the vocabulary "
+        help="default: from the files next to the weights, else true if the vocabulary "
         "is uncased",
     )
     add(
@@ -116,19 +122,19 @@ def make_parser() -> Parser:
         default=None,
         help="the same as --do_lower_case=false",
     )
-    add("--batch_size", type=int, default=32, help="rows computed at once")
+    add("--batch_size", type=int, default=32, help="rows per batch")
     add("--precision", choices=PRECISIONS, default="", help="default: fp32")
-    add("--top_k", type=int, default=5, help="of fill-mask: words for each [MASK]")
+    add("--top_k", type=int, default=5, help="fill-mask only: words for each [MASK]")
     return parser
 
 
 class Task(NamedTuple):
-    """What is done with each line.
+    """A kind of prediction.
 
     Attributes:
-      required: Names of the texts that it must have.
-      predict: Some lines -> what is found for each.
-      check: Raises a ValueError if a line cannot be answered.
+      required: Names of the texts that each input must have.
+      predict: Inputs -> the predictions for each.
+      check: Raises a ValueError if an input cannot be predicted.
     """
 
     required: tuple[str, ...]
@@ -207,14 +213,14 @@ def _read(options: argparse.Namespace, task: Task) -> Iterator[dict[str, Any]]:
         task.check(example)
         yield example
     elif options.input == "-":
-        if isinstance(sys.stdin, io.TextIOWrapper):  # Not a test's stand-in.
+        if isinstance(sys.stdin, io.TextIOWrapper):  # A test may replace it.
             sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
         yield from _parse(sys.stdin, _name(options.input), task)
     else:
         path = options.input
         if not os.path.exists(path) or os.path.isdir(path):
             raise FileNotFoundError(
-                f"`input` must name a file of lines. Received: input={path}, which "
+                f"`input` must be a text file. Received: input={path}, which "
                 f"{'is a folder' if os.path.isdir(path) else 'does not exist'}."
             )
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -226,7 +232,7 @@ def _name(path: str) -> str:
 
 
 def _parse(lines: Iterable[str], path: str, task: Task) -> Iterator[dict[str, Any]]:
-    """The examples; an error names its line."""
+    """Parses lines into examples; an error names its line."""
     for number, line in enumerate(lines, start=1):
         try:
             line.encode()  # What is not UTF-8 was read as surrogates.

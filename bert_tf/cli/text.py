@@ -9,16 +9,16 @@ _PROG = "python -m bert_tf data"
 
 
 def extract(arguments: Sequence[str]) -> None:
-    """Takes documents out of dumps, JSON and text files."""
+    """Extracts documents from dumps, JSON and text files."""
     config = parse_config(ExtractConfig, arguments, f"{_PROG} extract")
     from bert_tf.data.extract import extract_documents
 
     counts = extract_documents(config)
     print(
-        f"{config.output_dir}: {counts['documents']:,} documents; left out are "
-        f"{counts['empty']:,} without text and {counts['unparsable']:,} unparsable "
-        f"ones, and {counts['incomplete_sentences']:,} sentences with a formula, an "
-        "address or an unknown template in them"
+        f"{config.output_dir}: {counts['documents']:,} documents; skipped "
+        f"{counts['empty']:,} without text, {counts['unparsable']:,} unparsable ones, "
+        f"and {counts['incomplete_sentences']:,} sentences with a formula, an address "
+        "or an unknown template"
     )
 
 

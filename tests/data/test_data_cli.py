@@ -114,7 +114,7 @@ num_processes = 1
 """
 
 
-def test_all_steps_run_from_one_file_and_once(tmp_path, capsys):
+def test_all_commands_run_from_one_file_and_once(tmp_path, capsys):
     texts = [f"The cat {n} sat there. The dog {n} ran. It was so." for n in range(60)]
     (tmp_path / "in.json").write_text(json.dumps(texts))
     (tmp_path / "data.toml").write_text(STEPS.format(folder=tmp_path))
@@ -133,12 +133,18 @@ def test_all_steps_run_from_one_file_and_once(tmp_path, capsys):
     ("content", "message"),
     [
         ("x", "is not TOML"),
-        ("[create]", "`work_dir` must name a folder"),
-        ('work_dir = "w"\n[creat]', "[creat] must be the table of one of"),
-        ('work_dir = "w"\ncreate = 5', "[create] must be the table of one of"),
+        ("[create]", "`work_dir` must be the path of a folder"),
+        (
+            'work_dir = "w"\n[creat]',
+            "`creat` must be `work_dir` or the table of a command",
+        ),
+        (
+            'work_dir = "w"\ncreate = 5',
+            "`create` must be `work_dir` or the table of a command",
+        ),
         ('work_dir = "w"\n[extract]\nouput = 5', "unrecognized arguments: --ouput=5"),
         ('work_dir = "w"\n[create]', "`vocab_file` must be given"),
-        ('work_dir = "w"', "names no step: extract, sentences"),
+        ('work_dir = "w"', "at least one command: extract, sentences"),
         ('work_dir = "w"\n[extract]\ninput = ["a"]', "`input` of [extract] must be"),
         (
             'work_dir = "w"\n[extract]\ninput = "/none"\n[pack]\nsed = 1',
@@ -146,14 +152,14 @@ def test_all_steps_run_from_one_file_and_once(tmp_path, capsys):
         ),
     ],
 )
-def test_bad_file_of_steps_is_one_line(tmp_path, content, message, capsys):
+def test_bad_file_of_commands_is_one_line(tmp_path, content, message, capsys):
     (tmp_path / "data.toml").write_text(content)
     assert main(["data", "all", "--config", str(tmp_path / "data.toml")]) == 1
     [error] = capsys.readouterr().err.splitlines()
     assert message in error
 
 
-def test_missing_file_of_steps_is_one_line(capsys):
+def test_missing_file_of_commands_is_one_line(capsys):
     assert main(["data", "all", "--config=/none"]) == 1
     assert "config=/none" in capsys.readouterr().err
 
@@ -226,11 +232,11 @@ def test_making_records_does_not_load_tensorflow():
 def test_create_ends_with_a_summary_and_warnings(arguments, tmp_path, capsys):
     (tmp_path / "blank.txt").write_text("the cat sat .\n\n" * 20)
     assert main([*arguments, f"--input={tmp_path}/blank.txt", "--overwrite"]) == 0
-    said = capsys.readouterr()
-    assert "20 documents (95.0% repeated), 80 tokens (0.00% [UNK]" in said.out
-    assert "(100.0%) have a random next segment" in said.err
+    first = capsys.readouterr()
+    assert "20 documents (95.0% repeated), 80 tokens (0.00% [UNK]" in first.out
+    assert "(100.0%) have a random next segment" in first.err
     assert main([*arguments, f"--input={tmp_path}/blank.txt", "--overwrite"]) == 0
     again = capsys.readouterr()
     assert "is there already" in again.err
-    assert again.out == said.out
+    assert again.out == first.out
     assert "(100.0%) have a random next segment" in again.err
