@@ -1,4 +1,4 @@
-"""Archives to folders: plain files below the folder, in bounded number and size."""
+"""Unpacks zip and tar archives: only plain files, bounded in number and size."""
 
 import gzip
 import lzma
@@ -18,7 +18,7 @@ from bert_tf.files import temporary_folder
 # Far above any published model or data set.
 MAX_BYTES = 64 << 30
 MAX_MEMBERS = 100_000
-# Text compresses to a tenth; a small archive that grows more is made to do harm.
+# Text compresses to a tenth; a small archive that grows more than this is a bomb.
 MAX_RATIO = 200
 _SMALL_BYTES = 64 << 20
 _BYTES_AT_ONCE = 1 << 20
@@ -29,7 +29,7 @@ _DAMAGES = (
     gzip.BadGzipFile,
     lzma.LZMAError,
     EOFError,
-    NotImplementedError,  # A way of compression that zipfile does not know.
+    NotImplementedError,  # A compression method that zipfile does not support.
 )
 
 
@@ -42,27 +42,33 @@ class _Member(NamedTuple):
 
 
 def unpack(archive: Path, folder: Path, flatten: bool = True) -> None:
-    """Unpacks a zip or tar archive; the folder appears when all of it is there.
+    """Unpacks a zip or tar archive into a new folder, completely or not at all.
 
     Args:
       archive: The file.
       folder: Must not exist, or be empty.
-      flatten: Where everything is inside one folder of the archive, leave that out.
+      flatten: Whether to drop the top folder, if everything is inside one.
 
     Raises:
       FileExistsError: if the folder holds anything.
-      RunError: if the archive is damaged, or holds what could do harm: links, devices,
-        names that leave the folder, names twice, too many or too large files.
+      RunError: if the archive is damaged or may do harm: it holds links, devices, paths
+        outside the folder, duplicate names, too many or too large files.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} must be new or empty to unpack into it.")
+        raise FileExistsError(
+            f"{folder} must be new or empty to unpack {archive} into it. Move or "
+            "delete what it holds."
+        )
     with temporary_folder(folder) as work:
         inner = work / "files"
         inner.mkdir()
         try:
             _extract(archive, inner)
         except _DAMAGES as error:
-            raise RunError(f"{archive} is damaged: {error}. Fetch it again.") from None
+            raise RunError(
+                f"{archive} is damaged: {error}. Delete it, with {archive.name}.sha256 "
+                "if that exists, and download it again."
+            ) from None
         only = list(inner.iterdir())
         if flatten and len(only) == 1 and only[0].is_dir():
             inner = only[0]
@@ -77,41 +83,44 @@ def _extract(archive: Path, folder: Path) -> None:
         opened = tarfile.open(archive)
         members = _tar_members
     else:
-        raise RunError(f"{archive} is neither a zip nor a tar archive.")
+        raise RunError(
+            f"{archive} is neither a zip nor a tar archive. Delete it, and check its "
+            "URL."
+        )
     limit = min(MAX_BYTES, max(_SMALL_BYTES, MAX_RATIO * archive.stat().st_size))
     seen: set[str] = set()
     with closing(opened):
         for member in members(archive, opened):
             target = folder / _safe_name(archive, member.name)
             if str(target).lower() in seen:
-                _refuse(archive, member.name, "is there twice")
+                _refuse(archive, member.name, "occurs twice")
             seen.add(str(target).lower())
             limit -= member.size
             if limit < 0 or len(seen) > MAX_MEMBERS:
-                _refuse(archive, member.name, "makes it too large or too many files")
+                _refuse(archive, member.name, "exceeds the limit of size or of files")
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file = open(target, "xb")
             except (FileExistsError, NotADirectoryError, IsADirectoryError):
-                _refuse(archive, member.name, "is a file and a folder")
+                _refuse(archive, member.name, "is both a file and a folder")
             with file, member.open() as source:
                 _copy(archive, member, source, file)
 
 
 def _copy(archive: Path, member: _Member, source: IO[bytes], file: IO[bytes]) -> None:
-    """Copies no more than the archive said: the sums of a bomb may lie."""
+    """Copies at most the stated size: a bomb may state less than it holds."""
     left = member.size
     while block := _read(source):
         left -= len(block)
         if left < 0:
-            _refuse(archive, member.name, "is larger than the archive says")
+            _refuse(archive, member.name, "is larger than the archive states")
         file.write(block)
     if left:
-        raise EOFError(f"{member.name} is cut")
+        raise EOFError(f"{member.name} is truncated")
 
 
 def _read(source: IO[bytes]) -> bytes:
-    """The next bytes; gzip and bzip2 tell of damage as of a failing disk."""
+    """The next bytes; damage, which gzip and bzip2 raise as OSError, is an EOFError."""
     try:
         return source.read(_BYTES_AT_ONCE)
     except OSError as error:
@@ -140,7 +149,7 @@ def _tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[_Member]:
             )
         elif not info.isdir():
             _refuse(archive, info.name, "is a link or a device")
-    while _read(opened.fileobj):  # The checksum of the whole is at its end.
+    while _read(opened.fileobj):  # The checksum of the archive is at its end.
         pass
 
 
@@ -148,9 +157,12 @@ def _safe_name(archive: Path, name: str) -> PurePosixPath:
     path = PurePosixPath(name)
     is_odd = {"\\", "\0", ":"} & set(name) or ".." in path.parts
     if is_odd or path.is_absolute() or not path.parts:
-        _refuse(archive, name, "is not a plain name below the folder")
+        _refuse(archive, name, "is not a relative path inside the folder")
     return path
 
 
 def _refuse(archive: Path, name: str, reason: str) -> None:
-    raise RunError(f"{archive} is not unpacked: its member {name!r} {reason}.")
+    raise RunError(
+        f"{archive} was not unpacked: its member {name!r} {reason}. Do not use the "
+        "archive unless you trust its source, and then unpack it yourself."
+    )

@@ -1,9 +1,10 @@
-"""What can be downloaded by name: where it is, and what its files' sha256 are.
+"""What can be downloaded by name: URLs and sha256 checksums.
 
-Sources of the sums: tensorflow_datasets' url_checksums (SQuAD, GLUE, MRPC); NVIDIA's
-BERT preparation scripts (files within the archives of 2018). Nobody has published sums
-of the archives of 2019 and 2020: for these, the one that was downloaded first is noted
-beside the file, or `--sha256` says it. Wikimedia publishes sums beside each dump.
+Sources of the checksums: tensorflow_datasets' url_checksums (SQuAD, GLUE, MRPC);
+NVIDIA's BERT preparation scripts (files in the archives of 2018). No checksums of the
+archives of 2019 and 2020 are published: unless `--sha256` gives one, that of the first
+download is stored next to the file and compared from then on. Wikimedia publishes
+checksums next to each dump.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 _SQUAD = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
 _GLUE = "https://dl.fbaipublicfiles.com/glue/data/"
 _MRPC = "https://dl.fbaipublicfiles.com/senteval/senteval_data/"
-# The same file as in Firebase, where tensorflow_datasets has its sum from.
+# The same file as on Firebase, of which tensorflow_datasets has the checksum.
 _MRPC_DEV_IDS = f"{_GLUE}mrpc_dev_ids.tsv"
 MODELS = "https://storage.googleapis.com/bert_models/"
 _DUMPS = "https://dumps.wikimedia.org/"
@@ -20,12 +21,12 @@ _DUMPS = "https://dumps.wikimedia.org/"
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
-    """One file.
+    """One file to download.
 
     Attributes:
-      url: Where it is.
-      name: What it is called here.
-      sha256: Its checksum; empty if nobody has published one.
+      url: Its address.
+      name: The local file name.
+      sha256: Its checksum; empty if none is published.
     """
 
     url: str
@@ -35,12 +36,12 @@ class RemoteFile:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What one name stands for.
+    """The files that one name of the catalogue downloads.
 
     Attributes:
-      folder: Where its files go, below the user's folder.
-      files: All of them.
-      is_archive: Whether they are unpacked.
+      folder: Subfolder of the user's folder for them.
+      files: The files.
+      is_archive: Whether the only file is an archive, to be unpacked.
       members: Known sha256 of files in the archive.
     """
 

@@ -1,4 +1,4 @@
-"""A folder of files against a list of their checksums."""
+"""Checks a folder against a list of checksums."""
 
 import os
 import re
@@ -20,23 +20,26 @@ def read_checksums(path: str) -> dict[str, str]:
 
     Args:
       path: A file of lines as md5sum, sha1sum or sha256sum write them (also with
-        --tag); empty lines and lines that begin with # are passed over.
+        --tag); empty lines and lines that begin with # are ignored.
 
     Returns:
       Name -> checksum, lower case.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if a line is something else, or a name leaves the folder.
+      ValueError: if a line is something else, or a path is outside the folder.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, IsADirectoryError):
         raise FileNotFoundError(
-            f"`checksum_file` must be a file. Received: checksum_file={path}."
+            f"`checksum_file` must be an existing file. Received: checksum_file={path}."
         ) from None
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a list of checksums: not UTF-8.") from None
+        raise ValueError(
+            f"{path} must be a list of checksums, as md5sum writes it. Received: a "
+            "file that is not UTF-8 text."
+        ) from None
     sums = {}
     for number, line in enumerate(map(str.strip, lines), start=1):
         if not line or line.startswith("#"):
@@ -44,15 +47,18 @@ def read_checksums(path: str) -> dict[str, str]:
         match = _LINE.fullmatch(line) or _BSD_LINE.fullmatch(line)
         if not match or len(match["sum"]) not in _ALGORITHMS:
             raise ValueError(
-                f"{path}, line {number}: it must hold a checksum and a name, as md5sum "
+                f"{path}, line {number}: must be a checksum and a file name, as md5sum "
                 f"writes them. Received: {line[:80]!r}."
             )
         name = PurePosixPath(match["name"])
         if name.is_absolute() or ".." in name.parts:
-            raise ValueError(f"{path}, line {number}: {name} leaves the folder.")
+            raise ValueError(
+                f"{path}, line {number}: the file name must be a relative path inside "
+                f"the folder. Received: {name}."
+            )
         sums[str(name)] = match["sum"].lower()
     if not sums:
-        raise ValueError(f"{path} lists no file.")
+        raise ValueError(f"{path} must list at least one file. Received: none.")
     return sums
 
 
@@ -63,7 +69,7 @@ def verify_folder(config: VerifyConfig) -> int:
       config: Folder and list.
 
     Returns:
-      The number of files, all of them as they should be.
+      The number of files, all of which have the listed checksums.
 
     Raises:
       FileNotFoundError: if folder or list is missing.
@@ -72,7 +78,7 @@ def verify_folder(config: VerifyConfig) -> int:
     folder = Path(config.folder)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"`folder` must be a folder. Received: folder={folder}."
+            f"`folder` must be an existing folder. Received: folder={folder}."
         )
     sums = read_checksums(config.checksum_file)
     missing, different = [], []
@@ -88,9 +94,9 @@ def verify_folder(config: VerifyConfig) -> int:
             progress.add(path.stat().st_size, 1)
     if missing or different:
         raise ValueError(
-            f"{folder} is not what {config.checksum_file} lists: of {len(sums)} files "
+            f"{folder} does not match {config.checksum_file}: of {len(sums)} files "
             f"{len(missing)} are missing{_some(missing)} and {len(different)} are "
-            f"different{_some(different)}. Fetch or make them again."
+            f"different{_some(different)}. Download or create them again."
         )
     return len(sums)
 

@@ -1,4 +1,4 @@
-"""Names of the catalogue to folders of files, ready to be used."""
+"""Downloads what the catalogue names, checks it and unpacks it."""
 
 import csv
 import io
@@ -25,10 +25,10 @@ def names() -> list[str]:
 
 
 def _full_name(name: str) -> str:
-    """The name in the catalogue; a model's date may be left out if it is clear.
+    """The name in the catalogue; a model's date is optional unless it is ambiguous.
 
     Raises:
-      ValueError: if the name is unknown or not clear.
+      ValueError: if the name is unknown or ambiguous.
     """
     found = [full for full in names() if name in (full, full.rpartition("/")[2])]
     if len(found) != 1:
@@ -38,19 +38,19 @@ def _full_name(name: str) -> str:
 
 
 def download(config: DownloadConfig, retries: Retries | None = None) -> list[Path]:
-    """Fetches everything that is asked for; what is there and valid is kept.
+    """Downloads all that is asked for, unless it exists and is valid.
 
     Args:
       config: Names and folder.
-      retries: When to try again.
+      retries: When to retry.
 
     Returns:
       The folder or file of each name.
 
     Raises:
-      ValueError: if a name is unknown, or `sha256` is given and is not of one file
-        that nobody has published a sum of.
-      RunError: if something cannot be fetched, checked or unpacked.
+      ValueError: if a name is unknown, or `sha256` is given for anything but one
+        archive without a published checksum.
+      RunError: if something cannot be downloaded, checked or unpacked.
     """
     asked = [_full_name(name.strip()) for name in config.name.split(",")]
     if config.sha256 != "none":
@@ -58,7 +58,8 @@ def download(config: DownloadConfig, retries: Retries | None = None) -> list[Pat
         if unpinned != [True] or CATALOGUE[asked[0]].files[0].sha256:
             raise ValueError(
                 "`sha256` must be left out unless `name` is one archive without a "
-                f"published sum. Received: sha256={config.sha256}, name={config.name}."
+                f"published checksum. Received: sha256={config.sha256}, "
+                f"name={config.name}."
             )
     return [_download_one(name, config, retries) for name in asked]
 
@@ -86,21 +87,22 @@ def download_archive(
     retries: Retries | None = None,
     flatten: bool = True,
 ) -> None:
-    """Fetches an archive and unpacks it into a folder, unless that is valid.
+    """Downloads an archive and unpacks it into a folder, unless that is valid.
 
-    `<folder>.sha256` is a list of all files' sums, as sha256sum writes it. A folder is
-    valid if it has what the list says, and nothing that the catalogue contradicts.
+    `<folder>.sha256` lists the checksums of all files, as sha256sum writes it. A folder
+    is valid if its files have the checksums of that list and of the catalogue.
 
     Args:
       entry: Of the catalogue.
-      folder: Its folder; a broken one is replaced.
+      folder: Its folder; one that is not valid is replaced.
       sha256: Of the archive, where the catalogue has none.
-      retries: When to try again.
+      retries: When to retry.
       flatten: See `unpack`.
 
     Raises:
-      FileExistsError: if the folder is not valid, and holds what the archive does not.
-      RunError: if it cannot be fetched or unpacked, or a file has another checksum.
+      FileExistsError: if the folder is not valid, and holds files that are not from the
+        archive.
+      RunError: if it cannot be downloaded or unpacked, or a checksum differs.
     """
     [file] = entry.files
     sums = Path(f"{folder}.sha256")
@@ -108,7 +110,7 @@ def download_archive(
     if expected and all(
         is_valid(folder / name, sum_) for name, sum_ in expected.items()
     ):
-        print(f"{folder} is there already, and valid.", file=sys.stderr)
+        print(f"{folder} exists already, with the right checksums.", file=sys.stderr)
         return
     archive = folder.parent / file.name
     fetch(file.url, archive, file.sha256 or sha256, retries)
@@ -125,7 +127,7 @@ def download_archive(
 
 
 def _check_members(entry: Entry, archive: Path, folder: Path) -> None:
-    """Removes the archive if a file in it is not the published one."""
+    """Deletes the archive if a file in it is not the published one."""
     for name, expected in entry.members.items():
         path = folder / name
         found = file_sum(path, "sha256") if path.is_file() else "nothing"
@@ -134,7 +136,8 @@ def _check_members(entry: Entry, archive: Path, folder: Path) -> None:
             Path(f"{archive}.sha256").unlink(missing_ok=True)
             raise RunError(
                 f"{archive}: {name} must have the sha256 {expected}. Received: "
-                f"{found}. The archive was removed; it is another version of the model."
+                f"{found}. The archive was deleted: it is damaged, or another version "
+                "of the model. Download it again."
             )
 
 
@@ -144,13 +147,15 @@ def _files(folder: Path) -> list[str]:
 
 
 def _replace(folder: Path, fresh: Path) -> None:
-    """Puts a folder in the place of a broken one, which it has all names of."""
+    """Replaces an invalid folder, unless it holds files that are not in the new one."""
     if folder.exists():
         own = sorted(set(_files(folder)) - set(_files(fresh)))
         if own or not folder.is_dir():
+            what = f"holds {own[0]}, which is" if own else "is a file,"
             raise FileExistsError(
-                f"{folder} is broken, but holds {(own or ['no folder'])[0]}, which is "
-                "not from the archive. Move it elsewhere."
+                f"{folder} must be replaced, since its checksums are wrong, but it "
+                f"{what} not from the archive. Move that elsewhere, and run the same "
+                "command again."
             )
         shutil.rmtree(folder)
     os.replace(fresh, folder)
@@ -169,13 +174,16 @@ def _download_dump(config: DownloadConfig, retries: Retries | None) -> Path:
     for extra in (sums, Path(f"{sums}.sha256")):
         extra.unlink()
     if len(found) != 1:
-        raise RunError(f"{sums_url} lists no sha1 of *{ending}; is the dump complete?")
+        raise RunError(
+            f"{sums_url} must list one sha1 of a file *{ending}. Received: "
+            f"{len(found)}. The dump may not be complete: choose another --date."
+        )
     fetch(file.url, path, found[0], retries)
     return path
 
 
 def format_mrpc(folder: Path) -> None:
-    """Makes GLUE's train.tsv, dev.tsv and test.tsv of the corpus's own files.
+    """Makes GLUE's train.tsv, dev.tsv and test.tsv from the files of the corpus.
 
     Args:
       folder: Holds msr_paraphrase_train.txt, msr_paraphrase_test.txt and
@@ -202,7 +210,10 @@ def _mrpc_rows(path: Path) -> Iterator[tuple[str, ...]]:
     next(reader)
     for number, row in enumerate(reader, start=2):
         if len(row) != len(_MRPC_COLUMNS):
-            raise RunError(f"{path}, line {number}: it has {len(row)} columns, not 5.")
+            raise RunError(
+                f"{path}, line {number}: must have 5 tab-separated columns. Received: "
+                f"{len(row)}. Delete the file, and download it again."
+            )
         yield tuple(row)
 
 

@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed, retried, checked, and then given its name."""
+"""Downloads one file over HTTP: resumed, retried, checked, and then renamed."""
 
 import dataclasses
 import email.utils
@@ -24,14 +24,14 @@ _BYTES_AT_ONCE = 1 << 20
 _MAX_REDIRECTS = 5
 _TIMEOUT = urllib3.Timeout(connect=30, read=60)
 _MAX_WAIT_SECONDS = 120.0
-# Wikimedia asks programs to say who they are.
+# Wikimedia asks programs to identify themselves.
 _USER_AGENT = "bert_tf"
 _ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}
 _MAGIC = {".zip": b"PK", ".bz2": b"BZh", ".gz": b"\x1f\x8b"}
 
 
 class _TemporaryError(Exception):
-    """It may work when tried again; `wait` is how long the server asks to wait."""
+    """A failure that a retry may fix; the server asks to wait `wait` seconds."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -40,11 +40,11 @@ class _TemporaryError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Retries:
-    """When to try again.
+    """When to retry.
 
     Attributes:
-      number: How often in a row without any progress.
-      first_wait_seconds: Before the first time; doubled each time.
+      number: Maximum number of retries in a row without progress.
+      first_wait_seconds: Time before the first retry; doubled each time.
       sleep: Waits for so many seconds.
     """
 
@@ -62,17 +62,18 @@ def file_sum(path: str | os.PathLike[str], algorithm: str) -> str:
 def fetch(
     url: str, path: Path, checksum: str = "", retries: Retries | None = None
 ) -> None:
-    """Downloads a file, unless it is there and valid.
+    """Downloads a file, unless a valid one exists.
 
-    What has come is in `<path>.part` until the file is complete and checked; a later
-    call goes on there. The sha256 of a file without a known checksum is written to
-    `<path>.sha256`, and is what the file must have from then on.
+    `<path>.part` holds an incomplete download, which a later call resumes, and is
+    renamed once the file is complete and checked. Of a file without a published
+    checksum, the sha256 of the first download is written to `<path>.sha256`; later
+    downloads must match it.
 
     Args:
       url: http or https.
-      path: The file to be.
+      path: The file to write.
       checksum: Its md5, sha1 or sha256, if known.
-      retries: When to try again.
+      retries: When to retry.
 
     Raises:
       RunError: if the server refuses, sends something else, or fails too often; if
@@ -80,13 +81,13 @@ def fetch(
     """
     checksum = checksum or _noted_sum(path)
     if is_valid(path, checksum):
-        print(f"{path} is there already.", file=sys.stderr)
+        print(f"{path} exists already, with the right checksum.", file=sys.stderr)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(f"{path}.part")
     with open(part, "ab") as file:
         lock(file, f"downloading {part}")
-        if not _is_at(file, part):  # Another process has just completed it, or not.
+        if not _is_at(file, part):  # Another process has renamed or deleted it.
             return fetch(url, path, checksum, retries)
         try:
             _receive_all(url, file, part, bool(checksum), retries or Retries())
@@ -98,7 +99,7 @@ def fetch(
 
 
 def _noted_sum(path: Path) -> str:
-    """What an earlier download has noted of a file; empty if nothing."""
+    """The sha256 of an earlier download; empty if none is stored."""
     try:
         return Path(f"{path}.sha256").read_text(encoding="utf-8").split()[0]
     except (FileNotFoundError, IndexError):
@@ -106,14 +107,14 @@ def _noted_sum(path: Path) -> str:
 
 
 def is_valid(path: Path, checksum: str) -> bool:
-    """Whether a file is there with its md5, sha1 or sha256."""
+    """Whether a file exists and has this md5, sha1 or sha256."""
     if not path.is_file() or len(checksum) not in _ALGORITHMS:
         return False
     return file_sum(path, _ALGORITHMS[len(checksum)]) == checksum.lower()
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:
-    """Whether an open file still has its name."""
+    """Whether an open file still has this path."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -123,10 +124,10 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 def _receive_all(
     url: str, file: BinaryIO, part: Path, is_pinned: bool, retries: Retries
 ) -> None:
-    """Asks for the rest of the file until it is all there."""
+    """Requests the rest of the file until it is complete."""
     etag = Path(f"{part}.etag")
     if not is_pinned and not etag.exists():
-        file.truncate(0)  # Nothing would tell whether it is still the same file.
+        file.truncate(0)  # Without either, a changed file would not be noticed.
     failures = 0
     while True:
         before = file.tell()
@@ -138,23 +139,26 @@ def _receive_all(
             failures = 1 if file.tell() > before else failures + 1
             if failures > retries.number:
                 raise RunError(
-                    f"{url} cannot be fetched: {_reason(error)}. What has come is in "
-                    f"{part}; the same command goes on there."
+                    f"{url} cannot be downloaded: {_reason(error)}. The same command "
+                    f"resumes the download, which is in {part} so far."
                 ) from None
             wait = retries.first_wait_seconds * 2 ** (failures - 1)
             wait = min(max(wait, getattr(error, "wait", 0.0)), _MAX_WAIT_SECONDS)
-            print(f"{_reason(error)}; trying again in {wait:.0f} s", file=sys.stderr)
+            print(f"{_reason(error)}; retrying in {wait:.0f} s", file=sys.stderr)
             retries.sleep(wait)
     etag.unlink(missing_ok=True)
 
 
 def _refuse_if_final(url: str, error: Exception) -> None:
-    """Another try mends neither an address nor a certificate."""
+    """Raises what no retry fixes: a wrong URL, or a certificate that is not valid."""
     if isinstance(error, urllib3.exceptions.LocationValueError):
-        raise RunError(f"`url` must be an address. Received: url={url}.") from None
+        raise RunError(f"`url` must be a valid URL. Received: url={url}.") from None
     causes = (error, *error.args)
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
-        raise RunError(f"{url} cannot be trusted: {_reason(error)}.") from None
+        raise RunError(
+            f"{url}: the server's certificate is not valid: {_reason(error)}. Check "
+            "the URL and the proxy."
+        ) from None
 
 
 def _reason(error: Exception) -> str:
@@ -162,7 +166,7 @@ def _reason(error: Exception) -> str:
 
 
 def _receive(url: str, file: BinaryIO, etag: Path) -> None:
-    """One answer of the server, appended to what is there or in place of it."""
+    """Makes one request; its content is appended to the file, or replaces it."""
     offset = file.seek(0, os.SEEK_END)
     headers = {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT}
     if offset:
@@ -174,7 +178,7 @@ def _receive(url: str, file: BinaryIO, etag: Path) -> None:
         if response.status == 416 and offset:
             total = response.headers.get("Content-Range", "").rpartition("/")[2]
             if total == str(offset):
-                return  # All of it had come before.
+                return  # The file was complete already.
             file.truncate(0)
             raise _TemporaryError("the server has no such range")
         _check_status(response, url, offset)
@@ -194,7 +198,7 @@ def _receive(url: str, file: BinaryIO, etag: Path) -> None:
 
 
 def _remember(etag: Path, value: str) -> None:
-    """Keeps what tells this version of the file; a weak tag does not."""
+    """Stores the ETag of this version of the file; a weak one does not identify it."""
     if value and not value.startswith("W/"):
         etag.write_text(value, encoding="latin-1")
     else:
@@ -215,9 +219,11 @@ def _open(url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         response.close()
         target = urljoin(url, location)
         if urlsplit(url).scheme == "https" != urlsplit(target).scheme:
-            raise RunError(f"{url} leads to {target}, which is not encrypted.")
+            raise RunError(
+                f"{url} redirects to {target}, which is not encrypted. Use another URL."
+            )
         url = target
-    raise RunError(f"{url} leads to more than {_MAX_REDIRECTS} other addresses.")
+    raise RunError(f"{url} redirects more than {_MAX_REDIRECTS} times. Check the URL.")
 
 
 def _pool(url: str) -> urllib3.PoolManager:
@@ -239,14 +245,14 @@ def _check_status(response: urllib3.BaseHTTPResponse, url: str, offset: int) -> 
         return
     if status != 200:
         raise RunError(
-            f"{url} cannot be fetched: the server answers {status} {response.reason}. "
-            "Check the address, or fetch the file with a browser and put it into the "
-            "folder."
+            f"{url} cannot be downloaded: the server answers {status} "
+            f"{response.reason}. Check the URL, or download the file with a browser "
+            "and put it into the folder."
         )
 
 
 def _seconds(retry_after: str) -> float:
-    """What Retry-After says: seconds or a date (RFC 9110, section 10.2.3)."""
+    """Seconds to wait by Retry-After: a number or a date (RFC 9110, 10.2.3)."""
     if retry_after.isdecimal():
         return float(retry_after)
     try:
@@ -258,33 +264,33 @@ def _seconds(retry_after: str) -> float:
 def _check_beginning(
     url: str, response: urllib3.BaseHTTPResponse, block: bytes
 ) -> None:
-    """Refuses a page about the file in place of the file."""
+    """Refuses a web page that is served instead of the file."""
     magic = _MAGIC.get(os.path.splitext(urlsplit(url).path)[1], b"")
     is_page = "html" in response.headers.get("Content-Type", "").lower()
     is_page |= block.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
     if is_page or not block.startswith(magic):
         what = "a web page" if is_page else "something else"
         raise RunError(
-            f"{url} gives {what} instead of the file. Perhaps a licence must be "
-            "accepted, or a proxy asks for a login: open it with a browser."
+            f"{url} returns {what} instead of the file. Open it with a browser: "
+            "perhaps a licence must be accepted, or a proxy asks for a login."
         )
 
 
 def _check(url: str, path: Path, part: Path, checksum: str) -> None:
-    """Gives the file its name, or removes it."""
+    """Checks a complete download, and renames or deletes it."""
     algorithm = _ALGORITHMS[len(checksum)] if checksum else "sha256"
     found = file_sum(part, algorithm)
     if checksum and found != checksum.lower():
         part.unlink()
         raise RunError(
-            f"{url} has the {algorithm} {found}, but must have {checksum}. It was "
-            "removed. It was damaged on the way, or is another version; if that is "
-            f"wanted, and {path}.sha256 is there, remove that."
+            f"{url} must have the {algorithm} {checksum}. Received: {found}. The "
+            "download was deleted: it is damaged, or another version of the file. Try "
+            f"again. To accept another version, delete {path}.sha256, if it exists."
         )
     if not checksum:
         note = f"{found}  {path.name}\n"
         Path(f"{path}.sha256").write_text(note, encoding="utf-8")
-        print(f"sha256 of {path}: {found} (none was known)", file=sys.stderr)
+        print(f"sha256 of {path}: {found} (none is published)", file=sys.stderr)
     with open(part, "rb") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
