@@ -1,1 +1,1 @@
-"""Model to numbers."""
+"""Predictions of a model, the answers made of them, and their scores."""

@@ -24,34 +24,35 @@ def classification_metrics(
       positive: The number of the positive class.
 
     Returns:
-      The metrics by name. Where one is not defined (no example is, or is said to be,
-      of that class; all are of the same class) it is 0, as in scikit-learn.
+      The metrics by name. Where one is not defined (no example has, or is predicted to
+      have, that class; all have the same class) it is 0, as in scikit-learn.
 
     Raises:
       ValueError: if a name is unknown or not for C classes, or shapes or values are
-        not as they should be.
+        wrong.
     """
     _check_values(scores, labels, "scores", ndim=2)
     if labels.min() < 0 or labels.max() >= scores.shape[1]:
         raise ValueError(
-            f"`labels` must be in [0, {scores.shape[1]}), as `scores` has so many "
-            f"columns. Received: {labels.min()} to {labels.max()}."
+            f"`labels` must be in [0, {scores.shape[1]}), the columns of `scores`. "
+            f"Received: {labels.min()} to {labels.max()}."
         )
     for name in names:
         if name not in CLASSIFICATION_METRICS:
             raise ValueError(
-                f"`names` must be of {', '.join(CLASSIFICATION_METRICS)}. Received: "
-                f"{name}."
+                f"`names` must be among {', '.join(CLASSIFICATION_METRICS)}. "
+                f"Received: {name}."
             )
         if name in _BINARY_METRICS and scores.shape[1] != 2:
             raise ValueError(
-                f"{name} is for two classes only. Received: {scores.shape[1]} classes."
+                f"{name} is defined for two classes only. Received: "
+                f"{scores.shape[1]} classes."
             )
     predictions = scores.argmax(axis=1)
     compute = {
         "accuracy": lambda: float(np.mean(predictions == labels)),
         "f1": lambda: _f1(predictions == positive, labels == positive),
-        # Of two classes, numbered 0 and 1, it is Pearson's correlation.
+        # For two classes, numbered 0 and 1, it is Pearson's correlation.
         "matthews_correlation": lambda: _correlation(
             scipy.stats.pearsonr, predictions, labels
         ),
@@ -60,7 +61,7 @@ def classification_metrics(
 
 
 def regression_metrics(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Correlations of predicted with true numbers.
+    """Correlations between predicted and true numbers.
 
     Args:
       predictions: [n].
@@ -71,7 +72,7 @@ def regression_metrics(predictions: np.ndarray, labels: np.ndarray) -> dict[str,
       where one side is constant.
 
     Raises:
-      ValueError: if there are none, shapes differ, or a number is not finite.
+      ValueError: if there are no examples, shapes differ, or a number is not finite.
     """
     _check_values(predictions, labels, "predictions", ndim=1)
     return {
@@ -81,10 +82,10 @@ def regression_metrics(predictions: np.ndarray, labels: np.ndarray) -> dict[str,
 
 
 def write_test_results(path: str, probabilities: np.ndarray) -> None:
-    """Writes a line of numbers with tabs between for each example, atomically.
+    """Writes one line of tab-separated numbers per example, atomically.
 
     Args:
-      path: test_results.tsv, as google-research/bert calls it; without a header.
+      path: test_results.tsv, as in google-research/bert; without a header.
       probabilities: Of the classes, [n, C]; a regression's numbers, [n] or [n, 1].
     """
     table = np.asarray(probabilities, np.float32)
@@ -107,10 +108,10 @@ def _check_values(values: np.ndarray, labels: np.ndarray, name: str, ndim: int) 
 
 
 def _f1(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Harmonic mean of precision and recall of what is true."""
+    """Harmonic mean of precision and recall of the true entries."""
     hits = np.count_nonzero(predictions & labels)
-    said, true = np.count_nonzero(predictions), np.count_nonzero(labels)
-    return 2.0 * hits / (said + true) if hits else 0.0
+    predicted, true = np.count_nonzero(predictions), np.count_nonzero(labels)
+    return 2.0 * hits / (predicted + true) if hits else 0.0
 
 
 def _correlation(

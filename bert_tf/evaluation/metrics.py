@@ -1,4 +1,4 @@
-"""Sums of batches to the four numbers of pre-training, and their file."""
+"""The metrics of pre-training, from sums over batches; writes eval_results.txt."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
@@ -19,11 +19,11 @@ class EvaluationTask(Protocol):
         """Loss sum, hits and count of both predictions: [2, 3] float32."""
 
     def prepared(self) -> contextlib.AbstractContextManager[None]:
-        """Does what all batches share, for the calls inside."""
+        """A context in which weights are prepared once, for all batches inside."""
 
 
 class Reduction(Protocol):
-    """Adds up tensors over the workers."""
+    """Sums tensors over the workers."""
 
     def sum(self, tensors: list[tf.Tensor], name: str) -> list[tf.Tensor]:
         """The sums, equal on every worker."""
@@ -42,7 +42,7 @@ def evaluate_pretraining(
     Returns:
       masked_lm_loss and next_sentence_loss (mean, nats), masked_lm_accuracy and
       next_sentence_accuracy (in [0, 1]), loss (sum of both), and the numbers of
-      predictions behind them, masked_lm_count and next_sentence_count.
+      predictions that they average, masked_lm_count and next_sentence_count.
     """
     graph = tf.function(task.evaluation_sums)
     total = np.zeros((2, 3))

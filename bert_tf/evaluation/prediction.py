@@ -1,4 +1,4 @@
-"""A model's outputs for all examples of a set, however they are spread."""
+"""Logits of all examples, computed in batches and collected from all workers."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ class PredictionTask(Protocol):
         """[B, N, C] float32, without dropout."""
 
     def prepared(self) -> contextlib.AbstractContextManager[None]:
-        """Does what all batches share, for the calls inside."""
+        """A context in which weights are prepared once, for all batches inside."""
 
 
 class Batch(Protocol):
@@ -62,19 +62,19 @@ def predict(
 
     Args:
       task: The model.
-      batches: This worker's share; the shares of all workers hold everything once.
-      count: T or n: how many tokens or examples there are.
+      batches: This worker's share; all shares together hold each example once.
+      count: T or n, the number of tokens or of examples.
       reduction: The workers.
-      of_tokens: Whether the model's logits are those of tokens.
+      of_tokens: Whether the logits are per token; otherwise they are per example.
 
     Returns:
-      [T, C] or [n, C] float32, on every worker; equal to the last bit for any number
-      of workers, where batches have one shape.
+      [T, C] or [n, C] float32, on every worker; bit-identical for any number of
+      workers if all batches have the same shape.
     """
     shape = (count, task.num_outputs)
     with compiled(task) as graph:
         own = collect(graph, batches, shape, of_tokens=of_tokens)
-    # Each number comes from one worker; the others add zero.
+    # Each logit comes from one worker; the others add zero, which changes no bit.
     [total] = reduction.sum([tf.constant(own)], "predictions")
     return total.numpy()
 

@@ -1,9 +1,9 @@
-"""Logits of SQuAD windows to answers, and their files.
+"""Chooses answers from the logits of SQuAD windows, and writes them.
 
 Source: google-research/bert, `run_squad.py` (`write_predictions`; Devlin et al. 2019,
-arXiv:1810.04805, sections 4.2 and 4.3). Departures: the text of an answer is what
-stands in the context, where the original puts it together again from words; a question
-for which no span is possible is answered with nothing, where the original says "empty".
+arXiv:1810.04805, sections 4.2 and 4.3). Departures: the text of an answer is copied
+from the context, where the original rebuilds it from words; a question for which no
+span is possible is answered with "", where the original answers "empty".
 """
 
 import dataclasses
@@ -29,9 +29,9 @@ class AnswerSettings:
     """How answers are chosen.
 
     Attributes:
-      n_best_size: First and last tokens looked at in each window, and answers listed
-        for each question.
-      max_answer_length: Tokens of an answer at most.
+      n_best_size: Number of first and of last tokens considered in each window, and
+        maximum number of answers listed for each question.
+      max_answer_length: Maximum number of tokens of an answer.
       version_2_with_negative: Whether a question may have no answer.
       null_score_diff_threshold: No answer is given if its score is more than this
         above the score of the best answer (logits); any sign.
@@ -51,7 +51,7 @@ class AnswerSettings:
 
 
 class AnswerEntry(TypedDict):
-    """One of the best answers: its text ("" for none), share in [0, 1] and logits."""
+    """One of the best answers: text ("" for no answer), probability and logits."""
 
     text: str
     probability: float
@@ -106,23 +106,27 @@ def predict_answers(
 
     In each window the tokens with the highest start and end logits are paired; a pair
     counts if both are of the context, it starts where no other window shows more
-    context, does not end before it starts and is not too long. No answer is [CLS]
-    to [CLS] of the window where that scores lowest. Of equal logits or scores the one
-    that comes first is taken. Sums are exact: float64 of float32 logits.
+    context, does not end before it starts and is not too long. The first token is
+    checked for context because overlapping windows offer the same span several times,
+    with logits that see less of what surrounds it. No answer is [CLS] to [CLS] of the
+    window where that scores lowest: it must be likely in all windows, since each may
+    hold the answer. Of equal logits or scores the first one is taken. Sums are exact:
+    float64 of float32 logits.
 
     Args:
       examples: The questions.
-      windows: Theirs.
+      windows: The windows of all questions.
       start_logits: [T] float32, of each token to be the first of the answer.
       end_logits: [T] float32, to be the last.
       settings: What counts as an answer.
 
     Returns:
-      An answer for every question. Where no span is possible it is "", and 0 stands
-      for the score of the best answer.
+      An answer for every question. Where no span is possible it is "", and the score of
+      the best answer is 0.
 
     Raises:
-      ValueError: if logits and windows do not belong together, or a logit is no number.
+      ValueError: if logits and windows do not belong together, or a logit is not
+        finite.
     """
     _check_logits(examples, windows, start_logits, end_logits)
     start_logits = start_logits.astype(np.float64)
@@ -170,7 +174,7 @@ def _check_logits(
 
 
 def _highest(logits: np.ndarray, count: int) -> np.ndarray:
-    """Places of the highest values, best first and the first of equals first."""
+    """Indices of the highest values, best first; equal values keep their order."""
     return np.argsort(-logits, kind="stable")[:count]
 
 
@@ -181,10 +185,10 @@ def _window_spans(
     end_logits: np.ndarray,
     settings: AnswerSettings,
 ) -> _Spans:
-    """The spans that one window offers, by rank of the first, then of the last token.
+    """The possible spans of a window, by rank of the first, then of the last token.
 
-    Source: as in the original, the highest logits are taken of all tokens, those of
-    the question too, and only then looked at.
+    Source: as in the original, the highest logits are those of all tokens, the
+    question's too; tokens that cannot be in an answer are dropped afterwards.
     """
     begins, ends = windows.char_begin[place], windows.char_end[place]
     start_logits, end_logits = start_logits[place], end_logits[place]
@@ -222,13 +226,13 @@ def _add_answer(
     null: _Candidate | None,
     settings: AnswerSettings,
 ) -> None:
-    """Ranks no answer among the answers of a question, and decides.
+    """Adds a question's answer and n-best list, with no answer ranked by its score.
 
     Args:
-      predictions: Where to add.
+      predictions: The result so far, which is extended.
       question_id: The question.
       best: Its best answers, best first.
-      null: No answer, if that is allowed.
+      null: The candidate for no answer; None for version 1.1.
       settings: Length of the list, and threshold.
     """
     nothing = _Candidate("", 0.0, 0.0)
@@ -248,7 +252,7 @@ def _add_answer(
 
 
 def _entries(candidates: Sequence[_Candidate]) -> list[AnswerEntry]:
-    """Candidates with the softmax of their scores."""
+    """The candidates with the softmax of their scores as probabilities."""
     scores = np.array([each.score for each in candidates])
     weights = np.exp(scores - scores.max())
     shares = (weights / weights.sum()).tolist()
@@ -264,11 +268,11 @@ def _entries(candidates: Sequence[_Candidate]) -> list[AnswerEntry]:
 
 
 def write_predictions(output_dir: str, predictions: SquadPredictions) -> None:
-    """Writes the files of the original, each of them whole or not at all.
+    """Writes the files of the original script, each atomically.
 
     Args:
-      output_dir: Folder, which is made, for predictions.json, nbest_predictions.json
-        and, for 2.0, null_odds.json.
+      output_dir: Folder for predictions.json, nbest_predictions.json and, for 2.0,
+        null_odds.json; created if missing.
       predictions: What to write.
     """
     os.makedirs(output_dir, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Answers to SQuAD's two numbers, by the official scorers.
+"""SQuAD's scores, exact match and F1, by the official scorers.
 
 Source: `official.nlp.tools` of tf-models-official, which holds the scorers of
 Rajpurkar et al. (https://rajpurkar.github.io/SQuAD-explorer/) for 1.1 and 2.0.
@@ -15,7 +15,7 @@ from bert_tf.evaluation.squad import SquadPredictions
 
 
 def check_scorer(*, is_version_2: bool) -> None:
-    """Fails where `score_squad` would: before a training, and not after it.
+    """Checks that the scorer can be loaded, before a training and not after it.
 
     Raises:
       RunError: if tf-models-official is not installed.
@@ -35,12 +35,12 @@ def score_squad(dataset_path: str, predictions: SquadPredictions) -> dict[str, f
       `HasAns_` and `NoAns_` with `exact`, `f1` and `total`, for the questions with and
       without an answer if there are any; and `best_exact` and `best_f1` in percent
       with `best_exact_thresh` and `best_f1_thresh`, the null odds above which to give
-      no answer for them. Like the official scorer's those see the given answers only:
+      no answer for them. Like the official scorer's those use the given answers only:
       an answer that the threshold has emptied stays empty.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if it cannot be used, or answers and questions do not agree.
+      ValueError: if the file cannot be used, or answers and questions do not match.
       RunError: if tf-models-official is not installed.
     """
     is_version_2 = predictions.null_odds is not None
@@ -89,25 +89,27 @@ def _score_version_2(
 def _check_answered(
     path: str, examples: list[SquadExample], what: str, given: Iterable[str]
 ) -> None:
-    """There must be something for each question, and nothing else."""
+    """Checks that there is one entry for each question, and no other entry."""
     asked = {example.question_id: None for example in examples}
     given = dict.fromkeys(given)
     missing = [each for each in asked if each not in given]
     if missing:
         raise ValueError(
             f"{path}: each question must have {what}. Received: none for "
-            f"{len(missing)} of {len(asked)}, such as {missing[0]}. Predict this file."
+            f"{len(missing)} of {len(asked)} questions, such as {missing[0]}. Run the "
+            "prediction on this file."
         )
     unknown = [each for each in given if each not in asked]
     if unknown:
         raise ValueError(
-            f"{path}: there must be a question for {what}. Received: {len(unknown)} "
-            f"without, such as {unknown[0]}. Score the file that was predicted."
+            f"{path}: {what} must belong to a question of this file. Received: "
+            f"{len(unknown)} for other questions, such as {unknown[0]}. Score the file "
+            "that was predicted."
         )
 
 
 def _articles(examples: list[SquadExample]) -> list[dict[str, Any]]:
-    """What the official scorers read of a file."""
+    """The part of a SQuAD file that the official scorers read."""
     questions = [
         {
             "id": example.question_id,
@@ -119,11 +121,11 @@ def _articles(examples: list[SquadExample]) -> list[dict[str, Any]]:
 
 
 def _official(name: str) -> ModuleType:
-    """An official scorer, loaded only when something is to be scored."""
+    """Loads an official scorer, which imports slowly and may not be installed."""
     try:
         return importlib.import_module(f"official.nlp.tools.{name}")
     except ModuleNotFoundError as error:
         raise RunError(
             f"Scoring SQuAD needs tf-models-official ({error}). Install it with "
-            "`pip install tf-models-official==2.20.*`, or leave the scoring out."
+            "`pip install tf-models-official==2.20.*`, or leave out --do_eval."
         ) from None

@@ -61,7 +61,7 @@ def test_metric_that_is_not_defined_is_zero(name, predicted, true):
     assert metric(name, predicted, true) == 0.0
 
 
-def test_matthews_correlation_is_zero_if_all_are_said_to_be_one():
+def test_matthews_correlation_is_zero_if_all_are_predicted_to_be_one():
     assert metric("matthews_correlation", [1, 1, 1], [0, 1, 1]) == 0.0
 
 
@@ -93,7 +93,9 @@ def test_unknown_metric_is_refused():
 
 @pytest.mark.parametrize("name", ["f1", "matthews_correlation"])
 def test_metric_of_two_classes_is_refused_for_three(name):
-    with pytest.raises(ValueError, match=f"{name} is for two .*Received: 3 classes"):
+    with pytest.raises(
+        ValueError, match=f"{name} .* two classes .*Received: 3 classes"
+    ):
         classification_metrics([name], scores_for([2, 0], 3), np.array([2, 0]))
 
 

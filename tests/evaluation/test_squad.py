@@ -153,7 +153,7 @@ def test_probabilities_are_the_softmax_of_the_list(wide):
     )
 
 
-def test_an_answer_is_exactly_what_stands_in_the_context(wide):
+def test_an_answer_is_copied_from_the_context(wide):
     _, windows = wide
     found = predict_answers(
         *wide, logits(windows, {5: 5}), logits(windows, {9: 5}), AnswerSettings()
@@ -273,7 +273,7 @@ def test_logits_of_another_length_are_refused(wide):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_logits_that_are_no_numbers_are_refused(wide, value):
+def test_logits_that_are_not_finite_are_refused(wide, value):
     _, windows = wide
     right = logits(windows, {})
     with pytest.raises(ValueError, match="`start_logits` must be finite"):

@@ -108,7 +108,9 @@ def test_a_question_without_null_odds_is_refused(tmp_path):
 
 def test_a_prediction_without_question_is_refused(tmp_path):
     path = write(tmp_path, [["mat"]])
-    with pytest.raises(ValueError, match=r"Received: 1 without, such as b\."):
+    with pytest.raises(
+        ValueError, match=r"Received: 1 for other questions, such as b\."
+    ):
         score_squad(path, predictions("mat", "cat"))
 
 
