@@ -11,7 +11,7 @@ def translated(arguments: list[str]) -> list[str]:
     """The command that does what the original script does with these arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--tf_checkpoint_path", required=True, help="checkpoint, without its ending")
+    add("--tf_checkpoint_path", required=True, help="checkpoint, without extension")
     add("--bert_config_file", required=True, help="bert_config.json")
     add("--pytorch_dump_path", required=True, help="the file to write")
     options = parser.parse_args(arguments)

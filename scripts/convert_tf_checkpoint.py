@@ -12,14 +12,14 @@ from bert_tf.interop.fitting import padded_size
 def translated(arguments: list[str]) -> list[str]:
     """The command that does what the original script does with these arguments.
 
-    As that does, it pads the vocabulary to a multiple of 8.
+    Like that, it pads the vocabulary to a multiple of 8.
 
     Raises:
-      FileNotFoundError, ValueError: if there is no such architecture.
+      FileNotFoundError, ValueError: if the architecture cannot be read.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--tf_checkpoint", required=True, help="checkpoint, without its ending")
+    add("--tf_checkpoint", required=True, help="checkpoint, without extension")
     add("--bert_config_path", required=True, help="bert_config.json")
     add("--output_checkpoint", required=True, help="the .pt file to write")
     options = parser.parse_args(arguments)

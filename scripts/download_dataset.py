@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fetches MRPC: python scripts/download_dataset.py FOLDER; see `data download`."""
+"""Downloads MRPC: python scripts/download_dataset.py FOLDER; see `data download`."""
 
 import sys
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Fetches GLUE: python scripts/download_glue_data.py --data_dir=glue_data --tasks=all.
+"""Downloads GLUE: python scripts/download_glue_data.py --data_dir=DIR --tasks=all.
 
-Tasks have commas between; their names are those of `python -m bert_tf data download`,
-or SST, STS as in GLUE's own script.
+Tasks are separated by commas; their names are those of `python -m bert_tf data
+download`, or SST, STS as in GLUE's own script.
 """
 
 import sys
@@ -15,7 +15,7 @@ _ALIASES = {"sst": "sst-2", "sts": "sts-b"}
 
 
 def command(arguments: list[str]) -> list[str]:
-    """The same as arguments of `python -m bert_tf`."""
+    """Translates the arguments into those of `python -m bert_tf`."""
     parser = Parser(prog="download_glue_data.py", description=__doc__)
     parser.add_argument("--data_dir", default="glue_data")
     parser.add_argument("--tasks", default="all")

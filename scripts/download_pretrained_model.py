@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Fetches a published BERT, with the positional arguments of Habana's script.
+"""Downloads a published BERT, with the positional arguments of Habana's script.
 
     python scripts/download_pretrained_model.py URL MODEL True|False
 
-URL is the folder of MODEL.zip, or the archive itself; True leaves out a folder that
-everything in the archive is in. The model is unpacked into the folder MODEL here.
+URL is the folder of MODEL.zip, or the archive itself; True drops the top folder of the
+archive if everything is inside one. The model is unpacked into ./MODEL.
 """
 
 import sys
@@ -17,7 +17,7 @@ from bert_tf.errors import RunError
 
 
 def main() -> None:
-    """Reads the arguments and fetches the model."""
+    """Reads the arguments and downloads the model."""
     parser = Parser(prog="download_pretrained_model.py", description=__doc__)
     parser.add_argument("url")
     parser.add_argument("model")

@@ -15,7 +15,7 @@ from bert_tf.data.record_index import record_files
 from bert_tf.errors import RunError
 
 _SEED = 12345
-# Of Habana's model; fewer sequences or masked tokens are padded.
+# The widths of Habana's model; records with less are padded to them.
 _SEQUENCES = 3
 _MORE_PREDICTIONS = 3
 
@@ -25,10 +25,15 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--input-glob", required=True, help="folder of unpacked records, or a pattern")
-    add("--output-dir", required=True, help="folder for the packed ones")
-    add("--max-files", type=int, default=100, help="most input files, chosen at random")
-    add("--max-sequence-length", type=int, default=512, help="as the records are")
-    add("--max-predictions-per-sequence", type=int, default=76, help="likewise")
+    add("--output-dir", required=True, help="folder for the packed records")
+    add("--max-files", type=int, default=100, help="maximum, chosen at random")
+    add("--max-sequence-length", type=int, default=512, help="that of the records")
+    add(
+        "--max-predictions-per-sequence",
+        type=int,
+        default=76,
+        help="that of the records",
+    )
     add("--max-sequences-per-pack", type=int, default=3, choices=(2, 3), help="2 or 3")
     add("--duplication-factor", type=int, default=1, help="accepted, without effect")
     add("--overwrite", action="store_true", help="replace earlier output (ours only)")
@@ -36,11 +41,11 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 def pack(options: argparse.Namespace) -> str:
-    """Packs, and returns what to tell.
+    """Packs the records, and returns a line about them to print.
 
     Raises:
-      ValueError, OSError, RunError: if the records are not as the options say, or
-        cannot be packed; the message is for the user.
+      ValueError, OSError, RunError: if the records have other lengths than the options,
+        or cannot be packed; the message is for the user.
     """
     from bert_tf.data.features import record_shape
     from bert_tf.data.pack import pack_records
@@ -51,12 +56,13 @@ def pack(options: argparse.Namespace) -> str:
         files = sorted(random.Random(_SEED).sample(files, options.max_files))
     shape = record_shape(RecordIndex(files))
     found = (shape.max_seq_length, shape.max_predictions)
-    said = (options.max_sequence_length, options.max_predictions_per_sequence)
-    if found != said:
+    asked = (options.max_sequence_length, options.max_predictions_per_sequence)
+    if found != asked:
         raise ValueError(
-            "The records must be as `max-sequence-length` and "
-            f"`max-predictions-per-sequence` say, {said[0]} and {said[1]}. Received: "
-            f"records of {found[0]} and {found[1]}."
+            "`max-sequence-length` and `max-predictions-per-sequence` must be those of "
+            f"the records, {found[0]} and {found[1]}. Received: {asked[0]} and "
+            f"{asked[1]}. Pass --max-sequence-length={found[0]} "
+            f"--max-predictions-per-sequence={found[1]}."
         )
     config = PackDataConfig(
         input_dir=",".join(files),

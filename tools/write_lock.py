@@ -8,7 +8,7 @@ HEADER = """\
 # Exact versions of everything, made by `make lock`. Horovod is not here: it is built
 # against the installed TensorFlow by tools/build_horovod.py.
 """
-# Installed by venv itself, built here, or this package.
+# Installed by venv, built here, or this package.
 LEFT_OUT = ("pip", "horovod", "bert_tf", "bert-tf")
 
 

