@@ -1,4 +1,4 @@
-"""Texts and pairs of texts to token sequences for a classifier."""
+"""Turns texts and pairs of texts into token sequences for a classifier."""
 
 from collections.abc import Iterable
 
@@ -13,14 +13,14 @@ _MIN_SEQ_LENGTH = 3
 def encode_examples(
     examples: Iterable[TextExample], tokenizer: WordPieceTokenizer, max_seq_length: int
 ) -> TokenSequences:
-    """Tokens of [CLS] a [SEP], or [CLS] a [SEP] b [SEP], cut to a length.
+    """Encodes texts as [CLS] a [SEP], pairs as [CLS] a [SEP] b [SEP], truncated.
 
     Args:
       examples: n texts or pairs.
-      tokenizer: Of the model.
-      max_seq_length: Most tokens of a sequence, at least 3. Tokens are dropped at the
-        end of the longer text of a pair, one by one, as in google-research/bert. A
-        second text without tokens is none, as there.
+      tokenizer: The model's tokenizer.
+      max_seq_length: Maximum number of tokens of a sequence, at least 3. Tokens are
+        dropped at the end of the longer text of a pair, one by one, as in
+        google-research/bert; as there, a second text without tokens is ignored.
 
     Returns:
       n sequences, without padding.
@@ -40,7 +40,7 @@ def encode_examples(
         if not second:
             return pair_sequence(first[: max_seq_length - 2], None, cls_id, sep_id)
         sizes = truncated_lengths(len(first), len(second), max_seq_length - 3)
-        # Without tokens a second text has no [SEP] either.
+        # A second text without tokens has no [SEP] either.
         rest = second[: sizes[1]] or None
         return pair_sequence(first[: sizes[0]], rest, cls_id, sep_id)
 
@@ -51,9 +51,9 @@ def truncated_lengths(first: int, second: int, limit: int) -> tuple[int, int]:
     """Lengths of a pair after tokens are dropped from the longer one until it fits.
 
     Args:
-      first: Tokens of the first text.
-      second: Tokens of the second; it loses one if both are as long.
-      limit: Most tokens of both together.
+      first: Number of tokens of the first text.
+      second: Number of tokens of the second, which loses one if both are equally long.
+      limit: Maximum number of tokens of both together.
 
     Source: google-research/bert, `run_classifier.py` (`_truncate_seq_pair`), whose
     loop ends at these lengths.

@@ -1,4 +1,4 @@
-"""Records of a set written again: in another format, in other shards, or fewer."""
+"""Rewrites record files: in another format, in other shards, or a selection."""
 
 import contextlib
 import dataclasses
@@ -55,8 +55,8 @@ class Form:
 
     Attributes:
       format: tfrecord or hdf5.
-      variable_length: Of hdf5: leave out the padding.
-      compression: Of hdf5: none or gzip.
+      variable_length: hdf5 only: whether padding is left out.
+      compression: hdf5 only: none or gzip.
     """
 
     format: str
@@ -65,7 +65,7 @@ class Form:
 
 
 def convert_records(config: ConvertDataConfig) -> Metadata:
-    """Writes each file in the other format, without loss.
+    """Converts each record file to another format, without loss.
 
     Args:
       config: All settings.
@@ -93,7 +93,7 @@ def convert_records(config: ConvertDataConfig) -> Metadata:
 
 
 def chop_records(config: ChopDataConfig) -> Metadata:
-    """Writes all records in another number of files; see `convert_records`."""
+    """Divides all records into another number of files; see `convert_records`."""
     files = record_files(config.input_dir)
 
     def shards(index: NumberedRecords) -> Shards:
@@ -103,7 +103,7 @@ def chop_records(config: ChopDataConfig) -> Metadata:
 
 
 def pick_records(config: PickEvalConfig) -> Metadata:
-    """Writes records number floor(i N / n) for i in 0 .. n - 1.
+    """Selects the records with numbers floor(i N / n) for i in 0 .. n - 1.
 
     See `convert_records`.
     """
@@ -114,7 +114,7 @@ def pick_records(config: PickEvalConfig) -> Metadata:
         if count > len(index):
             raise ValueError(
                 f"`num_examples` must be at most the number of records, {len(index)}. "
-                f"Received: num_examples={count}."
+                f"Received: num_examples={count}. Pass a smaller --num_examples."
             )
         chosen = np.arange(count) * len(index) // count
         return _even_shards(chosen, config.num_shards, index.format)
@@ -128,7 +128,7 @@ def _even_shards(
     if num_shards > len(numbers):
         raise ValueError(
             f"`num_shards` must be at most the number of records, {len(numbers)}. "
-            f"Received: num_shards={num_shards}."
+            f"Received: num_shards={num_shards}. Pass a smaller --num_shards."
         )
     return {
         _shard_name(n, num_shards, file_format): share(numbers, n, num_shards)
@@ -137,7 +137,7 @@ def _even_shards(
 
 
 def _shard_name(number: int, num_shards: int, file_format: str) -> str:
-    if file_format == "hdf5":  # As the PyTorch trainers' own script calls them.
+    if file_format == "hdf5":  # The names that the PyTorch trainers' script writes.
         return f"part_{number:05d}_of_{num_shards:05d}.hdf5"
     return shard_name(number, num_shards)
 
@@ -149,14 +149,14 @@ def _copy(
     shards: Callable[[NumberedRecords], Shards],
     form: Form | None = None,
 ) -> Metadata:
-    """Writes the shards that are wanted, or finds them done.
+    """Writes shards, unless earlier calls have finished them.
 
     Args:
-      step: Its name.
+      step: Name of the data command.
       config: Its settings.
-      files: The set.
-      shards: Tells which records go into which file.
-      form: How they are written; None: as they are.
+      files: The record files to read.
+      shards: Index of the records -> the numbers of the records of each file to write.
+      form: How they are written; None for the form of the input.
     """
     settings = settings_of(config, "input_dir")
     with Stage(step, config.output_dir, output.RECORDS, settings, files) as stage:
@@ -167,8 +167,8 @@ def _copy(
         if parts is None:
             if parser.shape.is_packed and form.format == "hdf5":
                 raise CorruptRecordError(
-                    f"{files[0]} holds packed records, which have no form in HDF5. "
-                    "Convert the unpacked ones."
+                    f"{files[0]} holds packed records, which HDF5 files cannot store. "
+                    "Convert the unpacked records instead."
                 )
             parts = _write_parts(config, files, shards(index), form, stage)
             with contextlib.suppress(FileNotFoundError):
@@ -204,7 +204,7 @@ def _write_parts(
     return [stage.finished(name) for name in shards]
 
 
-@functools.lru_cache(maxsize=1)  # Kept by each worker process for all its work.
+@functools.lru_cache(maxsize=1)  # Once per worker process.
 def _source_of(files: tuple[str, ...]) -> Source:
     return open_parser(files, NO_LIMITS)
 
@@ -215,19 +215,19 @@ def copy_shard(
     path: Path,
     form: Form,
 ) -> Part:
-    """Writes some records of a set into a file: one piece of a worker's work.
+    """Writes some records of a set into a file: one task of a worker process.
 
     Args:
-      files: The set.
-      numbers: Of the records.
-      path: The file to be.
+      files: All record files of the set.
+      numbers: Global numbers of the records to write.
+      path: The file to write.
       form: How they are written.
 
     Returns:
-      What was written; counts `records`, `sequences` and `tokens`.
+      The finished file, with counts of `records`, `sequences` and `tokens`.
 
     Raises:
-      CorruptRecordError: if a record cannot be read or written, naming its place.
+      CorruptRecordError: if a record cannot be read or written, naming file and record.
     """
     source = _source_of(files)
     copy = _copy_to_hdf5 if form.format == "hdf5" else _copy_to_tfrecord
@@ -251,7 +251,7 @@ def _copy_to_tfrecord(
             features = parser(block)
             counts.update(count_records(features))
             if index.format == form.format:
-                examples = index.read(block)  # To the last bit as they were.
+                examples = index.read(block)  # Byte for byte.
             else:
                 examples = serialize_examples({n: features[n] for n in _FEATURES})
             for example in examples:
@@ -260,7 +260,7 @@ def _copy_to_tfrecord(
 
 
 def _copy_to_hdf5(source: Source, numbers: np.ndarray, path: Path, form: Form) -> Part:
-    # Only those who have such files wait for the library.
+    # Loaded only by those who have HDF5 files.
     from bert_tf.data.hdf5 import Hdf5Writer, UnstorableRecordError
 
     index, parser = source

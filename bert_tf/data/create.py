@@ -1,8 +1,9 @@
-"""Text to a folder of record shards: many processes, the same bytes for any number.
+"""Makes a folder of record shards from text, in many processes.
 
-The text is cut into groups of documents, see `groups`, and the groups into jobs. A job
-fills its own shards, so that finished ones survive a stop, and so that the workers of a
-cluster can share the jobs out.
+The text is cut into groups of documents, see `groups`, and consecutive groups form
+jobs. Neither depends on the number of processes, so the output does not either. A job
+writes its own shards and no others: finished shards survive an interruption, and the
+workers of a cluster can divide the jobs among them.
 """
 
 import contextlib
@@ -55,11 +56,11 @@ _RAW = ".tfrecord"
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Groups and the shards that hold their records, and no others.
+    """Groups of documents, and the shards that hold their records and no others.
 
     Attributes:
-      groups: In order; one of them where there are more shards than groups.
-      shards: File names; one where there are more groups than shards.
+      groups: In order; a single one if there are more shards than groups.
+      shards: File names; a single one if there are more groups than shards.
     """
 
     groups: Sequence[Group]
@@ -73,13 +74,13 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class GroupRecords:
-    """What a worker hands back.
+    """What a worker process returns for some duplicates of a group.
 
     Attributes:
-      frames: Records as the files hold them.
-      lengths: Tokens in each that are not padding.
-      counts: Of `text_counts`, of the text and of these records.
-      sample: Of the text's documents.
+      frames: Records in TFRecord framing.
+      lengths: Number of tokens without padding of each record.
+      counts: Those of `text_counts` for the text and these records.
+      sample: Hashes of the text's documents, see `text_counts.merge_samples`.
     """
 
     frames: list[bytes]
@@ -91,11 +92,11 @@ class GroupRecords:
 def create_records(
     config: CreateDataConfig, communicator: "Communicator | None" = None
 ) -> Metadata:
-    """Makes a folder of record shards and its metadata; resumes what was stopped.
+    """Makes a folder of record shards and its metadata; resumes an interrupted call.
 
     Args:
       config: All settings.
-      communicator: The other workers, who share the work and see the same folders.
+      communicator: The workers, which divide the work and see the same folders.
 
     Returns:
       The metadata.
@@ -126,14 +127,14 @@ def create_records(
             jobs = cut_into_jobs(paths, config)
             _make_shards(jobs, config, stage)
             return _publish(jobs, config, stage)
-    report(f"{config.output_dir} is there already, made of the same text.")
+    report(f"{config.output_dir} exists already, made from the same text.")
     return read_metadata(config.output_dir) or _write_metadata(config, parts)
 
 
 def _with_tokenizer_settings(
     config: CreateDataConfig,
 ) -> tuple[CreateDataConfig, list[str]]:
-    """The config with case and accents filled in, and lines about them."""
+    """The config with case and accents filled in, and lines for the log."""
     names = [field.name for field in dataclasses.fields(TokenizerSettings)]
     flags = {name: getattr(config, name) for name in names}
     folder = os.path.dirname(config.vocab_file) or "."
@@ -143,7 +144,11 @@ def _with_tokenizer_settings(
 
 
 def _usual(config: CreateDataConfig) -> list[str]:
-    """Settings that go with others, and which older folders do not name."""
+    """Settings at their usual value, which manifests of earlier versions do not have.
+
+    Left out of the manifest at that value, they do not make an earlier folder look
+    different.
+    """
     usual = {
         "strip_accents": config.do_lower_case,
         "tokenize_chinese_chars": True,
@@ -157,7 +162,7 @@ def _create_together(
     stage: Stage,
     communicator: "Communicator",
 ) -> Metadata:
-    """The same with other workers: the first begins and ends, all make shards."""
+    """As `create_records`, on several workers: rank 0 prepares and publishes."""
     is_first = communicator.rank == 0
     if not config.num_processes:
         cores = available_cores(communicator.local_size)
@@ -166,7 +171,7 @@ def _create_together(
         parts, error = None, None
         try:
             parts = stage.begin(config.overwrite) if is_first else None
-        except Exception as failure:  # noqa: BLE001 - told to all workers
+        except Exception as failure:  # noqa: BLE001 - raised on all workers
             error = failure
         communicator.agree(error)
         if not communicator.gather([parts is not None])[0, 0]:
@@ -174,7 +179,7 @@ def _create_together(
             try:
                 own = jobs[communicator.rank :: communicator.size]
                 _make_shards(own, config, stage)
-            except Exception as failure:  # noqa: BLE001 - told to all workers
+            except Exception as failure:  # noqa: BLE001 - raised on all workers
                 error = failure
             communicator.agree(error)
             if is_first:
@@ -221,7 +226,7 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
 def make_group_records(
     group: Group, duplicates: range, config: CreateDataConfig, vocab_sha256: str
 ) -> GroupRecords:
-    """Makes the records of some duplicates of a group: one piece of a worker's work."""
+    """Makes the records of some duplicates of a group: one task of a worker process."""
     instances, text = make_instances(group, duplicates, config, vocab_sha256)
     sizes = config.max_seq_length, config.max_predictions_per_seq
     return GroupRecords(
@@ -233,7 +238,7 @@ def make_group_records(
 
 
 def _make_shards(jobs: Sequence[Job], config: CreateDataConfig, stage: Stage) -> None:
-    """Makes the shards of the jobs, but for those that are finished."""
+    """Writes the shards of all jobs that are not finished."""
     left = [job for job in jobs if not all(stage.finished(name) for name in job.shards)]
     if len(left) < len(jobs):
         report(f"Resuming: {len(jobs) - len(left)} of {len(jobs)} parts are done.")
@@ -259,7 +264,7 @@ def _write_job(
     stage: Stage,
     progress: ProgressReport,
 ) -> None:
-    """Deals the records of a job out to its shards."""
+    """Writes the records of a job to its shards in turn."""
     num_tokens = [0] * len(job.shards)
     text: Counter[str] = Counter()
     samples: list[Sequence[int]] = []
@@ -273,22 +278,22 @@ def _write_job(
                 result = next(results)
                 text.update(result.counts)
                 samples.append(result.sample)
-                for place, length in enumerate(result.lengths):
-                    shard = place % len(writers)
-                    writers[shard].write_framed(result.frames[place])
+                for number, length in enumerate(result.lengths):
+                    shard = number % len(writers)
+                    writers[shard].write_framed(result.frames[number])
                     num_tokens[shard] += length
                 progress.add(group.num_bytes * len(block), len(result.frames))
         count = sum(writer.num_records for writer in writers)
         if not all(writer.num_records for writer in writers):
             raise ValueError(
-                "`num_shards` must not be so great that shards stay empty: a part of "
-                f"the text has {count} records for {len(writers)} shards. Received: "
-                f"num_shards={config.num_shards}."
+                "`num_shards` must leave no shard empty, but a part of the text makes "
+                f"{count} records for {len(writers)} shards. Received: num_shards="
+                f"{config.num_shards}. Pass a smaller --num_shards."
             )
     sample = merge_samples(samples)
     for name, writer, tokens in zip(job.shards, writers, num_tokens, strict=True):
         counts = {"records": writer.num_records, "tokens": tokens, "kept_tokens": 0}
-        # What the shards of a job have in common is noted with the first of them.
+        # The counts of the job's text are added up later: only one shard has them.
         part = Part(name, writer.num_bytes, writer.crc32c, counts | text, sample)
         text, sample = Counter(), ()
         if config.format == "hdf5":
@@ -297,8 +302,8 @@ def _write_job(
 
 
 def _to_hdf5(raw: Path, path: Path, part: Part) -> Part:
-    """Writes a shard again: an HDF5 file must know the number of its records."""
-    # It loads TensorFlow, which the makers of TFRecords need not wait for.
+    """Converts a finished shard: HDF5 files are created for a number of records."""
+    # It loads TensorFlow, which takes seconds and is not needed for TFRecords.
     from bert_tf.data.copying import Form, copy_shard
 
     copied = copy_shard((str(raw),), range(part.counts["records"]), path, Form("hdf5"))
@@ -307,7 +312,7 @@ def _to_hdf5(raw: Path, path: Path, part: Part) -> Part:
 
 
 def _publish(jobs: Sequence[Job], config: CreateDataConfig, stage: Stage) -> Metadata:
-    """Names the folder, when all its parts are there."""
+    """Renames the folder, all of whose parts are finished, and writes its metadata."""
     parts = [stage.finished(name) for job in jobs for name in job.shards]
     with contextlib.suppress(FileNotFoundError):
         os.unlink(metadata_file(config.output_dir))
@@ -318,7 +323,7 @@ def _publish(jobs: Sequence[Job], config: CreateDataConfig, stage: Stage) -> Met
 def _write_metadata(config: CreateDataConfig, parts: Sequence[Part]) -> Metadata:
     samples = sum(part.counts["records"] for part in parts)
     num_tokens = sum(part.counts["tokens"] for part in parts)
-    # How many processes made it does not matter, so the file does not tell.
+    # These do not affect the records, so the metadata leaves them out.
     settings = dataclasses.asdict(config)
     for name in ("num_processes", "overwrite", "horovod"):
         del settings[name]

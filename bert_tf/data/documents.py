@@ -1,4 +1,4 @@
-"""Text files to documents, each a list of sentences; large files in stretches."""
+"""Reads text files as documents, which are lists of sentences; large files in parts."""
 
 import os
 import shlex
@@ -10,8 +10,8 @@ from bert_tf.data.tokenization import CASED, WordSplitter
 
 Sentences = list[str]
 
-# What is longer is read as several documents: it costs one sentence pair and keeps
-# memory bounded, whatever file is given.
+# Longer documents are read as several: that costs one sentence pair, and bounds the
+# memory for any input.
 MAX_DOCUMENT_BYTES = 16 << 20
 MAX_LINE_BYTES = 16 << 20
 
@@ -21,12 +21,12 @@ _ANY_CASE = WordSplitter(CASED)
 
 
 class Stretch(NamedTuple):
-    """Whole documents of a file.
+    """A part of a file that holds whole documents.
 
     Attributes:
       path: The file.
-      begin: Its first byte.
-      end: The byte after the last one.
+      begin: Offset of the first byte.
+      end: Offset after the last byte.
     """
 
     path: str
@@ -42,15 +42,15 @@ class Stretch(NamedTuple):
 def cut_into_stretches(
     paths: Sequence[str], input_format: str, target_bytes: int
 ) -> Iterator[Stretch]:
-    """Cuts files where a document ends, without reading all of them.
+    """Cuts files at ends of documents, without reading them completely.
 
     Args:
       paths: Text files.
-      input_format: google (a sentence per line, a blank line between documents; a
-        file's end ends a document too) or text (a file is a document; one of more
-        than `MAX_DOCUMENT_BYTES` is cut at a blank line).
+      input_format: google (one sentence per line, a blank line between documents; the
+        end of a file also ends a document) or text (each file is a document; files of
+        more than `MAX_DOCUMENT_BYTES` are cut at a blank line).
       target_bytes: A stretch of google's format ends at the first blank line after so
-        many bytes; at a line's end, if none comes within `MAX_DOCUMENT_BYTES`.
+        many bytes, or at a line end if none follows within `MAX_DOCUMENT_BYTES`.
 
     Yields:
       Stretches that cover every file, in order.
@@ -69,23 +69,23 @@ def cut_into_stretches(
                 begin = end
 
 
-def _document_end(file: BinaryIO, place: int) -> int:
-    """The end of the first blank line that begins after `place`."""
-    file.seek(place)
-    end = place
+def _document_end(file: BinaryIO, offset: int) -> int:
+    """The end of the first blank line that begins after `offset`."""
+    file.seek(offset)
+    end = offset
     for number, line in enumerate(_lines(file)):
         end += len(line)
-        if number and (line.isspace() or end - place > MAX_DOCUMENT_BYTES):
+        if number and (line.isspace() or end - offset > MAX_DOCUMENT_BYTES):
             break
     return end
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines with their ends; one of more than `MAX_LINE_BYTES` comes in parts."""
+    """Lines with their ends; lines above `MAX_LINE_BYTES` are split into parts."""
     rest = b""
     while block := file.read(_BYTES_AT_ONCE):
         data = rest + block
-        # Of CR at the very end it is not known yet whether LF follows.
+        # Whether LF follows a CR at the end of the block is not known yet.
         known = data.rstrip(b"\r")
         lines = known.splitlines(keepends=True)
         if b"\r\r\n" in known:
@@ -114,7 +114,7 @@ def _join_line_ends(lines: Sequence[bytes]) -> list[bytes]:
 
 
 def holds_words(text: str, splitter: WordSplitter = _ANY_CASE) -> bool:
-    """Whether anything of a text becomes a token: control characters alone do not."""
+    """Whether a text has any token; control characters alone make none."""
     return any(map(str.isalnum, text)) or bool(splitter.words(text))
 
 
@@ -157,7 +157,7 @@ def read_stretch(stretch: Stretch, input_format: str) -> Iterator[Sentences]:
       `MAX_DOCUMENT_BYTES`.
 
     Raises:
-      FileNotFoundError: if the file is not there.
+      FileNotFoundError: if the file does not exist.
       ValueError: if it is not UTF-8 text, naming file, line and byte.
     """
     document: Sentences = []
@@ -180,7 +180,7 @@ def _parts(stretch: Stretch, input_format: str) -> Iterator[str]:
 
 
 def join_paragraphs(lines: Iterator[str]) -> Iterator[str]:
-    """Lines up to the next blank one, joined; very long ones are cut after a line.
+    """Joins lines up to a blank one into a paragraph; very long ones end earlier.
 
     Args:
       lines: Without blanks at their ends.
@@ -227,14 +227,14 @@ def read_lines(path: str, begin: int = 0, end: int | None = None) -> Iterator[st
             try:
                 yield content.decode().strip()
             except UnicodeDecodeError as error:
-                place = offset + len(line) - len(content) + error.start
+                byte = offset + len(line) - len(content) + error.start
                 number = _line_number(path, offset)
                 raise ValueError(
-                    f"{path}, line {number}: byte {place} of the file "
+                    f"{path}, line {number}: byte {byte} of the file "
                     f"(0x{content[error.start]:02x}) is not UTF-8. Convert text in "
-                    "another encoding with `iconv -f WINDOWS-1252 -t UTF-8 "
-                    f"{shlex.quote(path)} > NEW`, with that encoding's name. To leave "
-                    "out damaged bytes, use `iconv -c -f UTF-8 -t UTF-8`."
+                    "another encoding, for example with `iconv -f WINDOWS-1252 -t "
+                    f"UTF-8 {shlex.quote(path)} > NEW`. To drop damaged bytes, use "
+                    f"`iconv -c -f UTF-8 -t UTF-8 {shlex.quote(path)} > NEW`."
                 ) from None
             offset += len(line)
 

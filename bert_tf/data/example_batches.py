@@ -1,4 +1,4 @@
-"""Labelled sequences to batches: the rows of a step, shared out to the workers."""
+"""Batches of labelled sequences: rows of a step, divided among the workers."""
 
 import dataclasses
 import hashlib
@@ -18,9 +18,9 @@ class LabelledSequences:
 
     Attributes:
       sequences: Their n token sequences.
-      labels: Name -> [n], what is to be predicted of each; int32 or float32.
-      places: Names of those labels that are places in the sequence, and so move with
-        it in a row.
+      labels: Name -> [n], the values to predict; int32 or float32.
+      places: Names of the labels that are token positions in the sequence: where the
+        sequence begins later in a row, they are shifted with it.
     """
 
     sequences: TokenSequences
@@ -28,7 +28,7 @@ class LabelledSequences:
     places: tuple[str, ...] = ()
 
     def sha256(self) -> str:
-        """Of all tokens and labels, in their order."""
+        """Checksum of all tokens and labels, in order."""
         parts = dataclasses.asdict(self.sequences) | self.labels
         digest = hashlib.sha256()
         for name, values in sorted(parts.items()):
@@ -37,7 +37,7 @@ class LabelledSequences:
         return digest.hexdigest()
 
     def features(self, rows: np.ndarray, max_seq_length: int) -> Features:
-        """`row_features`, and each label as [R, K], 0 where there is no sequence."""
+        """Features of `row_features`, and each label as [R, K], 0 for no sequence."""
         features = row_features(self.sequences, rows, max_seq_length)
         for name, values in self.labels.items():
             chosen = np.where(rows >= 0, values[rows], 0).astype(values.dtype)
@@ -50,9 +50,10 @@ class LabelledSequences:
 class ExampleReader(StepReader):
     """The batches of fine-tuning, by step.
 
-    A step's examples are a function of seed and step alone. They are dealt out to rows
-    for all workers together, and each worker takes its share of the rows: so the loss
-    of a step is the same for any number of workers, packed or not.
+    The examples of a step are a function of seed and step alone. They are packed into
+    rows first, and then the rows are divided among workers and micro-batches; each
+    worker packing its own examples would make other rows for another number of workers.
+    So the loss of a step is the same for any number of workers, packed or not.
     """
 
     def __init__(
@@ -65,15 +66,15 @@ class ExampleReader(StepReader):
         first_step: int = 0,
         first_position: int = 0,
     ) -> None:
-        """Prepares reading from a point of the run.
+        """Prepares reading from any step of the run.
 
         Args:
-          examples: All of them.
-          order: In which order.
-          shape: How a global batch of examples is cut up.
-          settings: What rows are like.
-          first_step: Steps taken before.
-          first_position: Examples read before, over all workers.
+          examples: All examples.
+          order: The order in which the run reads them.
+          shape: How a global batch of examples is divided.
+          settings: Length of the rows, and whether they are packed.
+          first_step: Number of steps taken before.
+          first_position: Number of examples read before, over all workers.
         """
         super().__init__(shape, first_step=first_step, first_position=first_position)
         self._examples = examples
@@ -86,8 +87,8 @@ class ExampleReader(StepReader):
         shape, settings = self._shape, self._settings
         count = shape.global_batch_size
         numbers = self._order.records(self.position(step), count)
-        dealt = settings.deal(self._examples.sequences.lengths[numbers])
-        rows = np.where(dealt >= 0, numbers[dealt], dealt)
+        slots = settings.deal(self._examples.sequences.lengths[numbers])
+        rows = np.where(slots >= 0, numbers[slots], slots)
         parts = shape.size * shape.num_micro_batches
         per_part = -(-len(rows) // parts)
         rows = padded_rows(rows, per_part * parts)
@@ -104,8 +105,8 @@ class PredictionBatch:
 
     Attributes:
       features: Of shape [B, ...].
-      rows: [B, K] numbers of the examples in it, -1 for none.
-      tokens: [B, S] where each token is in the examples' sequences, -1 for padding.
+      rows: [B, K] numbers of the examples in each row, -1 for none.
+      tokens: [B, S] index of each token in the examples' sequences, -1 for padding.
     """
 
     features: Features
@@ -124,14 +125,14 @@ def prediction_batches(
     """This worker's share of all examples, in batches of one shape.
 
     Args:
-      examples: What is predicted, and for an evaluation its labels.
-      settings: What rows are like.
+      examples: The examples to predict, with labels for an evaluation.
+      settings: Length of the rows, and whether they are packed.
       batch_size: Rows of a batch.
       rank: This worker.
       size: Number of workers.
 
     Yields:
-      Batches; every worker gets the same number of them, empty ones if need be.
+      Batches; every worker gets the same number of them, so some may be empty.
     """
     rows = settings.deal(examples.sequences.lengths)
     stride = batch_size * size

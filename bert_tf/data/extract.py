@@ -1,4 +1,4 @@
-"""Dumps, JSON and text files to documents: a JSON object with title and text a line."""
+"""Extracts documents from dumps, JSON and text files, as JSON lines."""
 
 import json
 import os
@@ -35,12 +35,12 @@ _FORMATS = {
 
 
 class RawDocument(NamedTuple):
-    """A document as it was found.
+    """A document as it is in its file.
 
     Attributes:
-      title: Its name, or where it was found.
-      text: Its text, with markup if it has some.
-      has_markup: Whether it is MediaWiki's.
+      title: Its title, or else its location in the file.
+      text: Its text, with any markup.
+      has_markup: Whether it has MediaWiki's markup.
     """
 
     title: str
@@ -49,14 +49,14 @@ class RawDocument(NamedTuple):
 
 
 def extract_documents(config: ExtractConfig) -> Counter[str]:
-    """Takes the documents out of files, and goes on where it stopped.
+    """Extracts the documents of files; resumes an interrupted call.
 
     Args:
       config: All settings.
 
     Returns:
-      Counts of `documents`, `empty` and `unparsable` ones, of `incomplete_sentences`,
-      which are left out, and `bytes` written.
+      Counts of `documents`, of `empty` and `unparsable` ones and of
+      `incomplete_sentences`, which are left out, and of `bytes` written.
 
     Raises:
       FileNotFoundError: if there is no input.
@@ -78,7 +78,7 @@ def extract_documents(config: ExtractConfig) -> Counter[str]:
 
 
 def _extract(config: ExtractConfig, paths: Sequence[str], stage: Stage) -> list[Part]:
-    # The size of compressed text is not known; bzip2 makes a quarter of a dump.
+    # The size of uncompressed dumps is not known: bzip2 compresses them to a quarter.
     total = sum(
         os.path.getsize(path) * (4 if path.endswith(".bz2") else 1) for path in paths
     )
@@ -108,8 +108,9 @@ def _format_of(path: str, config: ExtractConfig) -> str:
     if has_suffix(os.path.basename(path), TEXT_SUFFIXES):
         return "text"
     raise ValueError(
-        f"`input_format` must be given for {path}: the end of its name says nothing. "
-        f"Known are {', '.join(_FORMATS)}. Received: input_format=auto."
+        f"`input_format` must be given for {path}, whose extension is not one of "
+        f"{', '.join(_FORMATS)}. Received: input_format=auto. Pass --input_format="
+        "mediawiki, json or text."
     )
 
 
@@ -172,7 +173,7 @@ def _holds_lines(path: str) -> bool:
 
 
 def _json_lines(path: str) -> Iterator[tuple[str, str, Any]]:
-    """Place, title and entry of each line."""
+    """Location, title and entry of each line."""
     for number, line in enumerate(read_lines(path), start=1):
         if line:
             place = f"line {number}"
@@ -180,12 +181,13 @@ def _json_lines(path: str) -> Iterator[tuple[str, str, Any]]:
 
 
 def _json_entries(path: str) -> Iterator[tuple[str, str, Any]]:
-    """Place, title and entry of each entry of a list or an object by title."""
+    """Location, title and value of each entry of a list or an object by title."""
     try:
         content = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: byte {error.start} of the file is not UTF-8."
+            f"{path}: byte {error.start} of the file is not UTF-8. Convert it with "
+            "`iconv -t UTF-8`, for example."
         ) from None
     values = _parse_json(content, path)
     if isinstance(values, dict):
@@ -195,26 +197,29 @@ def _json_entries(path: str) -> Iterator[tuple[str, str, Any]]:
         for number, entry in enumerate(values):
             yield f"entry {number}", f"entry {number}", entry
     else:
-        raise ValueError(f"{path}: it must hold a JSON list or object of documents.")
+        raise ValueError(
+            f"{path}: must be a JSON list or object of documents. Received: "
+            f"{type(values).__name__}."
+        )
 
 
-def _parse_json(content: str, place: str) -> Any:  # noqa: ANN401 - whatever is there
+def _parse_json(content: str, place: str) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place}: not JSON: {error}.") from None
+        raise ValueError(f"{place}: not JSON: {error}. Correct the file.") from None
 
 
 def clean_documents(raw: list[RawDocument]) -> tuple[bytes, Counter[str]]:
-    """Takes the markup off: one piece of a worker's work.
+    """Removes markup: one task of a worker process.
 
     Args:
       raw: Documents.
 
     Returns:
-      A line with a JSON object of `title` and `text` for each, a paragraph per line of
-      its text; and counts of `documents`, of `empty` and `unparsable` ones, which are
-      left out, and of `incomplete_sentences`, which are too.
+      A line for each document, a JSON object of `title` and `text` with one paragraph
+      per line of the text; and counts of `documents`, and of what is left out: `empty`
+      and `unparsable` documents and `incomplete_sentences`.
     """
     counts: Counter[str] = Counter()
     lines = []

@@ -1,4 +1,4 @@
-"""Serialised examples to arrays: which features, of which shape, with which values."""
+"""Parses serialised examples into arrays, and checks their shapes and values."""
 
 import abc
 import dataclasses
@@ -27,13 +27,21 @@ class RecordShape:
       max_seq_length: S, tokens per record.
       max_predictions: P, masked tokens per record.
       max_sequences: K, sequences per record; 1 if not packed.
-      is_packed: Whether records say where in them each sequence is.
+      is_packed: Whether a record holds several sequences, with their positions.
     """
 
     max_seq_length: int
     max_predictions: int
     max_sequences: int = 1
     is_packed: bool = False
+
+    def __str__(self) -> str:
+        """The lengths, for messages."""
+        packed = f" max_sequences={self.max_sequences}" if self.is_packed else ""
+        return (
+            f"max_seq_length={self.max_seq_length} "
+            f"max_predictions={self.max_predictions}{packed}"
+        )
 
     def specification(self) -> dict[str, tf.io.FixedLenFeature]:
         """The features of google-research/bert's records, or of packed ones."""
@@ -56,7 +64,10 @@ def _shape_of(data: bytes, place: object) -> RecordShape:
     try:
         feature = tf.train.Example.FromString(data).features.feature
     except Exception as error:
-        raise CorruptRecordError(f"{place}: not a tf.train.Example.") from error
+        raise CorruptRecordError(
+            f"{place}: the record must be a tf.train.Example. Make the file again, or "
+            "move it out of the folder if it holds other data."
+        ) from error
     is_packed = "next_sentence_positions" in feature
     wanted = {*_PER_TOKEN, *_PER_PREDICTION, _LABEL}
     missing = (wanted | {*_ONLY_PACKED} if is_packed else wanted) - set(feature)
@@ -76,7 +87,7 @@ def record_shape(index: RecordIndex) -> RecordShape:
     """The lengths of all records, read from the first one of each file.
 
     Raises:
-      CorruptRecordError: if two files differ, or a first record is not as it should be.
+      CorruptRecordError: if two files differ, or a first record is not valid.
     """
     shapes = {}
     for number in index.starts[:-1]:
@@ -91,14 +102,16 @@ def record_shape(index: RecordIndex) -> RecordShape:
     if len(shapes) > 1:
         lines = [f"{index.place(n)} has {shape}" for shape, n in shapes.items()]
         raise CorruptRecordError(
-            "All records of a set must have the same lengths. " + "; ".join(lines) + "."
+            "All records of a set must have the same lengths. Received: "
+            + "; ".join(lines)
+            + ". Make them again with the same lengths, or use one kind alone."
         )
     return next(iter(shapes))
 
 
 @dataclasses.dataclass(frozen=True)
 class ValueLimits:
-    """What the model can look up: each feature must stay below its limit.
+    """The sizes of the model's embedding tables, which bound ids in the records.
 
     Attributes:
       vocab_size: V.
@@ -109,7 +122,7 @@ class ValueLimits:
     type_vocab_size: int
 
     def of(self, shape: RecordShape) -> dict[str, int]:
-        """Feature -> the number that its values must stay below."""
+        """Feature -> the exclusive upper bound of its values."""
         return {
             "input_ids": self.vocab_size,
             "masked_lm_ids": self.vocab_size,
@@ -134,9 +147,9 @@ class RecordParser(abc.ABC):
         """Prepares for one set of records.
 
         Args:
-          index: Where the records come from, for messages.
+          index: The numbered records, which also locates them for messages.
           shape: The lengths of the records.
-          limits: What the values must stay below.
+          limits: Exclusive upper bounds of the ids.
         """
         self._index = index
         self.shape = shape
@@ -165,8 +178,8 @@ class RecordParser(abc.ABC):
         }
         if self.shape.is_packed:
             return features
-        places = np.arange(self.shape.max_seq_length, dtype=np.int32)
-        features["positions"] = np.tile(places, (len(numbers), 1))
+        positions = np.arange(self.shape.max_seq_length, dtype=np.int32)
+        features["positions"] = np.tile(positions, (len(numbers), 1))
         features["next_sentence_positions"] = np.zeros((len(numbers), 1), np.int32)
         features["next_sentence_weights"] = np.ones((len(numbers), 1), np.float32)
         return features
@@ -174,11 +187,11 @@ class RecordParser(abc.ABC):
     def padded_to(
         self, max_seq_length: int | None, max_predictions: int | None
     ) -> "RecordParser":
-        """A parser of longer records, if these can be padded; otherwise this one.
+        """A parser that pads records to these lengths, if it can; otherwise this one.
 
         Args:
-          max_seq_length: S that is wanted, if any.
-          max_predictions: P that is wanted, if any.
+          max_seq_length: The S to pad to; None for that of the records.
+          max_predictions: The P to pad to; None for that of the records.
         """
         return self
 
@@ -198,8 +211,9 @@ class RecordParser(abc.ABC):
             remedy = ""
             if limit == self._limits["input_ids"]:
                 remedy = (
-                    " The records were made with another vocabulary than the model's "
-                    f"vocab_size={limit} says."
+                    " The records were made with a vocabulary that is larger than the "
+                    f"model's vocab_size={limit}: use the model that belongs to it, or "
+                    "make the records again."
                 )
             raise CorruptRecordError(
                 f"{self._index.place(int(numbers[row]))}: `{name}` must be in "
@@ -228,12 +242,12 @@ class ExampleParser(RecordParser):
         return {name: tensor.numpy() for name, tensor in parsed.items()}
 
     def _check_alone(self, record: bytes, place: object) -> None:
-        """Finds out what is wrong with a record, if anything is."""
+        """Parses a single record, to name the one that is wrong and the reason."""
         shape = _shape_of(record, place)
         if shape != self.shape:
             raise CorruptRecordError(
-                f"{place}: the record has {shape}, the first one of the set "
-                f"{self.shape}."
+                f"{place}: all records of a set must have the same lengths. Received: "
+                f"{shape}, but the first record has {self.shape}. Make the file again."
             )
         try:
             tf.io.parse_single_example(record, self._specification)
@@ -243,12 +257,11 @@ class ExampleParser(RecordParser):
 
 
 class Sample(NamedTuple):
-    """What records spread evenly over a set say of it.
+    """Statistics of records that are spread evenly over a set.
 
     Attributes:
-      sha256: Of their features and of the number of records, which tells whether
-        another set is the same one.
-      unmasked: The share of them that has no masked token, in [0, 1].
+      sha256: Of their features and of the number of records: equal for equal sets.
+      unmasked: Fraction of them without a masked token, in [0, 1].
     """
 
     sha256: str

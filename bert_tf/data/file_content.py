@@ -1,4 +1,4 @@
-"""Whether a file holds what its reader can read, by its first bytes."""
+"""Checks by a file's first bytes that it has the expected kind of content."""
 
 import re
 import shlex
@@ -25,11 +25,11 @@ _JSON = re.compile(rb'\[?\s*\{\s*"[^"\n]*"\s*:')
 
 
 def check_content(path: str, is_text: bool) -> None:
-    """Refuses a file that is certainly not what its name promises.
+    """Refuses a file whose content is certainly of another kind.
 
     Args:
       path: The file.
-      is_text: Whether it must be plain text; otherwise markup, JSON and bzip2 are fine.
+      is_text: Whether it must be plain text; otherwise XML, JSON and bzip2 are allowed.
 
     Raises:
       ValueError: if it is compressed, not UTF-8 or, for plain text, JSON or an XML
@@ -61,7 +61,7 @@ def check_content(path: str, is_text: bool) -> None:
 
 
 def _check_is_plain(path: str, head: bytes) -> None:
-    """Read as text, JSON and XML would give a model their syntax to learn."""
+    """Refuses JSON and XML, whose syntax a model would learn if read as text."""
     begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     option = ""
     if begin.startswith(b"<mediawiki"):
@@ -70,11 +70,12 @@ def _check_is_plain(path: str, head: bytes) -> None:
         option = "json"
     elif begin.startswith(b"<doc id="):
         raise ValueError(
-            f"{path} holds WikiExtractor's markup, not plain text. Run that with "
-            "--json; `python -m bert_tf data extract --input_format=json` reads it."
+            f"{path} holds WikiExtractor's markup, not plain text. Run WikiExtractor "
+            "with --json, and read its output with `python -m bert_tf data extract "
+            "--input_format=json`."
         )
     if option:
         raise ValueError(
-            f"{path} holds {_NAMES[option]}, not plain text. `python -m bert_tf data "
-            f"extract --input_format={option}` takes the text out of it."
+            f"{path} holds {_NAMES[option]}, not plain text. Extract its text with "
+            f"`python -m bert_tf data extract --input_format={option}`."
         )

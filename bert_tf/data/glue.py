@@ -16,7 +16,7 @@ from bert_tf.data.text_examples import (
 XNLI_LANGUAGES = tuple("ar bg de el en es fr hi ru sw th tr ur vi zh".split())
 
 _BINARY = ("0", "1")
-# What models call the classes that the files number.
+# Names that models have for the classes that the files number.
 _SIMILAR = {"not_equivalent": "0", "equivalent": "1"}
 _DUPLICATE = {"not_duplicate": "0", "duplicate": "1"}
 _ACCEPTABLE = {"unacceptable": "0", "acceptable": "1"}
@@ -32,7 +32,7 @@ _COLA_HEADER = ("source", "label", "mark", "sentence")
 def _files(
     columns: ColumnNames, dev: str = "dev.tsv", test: str = "test.tsv"
 ) -> dict[str, tuple[SplitFile, ...]]:
-    """Files that name their columns; those of the test have no labels."""
+    """Files with a header line; the test file has no labels."""
     return {
         "train": (SplitFile("train.tsv", columns),),
         "dev": (SplitFile(dev, columns),),
@@ -64,7 +64,7 @@ def _mnli() -> ClassificationTask:
 
 
 def _mrpc() -> ClassificationTask:
-    """GLUE's three files, or else the corpus's own and GLUE's list of dev pairs."""
+    """GLUE's three files, else the original corpus and GLUE's list of dev pairs."""
     columns = ColumnNames("#1 String", "#2 String", "Quality")
     dev = RowFilter(("#1 ID", "#2 ID"), list_file="mrpc_dev_ids.tsv")
     train = dataclasses.replace(dev, excludes=True)
@@ -82,7 +82,7 @@ def _mrpc() -> ClassificationTask:
 
 def _qqp() -> ClassificationTask:
     files = _files(ColumnNames("question1", "question2", "is_duplicate"))
-    # Some questions of the official files hold line ends, which break their rows.
+    # Some questions of the official files contain line ends, which break their rows.
     for name in ("train", "dev"):
         [file] = files[name]
         files[name] = (dataclasses.replace(file, skips_broken_rows=True),)
@@ -101,11 +101,11 @@ def _sts_b() -> ClassificationTask:
 
 
 def _xnli(language: str) -> ClassificationTask:
-    """MultiNLI's training set by machine in a language, and XNLI's own dev and test."""
+    """MultiNLI's machine-translated training set, and XNLI's own dev and test."""
     if language not in XNLI_LANGUAGES:
         raise ValueError(
-            f"`language` must be one of {', '.join(XNLI_LANGUAGES)}. Received: "
-            f"language={language}."
+            f"`xnli_language` must be one of {', '.join(XNLI_LANGUAGES)}. Received: "
+            f"xnli_language={language}."
         )
     train = SplitFile(
         f"multinli/multinli.train.{language}.tsv",
@@ -156,7 +156,7 @@ def find_task(name: str, language: str = "zh") -> ClassificationTask:
 
     Args:
       name: Of `TASK_NAMES`; case and hyphens do not matter.
-      language: Of XNLI only, one of `XNLI_LANGUAGES`.
+      language: For XNLI only, one of `XNLI_LANGUAGES`.
 
     Returns:
       The task, for `bert_tf.data.text_examples.read_examples`.
@@ -168,8 +168,8 @@ def find_task(name: str, language: str = "zh") -> ClassificationTask:
         if _plain(task.name) == _plain(name):
             return task
     raise ValueError(
-        f"`task_name` must be one of {', '.join(TASK_NAMES)}, or tsv or jsonl for data "
-        f"of your own. Received: task_name={name}."
+        f"`task_name` must be one of {', '.join(TASK_NAMES)}, or tsv or jsonl for your "
+        f"own files. Received: task_name={name}."
     )
 
 

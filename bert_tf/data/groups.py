@@ -1,9 +1,10 @@
-"""Groups of documents: the unit of work that does not depend on how many work.
+"""Groups of documents: the unit of work, independent of the number of processes.
 
 The text is cut into groups of documents by its size alone. The instances of group g
-and duplicate d are drawn from the seed (seed, g, d), and the other document of a
-random next segment is one of the same group. The records of a group, ten duplicates
-together, are shuffled.
+and duplicate d are drawn with the seed (seed, g, d), and the other document of a random
+next segment is one of the same group. So the records of a group depend on nothing
+outside it, and any process can make them at any time. The records of a group, ten
+duplicates together, are shuffled; training shuffles all records again.
 """
 
 import dataclasses
@@ -37,11 +38,11 @@ _DUPLICATES_AT_ONCE = 10
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Documents that are worked on together.
+    """Documents that are processed together.
 
     Attributes:
-      number: Place in the text, from 0.
-      stretches: Where they are: at least two documents, where the text has two.
+      number: Index of the group in the text, from 0.
+      stretches: Their parts of the files: at least two documents, if the text has two.
     """
 
     number: int
@@ -64,12 +65,12 @@ def cut_into_groups(
     Args:
       paths: Text files.
       input_format: google or text, see `cut_into_stretches`.
-      num_shards: Of little text the groups are smaller, several for each shard, so that
-        the shards become about as large as each other.
-      settings: Of the tokenizer: a document counts if it has a token.
+      num_shards: Little text is cut into smaller groups, several for each shard, so
+        that the shards have about the same size.
+      settings: Those of the tokenizer: only documents with a token count.
 
     Yields:
-      Groups of at least two documents each, unless there is only one in all.
+      Groups of at least two documents each, unless the whole text is one.
     """
     splitter = WordSplitter(settings)
     share = sum(map(os.path.getsize, paths)) // (_GROUPS_PER_SHARD * num_shards)
@@ -88,7 +89,8 @@ def cut_into_groups(
             ready = Group(number, tuple(current))
             number, size, documents, current = number + 1, 0, 0, []
     if ready and documents < 2:
-        # One document alone has no partners: it joins the group before.
+        # A single document has no partner for random next segments: it joins the
+        # previous group.
         ready = Group(ready.number, (*ready.stretches, *current))
         documents = 0
     if ready:
@@ -98,7 +100,7 @@ def cut_into_groups(
 
 
 def tokenizer_settings(config: CreateDataConfig) -> TokenizerSettings:
-    """What is done to text first, of a config with all of it filled in."""
+    """The tokenizer settings of a config in which all of them are filled in."""
     return TokenizerSettings(
         config.do_lower_case, config.strip_accents, config.tokenize_chinese_chars
     )
@@ -108,24 +110,24 @@ def tokenizer_settings(config: CreateDataConfig) -> TokenizerSettings:
 def _tokenizer(
     vocab_file: str, vocab_sha256: str, settings: TokenizerSettings
 ) -> WordPieceTokenizer:
-    """The tokenizer of this process; the checksum tells one vocabulary from another."""
+    """The tokenizer of this process; by the checksum, a changed file is read again."""
     return WordPieceTokenizer(vocab_file, settings)
 
 
 def make_instances(
     group: Group, duplicates: range, config: CreateDataConfig, vocab_sha256: str
 ) -> tuple[list[TrainingInstance], TextCounts]:
-    """Makes the instances of some duplicates of a group, in a random order.
+    """Makes the instances of some duplicates of a group, in random order.
 
     Args:
       group: The text.
-      duplicates: Their numbers, of `range(config.dupe_factor)`.
+      duplicates: Numbers of the duplicates, in `range(config.dupe_factor)`.
       config: All settings, those of the tokenizer filled in.
       vocab_sha256: Checksum of the vocabulary file.
 
     Returns:
-      Instances that depend on text, numbers and settings only, and the counts of the
-      text, with the first duplicates of each group.
+      Instances that depend only on text, numbers and settings; and the counts of the
+      text, which only the first duplicates of a group have.
 
     Raises:
       ValueError: if fewer than two documents hold text.
@@ -157,7 +159,7 @@ def make_instances(
 
 
 def duplicate_blocks(dupe_factor: int) -> list[range]:
-    """Cuts the duplicates into blocks that one worker holds in memory at once."""
+    """Divides the duplicates into blocks that a worker process holds in memory."""
     return [
         range(first, min(first + _DUPLICATES_AT_ONCE, dupe_factor))
         for first in range(0, dupe_factor, _DUPLICATES_AT_ONCE)
@@ -165,5 +167,5 @@ def duplicate_blocks(dupe_factor: int) -> list[range]:
 
 
 def _generator(*parts: object) -> random.Random:
-    """A generator of its own for each tuple of parts."""
+    """A random generator that is seeded with a tuple."""
     return random.Random(repr(parts))

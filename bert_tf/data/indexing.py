@@ -1,4 +1,4 @@
-"""Metadata for records that have none: everything is read and counted."""
+"""Writes metadata of records by reading and counting all of them."""
 
 import contextlib
 import dataclasses
@@ -35,12 +35,12 @@ def counted_metadata(
     counts: Mapping[str, int],
     shards: tuple[Shard, ...],
 ) -> Metadata:
-    """Metadata of records that were counted.
+    """Makes metadata from counts of records.
 
     Args:
       file_format: tfrecord or hdf5.
-      shape: Of all of them.
-      counts: Of `count_records`, summed over all of them.
+      shape: The lengths of all records.
+      counts: Sums of `count_records` over all records.
       shards: The files that hold them.
     """
     records, sequences, tokens = (
@@ -51,7 +51,7 @@ def counted_metadata(
         format=file_format,
         packed=shape.is_packed,
         max_seq_length=size,
-        # How many each sequence of a pack may have had is not in the records.
+        # Packed records do not hold the maximum of a single sequence.
         max_predictions_per_seq=None if shape.is_packed else shape.max_predictions,
         max_predictions_per_pack=shape.max_predictions,
         max_sequences_per_pack=shape.max_sequences,
@@ -65,7 +65,7 @@ def counted_metadata(
 
 
 def _shards(index: NumberedRecords) -> tuple[Shard, ...]:
-    """What each file holds."""
+    """Size, checksum and number of records of each file."""
     counts = np.diff(index.starts).tolist()
     return record_shards(
         describe_file(path, {"records": count})
@@ -91,8 +91,8 @@ def index_records(config: IndexDataConfig) -> Metadata:
     path = metadata_file(folder)
     if os.path.exists(path) and not config.overwrite:
         raise FileExistsError(
-            f"`input_dir` must have no metadata yet. Received: input_dir={folder} "
-            f"beside {path}. Pass --overwrite to replace it."
+            f"`input_dir` must have no metadata yet. Received: input_dir={folder}, "
+            f"which has {path}. Pass --overwrite to replace it."
         )
     index, parser = open_parser(record_files(folder), NO_LIMITS)
     counts: Counter[str] = Counter()
@@ -100,7 +100,7 @@ def index_records(config: IndexDataConfig) -> Metadata:
         end = min(begin + _RECORDS_AT_ONCE, len(index))
         counts.update(count_records(parser(np.arange(begin, end))))
     metadata = counted_metadata(index.format, parser.shape, counts, _shards(index))
-    with contextlib.suppress(ValueError):  # Of metadata that is to be replaced.
+    with contextlib.suppress(ValueError):  # The old metadata may not be valid.
         metadata = dataclasses.replace(metadata, **origin_of(index.files))
     write_metadata(folder, metadata)
     return metadata

@@ -1,6 +1,6 @@
-"""Which files a setting names: files, folders of them, and patterns.
+"""Expands a setting into files: paths, folders and patterns.
 
-Whatever of a folder is not read, and whatever is named twice, is one line on stderr.
+What is skipped in a folder, and what is named twice, is reported on stderr.
 """
 
 import fnmatch
@@ -24,9 +24,9 @@ _COMPRESSED = {
     ".zip": "unzip",
     ".7z": "7z x",
 }
-# Read as text they would give a model their syntax to learn.
+# Read as text, a model would learn their syntax.
 _OTHER_KINDS = (".json", ".jsonl", ".xml", ".tfrecord", ".hdf5", *_COMPRESSED)
-# The number of a shard is no ending: part-00000-of-00500, train.txt.00, wiki_00.
+# The number of a shard is not an extension: part-00000-of-00500, train.txt.00, wiki_00.
 _SHARD_NUMBER = re.compile(r"[-_.]?\d+([-_]of[-_]\d+)?\Z")
 _EVALUATION = re.compile(r"(eval|evaluation|test|dev|valid|validation)(?![a-z])", re.I)
 _MOST_NAMES = 5
@@ -35,18 +35,17 @@ _MOST_NAMES = 5
 def expand_paths(
     input_paths: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES
 ) -> list[str]:
-    """Finds the files that a setting names.
+    """Finds the files of a comma-separated setting.
 
     Args:
       input_paths: Files, folders and patterns with * and ?, separated by commas. A
-        file or pattern is read whatever its name ends with, unless that says that it
-        is of another kind.
-      suffixes: Which files of a folder are meant; where *.txt is one of them, files
-        without an ending too. Files that begin with . or _, and folders in it, are not.
+        file or pattern is read with any extension but those of other kinds of files.
+      suffixes: Extensions of the files to read in a folder; with .txt also files
+        without an extension. Files that begin with . or _ and subfolders are skipped.
 
     Returns:
-      Paths, sorted within each part. A file is there once, under the first of its
-      names: links to it, hard ones too, are the same file.
+      Paths, sorted within each part of the setting. A file occurs once, under its first
+      path: links to it, also hard ones, are the same file.
 
     Raises:
       FileNotFoundError: if a part matches no file.
@@ -84,10 +83,10 @@ def expand_paths(
 
 
 def named_paths(input_paths: str) -> Iterator[tuple[str, list[str]]]:
-    """The parts of a comma-separated setting, and the paths that each of them names.
+    """The parts of a comma-separated setting, each with the paths that it matches.
 
-    A comma may also belong to a name, and brackets too: what exists as it is written
-    is taken as it is.
+    Names may contain commas and brackets: a part that exists as written is not
+    expanded.
     """
     parts = input_paths.split(",")
     begin = 0
@@ -114,20 +113,20 @@ def _matches(pattern: str) -> list[str]:
 
 
 def file_identity(path: str) -> object:
-    """The same for all names of a file."""
+    """A value that is equal for all paths and links of a file."""
     status = os.stat(path)
-    # File systems without numbers say 0.
+    # File systems without inode numbers report 0.
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
 def some_names(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of the others."""
     more = len(names) - _MOST_NAMES
     return ", ".join(names[:_MOST_NAMES]) + (f", and {more:,} more" if more > 0 else "")
 
 
 def report_skipped(folder: str, names: Sequence[str]) -> None:
-    """Reports which entries of a folder are not read, if any."""
+    """Reports the entries of a folder that are not read, if any."""
     if names:
         are = "entry is" if len(names) == 1 else "entries are"
         report(f"{folder}: {len(names):,} {are} not read: {some_names(names)}")
@@ -135,19 +134,19 @@ def report_skipped(folder: str, names: Sequence[str]) -> None:
 
 def _kinds(suffixes: tuple[str, ...]) -> str:
     kinds = ", ".join(f"*{suffix}" for suffix in suffixes)
-    return f"{kinds} files" + (" or files without an ending" * (".txt" in suffixes))
+    return f"{kinds} files" + (" or files without an extension" * (".txt" in suffixes))
 
 
 def _inner_folders(matches: Sequence[str]) -> str:
-    """What to do about folders that hold only folders."""
+    """The remedy for folders that hold only folders."""
     for match in matches:
         if any(entry.is_dir() for entry in os.scandir(match)):
-            return f"Folders in it are not searched; --input='{match}/*/' names them. "
+            return f"To read its subfolders, pass --input='{match}/*/'. "
     return ""
 
 
 def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
-    """Whether a file of a folder is of a kind, by its name alone."""
+    """Whether a file in a folder is of a kind, by its name alone."""
     if name.startswith((".", "_")):
         return False
     base = name if name.lower().endswith(suffixes) else _SHARD_NUMBER.sub("", name)
@@ -156,22 +155,22 @@ def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
 
 
 def _files(path: str, suffixes: tuple[str, ...]) -> list[str]:
-    """The file itself, or those files of a folder."""
+    """The file itself, or the files of a folder that are of the kind."""
     if not os.path.exists(path):
         raise FileNotFoundError(
             f"`input` must name files that exist. Received: {path}, a link to "
-            f"{os.readlink(path)}, which is not there."
+            f"{os.readlink(path)}, which does not exist."
         )
     if not os.path.isdir(path):
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError(
-                f"`input` must name files and folders. Received: {path}, which is "
-                "neither. Store its content in a file first."
+                f"`input` must name regular files or folders. Received: {path}, which "
+                "is neither. Write its content to a file first."
             )
         return [path]
     names, skipped = [], []
     for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-        # A link to itself is neither; `entry` would raise an error.
+        # For a link to itself, `entry.is_file` would raise an error.
         is_meant = os.path.isfile(entry.path) and has_suffix(entry.name, suffixes)
         label = f"{entry.name}/" if os.path.isdir(entry.path) else entry.name
         (names if is_meant else skipped).append(label)
@@ -182,7 +181,7 @@ def _files(path: str, suffixes: tuple[str, ...]) -> list[str]:
 
 
 def _warn_about_evaluation(folder: str, names: Sequence[str]) -> None:
-    """Text whose name says that it is for evaluation is read all the same."""
+    """Warns that files whose names say evaluation are read like the others."""
     chosen = [name for name in names if _EVALUATION.match(name)]
     others = [name for name in names if not _EVALUATION.match(name)]
     if not chosen or not others:
@@ -191,24 +190,24 @@ def _warn_about_evaluation(folder: str, names: Sequence[str]) -> None:
     matched = fnmatch.filter(os.listdir(folder), pattern)
     if sorted(matched) != others or not glob.escape(pattern[:-1]) == pattern[:-1]:
         pattern = ""
-    remedy = f"--input='{folder}/{pattern}'" if pattern else "its files by patterns"
+    remedy = f"--input='{folder}/{pattern}'" if pattern else "patterns of the others"
     report(
         f"warning: {folder} holds {some_names(chosen)} beside {len(others):,} other "
-        "files. The name says evaluation, but the text is read like the others. To "
-        f"leave it out, name {remedy}."
+        "files. The name is one of evaluation text, but it is read like the others. "
+        f"To leave it out, pass {remedy}."
     )
 
 
 def _check_kind(path: str, suffixes: tuple[str, ...]) -> None:
-    """Refuses a file whose ending says that it is of another kind."""
+    """Refuses a file with the extension of another kind."""
     name = path.lower()
     if not name.endswith(_OTHER_KINDS) or name.endswith(suffixes):
         return
     kinds = ", ".join(f"*{suffix}" for suffix in suffixes)
     ending = os.path.splitext(name)[1]
     remedy = (
-        "`python -m bert_tf data extract` reads dumps and JSON, `data sentences` what "
-        "extract has written."
+        "`python -m bert_tf data extract` reads dumps and JSON, `data sentences` the "
+        "output of extract."
     )
     if ending in (".tfrecord", ".hdf5"):
         remedy = "It holds records, which training and `data pack` read."

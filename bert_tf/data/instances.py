@@ -1,10 +1,10 @@
-"""Tokenised documents to masked sentence pairs.
+"""Makes masked sentence pairs from tokenised documents.
 
 Source: google-research/bert, `create_pretraining_data.py` (Devlin et al. 2019,
 arXiv:1810.04805, section 3.1 and appendix A). Departures: another document is drawn
 from all others directly, where the original tries ten times and may then take the same
-one; the masked places are drawn without replacement, where it shuffles all of them and
-takes the first (the same distribution); random tokens are drawn from all ids, as there.
+one; masked positions are drawn without replacement, where it shuffles all of them and
+takes the first (the same distribution). Random tokens are drawn from all ids, as there.
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ class TrainingInstance:
 
     Attributes:
       input_ids: [CLS] a [SEP] b [SEP], with masks, at most S ids.
-      segment_ids: 0 up to the first [SEP], then 1; as many.
+      segment_ids: 0 up to the first [SEP], then 1; one for each token.
       is_random_next: Whether b comes from another document.
-      masked_lm_positions: Ascending places of the masked tokens, at most P.
-      masked_lm_ids: The tokens that stood there.
+      masked_lm_positions: Ascending positions of the masked tokens, at most P.
+      masked_lm_ids: The original tokens at these positions.
     """
 
     input_ids: list[int]
@@ -40,7 +40,7 @@ class TrainingInstance:
 
 
 class InstanceMaker:
-    """Makes instances of documents of ids, all randomness from one generator."""
+    """Makes instances from documents of token ids, with one random generator."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class InstanceMaker:
           config: Lengths and probabilities.
           special: Ids of the special tokens.
           masker: Masks the sequences.
-          rng: Decides everything.
+          rng: The only source of randomness.
         """
         self._config = config
         self._special = special
@@ -63,7 +63,7 @@ class InstanceMaker:
         self._rng = rng
 
     def make(self, documents: Sequence[Document]) -> list[TrainingInstance]:
-        """Uses each document once.
+        """Makes the instances of all documents, each used once as the first segment.
 
         Args:
           documents: Documents of sentences of ids; empty ones are left out.
@@ -80,8 +80,8 @@ class InstanceMaker:
             raise ValueError(
                 "The text must hold at least two documents, so that a random next "
                 f"segment can come from another one. Received: {len(documents)}. In "
-                "google's format a blank line stands between documents; with "
-                "--input_format=text each file is one."
+                "google's format, put a blank line between documents; with "
+                "--input_format=text, each file is a document."
             )
         return [
             self._masked(tokens_a, tokens_b, is_random_next)
@@ -92,7 +92,13 @@ class InstanceMaker:
     def _pairs(
         self, documents: Sequence[Document], number: int
     ) -> list[tuple[list[int], list[int], bool]]:
-        """The segment pairs of one document."""
+        """Divides one document into pairs of segments a and b.
+
+        Sentences are collected up to the target length and split at random: a is the
+        first part, b the rest. In half of the pairs, and if there is only one sentence,
+        b is taken from another document instead; the sentences that b would have been
+        then begin the next pair, so that no sentence is lost.
+        """
         document = documents[number]
         target_length = self._target_length()
         pairs = []
@@ -111,8 +117,7 @@ class InstanceMaker:
             if is_random_next:
                 other = self._other_document(documents, number)
                 tokens_b = self._random_segment(other, target_length - len(tokens_a))
-                # The sentences that b would have been are used again.
-                place -= len(chunk) - a_end
+                place -= len(chunk) - a_end  # The unused sentences are used again.
             else:
                 tokens_b = [token for sentence in chunk[a_end:] for token in sentence]
             pairs.append((*self._truncated(tokens_a, tokens_b), is_random_next))
@@ -130,7 +135,7 @@ class InstanceMaker:
         return documents[other + (other >= number)]
 
     def _random_segment(self, document: Document, target_length: int) -> list[int]:
-        """Whole sentences from a random one on, until there are enough tokens."""
+        """Consecutive sentences from a random one on, until there are enough tokens."""
         tokens: list[int] = []
         for sentence in document[self._rng.randrange(len(document)) :]:
             tokens += sentence
@@ -139,7 +144,10 @@ class InstanceMaker:
         return tokens
 
     def _truncated(self, a: list[int], b: list[int]) -> tuple[list[int], list[int]]:
-        """Takes tokens from the longer one, front or back at random, until they fit."""
+        """Drops tokens of the longer segment, each at a random end, until both fit.
+
+        As in the original, random ends avoid a bias towards either end of sentences.
+        """
         limit = self._config.max_seq_length - _NUM_SPECIAL
         first, end = [0, 0], [len(a), len(b)]
         for _ in range(len(a) + len(b) - limit):
@@ -171,16 +179,17 @@ def create_instances(
     rng: random.Random,
     continuations: Collection[int] = (),
 ) -> list[TrainingInstance]:
-    """Makes the instances of a group of documents, each document used once.
+    """Makes the instances of a group of documents, see `InstanceMaker.make`.
 
     Args:
-      documents: At least two documents of sentences of ids; partners for random next
-        segments come from the same group.
+      documents: At least two documents of sentences of ids; random next segments come
+        from these documents too.
       config: Lengths and probabilities.
       special: Ids of the special tokens.
       vocab_size: V.
-      rng: Decides everything; the same state gives the same instances.
-      continuations: Ids of the pieces that go on with a word, for whole-word masks.
+      rng: The only source of randomness: the same state gives the same instances.
+      continuations: Ids of the pieces that continue a word (##...), for whole-word
+        masks.
 
     Returns:
       Instances in document order.

@@ -1,22 +1,22 @@
-"""Names of classes: what counts as the same name, and what looks like a mistake."""
+"""Names of classes: which ones are equal, and which ones look like mistakes."""
 
 import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 
 _SEPARATORS = re.compile(r"[\s_-]+")
-# How programs write that there is no label; "-" is SNLI's for no agreement.
+# How programs write a missing label; "-" is SNLI's label for no agreement.
 _MISSING = frozenset(("nan", "null", "<na>", "n/a", "-", "?"))
-# Of joined files and copied texts; joiners are left out, which are part of words.
+# Left by joining files or copying text. Not the joiners, which are part of words.
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
 _MAX_LISTED = 20
 _MAX_SHOWN = 80
 
 
 def without_blanks(name: str) -> str:
-    """A name without white space around it, and single spaces in it.
+    """A name without white space around it, and with single spaces in it.
 
-    Byte order marks and spaces of no width are left out too.
+    Byte order marks and zero-width spaces are removed too.
     """
     return " ".join(name.translate(_INVISIBLE).split())
 
@@ -36,18 +36,18 @@ def _key(name: str) -> str:
 def same_names(
     wanted: Sequence[str], known: Sequence[str], aliases: Mapping[str, str]
 ) -> dict[str, str]:
-    """For each name the known one that certainly means the same class.
+    """For each name the known name that certainly means the same class.
 
-    Equal names do; else names that differ only in case, or in spaces, `_` and `-`
-    between words, and aliases of them. Where that is ambiguous only equal names count.
+    That is an equal name; else one that differs only in case, or in spaces, `_` and `-`
+    between words, or an alias of it. If that is ambiguous, only equal names count.
 
     Args:
-      wanted: Names to look for, none of them twice.
-      known: Names to choose from, likewise.
-      aliases: Another word for a class -> the class, as `wanted` or `known` names it.
+      wanted: Names to look for, without duplicates.
+      known: Names to choose from, without duplicates.
+      aliases: Another word for a class -> the class, as in `wanted` or `known`.
 
     Returns:
-      Name -> known name, of the wanted names for which there is one.
+      Wanted name -> known name, for those that have one.
     """
     words = {_key(alias): _key(name) for alias, name in aliases.items()}
     keys = {name: words.get(_key(name), _key(name)) for name in (*wanted, *known)}
@@ -60,7 +60,7 @@ def same_names(
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names in quotes, of many of them the first."""
+    """Names in quotes, the first ones of many."""
     more = len(names) - _MAX_LISTED
     text = ", ".join(map(shown, names[:_MAX_LISTED]))
     return f"{text} and {more} others" if more > 0 else text or "none"
@@ -70,10 +70,10 @@ def doubtful_names(spellings: Iterable[str]) -> list[str]:
     """Sentences about labels that may not be meant as separate classes.
 
     Args:
-      spellings: All labels of a file, as they stand there.
+      spellings: All different labels of a file, as written there.
 
     Returns:
-      One on labels with needless white space, which is left out; one on labels that
+      One on labels with needless white space, which is removed; one on labels that
       differ in case; one on labels that look like missing ones.
     """
     spellings = sorted(spellings)
@@ -81,7 +81,7 @@ def doubtful_names(spellings: Iterable[str]) -> list[str]:
     notes = []
     if spaced := [each for each in spellings if each != without_blanks(each)]:
         notes.append(
-            f"white space in {listed(spaced)} is left out: labels that differ only in "
+            f"white space in {listed(spaced)} is removed: labels that differ only in "
             "white space are one class"
         )
     by_case: dict[str, list[str]] = {}
@@ -91,16 +91,16 @@ def doubtful_names(spellings: Iterable[str]) -> list[str]:
     if alike:
         notes.append(
             f"{listed(alike)} differ only in case or in spaces, `_` and `-`, and are "
-            "separate classes. Write them alike if they mean the same"
+            "separate classes. Write them in the same way if they mean the same"
         )
-    # Files made by other programs number their classes from 0, and -1 is none; so it is
-    # among words. {-1, 1} are two classes.
+    # Where classes are numbered from 0, or are words, -1 is a missing label. {-1, 1}
+    # are two classes.
     is_missing = "0" in names or not all(n.lstrip("-").isdecimal() for n in names)
     numbers = {"-1"} if is_missing else frozenset()
     missing = [n for n in names if n.casefold() in _MISSING or n in numbers]
     if missing:
         notes.append(
-            f"{listed(missing)} looks like a missing label, and is a separate class. "
-            "Remove these lines if it is not meant"
+            f"{listed(missing)} looks like a missing label, but is a separate class. "
+            "Remove its lines if it is not meant as a class"
         )
     return notes

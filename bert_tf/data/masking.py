@@ -1,8 +1,11 @@
-"""Which tokens of a sequence are masked, and what stands in their place.
+"""Selects the tokens of a sequence to predict, and masks them.
+
+Of the selected tokens 80% become [MASK], 10% a random token, and 10% stay: since
+[MASK] never occurs in fine-tuning, the model must not rely on it.
 
 Sources: Devlin et al. 2019 (arXiv:1810.04805), section 3.1; whole words as in
-google-research/bert's README of May 2019: the pieces of a word are masked together,
-each replaced on its own; n-grams of whole words as in Lan et al. 2020
+google-research/bert's README of May 2019: the pieces of a word are selected together,
+and each is replaced independently; n-grams of whole words as in Lan et al. 2020
 (arXiv:1909.11942), section 3.1, where n words have a probability proportional to 1/n.
 """
 
@@ -12,12 +15,12 @@ from collections.abc import Collection, Sequence
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.data.tokenization import SpecialTokens
 
-# Places of the tokens of one unit, which is masked as a whole or not at all.
+# Positions of the tokens of one unit, which are selected together or not at all.
 Unit = range
 
 
 class Masker:
-    """Masks sequences by the settings of a data set."""
+    """Masks sequences with the settings of a data set."""
 
     def __init__(
         self,
@@ -32,7 +35,7 @@ class Masker:
           config: How many tokens, and whether whole words or n-grams.
           special: Ids of the special tokens.
           vocab_size: V; random tokens are drawn from [0, V).
-          continuations: Ids of the pieces that go on with a word (##...).
+          continuations: Ids of the pieces that continue a word (##...).
         """
         self._config = config
         self._mask_id = special.mask
@@ -47,11 +50,11 @@ class Masker:
 
         Args:
           ids: The sequence with its special tokens.
-          segments: Places of the tokens that may be masked, a range for each segment.
-          rng: Decides everything.
+          segments: Positions of the tokens that may be masked, a range per segment.
+          rng: The only source of randomness.
 
         Returns:
-          Ascending places of the masked tokens, and the tokens that stood there.
+          Ascending positions of the selected tokens, and the original tokens there.
         """
         config = self._config
         num_tokens = sum(len(segment) for segment in segments)
@@ -63,7 +66,7 @@ class Masker:
         if config.do_whole_word_mask:
             positions = self._whole_words(ids, segments, limit, rng)
         else:
-            candidates = [place for segment in segments for place in segment]
+            candidates = [position for segment in segments for position in segment]
             positions = sorted(rng.sample(candidates, limit))
         labels = [ids[position] for position in positions]
         for position in positions:
@@ -81,7 +84,11 @@ class Masker:
         limit: int,
         rng: random.Random,
     ) -> list[int]:
-        """At most `limit` places; a unit that would go beyond is left out."""
+        """Selects at most `limit` positions.
+
+        Units are tried in random order. One that exceeds the limit is skipped and the
+        next is tried, as in the original, so that long words do not end the selection.
+        """
         units = self._ngrams([self._words(ids, s) for s in segments], rng)
         rng.shuffle(units)
         chosen: set[int] = set()
@@ -93,11 +100,11 @@ class Masker:
         return sorted(chosen)
 
     def _words(self, ids: Sequence[int], segment: range) -> list[Unit]:
-        """The words of a segment; a piece at its beginning begins one."""
+        """The words of a segment, which may begin with the rest of a cut word."""
         starts = [
-            place
-            for place in segment
-            if place == segment.start or ids[place] not in self._continuations
+            position
+            for position in segment
+            if position == segment.start or ids[position] not in self._continuations
         ]
         return [
             range(a, b)
@@ -105,14 +112,14 @@ class Masker:
         ]
 
     def _ngrams(self, words: list[list[Unit]], rng: random.Random) -> list[Unit]:
-        """For each word the unit that begins with it: n words, or fewer at the end."""
+        """For each word, the unit of n words from it on; fewer at a segment's end."""
         if len(self._ngram_weights) == 1:
             return [word for segment in words for word in segment]
         sizes = range(1, len(self._ngram_weights) + 1)
         units = []
         for segment in words:
             lengths = rng.choices(sizes, self._ngram_weights, k=len(segment))
-            for place, n in enumerate(lengths):
-                last = segment[min(place + n, len(segment)) - 1]
-                units.append(range(segment[place].start, last.stop))
+            for first, n in enumerate(lengths):
+                last = segment[min(first + n, len(segment)) - 1]
+                units.append(range(segment[first].start, last.stop))
         return units

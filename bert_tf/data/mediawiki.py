@@ -1,4 +1,4 @@
-"""Articles of a MediaWiki XML dump, plain or .bz2, streamed.
+"""Streams the articles of a MediaWiki XML dump, plain or .bz2.
 
 Source: MediaWiki's export format (mediawiki.org, Help:Export, schema export-0.x).
 """
@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 _BZ2_MAGIC = b"BZh"
 _ARTICLES = "0"  # The number of the namespace that articles are in.
-# In any language; in a numbered list a blank follows the sign. Possessive quantifiers,
-# since a page may be a million blanks.
+# #REDIRECT in any language; in a numbered list a blank follows the #. Possessive
+# quantifiers, since a page may be a million blanks.
 _REDIRECT = re.compile(r"\s*+#[^\s\[\]:#*]++\s*+:?\s*+\[\[")
 _BYTES_AT_ONCE = 1 << 16
 _MAX_HEAD_BYTES = 1 << 20
@@ -25,7 +25,7 @@ class Page(NamedTuple):
 
     Attributes:
       title: Its title.
-      wikitext: Its text with MediaWiki's markup.
+      wikitext: Its text, with MediaWiki's markup.
     """
 
     title: str
@@ -39,11 +39,11 @@ def read_pages(path: str) -> Iterator[Page]:
       path: An XML export, plain or compressed by bzip2, in one stream or many.
 
     Yields:
-      Articles in the order of the file, with the first revision that it has of each.
+      Articles in the order of the file, each with its first revision in the file.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if it is cut or not a dump, naming the last good page.
+      ValueError: if it is truncated or not a dump, naming the last good page.
     """
     last = None
     with open(path, "rb") as raw:
@@ -58,11 +58,12 @@ def read_pages(path: str) -> Iterator[Page]:
         except (ElementTree.ParseError, EOFError, OSError, UnicodeDecodeError) as error:
             where = f"after the page {last!r}" if last else "before the first page"
             raise ValueError(
-                f"{path}: the dump is damaged or cut {where}: {error}. Fetch it again."
+                f"{path}: the dump is damaged or truncated {where}: {error}. Download "
+                "it again."
             ) from None
     if last is None:
         raise ValueError(
-            f"{path} holds no article. Give a MediaWiki XML export, such as "
+            f"{path} holds no article. Pass a MediaWiki XML export, such as "
             "enwiki-latest-pages-articles.xml.bz2."
         )
 
@@ -78,13 +79,13 @@ def _parse(file: BinaryIO) -> Iterator[Page]:
         if waiting > MAX_PAGE_BYTES:
             raise ElementTree.ParseError(f"a page of more than {MAX_PAGE_BYTES} bytes")
         if root is None:
-            # A dump has no document type; one could define entities without limit.
-            # Zero bytes are every other one in UTF-16.
+            # A dump has no DOCTYPE, which could define entities of unbounded size.
+            # Without zero bytes it is found in UTF-16 too.
             head += data.replace(b"\0", b"")
             if b"<!DOCTYPE" in head:
-                raise ElementTree.ParseError("a dump has no document type")
+                raise ElementTree.ParseError("a dump must not have a DOCTYPE")
             if len(head) > _MAX_HEAD_BYTES:
-                raise ElementTree.ParseError("there is no <mediawiki> at its begin")
+                raise ElementTree.ParseError("it does not begin with <mediawiki>")
         parser.feed(data)
         for event, element in parser.read_events():
             if root is None:
@@ -96,12 +97,12 @@ def _parse(file: BinaryIO) -> Iterator[Page]:
             if event == "end" and _name(element) == "page":
                 waiting = 0
                 yield from _page(element)
-                root.clear()  # Else the tree of the whole dump stays in memory.
+                root.clear()  # Otherwise the whole dump stays in memory.
     parser.close()
 
 
 def _name(element: ElementTree.Element) -> str:
-    """Its name without the namespace, which has the format's version."""
+    """Name of an element without the namespace, which has the format's version."""
     return element.tag.rpartition("}")[2]
 
 

@@ -1,4 +1,4 @@
-"""Several sequences to one row, for many rows at once."""
+"""Merges unpacked sequences into packed rows, many rows at once."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def sequence_lengths(arrays: Arrays) -> np.ndarray:
-    """Tokens of each sequence: [n] int64.
+    """Number of tokens of each sequence: [n] int64.
 
     Raises:
       ValueError: if a mask is not ones and then zeros, or there are no tokens.
@@ -19,29 +19,30 @@ def sequence_lengths(arrays: Arrays) -> np.ndarray:
     if not lengths.all() or (mask != expected).any():
         raise ValueError(
             "`input_mask` must be ones for the tokens and then zeros for the padding, "
-            "with at least one token. Received: a record where it is not."
+            "with at least one token. Received: a record with another mask. Make the "
+            "records again."
         )
     return lengths
 
 
 def prediction_counts(arrays: Arrays) -> np.ndarray:
-    """Masked tokens of each sequence: [n] int64.
+    """Number of masked tokens of each sequence: [n] int64.
 
     Raises:
-      ValueError: if one is beyond the tokens of its sequence.
+      ValueError: if a masked position is in the padding.
     """
     is_real = arrays["masked_lm_weights"] > 0
     lengths = (arrays["input_mask"] > 0).sum(axis=1)
     if (is_real & (arrays["masked_lm_positions"] >= lengths[:, None])).any():
         raise ValueError(
-            "`masked_lm_positions` must be places of tokens. Received: a record with "
-            "one in its padding."
+            "`masked_lm_positions` must be positions of tokens. Received: a record "
+            "with one in its padding. Make the records again."
         )
     return is_real.sum(axis=1)
 
 
 def _starts(sizes: np.ndarray, rows: np.ndarray, slots: np.ndarray, shape: tuple):  # noqa: ANN202
-    """Where each sequence's part begins in its row: [n] int64."""
+    """Offset of each sequence in its row, of what it has `sizes` of: [n] int64."""
     table = np.zeros(shape, np.int64)
     table[rows, slots] = sizes
     begins = np.cumsum(table, axis=1) - table
@@ -55,9 +56,8 @@ def merge_sequences(
 
     Args:
       arrays: Features of unpacked sequences: `input_ids`, `input_mask`, `segment_ids`
-        [n, S], and where they are wanted `masked_lm_*` [n, P] and
-        `next_sentence_labels` [n, 1].
-      counts: How many of them go into each row, in their order: [R], sum n.
+        [n, S], and optionally `masked_lm_*` [n, P] and `next_sentence_labels` [n, 1].
+      counts: Number of sequences of each row, which takes them in order: [R], sum n.
       max_predictions: Width of the masked_lm_* features of a row.
       max_sequences: K.
 
@@ -105,17 +105,17 @@ def _merge_sentences(
 def pack_examples(
     arrays: Arrays, max_sequences_per_pack: int = 3, seed: int = 0
 ) -> tuple[Arrays, Assignment]:
-    """Packs examples that are in memory.
+    """Packs examples in memory.
 
     Args:
       arrays: As for `merge_sequences`; n >= 1 examples.
-      max_sequences_per_pack: As for `data pack`; 0 for any number.
-      seed: Decides which sequences meet.
+      max_sequences_per_pack: As for `data pack`; 0 for no limit.
+      seed: Random seed of which sequences share a row.
 
     Returns:
-      Features of packed records, and which example is where: row r holds the examples
-      `rows(r, r + 1)[0]`, in the order of its K sequences, so that what belongs to an
-      example, such as a label, finds its place, and a prediction its example.
+      Features of packed records, and the assignment of examples to rows: row r holds
+      the examples `rows(r, r + 1)[0]`, in the order of its K sequences. It orders
+      labels for the packed rows, and assigns predictions back to the examples.
 
     Raises:
       ValueError: if a mask is not ones and then zeros, or there are no examples.
@@ -134,7 +134,7 @@ def pack_examples(
 
 
 def most_in_a_row(values: np.ndarray, assignment: Assignment) -> int:
-    """The largest sum over a row of a number that each sequence has."""
+    """The largest sum in a row of a value that each sequence has."""
     sums = np.add.reduceat(values[assignment.members], assignment.starts[:-1])
     return int(sums.max())
 
@@ -149,13 +149,15 @@ def _merge_tokens(
 ) -> Arrays:
     """The features of each token, [R, S]."""
     is_real = arrays["input_mask"] > 0
-    place = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    target = place + np.repeat(rows * shape[1] + begins, lengths)
+    # Within its sequence; `target` is within all rows, laid end to end.
+    position = np.arange(lengths.sum())
+    position -= np.repeat(np.cumsum(lengths) - lengths, lengths)
+    target = position + np.repeat(rows * shape[1] + begins, lengths)
     values = {
         "input_ids": arrays["input_ids"][is_real],
         "input_mask": np.repeat(slots + 1, lengths),
         "segment_ids": arrays["segment_ids"][is_real],
-        "positions": place,
+        "positions": position,
     }
     merged = {name: np.zeros(shape, np.int32) for name in values}
     for name, array in values.items():
@@ -172,16 +174,16 @@ def _merge_predictions(
 ) -> Arrays:
     """The features of each masked token, [R, max_predictions]."""
     is_real = arrays["masked_lm_weights"] > 0
-    sequence, place = np.nonzero(is_real)
-    number = np.cumsum(is_real, axis=1)[sequence, place] - 1
+    sequence, column = np.nonzero(is_real)
+    number = np.cumsum(is_real, axis=1)[sequence, column] - 1
     target = rows[sequence], masks[sequence] + number
     merged = {
         "masked_lm_positions": np.zeros(shape, np.int64),
         "masked_lm_ids": np.zeros(shape, np.int64),
         "masked_lm_weights": np.zeros(shape, np.float32),
     }
-    places = arrays["masked_lm_positions"][sequence, place] + begins[sequence]
-    merged["masked_lm_positions"][target] = places
-    merged["masked_lm_ids"][target] = arrays["masked_lm_ids"][sequence, place]
+    positions = arrays["masked_lm_positions"][sequence, column] + begins[sequence]
+    merged["masked_lm_positions"][target] = positions
+    merged["masked_lm_ids"][target] = arrays["masked_lm_ids"][sequence, column]
     merged["masked_lm_weights"][target] = 1.0
     return merged

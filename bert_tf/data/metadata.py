@@ -1,4 +1,4 @@
-"""What a folder of records holds: <dir>_metadata.json beside it."""
+"""Metadata of a folder of records, in <dir>_metadata.json next to it."""
 
 import dataclasses
 import json
@@ -37,28 +37,28 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What a folder of records holds, packed or not.
+    """Metadata of a folder of records, packed or not.
 
     The packer of Habana's Model-References writes such files too, with fewer keys and
-    for packed records only: what it leaves out is None, and `packed` is then true.
+    for packed records only: missing keys are None, and a missing `packed` is true.
 
     Attributes:
       format: tfrecord.
       packed: Whether a sample holds several sequences.
       max_seq_length: S, tokens per sample.
-      max_predictions_per_seq: Most masked tokens of a sequence.
+      max_predictions_per_seq: Maximum number of masked tokens of a sequence.
       max_predictions_per_pack: Width of the masked_lm_* features.
-      max_sequences_per_pack: K, most sequences of a sample; 1 if not packed.
-      original_number_of_samples: Sequences.
-      new_number_of_samples: Samples.
+      max_sequences_per_pack: K, maximum sequences of a sample; 1 if not packed.
+      original_number_of_samples: Number of sequences.
+      new_number_of_samples: Number of samples.
       avg_seq_per_sample: Sequences per sample, >= 1.
-      packing_efficiency: Share of the tokens that are not padding, in [0, 1].
-      padding_tokens_original_dataset: Padding when each sequence has its own sample.
+      packing_efficiency: Fraction of the tokens that are not padding, in [0, 1].
+      padding_tokens_original_dataset: Padding tokens of one sequence per sample.
       shards: The record files.
       vocab_size: V of the vocabulary.
       vocab_sha256: Of the vocabulary file, hexadecimal.
-      seed: That of the making.
-      config: Settings of the making.
+      seed: The seed that the records were made with.
+      config: The settings that the records were made with.
       extra: All other keys of the file.
     """
 
@@ -104,7 +104,7 @@ class Metadata:
 
 
 def metadata_file(record_dir: str | os.PathLike[str]) -> str:
-    """Where the metadata of a folder of records is; a link's, or its target's."""
+    """Path of a folder's metadata; that of a link's target, if only that exists."""
     path = os.path.abspath(record_dir) + "_metadata.json"
     target = os.path.realpath(record_dir) + "_metadata.json"
     return target if os.path.exists(target) and not os.path.exists(path) else path
@@ -120,7 +120,7 @@ def read_metadata(record_dir: str | os.PathLike[str]) -> Metadata | None:
       The metadata, or None if there is no such file.
 
     Raises:
-      ValueError: if the file is not what it should be, naming file and key.
+      ValueError: if the file is not valid, naming file and key.
     """
     path = metadata_file(record_dir)
     try:
@@ -135,8 +135,8 @@ def read_metadata(record_dir: str | os.PathLike[str]) -> Metadata | None:
         return _from_json(values)
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is not the metadata of records: {error} `python -m bert_tf data "
-            f"index --input_dir={record_dir} --overwrite` writes it again."
+            f"{path} is not valid metadata of records: {error} Write it again with "
+            f"`python -m bert_tf data index --input_dir={record_dir} --overwrite`."
         ) from None
 
 
@@ -162,11 +162,11 @@ def _shard_from_json(values: Any) -> Shard:  # noqa: ANN401 - anything JSON can 
 
 
 def write_metadata(record_dir: str | os.PathLike[str], metadata: Metadata) -> str:
-    """Writes the metadata of a folder of records, all of it or nothing.
+    """Writes the metadata of a folder of records, atomically.
 
     Args:
-      record_dir: The folder; the file is written beside it.
-      metadata: What to write; what is None is left out.
+      record_dir: The folder; the file is written next to it.
+      metadata: The values to write; those that are None are left out.
 
     Returns:
       Path of the file.

@@ -1,4 +1,4 @@
-"""The records of many files, numbered through; where each of them stands."""
+"""Global numbers of the records of many files, and the location of each record."""
 
 import abc
 import dataclasses
@@ -8,12 +8,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class RecordPlace:
-    """Where a record stands: for messages.
+    """Location of a record, for messages.
 
     Attributes:
       path: The file.
       record: Its number within the file, from 0.
-      offset: Its first byte; None if it is not in one piece.
+      offset: Its byte offset; None if its bytes are not contiguous.
     """
 
     path: str
@@ -27,13 +27,13 @@ class RecordPlace:
 
 
 class NumberedRecords(abc.ABC):
-    """The records of a list of files, numbered through.
+    """The records of a list of files, with global numbers in the order of the files.
 
     Attributes:
-      format: Of the files, as metadata calls it.
+      format: Format of the files, as in metadata.
       files: The files.
-      starts: [number of files + 1] int64: number of the first record of each file,
-        and of all records.
+      starts: [number of files + 1] int64: the global number of each file's first
+        record, and the total.
     """
 
     format: str
@@ -43,7 +43,7 @@ class NumberedRecords(abc.ABC):
 
         Args:
           files: Record files.
-          counts: How many records each of them holds.
+          counts: Number of records of each file.
         """
         self.files = files
         self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -53,12 +53,12 @@ class NumberedRecords(abc.ABC):
         return int(self.starts[-1])
 
     def locate(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which file each record is in, and its number within that file: two [n]."""
+        """Index of each record's file, and its number within that file: two [n]."""
         shards = np.searchsorted(self.starts, numbers, side="right") - 1
         return shards, numbers - self.starts[shards]
 
     def place(self, number: int) -> RecordPlace:
-        """Where record `number` stands."""
+        """Location of the record with a global number."""
         shard, record = map(int, self.locate(np.asarray(number)))
         return RecordPlace(self.files[shard], record)
 

@@ -1,8 +1,8 @@
-"""WordPiece ids of a text together with the characters that each of them covers.
+"""WordPiece ids of a text with the range of characters that each id covers.
 
-The ids are those of `WordPieceTokenizer`, which it is asked for. The characters are
-found by following each of them through the same rules: dropped or kept, lower-cased,
-decomposed, put into canonical order, and stripped if it is an accent.
+The ids come from `WordPieceTokenizer`. The ranges are found by applying the same rules
+to each character: dropped or kept, lower-cased, decomposed, put into canonical order,
+and stripped if it is an accent.
 """
 
 import functools
@@ -17,10 +17,10 @@ from bert_tf.data.tokenization import (
     WordSplitter,
 )
 
-# What stands between blanks; these control characters are none to the tokenizer.
+# Text between blanks; these control characters are not blanks to the tokenizer.
 _STRETCH = re.compile(r"[\S\x0b\x0c\x1c-\x1f\x85]+")
 
-# Text repeats itself, so short stretches are kept with their tokens.
+# Text repeats itself, so the tokens of short stretches are cached.
 _MAX_REMEMBERED = 1 << 17
 _MAX_REMEMBERED_CHARS = 24
 
@@ -30,8 +30,8 @@ class TokenOffsets(NamedTuple):
 
     Attributes:
       input_ids: n ids in [0, V).
-      begins: The first character of each.
-      ends: The character after its last, > begins.
+      begins: Index of the first character of each token.
+      ends: Index after its last character, > begins.
     """
 
     input_ids: list[int]
@@ -40,13 +40,13 @@ class TokenOffsets(NamedTuple):
 
 
 class OffsetTokenizer:
-    """Splits text into WordPieces and says where each of them stands in it."""
+    """Splits text into WordPieces with their ranges of characters."""
 
     def __init__(self, tokenizer: WordPieceTokenizer) -> None:
-        """Prepares.
+        """Prepares for a tokenizer.
 
         Args:
-          tokenizer: Decides on the ids.
+          tokenizer: Makes the ids.
         """
         self._tokenizer = tokenizer
         self._sizes = [
@@ -83,7 +83,7 @@ class OffsetTokenizer:
         return tokens
 
     def _encode_stretch(self, stretch: str) -> TokenOffsets:
-        """The tokens of text without blanks; the words lie end to end in `_spans`."""
+        """The tokens of text without blanks: its words are end to end in `_spans`."""
         begins, ends = self._spans(stretch)
         [input_ids] = self._tokenizer.encode([stretch])
         tokens = TokenOffsets(input_ids, [], [])
@@ -95,36 +95,36 @@ class OffsetTokenizer:
                 token = next(remaining)
                 is_unknown = token == self._tokenizer.special.unk
                 last = word_end if is_unknown else first + self._sizes[token]
-                # Not the outer two: canonical order may have swapped marks.
+                # Not begins[first], ends[last - 1]: canonical order may swap marks.
                 tokens.begins.append(min(begins[first:last]))
                 tokens.ends.append(max(ends[first:last]))
                 first = last
         return tokens
 
     def _spans(self, stretch: str) -> tuple[list[int], list[int]]:
-        """Where each normalised character comes from; stripped marks join them."""
+        """Source range of each normalised character; stripped marks extend it."""
         parts = [
-            (part, place)
-            for place, char in enumerate(stretch)
+            (part, source)
+            for source, char in enumerate(stretch)
             for part in self._parts(char)
         ]
         if self._tokenizer.settings.strip_accents and not stretch.isascii():
             parts = _canonically_ordered(parts)
         begins: list[int] = []
         ends: list[int] = []
-        for part, place in parts:
+        for part, source in parts:
             if self._is_kept(part):
-                begins.append(place)
-                ends.append(place + 1)
+                begins.append(source)
+                ends.append(source + 1)
             elif ends:
-                ends[-1] = max(ends[-1], place + 1)
+                ends[-1] = max(ends[-1], source + 1)
         return begins, ends
 
     def _decompose(self, char: str) -> str:
-        """What a character becomes before marks are ordered and stripped.
+        """The characters that one becomes, before marks are ordered and stripped.
 
         Final sigma is the only letter whose lower case depends on its neighbours, and
-        takes one place in either form.
+        is one character in either form.
         """
         if not self._cleaner.words(char):
             return ""

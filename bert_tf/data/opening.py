@@ -1,4 +1,4 @@
-"""Opens a set of records for a model, after everything that can be checked is."""
+"""Opens a set of records for a model, after all checks."""
 
 import dataclasses
 import os
@@ -15,7 +15,7 @@ from bert_tf.launch import report
 # Enough to find a wrong vocabulary before the first step, and done within a second;
 # every record is checked again when it is read.
 _SAMPLE_SIZE = 2048
-# Other programs' records may mask less than ours: only useless sets are pointed out.
+# Other programs' records may mask less than ours: only useless sets give a warning.
 _MAX_UNMASKED = 0.5
 
 
@@ -24,13 +24,13 @@ class RecordSet:
     """Records that can be read by number.
 
     Attributes:
-      index: Where each record is.
-      shape: Their lengths.
+      index: Locates each record.
+      shape: The lengths of the records.
       parser: Reads and checks them.
-      avg_seq_per_sample: Sequences per record, on average; 1 if not packed.
-      sha256: Of the number of records and of the sample that was checked: other
-        records have another one, in another folder or format they keep it.
-      metadata: Folder -> what its metadata says; None without.
+      avg_seq_per_sample: Mean number of sequences per record; 1 if not packed.
+      sha256: Of the number of records and of the checked sample: it differs for other
+        records, and is the same for the same records in another folder or format.
+      metadata: Folder -> its metadata; None if it has none.
     """
 
     index: NumberedRecords
@@ -46,38 +46,39 @@ class RecordSet:
 
 
 def _check_lengths(
-    input_files_dir: str, found: dict[str, int | None], said: dict[str, int | None]
+    input_files_dir: str, found: dict[str, int | None], given: dict[str, int | None]
 ) -> None:
-    """Compares the records' lengths with what the flags say, where they say it."""
-    for name, value in said.items():
+    """Compares the records' lengths with the flags that are given."""
+    for name, value in given.items():
         if None not in (value, found[name]) and value != found[name]:
             raise CorruptRecordError(
-                f"The records of {input_files_dir} have {name}={found[name]}, but the "
-                f"flag says {name}={value}. Use --{name}={found[name]}, or make "
-                f"records of {value}."
+                f"`{name}` must be {found[name]}, that of the records of "
+                f"{input_files_dir}. Received: {name}={value}. Pass --{name}="
+                f"{found[name]}, or make records with --{name}={value}."
             )
 
 
 def _check_shards(folder: str, metadata: Metadata, index: NumberedRecords) -> None:
-    """Compares the files that metadata lists with those that are there."""
+    """Compares the files that metadata lists with those of the folder."""
     if metadata.shards is not None:
         listed = {os.path.join(folder, shard.name) for shard in metadata.shards}
         for path in index.files:
             if os.path.dirname(path) == folder and path not in listed:
                 raise CorruptRecordError(
                     f"{metadata_file(folder)} does not list {path}. Move the file "
-                    "away, or write what is true with `python -m bert_tf data index "
+                    "away, or update the metadata with `python -m bert_tf data index "
                     f"--input_dir={folder} --overwrite`."
                 )
     for shard in metadata.shards or ():
         path = os.path.join(folder, shard.name)
         if path not in index.files and os.path.exists(path):
-            continue  # Single files of the folder were asked for.
+            continue  # The setting names single files of the folder.
         if path not in index.files:
             raise CorruptRecordError(
-                f"{metadata_file(folder)} names the file {shard.name}, which {folder} "
-                "does not hold. Copy it there, make the records again, or go without "
-                f"it: `python -m bert_tf data index --input_dir={folder} --overwrite`."
+                f"{metadata_file(folder)} lists the file {shard.name}, which is "
+                f"missing in {folder}. Copy it there, make the records again, or "
+                "leave it out of the metadata with `python -m bert_tf data index "
+                f"--input_dir={folder} --overwrite`."
             )
         number = index.files.index(path)
         records = int(index.starts[number + 1] - index.starts[number])
@@ -85,9 +86,9 @@ def _check_shards(folder: str, metadata: Metadata, index: NumberedRecords) -> No
         if found != (shard.records, shard.bytes):
             raise CorruptRecordError(
                 f"{path} must hold {shard.records} records in {shard.bytes} bytes, as "
-                f"{metadata_file(folder)} says. Received: {found[0]} records in "
-                f"{found[1]} bytes. Copy or make the file again. If it is right as it "
-                "is, run `python -m bert_tf data index "
+                f"{metadata_file(folder)} states. Received: {found[0]} records in "
+                f"{found[1]} bytes. Copy or make the file again. If the file is "
+                "correct, update the metadata with `python -m bert_tf data index "
                 f"--input_dir={folder} --overwrite`."
             )
 
@@ -95,7 +96,7 @@ def _check_shards(folder: str, metadata: Metadata, index: NumberedRecords) -> No
 def _check_metadata(
     folder: str, metadata: Metadata, file_format: str, shape: RecordShape
 ) -> None:
-    """Compares what metadata says of the records with the records."""
+    """Compares metadata with the records that it describes."""
     pairs = {
         "format": (metadata.format, file_format),
         "packed": (metadata.packed, shape.is_packed),
@@ -109,12 +110,12 @@ def _check_metadata(
             shape.max_sequences,
         ),
     }
-    for name, (said, found) in pairs.items():
-        if said is not None and said != found:
+    for name, (stated, found) in pairs.items():
+        if stated is not None and stated != found:
             raise CorruptRecordError(
-                f"{metadata_file(folder)} says {name}={said}, but the records of "
-                f"{folder} have {name}={found}. `python -m bert_tf data index "
-                f"--input_dir={folder} --overwrite` writes what is true."
+                f"{metadata_file(folder)} states {name}={stated}, but the records of "
+                f"{folder} have {name}={found}. Update the metadata with `python -m "
+                f"bert_tf data index --input_dir={folder} --overwrite`."
             )
 
 
@@ -130,9 +131,9 @@ def _average(
         about = metadata[folder]
         if about is None:
             raise CorruptRecordError(
-                f"{folder} holds packed records but there is no "
-                f"{metadata_file(folder)}. Run `python -m bert_tf data index "
-                f"--input_dir={folder}`, which counts and writes it."
+                f"{folder} holds packed records, but their metadata "
+                f"{metadata_file(folder)} does not exist. Run `python -m bert_tf data "
+                f"index --input_dir={folder}`, which counts the records and writes it."
             )
         records = index.starts[number + 1] - index.starts[number]
         sequences += float(records) * about.avg_seq_per_sample
@@ -150,20 +151,20 @@ def open_records(
     """Finds, indexes and checks a set of records.
 
     Args:
-      input_files_dir: Folders separated by commas; * and ? work.
-      limits: What the model can look up.
-      max_seq_length: What the flag says, if anything.
-      max_predictions_per_seq: Likewise.
-      cache_dir: Where offsets are kept between runs; empty for nowhere.
+      input_files_dir: Comma-separated folders; * and ? are expanded.
+      limits: The sizes of the model's embedding tables.
+      max_seq_length: The value of the flag; None if it is not given.
+      max_predictions_per_seq: The value of the flag; None if it is not given.
+      cache_dir: Folder in which offsets are cached between runs; empty for no cache.
 
     Returns:
       The records.
 
     Raises:
-      FileNotFoundError: if there are none.
-      ValueError: if a metadata file is not one.
-      CorruptRecordError: if a file is empty, cut or damaged, or contradicts the flags,
-        the metadata or the model.
+      FileNotFoundError: if there are no records.
+      ValueError: if a metadata file is not valid.
+      CorruptRecordError: if a file is empty, truncated or damaged, or contradicts the
+        flags, the metadata or the model.
     """
     files = record_files(input_files_dir)
     index, parser = open_parser(files, limits, cache_dir)
@@ -178,8 +179,8 @@ def open_records(
     shape = parser.shape
     predictions = shape.max_predictions
     if shape.is_packed:
-        said = (about.max_predictions_per_seq for about in metadata.values() if about)
-        predictions = next(filter(None, said), None)
+        stated = (about.max_predictions_per_seq for about in metadata.values() if about)
+        predictions = next(filter(None, stated), None)
     _check_lengths(
         input_files_dir,
         {

@@ -1,4 +1,4 @@
-"""What records were made with: the vocabulary and the case of several folders."""
+"""What records were made with: vocabulary and case, compared between folders."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,8 @@ def check_vocabularies(known: Mapping[str, Metadata]) -> None:
             raise ValueError(
                 "All records must be made with the same vocabulary. Received: sha256 "
                 f"{ours[:12]}... in {metadata_file(first)}, {theirs[:12]}... in "
-                f"{metadata_file(folder)}. Make one of them again."
+                f"{metadata_file(folder)}. Use one of these folders alone, or make the "
+                "other records again."
             )
 
 
@@ -46,13 +47,14 @@ def common_case(known: Mapping[str, Metadata]) -> Said | None:
                 raise ValueError(
                     "All records must be made with the same case and accents. "
                     f"Received: {name}={value} in {said[0].source}, {name}="
-                    f"{other.values[name]} in {other.source}. Make one of them again."
+                    f"{other.values[name]} in {other.source}. Use one of these folders "
+                    "alone, or make the other records again."
                 )
     return said[0] if said else None
 
 
 def origin_of(files: Iterable[str]) -> dict[str, Any]:
-    """What record files were made with, for the metadata of records made of them.
+    """What record files were made with, for the metadata of records made from them.
 
     Args:
       files: The record files.

@@ -1,4 +1,4 @@
-"""Files and folders that appear under their names only when they are complete."""
+"""Output files and folders, which are renamed only when they are complete."""
 
 import os
 import re
@@ -7,21 +7,21 @@ from typing import Self
 
 import google_crc32c
 
-# Names of the files that a folder of each kind holds, and that may be replaced.
+# Names of the files that output folders of each kind hold, and that may be replaced.
 RECORDS = re.compile(r"part[-_]\d+[-_]of[-_]\d+\.(tfrecord|hdf5)")
 TEXTS = re.compile(r"part-\d+\.(txt|jsonl)")
 SIDES = re.compile(r"(training|test)-\d+-of-\d+\.txt")
 VOCABULARY = re.compile(r"vocab\.txt")
 
-# Of each writer: small enough for thousands of them.
+# Per writer: small enough for thousands of them.
 _BUFFER_BYTES = 64 << 10
 
 
 class FileWriter:
-    """One file, which has its name only when it is complete.
+    """Writes a file as `<path>.tmp`, which is renamed when it is complete.
 
-    Use it as a context manager, or call `close`. Left by an exception it removes what
-    it has written. It holds no open file, so there may be thousands of writers.
+    Use it as a context manager, or call `close`. On an exception the temporary file is
+    deleted. No file stays open between writes, so there may be thousands of writers.
 
     Attributes:
       path: The file.
@@ -29,10 +29,10 @@ class FileWriter:
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Begins `<path>.tmp`.
+        """Creates the temporary file.
 
         Args:
-          path: The file to be.
+          path: The final path.
         """
         self.path = Path(path)
         self.num_bytes = 0
@@ -55,12 +55,12 @@ class FileWriter:
         self.num_bytes += len(data)
 
     def close(self) -> None:
-        """Completes the file: on the disk first, then under its name."""
+        """Syncs the file to disk and renames it."""
         self._flush(to_disk=True)
         os.replace(self._temporary, self.path)
 
     def discard(self) -> None:
-        """Gives the file up."""
+        """Deletes the temporary file."""
         self._buffer.clear()
         self._temporary.unlink(missing_ok=True)
 
@@ -77,7 +77,7 @@ class FileWriter:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Completes the file, or gives it up after an error."""
+        """Renames the file, or deletes it after an error."""
         if error is None:
             self.close()
         else:
@@ -91,14 +91,14 @@ def check_output_dir(
     overwrite: bool,
     reason: str = "",
 ) -> None:
-    """Refuses a folder that output must not go to.
+    """Refuses an output folder that holds anything but replaceable earlier output.
 
     Args:
       name: The setting, for messages.
       folder: Its value; need not exist.
       kind: `RECORDS`, `TEXTS`, ...
       overwrite: Whether files of that kind in it may be replaced.
-      reason: Why they are not what is wanted, a sentence.
+      reason: How the earlier output differs from what is asked for, a sentence.
 
     Raises:
       FileExistsError: if it holds such files and `overwrite` is false, or it holds
@@ -115,21 +115,21 @@ def check_output_dir(
     if others:
         raise FileExistsError(
             f"`{name}` must be new, empty or hold earlier output only. Received: "
-            f"{name}={folder}, which holds {others[0]}. Choose another folder."
+            f"{name}={folder}, which holds {others[0]}. Pass another folder."
         )
     if names and not overwrite:
         raise FileExistsError(
             f"`{name}` must not hold earlier output. Received: {name}={folder}, which "
-            f"holds {names[0]}. {reason} Choose another folder, or pass --overwrite."
+            f"holds {names[0]}. {reason} Pass another folder, or --overwrite."
         )
 
 
 def move_into_place(folder: Path, output_dir: str, kind: re.Pattern[str]) -> None:
-    """Gives a complete folder its name; earlier output that had it is removed.
+    """Renames a complete folder to its final path, and deletes earlier output there.
 
     Args:
-      folder: Beside `output_dir`.
-      output_dir: The name; nothing, or a folder that `check_output_dir` passed.
+      folder: The complete folder, next to `output_dir`.
+      output_dir: The final path: no file, or a folder that `check_output_dir` passed.
       kind: `RECORDS`, `TEXTS`, ...
 
     Raises:

@@ -1,4 +1,4 @@
-"""A classification task out of a user's own train, dev and test files."""
+"""Makes a classification task from a user's own train, dev and test files."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ FILE_FORMATS = ("tsv", "jsonl")
 _SPLITS = ("train", "dev", "test")
 _MAX_DIGITS = 18
 
-# What columns are called in published data sets; the first that is there is taken.
+# Names of columns in published data sets; the first one that exists is taken.
 _PAIRS = (
     ("text_a", "text_b"),
     ("text1", "text2"),
@@ -41,28 +41,28 @@ def own_task(
     label_names: Sequence[str] = (),
     usual_columns: ColumnNames | None = None,
 ) -> ClassificationTask:
-    """Looks into the files that are to be read, and describes the task.
+    """Inspects the files and describes their task.
 
     Args:
-      file_format: tsv (the first line names the columns) or jsonl (an object per
-        line). It is the ending of the files train, dev and test.
-      data_dir: The folder that holds them; only those of `splits` need to be there.
-      columns: Their names. If `text_a` is empty, usual names of texts are looked for;
-        if it is given, an empty `text_b` means that there is one text only. An empty
-        `label` is looked for too.
-      is_regression: Whether labels are numbers, and not classes.
-      splits: What will be read, of train, dev and test; columns are looked for in the
-        first of them.
-      label_names: The classes, where they are known; default: the labels of train,
-        sorted: whole numbers by value, anything else as words.
-      usual_columns: Names to look for before the usual ones.
+      file_format: tsv (the first line names the columns) or jsonl (one object per
+        line). It is the extension of the files train, dev and test.
+      data_dir: The folder that holds them; only those of `splits` must exist.
+      columns: Their names. If `text_a` is empty, common names of texts are tried; if it
+        is given, an empty `text_b` means that there is only one text. For an empty
+        `label`, common names are tried too.
+      is_regression: Whether labels are numbers instead of classes.
+      splits: The files to read, of train, dev and test; columns are found in the first
+        of them.
+      label_names: The classes, if they are known. Default: the labels of train, sorted:
+        whole numbers by value, anything else as words.
+      usual_columns: Names to try before the common ones.
 
     Returns:
       The task, for `bert_tf.data.text_examples.read_examples`.
 
     Raises:
       FileNotFoundError: if there is no such file, or no train file for the classes.
-      ValueError: if columns or labels are not as they should be.
+      ValueError: if columns or labels are not valid.
     """
     if file_format not in FILE_FORMATS:
         raise ValueError(
@@ -74,10 +74,10 @@ def own_task(
     first = splits[0] if splits and not needs_classes else "train"
     path = _path(data_dir, first, file_format)
     if not os.path.isfile(path):
-        what = "it has the classes." if path == train else "it is to be read."
+        what = "classes are found in it" if path == train else "it is to be read"
         raise FileNotFoundError(
-            f"`data_dir` must hold {os.path.basename(path)}. Received: data_dir="
-            f"{data_dir}. Put the file there: {what}"
+            f"`data_dir` must hold {os.path.basename(path)}: {what}. Received: "
+            f"data_dir={data_dir}, without it. Put the file there."
         )
     columns = _find_columns(
         columns or ColumnNames(),
@@ -109,12 +109,12 @@ def _path(data_dir: str, split: str, file_format: str) -> str:
 def _find_columns(
     columns: ColumnNames, usual: ColumnNames, path: str, *, needs_label: bool
 ) -> ColumnNames:
-    """Finds the columns that are not given, the usual ones of the model first."""
+    """Finds the columns that are not given; `usual` names are tried first."""
     present = column_names(path)
     if columns.text_b and not columns.text_a:
         raise ValueError(
-            "The first text's column must be given with the second one's. Received: "
-            f"text_b={columns.text_b} alone."
+            "`text_b_column` needs `text_a_column`. Received: text_b_column="
+            f"{columns.text_b} alone. Pass --text_a_column."
         )
     place = f"{path}, line 1"
     text_a, text_b = columns.text_a, columns.text_b
@@ -139,14 +139,15 @@ def _find_columns(
 def _guess(
     choices: Sequence[tuple[str, ...]], present: Sequence[str], place: str, what: str
 ) -> tuple[str, ...]:
-    """The first choice whose names are all there, in whatever case."""
+    """The first choice whose names all exist, in upper or lower case."""
     names = {name.lower(): name for name in present} | {name: name for name in present}
     for choice in choices:
         if all(name in names for name in choice if name):
             return tuple(names.get(name, "") for name in choice)
+    option = "--text_a_column" if what == "texts" else "--label_column"
     raise ValueError(
-        f"{place}: no column has a usual name for {what}. Received: "
-        f"{listed(present)}. Name the column that holds the {what}."
+        f"{place}: no column has a common name for {what}. Received: "
+        f"{listed(present)}. Name the column with {option}."
     )
 
 
@@ -160,7 +161,7 @@ def find_label_names(
       data_dir: The folder that it is in.
 
     Returns:
-      The classes, and sentences about labels that may not be meant so.
+      The classes, and sentences about labels that look like mistakes.
 
     Raises:
       ValueError: if a label is missing, or is a number that is not whole.
@@ -179,7 +180,8 @@ def find_label_names(
         example = min(name for name in names if not _is_whole(name))
         raise ValueError(
             f"{path}: {column!r} must be classes: words or whole numbers. Received: "
-            f"{example!r}. Write them so, or ask for regression with --is_regression."
+            f"{example!r}. Change the labels, or pass --is_regression to predict "
+            "numbers."
         )
     return tuple(sorted(names)), notes
 
@@ -188,8 +190,8 @@ def _check_classes(path: str, column: str, names: Sequence[str]) -> None:
     if len(names) < 2:
         raise ValueError(
             f"{path}: {column!r} must have two or more classes. Received: "
-            f"{listed(names) if names else 'no examples'}. Give a training file with "
-            "all classes."
+            f"{listed(names) if names else 'no examples'}. Use a training file that "
+            "has examples of all classes."
         )
 
 

@@ -1,4 +1,4 @@
-"""A folder of records to a folder of packed ones, by several processes."""
+"""Packs a folder of records, in several processes."""
 
 import contextlib
 import dataclasses
@@ -46,13 +46,13 @@ from bert_tf.errors import CorruptRecordError
 from bert_tf.progress import ProgressReport
 from bert_tf.resources import available_cores
 
-# Rows that are made at once: enough for NumPy, little in memory.
+# Rows that are made at once: enough to be fast in NumPy, with little memory.
 _ROWS_AT_ONCE = 512
 _RECORDS_AT_ONCE = 4096
 _RECORDS_WORTH_A_WORKER = 100_000
 
 
-@functools.lru_cache(maxsize=1)  # Kept by each worker process for all its work.
+@functools.lru_cache(maxsize=1)  # Once per worker process.
 def _parser_of(files: tuple[str, ...], cache_dir: str) -> RecordParser:
     return open_parser(files, NO_LIMITS, cache_dir)[1]
 
@@ -60,7 +60,7 @@ def _parser_of(files: tuple[str, ...], cache_dir: str) -> RecordParser:
 def measure_records(
     files: tuple[str, ...], begin: int, end: int, cache_dir: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and masked tokens of some records: two [end - begin] arrays."""
+    """Numbers of tokens and of masked tokens of some records: two [end - begin]."""
     parser = _parser_of(files, cache_dir)
     arrays = parser(np.arange(begin, end))
     return (
@@ -76,17 +76,17 @@ def pack_rows(
     widths: tuple[int, int],
     cache_dir: str,
 ) -> list[bytes]:
-    """Makes some packed records.
+    """Makes some packed records: one task of a worker process.
 
     Args:
       files: The unpacked record files.
-      members: Numbers of the records, row after row.
-      counts: How many of them go into each row.
-      widths: Of the masked_lm_* features, and K.
-      cache_dir: Where the places of the records are kept.
+      members: Global numbers of the records, row after row.
+      counts: Number of records of each row.
+      widths: The width of the masked_lm_* features, and K.
+      cache_dir: Folder in which offsets of records are cached.
 
     Returns:
-      The rows as framed records.
+      The rows, in TFRecord framing.
     """
     parser = _parser_of(files, cache_dir)
     packed = merge_sequences(parser(members), counts, *widths)
@@ -96,14 +96,15 @@ def pack_rows(
 def pack_records(
     config: PackDataConfig, widths: tuple[int, int] | None = None
 ) -> Metadata:
-    """Packs a set of records, and goes on where it stopped.
+    """Packs a set of records; resumes an interrupted call.
 
-    In memory are about 60 bytes for each record, and never the records themselves.
+    All records are measured first, then the rows are planned, then the records are read
+    again, row by row. About 60 bytes per record are in memory, never all records.
 
     Args:
       config: All settings.
       widths: Of the masked_lm_* and the next_sentence_* features, for programs that
-        read one width only; None for as wide as needed.
+        read only one width; None for as wide as needed.
 
     Returns:
       The metadata.
@@ -112,7 +113,7 @@ def pack_records(
       FileNotFoundError: if there are no records.
       FileExistsError: if `output_dir` holds other records and `overwrite` is false.
       CorruptRecordError: if a record cannot be read, or is packed already.
-      ValueError: if there are fewer rows than shards, or one does not fit `widths`.
+      ValueError: if there are fewer rows than shards, or one is wider than `widths`.
     """
     files = tuple(record_files(config.input_dir))
     settings = settings_of(config, "input_dir") | ({"widths": widths} if widths else {})
@@ -123,10 +124,11 @@ def pack_records(
     metadata = read_metadata(config.output_dir)
     if metadata is None:
         raise FileNotFoundError(
-            f"{config.output_dir} is there already, but not its metadata. Run `python "
-            f"-m bert_tf data index --input_dir={config.output_dir}`, which writes it."
+            f"{config.output_dir} exists already, but its metadata does not. Run "
+            f"`python -m bert_tf data index --input_dir={config.output_dir}`, which "
+            "writes it."
         )
-    print(f"{config.output_dir} is there already, made of the same records.")
+    print(f"{config.output_dir} exists already, made from the same records.")
     return metadata
 
 
@@ -143,7 +145,8 @@ def _pack(
     origin = origin_of(files)
     if shape.is_packed:
         raise CorruptRecordError(
-            f"{files[0]} holds packed records already. Pack the unpacked ones."
+            f"{files[0]} holds packed records already. Pass the unpacked records as "
+            "--input_dir."
         )
     lengths, masks = _measure(files, len(index), config, cache_dir)
     histogram = length_histogram(lengths, shape.max_seq_length)
@@ -166,7 +169,7 @@ def _pack(
 
 
 def _check_widths(needed: tuple[int, int], asked: tuple[int, int]) -> None:
-    """Refuses packs that would lose something."""
+    """Refuses widths that would drop masked tokens or sequences."""
     for name, need, width in zip(
         ("masked tokens", "sequences"), needed, asked, strict=True
     ):
@@ -182,7 +185,7 @@ def _check_widths(needed: tuple[int, int], asked: tuple[int, int]) -> None:
 def _measure(
     files: tuple[str, ...], count: int, config: PackDataConfig, cache_dir: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and masked tokens of every record: two [n] arrays."""
+    """Numbers of tokens and of masked tokens of all records: two [n] arrays."""
     pieces = (
         (files, begin, min(begin + _RECORDS_AT_ONCE, count), cache_dir)
         for begin in range(0, count, _RECORDS_AT_ONCE)
@@ -197,7 +200,7 @@ def _measure(
 
 
 def _useful_processes(config: PackDataConfig, count: int) -> int:
-    """A worker takes as long to begin as to work on `_RECORDS_WORTH_A_WORKER`."""
+    """Number of processes that pay off: starting one costs as much as many records."""
     asked = config.num_processes or available_cores()
     return min(asked, max(1, count // _RECORDS_WORTH_A_WORKER))
 
@@ -209,13 +212,13 @@ def _make_shards(
     widths: tuple[int, int],
     stage: Stage,
 ) -> list[Part]:
-    """Writes all rows into shards of equal size, but for those that are finished."""
+    """Writes all rows to shards of equal size, unless these are finished."""
     num_rows = assignment.num_rows
     num_shards = config.num_shards or min(len(files), num_rows)
     if num_shards > num_rows:
         raise ValueError(
             f"`num_shards` must be at most the number of packed records, {num_rows}. "
-            f"Received: num_shards={num_shards}."
+            f"Received: num_shards={num_shards}. Pass a smaller --num_shards."
         )
     names = [shard_name(number, num_shards) for number in range(num_shards)]
     bounds = [num_rows * number // num_shards for number in range(num_shards + 1)]
@@ -246,7 +249,7 @@ def _make_shards(
 
 
 def _cut(rows: range) -> list[tuple[int, int]]:
-    """Pieces of at most `_ROWS_AT_ONCE` rows: where they begin and end."""
+    """Pieces of at most `_ROWS_AT_ONCE` rows, each as begin and end."""
     starts = range(rows.start, rows.stop, _ROWS_AT_ONCE)
     return [(start, min(start + _ROWS_AT_ONCE, rows.stop)) for start in starts]
 
@@ -258,7 +261,7 @@ def _metadata(
     widths: tuple[int, int],
     config: PackDataConfig,
 ) -> Metadata:
-    """What the packed set holds, with the keys of Habana's packer."""
+    """Metadata of the packed set, with the keys of Habana's packer."""
     size, sequences, packs = plan.max_seq_length, plan.num_sequences, plan.num_packs
     top = [list(strategy.lengths) for strategy in plan.strategies[:8]]
     return Metadata(

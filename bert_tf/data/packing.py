@@ -1,4 +1,8 @@
-"""Several short sequences in one row: which lengths go together, and how often."""
+"""Plans packing: which lengths of sequences share a row, and how often.
+
+Plans are made for lengths, from their histogram, and not for single sequences: a set of
+millions of sequences has only S different lengths. Sequences are assigned afterwards.
+"""
 
 import dataclasses
 from collections import defaultdict
@@ -6,7 +10,7 @@ from collections import defaultdict
 import numpy as np
 import scipy.optimize
 
-# The method of Habana's and Graphcore's packers allows three; a fourth would make
+# The method of Habana's and Graphcore's packers allows three: with four there would be
 # 960,000 ways to fill a row of 512, more than a dense matrix can hold.
 NNLS_MAX_SEQUENCES = 3
 
@@ -26,11 +30,11 @@ class Strategy:
 
 @dataclasses.dataclass(frozen=True)
 class PackingPlan:
-    """How every sequence of a set finds its row.
+    """The lengths that all rows of a packed set hold.
 
     Attributes:
       max_seq_length: S, tokens per row.
-      strategies: All ways that are used, most frequent first.
+      strategies: All ways to fill a row that are used, most frequent first.
     """
 
     max_seq_length: int
@@ -38,27 +42,27 @@ class PackingPlan:
 
     @property
     def num_packs(self) -> int:
-        """Rows in all."""
+        """Number of rows."""
         return sum(s.count for s in self.strategies)
 
     @property
     def num_sequences(self) -> int:
-        """Sequences in all."""
+        """Number of sequences."""
         return sum(s.count * len(s.lengths) for s in self.strategies)
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that are not padding."""
+        """Number of tokens without padding."""
         return sum(s.count * sum(s.lengths) for s in self.strategies)
 
     @property
     def efficiency(self) -> float:
-        """Share of the tokens that are not padding, in [0, 1]."""
+        """Fraction of the tokens that are not padding, in [0, 1]."""
         return self.num_tokens / (self.num_packs * self.max_seq_length)
 
     @property
     def max_sequences(self) -> int:
-        """Most sequences in a row."""
+        """Maximum number of sequences in a row."""
         return max(len(s.lengths) for s in self.strategies)
 
 
@@ -95,12 +99,13 @@ def plan_longest_first(
 ) -> PackingPlan:
     """Longest-pack-first histogram packing (LPFHP).
 
-    Lengths are placed from the longest to the shortest, each into the fullest row
-    that has room; equal lengths share rows where no begun row has.
+    Lengths are packed from the longest to the shortest, each into the fullest begun row
+    that has room (best fit); if none has, new rows take several of that length. Long
+    sequences come first because short ones fill the gaps that are left.
 
     Args:
       histogram: [S + 1] int64, of `length_histogram`.
-      max_sequences: Most sequences in a row; None for any number.
+      max_sequences: Maximum number of sequences in a row; None for no limit.
 
     Returns:
       A plan for every sequence.
@@ -154,7 +159,7 @@ def _full_rows(size: int) -> np.ndarray:
 
 
 def _within(ways: np.ndarray, rows: np.ndarray, histogram: np.ndarray) -> np.ndarray:
-    """Lowers rows until no length is used more often than there are sequences."""
+    """Lowers counts of rows until no length is used more often than it occurs."""
     rows = rows.copy()
     used = _usage(ways, rows, len(histogram))
     # The rarest ways first: lowering them costs the fewest well-filled rows.
@@ -178,8 +183,9 @@ def _usage(ways: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
 def plan_nnls(histogram: np.ndarray) -> PackingPlan:
     """Non-negative least squares histogram packing (NNLSHP), three to a row.
 
-    The number of rows of each way to fill one exactly is found as a non-negative
-    least-squares solution, rounded down; what is left is packed longest first.
+    The number of rows of each way to fill a row exactly is a non-negative least-squares
+    solution of "as many of each length as there are", rounded down; the sequences that
+    are left are packed longest first.
 
     Args:
       histogram: [S + 1] int64, of `length_histogram`.
@@ -187,7 +193,8 @@ def plan_nnls(histogram: np.ndarray) -> PackingPlan:
     Returns:
       A plan for every sequence, at most three in a row.
 
-    Source: Krell et al. 2021 (arXiv:2107.02027), section 3; there the rest is padded.
+    Source: Krell et al. 2021 (arXiv:2107.02027), section 3; there the sequences that
+    are left are padded.
     """
     size = len(histogram) - 1
     ways = _full_rows(size)
@@ -216,11 +223,11 @@ def make_plan(histogram: np.ndarray, max_sequences: int | None = 3) -> PackingPl
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """Which sequences go into which row.
+    """The sequences of each row.
 
     Attributes:
       members: [n] numbers of the sequences, row after row, longest first in each.
-      starts: [R + 1] where each row begins in `members`.
+      starts: [R + 1] index in `members` at which each row begins.
     """
 
     members: np.ndarray
@@ -232,21 +239,26 @@ class Assignment:
         return len(self.starts) - 1
 
     def rows(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """The members of some rows, and how many each row has: [end - begin]."""
+        """The members of some rows, and the number of them in each: [end - begin]."""
         starts = self.starts[begin : end + 1]
         return self.members[starts[0] : starts[-1]], np.diff(starts)
 
 
 def assign(lengths: np.ndarray, plan: PackingPlan, seed: int) -> Assignment:
-    """Deals the sequences out to the rows of a plan, in a random order of rows.
+    """Assigns sequences to the rows of a plan, in a random order of rows.
+
+    The rows of the plan, shuffled, ask for lengths one after another; the k-th request
+    for a length gets the k-th sequence of that length, after a shuffle of all
+    sequences. So which sequences share a row is random, although a plan knows only
+    lengths. Two stable sorts match requests and sequences without a loop.
 
     Args:
-      lengths: [n] integers; the plan is that of their histogram.
-      plan: Which lengths go together.
-      seed: Decides which sequences of a length meet, and the order of the rows.
+      lengths: [n] integers; the plan must be one for their histogram.
+      plan: Which lengths share a row.
+      seed: Random seed of which sequences share a row, and of the order of the rows.
 
     Returns:
-      Every sequence in one row. It takes about 50 bytes of memory for each.
+      Every sequence in one row. It takes about 50 bytes of memory per sequence.
     """
     rng = np.random.default_rng(seed)
     lengths = np.asarray(lengths).astype(

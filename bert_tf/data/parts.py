@@ -1,4 +1,4 @@
-"""Finished files: what they hold, and what they add up to."""
+"""Finished output files: size, checksum and counts of each, and totals."""
 
 import dataclasses
 import os
@@ -21,11 +21,11 @@ class Part:
     """A finished file.
 
     Attributes:
-      name: Within the folder.
+      name: File name within the folder.
       bytes: Its size.
       crc32c: Checksum of its content, 8 hexadecimal digits.
-      counts: What else is known of it, such as its number of records.
-      sample: Of what it was made of, see `text_counts.merge_samples`.
+      counts: Other counts, such as its number of records.
+      sample: Hashes of its input, see `text_counts.merge_samples`.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Part:
 
 
 def describe_file(path: str | Path, counts: Mapping[str, int] | None = None) -> Part:
-    """Reads a file and sums it up; its name is the last part of its path."""
+    """Reads a file for its size and checksum; its name is without the folder."""
     crc = size = 0
     with open(path, "rb") as file:
         while block := file.read(_BYTES_AT_ONCE):
@@ -46,7 +46,7 @@ def describe_file(path: str | Path, counts: Mapping[str, int] | None = None) -> 
 
 
 def record_shards(parts: Iterable[Part]) -> tuple[Shard, ...]:
-    """Parts that count their `records`, as metadata lists them."""
+    """Turns parts with a count of `records` into the shards of metadata."""
     return tuple(
         Shard(
             name=part.name,
@@ -64,7 +64,7 @@ def share(items: Sequence[Item], number: int, count: int) -> Sequence[Item]:
 
 
 def total_counts(parts: Iterable[Part]) -> Counter[str]:
-    """The counts of all parts together, and their `bytes`."""
+    """Sums of the counts of all parts, and of their `bytes`."""
     total: Counter[str] = Counter()
     for part in parts:
         total.update(part.counts)

@@ -1,4 +1,4 @@
-"""Records to batches: each worker reads its slice of every global batch, ahead."""
+"""Batches of records: each worker reads its slice of every global batch, ahead."""
 
 import abc
 import dataclasses
@@ -20,11 +20,11 @@ _BATCHES_AHEAD = 2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchShape:
-    """How one global batch is cut up.
+    """How a global batch is divided among workers and micro-batches.
 
     Attributes:
-      micro_batch_size: B, rows of one forward-backward.
-      num_micro_batches: k, of one worker in one step.
+      micro_batch_size: B, rows of a micro-batch.
+      num_micro_batches: k, micro-batches per step on each worker.
       rank: This worker.
       size: Number of workers.
     """
@@ -36,17 +36,17 @@ class BatchShape:
 
     @property
     def worker_batch_size(self) -> int:
-        """Rows that one worker computes in one step."""
+        """Rows per step on each worker."""
         return self.micro_batch_size * self.num_micro_batches
 
     @property
     def global_batch_size(self) -> int:
-        """Rows of one step."""
+        """Rows per step, over all workers."""
         return self.worker_batch_size * self.size
 
     @property
     def first_row(self) -> int:
-        """Place of this worker's first row in the global batch."""
+        """Index of this worker's first row in the global batch."""
         return self.rank * self.worker_batch_size
 
 
@@ -54,7 +54,7 @@ class StepReader(abc.ABC):
     """The batches of a training run, by step.
 
     Attributes:
-      rows_vary: Whether batches have different numbers of rows.
+      rows_vary: Whether the number of rows differs between batches.
     """
 
     rows_vary = False
@@ -62,19 +62,19 @@ class StepReader(abc.ABC):
     def __init__(
         self, shape: BatchShape, *, first_step: int = 0, first_position: int = 0
     ) -> None:
-        """Prepares reading from a point of the run.
+        """Prepares reading from any step of the run.
 
         Args:
-          shape: How a global batch is cut up.
-          first_step: Steps taken before.
-          first_position: Records read before, over all workers.
+          shape: How a global batch is divided.
+          first_step: Number of steps taken before.
+          first_position: Number of records read before, over all workers.
         """
         self._shape = shape
         self._first_step = first_step
         self._first_position = first_position
 
     def position(self, step: int) -> int:
-        """How many records the run has read when `step` steps are taken."""
+        """Number of records that the run has read after `step` steps."""
         steps = step - self._first_step
         return self._first_position + steps * self._shape.global_batch_size
 
@@ -115,14 +115,14 @@ class TrainingReader(StepReader):
         first_step: int = 0,
         first_position: int = 0,
     ) -> None:
-        """Prepares reading from a point of the run.
+        """Prepares reading from any step of the run.
 
         Args:
           parser: Reads records.
-          order: In which order.
-          shape: How a global batch is cut up.
-          first_step: Steps taken before.
-          first_position: Records read before, over all workers.
+          order: The order in which the run reads them.
+          shape: How a global batch is divided.
+          first_step: Number of steps taken before.
+          first_position: Number of records read before, over all workers.
         """
         super().__init__(shape, first_step=first_step, first_position=first_position)
         self._parser = parser
@@ -151,14 +151,15 @@ def evaluation_batches(
 ) -> Iterator[Features]:
     """This worker's share of an evaluation over the same records for any `size`.
 
-    Batches go to the workers in turn; the last ones are filled up with rows of weight
+    Batches go to the workers in turn; the last ones are padded with rows of weight
     zero, so that all shapes and all workers' numbers of batches are equal.
 
     Args:
       parser: Reads records.
-      order: In which order; the first batch_size * max_batches are evaluated, or all.
+      order: The order of the records, of which the first batch_size * max_batches are
+        evaluated, or all if there are fewer.
       batch_size: Rows of a batch.
-      max_batches: Most batches, over all workers.
+      max_batches: Maximum number of batches, over all workers.
       rank: This worker.
       size: Number of workers.
 

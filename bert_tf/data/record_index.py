@@ -1,4 +1,4 @@
-"""Where each record of a set of TFRecord files begins, and reading one, checked."""
+"""Index of the records of TFRecord files, and checked random access to them."""
 
 import contextlib
 import hashlib
@@ -37,7 +37,7 @@ def record_files(input_files_dir: str) -> list[str]:
     """The record files of one or more folders, in a fixed order.
 
     Args:
-      input_files_dir: Folders (or files) separated by commas; * and ? work.
+      input_files_dir: Comma-separated folders or files; * and ? are expanded.
 
     Returns:
       Paths, sorted within each folder.
@@ -54,7 +54,10 @@ def record_files(input_files_dir: str) -> list[str]:
                 if os.path.isdir(match) or not match.endswith(_NOT_RECORDS)
             ]
         if not matches:
-            raise FileNotFoundError(f"There is no file or folder {pattern}.")
+            raise FileNotFoundError(
+                f"There is no file or folder {pattern}. Received: {input_files_dir}. "
+                "Correct the path."
+            )
         for match in matches:
             found = _files_of(match)
             if not found:
@@ -70,14 +73,16 @@ def record_files(input_files_dir: str) -> list[str]:
 def _check_files(input_files_dir: str, files: list[str]) -> None:
     """Refuses an empty list, and a file that is named twice."""
     if not files:
-        raise FileNotFoundError(f"{input_files_dir!r} names no folder of records.")
+        raise FileNotFoundError(
+            f"A folder of records must be given. Received: {input_files_dir!r}."
+        )
     seen: dict[object, str] = {}
     for path in files:
         other = seen.setdefault(file_identity(path), path)
         if other is not path:
             raise FileExistsError(
                 f"{input_files_dir} names a file twice: {other} and {path}. Its "
-                "records would count double; name it once, or remove the link."
+                "records would count double: name it once, or remove the link."
             )
 
 
@@ -104,10 +109,10 @@ def scan_offsets(path: str) -> np.ndarray:
       path: A TFRecord file.
 
     Returns:
-      [n + 1] int64: where each record begins, and the size of the file.
+      [n + 1] int64: the offset of each record, and the size of the file.
 
     Raises:
-      CorruptRecordError: if the file is empty, cut, or a length is damaged.
+      CorruptRecordError: if the file is empty or truncated, or a length is damaged.
     """
     size = os.path.getsize(path)
     if size == 0:
@@ -124,7 +129,7 @@ def scan_offsets(path: str) -> np.ndarray:
 
 
 def _next_offset(path: str, record: int, offset: int, header: bytes, size: int) -> int:
-    """Where the record after the one at `offset` begins."""
+    """Offset of the record after the one at `offset`."""
     place = f"{path}, record {record}, byte offset {offset}"
     if len(header) == _HEADER.size:
         length, crc = _HEADER.unpack(header)
@@ -138,21 +143,21 @@ def _next_offset(path: str, record: int, offset: int, header: bytes, size: int) 
         if end <= size:
             return end
     raise CorruptRecordError(
-        f"{place}: the file is cut within this record; it has {size} bytes. Make or "
+        f"{place}: the file of {size} bytes is truncated within this record. Make or "
         "copy the file again."
     )
 
 
 def _cache_files(path: str, cache_dir: str) -> tuple[str, str]:
-    """Where the offsets of a file in its present state are stored.
+    """Paths of the stored offsets of a file in its current state.
 
     Returns:
-      The name under which they are stored, and an earlier one without a file's number.
+      The path, and that of earlier versions, which left out inode and change time.
     """
     status = os.stat(path)
     earlier = f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
     # A copy may have the size and the time of the file that it replaces, but it has
-    # another number or another time of change.
+    # another inode or another change time.
     state = f"{earlier}|{status.st_ctime_ns}|{status.st_ino}"
     name, earlier_name = (
         os.path.join(cache_dir, hashlib.sha256(text.encode()).hexdigest() + ".npy")
@@ -162,11 +167,11 @@ def _cache_files(path: str, cache_dir: str) -> tuple[str, str]:
 
 
 def _stored_offsets(path: str, cache_dir: str) -> np.ndarray | None:
-    """The offsets of a file as it is now; None if none are stored, or they are cut."""
+    """The stored offsets of a file as it is now; None if there are no valid ones."""
     name, earlier_name = _cache_files(path, cache_dir)
     for stored in (name, earlier_name):
         with contextlib.suppress(OSError, ValueError, EOFError):
-            # The earlier name does not show that the file was replaced: times do.
+            # The earlier name may be that of a replaced file: its change time tells.
             is_later = os.stat(stored).st_mtime_ns > os.stat(path).st_ctime_ns
             if stored == name or is_later:
                 # Indexing a plain view is much faster than indexing the memory map.
@@ -176,11 +181,11 @@ def _stored_offsets(path: str, cache_dir: str) -> np.ndarray | None:
 
 
 def load_offsets(path: str, cache_dir: str = "") -> np.ndarray:
-    """The offsets of `scan_offsets`, memory-mapped from a cache where there is one.
+    """The offsets of `scan_offsets`, memory-mapped from a cache if there is one.
 
     Args:
       path: A TFRecord file.
-      cache_dir: Where offsets are kept between runs; empty for nowhere.
+      cache_dir: Folder in which offsets are cached between runs; empty for no cache.
 
     Returns:
       [n + 1] int64.
@@ -191,14 +196,14 @@ def load_offsets(path: str, cache_dir: str = "") -> np.ndarray:
     if offsets is None:
         offsets = scan_offsets(path)
         os.makedirs(cache_dir, exist_ok=True)
-        # Several workers may do this at once.
+        # Several workers may write it at once.
         with whole_file(_cache_files(path, cache_dir)[0]) as file:
             np.save(file, offsets)
     return offsets
 
 
 class OpenFiles(Generic[Handle]):
-    """Open files, the least recently used one closed when there are many."""
+    """Open files; of too many the least recently used is closed."""
 
     def __init__(
         self, open_file: Callable[[str], Handle], close_file: Callable[[Handle], None]
@@ -229,7 +234,7 @@ class OpenFiles(Generic[Handle]):
             self._close_file(self._handles.popitem()[1])
 
     def __del__(self) -> None:
-        """Closes the files of a set that nobody reads any more."""
+        """Closes the files of a set that is no longer used."""
         self.close()
 
 
@@ -247,26 +252,26 @@ class RecordIndex(NumberedRecords):
         """Finds every record.
 
         Args:
-          files: TFRecord files; their records are numbered through.
-          cache_dir: Where offsets are kept between runs; empty for nowhere.
+          files: TFRecord files, in the order of the global record numbers.
+          cache_dir: Folder in which offsets are cached between runs; empty for none.
 
         Raises:
-          CorruptRecordError: if a file is empty or cut.
+          CorruptRecordError: if a file is empty or truncated.
         """
         self._offsets = [load_offsets(path, cache_dir) for path in files]
         super().__init__(files, [len(offsets) - 1 for offsets in self._offsets])
         self._descriptors = open_descriptors()
 
     def place(self, number: int) -> RecordPlace:
-        """Where record `number` stands."""
+        """Location of the record with a global number."""
         shard, record = map(int, self.locate(np.asarray(number)))
         return RecordPlace(self.files[shard], record, int(self._offsets[shard][record]))
 
     def read(self, numbers: np.ndarray) -> list[bytes]:
-        """Reads records and checks their sums.
+        """Reads records and checks their checksums.
 
         Args:
-          numbers: [n] int64, each in [0, len(self)).
+          numbers: [n] int64 global record numbers, each in [0, len(self)).
 
         Returns:
           The n serialised examples.
@@ -290,7 +295,7 @@ class RecordIndex(NumberedRecords):
                 return data
         place = RecordPlace(self.files[shard], record, int(begin))
         raise CorruptRecordError(
-            f"{place}: the record is damaged (its checksum does not agree). Make or "
+            f"{place}: the record is damaged (its checksum does not match). Make or "
             "copy the file again."
         )
 

@@ -1,6 +1,6 @@
-"""Instances to TFRecord files of `tf.train.Example`, without TensorFlow.
+"""Writes instances to TFRecord files of `tf.train.Example`, without TensorFlow.
 
-The features are those of google-research/bert; other people's programs read them.
+The features are those of google-research/bert, which other programs read too.
 Sources: TFRecord framing as TensorFlow documents it (`tf.io.TFRecordWriter`), and
 `tensorflow/core/example/{example,feature}.proto` in protocol buffer wire format.
 """
@@ -27,7 +27,7 @@ _LIST_VALUES = b"\x0a"
 
 
 class _Varints(dict):
-    """Integers in base 128, low digits first; the ids of a vocabulary recur."""
+    """Integers in base 128, low digits first, cached since ids recur."""
 
     def __missing__(self, number: int) -> bytes:
         rest = number & 0xFFFFFFFFFFFFFFFF  # negative ones: two's complement
@@ -78,7 +78,7 @@ def _entry(name: str, kind: bytes, packed: bytes) -> bytes:
 
 @functools.lru_cache(maxsize=1 << 14)
 def _entry_header(name: str, kind: bytes, size: int) -> bytes:
-    """What stands before values of so many bytes, all of it lengths and tags."""
+    """The tags and lengths before values of `size` bytes."""
     values = _LIST_VALUES + _VARINTS[size]
     feature = kind + _VARINTS[len(values) + size] + values
     key = _message(_ENTRY_KEY, name.encode())
@@ -95,7 +95,7 @@ def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return digits, sizes.astype(np.uint8)
 
 
-# Ids of vocabularies and places, ready to be looked up.
+# Look-up tables for ids of a vocabulary and for positions.
 _KNOWN_DIGITS, _KNOWN_SIZES = _varints(np.arange(1 << 16, dtype=np.uint32))
 
 
@@ -111,7 +111,7 @@ def _varint_rows(values: np.ndarray) -> list[bytes]:
         digits, sizes = _KNOWN_DIGITS[flat], _KNOWN_SIZES[flat]
     else:
         digits, sizes = _varints(flat)
-    # No more columns than the largest number has digits.
+    # Only as many columns as the largest number has digits.
     width = -(-largest.bit_length() // 7)
     is_digit = np.arange(width, dtype=np.uint8) < sizes[:, None]
     data = digits[:, :width][is_digit].tobytes()
@@ -153,7 +153,8 @@ def serialize_instance(
       max_predictions_per_seq: P.
 
     Returns:
-      A serialised `tf.train.Example`; `next_sentence_labels` is 1 for a random next.
+      A serialised `tf.train.Example`; `next_sentence_labels` is 1 for a random next
+      segment.
     """
     length = len(instance.input_ids)
     masks = len(instance.masked_lm_ids)
@@ -173,7 +174,7 @@ def serialize_instance(
 
 
 def frame_record(data: bytes) -> bytes:
-    """A record as TFRecord files hold it: length, its checksum, data, its checksum."""
+    """A record in TFRecord framing: length, its checksum, data, its checksum."""
     length = struct.pack("<Q", len(data))
     return b"".join(
         (
@@ -191,17 +192,17 @@ def shard_name(number: int, num_shards: int) -> str:
 
 
 class RecordWriter(FileWriter):
-    """One TFRecord file, which has its name only when it is complete.
+    """Writes one TFRecord file, see `FileWriter`.
 
     Attributes:
       num_records: Records written.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Begins `<path>.tmp`.
+        """Creates the temporary file.
 
         Args:
-          path: The file to be.
+          path: The final path.
         """
         super().__init__(path)
         self.num_records = 0
@@ -211,6 +212,6 @@ class RecordWriter(FileWriter):
         self.write_framed(frame_record(data))
 
     def write_framed(self, frame: bytes) -> None:
-        """Adds what `frame_record` made."""
+        """Adds a record with the framing of `frame_record`."""
         self.append(frame)
         self.num_records += 1

@@ -1,4 +1,4 @@
-"""Token sequences to rows of fixed length: one to a row, or several."""
+"""Lays token sequences out in rows of fixed length, one or several to a row."""
 
 import dataclasses
 
@@ -7,18 +7,18 @@ import numpy as np
 from bert_tf.data.packing import assign, length_histogram, plan_longest_first
 from bert_tf.data.sequences import TokenSequences
 
-# Most sequences in a row: more would make the arrays of their heads long, and texts so
-# short that it matters are rare.
+# Maximum sequences in a row: each takes an entry in the arrays of every head, and texts
+# that are so short that more would fit are rare.
 MAX_SEQUENCES = 16
 _NOBODY = -1
 
 
 @dataclasses.dataclass(frozen=True)
 class RowSettings:
-    """What rows are like.
+    """Length of the rows, and whether they are packed.
 
     Attributes:
-      max_seq_length: S, tokens of a row.
+      max_seq_length: S, tokens per row.
       is_packed: Whether a row holds several sequences where they fit.
     """
 
@@ -27,18 +27,18 @@ class RowSettings:
 
     @property
     def max_sequences(self) -> int:
-        """K, the most sequences in a row."""
+        """K, the maximum number of sequences in a row."""
         return MAX_SEQUENCES if self.is_packed else 1
 
     def deal(self, lengths: np.ndarray) -> np.ndarray:
-        """Deals sequences out to rows.
+        """Assigns sequences to rows.
 
         Args:
           lengths: [n] integers, each in 1 .. S.
 
         Returns:
-          [R, K] int64: which sequences are in each row, filled up with -1; a function
-          of the lengths alone.
+          [R, K] int64: the numbers of the sequences of each row, padded with -1. They
+          depend on the lengths alone, so that all workers make the same rows.
         """
         if not self.is_packed:
             return np.arange(len(lengths))[:, None]
@@ -57,31 +57,31 @@ def row_features(
     """Lays sequences out in rows.
 
     Args:
-      sequences: Where they are taken from.
-      rows: [R, K] numbers of sequences, -1 for none, those of a row first.
+      sequences: All sequences.
+      rows: [R, K] numbers of the sequences of each row, then -1.
       max_seq_length: S.
 
     Returns:
       The inputs of the encoder, int32: `input_ids, input_mask, segment_ids, positions`
-      [R, S] and `next_sentence_positions` [R, K], where each sequence begins;
-      `example_weights` [R, K] float32, 0 where there is none; and `tokens` [R, S]
-      int64, where each token is in `sequences`, -1 for padding.
+      [R, S] and `next_sentence_positions` [R, K], at which each sequence begins;
+      `example_weights` [R, K] float32, 0 for no sequence; and `tokens` [R, S] int64,
+      the index of each token in `sequences`, -1 for padding.
     """
     num_rows, num_slots = rows.shape
-    lengths = np.append(sequences.lengths, 0)[rows]  # The last one is nobody's.
+    lengths = np.append(sequences.lengths, 0)[rows]  # Index -1 is the 0 at the end.
     begins = np.cumsum(lengths, axis=1) - lengths
-    places = np.arange(max_seq_length)
-    # Which sequence of its row each token belongs to, 1-based; 0 is padding.
+    columns = np.arange(max_seq_length)
+    # The sequence within its row that each token belongs to, 1-based; 0 is padding.
     slot = np.zeros((num_rows, max_seq_length), np.int64)
     for k in range(num_slots):
-        inside = (places >= begins[:, k, None]) & (
-            places < begins[:, k, None] + lengths[:, k, None]
+        inside = (columns >= begins[:, k, None]) & (
+            columns < begins[:, k, None] + lengths[:, k, None]
         )
         slot[inside] = k + 1
     index = np.maximum(slot - 1, 0)
     row = np.arange(num_rows)[:, None]
     is_token = slot > 0
-    positions = np.where(is_token, places - begins[row, index], 0)
+    positions = np.where(is_token, columns - begins[row, index], 0)
     tokens = np.where(is_token, sequences.offsets[rows[row, index]] + positions, -1)
     arrays = {
         "input_ids": np.where(is_token, sequences.input_ids[tokens], 0),
@@ -97,6 +97,6 @@ def row_features(
 
 
 def padded_rows(rows: np.ndarray, count: int) -> np.ndarray:
-    """`rows` and as many empty ones as make `count`."""
+    """Appends empty rows up to `count` rows."""
     empty = np.full((count - len(rows), rows.shape[1]), _NOBODY)
     return np.concatenate([rows, empty])

@@ -1,4 +1,8 @@
-"""Which records a step reads: a pure function of seed, step and global batch size."""
+"""Which records a step reads: a pure function of seed, step and global batch size.
+
+Nothing but the position in the run decides the order, so that a run resumes exactly, on
+any number of workers, and every worker computes its own share of each batch.
+"""
 
 import dataclasses
 
@@ -18,8 +22,10 @@ def _mix(x: np.ndarray, key: np.uint32) -> np.ndarray:
 class Permutation:
     """A keyed permutation of 0 .. size - 1 that is computed, not stored.
 
-    A Feistel network permutes the next larger power of four; numbers that fall
-    outside are sent through again until they fall inside.
+    It takes no memory, and any entry is found at once; a shuffled list would take 8
+    bytes per record and be made again for each epoch. A Feistel network permutes the
+    next larger power of four; numbers that fall outside of the range are permuted again
+    until they fall inside.
 
     Source: Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains", section 4
     (generalised Feistel with cycle walking); round function MurmurHash3's finaliser.
@@ -29,9 +35,9 @@ class Permutation:
         """Makes the permutation of one epoch.
 
         Args:
-          size: How many numbers, 1 .. 2**62.
+          size: Number of entries, 1 .. 2**62.
           seed: Non-negative.
-          epoch: Non-negative; each epoch has an order of its own.
+          epoch: Non-negative; each epoch has a different order.
         """
         self.size = size
         self._half_bits = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))
@@ -83,15 +89,15 @@ class RecordOrder:
         """The record numbers at `position` .. `position + count - 1` of the run.
 
         Args:
-          position: Records read before, from the start of the run; epochs follow one
-            another without a gap, and a batch may straddle them.
-          count: How many.
+          position: Number of records read before, since the start of the run; epochs
+            follow one another without a gap, and a batch may straddle them.
+          count: Number of records.
 
         Returns:
           [count] int64, each in [0, num_records).
         """
-        places = np.arange(position, position + count, dtype=np.int64)
-        epochs, indices = np.divmod(places, self.num_records)
+        positions = np.arange(position, position + count, dtype=np.int64)
+        epochs, indices = np.divmod(positions, self.num_records)
         if not self.is_shuffled:
             return indices
         numbers = np.empty_like(indices)

@@ -1,4 +1,4 @@
-"""Documents to sentences: text in google's format."""
+"""Splits documents into sentences, as text in google's format."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from bert_tf.progress import ProgressReport
 
 
 def _json_lines(paths: Sequence[str]) -> Iterator[tuple[tuple[str, int, str], int]]:
-    """Lines with their places, for messages, and their sizes."""
+    """Lines with path and line number, for messages, and their sizes."""
     for path in paths:
         for number, line in enumerate(read_lines(path), start=1):
             yield (path, number, line), len(line)
@@ -26,14 +26,14 @@ def _json_lines(paths: Sequence[str]) -> Iterator[tuple[tuple[str, int, str], in
 def split_documents(
     lines: list[tuple[str, int, str]],
 ) -> tuple[bytes, Counter[str]]:
-    """Splits documents into sentences: one piece of a worker's work.
+    """Splits documents into sentences: one task of a worker process.
 
     Args:
-      lines: File, line number and JSON object of each document, see `extract`.
+      lines: Path, line number and JSON object of each document, see `extract`.
 
     Returns:
-      Google's format, a blank line after each document, and counts of `documents` and
-      `sentences`; a document without sentences is left out.
+      Text in google's format, with a blank line after each document, and counts of
+      `documents` and `sentences`; documents without words are left out.
 
     Raises:
       ValueError: if a line holds no document, naming file and line.
@@ -46,8 +46,8 @@ def split_documents(
             paragraphs = text.splitlines()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ValueError(
-                f"{path}, line {number}: it must hold a JSON object with a `text`, as "
-                "`python -m bert_tf data extract` writes them."
+                f"{path}, line {number}: must be a JSON object with a `text`, as "
+                f"`python -m bert_tf data extract` writes it. Received: {line[:40]!r}."
             ) from None
         sentences = [s for p in paragraphs for s in split_sentences(p)]
         if any(map(holds_words, sentences)):
@@ -58,7 +58,7 @@ def split_documents(
 
 
 def make_sentences(config: SentencesConfig) -> Counter[str]:
-    """Splits the documents of files, and goes on where it stopped.
+    """Splits the documents of files into sentences; resumes an interrupted call.
 
     Args:
       config: All settings.
@@ -69,7 +69,7 @@ def make_sentences(config: SentencesConfig) -> Counter[str]:
     Raises:
       FileNotFoundError: if there is no input.
       FileExistsError: if `output_dir` holds other output.
-      ValueError: if a file is not what `extract` writes; the message says where.
+      ValueError: if a file was not written by `extract`; the message says where.
     """
     paths = expand_paths(config.input, (".jsonl",))
     stage = Stage(

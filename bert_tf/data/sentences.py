@@ -1,13 +1,13 @@
-"""Plain text to sentences, by rules alone: English, and signs of other scripts.
+"""Splits plain text into sentences by rules, for English and stops of other scripts.
 
-A stop ends a sentence when blanks and something that can begin a sentence follow, and
-what stands before it is neither an initial nor an abbreviation that expects more. The
-signs of other scripts are no part of words, so that less has to be asked of them.
+A stop ends a sentence if blanks and a possible first word follow, and the word before
+it is neither an initial nor an abbreviation that belongs to the next word. The stops of
+other scripts are never part of words, so they need fewer rules.
 """
 
 import re
 
-# These stand inside the brackets of patterns. The stops are those of Unicode's property
+# For use in character classes of patterns. The stops are those of Unicode's property
 # Sentence_Terminal, without the Burmese comma, with the Tibetan shad.
 CLOSING = "\"'”’»›)\\]」』）】》〉〕］｝〗〙〛｣༽"
 _OPENING = "\"'“‘«(\\["
@@ -21,7 +21,7 @@ STOPS = f"{_LATIN}{_SPACED}{_UNSPACED}．"
 # A Khmer ។ល។ is an abbreviation, a full-width stop before a digit a decimal point.
 _UNSPACED_STOP = rf"(?:(?<!។ល)[{_UNSPACED}](?!ល។)|．(?!\d)|፡፡)"
 _STOP = re.compile(
-    # First any sign, since what begins with a set of characters is found fast.
+    # First any stop, since a pattern that begins with a character class is fast.
     rf"(?P<sign>[{STOPS}፡])(?:"
     # Stops with closing quotes, then blanks before a sentence's first character.
     rf"(?<=[{_LATIN}])(?<![{_LATIN}]{{2}})(?P<more>[{_LATIN}]*+)[{CLOSING}]*+\s++"
@@ -33,24 +33,24 @@ _STOP = re.compile(
     r"(?:(?<=[।॥])\s?\d{1,4}\s?[।॥]++|(?<=[།༎])\s[།༎]++)?+"
     rf"(?P<closing>(?:(?![\"'])[{CLOSING}]|[\"'](?=\s))*+)\s*+)"
 )
-# After a speech they go on with the sentence around it.
+# After quoted speech, these continue the sentence around it.
 _AFTER_SPEECH = frozenset("と、，；：,;:")
 _LAST_WORD = re.compile(rf"(?:^|(?<=[\s—–/{_OPENING}-]))[^\s—–/\"“‘«(\[-]*\Z")
 _MAX_WORD_CHARS = 64
 
-# Something belongs to them, so they never end a sentence.
+# A name or a number always follows, so these never end a sentence.
 _TITLES = frozenset(
     """mr mrs ms messrs mme mlle dr prof rev hon gen brig col capt lt sgt maj cmdr adm
     sen rep gov pres amb st mt ft fr vs v viz cf e.g i.e al ca approx incl esp
     lieut asst supt""".split()
 )
-# They may end a sentence; they do when a word follows that likes to begin one.
+# These may end a sentence: they do if one of `_STARTERS` follows.
 _ABBREVIATIONS = frozenset(
     """inc ltd co corp bros jr sr esq dept univ assn ave blvd rd a.m p.m a.d b.c
     ph.d m.d b.a m.a ll.d d.c u.s u.k u.n u.s.a u.s.s.r e.u n.y jan feb mar apr jun jul
     aug sept sep oct nov dec est""".split()
 )
-# They are abbreviations only in front of a number: No. 5, pp. 10-12.
+# These are abbreviations only before a number: No. 5, pp. 10-12.
 _BEFORE_NUMBERS = frozenset(
     """no nos p pp vol vols fig figs eq eqs art arts sec secs ch chap c b d r op cap par
     ver v stat fl""".split()
@@ -68,7 +68,7 @@ def split_sentences(paragraph: str) -> list[str]:
     """Splits a paragraph where a sentence ends.
 
     Args:
-      paragraph: Plain text; line ends in it count as blanks.
+      paragraph: Plain text; line ends count as blanks.
 
     Returns:
       The sentences, blanks inside reduced to one; none for a blank paragraph.
@@ -106,7 +106,7 @@ def _ends_sentence(text: str, begin: int, match: re.Match[str]) -> bool:
         return False
     if match["sign"] != "." or match["more"]:
         return True
-    # No abbreviation is longer; looking back without end would take quadratic time.
+    # No abbreviation is longer; without a limit this would take quadratic time.
     before = text[max(begin, match.start() - _MAX_WORD_CHARS) : match.start()]
     word = _LAST_WORD.search(before)[0]
     if not word:
@@ -117,7 +117,7 @@ def _ends_sentence(text: str, begin: int, match: re.Match[str]) -> bool:
 
 
 def _expects_more(word: str, is_first: bool, following: str) -> bool:
-    """Whether the stop after `word` belongs to the word, and the sentence goes on."""
+    """Whether the stop after `word` belongs to the word, and the sentence continues."""
     lower = word.lower()
     if lower in _TITLES:
         return True

@@ -52,7 +52,7 @@ class TokenSequences:
         return np.diff(self.offsets)
 
     def place(self, number: int) -> slice:
-        """Where sequence `number` is."""
+        """The slice of the arrays that holds sequence `number`."""
         return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
 
 

@@ -1,8 +1,8 @@
-"""Documents to training and test shards, each document wholly on one side.
+"""Divides documents into training and test shards.
 
-The text is cut into jobs that fill shards of their own, so that finished ones survive a
-stop. Which side a document is on depends on its own text, so that it is the same one
-wherever the document appears again.
+The text is cut into jobs, which write different shards, so that finished ones survive
+an interruption. Whether a document is training or test depends on its own text alone:
+copies of it go to the same side, and no test document is in the training text too.
 """
 
 import dataclasses
@@ -36,11 +36,11 @@ _STRETCH_BYTES = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Text and the shards that hold it, and no other.
+    """A part of the text, and the shards that hold it and no other text.
 
     Attributes:
-      stretches: In order.
-      shards: File names of each side.
+      stretches: The text, in order.
+      shards: Side, training or test -> file names.
     """
 
     stretches: Sequence[Stretch]
@@ -48,7 +48,7 @@ class Job:
 
     @property
     def names(self) -> list[str]:
-        """All its files."""
+        """All file names of the job."""
         return [name for side in _SIDES for name in self.shards[side]]
 
     @property
@@ -58,15 +58,15 @@ class Job:
 
 
 def belongs_to_test(document: Sentences, seed: int, fraction: float) -> bool:
-    """Whether a document goes to the test text: by its own text and the seed alone.
+    """Whether a document goes to the test text, by its own text and the seed alone.
 
     Args:
       document: Its sentences.
-      seed: Another seed, another choice.
-      fraction: Share of the documents that go there, in (0, 1).
+      seed: Another seed makes another choice.
+      fraction: Fraction of the documents that go to the test text, in (0, 1).
 
     Returns:
-      The same answer wherever and however often the document appears.
+      The same answer wherever and however often the document occurs.
     """
     key = seed.to_bytes(16, "little")
     text = "\n".join(document).encode(errors="replace")
@@ -75,7 +75,7 @@ def belongs_to_test(document: Sentences, seed: int, fraction: float) -> bool:
 
 
 def shard_documents(config: ShardConfig) -> dict[str, Counter[str]]:
-    """Divides documents into shards, and goes on where it stopped.
+    """Divides documents into shards; resumes an interrupted call.
 
     Args:
       config: All settings.
@@ -102,7 +102,7 @@ def shard_documents(config: ShardConfig) -> dict[str, Counter[str]]:
 
 
 def _cut_into_jobs(config: ShardConfig, paths: Sequence[str]) -> list[Job]:
-    """As many jobs as there are shards on the side with fewer, or stretches."""
+    """Makes as many jobs as the side with fewer shards allows."""
     counts = {"training": config.n_training_shards, "test": config.n_test_shards}
     names = {
         side: [f"{side}-{n:05d}-of-{count:05d}.txt" for n in range(count)]
@@ -143,16 +143,16 @@ def _check_part(part: Part, config: ShardConfig) -> None:
     if not part.counts.get("documents"):
         raise ValueError(
             f"`n_training_shards`, `n_test_shards` and `fraction_test_set` must leave "
-            f"no shard empty, but {part.name} gets no document. Give more documents, "
-            "fewer shards or another fraction. Received: "
+            f"no shard empty, but {part.name} gets no document. Received: "
             f"n_training_shards={config.n_training_shards}, "
             f"n_test_shards={config.n_test_shards}, "
-            f"fraction_test_set={config.fraction_test_set}."
+            f"fraction_test_set={config.fraction_test_set}. Pass fewer shards, another "
+            "fraction or more documents."
         )
 
 
 def write_shards(job: Job, config: ShardConfig, folder: Path) -> list[Part]:
-    """Deals the documents of a job out to its shards: one piece of a worker's work."""
+    """Writes the documents of a job to its shards in turn: one task of a process."""
     with ExitStack() as stack:
         writers = {
             side: [stack.enter_context(FileWriter(folder / name)) for name in names]

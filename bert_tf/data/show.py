@@ -1,4 +1,4 @@
-"""Records as text that a person can read."""
+"""Prints records as readable text."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,10 +14,10 @@ def describe_records(config: ShowDataConfig) -> Iterator[str]:
     """Describes the first records of a set.
 
     Args:
-      config: Which, and how many.
+      config: The records, and how many of them.
 
     Yields:
-      Some lines for each record: its text with [MASK] and what it hides.
+      Some lines for each record: its text with [MASK], and the masked tokens.
 
     Raises:
       FileNotFoundError: if there are no records, or no vocabulary.
@@ -70,7 +70,8 @@ def _describe(features: dict[str, list], vocabulary: Sequence[str]) -> str:
 def _token(vocabulary: Sequence[str], token: int) -> str:
     if not 0 <= token < len(vocabulary):
         raise ValueError(
-            f"`vocab_file` must be the one that the records were made with: it has "
-            f"{len(vocabulary)} tokens, and a record holds the id {token}."
+            f"`vocab_file` must be the vocabulary that the records were made with. "
+            f"Received: one of {len(vocabulary)} tokens, but a record has the id "
+            f"{token}."
         )
     return vocabulary[token]

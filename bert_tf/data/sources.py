@@ -1,4 +1,4 @@
-"""Which kind of files a set of records has, and what reads them."""
+"""Detects the format of record files, and opens the reader for it."""
 
 from collections.abc import Sequence
 
@@ -12,14 +12,14 @@ from bert_tf.data.numbering import NumberedRecords
 from bert_tf.data.record_index import RecordIndex
 from bert_tf.errors import CorruptRecordError
 
-# For those who look nothing up: only what a record can hold.
+# For commands without a model: ids need only fit into a record.
 NO_LIMITS = ValueLimits(vocab_size=2**28, type_vocab_size=2**28)
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def file_format(path: str) -> str:
-    """The format of a record file by its first bytes: hdf5 or tfrecord."""
+    """The format of a record file, by its first bytes: hdf5 or tfrecord."""
     with open(path, "rb") as file:
         is_hdf5 = file.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE
     return "hdf5" if is_hdf5 else "tfrecord"
@@ -28,18 +28,20 @@ def file_format(path: str) -> str:
 def open_parser(
     files: Sequence[str], limits: ValueLimits, cache_dir: str = ""
 ) -> tuple[NumberedRecords, RecordParser]:
-    """An index of record files of either format, and a parser of their records.
+    """Opens record files of either format.
 
     Args:
       files: TFRecord files, or HDF5 files.
-      limits: What the values must stay below.
-      cache_dir: Where offsets of TFRecords are kept between runs; empty for nowhere.
+      limits: Exclusive upper bounds of the ids.
+      cache_dir: Folder in which offsets of TFRecords are cached between runs; empty for
+        no cache.
 
     Returns:
-      Both; the parser gives the same features for the same records in either format.
+      The index of the records, and a parser, which gives the same features for the same
+      records in either format.
 
     Raises:
-      CorruptRecordError: if both formats are there, or a file is not as it should be.
+      CorruptRecordError: if both formats occur, or a file is not valid.
     """
     formats: dict[str, str] = {}
     for path in files:
@@ -51,7 +53,7 @@ def open_parser(
             "`python -m bert_tf data convert`."
         )
     if "hdf5" in formats:
-        # Only those who have such files wait for the library.
+        # Loaded only by those who have HDF5 files.
         from bert_tf.data.hdf5_index import Hdf5Index, Hdf5Parser
 
         index = Hdf5Index(list(files))

@@ -1,4 +1,4 @@
-"""SQuAD's questions, read from JSON and checked.
+"""Reads and checks SQuAD's questions.
 
 Source: Rajpurkar et al. 2016 (arXiv:1606.05250) for 1.1 and Rajpurkar et al. 2018
 (arXiv:1806.03822) for 2.0, whose questions may have no answer in the text.
@@ -17,11 +17,11 @@ _MAX_SHOWN = 80
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SquadAnswer:
-    """An answer that somebody gave.
+    """An annotated answer.
 
     Attributes:
-      text: Its words, as they stand in the context.
-      start: The character of the context where they begin; -1 if that is not known.
+      text: Its text, copied from the context.
+      start: Index of its first character in the context; -1 if that is not known.
     """
 
     text: str
@@ -33,11 +33,11 @@ class SquadExample:
     """A question about a text.
 
     Attributes:
-      question_id: Differs between the questions of a file.
+      question_id: Unique in a file.
       question: The question.
       context: The text that may hold the answer.
-      answers: Right answers, the first of them for training; empty if there is none
-        or the file does not say.
+      answers: Correct answers, the first of them for training; empty if there is none
+        or the file has none.
       is_impossible: Whether the text does not hold an answer (2.0 only).
     """
 
@@ -50,7 +50,7 @@ class SquadExample:
 
 @dataclasses.dataclass(frozen=True)
 class _Node:
-    """A value of the file, and what messages say of it."""
+    """A value in the file with its location, for messages."""
 
     path: str
     place: str
@@ -66,24 +66,25 @@ class _Node:
         )
 
     def checked(self, kind: type) -> "_Node":
-        """Itself, if it is of that kind; true is no integer here."""
+        """The node itself, if its value has that type; true is not an integer."""
         if type(self.value) is not kind:
             problem = f"this must be {_KINDS[kind]}"
-            raise self.error(problem, self.value, "Correct the file, or get it again.")
+            remedy = "Correct the file, or download it again."
+            raise self.error(problem, self.value, remedy)
         return self
 
     def child(self, key: str, kind: type) -> "_Node":
-        """The value of a key that must be there."""
+        """The value of a required key."""
         if key not in self.value:
             raise self.error(
-                f"`{key}` is missing", list(self.value), "Give a SQuAD JSON file."
+                f"`{key}` is missing", list(self.value), "Pass a SQuAD JSON file."
             )
         place = f"{self.place}.{key}" if self.place else key
         child = _Node(self.path, place, self.value[key], self.question_id)
         return child.checked(kind)
 
     def objects(self, key: str) -> list["_Node"]:
-        """The objects in the list that a key must hold."""
+        """The objects in the list of a required key."""
         parent = self.child(key, list)
         return [
             _Node(
@@ -94,13 +95,13 @@ class _Node:
 
 
 def _printable(text: str) -> str:
-    """A string for a message of one line."""
+    """A string shortened and escaped for a message of one line."""
     text = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
     return text if text.isprintable() else ascii(text)
 
 
 class _Rules(NamedTuple):
-    """What must be right: see `read_squad`."""
+    """What is checked, see `read_squad`."""
 
     version_2_with_negative: bool
     needs_answers: bool
@@ -120,19 +121,19 @@ def read_squad(
       path: A JSON file.
       version_2_with_negative: Whether questions without an answer are expected. Files
         of version 1.1 can be read either way.
-      needs_answers: Whether each question must have an answer, or say that it is
-        impossible: for training and scoring. Prediction takes answers that cannot be
-        read, or that are placeholders, for none.
-      needs_starts: Whether answers must say where they begin: for training. Scores
-        compare their texts alone.
+      needs_answers: Whether each question must have an answer or be marked impossible,
+        for training and scoring. Prediction ignores placeholders and answers that
+        cannot be read.
+      needs_starts: Whether answers must have a start, for training. Scores compare the
+        texts alone.
 
     Returns:
-      The questions in the order of the file, at least one. Their answers may stand
-      elsewhere than the file says: see `drop_misplaced`.
+      The questions in the order of the file, at least one. Starts of answers may be
+      wrong: see `drop_misplaced`.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if it is not SQuAD of that version; the message names file, place in
+      ValueError: if it is not SQuAD of that version; the message names file, path in
         the JSON and question.
     """
     rules = _Rules(version_2_with_negative, needs_answers, needs_starts)
@@ -150,49 +151,50 @@ def read_squad(
                     raise named.error(
                         "there is no answer, and `is_impossible` is not true",
                         node.value,
-                        "Give an answer, or use the file for prediction only.",
+                        "Add an answer, or use the file for prediction only.",
                     )
                 examples.append(example)
     if not examples:
-        raise top.error("there are no questions", top.value, "Give a SQuAD JSON file.")
+        raise top.error("there are no questions", top.value, "Pass a SQuAD JSON file.")
     return examples
 
 
 def _load(path: str) -> Any:  # noqa: ANN401 - JSON may hold anything
-    """Parses a file."""
+    """Parses a JSON file."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read()
     except (FileNotFoundError, IsADirectoryError):
         raise FileNotFoundError(
-            f"The SQuAD data must be a JSON file. Received: {path}, which is no file."
+            "`train_file` and `predict_file` must be JSON files. Received: "
+            f"{path}, which does not exist or is a folder."
         ) from None
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: not UTF-8 (byte {error.start}: 0x{error.object[error.start]:02x})"
-            ". Store the file as UTF-8, or get it again."
+            ". Store the file as UTF-8, or download it again."
         ) from None
     if not text.strip():
-        raise ValueError(f"{path}: the file is empty. Get it again.")
+        raise ValueError(f"{path}: the file is empty. Download it again.")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path}, line {error.lineno}, column {error.colno}: not JSON "
-            f"({error.msg}). Correct the file, or get it again."
+            f"({error.msg}). Correct the file, or download it again."
         ) from None
     except RecursionError:
         raise ValueError(
-            f"{path}: nested too deep to be SQuAD. Give a SQuAD JSON file."
+            f"{path}: nested too deep to be SQuAD. Pass a SQuAD JSON file."
         ) from None
 
 
 def _check_unique(node: _Node, places: dict[str, str]) -> None:
-    """Refuses a question id that came before."""
+    """Refuses a question id that occurs twice."""
     earlier = places.setdefault(node.question_id, node.place)
     if earlier != node.place:
         raise node.error(
-            f"{earlier} has the same id", node.question_id, "Give each a different one."
+            f"{earlier} has the same id", node.question_id, "Make the ids unique."
         )
 
 
@@ -211,8 +213,8 @@ def _example(node: _Node, context: str, rules: _Rules) -> SquadExample:
 
 
 def _question_id(node: _Node) -> str:
-    """The id as a string: files of other programs number their questions."""
-    if type(node.value.get("id")) is int:  # True is none.
+    """The id as a string; files of other programs have numbers."""
+    if type(node.value.get("id")) is int:  # Not a Boolean.
         return str(node.child("id", int).value)
     return node.child("id", str).value
 
@@ -228,7 +230,7 @@ def _answers(
         raise node.error(
             "`is_impossible` makes this SQuAD 2.0",
             is_impossible,
-            "Pass --version_2_with_negative, or give a file of version 1.1.",
+            "Pass --version_2_with_negative, or a file of version 1.1.",
         )
     answers = ()
     if "answers" in node.value:
@@ -247,7 +249,7 @@ def _answer(node: _Node, context: str, rules: _Rules) -> SquadAnswer:
     """One element of `answers`."""
     text = node.child("text", str)
     if not text.value.strip():
-        raise text.error("the answer is blank", text.value, "Give its words.")
+        raise text.error("the answer is blank", text.value, "Add its text.")
     if not rules.needs_starts:
         start = node.value.get("answer_start")
         is_known = type(start) is int and 0 <= start < len(context)
@@ -263,7 +265,7 @@ def _answer(node: _Node, context: str, rules: _Rules) -> SquadAnswer:
 
 
 def stands_in_place(context: str, answer: SquadAnswer) -> bool:
-    """Whether an answer is where it says, any blank being as good as another."""
+    """Whether the context has an answer at its start, up to kinds of blanks."""
     if answer.start < 0:
         return False
     found = context[answer.start : answer.start + len(answer.text)]
@@ -273,16 +275,16 @@ def stands_in_place(context: str, answer: SquadAnswer) -> bool:
 def drop_misplaced(
     examples: Iterable[SquadExample],
 ) -> tuple[list[SquadExample], list[str]]:
-    """Leaves out the questions whose first answer is not where it says.
+    """Drops the questions whose first answer is not at its start.
 
-    Source: the original leaves them out of training, and warns.
+    Source: the original drops them from training, with a warning.
 
     Args:
-      examples: Any.
+      examples: Questions.
 
     Returns:
-      The others in their order, and a line on each that was left out: its id, the
-      answer, and what stands in its place.
+      The other questions in their order, and a line on each that was dropped: its id,
+      the answer, and the text that is at its start instead.
     """
     kept: list[SquadExample] = []
     dropped: list[str] = []
@@ -294,7 +296,7 @@ def drop_misplaced(
         found = context[answer.start : answer.start + len(answer.text)]
         dropped.append(
             f"question {_printable(example.question_id)}: the answer "
-            f"{reprlib.repr(answer.text)} is not at character {answer.start}; "
-            f"{reprlib.repr(found)} stands there"
+            f"{reprlib.repr(answer.text)} is not at character {answer.start}, where "
+            f"{reprlib.repr(found)} is"
         )
     return kept, dropped

@@ -1,4 +1,4 @@
-"""Windows of SQuAD's questions, built by several processes and kept in a file."""
+"""Windows of SQuAD's questions, built in several processes and cached in a file."""
 
 import dataclasses
 import functools
@@ -28,14 +28,14 @@ from bert_tf.data.workers import in_order
 from bert_tf.files import file_sha256, remove_unfinished, whole_file
 from bert_tf.resources import memory_total
 
-# To be raised when the same input makes other windows, or they are stored otherwise.
+# Increased when the same input makes other windows, or the file format changes.
 _FORMAT_VERSION = 1
 
-# Of a token of a window: four numbers of 4 bytes and one of 1, their copies while parts
-# are joined, and its logits as float32 and float64 with what they are ranked by.
+# Per token of a window: four numbers of 4 bytes and one of 1, their copies while parts
+# are joined, and its logits as float32 and float64 with their ranks.
 _BYTES_PER_TOKEN = 96
 
-# A process needs more time to start than for so many questions.
+# Starting a process takes longer than so many questions.
 _EXAMPLES_PER_PIECE = 2048
 
 _SEQUENCE_DTYPES = {
@@ -71,25 +71,26 @@ def load_or_build_windows(
     cache_dir: str,
     num_processes: int,
 ) -> SquadWindows:
-    """The windows of a file's questions, from the cache if they are there.
+    """The windows of a file's questions, from the cache if they are in it.
 
     Args:
       data_file: The SQuAD file that the examples were read from.
       examples: All of its questions, or some.
       vocab_file: One token per line.
-      tokenizer_settings: What is done to text first.
+      tokenizer_settings: How text is normalised.
       settings: Lengths.
-      cache_dir: Folder for `squad_windows_<hash>.npz`, which is made; empty for no
-        cache. The hash covers everything that the windows depend on. A damaged file
-        is built again, with a warning.
-      num_processes: Worker processes; 0 means one per core. The result is the same.
+      cache_dir: Folder for `squad_windows_<hash>.npz`, created if missing; empty for no
+        cache. The hash covers everything that the windows depend on. A damaged file is
+        built again, with a warning.
+      num_processes: Worker processes; 0 means one per core. The result does not depend
+        on it.
 
     Returns:
-      What `build_windows` makes of all examples.
+      The result of `build_windows` for all examples.
 
     Raises:
-      FileNotFoundError, ValueError: if the vocabulary cannot be used, or there are so
-        many windows that memory would not hold them.
+      FileNotFoundError, ValueError: if the vocabulary cannot be used, or there are too
+        many windows for the memory.
       RunError: if a worker process dies.
     """
     vocabulary = file_sha256(vocab_file) if os.path.isfile(vocab_file) else ""
@@ -113,7 +114,7 @@ def load_or_build_windows(
         pass
     except _DAMAGE as error:
         reason = " ".join(str(error).split())
-        warnings.warn(f"{path} is damaged ({reason}). It is built again.", stacklevel=2)
+        warnings.warn(f"{path} is damaged ({reason}) and built again.", stacklevel=2)
     remove_unfinished(cache_dir)
     windows = _build(data_file, examples, arguments, num_processes)
     write_windows(path, windows)
@@ -126,7 +127,7 @@ def _build(
     arguments: tuple[str, str, TokenizerSettings, WindowSettings],
     num_processes: int,
 ) -> SquadWindows:
-    """Shares the examples out and joins what comes back."""
+    """Builds windows in worker processes, and joins them."""
     size, memory = _EXAMPLES_PER_PIECE, memory_total()
     max_tokens = memory // _BYTES_PER_TOKEN if memory else None
     starts = range(0, max(len(examples), 1), size)
@@ -155,14 +156,14 @@ def build_piece(
     settings: WindowSettings,
     max_tokens: int | None = None,
 ) -> SquadWindows:
-    """The work of one call of a worker process.
+    """Builds the windows of some questions: one task of a worker process.
 
     Args:
       examples: Some of the questions.
-      first_example: The index of the first of them among all.
+      first_example: Index of the first of them among all questions.
       vocab_file: One token per line.
       vocabulary: Hash of its content.
-      tokenizer_settings: What is done to text first.
+      tokenizer_settings: How text is normalised.
       settings: Lengths.
       max_tokens: See `build_windows`.
 
@@ -173,21 +174,22 @@ def build_piece(
     return build_windows(examples, tokenizer, settings, first_example, max_tokens)
 
 
-@functools.lru_cache(maxsize=1)  # Kept by each worker process for all its work.
+@functools.lru_cache(maxsize=1)  # Once per worker process.
 def _tokenizer(
     vocab_file: str,
-    vocabulary: str,  # A file that has changed is read again.
+    vocabulary: str,  # By this hash, a changed file is read again.
     settings: TokenizerSettings,
 ) -> WordPieceTokenizer:
     return WordPieceTokenizer(vocab_file, settings)
 
 
 def write_windows(path: str, windows: SquadWindows) -> None:
-    """Stores windows, all of them or nothing.
+    """Stores windows in a file, atomically.
 
     Args:
-      path: The file; its folder is made. Several processes may write it at once.
-      windows: What to store.
+      path: The file; its folder is created if missing. Several processes may write it
+        at once.
+      windows: The windows.
     """
     arrays = {name: getattr(windows.sequences, name) for name in _SEQUENCE_DTYPES}
     arrays |= {name: getattr(windows, name) for name in _WINDOW_DTYPES}
@@ -197,17 +199,17 @@ def write_windows(path: str, windows: SquadWindows) -> None:
 
 
 def read_windows(path: str, num_examples: int) -> SquadWindows:
-    """Reads what `write_windows` stored.
+    """Reads the windows that `write_windows` stored.
 
     Args:
       path: The file.
-      num_examples: Questions that it must hold windows of.
+      num_examples: Number of questions whose windows it must hold.
 
     Returns:
       The windows.
 
     Raises:
-      FileNotFoundError: if there is none.
+      FileNotFoundError: if the file does not exist.
       ValueError, or what NumPy and zipfile raise: if it is damaged.
     """
     with np.load(path, allow_pickle=False) as file:

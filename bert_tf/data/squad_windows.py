@@ -1,9 +1,9 @@
-"""SQuAD's questions to token sequences: each long context makes several windows.
+"""Splits SQuAD's questions into windows: token sequences with a part of the context.
 
 Source: google-research/bert, `run_squad.py` (`convert_examples_to_features`; Devlin et
 al. 2019, arXiv:1810.04805, section 4.2). Departure: answers are found by characters,
-where the original finds blank-separated words first; it then shrinks what it found to
-the answer's own tokens, so that both agree where the words agree.
+where the original finds blank-separated words first; it then narrows these to the
+answer's own tokens, so that both agree where the words agree.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ _NUM_SPECIAL = 3  # [CLS] question [SEP] context [SEP]
 
 @dataclasses.dataclass(frozen=True)
 class WindowSettings:
-    """How a context is cut.
+    """How a context is split into windows.
 
     Attributes:
-      max_seq_length: Tokens of a window at most, with question and special tokens.
-      doc_stride: WordPieces from the beginning of one window to that of the next.
-      max_query_length: WordPieces of a question that are kept, the first ones.
+      max_seq_length: Maximum tokens of a window, with question and special tokens.
+      doc_stride: WordPieces from the start of one window to that of the next.
+      max_query_length: Maximum WordPieces of a question; the rest is cut off.
     """
 
     max_seq_length: int = 384
@@ -45,7 +45,7 @@ class WindowSettings:
             "max_query_length",
             f"leave room for the context in max_seq_length={self.max_seq_length}",
             self.max_query_length,
-            f"Set it to {self.max_seq_length - _NUM_SPECIAL - 1} or less.",
+            f"Pass {self.max_seq_length - _NUM_SPECIAL - 1} or less.",
         )
 
 
@@ -55,15 +55,15 @@ class SquadWindows:
 
     Attributes:
       sequences: [CLS] question [SEP] part of the context [SEP], without padding.
-      example_index: [n] int32, the question's place in the list, ascending.
-      answer_first: [n] int32, the place in the sequence of the answer's first token;
-        0, which is [CLS], where the window does not hold all of it or there is none.
-      answer_last: [n] int32, the place of its last token, likewise.
-      char_begin: [T] int32, where in the context the token begins; -1 if it is not of
-        the context.
-      char_end: [T] int32, the character after its last; -1 likewise.
+      example_index: [n] int32, index of the question in the list, ascending.
+      answer_first: [n] int32, position in the sequence of the answer's first token; 0,
+        which is [CLS], if the window does not hold all of it or there is none.
+      answer_last: [n] int32, position of the answer's last token, or 0.
+      char_begin: [T] int32, index in the context of the token's first character; -1 if
+        the token is not of the context.
+      char_end: [T] int32, index after its last character, or -1.
       is_max_context: [T] bool, whether no other window shows the token with more
-        context; false for tokens not of the context.
+        context; false for tokens that are not of the context.
     """
 
     sequences: TokenSequences
@@ -80,12 +80,12 @@ class SquadWindows:
 
     @property
     def num_unanswered(self) -> int:
-        """How many windows hold no answer, or not all of it."""
+        """Number of windows without an answer, or with only a part of it."""
         return int(np.count_nonzero(self.answer_last == 0))
 
 
 class _Context(NamedTuple):
-    """A tokenised text; the characters of its tokens are [t] int32 arrays."""
+    """A tokenised text; begins and ends of its tokens are [t] int32 arrays."""
 
     text: str
     input_ids: list[int]
@@ -111,11 +111,11 @@ class _Window(NamedTuple):
 
     @property
     def lead(self) -> int:
-        """Tokens before the context."""
+        """Number of tokens before the context."""
         return len(self.question) + _NUM_SPECIAL - 1
 
     def label(self) -> tuple[int, int]:
-        """First and last token of the answer in the sequence; 0, 0 if not all of it."""
+        """Positions of the answer's first and last token; 0, 0 if one is not here."""
         if self.answer is None:
             return 0, 0
         first, last = self.answer
@@ -132,20 +132,22 @@ def build_windows(
     first_example: int = 0,
     max_tokens: int | None = None,
 ) -> SquadWindows:
-    """Tokenises questions and contexts and cuts them into windows.
+    """Tokenises questions and contexts, and splits them into windows.
 
     Args:
-      examples: Those of a context best one after the other: it is tokenised once.
+      examples: The questions; a context is tokenised once if its questions are
+        consecutive.
       tokenizer: Text to ids.
       settings: Lengths.
-      first_example: The index of `examples[0]` in a longer list.
-      max_tokens: Most tokens of all windows together; None for any number.
+      first_example: Index of `examples[0]` in a longer list.
+      max_tokens: Maximum number of tokens of all windows together; None for no limit.
 
     Returns:
-      At least one window for each example, in their order.
+      At least one window for each example, in the order of the examples.
 
     Raises:
-      TooManyTokensError: if there are more; no memory has been taken for them.
+      TooManyTokensError: if there would be more tokens; it is raised before memory is
+        taken for them.
     """
     with_offsets = OffsetTokenizer(tokenizer)
     context: _Context | None = None
@@ -166,37 +168,37 @@ def build_windows(
 
 
 class TooManyTokensError(ValueError):
-    """Windows that would fill the memory."""
+    """The windows would not fit into memory."""
 
 
 def too_many_tokens(
     num_examples: int, settings: WindowSettings, max_tokens: int
 ) -> TooManyTokensError:
-    """The error about windows that would fill the memory.
+    """Makes the error for windows that would not fit into memory.
 
     Args:
-      num_examples: Questions whose windows are too many already.
+      num_examples: Number of questions whose windows are too many already.
       settings: Lengths.
-      max_tokens: Most tokens of all windows together.
+      max_tokens: Maximum number of tokens of all windows together.
     """
     return TooManyTokensError(
         f"The windows of {num_examples} questions have more than {max_tokens:,} tokens,"
-        " for which there is no memory. Received: doc_stride="
-        f"{settings.doc_stride}, max_seq_length={settings.max_seq_length}. Give a "
-        "larger --doc_stride, such as a third of max_seq_length, or shorter contexts, "
-        "or cut the file into several."
+        " which do not fit into memory. Received: doc_stride="
+        f"{settings.doc_stride}, max_seq_length={settings.max_seq_length}. Pass a "
+        "larger --doc_stride, such as a third of max_seq_length, shorten the contexts, "
+        "or split the file."
     )
 
 
 def _tokens_of_windows(
     context: _Context, question: int, room: int, settings: WindowSettings
 ) -> int:
-    """How many tokens the windows of a question have, by counting alone."""
-    step = min(room, settings.doc_stride)
-    num_steps = -(-max(len(context.input_ids) - room, 0) // step)
-    last = len(context.input_ids) - num_steps * step
+    """Number of tokens of a question's windows, without making them."""
+    stride = min(room, settings.doc_stride)
+    num_full = -(-max(len(context.input_ids) - room, 0) // stride)
+    last = len(context.input_ids) - num_full * stride
     lead = question + _NUM_SPECIAL
-    return num_steps * (room + lead) + min(room, last) + lead
+    return num_full * (room + lead) + min(room, last) + lead
 
 
 def _cut(
@@ -217,16 +219,16 @@ def _cut(
 
 
 def window_spans(num_tokens: int, room: int, stride: int) -> list[tuple[int, int]]:
-    """Where windows begin and end.
+    """Begin and end of each window of a context.
 
     Args:
-      num_tokens: Tokens of the context, >= 0.
-      room: Tokens in a window, > 0.
-      stride: Tokens from the beginning of one window to the next; no more than a
-        window's own are gone over, so that nothing is left out.
+      num_tokens: Number of tokens of the context, >= 0.
+      room: Number of its tokens in a window, > 0.
+      stride: Tokens from the start of one window to the next; at most `room` are used,
+        so that no token is left out.
 
     Returns:
-      Begin and end of each window, the last of them at the end of the context.
+      Begin and end of each window; the last one ends where the context ends.
     """
     spans = [(0, min(room, num_tokens))]
     while spans[-1][1] < num_tokens:
@@ -236,16 +238,18 @@ def window_spans(num_tokens: int, room: int, stride: int) -> list[tuple[int, int
 
 
 def best_windows(spans: Sequence[tuple[int, int]]) -> np.ndarray:
-    """For each token, the window that shows most context on its poorer side.
+    """For each token, the window that shows it with most context.
 
-    A window's score is min(tokens before, tokens after) + 0.01 * its length; the first
-    of the best is taken. Source: `_check_is_max_context` of the original.
+    A token may be in several windows, and its logits are best where it has context on
+    both sides. So a window's score is min(tokens before, tokens after) + 0.01 * its
+    length; of equal scores the first is taken. Source: `_check_is_max_context` of the
+    original.
 
     Args:
       spans: Of `window_spans`.
 
     Returns:
-      [t] int32, number of the window.
+      [t] int32, index of the window.
     """
     num_tokens = spans[-1][1]
     best = np.zeros(num_tokens, np.int32)
@@ -260,7 +264,7 @@ def best_windows(spans: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def _answer_tokens(example: SquadExample, context: _Context) -> tuple[int, int] | None:
-    """First and last token of the context that the first answer touches, if any."""
+    """First and last token of the context that overlap the first answer, if any."""
     if example.is_impossible or not example.answers:
         return None
     answer = example.answers[0]
@@ -305,13 +309,13 @@ def _join_tokens(windows: Sequence[_Window], special: SpecialTokens) -> SquadWin
 
 
 def join_windows(parts: Sequence[SquadWindows]) -> SquadWindows:
-    """Puts the windows of parts of a list of questions one after the other.
+    """Joins the windows of consecutive parts of a list of questions.
 
     Args:
-      parts: At least one, built with the `first_example` of each part.
+      parts: At least one, each built with its `first_example`.
 
     Returns:
-      What `build_windows` makes of the whole list.
+      The result of `build_windows` for the whole list.
     """
     starts = np.cumsum([0] + [len(part.char_begin) for part in parts])
     offsets = [

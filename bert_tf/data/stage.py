@@ -1,9 +1,10 @@
-"""A step of data preparation: a folder made part by part, which survives a stop.
+"""The output folder of a data command, written part by part so that it can resume.
 
-Finished parts are kept in `<output_dir>.partial`, each with a note of what it holds,
-until all are there; then the folder gets its name. `<output_dir>_manifest.json` says
-from which input and with which settings it was made. A step that is called again goes
-on where it stopped, and does nothing where its output is there and intact.
+Finished parts are kept in `<output_dir>.partial`, each with a `.done` file of its size,
+checksum and counts, until all are finished; then the folder is renamed.
+`<output_dir>_manifest.json` has the input and the settings it was made with. A command
+that is run again resumes where it stopped, and does nothing if its output is complete
+and intact.
 """
 
 import dataclasses
@@ -21,20 +22,20 @@ from bert_tf.data.parts import Part, describe_file
 from bert_tf.errors import RunError
 from bert_tf.files import lock, write_whole
 
-# Raised by one when the same input and settings begin to give other bytes.
+# Increased when the same input and settings give other bytes than before.
 _VERSION = 1
 _SETTINGS_FILE = "stage.json"
 _NOTE_SUFFIX = ".done"
-# Keys of the manifest that decide the bytes of the output.
+# Keys of the manifest that determine the bytes of the output.
 _RECIPE = ("version", "step", "settings", "inputs")
 
 
 def settings_of(config: object, *left_out: str) -> dict[str, Any]:
-    """The settings that decide what a step writes.
+    """The settings that determine the output of a command, for its manifest.
 
     Args:
-      config: A config of the step.
-      *left_out: Fields that do not, besides those that say where and how fast.
+      config: The config of the command.
+      *left_out: Fields to leave out, besides those about location and speed.
     """
     values = dataclasses.asdict(config)
     for name in (*left_out, "output_dir", "num_processes", "overwrite", "horovod"):
@@ -43,10 +44,10 @@ def settings_of(config: object, *left_out: str) -> dict[str, Any]:
 
 
 class Stage:
-    """The output of one step; a context manager between `begin` and `publish`.
+    """The output of one command; a context manager around `begin` and `publish`.
 
     Attributes:
-      folder: Where parts are written.
+      folder: The folder in which parts are written.
     """
 
     def __init__(
@@ -57,14 +58,14 @@ class Stage:
         settings: Mapping[str, Any],
         inputs: Iterable[str | Path],
     ) -> None:
-        """Names the input; nothing is read or written yet.
+        """Prepares without reading or writing any file.
 
         Args:
-          step: Name of the step.
-          output_dir: The folder to be.
-          kind: Names of the files it will hold, see `output`.
-          settings: Of `settings_of`.
-          inputs: All files that are read.
+          step: Name of the command, which the manifest calls its step.
+          output_dir: Final path of the folder.
+          kind: Names of its files, see `output`.
+          settings: The result of `settings_of`.
+          inputs: All files that the command reads.
         """
         self._output_dir = os.path.abspath(output_dir)
         self._kind = kind
@@ -77,28 +78,28 @@ class Stage:
 
     @functools.cached_property
     def _recipe(self) -> dict[str, Any]:
-        """What decides the output, in the form in which JSON gives it back."""
+        """What determines the output, as it is after a round trip through JSON."""
         inputs = [dataclasses.asdict(describe_file(path)) for path in self._inputs]
         values = (_VERSION, self._step, self._settings, inputs)
         return json.loads(json.dumps(dict(zip(_RECIPE, values, strict=True))))
 
     @property
     def manifest_file(self) -> Path:
-        """Where the manifest is, beside the folder."""
+        """Path of the manifest, next to the folder."""
         return Path(f"{self._output_dir}_manifest.json")
 
     def begin(self, overwrite: bool) -> Sequence[Part] | None:
-        """Finds out what is there, and prepares for the rest.
+        """Checks existing output, and prepares `folder` for the parts that are missing.
 
         Args:
           overwrite: Whether other output in the folder may be replaced in the end.
 
         Returns:
-          The parts, if the step is done already; else None, and `folder` is there.
+          The parts, if the output is complete already; otherwise None.
 
         Raises:
           FileExistsError: if the folder holds other output, or anything else.
-          RunError: if another process is at this step.
+          RunError: if another process is writing the same output.
         """
         self._check_inputs_are_elsewhere()
         manifest = _read_recipe(self.manifest_file)
@@ -117,7 +118,7 @@ class Stage:
         except RunError:
             os.close(descriptor)
             raise
-        self._lock = descriptor  # From here on the folder is ours to clean.
+        self._lock = descriptor  # From here on, `__exit__` cleans the folder.
         settings = self.folder / _SETTINGS_FILE
         if _read_recipe(settings) != self._recipe:
             for entry in self.folder.iterdir():
@@ -126,19 +127,19 @@ class Stage:
         return None
 
     def _check_inputs_are_elsewhere(self) -> None:
-        """Replacing the folder would delete what is read."""
+        """Refuses an output folder that holds input: replacing it would delete that."""
         folder = os.path.realpath(self._output_dir)
         for path in map(os.path.realpath, self._inputs):
             if os.path.commonpath([folder, path]) == folder:
                 raise FileExistsError(
                     "`output_dir` must not hold the input. Received: output_dir="
-                    f"{self._output_dir}, which holds {path}. Choose another folder."
+                    f"{self._output_dir}, which holds {path}. Pass another folder."
                 )
 
     def _difference(self, manifest: Mapping[str, Any]) -> str:
-        """Why the folder is not what this step would make: a sentence."""
+        """How the folder differs from the output of this command: a sentence."""
         if manifest.get("step") != self._step:
-            return f"It was made by the step {manifest.get('step')}."
+            return f"It was made by `data {manifest.get('step')}`."
         made, asked = manifest.get("settings"), self._recipe["settings"]
         if made != asked and isinstance(made, dict):
             both = made | asked
@@ -146,7 +147,7 @@ class Stage:
             values = ", ".join(f"{name}={made.get(name)}" for name in names)
             return f"It was made with {values}."
         if manifest.get("inputs") != self._recipe["inputs"]:
-            return "It was made of other input."
+            return "It was made from other input."
         return "Its files have changed since it was made."
 
     def _are_intact(self, parts: Sequence[Part]) -> bool:
@@ -162,7 +163,7 @@ class Stage:
         )
 
     def finished(self, name: str) -> Part | None:
-        """The part of that name, if it is done: a note is written after its file."""
+        """The part with this file name, if its `.done` file exists and is right."""
         note = _read_json(self.folder / f"{name}{_NOTE_SUFFIX}")
         if not note or not (self.folder / name).exists():
             return None
@@ -175,16 +176,16 @@ class Stage:
         return part
 
     def finish(self, part: Part) -> None:
-        """Notes that a part is done, which a later call will rely on."""
+        """Writes the `.done` file of a finished part, which later calls rely on."""
         self._checked.add(part.name)
         note = self.folder / f"{part.name}{_NOTE_SUFFIX}"
         write_whole(note, _to_json(dataclasses.asdict(part)))
 
     def publish(self, parts: Sequence[Part]) -> None:
-        """Gives the folder its name, and writes the manifest.
+        """Writes the manifest, and renames the folder.
 
         Args:
-          parts: All files of the folder, in their order.
+          parts: All files of the folder, in order.
         """
         names = {part.name for part in parts}
         for entry in self.folder.iterdir():
@@ -199,7 +200,7 @@ class Stage:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Lets go of the folder; without any finished part it is removed."""
+        """Unlocks the folder, and deletes it if it has no finished part."""
         if self._lock is None:
             return
         os.close(self._lock)
@@ -227,7 +228,7 @@ def _read_recipe(path: Path) -> dict[str, Any] | None:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file; None if there is none, or it was cut by a crash."""
+    """The object in a file; None if it is missing, or truncated by a crash."""
     try:
         values = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):

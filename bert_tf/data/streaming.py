@@ -1,8 +1,8 @@
-"""A stream of documents to a folder of files, by many processes, going on after a stop.
+"""Turns a stream of documents into a folder of files, in many processes; resumable.
 
 The stream is cut by its own sizes alone: into parts, one file each, and these into
-pieces, one worker's work each. So the files do not depend on how many work, and what is
-finished is skipped in the stream without being worked on.
+pieces, the tasks of worker processes. So the files do not depend on the number of
+processes, and documents of finished parts are skipped without being processed.
 """
 
 import dataclasses
@@ -19,17 +19,17 @@ from bert_tf.progress import ProgressReport
 
 Document = TypeVar("Document")
 
-# Of the input. A part is small enough to look at, and to lose when the power fails.
+# Of the input. A part is small enough to look at, and to be lost in a crash.
 PART_BYTES = 64 << 20
 PIECE_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece(Generic[Document]):
-    """Documents that are worked on at once.
+    """Documents that are processed together.
 
     Attributes:
-      documents: In their order.
+      documents: In order.
       num_bytes: Their size in the input.
       ends_part: Whether the next piece begins a new file.
     """
@@ -42,7 +42,7 @@ class Piece(Generic[Document]):
 def cut_into_pieces(
     documents: Iterable[tuple[Document, int]],
 ) -> Iterator[Piece[Document]]:
-    """Cuts a stream that begins with a new part.
+    """Cuts a stream of documents, which begins with a new part.
 
     Args:
       documents: Documents with their sizes in bytes.
@@ -74,16 +74,16 @@ def process_stream(
     num_processes: int,
     progress: ProgressReport,
 ) -> list[Part]:
-    """Writes what a function makes of the documents, part by part.
+    """Applies a function to the documents, and writes its output part by part.
 
     Args:
-      documents: Documents with their sizes in bytes, from the first one on.
-      function: Makes the text of some documents, and counts, `documents` at least; it
-        and they are sent to worker processes.
-      stage: Where parts are written, and noted when they are done.
-      suffix: End of the files' names.
+      documents: All documents with their sizes in bytes, from the first one on.
+      function: Turns documents into the text to write and its counts, `documents` among
+        them; it runs in worker processes.
+      stage: The output folder.
+      suffix: Extension of the files.
       num_processes: Worker processes; 0 means one per core.
-      progress: Is told what is done.
+      progress: Shows the progress.
 
     Returns:
       All parts, those of earlier calls too.
@@ -92,8 +92,7 @@ def process_stream(
     skipped = sum(part.counts["inputs"] for part in parts)
     for _, num_bytes in itertools.islice(documents, skipped):
         progress.add(num_bytes, 0)
-    # The results need their pieces' sizes, which need not travel to the workers and
-    # back: both come in the same order.
+    # Results come in the order of the pieces, so sizes are not sent to the workers.
     sent, kept = itertools.tee(cut_into_pieces(documents))
     results = in_order(function, ((p.documents,) for p in sent), num_processes)
     while (piece := next(kept, None)) is not None:
@@ -118,7 +117,7 @@ def _name(number: int, suffix: str) -> str:
 
 
 def _finished_parts(stage: Stage, suffix: str) -> list[Part]:
-    """The finished parts from the first on without a gap."""
+    """The finished parts, from the first to the one before a missing one."""
     names = (_name(number, suffix) for number in itertools.count())
     found = (stage.finished(name) for name in names)
     return list(itertools.takewhile(lambda part: part is not None, found))

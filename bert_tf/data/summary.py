@@ -1,4 +1,4 @@
-"""What `data create` reports at its end, and what it warns of."""
+"""The summary and the warnings that `data create` prints."""
 
 import dataclasses
 import itertools
@@ -16,10 +16,10 @@ from bert_tf.data.tokenization import (
     WordSplitter,
 )
 
-# Key of the metadata under which `summarize` stands.
+# Key of the metadata that has the result of `summarize`.
 SUMMARY = "text_summary"
 
-# Shares beyond which there is a warning; docs/data.md states them.
+# Fractions above which there is a warning; docs/data.md states them.
 MAX_UNKNOWN = 0.05
 MAX_RANDOM_NEXT = 0.75
 MAX_UNMASKED = 0.01
@@ -40,13 +40,14 @@ _MOST_EXAMPLES = 3
 
 
 def summarize(parts: Iterable[Part], config: CreateDataConfig) -> dict[str, int] | None:
-    """Adds up what the parts of a data set count.
+    """Adds up the counts of the parts of a data set.
 
     Returns:
       `records`, of them `random_next` and `unmasked`; `documents`, of them
-      `repeated_documents` (an estimate where there are many); `text_tokens`, of them
+      `repeated_documents` (an estimate if there are many); `text_tokens`, of them
       `unknown_tokens`; and of the tokens of all duplicates, `drawn_tokens`, those that
-      are in no record, `dropped_tokens`. None for parts that count less.
+      are in no record, `dropped_tokens`. None if a part lacks these counts, since an
+      earlier version made it.
     """
     parts = list(parts)
     total = total_counts(parts)
@@ -63,10 +64,10 @@ def summarize(parts: Iterable[Part], config: CreateDataConfig) -> dict[str, int]
 
 
 def describe(metadata: Metadata) -> tuple[str, list[str]]:
-    """The summary in one line, and a warning for each share beyond its bound."""
+    """The summary in one line, and a warning for each fraction above its bound."""
     found = metadata.extra.get(SUMMARY)
     if not isinstance(found, Mapping):
-        return "No summary: an earlier version has made a part of the records.", []
+        return "No summary: an earlier version made some of the records.", []
     shares = {
         "unknown": found["unknown_tokens"] / found["text_tokens"],
         "random": found["random_next"] / found["records"],
@@ -89,8 +90,8 @@ def _warnings(found: Mapping[str, int], shares: Mapping[str, float]) -> Iterable
         yield (
             f"warning: {shares['unknown']:.1%} of the tokens are [UNK]: the vocabulary "
             "lacks words or letters of the text, or words have more than "
-            f"{MAX_CHARS_PER_WORD} characters. Use a vocabulary of its language, or "
-            "train one with `python -m bert_tf data vocab`."
+            f"{MAX_CHARS_PER_WORD} characters. Use a vocabulary for the text's "
+            "language, or train one with `python -m bert_tf data vocab`."
         )
     if shares["random"] > MAX_RANDOM_NEXT:
         yield (
@@ -105,36 +106,37 @@ def _warnings(found: Mapping[str, int], shares: Mapping[str, float]) -> Iterable
             f"warning: {found['unmasked']:,} of {records:,} records have no masked "
             "token, so they train no masked LM. With --do_whole_word_mask every word "
             "in them has more pieces than may be masked: raise "
-            "--max_predictions_per_seq and --masked_lm_prob, or mask without whole "
-            "words."
+            "--max_predictions_per_seq and --masked_lm_prob, or leave out "
+            "--do_whole_word_mask."
         )
     if shares["dropped"] > MAX_DROPPED:
         yield (
             f"warning: {shares['dropped']:.1%} of the tokens are dropped, since lines "
             "are long for the records. Put each sentence on its own line "
-            "(--input_format=text finds the sentences of files that are one document "
-            "each), or raise --max_seq_length."
+            "(--input_format=text splits files that are one document each), or raise "
+            "--max_seq_length."
         )
     if shares["repeated"] > MAX_REPEATED:
         yield (
             f"warning: about {found['repeated_documents']:,} of "
             f"{found['documents']:,} documents repeat another one word for word. "
-            "Remove the copies unless they are meant."
+            "Remove the copies unless they are intended."
         )
 
 
 def vocabulary_warnings(
     tokens: Sequence[str], settings: TokenizerSettings
 ) -> list[str]:
-    """Lines about tokens that no text can ever become.
+    """Warnings about tokens that match no text, since it is split otherwise.
 
-    Own words in places of [unusedN] are named if there is one; other tokens, of two or
-    more characters, beyond `MAX_UNMATCHED`: published vocabularies have a few. Those
-    that only case or accents rule out are the subject of `choose_settings`.
+    There is one if any of the user's own words on lines of [unusedN] never match, and
+    one if more than `MAX_UNMATCHED` of the other tokens of two or more characters do
+    not: published vocabularies have a few. `choose_settings` warns of tokens that only
+    case or accents rule out.
 
     Args:
       tokens: The vocabulary.
-      settings: Of the tokenizer.
+      settings: Those of the tokenizer.
     """
     splitter = WordSplitter(settings)
     as_written = WordSplitter(
@@ -159,7 +161,7 @@ def vocabulary_warnings(
     lines = []
     if own:
         lines.append(
-            f"warning: {len(own)} of your own words in [unusedN] places can never "
+            f"warning: {len(own)} of your own words in place of [unusedN] can never "
             f"match: {_examples(own)}. {_RULES[settings.do_lower_case]}"
         )
     if len(others) > MAX_UNMATCHED * len(tokens):
@@ -173,7 +175,7 @@ def vocabulary_warnings(
 _RULES = {
     True: (
         "With --do_lower_case=true text has no capitals and accents, and is split at "
-        "blanks, punctuation and CJK characters: write them so."
+        "blanks, punctuation and CJK characters: write them in that form."
     ),
     False: (
         "Text is split at blanks, punctuation and CJK characters: write them as single "
@@ -187,30 +189,30 @@ def _is_reachable(token: str, splitter: WordSplitter) -> bool:
     if word.isascii() and word.isalnum():
         return word == word.lower() or not splitter.settings.do_lower_case
     if word and word is not token:
-        word = "a" + word  # A piece stands within a word.
+        word = "a" + word  # A ## piece is always within a word.
     return splitter.words(word or token) == [word or token]
 
 
 def _unused_places(tokens: Sequence[str], lost: Set[int]) -> set[int]:
-    """Lines that would hold an [unusedN] if all of its numbers were there.
+    """Ids at which an [unusedN] was probably replaced.
 
-    Where the numbers ended nobody knows: lines behind the last one count while they
-    are among those of `lost` tokens; not where these are many, as those of a cased
-    vocabulary for lower-case text.
+    These are the ids that the missing numbers would have. The largest number is not
+    known, so `lost` tokens right after an [unusedN] count too; not if these are many,
+    as in a cased vocabulary for lower-case text.
     """
     numbered = {
-        int(token[len(_UNUSED) : -1]): place
-        for place, token in enumerate(tokens)
+        int(token[len(_UNUSED) : -1]): index
+        for index, token in enumerate(tokens)
         if token.startswith(_UNUSED) and token[len(_UNUSED) : -1].isdecimal()
     }
     missing = set(range(max(numbered, default=0))) - set(numbered)
-    offsets = {place - number for number, place in numbered.items()}
-    places = {number + offset for number in missing for offset in offsets}
+    offsets = {index - number for number, index in numbered.items()}
+    replaced = {number + offset for number in missing for offset in offsets}
     is_few = len(lost) <= MAX_UNMATCHED * len(tokens)
-    for place in numbered.values() if is_few else ():
-        behind = itertools.takewhile(lost.__contains__, itertools.count(place + 1))
-        places.update(behind)
-    return places
+    for index in numbered.values() if is_few else ():
+        after = itertools.takewhile(lost.__contains__, itertools.count(index + 1))
+        replaced.update(after)
+    return replaced
 
 
 def _examples(tokens: Sequence[str]) -> str:

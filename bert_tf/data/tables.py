@@ -1,4 +1,4 @@
-"""Tab-separated and JSON-lines files to rows, with their places for messages."""
+"""Reads rows of tab-separated and JSON-lines files, with file and line for messages."""
 
 import json
 import logging
@@ -11,11 +11,11 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Row(NamedTuple):
-    """The columns of a row that were asked for.
+    """The requested columns of a row.
 
     Attributes:
       place: File and line, for messages.
-      values: By the columns' names: strings of a .tsv file, any JSON of a .jsonl file.
+      values: Column name -> string of a .tsv file, or any JSON value of a .jsonl file.
     """
 
     place: str
@@ -32,19 +32,19 @@ def read_rows(
     """Streams columns of a table.
 
     Args:
-      path: UTF-8. A .jsonl file has an object per line; anything else is
+      path: A UTF-8 file. A .jsonl file has an object per line; anything else is
         tab-separated, and quotes in it are plain text.
-      columns: Names of the wanted ones.
-      header: All names, of a tab-separated file whose first line is a row already.
+      columns: Names of the columns to read.
+      header: Names of all columns, if a tab-separated file has no header line.
       skips_broken_rows: Whether tab-separated lines with too few or too many columns
-        are left out, with a warning that counts them, and not refused.
+        are skipped, with a warning that counts them, instead of refused.
 
     Yields:
       The rows in the order of the file.
 
     Raises:
-      ValueError: if the file is empty or not UTF-8, a column is not there, or a line
-        is broken; the message names file and line.
+      ValueError: if the file is empty or not UTF-8, a column is missing, or a line has
+        too few or too many columns; the message names file and line.
     """
     if path.endswith(".jsonl"):
         yield from _json_rows(path, columns)
@@ -62,24 +62,24 @@ def column_names(path: str) -> list[str]:
         if path.endswith(".jsonl"):
             return list(_json_object(line, f"{path}, line {number}"))
         return line.split("\t")
-    raise ValueError(f"{path}, line 1: the file is empty. Give a file with examples.")
+    raise ValueError(f"{path}, line 1: the file is empty. Use a file with examples.")
 
 
 def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
-    """Streams the lines of a UTF-8 file; empty ones at its end are left out.
+    """Streams the lines of a UTF-8 file; empty ones at its end are skipped.
 
     Args:
-      path: The file. A byte order mark and CRLF line ends are fine.
+      path: The file. A byte order mark and CRLF line ends are allowed.
 
     Yields:
-      The number of a line, from 1, and the line without its end.
+      The number of each line, from 1, and the line without its end.
 
     Raises:
       ValueError: if a line is not UTF-8, naming file and line.
     """
     empty: list[int] = []
     with open(path, "rb") as file:
-        # Not text mode: other characters that end lines there may be part of a text.
+        # Not in text mode, which ends lines at characters that texts may contain.
         for number, data in enumerate(file, start=1):
             content = (data.removeprefix(_BOM) if number == 1 else data).rstrip(b"\r\n")
             if not content:
@@ -113,8 +113,8 @@ def _tab_rows(
         fields = line.split("\t")
         if line.removeprefix("\ufeff") == names:
             raise ValueError(
-                f"{path}, line {number}: the line of column names stands here again. "
-                "Remove it; if several files were joined, each has one."
+                f"{path}, line {number}: the header line occurs again. Remove it; if "
+                "several files were joined, each has one."
             )
         if len(fields) == len(header):
             values = {
@@ -124,13 +124,13 @@ def _tab_rows(
             continue
         if not skips_broken_rows:
             raise ValueError(
-                f"{path}, line {number}: a line must have {len(header)} columns with "
-                f"tabs between. Received: {len(fields)}. Correct or remove the line."
+                f"{path}, line {number}: a line must have {len(header)} tab-separated "
+                f"columns. Received: {len(fields)}. Correct or remove the line."
             )
         num_broken += 1
     if num_broken:
         logging.warning(
-            "%s: left out %d lines that do not have %d columns.",
+            "%s: skipped %d lines that do not have %d columns.",
             path,
             num_broken,
             len(header),
@@ -138,13 +138,12 @@ def _tab_rows(
 
 
 def _check_single(columns: Sequence[str], header: Sequence[str], place: str) -> None:
-    """Refuses a wanted column that is there twice."""
+    """Refuses a requested column that occurs twice."""
     for column in columns:
         if list(header).count(column) > 1:
             raise ValueError(
-                f"{place}: there must be one column {column!r}. Received: "
-                f"{listed(header)}. Rename the other, or name another "
-                "column."
+                f"{place}: there must be only one column {column!r}. Received: "
+                f"{listed(header)}. Rename the other, or use another column."
             )
 
 
@@ -173,20 +172,20 @@ def _json_object(line: str, place: str) -> dict[str, Any]:
 def check_columns(
     columns: Sequence[str], present: Sequence[str] | dict[str, Any], place: str
 ) -> None:
-    """Refuses a table without a wanted column.
+    """Refuses a table without a requested column.
 
     Args:
-      columns: The wanted ones.
-      present: All that are there.
+      columns: The requested columns.
+      present: All columns of the table.
       place: File and line, for the message.
 
     Raises:
-      ValueError: if one is missing; the message lists those that are there.
+      ValueError: if a column is missing; the message lists those of the table.
     """
     for column in columns:
         if column not in present:
             raise ValueError(
                 f"{place}: there must be a column {column!r}. Received: "
-                f"{listed(list(present))}. Name a column that is there, or "
-                "correct the file."
+                f"{listed(list(present))}. Use one of these columns, or correct the "
+                "file."
             )

@@ -1,7 +1,7 @@
-"""Counts of text and records while they are made, added up part by part.
+"""Counts text and records while records are made, for the summary.
 
-All of it is the same for any number of processes and after a stop: counts are sums, and
-the documents are sampled by their content alone.
+The totals do not depend on the number of processes or on interruptions: counts are
+sums over parts, and documents are sampled by their content alone.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from bert_tf.data.instances import Document, TrainingInstance
 
-# Of so many documents the share of repeated ones is known to about 6%.
+# With so many hashes, the number of different documents is known to about 6%.
 _SAMPLE_SIZE = 256
 _HASH_BYTES = 7
 _NUM_SPECIAL = 3
@@ -19,7 +19,7 @@ _NUM_SPECIAL = 3
 
 @dataclasses.dataclass(frozen=True)
 class TextCounts:
-    """Of the text of some documents.
+    """Counts of the text of some documents.
 
     Attributes:
       counts: `documents` and `text_tokens`, of them `unknown_tokens` ([UNK]).
@@ -33,11 +33,11 @@ class TextCounts:
 def count_text(
     texts: Sequence[Sequence[str]], documents: Sequence[Document], unknown: int
 ) -> TextCounts:
-    """Counts what documents hold.
+    """Counts documents and their tokens.
 
     Args:
-      texts: Their sentences.
-      documents: The ids of these sentences.
+      texts: The sentences of each document.
+      documents: The token ids of these sentences.
       unknown: Id of [UNK].
     """
     counts: Counter[str] = Counter()
@@ -61,9 +61,9 @@ def merge_samples(samples: Iterable[Sequence[int]]) -> tuple[int, ...]:
 
 
 def different_documents(sample: Sequence[int], documents: int) -> int:
-    """How many different documents there are, from the smallest hashes of them.
+    """Estimates the number of different documents from their smallest hashes.
 
-    Exact for fewer than `_SAMPLE_SIZE`.
+    Exact for fewer than `_SAMPLE_SIZE` documents.
 
     Source: Bar-Yossef et al. 2002, "Counting distinct elements in a data stream": of n
     evenly spread hashes the k-th smallest is about k / n of the range.
@@ -77,8 +77,9 @@ def different_documents(sample: Sequence[int], documents: int) -> int:
 def count_instances(instances: Iterable[TrainingInstance]) -> Counter[str]:
     """Counts `random_next` and `unmasked` records, and `kept_tokens`.
 
-    Kept are the tokens that a document itself has given to a record. Each token of a
-    document is drawn once in every duplicate, as the first segment or its true next.
+    Kept tokens are those of a document itself in its records: the first segment and the
+    true next segment. Each duplicate uses each token of a document once, so the others
+    were dropped when segments were truncated.
     """
     random_next = unmasked = kept = 0
     for instance in instances:

@@ -1,4 +1,4 @@
-"""Texts with their classes, out of the files of a classification task."""
+"""Reads texts and their labels from the files of a classification task."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from bert_tf.data.tables import Row, numbered_lines, read_rows
 
 @dataclasses.dataclass(frozen=True)
 class ColumnNames:
-    """Which columns of a table make an example.
+    """The columns of a table that make an example.
 
     Attributes:
       text_a: The text, or the first of two.
@@ -25,20 +25,20 @@ class ColumnNames:
     label: str = ""
 
     def without_label(self) -> "ColumnNames":
-        """The same for a file that has no labels."""
+        """The same columns for a file without labels."""
         return dataclasses.replace(self, label="")
 
 
 @dataclasses.dataclass(frozen=True)
 class RowFilter:
-    """Which rows of a file belong to a split.
+    """Selects the rows of a file that belong to a split.
 
     Attributes:
-      columns: Those that are compared.
-      values: What they must be: one of these.
-      list_file: A file beside the table with such values, tabs between them; empty
-        for `values`.
-      excludes: Whether those rows are left out and all others are kept.
+      columns: The columns that are compared.
+      values: Their values in the selected rows.
+      list_file: A file next to the table with such values, tab-separated; empty to use
+        `values`.
+      excludes: Whether those rows are left out instead, and all others are kept.
     """
 
     columns: tuple[str, ...]
@@ -50,8 +50,8 @@ class RowFilter:
         """Streams the rows that belong to the split.
 
         Args:
-          rows: With the columns that are compared.
-          folder: Where `list_file` is.
+          rows: Rows with the columns that are compared.
+          folder: The folder of `list_file`.
         """
         values = self.values
         if self.list_file:
@@ -68,11 +68,11 @@ class SplitFile:
     """A file with the examples of a split.
 
     Attributes:
-      name: Its path below the task's folder.
-      columns: Those of the examples.
-      header: All columns, if the file's first line does not name them.
-      row_filter: Which rows are meant; None for all.
-      skips_broken_rows: Whether lines with a wrong number of columns are left out.
+      name: Its path in the task's folder.
+      columns: The columns of the examples.
+      header: Names of all columns, if the file has no header line.
+      row_filter: Selects the rows; None for all rows.
+      skips_broken_rows: Whether lines with a wrong number of columns are skipped.
     """
 
     name: str
@@ -83,7 +83,7 @@ class SplitFile:
 
     @property
     def needed_files(self) -> list[str]:
-        """What must be there to read it."""
+        """The files that must exist to read it."""
         extra = self.row_filter.list_file if self.row_filter else ""
         return [self.name, extra] if extra else [self.name]
 
@@ -102,19 +102,19 @@ class SplitFile:
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationTask:
-    """What the files of a task are, and how it is judged.
+    """The files of a task, its labels and its metrics.
 
     Attributes:
       name: As its authors write it.
       label_names: The classes in the order of their numbers; empty for regression.
-      files: By split (train, dev, dev_mismatched, test, test_mismatched) the files
-        that may hold it; the first that is there is read.
+      files: Split (train, dev, dev_mismatched, test, test_mismatched) -> the files that
+        may hold it, of which the first that exists is read.
       metrics: Names for `bert_tf.evaluation.glue`.
-      folder: What the folder of its files is called; empty for no special name.
+      folder: Usual name of the folder of its files; empty if there is none.
       label_aliases: Other word for a class -> its name in `label_names`.
-      positive_label: The class that F1 is about; empty for the second one.
+      positive_label: The positive class of F1; empty for the second one.
       label_range: Smallest and largest number of a regression.
-      download_name: What `python -m bert_tf data download` calls it, if it knows it.
+      download_name: Its name in `python -m bert_tf data download`; empty for own files.
       notes: Lines about its files, for the log.
     """
 
@@ -136,7 +136,7 @@ class ClassificationTask:
 
     @property
     def positive_number(self) -> int:
-        """The number of the class that F1 is about."""
+        """The number of the positive class of F1."""
         if not self.positive_label:
             return 1
         return self.label_names.index(self.positive_label)
@@ -145,11 +145,11 @@ class ClassificationTask:
         """Finds the file of a split.
 
         Args:
-          data_dir: The task's folder, or the one that holds it.
+          data_dir: The task's folder, or its parent.
           split: A key of `files`.
 
         Returns:
-          The folder that the file is in, and the file.
+          The folder of the file, and the file.
 
         Raises:
           ValueError: if the task has no such split.
@@ -177,12 +177,12 @@ class ClassificationTask:
 
     def _advice(self, data_dir: str) -> str:
         if not self.download_name:
-            return "Put the file there, or name another folder."
+            return "Put the file there, or pass another --data_dir."
         parent, last = os.path.split(os.path.normpath(data_dir))
         output_dir = (parent or ".") if last == self.folder else data_dir
         return (
-            f"`python -m bert_tf data download --name={self.download_name} "
-            f"--output_dir={output_dir}` fetches them."
+            f"Download them with `python -m bert_tf data download "
+            f"--name={self.download_name} --output_dir={output_dir}`."
         )
 
 
@@ -209,18 +209,18 @@ def read_examples(
 
     Args:
       task: Of `bert_tf.data.glue` or `bert_tf.data.own_task`.
-      data_dir: The task's folder, or the one that holds it.
+      data_dir: The task's folder, or its parent.
       split: A key of `task.files`.
-      needs_labels: Whether labels are read, where the file has them; prediction does
-        not need them, and they may be placeholders.
+      needs_labels: Whether to read the labels, if the file has them. Prediction does
+        not, since they may be placeholders.
 
     Returns:
       The examples in the order of the file, at least one.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if the task has no such split, or the file is not as it should be;
-        the message names file and line.
+      ValueError: if the task has no such split, or the file is not valid; the message
+        names file and line.
     """
     folder, file = task.find_file(data_dir, split)
     if not needs_labels:
@@ -243,13 +243,13 @@ def read_examples(
     if not examples:
         raise ValueError(
             f"{os.path.join(folder, file.name)}: there are no examples for "
-            f"{task.name}, {split}. Give a file with examples."
+            f"{task.name}, {split}. Use a file with examples."
         )
     return examples
 
 
 def label_name(row: Row, column: str) -> str:
-    """The class that a row names, as a string without needless white space.
+    """The class of a row, as a string without needless white space.
 
     Raises:
       ValueError: if it is not a string, a whole number or a Boolean, or is empty.
@@ -265,7 +265,7 @@ def label_name(row: Row, column: str) -> str:
 
 
 def _is_unicode(name: str) -> bool:
-    """Whether a string can be written to a file; half a character of JSON cannot."""
+    """Whether a string can be written to a file; a lone surrogate of JSON cannot."""
     return name == name.encode(errors="replace").decode()
 
 
@@ -302,6 +302,6 @@ def _text(row: Row, column: str) -> str:
     if not isinstance(value, str):
         raise ValueError(
             f"{row.place}: {column!r} must be text. Received: {shown(value)}. Put it "
-            "in quotes, or name another column."
+            "in quotes, or use another column."
         )
     return value

@@ -1,4 +1,4 @@
-"""Text to WordPiece ids, token for token as the original BERT does it.
+"""Splits text into WordPiece ids, token for token like the original BERT.
 
 Source of the rules: google-research/bert, `tokenization.py` (`FullTokenizer`), whose
 words of more than 200 characters are [UNK]. The Unicode properties are those of
@@ -16,8 +16,8 @@ from tokenizers.models import WordPiece
 MAX_CHARS_PER_WORD = 200
 CONTINUATION = "##"
 
-# What is between two blanks is kept with its ids: text repeats itself. Long pieces
-# (whole sentences in languages without blanks) are not worth keeping.
+# Text repeats itself, so the ids of text between blanks are cached. Long stretches
+# (whole sentences in languages without blanks) are not worth it.
 _MAX_REMEMBERED = 500_000
 _MAX_REMEMBERED_CHARS = 24
 
@@ -31,8 +31,8 @@ _CJK_RANGES = (
     (0x2B820, 0x2CEAF),
     (0x2F800, 0x2FA1F),
 )
-# `str.split` takes these control characters for blanks; the original drops them
-# before it splits, so that they join what they stand between.
+# `str.split` splits at these control characters; the original drops them before it
+# splits, so that they join the text around them.
 _CONTROLS_THAT_SPLIT = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"
 _DROP_CONTROLS = dict.fromkeys(map(ord, _CONTROLS_THAT_SPLIT))
 
@@ -52,7 +52,7 @@ SPECIAL_TOKENS = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerSettings:
-    """What is done to text before it is cut into pieces.
+    """How text is normalised before it is split into pieces.
 
     Attributes:
       do_lower_case: Lower-case it.
@@ -117,14 +117,14 @@ def load_vocabulary(vocab_file: str) -> list[str]:
     """Reads a vocabulary, one token per line.
 
     Args:
-      vocab_file: A UTF-8 file; any line ends and blank lines at its end are fine.
+      vocab_file: A UTF-8 file; any line ends, and blank lines at its end, are allowed.
 
     Returns:
-      The tokens; a token's place is its id.
+      The tokens; a token's index is its id.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if it is not UTF-8, a token is empty or there twice, or one of the
+      ValueError: if it is not UTF-8, a token is empty or occurs twice, or one of the
         special tokens is missing; the message names file and line.
     """
     try:
@@ -132,7 +132,7 @@ def load_vocabulary(vocab_file: str) -> list[str]:
             data = file.read()
     except (FileNotFoundError, IsADirectoryError):
         raise FileNotFoundError(
-            f"`vocab_file` must be a file. Received: vocab_file={vocab_file}."
+            f"`vocab_file` must be an existing file. Received: vocab_file={vocab_file}."
         ) from None
     lines = data.rstrip(b"\r\n").split(b"\n" if b"\n" in data else b"\r")
     tokens: dict[str, int] = {}
@@ -147,32 +147,33 @@ def load_vocabulary(vocab_file: str) -> list[str]:
         if token in tokens:
             # Other programs give the token the id of its last line.
             raise ValueError(
-                f"{vocab_file}, line {number}: the token {token!r} stands on line "
+                f"{vocab_file}, line {number}: the token {token!r} is on line "
                 f"{tokens[token]} already. {_replace(tokens[token], lines)}"
             )
         tokens[token] = number
     missing = [token for token in SPECIAL_TOKENS if token not in tokens]
     if missing:
         raise ValueError(
-            f"{vocab_file}, lines 1 to {len(tokens)}: {', '.join(missing)} must be "
-            "there. Give a BERT vocabulary with one token per line."
+            f"{vocab_file}, lines 1 to {len(tokens)}: the special tokens "
+            f"{', '.join(missing)} are missing. Use a BERT vocabulary with one token "
+            "per line."
         )
     return list(tokens)
 
 
 def _replace(number: int, lines: Sequence[bytes]) -> str:
-    """How to correct a line without moving any other: a line's number is its id."""
+    """The remedy for a line: replacing it, since removing it would change ids."""
     known = {line.strip() for line in lines}
     names = (f"[unused{n}]" for n in itertools.count())
     free = next(name for name in names if name.encode() not in known)
     return (
-        f"Replace line {number} by {free}, which is not in the file. Do not remove it: "
-        "the ids of all later tokens would change."
+        f"Replace line {number} by {free}, which is not in the file. Do not delete the "
+        "line: the ids of all later tokens would change."
     )
 
 
 def _decode_token(line: bytes, place: str, first: bool) -> str:
-    """One line of a vocabulary as a token; a byte order mark may lead the first."""
+    """Decodes one line of a vocabulary; the first may have a byte order mark."""
     try:
         return line.decode("utf-8-sig" if first else "utf-8").strip(" \t\r")
     except UnicodeDecodeError as error:
@@ -186,21 +187,21 @@ class WordSplitter:
     """Splits text into words and punctuation marks, as an uncased or cased BERT does.
 
     Attributes:
-      settings: What it does to the text first.
+      settings: How it normalises text.
     """
 
     def __init__(self, settings: TokenizerSettings = UNCASED) -> None:
-        """Prepares.
+        """Prepares for some settings.
 
         Args:
-          settings: What to do to the text first.
+          settings: How to normalise text.
         """
         self.settings = settings
         self._clean = _CleanTable(settings.tokenize_chinese_chars)
         self._split = _SplitTable(settings.strip_accents)
 
     def words(self, text: str) -> list[str]:
-        """Words and punctuation marks, normalised, before they are cut into pieces."""
+        """Normalised words and punctuation marks, before WordPiece splits them."""
         text = text.translate(self._clean)
         if self.settings.do_lower_case:
             text = text.lower()
@@ -217,19 +218,17 @@ class WordPieceTokenizer(WordSplitter):
 
         Args:
           vocab_file: One token per line.
-          settings: What to do to the text first.
+          settings: How to normalise text.
 
         Raises:
           FileNotFoundError, ValueError: see `load_vocabulary`.
         """
         super().__init__(settings)
         self.inverse_vocab = load_vocabulary(vocab_file)
-        self.vocab = {token: place for place, token in enumerate(self.inverse_vocab)}
+        self.vocab = {token: id_ for id_, token in enumerate(self.inverse_vocab)}
         self.special = SpecialTokens(*(self.vocab[token] for token in SPECIAL_TOKENS))
         self.continuations = frozenset(
-            place
-            for token, place in self.vocab.items()
-            if token.startswith(CONTINUATION)
+            id_ for token, id_ in self.vocab.items() if token.startswith(CONTINUATION)
         )
         self._pieces = WordPiece(
             self.vocab,
@@ -241,7 +240,7 @@ class WordPieceTokenizer(WordSplitter):
 
     def tokenize(self, text: str) -> list[str]:
         """The WordPieces of a text, without [CLS] and [SEP]."""
-        return [self.inverse_vocab[place] for place in self._encode_text(text)]
+        return [self.inverse_vocab[id_] for id_ in self._encode_text(text)]
 
     def encode(self, texts: Iterable[str]) -> list[list[int]]:
         """The ids of each text, without [CLS] and [SEP].
@@ -255,8 +254,8 @@ class WordPieceTokenizer(WordSplitter):
         return [self._encode_text(text) for text in texts]
 
     def _encode_text(self, text: str) -> list[int]:
-        # No rule of the original looks beyond a blank, so each stretch between
-        # blanks can be encoded, and remembered, on its own.
+        # No rule of the original looks beyond a blank, so the stretches between
+        # blanks are encoded, and cached, independently.
         stretches = text.split()
         if not text.isprintable() and any(c in text for c in _CONTROLS_THAT_SPLIT):
             stretches = text.translate(_DROP_CONTROLS).split()

@@ -1,8 +1,8 @@
-"""Whether a model's text is lower-cased, stripped of accents, and so on: who says so.
+"""Decides whether a model's text is lower-cased, stripped of accents, and so on.
 
-In this order: an explicit flag; the files beside the model (task.json of this program,
-then transformers' tokenizer_config.json and tokenizer.json); the metadata of records;
-the letters of the vocabulary.
+The first of these sources decides: an explicit flag; the files next to the model
+(task.json of this program, then transformers' tokenizer_config.json and
+tokenizer.json); the metadata of records; the letters of the vocabulary.
 """
 
 import dataclasses
@@ -21,21 +21,21 @@ TOKENIZER_FILE = "tokenizer.json"
 
 _CASE = "do_lower_case"
 _NAMES = tuple(field.name for field in dataclasses.fields(TokenizerSettings))
-# The names of the library `tokenizers` for the same.
+# The names of these settings in the library `tokenizers`.
 _OF_NORMALIZER = dict(
     zip(_NAMES, ("lowercase", "strip_accents", "handle_chinese_chars"), strict=True)
 )
-# An uncased vocabulary has next to no word with a capital letter, a cased one a third;
-# so with accents.
+# An uncased vocabulary has almost no words with a capital letter, a cased one a third;
+# with accents it is the same.
 _FEW = 0.01
 _OTHER_TOKENIZERS = ("Japanese", "Roberta", "Albert", "Camembert", "XLMRoberta")
 
 
 class Said(NamedTuple):
-    """What one source says.
+    """The settings that one source states.
 
     Attributes:
-      values: Some of the names of `TokenizerSettings`, each true or false.
+      values: Some of the fields of `TokenizerSettings`.
       source: The source, for messages.
     """
 
@@ -47,10 +47,10 @@ class Choice(NamedTuple):
     """The settings of a tokenizer.
 
     Attributes:
-      settings: What was chosen.
-      source: Who decided on lower-casing.
-      notes: What the user should know: who decided, and warnings.
-      is_guess: Whether nobody said it, so that the letters of the vocabulary decided.
+      settings: The settings.
+      source: The source that decided on lower-casing.
+      notes: Lines for the log: the source, and warnings.
+      is_guess: Whether the letters of the vocabulary decided, for want of a source.
     """
 
     settings: TokenizerSettings
@@ -60,17 +60,17 @@ class Choice(NamedTuple):
 
 
 def is_lower_case(vocabulary: Sequence[str]) -> bool:
-    """Whether a vocabulary is an uncased one: next to no token has a capital letter.
+    """Whether a vocabulary is uncased: almost no token has a capital letter.
 
     Args:
-      vocabulary: The tokens; those in brackets, as [CLS], do not count.
+      vocabulary: The tokens; those in brackets, such as [CLS], do not count.
     """
     words = _words(vocabulary)
     return sum(word != word.lower() for word in words) <= len(words) * _FEW
 
 
 def has_accents(vocabulary: Sequence[str]) -> bool:
-    """Whether stripping accents would make tokens unreachable, more than a few."""
+    """Whether stripping accents would make more than a few tokens unreachable."""
     words = _words(vocabulary)
     return sum(map(_is_accented, words)) > len(words) * _FEW
 
@@ -87,7 +87,7 @@ def _is_accented(word: str) -> bool:
 
 
 def of_records(record_dir: str, metadata: Metadata | None) -> Said | None:
-    """What the metadata of records says; None if it does not say."""
+    """The settings in the metadata of records; None if it has none."""
     config = (metadata.config if metadata else None) or {}
     path = metadata_file(record_dir)
     values = _flags(config, path)
@@ -102,16 +102,16 @@ def choose_settings(
     vocab_file: str = "",
     records: Said | None = None,
 ) -> Choice | None:
-    """Decides what a tokenizer does to text.
+    """Decides how a tokenizer normalises text.
 
     Args:
-      flags: Some of the names of `TokenizerSettings`; None if a flag was not given.
-      folders: Where the model's files may be; the first with one that says it counts.
+      flags: Some of the fields of `TokenizerSettings`; None if a flag was not given.
+      folders: Where the model's files may be; the first one that has settings counts.
       vocab_file: The vocabulary; empty if there is none.
-      records: What the metadata of the records says, with which the choice must agree.
+      records: The settings of the records, with which the choice must agree.
 
     Returns:
-      The choice; None if nobody says anything.
+      The choice; None if no source states anything.
 
     Raises:
       FileNotFoundError, ValueError: if a file cannot be used, or the choice contradicts
@@ -144,7 +144,7 @@ def choose_settings(
     notes = [f"Tokenizer: {describe(settings)}, by {source}.", *notes]
     notes += [
         f"warning: {flag.source if name in given else source} overrides "
-        f"{said.source}, which says {name}={said.values[name]}."
+        f"{said.source}, which sets {name}={said.values[name]}."
         for said in of_model
         for name in dict.fromkeys((_CASE, *given))
         if said.values.get(name, given.get(name)) != getattr(settings, name)
@@ -168,7 +168,7 @@ def describe(settings: TokenizerSettings) -> str:
 
 
 def _resolve(values: Mapping[str, bool]) -> TokenizerSettings:
-    """Fills in what is not said, as transformers does: accents go with the case."""
+    """Fills in missing settings like transformers: accents by lower-casing."""
     lower = values[_CASE]
     return TokenizerSettings(
         lower,
@@ -178,7 +178,7 @@ def _resolve(values: Mapping[str, bool]) -> TokenizerSettings:
 
 
 def _with_case(values: Mapping[str, bool], lower: bool) -> dict[str, bool]:
-    """What a source says, but for the accents of a case that was not chosen."""
+    """The settings of a source, without its accents if its case was not chosen."""
     is_other = values.get(_CASE, lower) != lower
     return {n: v for n, v in values.items() if not (is_other and n == "strip_accents")}
 
@@ -196,8 +196,8 @@ def _check_records(settings: TokenizerSettings, source: str, records: Said) -> N
         if made != chosen:
             raise ValueError(
                 f"{records.source}: the records were made with {name}={made}. "
-                f"Received: {name}={chosen}, by {source}. Correct what says "
-                f"{chosen}, or make the records again with --{name}={chosen}."
+                f"Received: {name}={chosen}, by {source}. Set it to {made} there, or "
+                f"make the records again with --{name}={chosen}."
             )
 
 
@@ -207,32 +207,33 @@ def _doubts(
     vocab_file: str,
     is_flag: bool,
 ) -> list[str]:
-    """A line if case or accents are not those of the vocabulary."""
+    """A warning if case or accents do not fit the vocabulary."""
     is_lower = is_lower_case(vocabulary)
     if settings.do_lower_case and not is_lower:
         count = sum(word != word.lower() for word in _words(vocabulary))
         return [
             f"warning: {vocab_file} has {count} words with capital letters, which "
-            "--do_lower_case=True never finds: a cased model wants --nodo_lower_case."
+            "never match with do_lower_case=True: for a cased model pass "
+            "--do_lower_case=false."
         ]
     if is_flag and not settings.do_lower_case and is_lower:
         return [
-            f"warning: {vocab_file} has no words with capital letters, so that "
-            "--do_lower_case=False makes words with one unknown: an uncased model "
-            "wants --do_lower_case=true."
+            f"warning: {vocab_file} has no words with capital letters, so that with "
+            "do_lower_case=False such words are [UNK]: for an uncased model pass "
+            "--do_lower_case=true."
         ]
     if settings.strip_accents and has_accents(vocabulary):
         count = sum(map(_is_accented, _words(vocabulary)))
         return [
-            f"warning: {vocab_file} has {count} words with accents, which are never "
-            "found where accents are stripped: its model wants "
-            '"strip_accents": false in tokenizer_config.json.'
+            f"warning: {vocab_file} has {count} words with accents, which never match "
+            "since accents are stripped: for a model with accents set "
+            '"strip_accents": false in tokenizer_config.json next to it.'
         ]
     return []
 
 
 def _beside(folder: str) -> tuple[list[Said], list[str]]:
-    """What each file in a folder says, the one that counts first; and warnings."""
+    """The settings of each file in a folder, by precedence; and warnings."""
     found, notes = [], []
     for name in (TASK_FILE, TOKENIZER_CONFIG, TOKENIZER_FILE):
         path = os.path.join(folder, name)
@@ -246,19 +247,19 @@ def _beside(folder: str) -> tuple[list[Said], list[str]]:
 
 
 def _flags(values: Mapping[str, Any], path: str) -> dict[str, bool]:
-    """Those of the settings that are said; null is as good as nothing."""
-    said = {name: values[name] for name in _NAMES if values.get(name) is not None}
-    for name, value in said.items():
+    """The settings that have a value; null is the same as no value."""
+    found = {name: values[name] for name in _NAMES if values.get(name) is not None}
+    for name, value in found.items():
         if not isinstance(value, bool):
             raise ValueError(
                 f"{path}: `{name}` must be true or false. Received: {name}={value!r}. "
                 "Correct the file."
             )
-    return said
+    return found
 
 
 def _of_normalizer(normalizer: object) -> dict[str, Any]:
-    """What the normalizers of tokenizer.json do; empty if none of them says."""
+    """The settings of the normalizers of tokenizer.json; empty if they have none."""
     values: dict[str, Any] = {}
     for part in _normalizers(normalizer):
         if part.get("type") == "BertNormalizer":
@@ -281,7 +282,7 @@ def _normalizers(normalizer: object) -> Iterator[dict[str, Any]]:
 
 
 def _unsupported(values: Mapping[str, Any], path: str) -> list[str]:
-    """Warnings of a tokenizer that splits words by other rules than BERT's."""
+    """Warnings about a tokenizer that splits words by other rules than BERT's."""
     odd = []
     kind = values.get("tokenizer_class")
     if isinstance(kind, str) and any(name in kind for name in _OTHER_TOKENIZERS):
@@ -291,14 +292,14 @@ def _unsupported(values: Mapping[str, Any], path: str) -> list[str]:
     if values.get("never_split"):
         odd.append(f"never_split={values['never_split']}")
     return [
-        f"warning: {path} says {text}, which is not followed: words are split by "
-        "the rules of google-research/bert."
+        f"warning: {path} sets {text}, which is ignored: words are split by the rules "
+        "of google-research/bert."
         for text in odd
     ]
 
 
 def _added_tokens(folder: str, vocabulary: Sequence[str]) -> list[str]:
-    """A warning of tokens that transformers added beside vocab.txt."""
+    """A warning about tokens that transformers added outside of vocab.txt."""
     added = set(read_object(os.path.join(folder, "added_tokens.json")))
     config = read_object(os.path.join(folder, TOKENIZER_CONFIG))
     tokenizer = read_object(os.path.join(folder, TOKENIZER_FILE))
@@ -314,6 +315,6 @@ def _added_tokens(folder: str, vocabulary: Sequence[str]) -> list[str]:
     if not added:
         return []
     return [
-        f"warning: {folder} names {len(added)} added tokens that are not in its "
-        f"vocabulary ({', '.join(sorted(added)[:3])}): they are cut up like other text."
+        f"warning: {folder} has {len(added)} added tokens that are not in its "
+        f"vocabulary ({', '.join(sorted(added)[:3])}): they are split like other text."
     ]

@@ -1,7 +1,7 @@
-"""A WordPiece vocabulary from text, in the layout of the published ones.
+"""Trains a WordPiece vocabulary on text, in the layout of the published ones.
 
-The `tokenizers` library learns the pieces; it is given the words that our tokenizer
-will split, so that vocabulary and tokenizer agree.
+The `tokenizers` library learns the pieces, from the words that our own tokenizer makes
+of the text, so that vocabulary and tokenizer agree.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ from bert_tf.progress import ProgressReport
 
 Result = TypeVar("Result")
 
-# [PAD], 99 tokens that users may rename, and the others: [UNK] is 100, [MASK] is 103.
+# [PAD], 99 tokens that users may replace, then the others: [UNK] is 100, [MASK] is 103.
 _NUM_UNUSED = 99
 _STRETCH_BYTES = 1 << 20
 FIRST_TOKENS = (
@@ -50,18 +50,18 @@ FIRST_TOKENS = (
 
 
 class Alphabet(NamedTuple):
-    """How often characters occur, and which of them within words.
+    """The characters of a text, and those that occur within words.
 
     Attributes:
-      counts: Of each character.
-      inner: Characters that other ones stand before, in some word.
+      counts: Number of occurrences of each character.
+      inner: Characters that are not the first of some word.
     """
 
     counts: Counter[str]
     inner: set[str]
 
     def add(self, other: "Alphabet") -> None:
-        """Adds what was counted elsewhere."""
+        """Adds the characters of another text."""
         self.counts.update(other.counts)
         self.inner.update(other.inner)
 
@@ -81,18 +81,18 @@ def train_vocabulary(
     min_frequency: int,
     limit_alphabet: int,
 ) -> list[str]:
-    """Learns which pieces words are best cut into.
+    """Learns the pieces into which words are split.
 
     Args:
       lines: Words between blanks.
       alphabet: Their characters.
-      vocab_size: Most tokens; more than the special ones.
+      vocab_size: Maximum number of tokens; more than the special ones.
       min_frequency: How often a piece must occur.
-      limit_alphabet: Most different characters, the most frequent ones.
+      limit_alphabet: Maximum number of characters, the most frequent ones.
 
     Returns:
-      `FIRST_TOKENS`, then characters, then pieces, those that were found first in
-      front; the same for the same lines.
+      `FIRST_TOKENS`, then characters, then pieces in the order in which they are found;
+      the same for the same lines.
     """
     kept = sorted(alphabet.counts, key=lambda char: (-alphabet.counts[char], char))
     kept = sorted(kept[:limit_alphabet])
@@ -116,7 +116,7 @@ def train_vocabulary(
 
 
 def split_words(stretch: Stretch, settings: TokenizerSettings) -> str:
-    """The words of a stretch of text: one piece of a worker's work."""
+    """The words of a stretch of text: one task of a worker process."""
     splitter = WordSplitter(settings)
     return " ".join(
         word
@@ -128,12 +128,12 @@ def split_words(stretch: Stretch, settings: TokenizerSettings) -> str:
 
 
 def count_stretch(stretch: Stretch, settings: TokenizerSettings) -> Alphabet:
-    """The characters of a stretch of text: one piece of a worker's work."""
+    """The characters of a stretch of text: one task of a worker process."""
     return count_characters(split_words(stretch, settings))
 
 
 def make_vocabulary(config: VocabConfig) -> Counter[str]:
-    """Trains a vocabulary on files and writes it, unless it is there already.
+    """Trains a vocabulary on files and writes it, unless it exists already.
 
     Args:
       config: All settings.
@@ -150,10 +150,11 @@ def make_vocabulary(config: VocabConfig) -> Counter[str]:
     if config.vocab_size <= len(FIRST_TOKENS):
         raise ValueError(
             f"`vocab_size` must be greater than {len(FIRST_TOKENS)}, the number of "
-            f"special and unused tokens. Received: vocab_size={config.vocab_size}."
+            f"special and unused tokens. Received: vocab_size={config.vocab_size}. "
+            "Pass a larger --vocab_size."
         )
     paths = expand_paths(config.input)
-    # Folders made before accents had a setting do not name it.
+    # Manifests of earlier versions, without this setting, stay valid.
     usual = ["strip_accents"] if config.strip_accents is None else []
     settings = settings_of(config, "input", *usual)
     with Stage("vocab", config.output_dir, output.VOCABULARY, settings, paths) as stage:
@@ -170,7 +171,8 @@ def _write(config: VocabConfig, paths: Sequence[str], stage: Stage) -> Part:
         alphabet.add(part)
     if not alphabet.counts:
         raise ValueError(
-            f"`input` must hold text. Received: input={config.input}, which holds none."
+            "`input` must hold text. Received: "
+            f"input={config.input}, which holds no word."
         )
     tokens = train_vocabulary(
         _results(split_words, "words", config, paths),
@@ -192,7 +194,7 @@ def _results(
     config: VocabConfig,
     paths: Sequence[str],
 ) -> Iterator[Result]:
-    """What a function makes of each stretch of the text, in order."""
+    """Applies a function to each stretch of the text, in order."""
     stretches = list(cut_into_stretches(paths, "google", _STRETCH_BYTES))
     strips = config.strip_accents
     settings = TokenizerSettings(

@@ -1,4 +1,4 @@
-"""Whether two vocabularies, or a vocabulary and a model, belong together."""
+"""Checks that two vocabularies, or a vocabulary and a model, belong together."""
 
 import hashlib
 import itertools
@@ -17,14 +17,14 @@ _MAX_SHOWN = 3
 
 
 def is_padding(num_rows: int, num_words: int) -> bool:
-    """Whether a table has rows beyond its words only to fill whole tiles.
+    """Whether an embedding table has unused rows only to reach a round number.
 
     Trainers round the number of words up to a multiple of a power of 2: 30522 words
     become 30528 rows (8), 30592 (128) or 30720 (1024).
 
     Args:
-      num_rows: Of the table.
-      num_words: Of the vocabulary, or of another table.
+      num_rows: Rows of the table.
+      num_words: Words of the vocabulary, or rows of another table.
     """
     surplus = num_rows - num_words
     if surplus < 0:
@@ -38,19 +38,18 @@ def is_padding(num_rows: int, num_words: int) -> bool:
 def check_size(
     vocab_file: str, num_rows: int, *, may_be_small: bool = False
 ) -> list[str]:
-    """Compares a vocabulary's size with that of a model's word table.
+    """Compares a vocabulary's size with that of a model's word embedding table.
 
-    A table may have rows that no word uses: padding, see `is_padding`, or up to a
-    twentieth (and 1,024) more, as when words that a model was given later are not in
-    its vocab.txt.
+    A table may have unused rows: padding, see `is_padding`, or up to a twentieth (and
+    1,024) more, for example if words were added to a model but not to its vocab.txt.
 
     Args:
       vocab_file: One token per line.
       num_rows: `vocab_size` of the architecture.
-      may_be_small: Only warn of a vocabulary with far fewer words.
+      may_be_small: Whether a vocabulary with far fewer words gives only a warning.
 
     Returns:
-      A line about rows that are not used, if there are any.
+      A line about unused rows, if there are any.
 
     Raises:
       FileNotFoundError, ValueError: see `load_vocabulary`; or if the vocabulary has
@@ -60,31 +59,31 @@ def check_size(
     surplus = num_rows - num_words
     most = num_rows if may_be_small else min(num_words // _MAX_SHARE, _MAX_MULTIPLE)
     if not (0 <= surplus <= most or is_padding(num_rows, num_words)):
-        own = "; own words take the places of [unusedN]" if surplus < 0 else ""
+        own = ", with your own words in place of [unusedN]" if surplus < 0 else ""
         raise ValueError(
-            f"{vocab_file} has {num_words} words, but the architecture says "
+            f"{vocab_file} has {num_words} words, but the architecture has "
             f"vocab_size={num_rows}. Use the vocab.txt that belongs to it{own}."
         )
     if not surplus:
         return []
     kind = "" if is_padding(num_rows, num_words) else "warning: "
     return [
-        f"{kind}The word table has {num_rows} rows for the {num_words} words of "
-        f"{vocab_file}: the last {surplus} are not used."
+        f"{kind}The word embedding table has {num_rows} rows for the {num_words} words "
+        f"of {vocab_file}: the last {surplus} are unused."
     ]
 
 
 def check_same_words(vocab_file: str, model_vocab_file: str) -> list[str]:
     """Compares a vocabulary with that of the weights, token by token.
 
-    Own words may take the rows of [unusedN], and may come after all others.
+    The user's own words may replace [unusedN], and may follow after all others.
 
     Args:
-      vocab_file: What is to be used.
-      model_vocab_file: What the weights were trained with.
+      vocab_file: The vocabulary to use.
+      model_vocab_file: The vocabulary that the weights were trained with.
 
     Returns:
-      A line about own words, if there are any.
+      A line about the user's own words, if there are any.
 
     Raises:
       FileNotFoundError, ValueError: see `load_vocabulary`; or if a token has another
@@ -108,17 +107,18 @@ def check_same_words(vocab_file: str, model_vocab_file: str) -> list[str]:
     if wrong:
         number, mine, known = wrong[0]
         raise ValueError(
-            f"{vocab_file} must have the tokens of {model_vocab_file}, which is beside "
-            f"the weights, in the same order. Received: {len(wrong)} of {len(theirs)} "
-            f"lines differ, first line {number}: {_shown(mine)} instead of {known!r}. "
-            "Leave out --vocab_file, or put own words in place of [unusedN]."
+            f"{vocab_file} must have the tokens of {model_vocab_file}, which is next "
+            f"to the weights, in the same order. Received: {len(wrong)} of "
+            f"{len(theirs)} lines differ, first line {number}: {_shown(mine)} instead "
+            f"of {known!r}. Leave out --vocab_file, or put your own words in place of "
+            "[unusedN]."
         )
     own = [mine for _, mine, _ in differing if mine is not None]
     if not own:
         return []
     first = ", ".join(own[:_MAX_SHOWN]) + (", ..." if len(own) > _MAX_SHOWN else "")
     return [
-        f"{vocab_file} has {len(own)} own words in place of [unusedN] or after "
+        f"{vocab_file} has {len(own)} of your own words in place of [unusedN] or after "
         f"the words of {model_vocab_file}: {first}."
     ]
 
@@ -128,9 +128,9 @@ def _shown(token: str | None) -> str:
 
 
 def has_sha256(vocab_file: str, sha256: str) -> bool:
-    """Whether a vocabulary is the one with a checksum, perhaps stored another way.
+    """Whether a vocabulary has a checksum, in any of the ways to store it.
 
-    Line ends, a byte order mark and blank lines at the end make no other vocabulary.
+    Line ends, a byte order mark and blank lines at the end make no difference.
 
     Args:
       vocab_file: One token per line.
@@ -151,12 +151,12 @@ def check_records(vocab_file: str, known: Mapping[str, Metadata]) -> None:
     """Compares a vocabulary with those that records were made with.
 
     Args:
-      vocab_file: What is to be used.
-      known: Folder of records -> metadata; one that names no vocabulary is skipped.
+      vocab_file: The vocabulary to use.
+      known: Folder of records -> metadata; without a vocabulary in it, it is skipped.
 
     Raises:
-      FileNotFoundError, ValueError: see `load_vocabulary`; or if one of them is another
-        vocabulary, naming both.
+      FileNotFoundError, ValueError: see `load_vocabulary`; or if records were made with
+        another vocabulary, naming both.
     """
     for folder, about in known.items():
         sha256 = about.vocab_sha256
@@ -167,5 +167,6 @@ def check_records(vocab_file: str, known: Mapping[str, Metadata]) -> None:
             f"{metadata_file(folder)}: the records were made with another vocabulary, "
             f"sha256 {sha256[:12]}...{size}. Received: {vocab_file}, sha256 "
             f"{file_sha256(vocab_file)[:12]}... of {len(load_vocabulary(vocab_file))} "
-            "words. Name theirs with --vocab_file, or make the records again."
+            "words. Pass the vocabulary of the records as --vocab_file, or make the "
+            "records again."
         )

@@ -1,4 +1,4 @@
-"""MediaWiki's functions of text, as {{formatnum:3}}, and variants of a language.
+"""MediaWiki's text functions, such as {{formatnum:3}}, and language variants.
 
 Source: mediawiki.org, Help:Magic words, Help:Extension:ParserFunctions, and Writing
 systems/Syntax.
@@ -13,7 +13,7 @@ from bert_tf.data.wiki_values import LANGUAGES
 
 Function = Callable[[Sequence[str]], str | None]
 
-# Of templates, in the languages of the large Wikipedias; and ways to expand one.
+# Prefixes of templates, in the languages of the large Wikipedias, and of expansions.
 PREFIXES = frozenset(
     """template vorlage modèle mall plantilla predefinição szablon шаблон sjabloon
     skabelon mal malline šablona 模板 subst safesubst msg msgnw raw""".split()
@@ -36,8 +36,8 @@ def _plural(texts: Sequence[str]) -> str | None:
     return texts[1 if _number(texts[0]) == "1" else -1] if len(texts) > 1 else None
 
 
-def _at(texts: Sequence[str], place: int) -> str:
-    return texts[place] if place < len(texts) else ""
+def _at(texts: Sequence[str], index: int) -> str:
+    return texts[index] if index < len(texts) else ""
 
 
 def _if(compared: Sequence[str], text: str) -> str | None:
@@ -66,7 +66,7 @@ _FUNCTIONS: dict[str, Function] = {
     "lcfirst|initial klein": lambda texts: texts[0][:1].lower() + texts[0][1:],
     "ucfirst|initial gross": lambda texts: texts[0][:1].upper() + texts[0][1:],
     "plural": _plural,
-    # Of no known user: the third form, or the only ones that there are.
+    # For a reader of unknown gender: the third form, or else the first.
     "gender|geschlecht": lambda texts: _at(texts, 3) or _at(texts, 1),
     "padleft": lambda texts: _padded(texts, left=True),
     "padright": lambda texts: _padded(texts, left=False),
@@ -89,7 +89,7 @@ _BY_NAME = {
 
 
 def find_function(name: str) -> Function | None:
-    """The function of this name; it takes at least one text, and None is no answer."""
+    """The function of this name, which takes one or more texts; None if unknown."""
     return _BY_NAME.get(name.lower())
 
 
@@ -97,15 +97,15 @@ def resolve_variants(wikitext: str) -> str:
     """Replaces -{zh-hans:..;zh-hant:..}- by the text of one variant.
 
     Args:
-      wikitext: Text with markup, of which other markup is left as it is.
+      wikitext: Text with markup; other markup is left as it is.
 
     Returns:
-      The text without markup for variants; rules that show nothing are gone.
+      The text without markup for variants; rules that show nothing are removed.
     """
     if "-{" not in wikitext:
         return wikitext
     pieces: list[str] = []
-    # Signs that are open, with their places among the pieces.
+    # Open braces, with their indices among the pieces.
     opened: list[tuple[str, int]] = []
     depth = Counter[str]()
     end = 0
@@ -117,7 +117,7 @@ def resolve_variants(wikitext: str) -> str:
             opened.append((sign, len(pieces)))
             depth[sign] += 1
         elif sign == "}}" and depth["{{"]:
-            # What is open inside braces that end is text.
+            # Braces that are still open inside are text.
             while (inner := opened.pop()[0]) != "{{":
                 depth[inner] -= 1
             depth["{{"] -= 1

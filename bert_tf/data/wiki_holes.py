@@ -1,7 +1,7 @@
-"""Sentences that lost a part with the markup: found by marks, and left out whole.
+"""Finds sentences that lost a part with the markup, and drops them.
 
-Rendered text has a mark wherever something was taken out that a reader sees. Alone on
-its line it stands for a box beside the text; elsewhere the sentence has a hole.
+Rendered text has a mark wherever something visible was removed. A mark alone on its
+line was a box beside the text; elsewhere the sentence has a hole.
 """
 
 import re
@@ -30,7 +30,7 @@ _LIST_SIGNS = re.compile(r"([,;，；、])")
 _NOTE = re.compile(
     rf"([{STOPS},;:，；：、][{CLOSING}]*+){HOLE}++(?=[\s,;:，；：、{STOPS}{CLOSING}]|$)"
 )
-# Stands for marks where sentences are split: a letter without case.
+# Replaces marks while sentences are split: a letter without case.
 _LETTER = "\N{PHOENICIAN LETTER ALF}"
 
 
@@ -47,14 +47,14 @@ class CompleteText(NamedTuple):
 
 
 def join_lines(text: str) -> str:
-    """Decides which marks that begin a line are parts of a sentence.
+    """Decides which marks at the beginning of a line are parts of a sentence.
 
     Args:
       text: Rendered text with marks.
 
     Returns:
-      The text without the marks of boxes. What stands before or after a displayed
-      formula in the same sentence is in one paragraph with it.
+      The text without the marks of boxes. A displayed formula is in one paragraph with
+      the rest of its sentence.
     """
     return _RUN.sub(_join, text).replace(IMAGE, HOLE)
 
@@ -68,7 +68,7 @@ def _join(match: re.Match[str]) -> str:
     )
     continues = text[match.end() : match.end() + 1].islower()
     if "\n" not in before and match.start() > 0:
-        # After the end of a sentence and of a line it is no part of either.
+        # Between the end of a sentence and the end of its line, it is part of neither.
         is_remark = ends_line and not (is_open or continues or FORMULA in marks)
         return after if is_remark else match[0]
     if FORMULA in marks:
@@ -86,13 +86,13 @@ def _join(match: re.Match[str]) -> str:
 
 
 def drop_incomplete(paragraph: str) -> CompleteText:
-    """Leaves out the sentences that have a mark.
+    """Drops the sentences that have a mark.
 
     Args:
       paragraph: One line of text with single blanks.
 
     Returns:
-      The other sentences, and the number of those with words that were left out.
+      The other sentences, and the number of dropped ones that had words.
     """
     if HOLE not in paragraph and FORMULA not in paragraph:
         return CompleteText(paragraph, 0)
@@ -111,7 +111,7 @@ def drop_incomplete(paragraph: str) -> CompleteText:
 
 
 def _drop_list_items(match: re.Match[str]) -> str:
-    """Without the items of a list in brackets that are nothing but marks."""
+    """Drops the items of a list in brackets that hold only marks."""
     text = match[0]
     if HOLE not in text and FORMULA not in text:
         return text

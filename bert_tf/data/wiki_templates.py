@@ -1,14 +1,14 @@
-"""What templates inside a sentence of a Wikipedia article show: a table of patterns.
+"""The text that templates in sentences of Wikipedia show: a table of patterns.
 
 A pattern is what a reader sees. In it
 - `{1}` is the first positional argument, `{text|1}` the first of these that is given;
 - `{1^}` is an argument with raised digits, `{1@}` the language that has this code,
   `{0}` the template's name as written, `{*, }` all positional ones joined by ", ";
-- `<...>` is left out where an argument inside is not given;
+- `<...>` is left out if an argument inside is not given;
 - ` || ` separates alternatives: the first one counts whose arguments are all given.
 
-An empty pattern is a note, an editor's remark or a box, without which the sentence is
-whole.
+An empty pattern is for a note, an editor's remark or a box, without which the sentence
+is complete.
 
 Source: the documentation of the templates in the Wikipedias of en, de, es, fr, it, ja,
 nl, pl, pt, ru, sv and zh.
@@ -245,7 +245,7 @@ _TABLE: dict[str, str] = {
         кто|что|где|уточнить|книга|статья|ref-en|いつ|誰|要検証|来源请求|谁|何时|noteta""",
 }  # fmt: skip
 
-# Amounts stand behind them, or are in the sentence already.
+# An amount is their argument, or follows in the sentence.
 _CURRENCIES = {
     "US$": "usd|us$|$", "£": "gbp|£|pound sterling", "€": "eur|euro|€",
     "₹": "inr|₹|indian rupee|indian rupees", "¥": "jpy|yen|¥|cny|rmb|cn¥",
@@ -279,7 +279,7 @@ _CALLED: dict[Callable[[Arguments], str | None], str] = {
     wiki_values.ship: "ship",
 }  # fmt: skip
 
-# Tried in this order where the table has no such name.
+# Patterns of names, tried in this order if the table does not have a name.
 _FAMILIES: list[tuple[str, Rendering]] = [
     (
         r"(?:v?cite|citation|cit|sfn|efn|use|infobox|taxobox|navbox)\b.*|info/.*|pp(?:-.*)?|"
@@ -331,14 +331,14 @@ _TOKENS = re.compile(r"(<[^<>]*>|\{[^{}]+\})")
 
 
 def find_rendering(name: str) -> tuple[Rendering, Mapping[str, str]] | None:
-    """What a template shows.
+    """Finds how a template is shown.
 
     Args:
       name: Its name as written, with single blanks and without underscores.
 
     Returns:
-      A pattern, or a function of the arguments; and arguments that the name holds. None
-      if the template is unknown.
+      A pattern, or a function of the arguments; and the arguments that are part of the
+      name. None if the template is unknown.
     """
     return _find(name) if len(name) <= _MAX_NAME_CHARS else None
 
@@ -355,7 +355,7 @@ def _find(name: str) -> tuple[Rendering, Mapping[str, str]] | None:
 
 
 def show(rendering: Rendering, arguments: Arguments) -> str | None:
-    """The text that a reader sees, None if an argument is not there that it needs."""
+    """The text that a reader sees; None if an argument that it needs is missing."""
     if callable(rendering):
         return rendering(arguments)
     filled = (_fill(form, arguments) for form in rendering.split(" || "))
@@ -378,10 +378,10 @@ def _fill(form: str, arguments: Arguments) -> str | None:
     return text if text or not form else None
 
 
-def _argument(place: str, arguments: Arguments) -> str:
-    if place[0] == "*":
-        return place[1:].join(filter(None, wiki_values.positional(arguments)))
-    text = next(filter(None, map(arguments.get, place.rstrip("^@").split("|"))), "")
-    if place[-1] == "^":
+def _argument(names: str, arguments: Arguments) -> str:
+    if names[0] == "*":
+        return names[1:].join(filter(None, wiki_values.positional(arguments)))
+    text = next(filter(None, map(arguments.get, names.rstrip("^@").split("|"))), "")
+    if names[-1] == "^":
         return raised(text)
-    return LANGUAGES.get(text, "") if place[-1] == "@" else text
+    return LANGUAGES.get(text, "") if names[-1] == "@" else text

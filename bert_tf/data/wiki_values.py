@@ -1,7 +1,7 @@
-"""Templates of Wikipedia that show more than their arguments in a row.
+"""Templates of Wikipedia whose text is computed from their arguments.
 
-Each function takes the arguments by name, positional ones by their numbers, rendered;
-`0` is the template's name. It returns what a reader sees, None if that is unknown.
+Each function takes the rendered arguments by name, positional ones by their numbers;
+`0` is the template's name. It returns the text that a reader sees, None if unknown.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 Arguments = Mapping[str, str]
 
-# A blank if a digit stands before: 1{{frac|1|2}} is not 11/2.
+# Becomes a blank after a digit: 1{{frac|1|2}} is not 11/2.
 AFTER_DIGIT = "\x02"
 
 _RANGES = {"-": "–", "–": "–", "x": " × ", "×": " × ", "*": " × ", "±": "±", "+/-": "±"}
@@ -81,19 +81,19 @@ def convert(arguments: Arguments) -> str | None:
     texts = positional(arguments)
     if len(texts) < 2:
         return None
-    number, place = texts[0], 1
-    while place + 1 < len(texts) and texts[place].lower() in _RANGES:
-        number += _RANGES[texts[place].lower()] + texts[place + 1]
-        place += 2
-    if place == len(texts) or not number or not texts[place]:
+    number, index = texts[0], 1
+    while index + 1 < len(texts) and texts[index].lower() in _RANGES:
+        number += _RANGES[texts[index].lower()] + texts[index + 1]
+        index += 2
+    if index == len(texts) or not number or not texts[index]:
         return None
-    unit = texts[place]
+    unit = texts[index]
     joint = "-" if arguments.get("adj") in ("on", "mid", "pre", "1") else " "
     if size := _SIZES.get(unit[:2]):
         unit = unit[2:]
         number += f" {size}"
     measure = number + joint + _UNITS.get(unit.lower(), unit)
-    rest = texts[place + 1 : place + 3]
+    rest = texts[index + 1 : index + 3]
     if len(rest) == 2 and _NUMBER.fullmatch(rest[0]) and rest[1] in _SMALLER_UNITS:
         measure += f" {rest[0]} {rest[1]}"  # {{convert|6|ft|2|in}}
     return measure

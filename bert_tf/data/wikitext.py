@@ -1,8 +1,8 @@
-"""MediaWiki's markup to plain paragraphs.
+"""Turns MediaWiki's markup into plain paragraphs.
 
 `mwparserfromhell` parses the markup, which regular expressions cannot: templates, links
-and tables nest. What is kept is a choice of this module: running text, in complete
-sentences. A mark stands for what is not kept until the sentences without are found.
+and tables nest. This module decides what to keep: running text, in complete sentences.
+A mark replaces what is removed, until the sentences without it are known.
 """
 
 import html
@@ -40,10 +40,10 @@ from bert_tf.data.wiki_holes import (
 from bert_tf.data.wiki_templates import find_rendering, show
 from bert_tf.data.wiki_values import AFTER_DIGIT, raised
 
-# What is longer is a list or a log; the parser takes half a second for each megabyte.
+# Longer texts are lists or logs; the parser takes half a second per megabyte.
 MAX_CHARS = 4_000_000
-# For each mark that is left open the parser reads on to the text's end. Of marks times
-# characters this is done in about 15 seconds; an open <b> costs a tenth of a link.
+# For each unclosed bracket the parser reads on to the end of the text. So many brackets
+# times characters take about 15 seconds; an open <b> costs a tenth of a link.
 MAX_OPEN_WORK = 100_000_000
 _OPEN_TAGS_PER_MARK = 10
 _MARKS = (("{{", "}}"), ("{|", "|}"), ("[", "]"), ("<", ">"))
@@ -63,12 +63,12 @@ _LIST_TAGS = frozenset("li dd dt".split())
 _DROPPED_PREFIXES = frozenset("file image category".split())
 _SHOWN_MEDIA = frozenset("media medium média медиа".split())
 _LANGUAGE = re.compile(r"(?!(?:mw|doi|rfc|pmid)$)[a-z]{2,3}(-[a-z]+)*")
-# What is given for a picture in a line; others are beside the text.
+# Options of a picture within a line; other pictures are beside the text.
 _SMALL = re.compile(
     r"[\dx]*px|\w+=.*|border|frameless|baseline|middle|sub|super|text-top|"
 )
-# In whatever language the namespaces are named: a file by its name's end, categories as
-# links with a prefix that have their line to themselves.
+# In any language of the namespaces: a file is known by its extension, categories as
+# links with a prefix that are alone on their line.
 _MEDIA = re.compile(
     r"\.(png|jpe?g|gif|svg|tiff?|webp|xcf|pdf|djvu|og[agv]|opus|midi?|mp[34]|wav|flac|"
     r"webm)$",
@@ -102,7 +102,7 @@ _SPACED_FRACTION = re.compile(rf"(?<=\d){AFTER_DIGIT}")
 _LEFTOVERS = re.compile(r"'{2,}|__[A-Z]+__|\[\[|\]\]|\{\{+|\}\}+|</?[a-zA-Z][^<>\n]*>")
 _ADDRESS = re.compile(r"https?://\S*[^\s.,;:!?)\]]")
 _BROKEN_LINE = re.compile(r"\s*(\{\||\|\}|\|-|[|!]|(\[\[)?(File|Image|Category):)")
-# For text with single blanks. None tries a run of signs again from each of its places.
+# For text with single blanks. None tries a run of signs again from each position.
 _EMPTY_BRACKETS = re.compile(r" ?[(\[][ ,;:.–—/-]*[)\]]|（[ ，；：、,;:]*）")
 _LEADING_SIGNS = re.compile(r"\([ ,;:]*[,;:] ?")
 _TRAILING_SIGNS = re.compile(r"(?<![ ,;:])[ ,;:]+\)")
@@ -121,20 +121,20 @@ def plain_text(wikitext: str) -> str:
 
 
 def complete_text(wikitext: str) -> CompleteText:
-    """Takes the markup off.
+    """Removes the markup of an article.
 
-    Tables, references, images, categories, headings, boxes and the sections behind an
-    article's end (references, external links, ...) are dropped; links and emphasis
-    leave their text, known templates what a reader sees; items of lists are kept if
-    they are sentences. A sentence that has an unknown template, a formula or an address
-    in it is left out.
+    Tables, references, images, categories, headings, boxes and the sections after an
+    article's text (references, external links, ...) are dropped; links and emphasis
+    leave their text, known templates the text that a reader sees; items of lists are
+    kept if they are sentences. Sentences with an unknown template, a formula or an
+    address are dropped.
 
     Args:
       wikitext: The text of an article, of at most `MAX_CHARS` characters.
 
     Returns:
-      Paragraphs, a blank line between them, empty if nothing is left; and the number of
-      sentences that were left out.
+      Paragraphs with blank lines between them, empty if nothing is left; and the number
+      of sentences that were dropped.
 
     Raises:
       UnparsableError: if it is too long, nested too deeply, or leaves so many links,
@@ -181,7 +181,7 @@ def _check_size(wikitext: str) -> None:
 
 
 def _without_dropped_sections(nodes: Iterable[Node]) -> Iterable[Node]:
-    """Leaves a section out up to the next heading of its level or a higher one."""
+    """Drops each listed section, up to the next heading of its level or higher."""
     dropped_level = None
     for node in nodes:
         if isinstance(node, Heading):
@@ -212,7 +212,7 @@ def _render_node(node: Node) -> str:
     if isinstance(node, ExternalLink):
         if node.title:
             return _render(node.title.nodes)
-        # As text it may be an argument; `_join_paragraph` makes a mark of the others.
+        # As text it may be an argument; `_join_paragraph` marks the other addresses.
         address = str(node.url)
         return HOLE if node.brackets or not _ADDRESS.match(address) else address
     if isinstance(node, Argument):
@@ -294,13 +294,13 @@ def _render_parameter(parameter: Parameter) -> str:
 def _render_unknown(node: Template) -> str:
     positional = [p.value for p in node.params if not p.showkey]
     if not positional and node.has("date"):
-        return ""  # A remark of editors, since when it stands there.
+        return ""  # An editor's remark, with its date.
     if len(positional) == 1 and any(
         isinstance(inner, Wikilink) or (isinstance(inner, Tag) and inner.wiki_markup)
         for inner in positional[0].nodes
     ):
         return _render(positional[0].nodes).strip()
-    # What has several lines is a box, whatever follows it.
+    # A template of several lines is a box, whatever follows it.
     return f"{HOLE}\n" if "\n" in str(node) else HOLE
 
 
@@ -314,7 +314,7 @@ def _join_paragraph(paragraph: str) -> str:
         if _BROKEN_LINE.match(line) or (is_item and not _WHOLE_SENTENCE.search(line)):
             follows_item = is_item
             continue
-        # After items that are not kept a sentence may continue that began before them.
+        # After dropped items, a sentence may continue that began before them.
         lines.append(HOLE + line if follows_item and line[:1].islower() else line)
         follows_item = False
     # Some entities are escaped twice.
@@ -326,7 +326,7 @@ def _join_paragraph(paragraph: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    """Text without the signs around what was taken out."""
+    """Removes the punctuation around what was removed."""
     text = _LEADING_SIGNS.sub("(", _TRAILING_SIGNS.sub(")", text))
     text = _DOUBLED_SIGNS.sub("", _EMPTY_BRACKETS.sub("", text))
     text = _SPACE_BEFORE.sub("", text).strip()

@@ -1,4 +1,4 @@
-"""Work done by several processes, its results in the order of the work."""
+"""Runs tasks in several processes, with results in the order of the tasks."""
 
 import collections
 import contextlib
@@ -17,23 +17,23 @@ from bert_tf.resources import available_cores
 
 Result = TypeVar("Result")
 
-# Pieces of work beyond those being worked on: results are written in order,
-# so some wait for a slower one before them.
+# Tasks beyond those that are running: results are needed in order, so some of them wait
+# for a slower one before them.
 _PIECES_AHEAD = 2
 
 
 def in_order(
     function: Callable[..., Result], pieces: Iterable[tuple], num_processes: int
 ) -> Iterator[Result]:
-    """Calls a function with each piece of work, few of them at a time in memory.
+    """Calls a function once per task, with only a few tasks in memory at a time.
 
     Args:
-      function: At the top of a module.
-      pieces: Its arguments, one call each.
+      function: A function at the top level of a module.
+      pieces: The arguments of each call.
       num_processes: Worker processes; 0 means one per core, 1 this process itself.
 
     Yields:
-      What it returns, in the order of the pieces.
+      The results, in the order of `pieces`.
 
     Raises:
       RunError: if a worker process dies.
@@ -43,7 +43,7 @@ def in_order(
         for piece in pieces:
             yield function(*piece)
         return
-    # Forking would copy the threads' locks of a caller that has TensorFlow loaded.
+    # A fork would copy locks that threads hold, if the caller has loaded TensorFlow.
     context = multiprocessing.get_context("spawn")
     lifeline, held = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(
@@ -59,22 +59,22 @@ def in_order(
             yield pending.popleft().result()
     except BrokenProcessPool:
         raise RunError(
-            "A worker process died, perhaps for want of memory. Try again with fewer "
-            f"processes. Received: num_processes={num_processes}."
+            "A worker process died, perhaps because memory ran out. Received: "
+            f"num_processes={num_processes}. Pass a smaller --num_processes."
         ) from None
     finally:
         held.close()
         lifeline.close()
-        # A signal may have come before the pool's thread was started, which cannot be
-        # joined then; the workers end without the lifeline.
+        # After a signal before the start of the pool's thread, that cannot be joined;
+        # the workers end because the lifeline is closed.
         with contextlib.suppress(RuntimeError):
             executor.shutdown(cancel_futures=True)
 
 
 def _depend_on(lifeline: Connection) -> None:
-    """Ends this worker when the parent lets go of the other end, or is killed.
+    """Ends this worker when the parent closes the other end of a pipe, or is killed.
 
-    The parent alone answers Ctrl-C.
+    Only the parent handles Ctrl-C.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -135,7 +135,9 @@ def test_packed_records_have_no_form_in_hdf5(tfrecords, tmp_path):
         input_dir=str(tfrecords), output_dir=str(tmp_path / "p"), num_processes=1
     )
     pack_records(config)
-    with pytest.raises(CorruptRecordError, match="packed records, which have no form"):
+    with pytest.raises(
+        CorruptRecordError, match="packed records, which HDF5 files cannot store"
+    ):
         convert(tmp_path / "p", tmp_path / "h")
     assert not (tmp_path / "h").exists()
 
@@ -257,7 +259,7 @@ def test_bytes_do_not_depend_on_the_number_of_processes(source, tmp_path):
     assert made[0] == made[1]
 
 
-def test_stopped_copy_goes_on(source, tmp_path, monkeypatch):
+def test_an_interrupted_copy_resumes(source, tmp_path, monkeypatch):
     config = ChopDataConfig(
         input_dir=str(source),
         output_dir=str(tmp_path / "out"),

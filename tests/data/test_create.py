@@ -251,7 +251,9 @@ def many_shards(config, tmp_path, monkeypatch):
     return contents(whole.output_dir)
 
 
-def test_stopped_work_goes_on_to_the_same_bytes(config, tmp_path, monkeypatch, capfd):
+def test_interrupted_work_resumes_to_the_same_bytes(
+    config, tmp_path, monkeypatch, capfd
+):
     expected = many_shards(config, tmp_path, monkeypatch)
     made = []
 
@@ -289,7 +291,7 @@ def test_finished_work_is_kept_only_while_nothing_has_changed(
     before = file.stat().st_mtime_ns
     assert create_records(config) == first
     assert file.stat().st_mtime_ns == before
-    assert "is there already" in capfd.readouterr().err
+    assert "exists already" in capfd.readouterr().err
     if change == "seed":
         config = dataclasses.replace(config, seed=6)
     elif change == "text":
@@ -378,21 +380,23 @@ def test_folder_of_the_input_is_never_the_output(config, tmp_path, overwrite):
     assert [path.name for path in folder.iterdir()] == ["a.txt"]
 
 
-def test_refusal_says_what_has_changed(config, tmp_path):
+def test_refusal_names_what_has_changed(config, tmp_path):
     create_records(config)
-    with pytest.raises(FileExistsError, match=r"made with seed=12345\. Choose"):
+    with pytest.raises(
+        FileExistsError, match=r"made with seed=12345\. Pass another folder, or --"
+    ):
         create_records(dataclasses.replace(config, seed=5))
     # A setting that only one of them has, as widths of packed records.
     manifest = Path(f"{config.output_dir}_manifest.json")
     values = json.loads(manifest.read_text())
     values["settings"]["widths"] = [23, 3]
     manifest.write_text(json.dumps(values))
-    with pytest.raises(FileExistsError, match=r"made with widths=\[23, 3\]\. Choose"):
+    with pytest.raises(FileExistsError, match=r"made with widths=\[23, 3\]\. Pass"):
         create_records(config)
     del values["settings"]["widths"]
     manifest.write_text(json.dumps(values))
     (tmp_path / "b.txt").write_text("the cat\n\nsat on\n")
-    with pytest.raises(FileExistsError, match="made of other input"):
+    with pytest.raises(FileExistsError, match="made from other input"):
         create_records(dataclasses.replace(config, input=str(tmp_path / "b.txt")))
 
 

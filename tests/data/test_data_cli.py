@@ -177,7 +177,7 @@ def test_missing_file_of_commands_is_one_line(capsys):
         (["--input="], "`input` must be given"),
         (["--vocab_file=/none"], "vocab_file=/none"),
         (["--input_format=html"], "`input_format` must be one of google, text"),
-        (["--num_shards=9999"], "`num_shards` must not be so great"),
+        (["--num_shards=9999"], "`num_shards` must leave no shard empty"),
         (["--output_dir=/dev/null"], "`output_dir` must be a folder"),
     ],
 )
@@ -237,6 +237,6 @@ def test_create_ends_with_a_summary_and_warnings(arguments, tmp_path, capsys):
     assert "(100.0%) have a random next segment" in first.err
     assert main([*arguments, f"--input={tmp_path}/blank.txt", "--overwrite"]) == 0
     again = capsys.readouterr()
-    assert "is there already" in again.err
+    assert "exists already" in again.err
     assert again.out == first.out
     assert "(100.0%) have a random next segment" in again.err

@@ -116,7 +116,7 @@ def test_a_batch_is_a_function_of_the_step_alone(examples, is_packed):
 
 
 @BOTH
-def test_labels_that_are_places_move_with_their_sequence(examples, is_packed):
+def test_labels_that_are_positions_move_with_their_sequence(examples, is_packed):
     batch = joined([reader(examples, is_packed).batch(2)])
     is_real = batch["example_weights"] > 0
     rows, _ = np.nonzero(is_real)
@@ -135,7 +135,7 @@ def test_other_labels_stay_as_they_are(examples, is_packed):
     assert not batch["labels"][~is_real].any()
 
 
-def test_a_worker_without_a_row_of_its_own_gets_empty_ones(examples):
+def test_a_worker_without_rows_gets_empty_ones(examples):
     # Three sequences of at most 12 tokens need two rows of 24 at most.
     shares = [
         reader(examples, True, micro=1, rank=rank, size=3).batch(0) for rank in range(3)
@@ -181,7 +181,7 @@ def test_prediction_batches_have_one_shape_on_all_workers(examples, is_packed):
 
 
 @BOTH
-def test_prediction_tokens_are_where_they_say(examples, is_packed):
+def test_tokens_of_a_prediction_have_the_right_indices(examples, is_packed):
     ids = examples.sequences.input_ids
     for batch in prediction_batches(examples, RowSettings(S, is_packed), batch_size=4):
         is_real = batch.tokens >= 0

@@ -88,7 +88,7 @@ def test_file_of_text_is_a_document_of_paragraphs(tmp_path):
     ("name", "content", "message"),
     [
         ("a.json", "{", r"a\.json: not JSON"),
-        ("a.json", "5", r"a\.json: it must hold a JSON list or object"),
+        ("a.json", "5", r"a\.json: must be a JSON list or object"),
         (
             "a.json",
             '{"Cat": {"body": "x"}}',
@@ -104,7 +104,7 @@ def test_file_of_text_is_a_document_of_paragraphs(tmp_path):
         ("a.xml", b"<a/>", r"a\.xml: the dump is damaged"),
     ],
 )
-def test_bad_files_are_refused_with_their_place(tmp_path, name, content, message):
+def test_bad_files_are_refused_with_file_and_line(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     config = config_for(path, tmp_path)
@@ -164,7 +164,7 @@ def test_sentences_with_a_hole_are_counted(tmp_path, capsys):
     assert "and 2 sentences with a formula" in capsys.readouterr().out
 
 
-def test_stopped_extraction_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+def test_an_interrupted_extraction_resumes_to_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(streaming, "PART_BYTES", 300)
     monkeypatch.setattr(streaming, "PIECE_BYTES", 100)
     path = tmp_path / "a.jsonl"
@@ -204,12 +204,12 @@ def test_lines_that_hold_no_document_are_refused(tmp_path, line):
     config = SentencesConfig(
         input=str(path), output_dir=str(tmp_path / "out"), num_processes=1
     )
-    with pytest.raises(ValueError, match=r"a\.jsonl, line 2: it must hold a JSON"):
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 2: must be a JSON"):
         make_sentences(config)
 
 
 @pytest.mark.parametrize("name", ["wiki_00", "my.json", "a.jsonl"])
-def test_json_lines_are_read_whatever_the_file_is_called(tmp_path, name):
+def test_json_lines_are_read_whatever_the_name_of_the_file(tmp_path, name):
     lines = [{"title": "One", "text": "It is."}, {"text": "\u200b"}, {"text": "So."}]
     (tmp_path / "in").mkdir()
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
@@ -224,7 +224,7 @@ def test_json_lines_are_read_whatever_the_file_is_called(tmp_path, name):
     assert (counts["documents"], counts["empty"]) == (2, 1)
 
 
-def test_files_without_an_ending_are_text(tmp_path):
+def test_files_without_an_extension_are_text(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "part-00000-of-00500").write_text("It is.")
     config = ExtractConfig(

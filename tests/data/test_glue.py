@@ -94,7 +94,7 @@ def test_unknown_task_is_refused_with_the_known_ones():
 
 def test_unknown_language_of_xnli_is_refused():
     with pytest.raises(
-        ValueError, match=r"`language` must be one of ar, .*language=xx"
+        ValueError, match=r"`xnli_language` must be one of ar, .*xnli_language=xx"
     ):
         find_task("xnli", language="xx")
 
@@ -254,21 +254,22 @@ QQP_ROWS = [
 ]
 
 
-def test_broken_rows_of_qqp_are_left_out_and_counted(tmp_path, caplog):
+def test_broken_rows_of_qqp_are_skipped_and_counted(tmp_path, caplog):
     write_table(tmp_path / "QQP/train.tsv", QQP_ROWS)
     examples = read_examples(find_task("qqp"), str(tmp_path), "train")
     assert contents(examples) == [
         ("How far is it?", "What is the distance?", 1),
         ("Is it new?", "", 0),
     ]
-    assert "QQP/train.tsv: left out 2 lines" in caplog.text
+    assert "QQP/train.tsv: skipped 2 lines" in caplog.text
 
 
 def test_broken_rows_of_other_tasks_are_refused(tmp_path):
     rows = [["index", "sentence1", "sentence2", "label"], ["0", "Ann sang.", "0"]]
     write_table(tmp_path / "train.tsv", rows)
     with pytest.raises(
-        ValueError, match=r"train\.tsv, line 2: .* 4 columns .*Received: 3\."
+        ValueError,
+        match=r"train\.tsv, line 2: .* 4 tab-separated columns\. Received: 3\.",
     ):
         read_examples(find_task("wnli"), str(tmp_path), "train")
 
@@ -340,7 +341,7 @@ def test_empty_lines_at_the_end_are_no_examples(tmp_path):
     assert contents(examples) == [("a film", None, 1)]
 
 
-def test_missing_column_is_refused_with_those_that_are_there(tmp_path):
+def test_missing_column_is_refused_with_the_existing_ones(tmp_path):
     write_table(tmp_path / "dev.tsv", [["text", "label"], ["a film", "1"]])
     with pytest.raises(
         ValueError, match=r"dev\.tsv, line 1: .*'sentence'.*Received: 'text', 'label'"

@@ -30,7 +30,7 @@ def test_input_that_names_nothing_is_refused(tmp_path, name):
         expand_paths(value)
 
 
-def test_files_without_an_ending_are_text(tmp_path, capsys):
+def test_files_without_an_extension_are_text(tmp_path, capsys):
     read = ["eval.txt", "part-00000-of-00500", "part-00001-of-00500", "wiki_00"]
     other = [".DS_Store", "_SUCCESS", "eval.md5", "notes.md", "part.crc"]
     for name in (*read, *other):
@@ -45,12 +45,12 @@ def test_files_without_an_ending_are_text(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["train.txt.00", "train.txt-00001-of-00002", "A.TXT"])
-def test_the_number_of_a_shard_is_no_ending(tmp_path, name):
+def test_the_number_of_a_shard_is_no_extension(tmp_path, name):
     path = write(tmp_path / name)
     assert expand_paths(str(tmp_path)) == [path]
 
 
-def test_a_name_that_says_evaluation_is_pointed_out(tmp_path, capsys):
+def test_a_name_of_evaluation_text_gives_a_warning(tmp_path, capsys):
     for name in ("eval.txt", "part-00-of-12", "part-11-of-12", "notes.md"):
         write(tmp_path / name, name)
     expand_paths(str(tmp_path))
@@ -107,10 +107,10 @@ def test_brackets_in_a_folder_and_a_pattern_after_it(tmp_path):
     assert expand_paths(f"{tmp_path}/set[[]1]/[a-c].txt") == [path]
 
 
-def test_folders_in_a_folder_are_named_with_a_pattern_that_reads_them(tmp_path):
+def test_subfolders_are_named_with_a_pattern_that_reads_them(tmp_path):
     write(tmp_path / "AA" / "wiki_00")
     write(tmp_path / "README.md")
-    with pytest.raises(FileNotFoundError, match="Folders in it") as refused:
+    with pytest.raises(FileNotFoundError, match="To read its subfolders") as refused:
         expand_paths(str(tmp_path))
     pattern = str(refused.value).split("--input='")[1].split("'")[0]
     assert names(expand_paths(pattern), tmp_path) == ["AA/wiki_00"]
@@ -139,7 +139,7 @@ def test_a_link_to_itself_is_left_out_and_named(tmp_path, capsys):
     assert "1 entry is not read: b.txt" in capsys.readouterr().err
 
 
-def test_other_suffixes_do_not_take_files_without_an_ending(tmp_path):
+def test_other_suffixes_do_not_take_files_without_an_extension(tmp_path):
     write(tmp_path / "part-00000")
     path = write(tmp_path / "a.jsonl", "{}")
     assert expand_paths(str(tmp_path), (".jsonl",)) == [path]

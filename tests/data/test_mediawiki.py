@@ -78,17 +78,20 @@ UTF_16_BOMB = ('<?xml version="1.0" encoding="utf-16"?>' + BOMB.decode()).encode
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (dump(*PAGES)[:-40], "damaged or cut after the page 'Empty'"),
-        (bz2.compress(dump(*PAGES))[:-9], "damaged or cut before the first page"),
-        (b"BZh9 and no more", "damaged or cut before the first page"),
+        (dump(*PAGES)[:-40], "damaged or truncated after the page 'Empty'"),
+        (bz2.compress(dump(*PAGES))[:-9], "damaged or truncated before the first page"),
+        (b"BZh9 and no more", "damaged or truncated before the first page"),
         (b"<html><body>Not found</body></html>", "the root element is <html>"),
         (b"PK\x03\x04", "not well-formed"),
         (b"", "no element found"),
         (dump(), "holds no article"),
-        (BOMB, "a dump has no document type"),
-        (b"<!-- " + b"x" * 65530 + b" -->" + BOMB, "a dump has no document type"),
-        (UTF_16_BOMB, "a dump has no document type"),
-        (b"<!-- " + b"x" * 2_000_000 + b" -->" + BOMB, "no <mediawiki> at its begin"),
+        (BOMB, "a dump must not have a DOCTYPE"),
+        (b"<!-- " + b"x" * 65530 + b" -->" + BOMB, "a dump must not have a DOCTYPE"),
+        (UTF_16_BOMB, "a dump must not have a DOCTYPE"),
+        (
+            b"<!-- " + b"x" * 2_000_000 + b" -->" + BOMB,
+            "does not begin with <mediawiki>",
+        ),
     ],
 )
 def test_what_is_no_dump_is_refused(tmp_path, content, message):

@@ -101,7 +101,7 @@ def test_every_sequence_is_packed_once_and_unchanged(unpacked, packed):
     assert sequences_of(after) == sequences_of(before)
 
 
-def test_metadata_counts_what_is_there(packed):
+def test_metadata_counts_records_and_padding(packed):
     metadata, folder = packed
     records, features = all_features(folder)
     tokens = (features["input_mask"] > 0).sum()
@@ -144,7 +144,7 @@ def test_bytes_do_not_depend_on_the_number_of_processes(
     assert folders[0] == folders[1]
 
 
-def test_stopped_packing_goes_on_to_the_same_bytes(unpacked, tmp_path, monkeypatch):
+def test_interrupted_packing_resumes_to_the_same_bytes(unpacked, tmp_path, monkeypatch):
     pack(unpacked, tmp_path / "whole", num_shards=5)
     real, calls = pack_module.pack_rows, []
 
@@ -197,7 +197,7 @@ def test_examples_without_labels_are_packed(unpacked):
     assert packed["next_sentence_weights"].sum() == len(features["input_ids"])
 
 
-def test_masked_place_in_the_padding_is_refused(unpacked):
+def test_masked_position_in_the_padding_is_refused(unpacked):
     _, features = all_features(unpacked)
     row = int(np.flatnonzero(features["masked_lm_weights"][:, 0] > 0)[0])
     features["masked_lm_positions"][row, 0] = features["input_mask"][row].sum()
@@ -249,9 +249,9 @@ def test_packing_twice_is_refused(unpacked, tmp_path):
 @pytest.mark.parametrize(
     "changes, pattern",
     [
-        ({"packed": False, "avg_seq_per_sample": 1.0}, "says packed=False"),
-        ({"max_seq_length": 32}, "says max_seq_length=32, but .* have .*=16"),
-        ({"max_sequences_per_pack": 9}, "says max_sequences_per_pack=9"),
+        ({"packed": False, "avg_seq_per_sample": 1.0}, "states packed=False"),
+        ({"max_seq_length": 32}, "states max_seq_length=32, but .* have .*=16"),
+        ({"max_sequences_per_pack": 9}, "states max_sequences_per_pack=9"),
     ],
 )
 def test_metadata_that_contradicts_the_records(unpacked, tmp_path, changes, pattern):

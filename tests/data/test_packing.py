@@ -34,14 +34,14 @@ def check_plan(plan, lengths, size, max_sequences):
 
 
 @given(length_lists, st.integers(1, 8))
-def test_longest_first_places_every_sequence_once(lengths, max_sequences):
+def test_longest_first_packs_every_sequence_once(lengths, max_sequences):
     plan = plan_longest_first(length_histogram(lengths, 24), max_sequences)
     check_plan(plan, lengths, 24, max_sequences)
 
 
 @settings(max_examples=50)
 @given(length_lists)
-def test_least_squares_places_every_sequence_once(lengths):
+def test_least_squares_packs_every_sequence_once(lengths):
     plan = plan_nnls(length_histogram(lengths, 24))
     check_plan(plan, lengths, 24, 3)
 

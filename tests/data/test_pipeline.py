@@ -52,7 +52,7 @@ def test_any_cutting_reads_the_same_global_batches(records, size, steps):
         np.testing.assert_array_equal(whole[step], expected)
 
 
-def test_reading_goes_on_anywhere(records):
+def test_reading_resumes_anywhere(records):
     shape = BatchShape(micro_batch_size=8, num_micro_batches=2)
     whole = list(TrainingReader(records.parser, ORDER, shape).batches(12))
     later = TrainingReader(

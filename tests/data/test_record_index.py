@@ -28,7 +28,7 @@ def test_records_are_those_that_tensorflow_reads(tiny_records):
     assert index.read(np.asarray([149, 0, 60])) == [expected[i] for i in (149, 0, 60)]
 
 
-def test_a_place_names_file_record_and_offset(tiny_records):
+def test_a_location_names_file_record_and_offset(tiny_records):
     files = record_files(tiny_records)
     place = RecordIndex(files).place(61)
     assert place.path == files[1]
@@ -116,11 +116,11 @@ def test_empty_file_is_named(copied):
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 100])
-def test_cut_file_is_named_with_record_and_offset(copied, cut):
+def test_truncated_file_is_named_with_record_and_offset(copied, cut):
     path = copied / "part-1.tfrecord"
     last = int(scan_offsets(str(path))[-2])
     path.write_bytes(path.read_bytes()[:-cut])
-    pattern = f"{path}, record 49, byte offset {last}: the file is cut"
+    pattern = f"{path}, record 49, byte offset {last}: the file of .* is truncated"
     with pytest.raises(CorruptRecordError, match=pattern):
         RecordIndex(record_files(str(copied)))
 
@@ -179,7 +179,7 @@ def test_commas_and_brackets_may_be_in_names_of_folders(tiny_records, tmp_path):
     assert len(record_files(f"{folder}/part*,{tiny_records}")) == 6
 
 
-def test_metadata_beside_a_folder_is_not_taken_for_records(tiny_records, tmp_path):
+def test_metadata_next_to_a_folder_is_not_read_as_records(tiny_records, tmp_path):
     shutil.copytree(tiny_records, tmp_path / "rec")
     (tmp_path / "rec_metadata.json").write_text("{}")
     assert len(record_files(f"{tmp_path}/rec*")) == 3
@@ -191,7 +191,7 @@ def test_a_folder_may_have_brackets_in_its_name(tiny_records, tmp_path):
 
 
 def test_an_empty_list_is_refused():
-    with pytest.raises(FileNotFoundError, match="names no folder"):
+    with pytest.raises(FileNotFoundError, match="folder of records must be given"):
         record_files(" , ")
 
 

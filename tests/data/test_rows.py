@@ -82,7 +82,7 @@ def test_no_row_is_too_long_or_has_too_many_sequences(lengths):
 
 @given(LENGTHS)
 @settings(max_examples=60, deadline=None)
-def test_the_sequences_of_a_row_stand_before_its_empty_places(lengths):
+def test_the_sequences_of_a_row_precede_its_empty_slots(lengths):
     is_taken = RowSettings(24, is_packed=True).deal(np.array(lengths)) >= 0
     assert (is_taken[:, :-1] >= is_taken[:, 1:]).all()
 

@@ -64,7 +64,9 @@ def test_hdf5_files_are_indexed_and_then_checked(hdf5_dir):
     assert [shard.records for shard in metadata.shards] == [90, 60]
     assert len(open_records(str(hdf5_dir), LIMITS)) == 150
     (hdf5_dir / "part_1_of_2.hdf5").unlink()
-    with pytest.raises(CorruptRecordError, match="names the file part_1_of_2.hdf5"):
+    with pytest.raises(
+        CorruptRecordError, match="lists the file part_1_of_2.hdf5, which is missing"
+    ):
         open_records(str(hdf5_dir), LIMITS)
 
 

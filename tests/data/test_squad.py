@@ -153,7 +153,7 @@ def test_a_file_without_questions_is_refused(tmp_path, data):
         ({"data": [{"paragraphs": [{}]}]}, "data[0].paragraphs[0]", "`context` is"),
     ],
 )
-def test_a_malformed_file_is_refused_with_the_place(tmp_path, data, place, problem):
+def test_a_malformed_file_is_refused_with_the_json_path(tmp_path, data, place, problem):
     message = refusal(tmp_path, data)
     assert place in message
     assert problem in message
@@ -209,7 +209,7 @@ def test_other_kinds_of_question_ids_are_refused(tmp_path, value):
     )
 
 
-def test_a_question_id_used_twice_is_refused_with_both_places(tmp_path):
+def test_a_question_id_used_twice_is_refused_with_both_json_paths(tmp_path):
     data = copy.deepcopy(VERSION_1)
     question(data, 1)["id"] = "q1"
     message = refusal(tmp_path, data)
@@ -224,7 +224,7 @@ def test_impossible_questions_are_refused_where_none_are_expected(tmp_path):
     assert "question q2" in message
 
 
-def test_questions_of_version_1_may_say_that_they_are_possible(tmp_path):
+def test_questions_of_version_1_may_have_is_impossible_false(tmp_path):
     data = copy.deepcopy(VERSION_1)
     question(data, 1)["is_impossible"] = False
     assert read(tmp_path, data) == read(tmp_path, VERSION_1)
@@ -288,14 +288,14 @@ def test_a_word_for_is_impossible_is_refused(tmp_path):
     assert "must be true or false. Received: 'yes'" in message
 
 
-def test_misplaced_answers_are_left_out_with_what_stands_there():
+def test_misplaced_answers_are_dropped_with_the_text_found_there():
     right = SquadExample("q1", "Who?", CONTEXT, (SquadAnswer("cat", 4),))
     wrong = SquadExample("q2", "Who?", CONTEXT, (SquadAnswer("dog", 4),))
     none = SquadExample("q3", "Who?", CONTEXT, (), True)
     kept, dropped = drop_misplaced([right, wrong, none])
     assert kept == [right, none]
     assert dropped == [
-        "question q2: the answer 'dog' is not at character 4; 'cat' stands there"
+        "question q2: the answer 'dog' is not at character 4, where 'cat' is"
     ]
 
 

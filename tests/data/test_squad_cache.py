@@ -178,7 +178,7 @@ def test_a_damaged_file_is_built_again_with_a_warning(arguments, expected, damag
         data = file.read()
     with open(path, "wb") as file:
         file.write(damage(data))
-    with pytest.warns(UserWarning, match="is damaged .* It is built again"):
+    with pytest.warns(UserWarning, match="is damaged .* and built again"):
         assert_same(load_or_build_windows(**arguments), expected)
     assert_same(read_windows(path, len(EXAMPLES)), expected)
 

@@ -245,7 +245,7 @@ def test_lengths_must_be_positive(name, value):
 
 def test_questions_must_leave_room_for_the_context():
     WindowSettings(max_seq_length=68, max_query_length=64)
-    with pytest.raises(ValueError, match="max_query_length=64. Set it to 63 or less"):
+    with pytest.raises(ValueError, match="max_query_length=64. Pass 63 or less"):
         WindowSettings(max_seq_length=67, max_query_length=64)
 
 

@@ -106,7 +106,7 @@ def test_repeated_documents_are_noticed(make):
     assert "about 19 of 21 documents repeat" in warnings[0]
 
 
-def test_the_summary_is_written_beside_the_records_and_said_again(make, tmp_path):
+def test_the_summary_is_written_to_the_metadata_and_printed_again(make, tmp_path):
     found, line, _ = make(documents(12))
     stored = json.loads(Path(metadata_file(tmp_path / "records")).read_text())
     assert stored["text_summary"] == found
@@ -188,7 +188,7 @@ def unused(count, **replaced):
 )
 def test_an_own_word_that_never_matches_is_named(word, do_lower_case):
     [line] = vocabulary_warnings(unused(20, n3=word), SETTINGS[do_lower_case])
-    assert line.startswith("warning: 1 of your own words in [unusedN] places")
+    assert line.startswith("warning: 1 of your own words in place of [unusedN]")
     assert repr(word) in line
 
 
@@ -200,19 +200,19 @@ def test_an_own_word_that_matches_is_not_named(word, do_lower_case):
     assert vocabulary_warnings(unused(20, n3=word), SETTINGS[do_lower_case]) == []
 
 
-def test_own_words_in_all_places_but_the_last_are_found():
+def test_own_words_in_place_of_any_unused_but_the_last_are_found():
     words = {f"n{n}": f"Word{n}" for n in range(19)}
     [line] = vocabulary_warnings(unused(20, **words), UNCASED)
     assert line.startswith("warning: 19 of your own words")
 
 
-def test_own_words_in_the_last_places_are_found():
+def test_own_words_in_place_of_the_last_unused_are_found():
     words = {"n18": "Word18", "n19": "Word19"}
     [line] = vocabulary_warnings(unused(20, **words), UNCASED)
     assert line.startswith("warning: 2 of your own words")
 
 
-def test_words_with_capitals_behind_the_places_of_a_cased_vocabulary_are_not_own():
+def test_words_with_capitals_after_the_unused_of_a_cased_vocabulary_are_not_own():
     tokens = [*SPECIALS, "[unused0]", "[unused1]", "The", "the", "Cat", "cat"]
     assert vocabulary_warnings(tokens, UNCASED) == []
 

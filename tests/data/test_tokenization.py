@@ -150,8 +150,11 @@ def test_vocabulary_with_crlf_and_byte_order_mark_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\n", r"vocab\.txt, lines 1 to 5: \[MASK\]"),
-        (b"[PAD]\nthe\ncat\nthe\n", r"vocab\.txt, line 4: .*'the' stands on line 2"),
+        (
+            b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\n",
+            r"vocab\.txt, lines 1 to 5: .* \[MASK\] are missing",
+        ),
+        (b"[PAD]\nthe\ncat\nthe\n", r"vocab\.txt, line 4: .*'the' is on line 2"),
         (b"[PAD]\n\nthe\n", r"vocab\.txt, line 2: the line is empty"),
         (b"[PAD]\nthe\n\xff\xfe\n", r"vocab\.txt, line 3: not UTF-8 \(byte 0: 0xff"),
         (b"", r"vocab\.txt, line 1: the line is empty"),

@@ -60,7 +60,7 @@ def choose(folder, vocab_file, flag=None, records=None):
         (["[CLS]", "COVID", *(f"w{n}" for n in range(100))], True),
     ],
 )
-def test_capital_letters_tell_a_cased_vocabulary(words, expected):
+def test_a_vocabulary_with_capital_letters_is_cased(words, expected):
     assert is_lower_case(words) is expected
 
 
@@ -69,7 +69,7 @@ def test_accents_of_a_vocabulary_are_seen():
     assert not has_accents(["fur", "weiß", "北"])
 
 
-def test_the_letters_decide_where_nobody_says_anything(tmp_path, cased_vocabulary):
+def test_the_letters_decide_without_another_source(tmp_path, cased_vocabulary):
     choice = choose(tmp_path, cased_vocabulary)
     assert choice.settings == CASED and choice.is_guess
     assert choice.notes == [
@@ -122,14 +122,16 @@ def test_the_normalizer_of_tokenizer_json_decides(
     assert "tokenizer.json" in choice.source
 
 
-def test_task_json_comes_first_and_a_difference_is_told(tmp_path, uncased_vocabulary):
+def test_task_json_comes_first_and_a_difference_gives_a_warning(
+    tmp_path, uncased_vocabulary
+):
     write(tmp_path, "task.json", do_lower_case=True, task="squad")
     write(tmp_path, "tokenizer_config.json", do_lower_case=False)
     choice = choose(tmp_path, uncased_vocabulary)
     assert choice.settings == UNCASED
     assert choice.notes[1] == (
         f"warning: {tmp_path}/task.json overrides {tmp_path}/tokenizer_config.json, "
-        "which says do_lower_case=False."
+        "which sets do_lower_case=False."
     )
 
 
@@ -176,7 +178,7 @@ def test_a_flag_about_accents_overrides_the_files_with_a_warning(
         ("tokenizer.json", {"normalizer": {"type": "Sequence", "normalizers": 7}}),
     ],
 )
-def test_values_of_another_kind_say_nothing(tmp_path, uncased_vocabulary, name, values):
+def test_values_of_another_kind_are_ignored(tmp_path, uncased_vocabulary, name, values):
     write(tmp_path, name, **values)
     choice = choose(tmp_path, uncased_vocabulary)
     assert choice.is_guess and len(choice.notes) == 1
@@ -187,7 +189,7 @@ def test_a_flag_that_agrees_makes_no_warning(tmp_path, cased_vocabulary):
     assert len(choose(tmp_path, cased_vocabulary, flag=False).notes) == 1
 
 
-def test_the_first_folder_that_says_it_counts(tmp_path, uncased_vocabulary):
+def test_the_first_folder_with_settings_counts(tmp_path, uncased_vocabulary):
     for name, lower in (("a", True), ("b", False)):
         (tmp_path / name).mkdir()
         write(tmp_path / name, "tokenizer_config.json", do_lower_case=lower)
@@ -199,14 +201,16 @@ def test_the_first_folder_that_says_it_counts(tmp_path, uncased_vocabulary):
 
 @pytest.mark.parametrize(
     "flag, word, wanted",
-    [(True, "The", "--nodo_lower_case."), (False, "the", "--do_lower_case=true.")],
+    [(True, "The", "=false."), (False, "the", "=true.")],
 )
 def test_a_flag_against_the_letters_makes_a_warning(tmp_path, flag, word, wanted):
     [_, note] = choose(tmp_path, write_vocabulary(tmp_path, [word]), flag=flag).notes
-    assert note.startswith("warning: ") and note.endswith(f"model wants {wanted}")
+    assert note.startswith("warning: ") and note.endswith(
+        f"pass --do_lower_case{wanted}"
+    )
 
 
-def test_records_decide_where_the_model_says_nothing(tmp_path, cased_vocabulary):
+def test_records_decide_where_the_model_has_no_settings(tmp_path, cased_vocabulary):
     about = Metadata(avg_seq_per_sample=1.0, config={"do_lower_case": True})
     records = of_records(str(tmp_path / "rec"), about)
     choice = choose(tmp_path, cased_vocabulary, records=records)
@@ -241,7 +245,7 @@ def test_what_contradicts_the_records_is_refused(
         choose(tmp_path, uncased_vocabulary, flag=flag, records=records)
 
 
-def test_metadata_without_settings_says_nothing():
+def test_metadata_without_settings_is_ignored():
     assert of_records("rec", None) is None
     assert of_records("rec", Metadata(avg_seq_per_sample=1.0)) is None
 
@@ -263,14 +267,14 @@ def test_a_setting_that_is_not_true_or_false_is_refused(tmp_path, uncased_vocabu
         choose(tmp_path, uncased_vocabulary)
 
 
-def test_a_tokenizer_with_other_rules_is_told(tmp_path, uncased_vocabulary):
+def test_a_tokenizer_with_other_rules_gives_a_warning(tmp_path, uncased_vocabulary):
     values = {"tokenizer_class": "BertJapaneseTokenizer", "do_lower_case": False}
     write(tmp_path, "tokenizer_config.json", **values)
     notes = choose(tmp_path, uncased_vocabulary).notes
-    assert "tokenizer_class=BertJapaneseTokenizer, which is not followed" in notes[1]
+    assert "tokenizer_class=BertJapaneseTokenizer, which is ignored" in notes[1]
 
 
-def test_stripping_accents_that_the_vocabulary_has_is_told(tmp_path):
+def test_stripping_accents_that_the_vocabulary_has_gives_a_warning(tmp_path):
     vocab_file = write_vocabulary(tmp_path, ["für", "über", "haus"])
     [_, note] = choose(tmp_path, vocab_file, flag=True).notes
     assert note.startswith(f"warning: {vocab_file} has 2 words with accents")
@@ -287,12 +291,12 @@ def test_stripping_accents_that_the_vocabulary_has_is_told(tmp_path):
         ("tokenizer.json", {"added_tokens": [{"id": 10, "content": "[E1]"}]}),
     ],
 )
-def test_added_tokens_outside_the_vocabulary_are_told(
+def test_added_tokens_outside_the_vocabulary_give_a_warning(
     tmp_path, uncased_vocabulary, name, values
 ):
     write(tmp_path, name, **values)
     [_, note] = choose(tmp_path, uncased_vocabulary).notes
-    assert "names 1 added tokens that are not in its vocabulary ([E1])" in note
+    assert "has 1 added tokens that are not in its vocabulary ([E1])" in note
 
 
 def test_a_line_separator_is_a_token_like_others(tmp_path):

@@ -55,11 +55,15 @@ def many(path, count):
     "words, rows, told",
     [
         (100, 100, []),
-        (100, 128, ["The word table has 128 rows for the 100 words"]),
-        (1000, 1050, ["warning: The word table has 1050 rows for the 1000 words"]),
+        (100, 128, ["The word embedding table has 128 rows for the 100 words"]),
+        (
+            1000,
+            1050,
+            ["warning: The word embedding table has 1050 rows for the 1000 words"],
+        ),
     ],
 )
-def test_rows_without_words_are_told(tmp_path, words, rows, told):
+def test_unused_rows_are_reported(tmp_path, words, rows, told):
     notes = check_size(many(tmp_path / "v.txt", words), rows)
     assert len(notes) == len(told)
     assert all(map(str.startswith, notes, told))
@@ -72,7 +76,7 @@ def test_a_vocabulary_of_another_model_is_refused(tmp_path, words, rows):
         check_size(vocab_file, rows)
 
 
-def test_a_small_vocabulary_may_be_only_told(tmp_path):
+def test_a_small_vocabulary_may_give_only_a_warning(tmp_path):
     vocab_file = many(tmp_path / "v.txt", 100)
     [note] = check_size(vocab_file, 1001, may_be_small=True)
     assert note.startswith("warning: ")
@@ -88,7 +92,7 @@ def test_the_same_words_need_no_line(tmp_path, theirs):
 def test_own_words_in_unused_rows_and_at_the_end_are_counted(tmp_path, theirs):
     own = [*SPECIAL, "[unused0]", "covid", *WORDS[7:], "flu"]
     [note] = check_same_words(write(tmp_path / "v.txt", own), theirs)
-    assert "has 2 own words in place of [unusedN]" in note
+    assert "has 2 of your own words in place of [unusedN]" in note
     assert note.endswith("covid, flu.")
 
 

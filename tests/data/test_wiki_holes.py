@@ -30,7 +30,7 @@ from bert_tf.data.wikitext import complete_text, plain_text
         "It met:\n* one\n* two\nand three.",
     ],
 )
-def test_a_sentence_with_a_hole_is_left_out_whole(sentence):
+def test_a_sentence_with_a_hole_is_dropped(sentence):
     text, num_dropped = complete_text(f"One is.\n\n{sentence} So it is.")
     assert text.replace("It met:\n\n", "").split() == ["One", "is.", "So", "it", "is."]
     assert num_dropped == 1
@@ -53,7 +53,7 @@ def test_a_sentence_with_a_hole_is_left_out_whole(sentence):
         ("It is. {{zork}}\nHe is. {{zork}}", "It is. He is."),
     ],
 )
-def test_what_stands_beside_the_text_is_no_hole(markup, expected):
+def test_boxes_beside_the_text_are_no_holes(markup, expected):
     text, num_dropped = complete_text(markup)
     assert (" ".join(text.split()), num_dropped) == (expected, 0)
 

@@ -85,12 +85,12 @@ def test_vocabulary_and_config_that_disagree(arguments, tmp_path):
     words = [*special, *(f"w{n}" for n in range(35))]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     arguments["vocab_file"] = str(tmp_path / "vocab.txt")
-    refused(arguments, "has 40 words, but the architecture says vocab_size=30")
+    refused(arguments, "has 40 words, but the architecture has vocab_size=30")
 
 
 def test_records_of_another_length_than_the_flags_say(arguments):
     arguments["max_seq_length"] = "128"
-    refused(arguments, "max_seq_length=16, but the flag says max_seq_length=128")
+    refused(arguments, "`max_seq_length` must be 16.* Received: max_seq_length=128")
 
 
 def test_records_longer_than_the_position_table(arguments, tmp_path):
@@ -108,7 +108,7 @@ def test_a_cut_file(arguments, tmp_path):
     path = folder / "part-1.tfrecord"
     path.write_bytes(path.read_bytes()[:-3])
     arguments["input_files_dir"] = str(folder)
-    refused(arguments, "part-1.tfrecord, record 49, byte offset .* is cut")
+    refused(arguments, "part-1.tfrecord, record 49, byte offset .* is truncated")
 
 
 def test_a_file_that_lost_whole_records(arguments, tmp_path, tiny_records):

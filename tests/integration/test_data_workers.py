@@ -84,7 +84,7 @@ def test_several_processes_without_horovod_are_refused(one_process, tmp_path):
     command = [COMMAND[0], "data", "create"]
     result = mpirun(2, *command, *options(config), timeout=60)
     assert result.returncode not in (0, 124, 137)
-    assert "Add --horovod" in result.stderr
+    assert "Pass --horovod" in result.stderr
 
 
 def test_one_process_with_horovod_works(one_process, tmp_path):

@@ -157,7 +157,7 @@ def test_rows_longer_than_the_table_of_positions(squad_command, refused):
 
 def test_a_question_that_leaves_no_room(squad_command, refused):
     command = squad_command(None, "--max_query_length=45")
-    refused(run_squad.main, command, "leave room beside max_query_length=45")
+    refused(run_squad.main, command, "`max_seq_length`", "max_query_length=45")
 
 
 def test_a_misplaced_answer_is_left_out_with_a_warning(squad_command, spoilt, capsys):
@@ -278,7 +278,7 @@ def test_a_table_with_a_line_of_other_columns(table, refused):
 
 def test_a_table_without_known_columns(table, refused):
     text = "words\tkind\nA warm day.\tweather\n"
-    parts = ("no column has a usual name", "'words', 'kind'")
+    parts = ("no column has a common name", "'words', 'kind'")
     refused(run_classifier.main, table("train.tsv", text), *parts)
 
 

@@ -219,7 +219,7 @@ def test_a_vocabulary_with_more_words_than_the_model_is_refused(
         *("--vocab_file", tmp_path / "vocab.txt"),
     )
     assert code == 1
-    assert "words, but the architecture says vocab_size=" in error
+    assert "words, but the architecture has vocab_size=" in error
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +291,7 @@ def test_an_input_that_is_no_file_is_named(
     command = ["fill-mask", "--model", filler, "--input", tmp_path / name]
     code, lines, error = run(capsys, monkeypatch, *command)
     assert (code, lines) == (1, [])
-    assert f"`input` must name a file of lines. Received: input={tmp_path}" in error
+    assert f"`input` must be a text file. Received: input={tmp_path}" in error
     assert reason in error
 
 

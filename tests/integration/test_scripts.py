@@ -47,7 +47,10 @@ def test_another_length_is_refused(tiny_records, tmp_path):
     result = run_python(*command(tiny_records, tmp_path / "training", length=128))
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
-    assert "128 and 4. Received: records of 16 and 4" in line
+    assert (
+        "the records, 16 and 4. Received: 128 and 4. Pass --max-sequence-length=16"
+        in line
+    )
 
 
 def test_more_sequences_than_that_model_reads_are_refused(tiny_records, tmp_path):

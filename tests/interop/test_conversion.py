@@ -235,7 +235,7 @@ def test_a_larger_vocabulary_is_refused(tf1, tmp_path):
     words = (tmp_path / "tf1" / "vocab.txt").read_text()
     vocab_file.write_text(words + "more\n")
     with pytest.raises(
-        ValueError, match="has 31 words, but the architecture says vocab_size=30"
+        ValueError, match="has 31 words, but the architecture has vocab_size=30"
     ):
         run(tf1, tmp_path / "out", vocab_file=str(vocab_file))
 
