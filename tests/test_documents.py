@@ -1,4 +1,4 @@
-"""What README says is true: its commands are understood, its files are there."""
+"""README and docs are true: commands can be parsed, files and links exist."""
 
 import re
 import shlex
@@ -72,14 +72,14 @@ def test_prediction_commands_are_understood(command):
 
 @pytest.mark.parametrize("command", DATA, ids=range(len(DATA)))
 def test_data_commands_are_understood(command):
-    step, *options = command[command.index("data") + 1 :]
-    if step == "all":
+    name, *options = command[command.index("data") + 1 :]
+    if name == "all":
         path = options[options.index("--config") + 1]
-        steps = list(plan(tomllib.loads((ROOT / path).read_text()), path))
-        assert len(steps) > 3
+        commands = list(plan(tomllib.loads((ROOT / path).read_text()), path))
+        assert len(commands) > 3
     else:
-        steps = [(step, options)]
-    for name, words in steps:
+        commands = [(name, options)]
+    for name, words in commands:
         if isinstance(words, dict):
             words = [f"--{key}={value}" for key, value in words.items()]
         parse_config(CONFIGS[name], words, "data")
