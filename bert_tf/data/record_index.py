@@ -171,7 +171,7 @@ def _stored_offsets(path: str, cache_dir: str) -> np.ndarray | None:
     name, earlier_name = _cache_files(path, cache_dir)
     for stored in (name, earlier_name):
         with contextlib.suppress(OSError, ValueError, EOFError):
-            # The earlier name may be that of a replaced file: its change time tells.
+            # The earlier name may be that of a replaced file: compare change times.
             is_later = os.stat(stored).st_mtime_ns > os.stat(path).st_ctime_ns
             if stored == name or is_later:
                 # Indexing a plain view is much faster than indexing the memory map.

@@ -292,10 +292,10 @@ def _join_tokens(windows: Sequence[_Window], special: SpecialTokens) -> SquadWin
     is_max_context = np.zeros(num_tokens, np.bool_)
     for window, offset in zip(windows, sequences.offsets[:-1].tolist(), strict=True):
         first = offset + window.lead
-        place = slice(first, first + window.end - window.begin)
-        char_begin[place] = window.context.begins[window.begin : window.end]
-        char_end[place] = window.context.ends[window.begin : window.end]
-        is_max_context[place] = window.is_max_context
+        span = slice(first, first + window.end - window.begin)
+        char_begin[span] = window.context.begins[window.begin : window.end]
+        char_end[span] = window.context.ends[window.begin : window.end]
+        is_max_context[span] = window.is_max_context
     labels = np.array([window.label() for window in windows], np.int32).reshape(-1, 2)
     return SquadWindows(
         sequences=sequences,

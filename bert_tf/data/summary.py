@@ -149,12 +149,12 @@ def vocabulary_warnings(
         and token not in SPECIAL_TOKENS
         and not _is_reachable(token, splitter)
     ]
-    places = _unused_places(tokens, {number for number, _ in lost})
-    own = [token for number, token in lost if number in places]
+    replaced = _unused_places(tokens, {number for number, _ in lost})
+    own = [token for number, token in lost if number in replaced]
     others = [
         token
         for number, token in lost
-        if number not in places
+        if number not in replaced
         and len(token.removeprefix(CONTINUATION)) > 1
         and not _is_reachable(token, as_written)
     ]

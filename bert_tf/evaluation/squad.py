@@ -137,17 +137,17 @@ def predict_answers(
         {}, {}, {} if settings.version_2_with_negative else None
     )
     for number, example in enumerate(examples):
-        places = [
+        slices = [
             windows.sequences.place(i) for i in range(*bounds[number : number + 2])
         ]
         spans = [
-            _window_spans(windows, place, start_logits, end_logits, settings)
-            for place in places
+            _window_spans(windows, part, start_logits, end_logits, settings)
+            for part in slices
         ]
         best = _best_candidates(example.context, spans, settings.n_best_size)
         null = None
         if settings.version_2_with_negative:
-            cls = min((place.start for place in places), key=scores.item)
+            cls = min((part.start for part in slices), key=scores.item)
             null = _Candidate("", start_logits[cls].item(), end_logits[cls].item())
         _add_answer(predictions, example.question_id, best, null, settings)
     return predictions
@@ -180,7 +180,7 @@ def _highest(logits: np.ndarray, count: int) -> np.ndarray:
 
 def _window_spans(
     windows: SquadWindows,
-    place: slice,
+    part: slice,
     start_logits: np.ndarray,
     end_logits: np.ndarray,
     settings: AnswerSettings,
@@ -190,11 +190,11 @@ def _window_spans(
     Source: as in the original, the highest logits are those of all tokens, the
     question's too; tokens that cannot be in an answer are dropped afterwards.
     """
-    begins, ends = windows.char_begin[place], windows.char_end[place]
-    start_logits, end_logits = start_logits[place], end_logits[place]
+    begins, ends = windows.char_begin[part], windows.char_end[part]
+    start_logits, end_logits = start_logits[part], end_logits[part]
     firsts = _highest(start_logits, settings.n_best_size)
     lasts = _highest(end_logits, settings.n_best_size)
-    firsts = firsts[windows.is_max_context[place][firsts]]
+    firsts = firsts[windows.is_max_context[part][firsts]]
     lasts = lasts[begins[lasts] >= 0]
     length = lasts[None, :] - firsts[:, None] + 1
     row, column = np.nonzero((length > 0) & (length <= settings.max_answer_length))

@@ -273,7 +273,9 @@ def test_prediction_with_a_model_of_another_task(trained, folder, refused):
 
 def test_a_table_with_a_line_of_other_columns(table, refused):
     text = "text\tlabel\nA warm day.\tweather\nNo label here.\nMore rain.\tfood\n"
-    refused(run_classifier.main, table("train.tsv", text), "train.tsv, line 3", "2 col")
+    refused(
+        run_classifier.main, table("train.tsv", text), "train.tsv, line 3", "2 tab-"
+    )
 
 
 def test_a_table_without_known_columns(table, refused):
