@@ -1,13 +1,17 @@
 """What an HDF5 file of records holds, found out without trusting it.
 
-An HDF5 file may point to other files, ask for code that decodes it, and declare more
-data than it has. Nothing of that is followed: the datasets must be the file's own.
+A file may point to other files, ask for code that decodes it, and declare more data
+than it has: nothing of that is followed, the datasets must be the file's own. Besides,
+the HDF5 library (2.0.0) trusts what a file says of chunks: it loops forever where they
+have another number of dimensions than their dataset, crashes where one is shorter than
+its checksum, and takes what lies behind a short one in memory for its data.
 """
 
 import contextlib
 import dataclasses
 import math
 import os
+import zlib
 from collections.abc import Iterator
 
 import h5py
@@ -20,44 +24,30 @@ from bert_tf.data.hdf5 import (
     PER_PREDICTION,
     PER_TOKEN,
 )
-from bert_tf.data.hdf5_heap import ROW_REFERENCE
 from bert_tf.errors import CorruptRecordError
 
+GZIP = h5py.h5z.FILTER_DEFLATE
+# How a row of variable length is stored: so many values, in an object of the heap
+# collection at that address.
+ROW_REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("object", "<u4")])
+
 # Far more than any model has positions; it bounds what a wrong file makes us allocate.
-MAX_LENGTH = 1 << 16
-
-_PACKED = ("packed_input_len", "packed_masked_lm_len")
-_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32"}
-# Of deflate; a file that claims more holds no such data.
-_MAX_COMPRESSION = 1100
+_MAX_LENGTH = 1 << 16
 _MAX_CHUNK_BYTES = 1 << 26
-_BYTES_OF_SIZES = (8, 8)
-_REFERENCES_AT_ONCE = 1 << 20
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """One dataset.
-
-    Attributes:
-      name: The feature.
-      dtype: Of its values, in the file.
-      num_records: Its rows.
-      width: Values per record; 0 if that differs.
-      offset: Where its rows begin if they stand one after another, else None. Those of
-        variable length are `ROW_REFERENCE`s.
-    """
-
-    name: str
-    dtype: np.dtype
-    num_records: int
-    width: int
-    offset: int | None
-
-    @property
-    def stored_dtype(self) -> np.dtype:
-        """What stands at `offset`."""
-        return self.dtype if self.width else ROW_REFERENCE
+_PACKED = (b"packed_input_len", b"packed_masked_lm_len")
+_MAX_LENGTHS = {"input_ids": MAX_SEQ_LENGTH, "masked_lm_ids": MAX_PREDICTIONS}
+_FLETCHER32 = h5py.h5z.FILTER_FLETCHER32
+_FILTERS = {GZIP: "gzip", h5py.h5z.FILTER_SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
+_CHECKSUM_BYTES = 4
+_BYTES_OF_SIZES = (8, 8)  # With others a `ROW_REFERENCE` would look different.
+_LIBRARY_ERRORS = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    zlib.error,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,98 +55,24 @@ class Layout:
     """What one file holds.
 
     Attributes:
-      columns: The datasets by name; a file without padding may lack `input_mask`.
-      num_records: Rows of each of them.
+      widths: Values per record of each dataset, 0 where that differs. A file without
+        padding may lack `input_mask`.
+      num_records: Rows of each dataset.
+      num_bytes: Size of the file.
       max_seq_length: S; without padding the longest row, or what the file says.
       max_predictions: P, likewise.
-      is_variable_length: Whether the rows have no padding.
     """
 
-    columns: dict[str, Column]
+    widths: dict[str, int]
     num_records: int
+    num_bytes: int
     max_seq_length: int
     max_predictions: int
-    is_variable_length: bool
 
-
-def open_hdf5(path: str) -> h5py.File:
-    """Opens a file for reading.
-
-    Raises:
-      CorruptRecordError: if it cannot be read.
-    """
-    with readable(path):
-        # Locks fail on some network file systems, and readers do not need them.
-        return h5py.File(path, "r", locking=False)
-
-
-@contextlib.contextmanager
-def readable(place: object) -> Iterator[None]:
-    """Turns what the HDF5 library says of a broken file into one line.
-
-    Raises:
-      CorruptRecordError: for every error of the library, naming the place.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise CorruptRecordError(
-            f"{place}: cannot be read as HDF5 ({reason}). Make or copy the file again."
-        ) from error
-
-
-def read_layout(path: str) -> Layout:
-    """Checks a file of records, without reading them.
-
-    Args:
-      path: An HDF5 file.
-
-    Returns:
-      What it holds.
-
-    Raises:
-      CorruptRecordError: if it is not such a file, naming file and dataset.
-    """
-    with open_hdf5(path) as file, readable(path):
-        if any(file.id.links.exists(name.encode()) for name in _PACKED):
-            raise CorruptRecordError(
-                f"{path}: holds packed records in MLPerf's form, which cannot be read. "
-                "Make unpacked ones, and pack them with `python -m bert_tf data pack`."
-            )
-        columns = {name: _column(file, path, name) for name in _present(file)}
-        _check_shapes(path, columns)
-        tokens, predictions = columns[PER_TOKEN[0]], columns[PER_PREDICTION[0]]
-        is_variable_length = tokens.width == 0
-        if is_variable_length:
-            widths = (
-                _attribute(file, path, MAX_SEQ_LENGTH) or _longest(path, tokens),
-                _attribute(file, path, MAX_PREDICTIONS) or _longest(path, predictions),
-            )
-        else:
-            widths = tokens.width, predictions.width
-    for name, width in zip(("input_ids", "masked_lm_ids"), widths, strict=True):
-        if width > MAX_LENGTH:
-            _refuse(path, name, f"must have rows of at most {MAX_LENGTH}", width)
-    return Layout(columns, tokens.num_records, *widths, is_variable_length)
-
-
-def _present(file: h5py.File) -> list[str]:
-    """The datasets to read: without padding `input_mask` may be left out."""
-    names = [*PER_TOKEN, *PER_PREDICTION, LABEL]
-    if not file.id.links.exists(b"input_mask") and _is_variable(file):
-        names.remove("input_mask")
-    return names
-
-
-def _is_variable(file: h5py.File) -> bool:
-    name = PER_TOKEN[0].encode()
-    links = file.id.links
-    if not links.exists(name) or links.get_info(name).type != h5py.h5l.TYPE_HARD:
-        return False
-    found = h5py.h5o.open(file.id, name)
-    is_dataset = isinstance(found, h5py.h5d.DatasetID)
-    return is_dataset and isinstance(found.get_type(), h5py.h5t.TypeVlenID)
+    @property
+    def is_variable_length(self) -> bool:
+        """Whether the rows have no padding."""
+        return self.widths["input_ids"] == 0
 
 
 def _refuse(path: str, name: str, rule: str, received: object) -> None:
@@ -166,89 +82,194 @@ def _refuse(path: str, name: str, rule: str, received: object) -> None:
     )
 
 
-def _column(file: h5py.File, path: str, name: str) -> Column:
-    """Finds one dataset, which must be stored in this file."""
-    links = file.id.links
-    if not links.exists(name.encode()):
+@contextlib.contextmanager
+def readable(place: object) -> Iterator[None]:
+    """Turns an error of the HDF5 library into one line that names the place."""
+    try:
+        yield
+    except _LIBRARY_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise CorruptRecordError(
+            f"{place}: cannot be read as HDF5 ({reason}). Make or copy the file again."
+        ) from error
+
+
+def _open(path: str) -> h5py.File:
+    with readable(path):
+        # Locks fail on some network file systems, and readers do not need them. Random
+        # records rarely share a chunk, so that keeping chunks would only take memory.
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=0)
+
+
+def open_datasets(path: str) -> dict[str, h5py.Dataset]:
+    """The datasets of a file that was checked."""
+    file = _open(path)
+    with readable(path):
+        names = (*PER_TOKEN, *PER_PREDICTION, LABEL)
+        return {name: file[name] for name in names if name in file}
+
+
+def read_layout(path: str) -> Layout:
+    """Checks a file of records without reading them.
+
+    Raises:
+      CorruptRecordError: if it is not such a file, naming file and dataset.
+    """
+    with _open(path) as file, readable(path):
+        if any(file.id.links.exists(name) for name in _PACKED):
+            raise CorruptRecordError(
+                f"{path}: holds packed records in MLPerf's form, which cannot be read. "
+                "Make unpacked ones, and pack them with `python -m bert_tf data pack`."
+            )
+        tokens = _checked_dataset(file, path, "input_ids")
+        datasets = {"input_ids": tokens}
+        is_variable = _is_variable(tokens)
+        for name in (*PER_TOKEN[1:], *PER_PREDICTION, LABEL):
+            is_needed = name != "input_mask" or not is_variable
+            if is_needed or file.id.links.exists(b"input_mask"):
+                datasets[name] = _checked_dataset(file, path, name)
+        widths = {n: _width(dataset) for n, dataset in datasets.items()}
+        counts = {n: dataset.shape[0] for n, dataset in datasets.items()}
+        _check_shapes(path, widths, counts)
+        lengths = []
+        for name, attribute in _MAX_LENGTHS.items():
+            length = widths[name] or _attribute(file, path, attribute)
+            length = length or _longest(path, datasets[name])
+            if length > _MAX_LENGTH:
+                _refuse(path, name, f"must have rows of at most {_MAX_LENGTH}", length)
+            lengths.append(length)
+    return Layout(widths, counts[LABEL], os.path.getsize(path), *lengths)
+
+
+def _is_variable(dataset: h5py.h5d.DatasetID) -> bool:
+    return isinstance(dataset.get_type(), h5py.h5t.TypeVlenID)
+
+
+def _width(dataset: h5py.h5d.DatasetID) -> int:
+    return 0 if _is_variable(dataset) else math.prod(dataset.shape[1:])
+
+
+def _checked_dataset(file: h5py.File, path: str, name: str) -> h5py.h5d.DatasetID:
+    """A dataset whose data is in this file, all of it, and needs no foreign code."""
+    links, key = file.id.links, name.encode()
+    if not links.exists(key):
         _refuse(path, name, "must be there", "no such dataset")
     # Only then may it be opened: a link may lead to any file of this machine.
-    if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+    if links.get_info(key).type != h5py.h5l.TYPE_HARD:
         _refuse(path, name, "must stand in the file itself", "a link")
-    dataset = h5py.h5o.open(file.id, name.encode())
+    dataset = h5py.h5o.open(file.id, key)
     if not isinstance(dataset, h5py.h5d.DatasetID):
         _refuse(path, name, "must be a dataset", "another object")
+    made = dataset.get_create_plist()
+    # Its shape may be asked for only then: the library may look for it in other files.
+    if made.get_layout() == h5py.h5d.VIRTUAL or made.get_external_count():
+        _refuse(path, name, "must stand in the file itself", "data of other files")
+    is_variable = _is_variable(dataset)
     kind = dataset.get_type()
-    is_variable = isinstance(kind, h5py.h5t.TypeVlenID)
-    dtype = _integer_dtype(path, name, kind.get_super() if is_variable else kind)
+    kind = kind.get_super() if is_variable else kind
+    if not isinstance(kind, h5py.h5t.TypeIntegerID):
+        _refuse(path, name, "must hold integers", type(kind).__name__)
+    itemsize, precision = kind.get_size(), kind.get_precision()
+    if itemsize > 8 or precision != 8 * itemsize:
+        _refuse(path, name, "must hold integers of 8 to 64 bits", precision)
     rank = 1 if is_variable or name == LABEL else 2
     shape = dataset.shape
     if shape is None or len(shape) != rank or 0 in shape:
         _refuse(path, name, f"must have {rank} dimensions, and records", shape)
-    stored = ROW_REFERENCE if is_variable else dtype
-    _check_storage(path, name, dataset, math.prod(shape) * stored.itemsize)
-    offset = dataset.get_offset()
-    if is_variable and (
-        offset is None or file.id.get_create_plist().get_sizes() != _BYTES_OF_SIZES
-    ):
-        _refuse(path, name, "must be contiguous", "rows of variable length in chunks")
-    width = 0 if is_variable else math.prod(shape[1:])
-    return Column(name, dtype, shape[0], width, offset)
+    if is_variable:
+        is_contiguous = made.get_layout() == h5py.h5d.CONTIGUOUS
+        sizes = file.id.get_create_plist().get_sizes()
+        if not is_contiguous or sizes != _BYTES_OF_SIZES:
+            _refuse(path, name, "must be contiguous", "rows in another form")
+        itemsize = ROW_REFERENCE.itemsize
+    if made.get_layout() == h5py.h5d.CHUNKED:
+        missing = _missing_chunks(path, name, dataset, itemsize)
+    else:
+        missing = _missing_bytes(path, dataset, itemsize)
+    if missing:
+        num_bytes = math.prod(shape) * itemsize
+        rule = f"must hold the {num_bytes} bytes that its shape says"
+        reason = "the file is cut, or was never finished"
+        _refuse(path, name, rule, f"{missing}; {reason}")
+    return dataset
 
 
-def _integer_dtype(path: str, name: str, kind: h5py.h5t.TypeID) -> np.dtype:
-    if not isinstance(kind, h5py.h5t.TypeIntegerID):
-        _refuse(path, name, "must hold integers", type(kind).__name__)
-    bits = kind.get_size() * 8
-    if bits > 64 or kind.get_precision() != bits:
-        _refuse(path, name, "must hold integers of 8 to 64 bits", kind.get_precision())
-    return kind.dtype
-
-
-def _check_storage(
-    path: str, name: str, dataset: h5py.h5d.DatasetID, num_bytes: int
-) -> None:
-    """All data must be in this file, in a form that needs no foreign code."""
+def filters_of(dataset: h5py.h5d.DatasetID) -> list[int]:
+    """The numbers of a dataset's filters, in the order in which they were applied."""
     made = dataset.get_create_plist()
-    if made.get_layout() == h5py.h5d.VIRTUAL or made.get_external_count():
-        _refuse(path, name, "must stand in the file itself", "data of other files")
-    filters = [made.get_filter(number)[0] for number in range(made.get_nfilters())]
+    return [made.get_filter(number)[0] for number in range(made.get_nfilters())]
+
+
+def _missing_bytes(path: str, dataset: h5py.h5d.DatasetID, itemsize: int) -> str:
+    """What there is of a dataset in one piece, if that is not all of it."""
+    stored = dataset.get_storage_size()
+    end = (dataset.get_offset() or 0) + stored
+    is_whole = stored >= math.prod(dataset.shape) * itemsize
+    return "" if is_whole and end <= os.path.getsize(path) else f"{stored} bytes"
+
+
+def _missing_chunks(
+    path: str, name: str, dataset: h5py.h5d.DatasetID, itemsize: int
+) -> str:
+    """How many chunks there are, if not all of them are sound.
+
+    A chunk is sound if it lies in the file and is stored in as many bytes as it has, or
+    fewer where it is compressed.
+    """
+    filters = filters_of(dataset)
     if not set(filters) <= set(_FILTERS):
         allowed = ", ".join(_FILTERS.values())
         _refuse(path, name, f"may use {allowed} only", f"filters number {filters}")
-    if made.get_layout() == h5py.h5d.CHUNKED:
-        chunk = math.prod(made.get_chunk()) * dataset.get_type().get_size()
-        if chunk > _MAX_CHUNK_BYTES:
-            limit = f"must have chunks of at most {_MAX_CHUNK_BYTES} bytes"
-            _refuse(path, name, limit, chunk)
-    stored = dataset.get_storage_size()
-    ratio = _MAX_COMPRESSION if 1 in filters else 1
-    end = (dataset.get_offset() or 0) + stored
-    if stored * ratio < num_bytes or end > os.path.getsize(path):
-        _refuse(
-            path,
-            name,
-            f"must hold the {num_bytes} bytes that its shape says",
-            f"{stored} bytes; the file is cut, or was never finished",
-        )
+    if len(set(filters)) < len(filters) or _FLETCHER32 in filters[:-1]:
+        rule = "may use each filter once, and fletcher32 as the last one"
+        _refuse(path, name, rule, f"filters number {filters}")
+    chunk, shape = dataset.get_create_plist().get_chunk(), dataset.shape
+    if len(chunk) != len(shape):
+        rule = f"must have chunks of {len(shape)} dimensions"
+        _refuse(path, name, rule, len(chunk))
+    chunk_bytes = math.prod(chunk) * itemsize
+    if chunk_bytes > _MAX_CHUNK_BYTES:
+        rule = f"must have chunks of at most {_MAX_CHUNK_BYTES} bytes"
+        _refuse(path, name, rule, chunk_bytes)
+    num_bytes = os.path.getsize(path)
+    num_chunks = math.prod(-(-s // c) for s, c in zip(shape, chunk, strict=True))
+    if num_chunks > num_bytes:
+        return f"{num_bytes} bytes"
+    found: list[h5py.h5d.StoreInfo] = []
+    # A damaged index may go in circles: what is not None ends it.
+    dataset.chunk_iter(
+        lambda info: found.append(info) or (True if len(found) > num_chunks else None)
+    )
+    sound = set()
+    for info in found:
+        used = [f for n, f in enumerate(filters) if not info.filter_mask >> n & 1]
+        checksum_bytes = _CHECKSUM_BYTES if _FLETCHER32 in used else 0
+        least = most = chunk_bytes + checksum_bytes
+        if GZIP in used:  # What cannot be compressed gets a little longer.
+            least, most = checksum_bytes + 1, most + most // 100 + 64
+        if least <= info.size <= most and info.byte_offset + info.size <= num_bytes:
+            sound.add(info.chunk_offset)
+    is_whole = len(sound) == num_chunks
+    return "" if is_whole else f"{len(sound)} of {num_chunks} chunks"
 
 
-def _check_shapes(path: str, columns: dict[str, Column]) -> None:
+def _check_shapes(path: str, widths: dict[str, int], counts: dict[str, int]) -> None:
     """Datasets of the same kind must have the same shape and form."""
-    for group in (PER_TOKEN, PER_PREDICTION, (PER_TOKEN[0], *PER_PREDICTION, LABEL)):
-        first = columns[group[0]]
+    for name, count in counts.items():
+        if count != counts["input_ids"]:
+            rule = f"must have as many records as input_ids, {counts['input_ids']}"
+            _refuse(path, name, rule, count)
+    for group in (PER_TOKEN, PER_PREDICTION):
         for name in group:
-            column = columns.get(name, first)
-            if column.num_records != first.num_records:
-                rule = f"must have as many records as {first.name}, {first.num_records}"
-                _refuse(path, name, rule, column.num_records)
-            is_comparable = group in (PER_TOKEN, PER_PREDICTION)
-            if is_comparable and column.width != first.width:
-                rule = f"must be as wide as {first.name}, {first.width} (0: variable)"
-                _refuse(path, name, rule, column.width)
-    tokens, predictions = columns[PER_TOKEN[0]], columns[PER_PREDICTION[0]]
-    if (tokens.width == 0) != (predictions.width == 0):
+            if widths.get(name, 0) != widths[group[0]]:
+                rule = (
+                    f"must be as wide as {group[0]}, {widths[group[0]]} (0: variable)"
+                )
+                _refuse(path, name, rule, widths[name])
+    name = PER_PREDICTION[0]
+    if (widths["input_ids"] == 0) != (widths[name] == 0):
         rule = "must be of variable length if, and only if, input_ids is"
-        _refuse(path, predictions.name, rule, f"width {predictions.width}")
+        _refuse(path, name, rule, f"width {widths[name]}")
 
 
 def _attribute(file: h5py.File, path: str, name: str) -> int | None:
@@ -256,27 +277,20 @@ def _attribute(file: h5py.File, path: str, name: str) -> int | None:
     if not h5py.h5a.exists(file.id, name.encode()):
         return None
     attribute = h5py.h5a.open(file.id, name.encode())
-    is_integer = isinstance(attribute.get_type(), h5py.h5t.TypeIntegerID)
-    if not is_integer or attribute.shape != ():
-        raise CorruptRecordError(f"{path}: the attribute `{name}` must be one integer.")
     value = np.zeros((), np.int64)
-    attribute.read(value)
+    is_integer = isinstance(attribute.get_type(), h5py.h5t.TypeIntegerID)
+    if is_integer and attribute.shape == ():
+        attribute.read(value)
     if value < 1:
         raise CorruptRecordError(
-            f"{path}: the attribute `{name}` must be at least 1. Received: {value}."
+            f"{path}: the attribute `{name}` must be one integer of at least 1. "
+            f"Received: {value if is_integer else attribute.dtype}."
         )
     return int(value)
 
 
-def _longest(path: str, column: Column) -> int:
+def _longest(path: str, dataset: h5py.h5d.DatasetID) -> int:
     """The most values of a row of variable length, at least 1."""
-    longest = 1
-    with open(path, "rb") as file:
-        file.seek(column.offset)
-        left = column.num_records
-        while left:
-            count = min(left, _REFERENCES_AT_ONCE)
-            rows = np.fromfile(file, ROW_REFERENCE, count)
-            longest = max(longest, int(rows["length"].max()))
-            left -= count
-    return longest
+    count, offset = dataset.shape[0], dataset.get_offset()
+    rows = np.fromfile(path, ROW_REFERENCE, count, offset=offset)
+    return max(1, int(rows["length"].max()))

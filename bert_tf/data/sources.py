@@ -54,7 +54,7 @@ def open_parser(
         )
     if "hdf5" in formats:
         # Loaded only by those who have HDF5 files.
-        from bert_tf.data.hdf5_index import Hdf5Index, Hdf5Parser
+        from bert_tf.data.hdf5_reader import Hdf5Index, Hdf5Parser
 
         index = Hdf5Index(list(files))
         return index, Hdf5Parser(index, index.shape, limits)

@@ -1,6 +1,9 @@
 """HDF5 files of other programs are read; what cannot be trusted is refused."""
 
+import re
 import shutil
+import zlib
+from pathlib import Path
 
 import google_crc32c
 import h5py
@@ -10,7 +13,7 @@ from conftest import make_example, write_records
 
 from bert_tf.data.features import ValueLimits
 from bert_tf.data.hdf5 import Hdf5Writer, UnstorableRecordError
-from bert_tf.data.hdf5_index import Hdf5Index
+from bert_tf.data.hdf5_reader import Hdf5Index
 from bert_tf.data.opening import open_records
 from bert_tf.errors import CorruptRecordError
 
@@ -435,11 +438,134 @@ def test_damaged_compressed_data_is_refused(arrays, tmp_path):
         open_records(path, LIMITS)
 
 
+@pytest.mark.parametrize("content", [bytes(8), bytes(512 + 1), bytes(1 << 14)])
+def test_a_compressed_chunk_of_another_length_is_refused(arrays, tmp_path, content):
+    # The library takes what lies behind a short one in memory for records.
+    path = damaged(arrays, tmp_path, input_ids=None)
+    with h5py.File(path, "a") as file:
+        chunked = file.create_dataset(
+            "input_ids", data=arrays["input_ids"], chunks=(8, 16), compression="gzip"
+        )
+        chunked.id.write_direct_chunk((16, 0), zlib.compress(content))
+    with pytest.raises(CorruptRecordError, match=r"dataset input_ids: .*512 bytes"):
+        read_all(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"fletcher32": True}, {"compression": "gzip"}])
+def test_a_chunk_that_is_stored_too_short_or_too_long_is_refused(
+    arrays, tmp_path, options
+):
+    path = damaged(arrays, tmp_path, input_ids=None)
+    with h5py.File(path, "a") as file:
+        chunked = file.create_dataset(
+            "input_ids", data=arrays["input_ids"], chunks=(8, 16), **options
+        )
+        is_gzip = "compression" in options
+        # Of three bytes the library would take a checksum of four.
+        chunked.id.write_direct_chunk((16, 0), bytes(5000 if is_gzip else 3))
+    with pytest.raises(CorruptRecordError, match="4 of 5 chunks; the file is cut"):
+        open_records(path, LIMITS)
+
+
+def test_a_chunk_that_is_missing_is_refused(arrays, tmp_path):
+    path = damaged(arrays, tmp_path, input_ids=None)
+    with h5py.File(path, "a") as file:
+        options = {"chunks": (8, 16), "compression": "gzip"}
+        chunked = file.create_dataset("input_ids", (NUM_RECORDS, 16), "i4", **options)
+        chunked[:32] = arrays["input_ids"][:32]
+    with pytest.raises(CorruptRecordError, match="4 of 5 chunks; the file is cut"):
+        open_records(path, LIMITS)
+
+
+def test_chunks_of_other_dimensions_than_their_dataset_are_refused(arrays, tmp_path):
+    path = Path(damaged(arrays, tmp_path, masked_lm_ids=None))
+    with h5py.File(path, "a") as file:
+        file.create_dataset(
+            "masked_lm_ids", data=arrays["masked_lm_ids"], chunks=(8, 4)
+        )
+    content = path.read_bytes()
+    # A layout message: version 3, class 2 (in chunks), dimensions and one for the size
+    # of a value, address, and their lengths: 8, 4, 4 bytes. The library loops forever.
+    message = rb"\x03\x02\x03(.{8}\x08\0\0\0\x04\0\0\0\x04\0\0\0)"
+    content, count = re.subn(message, b"\x03\x02\x02\\1", content, flags=re.DOTALL)
+    assert count == 1
+    path.write_bytes(content)
+    with pytest.raises(CorruptRecordError, match="must have chunks of 2 dimensions"):
+        open_records(str(path), LIMITS)
+
+
+@pytest.mark.parametrize("filters", ["fg", "gg"])
+def test_filters_in_an_order_that_cannot_be_checked_are_refused(
+    arrays, tmp_path, filters
+):
+    path = damaged(arrays, tmp_path, input_ids=None)
+    made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    made.set_chunk((8, 16))
+    for name in filters:
+        made.set_fletcher32() if name == "f" else made.set_deflate(4)
+    with h5py.File(path, "a") as file:
+        space = h5py.h5s.create_simple((NUM_RECORDS, 16))
+        h5py.h5d.create(file.id, b"input_ids", h5py.h5t.STD_I32LE, space, made)
+    with pytest.raises(CorruptRecordError, match="each filter once, and fletcher32 as"):
+        open_records(path, LIMITS)
+
+
+def test_chunks_that_could_not_be_compressed_are_read(arrays, features, tmp_path):
+    path = damaged(arrays, tmp_path, input_ids=None)
+    with h5py.File(path, "a") as file:
+        chunked = file.create_dataset(
+            "input_ids", data=arrays["input_ids"], chunks=(8, 16), compression="gzip"
+        )
+        plain = arrays["input_ids"][16:24].tobytes()
+        chunked.id.write_direct_chunk((16, 0), plain, filter_mask=1)
+    assert_equal(read_all(path), features)
+
+
 def test_padded_rows_and_others_are_not_mixed(arrays, tmp_path):
     write_padded(tmp_path / "part_0.hdf5", arrays)
     write_variable(tmp_path / "part_1.hdf5", arrays)
     with pytest.raises(CorruptRecordError, match="same lengths, and padding or none"):
         open_records(str(tmp_path), LIMITS)
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i4", "<i8"])
+def test_rows_without_padding_are_those_that_the_library_wrote(tmp_path, dtype):
+    rng = np.random.default_rng(5)
+    # More than a heap collection of 64 KiB holds, some empty, one of them huge.
+    sizes = [*rng.integers(0, 200, 600).tolist(), 40_000, 1]
+    rows = [rng.integers(0, 127, size).astype(dtype) for size in sizes]
+    path = write_rows(tmp_path / "part_0.hdf5", rows, dtype)
+    index = Hdf5Index([path])
+    for chosen in (np.arange(len(rows)), np.array([600, 3]), np.array([599, 0, 601])):
+        read = index.read(chosen)
+        for number, ids, mask in zip(
+            chosen, read["input_ids"], read["input_mask"], strict=True
+        ):
+            assert mask.sum() == sizes[number]
+            np.testing.assert_array_equal(ids[: sizes[number]], rows[number])
+    index.close()
+
+
+def test_values_that_look_like_the_header_of_a_row_do_not_mislead(tmp_path):
+    # As 64-bit words: number 3 and 16 bytes, which is the third row's header too.
+    like_a_header = [3, 0, 16, 0]
+    rows = [like_a_header, like_a_header, [7, 8, 9, 10]]
+    path = write_rows(tmp_path / "part_0.hdf5", rows, "<i4")
+    assert Hdf5Index([path]).read(np.array([2]))["input_ids"].tolist() == [
+        [7, 8, 9, 10]
+    ]
+
+
+def write_rows(path, rows, dtype):
+    """A file in which each feature has the same rows, without padding."""
+    kind = h5py.vlen_dtype(np.dtype(dtype))
+    with h5py.File(path, "w") as file:
+        file["next_sentence_labels"] = np.zeros(len(rows), "i1")
+        for name in DTYPES.keys() - {"next_sentence_labels", "input_mask"}:
+            dataset = file.create_dataset(name, (len(rows),), kind)
+            for number, row in enumerate(rows):
+                dataset[number] = np.asarray(row, dtype)
+    return str(path)
 
 
 def test_padded_rows_of_different_lengths_are_not_mixed(arrays, tmp_path):
