@@ -255,21 +255,17 @@ def _missing_chunks(
 
 def _check_shapes(path: str, widths: dict[str, int], counts: dict[str, int]) -> None:
     """Datasets of the same kind must have the same shape and form."""
-    for name, count in counts.items():
-        if count != counts["input_ids"]:
+    for name, width in widths.items():
+        like = PER_PREDICTION[0] if name in PER_PREDICTION else PER_TOKEN[0]
+        if counts[name] != counts["input_ids"]:
             rule = f"must have as many records as input_ids, {counts['input_ids']}"
-            _refuse(path, name, rule, count)
-    for group in (PER_TOKEN, PER_PREDICTION):
-        for name in group:
-            if widths.get(name, 0) != widths[group[0]]:
-                rule = (
-                    f"must be as wide as {group[0]}, {widths[group[0]]} (0: variable)"
-                )
-                _refuse(path, name, rule, widths[name])
-    name = PER_PREDICTION[0]
-    if (widths["input_ids"] == 0) != (widths[name] == 0):
-        rule = "must be of variable length if, and only if, input_ids is"
-        _refuse(path, name, rule, f"width {widths[name]}")
+            _refuse(path, name, rule, counts[name])
+        if name != LABEL and width != widths[like]:
+            rule = f"must be as wide as {like}, {widths[like]} (0: variable)"
+            _refuse(path, name, rule, width)
+        if (width == 0) != (widths["input_ids"] == 0) and name != LABEL:
+            rule = "must be of variable length if, and only if, input_ids is"
+            _refuse(path, name, rule, f"width {width}")
 
 
 def _attribute(file: h5py.File, path: str, name: str) -> int | None:

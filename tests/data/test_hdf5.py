@@ -1,5 +1,6 @@
 """HDF5 files of other programs are read; what cannot be trusted is refused."""
 
+import os
 import re
 import shutil
 import zlib
@@ -265,6 +266,23 @@ def test_a_virtual_dataset_is_refused(arrays, tmp_path):
     path = damaged(arrays, tmp_path, input_ids=None)
     layout = h5py.VirtualLayout((NUM_RECORDS, 16), "i4")
     layout[:] = h5py.VirtualSource(other, "input_ids", (NUM_RECORDS, 16))
+    with h5py.File(path, "a") as file:
+        file.create_virtual_dataset("input_ids", layout)
+    with pytest.raises(CorruptRecordError, match="must stand in the file itself"):
+        open_records(path, LIMITS)
+
+
+def test_the_files_of_virtual_data_are_not_opened(arrays, tmp_path):
+    # The shape of a virtual dataset that can grow is that of its sources. Opening a
+    # pipe would wait forever for the other end.
+    os.mkfifo(tmp_path / "pipe")
+    path = damaged(arrays, tmp_path, input_ids=None)
+    layout = h5py.VirtualLayout((NUM_RECORDS, 16), "i4", maxshape=(None, 16))
+    source = h5py.VirtualSource(
+        tmp_path / "pipe", "input_ids", (NUM_RECORDS, 16), maxshape=(None, 16)
+    )
+    growing = slice(0, h5py.h5s.UNLIMITED)
+    layout[growing] = source[growing]
     with h5py.File(path, "a") as file:
         file.create_virtual_dataset("input_ids", layout)
     with pytest.raises(CorruptRecordError, match="must stand in the file itself"):
