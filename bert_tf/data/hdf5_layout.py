@@ -101,12 +101,12 @@ def _open(path: str) -> h5py.File:
         return h5py.File(path, "r", locking=False, rdcc_nbytes=0)
 
 
-def open_datasets(path: str) -> dict[str, h5py.Dataset]:
-    """The datasets of a file that was checked."""
+def open_datasets(path: str) -> tuple[h5py.File, dict[str, h5py.Dataset]]:
+    """A file that was checked, to be closed in the end, and its datasets."""
     file = _open(path)
     with readable(path):
         names = (*PER_TOKEN, *PER_PREDICTION, LABEL)
-        return {name: file[name] for name in names if name in file}
+        return file, {name: file[name] for name in names if name in file}
 
 
 def read_layout(path: str) -> Layout:

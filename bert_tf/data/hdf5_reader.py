@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from bert_tf.data.features import RecordParser, RecordShape, ValueLimits
-from bert_tf.data.hdf5 import LABEL, PER_PREDICTION, PER_TOKEN
+from bert_tf.data.hdf5 import PER_PREDICTION, PER_TOKEN
 from bert_tf.data.hdf5_layout import (
     GZIP,
     ROW_REFERENCE,
@@ -149,8 +149,8 @@ class Hdf5Index(NumberedRecords):
             max(layout.max_seq_length for layout in self._layouts),
             max(layout.max_predictions for layout in self._layouts),
         )
-        self._datasets: OpenFiles[dict[str, h5py.Dataset]] = OpenFiles(
-            open_datasets, lambda datasets: datasets[LABEL].file.close()
+        self._files: OpenFiles[tuple[h5py.File, dict[str, h5py.Dataset]]] = OpenFiles(
+            open_datasets, lambda opened: opened[0].close()
         )
         # Which chunks of a dataset have the right length.
         self._sound_chunks: dict[tuple[str, str], np.ndarray] = {}
@@ -183,8 +183,8 @@ class Hdf5Index(NumberedRecords):
     def _read_file(self, shard: int, records: np.ndarray) -> Arrays:
         """Some records of one file, ascending."""
         path, layout = self.files[shard], self._layouts[shard]
-        datasets = self._datasets[path]
-        descriptor = datasets[LABEL].file.id.get_vfd_handle()
+        file, datasets = self._files[path]
+        descriptor = file.id.get_vfd_handle()
         # The library would take zeros for what is missing.
         if os.fstat(descriptor).st_size < layout.num_bytes:
             raise CorruptRecordError(
@@ -246,7 +246,7 @@ class Hdf5Index(NumberedRecords):
         for name in group:
             if name not in layout.widths:
                 continue
-            dataset = self._datasets[path][name]
+            dataset = self._files[path][1][name]
             with readable(f"{path}, dataset {name}"):
                 references = _read_references(dataset, records)
             lengths = references["length"]
@@ -268,7 +268,7 @@ class Hdf5Index(NumberedRecords):
 
     def close(self) -> None:
         """Closes every file."""
-        self._datasets.close()
+        self._files.close()
 
 
 class Hdf5Parser(RecordParser):
