@@ -188,7 +188,7 @@ def test_a_script_ends_in_one_line_and_code_1(arguments):
     result = run_python(SCRIPT, *command_line(arguments))
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
-    assert line.startswith("error: The records of")
+    assert line.startswith("error: `max_seq_length` must be 16")
 
 
 @pytest.mark.slow
@@ -198,7 +198,7 @@ def test_workers_say_it_once(arguments):
     result = mpirun(2, SCRIPT, *command_line(arguments), "--horovod")
     assert result.returncode == 1
     text = result.stdout + result.stderr
-    assert text.count("error: The records of") == 1
+    assert text.count("error: `max_seq_length` must be 16") == 1
     assert "Traceback" not in text
 
 
