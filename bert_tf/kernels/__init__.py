@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import platform
-import struct
 from pathlib import Path
 from types import ModuleType
 
@@ -121,34 +120,24 @@ def seal(library: bytes) -> bytes:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a library is all there: loading a damaged one crashes the process."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return False
+    """Whether a library is undamaged: loading a damaged one ends the process.
+
+    Raises:
+      OSError: if the file cannot be read.
+    """
+    data = path.read_bytes()
     return seal(data[:-_DIGEST_SIZE]) == data
 
 
 @functools.cache
 def _load(path: Path) -> tuple[ModuleType, ctypes.CDLL]:
     """The operations, and the functions that choose the instruction set."""
-    is_named = str(path) == os.environ.get(FILE_VARIABLE)  # Then it has no checksum.
-    if _is_cut_off(path) if is_named else not is_whole(path):
+    if not is_whole(path):
         raise OSError(f"{path} is damaged")
     operations, functions = tf.load_op_library(str(path)), ctypes.CDLL(str(path))
     if not hasattr(functions, "bert_tf_lacks"):
         raise OSError(f"{path} is not of this version")
     return operations, functions
-
-
-def _is_cut_off(path: Path) -> bool:
-    """Whether an ELF file ends before its sections: loading it ends the process."""
-    with open(path, "rb") as file:
-        header = file.read(64)
-    if not header.startswith(b"\x7fELF") or len(header) < 64:
-        return False  # The loader refuses it.
-    offset, size, count = struct.unpack("<40xQ10xHH2x", header)
-    return path.stat().st_size < offset + size * count
 
 
 def why_not_loadable(path: Path) -> str:

@@ -202,6 +202,7 @@ def compile_library(
         raise RunError(
             f"{shlex.join(compiler)} wrote nothing. Install {_NEWER}, or set CXX."
         )
+    library.write_bytes(kernels.seal(library.read_bytes()))
 
 
 def _usable_library(name: str) -> Path | None:
@@ -228,7 +229,7 @@ def _build_in(folder: Path, compiler: Sequence[str], isas: Sequence[str]) -> Pat
         with temporary_folder(path) as temporary:
             built = temporary / "library.so"
             compile_library(compiler, built, isas, folder / "library.log")
-            data = kernels.seal(built.read_bytes())
+            data = built.read_bytes()
         with whole_file(path) as file:
             file.write(data)
     return path

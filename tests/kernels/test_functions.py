@@ -9,7 +9,7 @@ import pytest
 
 from bert_tf import kernels
 
-# Each is inlined into a loop of its own.
+# Each is inlined into a separate loop.
 USES = [
     "Exp",
     "Exp_of_a_difference",
