@@ -4,7 +4,7 @@
 
 Each comparison starts two processes (`benchmarks/peers`) that both stay loaded and take
 turns: some steps of ours, as many of the other's. What counts is the median over the
-rounds of the ratio of sequences/s. The others run in an environment of their own, which
+rounds of the ratio of sequences/s. The others run in a separate environment, which
 `make bench` builds. Tuned: with the C library told to keep freed memory, as vendors
 advise for PyTorch.
 """

@@ -198,7 +198,7 @@ def build_wheel(target: pathlib.Path, environment: dict[str, str]) -> None:
 
 
 def install(wheel: pathlib.Path) -> None:
-    """Installs the wheel, and tries it in a process of its own."""
+    """Installs the wheel, and tries it in a separate process."""
     command = [*PIP, "install", "-qq", "--no-deps", "--force-reinstall", str(wheel)]
     run(command, "The wheel of Horovod cannot be installed.")
     problem = f"Horovod does not load. Delete {wheel.parent}, and run `make horovod`."

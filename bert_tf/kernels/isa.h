@@ -1,8 +1,8 @@
 // What the operations and the instruction sets share: plain arguments, and the table of
 // functions that each instruction set fills in.
 //
-// The functions of an instruction set are compiled with its flags, in a translation unit
-// and a namespace of their own. No header that defines inline functions outside of that
+// The functions of an instruction set are compiled with its flags, in a separate translation
+// unit and namespace. No header that defines inline functions outside of that
 // namespace may be included there: the linker keeps one copy of such a function, which
 // could be the one with instructions that this processor lacks.
 

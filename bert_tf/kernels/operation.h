@@ -35,8 +35,8 @@ T* Data(Tensor* tensor) {
   return static_cast<T*>(tensor->data());
 }
 
-// An operation for which memory that runs out is an error of its own, not the end of the
-// process, in whatever thread it happens: what allocates throws std::bad_alloc.
+// An operation that fails with ResourceExhausted where memory runs out, in any thread,
+// instead of ending the process: what allocates throws std::bad_alloc.
 class Operation : public tensorflow::OpKernel {
  public:
   using tensorflow::OpKernel::OpKernel;

@@ -38,7 +38,7 @@ inline void PackKernels(const Loop& loop, const float* const* kernels, int64_t c
       PackStepOfTransposed<true>(block, kBlock, kBlock, kBlock,
                                  backward + i * columns * kBlock + j * kStep);
     }
-    _mm_sfence();  // Before another thread is told that they are there.
+    _mm_sfence();  // Other threads read them next.
   });
 }
 

@@ -183,7 +183,7 @@ class Bert(BertLayer):
         self.embeddings = Embeddings(settings)
         self.encoder = Encoder(settings)
         self.pooler = Pooler(settings)
-        # Used only where the caller gives no key of its own (`model.fit`).
+        # Used only where the caller passes no dropout key (`model.fit`).
         self.seed_generator = keras.random.SeedGenerator(settings.seed)
 
     def build(self, *_: Any) -> None:  # noqa: ANN401

@@ -152,7 +152,7 @@ def product(
       matrices: n float32 matrices [I, O].
       packed: What `pack` makes of them, where it is there already.
       shares_x: Whether the `x` that is returned has other uses. Their gradient is
-        added to the product's before that is written, not by an operation of its own:
+        added to the product's before that is written, not by a separate operation:
         4% of a step of `small`.
 
     Returns:

@@ -129,7 +129,7 @@ def test_float16_on_one_worker_two_workers_and_resumed(command, tmp_path):
 
 @pytest.mark.parametrize("precision", ["avx-fp32", "bf32"])
 def test_float32_of_other_kinds(command, tmp_path, precision):
-    """The choice reaches oneDNN only in a process of its own."""
+    """The choice reaches oneDNN only in a separate process."""
     run(command(tmp_path / "fp32", precision="fp32"))
     arguments = command(tmp_path / "other", precision=precision)
     result = run_python(SCRIPT, *arguments)

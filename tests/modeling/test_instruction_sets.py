@@ -1,8 +1,8 @@
 """Whole models on each compute path against the same on all others.
 
 Instruction sets compute the same formulas on the same vectors of 16 numbers, and draw
-the same dropout. They differ in how products of bfloat16 are summed: in float32, in an
-order of their own, and then rounded to bfloat16, now and then to its other neighbour.
+the same dropout. They differ in how products of bfloat16 are summed: in float32, in a
+different order, and then rounded to bfloat16, now and then to its other neighbour.
 """
 
 import functools
