@@ -66,7 +66,7 @@ test-sanitize: environment  ## Tests of the compiled operations, under AddressSa
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:use_sigaltstack=0 \
 	$(BIN)/python -m pytest -q -p no:faulthandler $(PYTEST_ARGS) tests/kernels \
-	  tests/modeling/test_fused.py tests/modeling/test_products.py \
+	  tests/modeling/backends \
 	  tests/training/test_in_place.py
 
 bench: setup .venv-bench/stamp  ## Speed against other systems (25 minutes)

@@ -18,7 +18,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow as tf
 
 from bert_tf import kernels
-from bert_tf.modeling.products import pack
+from bert_tf.modeling.backends.fused_products import prepack
 
 SHAPES = [  # Rows, depth, width.
     (4096, 768, 2304),
@@ -51,7 +51,7 @@ def compare(rows: int, depth: int, width: int) -> dict[str, float]:
     weights = tf.random.normal([depth, width])
     x = tf.cast(tf.random.normal([rows, depth]), tf.bfloat16)
     dy = tf.cast(tf.random.normal([rows, width]), tf.bfloat16)
-    rounded, packed = tf.cast(weights, tf.bfloat16), pack([weights])
+    rounded, packed = tf.cast(weights, tf.bfloat16), prepack([weights])
 
     @tf.function
     def product(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

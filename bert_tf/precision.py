@@ -5,7 +5,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,17 +18,7 @@ _EXCEPTIONS = ("non_convertible_exceptions", "convertible_exceptions")
 # Operations of two large operands: all the arithmetic, and safe in bfloat16 with
 # float32 accumulation.
 _MATRIX_PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2")
-# The other operations that the fused ones replace; they compute in float32 inside.
-_ELEMENT_WISE = ("BiasAdd", "Softmax")
 _REDUCED = {"bf16": tf.bfloat16, "fp16": tf.float16}
-# Where in an encoder layer the replaced operations are. Exceptions for them are looked
-# for in the first _MOST_LAYERS layers.
-_PLACES = (
-    *("attention/self", "attention/self/query", "attention/self/key"),
-    *("attention/self/value", "attention/output/dense", "attention/output/LayerNorm"),
-    *("intermediate/dense", "output/dense", "output/LayerNorm"),
-)
-_MOST_LAYERS = 100
 # Operations of other systems' lists, which TensorFlow itself does not have.
 _FOREIGN = re.compile(r"(Habana|Horovod|_ScopedAllocator)\w*")
 
@@ -77,7 +67,7 @@ class PrecisionPolicy:
       name: fp32, bf16 or fp16.
       rules: Of bf16: the lists of a file; None for all matrix products (and, of
         bf16, fused operations where they are built).
-      decisions: What each operation that asked has got, by type and name.
+      decisions: What each operation of the model computes in, by type and name.
     """
 
     name: str = "fp32"
@@ -87,7 +77,7 @@ class PrecisionPolicy:
     )
 
     def compute_dtype(self, operation: str, name: str = "") -> tf.DType:
-        """The type that an operation computes in, asked once per trace.
+        """The type that an operation computes in.
 
         Args:
           operation: TensorFlow's name of the operation's type, such as MatMul.
@@ -100,38 +90,26 @@ class PrecisionPolicy:
             is_reduced = operation in _MATRIX_PRODUCTS
         else:
             is_reduced = self.rules.allows(operation, f"{name}/{operation}")
-        dtype = _REDUCED.get(self.name, tf.float32) if is_reduced else tf.float32
-        self.decisions[operation, name] = dtype.name
-        return dtype
+        return _REDUCED.get(self.name, tf.float32) if is_reduced else tf.float32
 
-    @property
-    def fused_dtype(self) -> tf.DType | None:
-        """The type at the edges of the fused operations; None if they must not be used.
+    def record(self, operation: str, name: str) -> None:
+        """Adds an operation of the model to the decisions."""
+        self.decisions[operation, name] = self.compute_dtype(operation, name).name
 
-        Those of float16 do not exist, and none of them lets a part of a layer compute
-        in another type.
+    def first_kept(self, operations: Iterable[tuple[str, str]]) -> str:
+        """The first of some operations that the lists keep in float32.
+
+        Args:
+          operations: Types and names, see `compute_dtype`.
+
+        Returns:
+          Name and type; empty if the lists keep none of them, or there are no lists.
         """
-        if self.name == "fp16" or self.exempt_from_fused:
-            return None
-        return tf.bfloat16 if self.name == "bf16" else tf.float32
-
-    @property
-    def exempt_from_fused(self) -> str:
-        """The first operation of a layer that the lists keep in float32, if any."""
         if self.rules is None:
             return ""
-        allowed = (*_ELEMENT_WISE, "MatMul", "BatchMatMul")
-        layers = (f"bert/encoder/layer_{n}" for n in range(_MOST_LAYERS))
-        names = [f"{layer}/{place}" for layer in layers for place in _PLACES]
-        return next(
-            (
-                f"{name}/{operation}"
-                for name in (*names, "cls/predictions")
-                for operation in allowed
-                if not self.rules.allows(operation, f"{name}/{operation}")
-            ),
-            "",
-        )
+        names = ((kind, f"{name}/{kind}") for kind, name in operations)
+        kept = (name for kind, name in names if not self.rules.allows(kind, name))
+        return next(kept, "")
 
 
 def read_rules(path: str) -> PrecisionRules:

@@ -48,23 +48,33 @@ def test_published_file_is_read(tmp_path):
     assert policy.compute_dtype("BatchMatMul", "bert/x") == tf.bfloat16
     kept = "bert/KEEP_FP32_PRECISION/dense"
     assert policy.compute_dtype("MatMul", kept) == tf.float32
-    assert policy.decisions["MatMul", kept] == "float32"
+    assert not policy.decisions  # To ask is not to compute.
+    policy.record("MatMul", kept)
+    assert policy.decisions == {("MatMul", kept): "float32"}
 
 
-def test_published_file_is_fast_too(tmp_path):
-    """Its exceptions speak of no operation of ours."""
-    assert choose_policy("", write(tmp_path, PUBLISHED)).fused_dtype == tf.bfloat16
+ALL = [(kind, "bert/a") for kind in ("BiasAdd", "Softmax", "MatMul", "BatchMatMul")]
 
 
-@pytest.mark.parametrize("pattern", ["layer_11/", "attention/self", "cls/", "query"])
-def test_an_exception_of_one_layer_ends_fusing(tmp_path, pattern):
+def test_published_file_keeps_no_operation_of_ours_in_float32(tmp_path):
+    """Its exceptions speak of none."""
+    assert not choose_policy("", write(tmp_path, PUBLISHED)).first_kept(ALL)
+
+
+@pytest.mark.parametrize("pattern", ["bert/", "a/MatMul", ""])
+def test_the_first_operation_that_is_kept_in_float32_is_named(tmp_path, pattern):
     rules = PUBLISHED | {"non_convertible_exceptions": [[pattern, "MatMul"]]}
-    assert choose_policy("", write(tmp_path, rules)).fused_dtype is None
+    kept = choose_policy("", write(tmp_path, rules)).first_kept(ALL)
+    assert kept == "bert/a/MatMul"
 
 
-def test_our_file_is_the_fast_one(monkeypatch):
+def test_without_lists_nothing_is_exempt():
+    assert not PrecisionPolicy("bf16").first_kept(ALL)
+
+
+def test_our_file_is_found_by_flag_and_by_variable(monkeypatch):
     path = str(ROOT / "bf16_config" / "bert.json")
-    assert choose_policy("", path).fused_dtype == tf.bfloat16
+    assert not choose_policy("", path).first_kept(ALL)
     monkeypatch.setenv("TF_BF16_CONVERSION", path)
     assert choose_policy("", "").rules == read_rules(path)
     monkeypatch.setenv("TF_BF16_CONVERSION", "1")

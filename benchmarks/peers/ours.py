@@ -15,9 +15,13 @@ import worker
 from bert_tf import kernels
 from bert_tf.config import BertConfig
 from bert_tf.distribute import Communicator
+from bert_tf.modeling.backends.fused_products import prepack
 from bert_tf.modeling.losses import PretrainingTask
-from bert_tf.modeling.products import pack, packed_once
-from bert_tf.modeling.tasks import build_encoder_model, build_pretraining_model
+from bert_tf.modeling.tasks import (
+    build_encoder_model,
+    build_pretraining_model,
+    step_scope,
+)
 from bert_tf.precision import PrecisionPolicy
 from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.optimizer_types import build_optimizer
@@ -103,7 +107,7 @@ def prediction() -> worker.Step:
     def predict() -> tf.Tensor:
         return encoder(data, training=False)["sequence_output"] @ kernel
 
-    open_for_good.enter_context(packed_once(encoder))
+    open_for_good.enter_context(step_scope(encoder))
     return lambda: predict().numpy()
 
 
@@ -136,7 +140,7 @@ def products() -> worker.Step:
         matrix = tf.random.normal([k, n])
         w = w_backward = tf.cast(matrix, tf.bfloat16)
         if library is not None:
-            w, w_backward, _ = pack([matrix])
+            w, w_backward = prepack([matrix])
         calls.append((count, (bfloats(m, k), bfloats(m, n), w, w_backward)))
 
     def step() -> None:

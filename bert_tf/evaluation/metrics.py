@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -18,8 +18,8 @@ class EvaluationTask(Protocol):
     def evaluation_sums(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
         """Loss sum, hits and count of both predictions: [2, 3] float32."""
 
-    def prepared(self) -> contextlib.AbstractContextManager[None]:
-        """A context in which weights are prepared once, for all batches inside."""
+    def step_scope(self) -> contextlib.AbstractContextManager[Any]:
+        """A scope in which weights are prepacked once, for all batches inside."""
 
 
 class Reduction(Protocol):
@@ -46,7 +46,7 @@ def evaluate_pretraining(
     """
     graph = tf.function(task.evaluation_sums)
     total = np.zeros((2, 3))
-    with task.prepared():
+    with task.step_scope():
         for features in batches:
             tensors = {name: tf.convert_to_tensor(x) for name, x in features.items()}
             total += graph(tensors).numpy().astype(np.float64)

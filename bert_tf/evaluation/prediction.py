@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -22,8 +22,8 @@ class PredictionTask(Protocol):
     def logits(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
         """[B, N, C] float32, without dropout."""
 
-    def prepared(self) -> contextlib.AbstractContextManager[None]:
-        """A context in which weights are prepared once, for all batches inside."""
+    def step_scope(self) -> contextlib.AbstractContextManager[Any]:
+        """A scope in which weights are prepacked once, for all batches inside."""
 
 
 class Batch(Protocol):
@@ -46,7 +46,7 @@ Logits = Callable[[dict[str, tf.Tensor]], tf.Tensor]
 @contextlib.contextmanager
 def compiled(task: PredictionTask) -> Iterator[Logits]:
     """The model's logits as a graph, for weights that do not change inside."""
-    with task.prepared():
+    with task.step_scope():
         yield tf.function(lambda features: task.logits(features))
 
 

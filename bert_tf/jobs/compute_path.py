@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from bert_tf import kernels
-from bert_tf.config import BertConfig
 from bert_tf.kernels.build import build_at_first_use
-from bert_tf.modeling.fused import why_not
-from bert_tf.precision import PrecisionPolicy
+from bert_tf.modeling.backends.choice import Backends
 
 _NAMED = 3  # Workers that a message names; it counts the others.
 
@@ -115,14 +112,13 @@ def own_path() -> ComputePath:
     return best_path([worker_paths()])
 
 
-def unpad_notes(model: keras.Model) -> list[str]:
+def unpad_notes(backends: Backends) -> list[str]:
     """A line if padding is computed although it need not be.
 
     Args:
-      model: One with a layer called bert.
+      backends: Of the layers of a model that is built.
     """
-    settings = model.get_layer("bert").settings
-    if settings.is_fused or not settings.unpads:
+    if backends.fused_dtype is not None or not backends.unpads:
         return []
     return [
         "--unpad has no effect: padding is computed where operations are not fused."
@@ -130,39 +126,29 @@ def unpad_notes(model: keras.Model) -> list[str]:
 
 
 def describe_path(
-    model: keras.Model,
-    policy: PrecisionPolicy,
-    path: ComputePath,
-    *,
-    use_xla: bool = False,
+    backends: Backends, path: ComputePath, *, use_xla: bool = False
 ) -> str:
-    """One line about the fused operations: whether they are used, and why not.
+    """One line about the fused operations: where they are used, and why not elsewhere.
 
     Args:
-      model: One with a layer called bert.
-      policy: Its compute types.
+      backends: Of the layers of a model that is built.
       path: How all workers compute.
       use_xla: Whether XLA compiles the model, which knows none of them.
     """
-    settings = model.get_layer("bert").settings
     if tf.config.get_visible_devices("GPU"):
         return "fused operations: not used, computing on a GPU."
     if path.name == kernels.REFERENCE:
         return f"fused operations: not used, {path.reason}."
     title = kernels.TITLES[path.name]
-    if settings.is_fused:
-        reason = f", not better: {path.reason}" if path.reason else ""
-        return f"fused operations: {title}{reason}."
-    reason = _why_not(settings.config, policy, use_xla)
-    return f"fused operations: not used but by the optimizer ({title}), {reason}."
-
-
-def _why_not(config: BertConfig, policy: PrecisionPolicy, use_xla: bool) -> str:
-    """Why a model does not use the operations that are there."""
-    if use_xla:
-        return "--use_xla"
-    if exempt := policy.exempt_from_fused:
-        return f"the bf16 config exempts {exempt}"
-    if policy.fused_dtype is None:
-        return f"precision {policy.name}"
-    return why_not(config) or "the model was built without them"
+    exempt = ""
+    if backends.exempt:
+        layers = list(backends.exempt)
+        names = ", ".join(layers[:_NAMED]) + ", ..." * (len(layers) > _NAMED)
+        exempt = f"the bf16 config exempts {backends.exempt[layers[0]]}"
+    if backends.fused_dtype is None:
+        reason = "--use_xla" if use_xla else backends.why_not_fused or exempt
+        return f"fused operations: not used but by the optimizer ({title}), {reason}."
+    reason = f", not better: {path.reason}" if path.reason else ""
+    if exempt:
+        reason += f", not used in {names}: {exempt}"
+    return f"fused operations: {title}{reason}."

@@ -14,6 +14,7 @@ from bert_tf.config import BertConfig
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
 from bert_tf.jobs.plan import Plan
+from bert_tf.modeling.tasks import backends_of
 
 ERROR = 0.25  # Of the estimate: the largest that was measured, rounded up.
 
@@ -168,16 +169,17 @@ def warn_about_memory(plan: Plan, communicator: Communicator) -> list[str]:
     rows = _rows(plan)
     if rows is None or tf.config.get_visible_devices("GPU"):
         return []  # The estimate is of the host's memory, not a GPU's.
-    settings = plan.task.model.get_layer("bert").settings
+    dtype = backends_of(plan.task.model).fused_dtype
+    recompute = plan.config.runtime.recompute
     estimate = estimate_training(
         plan.bert,
         rows,
-        fused_bytes=settings.fused_dtype.size if settings.is_fused else 0,
-        recompute=settings.recomputes,
+        fused_bytes=dtype.size if dtype else 0,
+        recompute=recompute,
         num_workers=communicator.size,
     )
     logging.debug("Memory of a worker: %s, %s.", rows, estimate)
-    return _warning(estimate, rows, settings.recomputes, communicator.local_size)
+    return _warning(estimate, rows, recompute, communicator.local_size)
 
 
 def _warning(

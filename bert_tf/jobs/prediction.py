@@ -34,6 +34,7 @@ from bert_tf.jobs.folder_task import SQUAD
 from bert_tf.jobs.results import read_description
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, SpanTask
 from bert_tf.modeling.losses import model_outputs
+from bert_tf.modeling.tasks import backends_of
 from bert_tf.precision import choose_policy
 
 MASK = "[MASK]"
@@ -123,10 +124,10 @@ class Predictor:
         )
         rows = model.get_layer("bert").config.vocab_size
         _log(check_size(self._vocab_file, rows), logging.INFO)
-        is_fused = model.get_layer("bert").settings.is_fused
-        on_gpu = tf.config.get_visible_devices("GPU")
-        if not is_fused and not on_gpu:
-            logging.warning(describe_path(model, self._policy, path))
+        backends = backends_of(model)
+        is_fused = backends.fused_dtype is not None
+        if not is_fused and not tf.config.get_visible_devices("GPU"):
+            logging.warning(describe_path(backends, path))
         return model
 
     def _compile(self, task: FinetuningTask) -> None:

@@ -20,6 +20,7 @@ from bert_tf.jobs.compute_path import describe_path, unpad_notes
 from bert_tf.jobs.memory import warn_about_memory
 from bert_tf.jobs.plan import Plan, prepare_output_dir
 from bert_tf.jobs.reporting import thread_warnings
+from bert_tf.modeling.tasks import backends_of
 from bert_tf.training.runlog import ConsoleLog, RunLog
 
 Results = dict[str, float]
@@ -55,12 +56,12 @@ def run_job(
     try:
         path, lines = agree(communicator, config, threads)
         plan, log = _agreed_plan(config, communicator, prepare, prefetch, held)
-        model, use_xla = plan.task.model, runtime.use_xla
+        backends, use_xla = backends_of(plan.task.model), runtime.use_xla
         lines += warn_about_memory(plan, communicator)
         asked, num_workers = runtime.num_threads, communicator.local_size
         lines += thread_warnings(threads, asked, num_workers)
-        lines.append(describe_path(model, plan.policy, path, use_xla=use_xla))
-        lines += unpad_notes(model)
+        lines.append(describe_path(backends, path, use_xla=use_xla))
+        lines += unpad_notes(backends)
         for line in lines:
             log.message(line)
         return act(plan, communicator, threads, log)

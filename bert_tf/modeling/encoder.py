@@ -1,13 +1,19 @@
 """BERT up to its hidden states and pooled vectors."""
 
 import functools
+import itertools
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from bert_tf.modeling import fused, ops, products
-from bert_tf.modeling.attention import SelfAttention
+from bert_tf.modeling import ops
+from bert_tf.modeling.backends.choice import Block
+from bert_tf.modeling.backends.interface import (
+    AttentionWeights,
+    EncoderScope,
+    FeedForwardWeights,
+)
 from bert_tf.modeling.layers import (
     BertLayer,
     Dense,
@@ -17,8 +23,24 @@ from bert_tf.modeling.layers import (
 )
 
 
+class SelfAttention(BertLayer):
+    """Variables of the three projections."""
+
+    def __init__(self, settings: LayerSettings) -> None:
+        super().__init__(settings, name="self")
+        width = self.config.hidden_size
+        self.query, self.key, self.value = (
+            Dense(settings, width, name) for name in ("query", "key", "value")
+        )
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the projections."""
+        for projection in (self.query, self.key, self.value):
+            projection.build(input_shape)
+
+
 class Attention(BertLayer):
-    """Self-attention and its residual output."""
+    """Self-attention with N heads of width D = H / N, and its residual output."""
 
     def __init__(self, settings: LayerSettings) -> None:
         super().__init__(settings, name="attention")
@@ -26,46 +48,53 @@ class Attention(BertLayer):
         self.residual_output = ResidualOutput(settings)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes both parts."""
+        """Makes all variables."""
         self.self_attention.build(input_shape)
         self.residual_output.build(input_shape)
+        self.backend = self.settings.backends.choose_backend(self.path)
+
+    @property
+    def block(self) -> AttentionWeights:
+        """For the backend."""
+        projections, output = self.self_attention, self.residual_output
+        return AttentionWeights(
+            projections.query.pair,
+            projections.key.pair,
+            projections.value.pair,
+            output.dense.pair,
+            output.layer_norm.pair,
+        )
 
     def call(
         self,
         inputs: tf.Tensor,
-        mask: tf.Tensor,
-        dropout_key: tf.Tensor,
-        read: fused.Layout | None = None,
+        scope: EncoderScope,
+        dropout_seed: tf.Tensor,
         training: bool = False,
     ) -> tf.Tensor:
-        """[B, S, H] and a mask (see `LayerSettings`) -> [B, S, H].
-
-        Fused, [T, H] -> the rows of a part of its layout if there is `read`.
-        """
-        queries = None if read is None else read.mask
-        context, x = self.self_attention(
-            inputs, mask, dropout_key, queries=queries, training=training
+        """Tokens in the layout of `scope` -> the same, or fewer if it is narrowed."""
+        config = self.config
+        probabilities = self.self_attention.dropout(
+            config.attention_probs_dropout_prob, dropout_seed, training
         )
-        if read is not None:
-            x, mask = read.take(x), read.mask
-        return self.residual_output(context, x, mask, dropout_key, training=training)
+        output = self.residual_output.dropout(
+            config.hidden_dropout_prob, dropout_seed, training
+        )
+        return self.backend.attention_block(
+            inputs, self.block, scope, probabilities, output
+        )
 
 
 class Intermediate(BertLayer):
-    """The widening half of the feed-forward sub-layer."""
+    """Variables of the widening half of the feed-forward block."""
 
     def __init__(self, settings: LayerSettings) -> None:
         super().__init__(settings, name="intermediate")
         self.dense = Dense(settings, self.config.intermediate_size, "dense")
-        self.activation = ops.activation(self.config.hidden_act)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the projection to intermediate_size."""
         self.dense.build(input_shape)
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B, S, H] -> [B, S, I]."""
-        return self.activation(self.dense(inputs))
 
 
 class EncoderLayer(BertLayer):
@@ -85,37 +114,34 @@ class EncoderLayer(BertLayer):
         self.attention.build(input_shape)
         self.intermediate.build(input_shape)
         self.residual_output.build((*input_shape[:-1], self.config.intermediate_size))
+        self.backend = self.settings.backends.choose_backend(self.path)
+
+    @property
+    def block(self) -> FeedForwardWeights:
+        """For the backend."""
+        output = self.residual_output
+        return FeedForwardWeights(
+            self.intermediate.dense.pair, output.dense.pair, output.layer_norm.pair
+        )
+
+    def blocks(self) -> list[Block]:
+        """Attention and feed-forward."""
+        return [(self.backend, self.attention.block), (self.backend, self.block)]
 
     def call(
         self,
         inputs: tf.Tensor,
-        mask: tf.Tensor,
-        dropout_key: tf.Tensor,
-        read: fused.Layout | None = None,
+        scope: EncoderScope,
+        dropout_seed: tf.Tensor,
         training: bool = False,
     ) -> tf.Tensor:
-        """As `Attention`: of the same shape, or the rows of `read`."""
-        x = self.attention(inputs, mask, dropout_key, read=read, training=training)
-        if self.settings.is_fused:
-            product, x = self._feed_forward(x)
-            mask = mask if read is None else read.mask
-            return self.residual_output.finish(product, x, mask, dropout_key, training)
-        wide = self.intermediate(x)
-        return self.residual_output(wide, x, mask, dropout_key, training=training)
-
-    def _feed_forward(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Both dense layers and the activation, without the last bias; and `x`."""
-        dense_layers = (self.intermediate.dense, self.residual_output.dense)
-        packed = self.settings.packed.by_path
-        for dense in dense_layers:
-            self.settings.policy.compute_dtype("MatMul", dense.path)  # For the record.
-        return products.feed_forward(
-            x,
-            tf.convert_to_tensor(self.intermediate.dense.bias),
-            [tf.convert_to_tensor(dense.kernel) for dense in dense_layers],
-            [packed.get(dense.path) for dense in dense_layers],
-            approximate=fused.GELUS[self.config.hidden_act],
+        """As `Attention`."""
+        x = self.attention(
+            inputs, scope=scope, dropout_seed=dropout_seed, training=training
         )
+        rate = self.config.hidden_dropout_prob
+        output = self.residual_output.dropout(rate, dropout_seed, training)
+        return self.backend.feed_forward_block(x, self.block, scope, output)
 
 
 class Encoder(BertLayer):
@@ -133,30 +159,50 @@ class Encoder(BertLayer):
         for layer in self.encoder_layers:
             layer.build(input_shape)
 
+    def blocks(self) -> list[Block]:
+        """Those of all layers."""
+        return [block for layer in self.encoder_layers for block in layer.blocks()]
+
     def call(
         self,
         inputs: tf.Tensor,
-        mask: tf.Tensor,
-        dropout_key: tf.Tensor,
-        read: fused.Layout | None = None,
+        input_mask: tf.Tensor,
+        dropout_seed: tf.Tensor,
+        read_positions: tf.Tensor | None = None,
         training: bool = False,
     ) -> tf.Tensor:
-        """[B, S, H] and a mask (see `LayerSettings`) -> [B, S, H].
+        """[B, S, H] float32 and `input_mask` [B, S] -> [B, S, H] float32.
 
-        Fused, [T, H] -> the rows of `read` if there is one: the last layer computes no
-        others, since only its attention needs the rest.
+        Each stretch of layers with one backend is a scope of it. The last layer need
+        not compute what is at no `read_positions` [B, R], if there are any.
         """
         x = inputs
-        for layer in self.encoder_layers:
-            is_last = layer is self.encoder_layers[-1]
-            call = functools.partial(
-                layer, read=read if is_last else None, training=training
-            )
-            if training and self.settings.recomputes:
-                # Source: Chen et al. 2016 (arXiv:1604.06174).
-                call = tf.recompute_grad(call)
-            x = call(x, mask, dropout_key)
+        stretches = itertools.groupby(self.encoder_layers, lambda layer: layer.backend)
+        for backend, layers in stretches:
+            scope = backend.encoder_scope(input_mask)
+            x = scope.enter(x)
+            for layer in layers:
+                if layer is self.encoder_layers[-1] and read_positions is not None:
+                    scope = scope.narrowed(read_positions)
+                x = self._layer_call(layer, x, scope, dropout_seed, training)
+            x = scope.leave(x)
         return x
+
+    def _layer_call(
+        self,
+        layer: EncoderLayer,
+        x: tf.Tensor,
+        scope: EncoderScope,
+        dropout_seed: tf.Tensor,
+        training: bool,
+    ) -> tf.Tensor:
+        call = functools.partial(
+            layer, scope=scope, dropout_seed=dropout_seed, training=training
+        )
+        if training and self.settings.recomputes:
+            # Source: Chen et al. 2016 (arXiv:1604.06174).
+            call = tf.recompute_grad(call)
+        return call(x)
 
 
 class Pooler(BertLayer):
@@ -169,10 +215,11 @@ class Pooler(BertLayer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the projection."""
         self.dense.build(input_shape)
+        self.backend = self.settings.backends.choose_backend(self.path)
 
     def call(self, inputs: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
         """[B, S, H] and positions of [CLS], [B, K] -> [B, K, H]."""
-        return tf.tanh(self.dense(ops.gather_rows(inputs, positions)))
+        return self.backend.pooled(ops.gather_rows(inputs, positions), self.dense.pair)
 
 
 class Bert(BertLayer):
@@ -183,7 +230,7 @@ class Bert(BertLayer):
         self.embeddings = Embeddings(settings)
         self.encoder = Encoder(settings)
         self.pooler = Pooler(settings)
-        # Used only where the caller passes no dropout key (`model.fit`).
+        # Used only where the caller gives no seed of its own (`model.fit`).
         self.seed_generator = keras.random.SeedGenerator(settings.seed)
 
     def build(self, *_: Any) -> None:  # noqa: ANN401
@@ -193,8 +240,12 @@ class Bert(BertLayer):
         self.encoder.build(shape)
         self.pooler.build(shape)
 
-    def _drawn_key(self, input_ids: tf.Tensor) -> tf.Tensor:
-        """A new dropout key [B, 3] for each call, from the layer's own generator."""
+    def blocks(self) -> list[Block]:
+        """Those of the encoder."""
+        return self.encoder.blocks()
+
+    def _drawn_seed(self, input_ids: tf.Tensor) -> tf.Tensor:
+        """A new dropout seed [B, 3] for each call, from the layer's own generator."""
         batch_size = tf.shape(input_ids)[0]
         drawn = tf.cast(self.seed_generator.next(), tf.int64) % 2**31
         seed_and_step = tf.repeat(tf.cast(drawn, tf.int32)[None], batch_size, axis=0)
@@ -204,7 +255,7 @@ class Bert(BertLayer):
     def call(
         self, inputs: dict[str, tf.Tensor], training: bool = False
     ) -> dict[str, tf.Tensor]:
-        """Hidden states, pooled vectors, and the word table for a tied output layer.
+        """Hidden states and pooled vectors.
 
         Args:
           inputs: `input_ids, input_mask, segment_ids, positions` [B, S],
@@ -215,47 +266,23 @@ class Bert(BertLayer):
           training: Whether dropout is on.
 
         Returns:
-          `sequence_output` [B, S, H] (0 where padding is left out or nothing reads),
-          `pooled_output` [B, K, H] and `word_embeddings` [V, H], float32.
+          `sequence_output` [B, S, H] (0 where nothing was computed) and
+          `pooled_output` [B, K, H], float32.
         """
-        key = inputs.get("dropout_key")
-        if key is None:
-            key = self._drawn_key(inputs["input_ids"])
-        x, table = self.embeddings(
+        seed = inputs.get("dropout_key")
+        if seed is None:
+            seed = self._drawn_seed(inputs["input_ids"])
+        read, pooled = inputs.get("read_positions"), inputs["next_sentence_positions"]
+        if read is not None:
+            read = tf.concat([pooled, read], axis=1)
+        x = self.embeddings(
             inputs["input_ids"],
             inputs["segment_ids"],
             inputs["positions"],
-            key,
+            seed,
             training=training,
         )
-        if self.settings.is_fused:
-            x = tf.cast(x, self.settings.fused_dtype)
-            x = tf.cast(self._encode(x, inputs, key, training), tf.float32)
-        else:
-            bias = ops.attention_bias(inputs["input_mask"])
-            x = self.encoder(x, bias, key, training=training)
-        return {
-            "sequence_output": x,
-            "pooled_output": self.pooler(x, inputs["next_sentence_positions"]),
-            "word_embeddings": table,
-        }
-
-    def _encode(
-        self,
-        x: tf.Tensor,
-        inputs: dict[str, tf.Tensor],
-        key: tf.Tensor,
-        training: bool,
-    ) -> tf.Tensor:
-        """The encoder without padding and without what nothing reads, fused."""
-        mask = inputs["input_mask"]
-        if not self.settings.unpads:
-            return self.encoder(x, mask, key, training=training)
-        whole = fused.unpadded(mask)
-        read, result = None, whole
-        if "read_positions" in inputs:
-            pooled = inputs["next_sentence_positions"]
-            positions = tf.concat([pooled, inputs["read_positions"]], axis=1)
-            read = result = fused.part_at(whole, positions)
-        y = self.encoder(whole.take(x), mask, key, read=read, training=training)
-        return result.put_back(y)
+        x = self.encoder(
+            x, inputs["input_mask"], seed, read_positions=read, training=training
+        )
+        return {"sequence_output": x, "pooled_output": self.pooler(x, pooled)}

@@ -8,31 +8,9 @@ import tensorflow as tf
 from bert_tf.config import BertConfig
 from bert_tf.modeling import ops
 from bert_tf.modeling.encoder import Bert
-from bert_tf.modeling.layers import BertLayer, LayerSettings
+from bert_tf.modeling.layers import BertLayer, LayerSettings, OutputLayer
 from bert_tf.modeling.tasks import encoder_inputs, layer_settings
 from bert_tf.precision import PrecisionPolicy
-
-
-class OutputLayer(BertLayer):
-    """Logits: weights [C, H] in the original's layout, and bias [C]."""
-
-    def __init__(self, settings: LayerSettings, num_outputs: int, name: str) -> None:
-        super().__init__(settings, name=name)
-        self.num_outputs = num_outputs
-
-    def build(self, *_: Any) -> None:  # noqa: ANN401
-        """Makes weights and bias."""
-        shape = (self.num_outputs, self.config.hidden_size)
-        self.output_weights = self.add_normal("output_weights", shape)
-        self.output_bias = self.add_weight(
-            name="output_bias", shape=(self.num_outputs,), initializer="zeros"
-        )
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B, N, H] -> [B, N, C] float32."""
-        weights = tf.convert_to_tensor(self.output_weights)
-        logits = tf.einsum("bnh,ch->bnc", inputs, weights)
-        return logits + tf.convert_to_tensor(self.output_bias)
 
 
 class SpanHead(BertLayer):
@@ -63,15 +41,12 @@ class ClassifierHead(OutputLayer):
     def call(
         self,
         pooled_output: tf.Tensor,
-        dropout_key: tf.Tensor,
+        dropout_seed: tf.Tensor,
         training: bool = False,
     ) -> tf.Tensor:
         """[B, K, H] and [B, 3] -> [B, K, C] float32."""
-        if training:
-            pooled_output = ops.dropout(
-                pooled_output, self.dropout_rate, dropout_key, self.stream(0)
-            )
-        return super().call(pooled_output)
+        dropout = self.dropout(self.dropout_rate, dropout_seed, training)
+        return super().call(ops.dropout(pooled_output, *dropout))
 
 
 def build_span_model(

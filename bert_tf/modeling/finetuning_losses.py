@@ -1,13 +1,13 @@
 """Losses and predictions of fine-tuning, each example of a row by itself."""
 
 import abc
-import contextlib
 
 import keras
 import tensorflow as tf
 
-from bert_tf.modeling import products
+from bert_tf.modeling.backends.step import StepScope
 from bert_tf.modeling.losses import model_outputs
+from bert_tf.modeling.tasks import step_scope
 
 # What a place of another sequence gets before a softmax.
 _NEVER = -1e9
@@ -55,15 +55,9 @@ class FinetuningTask(abc.ABC):
     def losses(self, logits: tf.Tensor, features: dict[str, tf.Tensor]) -> tf.Tensor:
         """The loss of each example: [B, K] float32; anything where there is none."""
 
-    def prepared(self) -> contextlib.AbstractContextManager[None]:
-        """Does what all micro-batches of a step share, for the calls inside."""
-        return products.packed_once(self.model)
-
-    def adding_to(
-        self, sums: dict[str, tf.Tensor]
-    ) -> contextlib.AbstractContextManager[None]:
-        """Makes gradients start from sums where that is cheaper; inside `prepared`."""
-        return products.adding_to(self.model, sums)
+    def step_scope(self, *, accumulates: bool = False) -> StepScope:
+        """What the calls of a step, or of an evaluation, share."""
+        return step_scope(self.model, accumulates=accumulates)
 
 
 class SpanTask(FinetuningTask):

@@ -1,4 +1,7 @@
-"""The layers of BERT, named so that variable paths are the original tensor names."""
+"""The layers of BERT, named so that variable paths are the original tensor names.
+
+They hold variables; what is computed with them is a backend's.
+"""
 
 import zlib
 from typing import Any, NamedTuple
@@ -7,8 +10,14 @@ import keras
 import tensorflow as tf
 
 from bert_tf.config import BertConfig
-from bert_tf.modeling import fused, ops, products
-from bert_tf.precision import PrecisionPolicy
+from bert_tf.modeling.backends.choice import Backends, Block
+from bert_tf.modeling.backends.interface import (
+    DenseWeights,
+    Dropout,
+    EmbeddingTables,
+    Ids,
+    NormWeights,
+)
 
 
 class LayerSettings(NamedTuple):
@@ -16,38 +25,23 @@ class LayerSettings(NamedTuple):
 
     Attributes:
       config: The architecture.
-      policy: Decides compute types.
+      backends: Compute the layers.
       seed: Decides the initial weights, together with each variable's path.
-      fused_dtype: The type of activations in the encoder where it computes by `fused`
-        and `products`, bfloat16 or float32; None where it does by `ops`. The mask that
-        layers get is in the first case `input_mask` [B, S], and activations may be
-        [T, H] (see `fused.Layout`); in the second it is what is added to
-        scores, [B, 1, S, S].
-      unpads: Whether the encoder leaves out the padding behind the tokens of a row.
-      packed: The packed matrices of its layers.
       recomputes: Whether the backward pass makes each encoder layer's activations
         again instead of keeping them.
     """
 
     config: BertConfig
-    policy: PrecisionPolicy
+    backends: Backends
     seed: int
-    fused_dtype: tf.DType | None
-    unpads: bool
-    packed: products.PackedKernels
     recomputes: bool
-
-    @property
-    def is_fused(self) -> bool:
-        """Whether the encoder computes by `fused` and `products`."""
-        return self.fused_dtype is not None
 
 
 class BertLayer(keras.layers.Layer):
     """A layer that holds the shared settings and makes seeded float32 weights."""
 
     def __init__(self, settings: LayerSettings, **kwargs: Any) -> None:  # noqa: ANN401
-        # Fused layers take bfloat16; Keras would make float32 of it.
+        # Backends may hand on bfloat16; Keras would make float32 of it.
         super().__init__(dtype="float32", autocast=False, **kwargs)
         self.settings = settings
         self.config = settings.config
@@ -65,29 +59,18 @@ class BertLayer(keras.layers.Layer):
         )
         return self.add_weight(name=name, shape=shape, initializer=initializer)
 
-    def multiply(
-        self,
-        inputs: tf.Tensor,
-        kernels: list[keras.Variable],
-        *,
-        shares_inputs: bool = False,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """[..., I] times n matrices [I, O] side by side, of the fused path's type.
+    def dropout(self, rate: float, seed: tf.Tensor, training: bool) -> Dropout:
+        """This layer's dropout, of a stream that no other layer of the model uses."""
+        stream = zlib.crc32(self.path.encode()) % 2**31
+        return Dropout(rate if training else 0.0, seed, stream)
 
-        Returns:
-          [..., n O], and the inputs: for their other uses, if `shares_inputs`.
-        """
-        matrices = [tf.convert_to_tensor(kernel) for kernel in kernels]
-        packed = self.settings.packed.by_path.get(self.path)
-        return products.product(inputs, matrices, packed, shares_x=shares_inputs)
-
-    def stream(self, number: int) -> int:
-        """Number of a dropout stream that no other layer of the model uses."""
-        return (zlib.crc32(self.path.encode()) + number) % 2**31
+    def blocks(self) -> list[Block]:
+        """What of a model's layer is computed by blocks, once in each call."""
+        return []
 
 
 class Dense(BertLayer):
-    """y = x W + b, with variables `kernel` [I, O] and `bias` [O]."""
+    """Variables `kernel` [I, O] and `bias` [O]."""
 
     def __init__(self, settings: LayerSettings, units: int, name: str) -> None:
         super().__init__(settings, name=name)
@@ -100,29 +83,14 @@ class Dense(BertLayer):
             name="bias", shape=(self.units,), initializer="zeros"
         )
 
-    def matrices(self) -> list[keras.Variable]:
-        """What is prepacked."""
-        return [self.kernel]
-
-    def product(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[..., I] -> [..., O], of the fused path's type, without the bias."""
-        self.settings.policy.compute_dtype("MatMul", self.path)  # For the record.
-        return self.multiply(inputs, self.matrices())[0]
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[..., I] float32 -> [..., O] float32."""
-        dtype = self.settings.policy.compute_dtype("MatMul", self.path)
-        rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
-        product = ops.matmul(rows, tf.convert_to_tensor(self.kernel), dtype)
-        product = tf.nn.bias_add(product, tf.convert_to_tensor(self.bias))
-        shape = tf.concat([tf.shape(inputs)[:-1], [self.units]], axis=0)
-        outputs = tf.reshape(product, shape)
-        outputs.set_shape([*inputs.shape[:-1], self.units])
-        return outputs
+    @property
+    def pair(self) -> DenseWeights:
+        """For a backend."""
+        return DenseWeights(self.kernel, self.bias)
 
 
 class LayerNorm(BertLayer):
-    """Layer normalisation with variables `gamma` [H] and `beta` [H]."""
+    """Variables `gamma` [H] and `beta` [H]."""
 
     def __init__(self, settings: LayerSettings) -> None:
         super().__init__(settings, name="LayerNorm")
@@ -133,10 +101,46 @@ class LayerNorm(BertLayer):
         self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
         self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones")
 
+    @property
+    def pair(self) -> NormWeights:
+        """For a backend."""
+        return NormWeights(self.gamma, self.beta)
+
+
+class ResidualOutput(BertLayer):
+    """Variables of the end of a block: a dense layer and a normalisation."""
+
+    def __init__(self, settings: LayerSettings) -> None:
+        super().__init__(settings, name="output")
+        self.dense = Dense(settings, self.config.hidden_size, "dense")
+        self.layer_norm = LayerNorm(settings)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the projection from width `input_shape[-1]` to H."""
+        self.dense.build(input_shape)
+        self.layer_norm.build((*input_shape[:-1], self.config.hidden_size))
+
+
+class OutputLayer(BertLayer):
+    """Logits: weights [C, H] in the original's layout, and bias [C]."""
+
+    def __init__(self, settings: LayerSettings, num_outputs: int, name: str) -> None:
+        super().__init__(settings, name=name)
+        self.num_outputs = num_outputs
+
+    def build(self, *_: Any) -> None:  # noqa: ANN401
+        """Makes weights and bias."""
+        shape = (self.num_outputs, self.config.hidden_size)
+        self.output_weights = self.add_normal("output_weights", shape)
+        self.output_bias = self.add_weight(
+            name="output_bias", shape=(self.num_outputs,), initializer="zeros"
+        )
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[..., H] -> [..., H], float32."""
-        gamma, beta = map(tf.convert_to_tensor, (self.gamma, self.beta))
-        return ops.layer_norm(inputs, gamma, beta, self.config.layer_norm_eps)
+        """[B, N, H] -> [B, N, C] float32."""
+        weights = tf.convert_to_tensor(self.output_weights)
+        logits = tf.einsum("bnh,ch->bnc", inputs, weights)
+        return logits + tf.convert_to_tensor(self.output_bias)
 
 
 class Embeddings(BertLayer):
@@ -159,82 +163,26 @@ class Embeddings(BertLayer):
             "position_embeddings", (config.max_position_embeddings, width)
         )
         self.layer_norm.build((None, None, width))
+        self.backend = self.settings.backends.choose_backend(self.path)
 
     def call(
         self,
         input_ids: tf.Tensor,
         segment_ids: tf.Tensor,
         positions: tf.Tensor,
-        dropout_key: tf.Tensor,
-        training: bool = False,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Three [B, S] int32 -> [B, S, H] float32, and the word table [V, H]."""
-        table = tf.convert_to_tensor(self.word_embeddings)
-        words, table = ops.look_up(table, input_ids)
-        # A product with one-hot rows: its gradient is a product too, where that of
-        # a gather would add B * S rows into a table of two, one after another.
-        one_hot = tf.one_hot(segment_ids, self.config.type_vocab_size)
-        segments = one_hot @ tf.convert_to_tensor(self.token_type_embeddings)
-        places = tf.gather(tf.convert_to_tensor(self.position_embeddings), positions)
-        x = self.layer_norm(words + segments + places)
-        if training:
-            rate = self.config.hidden_dropout_prob
-            x = ops.dropout(x, rate, dropout_key, self.stream(0))
-        return x, table
-
-
-class ResidualOutput(BertLayer):
-    """The end of a sub-layer: dense, dropout, residual, layer normalisation."""
-
-    def __init__(self, settings: LayerSettings) -> None:
-        super().__init__(settings, name="output")
-        self.dense = Dense(settings, self.config.hidden_size, "dense")
-        self.layer_norm = LayerNorm(settings)
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the projection from width `input_shape[-1]` to H."""
-        self.dense.build(input_shape)
-        self.layer_norm.build((*input_shape[:-1], self.config.hidden_size))
-
-    def call(
-        self,
-        inputs: tf.Tensor,
-        residual: tf.Tensor,
-        mask: tf.Tensor,
-        dropout_key: tf.Tensor,
+        dropout_seed: tf.Tensor,
         training: bool = False,
     ) -> tf.Tensor:
-        """[B, S, I] and the sub-layer's input [B, S, H] -> [B, S, H]."""
-        if self.settings.is_fused:
-            product = self.dense.product(inputs)
-            return self.finish(product, residual, mask, dropout_key, training)
-        x = self.dense(inputs)
-        if training:
-            rate = self.config.hidden_dropout_prob
-            x = ops.dropout(x, rate, dropout_key, self.stream(0))
-        return self.layer_norm(x + residual)
-
-    def finish(
-        self,
-        product: tf.Tensor,
-        residual: tf.Tensor,
-        mask: tf.Tensor,
-        dropout_key: tf.Tensor,
-        training: bool,
-    ) -> tf.Tensor:
-        """All but the product of the dense layer, fused."""
-        norm = self.layer_norm
-        weights = (self.dense.bias, norm.gamma, norm.beta)
-        bias, gamma, beta = map(tf.convert_to_tensor, weights)
-        return fused.dropout_add_norm(
-            product,
-            bias,
-            residual,
-            gamma,
-            beta,
-            mask,
-            dropout_key,
-            rate=self.config.hidden_dropout_prob if training else 0.0,
-            stream=self.stream(0),
-            epsilon=self.config.layer_norm_eps,
+        """Three [B, S] int32 -> [B, S, H] float32."""
+        tables = EmbeddingTables(
+            self.word_embeddings,
+            self.token_type_embeddings,
+            self.position_embeddings,
+            self.layer_norm.pair,
+        )
+        rate = self.config.hidden_dropout_prob
+        return self.backend.embeddings(
+            tables,
+            Ids(input_ids, segment_ids, positions),
+            self.dropout(rate, dropout_seed, training),
         )

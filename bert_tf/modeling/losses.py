@@ -1,18 +1,13 @@
 """Loss and accuracy as sums and counts, so that they add up over any batches."""
 
-import contextlib
-
 import keras
 import tensorflow as tf
 
-from bert_tf.modeling import ops, products
+from bert_tf.modeling import ops
+from bert_tf.modeling.backends.step import StepScope
+from bert_tf.modeling.tasks import PretrainingModel, step_scope
 
 LOSS_NAMES = ("mlm_loss", "nsp_loss")
-
-
-def _cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """[B, P, C] float32 and [B, P] int32 -> [B, P] float32, in nats."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
 def _hits(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -43,7 +38,7 @@ class PretrainingTask:
 
     loss_names = LOSS_NAMES
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: PretrainingModel) -> None:
         self.model = model
 
     def counts(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -67,57 +62,28 @@ class PretrainingTask:
         Returns:
           [2] float32, in nats, in the order of `loss_names`.
         """
-        if training and self.model.get_layer("cls").settings.is_fused:
-            losses = self._fused_losses(features)
-        else:
-            pairs = zip(
-                self._logits(features, training), _labels(features), strict=True
-            )
-            losses = [_cross_entropy(logits, labels) for logits, labels in pairs]
+        outputs = model_outputs(self.model.with_labels, features, training)
+        _, follows = _labels(features)
+        losses = (
+            outputs["masked_lm_losses"],
+            ops.cross_entropy(outputs["next_sentence_logits"], follows),
+        )
         pairs = zip(losses, _weights(features), strict=True)
         return tf.stack([tf.reduce_sum(loss * weights) for loss, weights in pairs])
 
-    def prepared(self) -> contextlib.AbstractContextManager[None]:
-        """Does what all micro-batches of a step share, for the calls inside."""
-        return products.packed_once(self.model)
-
-    def adding_to(
-        self, sums: dict[str, tf.Tensor]
-    ) -> contextlib.AbstractContextManager[None]:
-        """Makes gradients start from sums where that is cheaper; inside `prepared`."""
-        return products.adding_to(self.model, sums)
-
-    def _fused_losses(
-        self, features: dict[str, tf.Tensor]
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Both cross entropies [B, P] and [B, K], without masked-LM logits."""
-        heads = self.model.get_layer("cls")
-        inputs = {tensor.name: features[tensor.name] for tensor in self.model.inputs}
-        positions = inputs.pop("masked_lm_positions")
-        inputs["read_positions"] = positions
-        encoded = self.model.get_layer("bert")(inputs, training=True)
-        masked = ops.gather_rows(encoded["sequence_output"], positions)
-        words, follows = _labels(features)
-        logits = heads.seq_relationship(encoded["pooled_output"])
-        return (
-            heads.predictions.losses(masked, encoded["word_embeddings"], words),
-            _cross_entropy(logits, follows),
-        )
+    def step_scope(self, *, accumulates: bool = False) -> StepScope:
+        """What the calls of a step, or of an evaluation, share."""
+        return step_scope(self.model, accumulates=accumulates)
 
     def evaluation_sums(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
         """Loss sum, hits and count of both predictions: [2, 3] float32."""
-        logits = self._logits(features, training=False)
+        outputs = model_outputs(self.model, features, training=False)
+        logits = (outputs["masked_lm_logits"], outputs["next_sentence_logits"])
         rows = []
         for x, y, w in zip(logits, _labels(features), _weights(features), strict=True):
-            loss = tf.reduce_sum(_cross_entropy(x, y) * w)
+            loss = tf.reduce_sum(ops.cross_entropy(x, y) * w)
             rows.append([loss, tf.reduce_sum(_hits(x, y) * w), tf.reduce_sum(w)])
         return tf.convert_to_tensor(rows)
-
-    def _logits(
-        self, features: dict[str, tf.Tensor], training: bool
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = model_outputs(self.model, features, training)
-        return outputs["masked_lm_logits"], outputs["next_sentence_logits"]
 
 
 def _labels(features: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:

@@ -141,29 +141,9 @@ def gather_rows(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     return tf.gather(x, positions, batch_dims=1)
 
 
-def look_up(table: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Takes rows of a table that may be used again afterwards.
-
-    The gradient of the later uses is the memory that those of the rows are added to,
-    or zeros without any. By itself TensorFlow writes the rows' into a table of zeros
-    in any case, and adds the two: 3% of a step of `small`.
-
-    Args:
-      table: [V, H] float32.
-      rows: [B, S] int32, each in [0, V).
-
-    Returns:
-      [B, S, H], and the table for its other uses.
-    """
-
-    @tf.custom_gradient
-    def apply(table: tf.Tensor) -> Any:  # noqa: ANN401
-        def gradient(dtaken: tf.Tensor, dtable: tf.Tensor) -> tf.Tensor:
-            return tf.tensor_scatter_nd_add(dtable, rows[..., None], dtaken)
-
-        return (tf.gather(table, rows), tf.identity(table)), gradient
-
-    return apply(table)
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Of the softmax of [..., C] float32, for labels [...] int32; in nats."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
 def num_kept(rate: float) -> int:

@@ -6,11 +6,19 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bert_tf import kernels
 from bert_tf.config import BertConfig
-from bert_tf.modeling import fused, ops, products
+from bert_tf.modeling import ops
+from bert_tf.modeling.backends.choice import Backends, Block
+from bert_tf.modeling.backends.interface import MaskedLmWeights
+from bert_tf.modeling.backends.step import StepScope
 from bert_tf.modeling.encoder import Bert
-from bert_tf.modeling.layers import BertLayer, Dense, LayerNorm, LayerSettings
+from bert_tf.modeling.layers import (
+    BertLayer,
+    Dense,
+    LayerNorm,
+    LayerSettings,
+    OutputLayer,
+)
 from bert_tf.precision import PrecisionPolicy
 
 _DEFAULT_POLICY = PrecisionPolicy()
@@ -18,12 +26,11 @@ _SEQUENCE_INPUTS = ("input_ids", "input_mask", "segment_ids", "positions")
 
 
 class Transform(BertLayer):
-    """Dense, activation and layer normalisation before the tied output layer."""
+    """Variables of what stands before the tied output layer."""
 
     def __init__(self, settings: LayerSettings) -> None:
         super().__init__(settings, name="transform")
         self.dense = Dense(settings, self.config.hidden_size, "dense")
-        self.activation = ops.activation(self.config.hidden_act)
         self.layer_norm = LayerNorm(settings)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -31,13 +38,9 @@ class Transform(BertLayer):
         self.dense.build(input_shape)
         self.layer_norm.build(input_shape)
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B, P, H] -> [B, P, H]."""
-        return self.layer_norm(self.activation(self.dense(inputs)))
-
 
 class Predictions(BertLayer):
-    """Masked-LM logits by the transposed word table."""
+    """The masked-LM head, whose output layer is the transposed word table."""
 
     def __init__(
         self, settings: LayerSettings, word_embeddings: Callable[[], keras.Variable]
@@ -53,56 +56,24 @@ class Predictions(BertLayer):
         self.output_bias = self.add_weight(
             name="output_bias", shape=(self.config.vocab_size,), initializer="zeros"
         )
+        self.backend = self.settings.backends.choose_backend(self.path)
 
-    def call(self, inputs: tf.Tensor, word_embeddings: tf.Tensor) -> tf.Tensor:
-        """[B, P, H] and [V, H] -> [B, P, V] float32."""
-        dtype = self.settings.policy.compute_dtype("MatMul", self.path)
-        x = self.transform(inputs)
-        rows = tf.reshape(x, [-1, self.config.hidden_size])
-        logits = ops.matmul(rows, word_embeddings, dtype, transpose_b=True)
-        logits = tf.nn.bias_add(logits, tf.convert_to_tensor(self.output_bias))
-        shape = tf.concat([tf.shape(inputs)[:2], [self.config.vocab_size]], axis=0)
-        return tf.reshape(logits, shape)
-
-    def matrices(self) -> list[keras.Variable]:
-        """What is prepacked."""
-        return [self.word_embeddings()]
-
-    def losses(
-        self, inputs: tf.Tensor, word_embeddings: tf.Tensor, labels: tf.Tensor
-    ) -> tf.Tensor:
-        """[B, P, H], [V, H], [B, P] int32 -> cross entropy [B, P]."""
-        self.settings.policy.compute_dtype("MatMul", self.path)  # For the record.
-        rows = tf.reshape(self.transform(inputs), [-1, self.config.hidden_size])
-        losses = products.cross_entropy(
-            tf.cast(rows, self.settings.fused_dtype),
-            word_embeddings,
-            tf.convert_to_tensor(self.output_bias),
-            tf.reshape(labels, [-1]),
-            self.settings.packed.by_path.get(self.path),
-        )
-        return tf.reshape(losses, tf.shape(labels))
-
-
-class SeqRelationship(BertLayer):
-    """Next-sentence logits: class 0 is "follows", class 1 is "random"."""
-
-    def __init__(self, settings: LayerSettings) -> None:
-        super().__init__(settings, name="seq_relationship")
-
-    def build(self, *_: Any) -> None:  # noqa: ANN401
-        """Makes weights [2, H], in the original's layout, and bias [2]."""
-        shape = (2, self.config.hidden_size)
-        self.output_weights = self.add_normal("output_weights", shape)
-        self.output_bias = self.add_weight(
-            name="output_bias", shape=(2,), initializer="zeros"
+    @property
+    def block(self) -> MaskedLmWeights:
+        """For the backend."""
+        transform = self.transform
+        return MaskedLmWeights(
+            transform.dense.pair,
+            transform.layer_norm.pair,
+            self.word_embeddings(),
+            self.output_bias,
         )
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B, K, H] -> [B, K, 2] float32."""
-        weights = tf.convert_to_tensor(self.output_weights)
-        logits = tf.einsum("bkh,ch->bkc", inputs, weights)
-        return logits + tf.convert_to_tensor(self.output_bias)
+    def call(self, inputs: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """[B, P, H] -> logits [B, P, V]; with labels [B, P] their losses [B, P]."""
+        if labels is None:
+            return self.backend.masked_lm_logits(inputs, self.block)
+        return self.backend.masked_lm_losses(inputs, self.block, labels)
 
 
 class PretrainingHeads(BertLayer):
@@ -112,22 +83,53 @@ class PretrainingHeads(BertLayer):
         super().__init__(settings, name="cls")
         embeddings = bert.embeddings
         self.predictions = Predictions(settings, lambda: embeddings.word_embeddings)
-        self.seq_relationship = SeqRelationship(settings)
+        # Class 0 is "follows", class 1 is "random".
+        self.seq_relationship = OutputLayer(settings, 2, "seq_relationship")
 
     def build(self, *_: Any) -> None:  # noqa: ANN401
         """Makes both heads."""
         self.predictions.build()
         self.seq_relationship.build()
 
+    def blocks(self) -> list[Block]:
+        """The masked-LM head."""
+        return [(self.predictions.backend, self.predictions.block)]
+
     def call(
-        self, encoded: dict[str, tf.Tensor], masked_lm_positions: tf.Tensor
+        self,
+        encoded: dict[str, tf.Tensor],
+        masked_lm_positions: tf.Tensor,
+        masked_lm_ids: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
-        """The outputs of `Bert` and [B, P] -> logits, as `build_pretraining_model`."""
+        """The outputs of `Bert` and [B, P] -> what `build_pretraining_model` says.
+
+        With `masked_lm_ids` [B, P] it is `masked_lm_losses` [B, P] instead of logits.
+        """
         masked = ops.gather_rows(encoded["sequence_output"], masked_lm_positions)
+        name = "masked_lm_logits" if masked_lm_ids is None else "masked_lm_losses"
         return {
-            "masked_lm_logits": self.predictions(masked, encoded["word_embeddings"]),
+            name: self.predictions(masked, masked_lm_ids),
             "next_sentence_logits": self.seq_relationship(encoded["pooled_output"]),
         }
+
+
+class PretrainingModel(keras.Model):
+    """A functional model from the inputs of pre-training to both heads' logits.
+
+    Attributes:
+      with_labels: The same graph for training: from these inputs and `masked_lm_ids`
+        [B, P] to `masked_lm_losses` [B, P] in nats, and `next_sentence_logits`. No
+        masked-LM logits need be kept for the backward pass.
+    """
+
+    def __init__(
+        self,
+        inputs: dict[str, Any],
+        logits: dict[str, Any],
+        with_labels: keras.Model,
+    ) -> None:
+        super().__init__(inputs=inputs, outputs=logits, name="pretraining")
+        self.with_labels = with_labels
 
 
 def encoder_inputs(
@@ -154,16 +156,23 @@ def layer_settings(
     unpad: bool = True,
 ) -> LayerSettings:
     """What the layers of a model share; see `build_pretraining_model`."""
-    is_fused = allow_fused and kernels.are_in_use() and not fused.why_not(config)
-    return LayerSettings(
-        config=config,
-        policy=policy,
-        seed=seed,
-        fused_dtype=policy.fused_dtype if is_fused else None,
-        unpads=unpad,
-        packed=products.PackedKernels(),
-        recomputes=recompute,
-    )
+    backends = Backends(config, policy, allow_fused=allow_fused, unpads=unpad)
+    return LayerSettings(config, backends, seed, recompute)
+
+
+def backends_of(model: keras.Model) -> Backends:
+    """The backends of a model's layers."""
+    return _bert_layers(model)[0].settings.backends
+
+
+def step_scope(model: keras.Model, *, accumulates: bool = False) -> StepScope:
+    """What the calls of a step, or of an evaluation, share; see `StepScope`."""
+    blocks = [block for layer in _bert_layers(model) for block in layer.blocks()]
+    return backends_of(model).step_scope(blocks, accumulates=accumulates)
+
+
+def _bert_layers(model: keras.Model) -> list[BertLayer]:
+    return [layer for layer in model.layers if isinstance(layer, BertLayer)]
 
 
 def build_encoder_model(
@@ -206,7 +215,7 @@ def build_pretraining_model(
     allow_fused: bool = False,
     recompute: bool = False,
     unpad: bool = True,
-) -> keras.Model:
+) -> PretrainingModel:
     """A BERT with masked-LM and next-sentence heads.
 
     Args:
@@ -240,6 +249,15 @@ def build_pretraining_model(
     positions = keras.Input((None,), dtype="int32", name="masked_lm_positions")
     bert = Bert(settings)
     encoded = bert({**inputs, "read_positions": positions})
-    logits = PretrainingHeads(settings, bert)(encoded, positions)
-    every_input = {**inputs, "masked_lm_positions": positions}
-    return keras.Model(every_input, logits, name="pretraining")
+    heads = PretrainingHeads(settings, bert)
+    inputs |= {"masked_lm_positions": positions}
+    labels = keras.Input((None,), dtype="int32", name="masked_lm_ids")
+    return PretrainingModel(
+        inputs,
+        heads(encoded, positions),
+        keras.Model(
+            {**inputs, "masked_lm_ids": labels},
+            heads(encoded, positions, labels),
+            name="pretraining_losses",
+        ),
+    )

@@ -2,8 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -11,6 +11,37 @@ import tensorflow as tf
 from bert_tf import kernels
 
 Features = dict[str, tf.Tensor]
+
+
+class MicroBatch(Protocol):
+    """One forward-backward, whose forward pass was recorded."""
+
+    def gradients(self, loss: tf.Tensor) -> list[tf.Tensor | None]:
+        """Dense float32, in the order of variables; None for those in their sums."""
+
+
+class Step(Protocol):
+    """What the micro-batches of a step share, for the calls inside.
+
+    Attributes:
+      sums: The gradients that it adds up, by path of a variable.
+    """
+
+    sums: Mapping[str, Any]
+
+    def __enter__(self) -> Any:  # noqa: ANN401
+        """Begins a step."""
+
+    def __exit__(self, *error: Any) -> None:  # noqa: ANN401
+        """Ends it."""
+
+    def micro_batch(
+        self, variables: Sequence[keras.Variable]
+    ) -> contextlib.AbstractContextManager[MicroBatch]:
+        """Records the forward pass inside."""
+
+    def take_sum(self, path: str) -> tf.Tensor | None:
+        """The sum of a variable's gradients, None if it is not made here."""
 
 
 class Task(Protocol):
@@ -30,16 +61,11 @@ class Task(Protocol):
     def loss_sums(self, features: Features, *, training: bool) -> tf.Tensor:
         """Each loss summed over the predictions of a micro-batch: [L] float32."""
 
-    def prepared(self) -> contextlib.AbstractContextManager[None]:
-        """Does what all micro-batches of a step share, for the calls inside."""
-
-    def adding_to(
-        self, sums: dict[str, tf.Tensor]
-    ) -> contextlib.AbstractContextManager[None]:
-        """Makes gradients that are taken inside start from sums where that is cheaper.
+    def step_scope(self, *, accumulates: bool) -> Step:
+        """What the micro-batches of each step share.
 
         Args:
-          sums: By path of a variable. Those that a gradient holds are taken out.
+          accumulates: Whether it may add up gradients over the micro-batches inside.
         """
 
 
@@ -174,15 +200,15 @@ class GradientAccumulator:
         self._reduction = reduction
         self._settings = settings
         self._loss_scale = loss_scale
-        self._variables = [v.value for v in task.model.trainable_variables]
-        self._paths = [v.path for v in task.model.trainable_variables]
-        # Whether gradients are added up as they are made: the sum so far must not be
-        # clipped, summed over the workers or scaled once more.
-        self._are_terms = (
+        self._variables = task.model.trainable_variables
+        # Not where something is done to each part: the sum so far must not be clipped,
+        # summed over the workers or scaled once more.
+        accumulates = (
             not settings.clip_each_micro_batch
             and settings.allreduce_post_accumulation
             and loss_scale is None
         )
+        self._step = task.step_scope(accumulates=accumulates)
         self._compute = self._micro_batch
         if settings.use_xla:
             self._compute = tf.function(self._micro_batch, jit_compile=True)
@@ -200,8 +226,14 @@ class GradientAccumulator:
           Dense float32 gradients, and the mean losses [L]; equal on every worker.
         """
         counts = self._divisors(batch)
-        with self._task.prepared():
-            gradients, losses = self._accumulate(batch, tf.cast(step, tf.int32), counts)
+        with self._step:
+            parts, losses = self._accumulate(batch, tf.cast(step, tf.int32), counts)
+            gradients = [
+                self._step.take_sum(variable.path) if gradient is None else gradient
+                for variable, gradient in zip(self._variables, parts, strict=True)
+            ]
+            for variable, gradient in zip(self._variables, gradients, strict=True):
+                gradient.set_shape(variable.shape)
         if self._settings.allreduce_post_accumulation:
             *gradients, losses = self._reduction.sum([*gradients, losses], "gradients")
         else:
@@ -222,41 +254,42 @@ class GradientAccumulator:
 
     def _accumulate(
         self, batch: Features, step: tf.Tensor, counts: tf.Tensor
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Adds up gradients and mean losses over this worker's micro-batches."""
+    ) -> tuple[list[tf.Tensor | None], tf.Tensor]:
+        """Gradients, None for those in their sums, and mean losses of this worker."""
         num_micro_batches = batch["input_ids"].shape[0]
         if num_micro_batches == 1:
-            gradients, losses = self._part(batch, step, counts, tf.constant(0))
-            return list(gradients), losses
+            return self._part(batch, step, counts, tf.constant(0))
+        # The step's own sums are not carried by the loop.
+        names = [v.path for v in self._variables if v.path not in self._step.sums]
+        shapes = [v.shape for v in self._variables if v.path not in self._step.sums]
 
         def body(
             i: tf.Tensor, sums: list[tf.Tensor], losses: tf.Tensor
         ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
-            left = dict(zip(self._paths, sums, strict=True))
-            with self._task.adding_to(left if self._are_terms else {}):
-                gradients, part = self._part(batch, step, counts, i)
-            pairs = zip(self._paths, gradients, strict=True)
-            added = [_next_sum(left[p], g) if p in left else g for p, g in pairs]
+            gradients, part = self._part(batch, step, counts, i)
+            terms = [gradient for gradient in gradients if gradient is not None]
+            added = [_next_sum(x, term) for x, term in zip(sums, terms, strict=True)]
             return i + 1, added, losses + part
 
-        shapes = [v.shape for v in self._variables]
-        first = [_first_sum(shape) for shape in shapes]
-        start = (tf.constant(0), first, tf.zeros(len(self._task.loss_names)))
+        start = (
+            tf.constant(0),
+            [_first_sum(shape) for shape in shapes],
+            tf.zeros(len(self._task.loss_names)),
+        )
         grown = [tf.TensorShape([None] * len(shape)) for shape in shapes]
-        _, gradients, losses = tf.while_loop(
+        _, sums, losses = tf.while_loop(
             lambda i, *_: i < num_micro_batches,
             body,
             start,
             shape_invariants=(start[0].shape, grown, start[2].shape),
             parallel_iterations=1,
         )
-        for gradient, shape in zip(gradients, shapes, strict=True):
-            gradient.set_shape(shape)
-        return gradients, losses
+        found = dict(zip(names, sums, strict=True))
+        return [found.get(variable.path) for variable in self._variables], losses
 
     def _part(
         self, batch: Features, step: tf.Tensor, counts: tf.Tensor, i: tf.Tensor
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+    ) -> tuple[list[tf.Tensor | None], tf.Tensor]:
         """Micro-batch `i`: its gradients, clipped and summed as the settings say."""
         settings = self._settings
         features = {name: array[i] for name, array in batch.items()}
@@ -280,17 +313,15 @@ class GradientAccumulator:
 
     def _micro_batch(
         self, features: Features, counts: tf.Tensor
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """One forward-backward: dense gradients and losses divided by `counts`."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self._variables)
+    ) -> tuple[list[tf.Tensor | None], tf.Tensor]:
+        """One forward-backward: gradients, and losses divided by `counts`."""
+        with self._step.micro_batch(self._variables) as part:
             sums = self._task.loss_sums(features, training=True)
             losses = tf.math.divide_no_nan(sums, counts)
             loss = tf.reduce_sum(losses)
             if self._loss_scale is not None:
                 loss *= self._loss_scale
-        gradients = tape.gradient(loss, self._variables, unconnected_gradients="zero")
-        gradients = [tf.convert_to_tensor(g) for g in gradients]
+        gradients = part.gradients(loss)
         if self._loss_scale is not None:
             gradients = [g / self._loss_scale for g in gradients]
         return gradients, losses

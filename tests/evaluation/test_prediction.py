@@ -30,7 +30,7 @@ class Echo:
         return tf.stack([ids, -ids], axis=-1)
 
     @contextlib.contextmanager
-    def prepared(self):
+    def step_scope(self):
         self.num_preparations += 1
         yield
 

@@ -1,7 +1,5 @@
 """The best path of several workers, and the line that is printed of it."""
 
-import types
-
 import pytest
 
 from bert_tf import kernels
@@ -12,9 +10,11 @@ from bert_tf.jobs.compute_path import (
     describe_path,
     unpad_notes,
 )
+from bert_tf.modeling.backends.choice import Backends
 from bert_tf.precision import PrecisionPolicy, PrecisionRules
 
 LEVELS = ("amx", "avx512bf16", "avx2")
+BF16, VECTORS = PrecisionPolicy("bf16"), ComputePath("avx512bf16")
 NOT_BUILT = "the library is not built (run `python -m bert_tf build`)"
 
 
@@ -104,45 +104,47 @@ def test_many_workers_are_counted():
     assert best_path(workers).reason == expected
 
 
-def model(*, is_fused, unpads=True, hidden_act="gelu"):
-    """As much of a model as the line needs."""
-    settings = types.SimpleNamespace(
-        is_fused=is_fused,
-        unpads=unpads,
-        config=BertConfig(hidden_act=hidden_act),
-    )
-    return types.SimpleNamespace(
-        get_layer=lambda name: types.SimpleNamespace(settings=settings)
-    )
+def backends(policy=BF16, *, allow_fused=True, **settings):
+    """Of a model of two layers, after each has chosen."""
+    config = BertConfig(num_hidden_layers=2, **settings)
+    found = Backends(config, policy, allow_fused=allow_fused)
+    for path in ("bert/encoder/layer_0", "bert/encoder/layer_1", "cls/predictions"):
+        found.choose_backend(path)
+    return found
 
 
-BF16, VECTORS = PrecisionPolicy("bf16"), ComputePath("avx512bf16")
-
-
+@pytest.mark.usefixtures("isa")
 def test_used_operations_are_named():
-    line = describe_path(model(is_fused=True), BF16, VECTORS)
-    assert line == "fused operations: AVX512-BF16."
+    assert describe_path(backends(), VECTORS) == "fused operations: AVX512-BF16."
 
 
+@pytest.mark.usefixtures("isa")
 def test_a_path_below_the_best_is_explained():
-    path = ComputePath("avx512bf16", "worker 1 (b): it has no AMX")
-    line = describe_path(model(is_fused=True), BF16, path)
-    reason = "worker 1 (b): it has no AMX"
-    assert line == f"fused operations: AVX512-BF16, not better: {reason}."
+    path = ComputePath("avx512bf16", "worker 1 (b): no AMX")
+    line = describe_path(backends(), path)
+    assert line == "fused operations: AVX512-BF16, not better: worker 1 (b): no AMX."
 
 
 def test_a_missing_library_is_said_in_every_precision():
     for name in ("fp32", "bf16"):
-        policy, path = PrecisionPolicy(name), ComputePath(kernels.REFERENCE, NOT_BUILT)
-        line = describe_path(model(is_fused=False), policy, path)
+        path = ComputePath(kernels.REFERENCE, NOT_BUILT)
+        line = describe_path(backends(PrecisionPolicy(name)), path)
         assert line == f"fused operations: not used, {NOT_BUILT}."
 
 
+def exempting(pattern):
+    rules = PrecisionRules(
+        allowlist=("MatMul", "BatchMatMul", "BiasAdd", "Softmax"),
+        non_convertible_exceptions=((pattern, "MatMul"),),
+    )
+    return PrecisionPolicy("bf16", rules)
+
+
+@pytest.mark.usefixtures("isa")
 def test_the_reason_of_a_model_without_them_is_said():
     def reason(policy=BF16, *, use_xla=False, **settings):
-        line = describe_path(
-            model(is_fused=False, **settings), policy, VECTORS, use_xla=use_xla
-        )
+        found = backends(policy, allow_fused=not use_xla, **settings)
+        line = describe_path(found, VECTORS, use_xla=use_xla)
         start = "fused operations: not used but by the optimizer (AVX512-BF16), "
         assert line.startswith(start)
         return line.removeprefix(start).removesuffix(".")
@@ -150,28 +152,28 @@ def test_the_reason_of_a_model_without_them_is_said():
     assert reason(use_xla=True) == "--use_xla"
     assert reason(PrecisionPolicy("fp16")) == "precision fp16"
     assert reason(hidden_act="relu").startswith("hidden_act is relu")
-    rules = PrecisionRules(
-        allowlist=("MatMul", "BatchMatMul", "BiasAdd", "Softmax"),
-        non_convertible_exceptions=(("layer_7/output/dense", "MatMul"),),
-    )
-    assert reason(PrecisionPolicy("bf16", rules)) == (
-        "the bf16 config exempts bert/encoder/layer_7/output/dense/MatMul"
+    assert "the width of a head is 16" in reason(num_attention_heads=48)
+    assert reason(exempting("")) == (
+        "the bf16 config exempts bert/encoder/layer_0/attention/self/MatMul"
     )
 
 
-def test_widths_that_do_not_fit_are_said():
-    config = BertConfig(hidden_size=768, num_attention_heads=48)
-    settings = types.SimpleNamespace(is_fused=False, config=config)
-    narrow = types.SimpleNamespace(
-        get_layer=lambda name: types.SimpleNamespace(settings=settings)
+@pytest.mark.usefixtures("isa")
+def test_the_layers_that_a_list_exempts_are_named():
+    line = describe_path(backends(exempting("layer_1/output/dense")), VECTORS)
+    assert line == (
+        "fused operations: AVX512-BF16, not used in bert/encoder/layer_1: the bf16 "
+        "config exempts bert/encoder/layer_1/output/dense/MatMul."
     )
-    assert "the width of a head is 16" in describe_path(narrow, BF16, VECTORS)
 
 
-def test_padding_that_only_the_fused_operations_leave_out_is_said():
-    [line] = unpad_notes(model(is_fused=False))
+def test_padding_that_only_the_fused_operations_leave_out_is_reported():
+    [line] = unpad_notes(backends(allow_fused=False))
     assert line == (
         "--unpad has no effect: padding is computed where operations are not fused."
     )
-    assert not unpad_notes(model(is_fused=True))
-    assert not unpad_notes(model(is_fused=False, unpads=False))
+
+
+@pytest.mark.usefixtures("isa")
+def test_padding_that_is_left_out_is_not_worth_a_line():
+    assert not unpad_notes(backends())

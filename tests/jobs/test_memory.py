@@ -98,21 +98,23 @@ def test_where_nothing_is_known_nothing_is_refused(machine):
     memory.require_memory(PRESETS["large"], workers(99))
 
 
+@pytest.fixture(autouse=True)
+def fused(monkeypatch):
+    """The plans below are of models that compute by the fused operations."""
+    backends = types.SimpleNamespace(fused_dtype=tf.bfloat16)
+    monkeypatch.setattr(memory, "backends_of", lambda model: backends)
+
+
 def plan(*, rows, recomputes=False, do_train=True):
     """As much of a pre-training's plan as counts."""
-    settings = types.SimpleNamespace(
-        is_fused=True, fused_dtype=tf.bfloat16, recomputes=recomputes
-    )
-    layer = types.SimpleNamespace(settings=settings)
     shape = types.SimpleNamespace(max_seq_length=128, max_predictions=20)
     return types.SimpleNamespace(
         bert=PRESETS["base"],
-        task=types.SimpleNamespace(
-            model=types.SimpleNamespace(get_layer=lambda name: layer)
-        ),
+        task=types.SimpleNamespace(model=None),
         config=types.SimpleNamespace(
             training=types.SimpleNamespace(do_train=do_train),
             batch=types.SimpleNamespace(train_batch_size=rows),
+            runtime=types.SimpleNamespace(recompute=recomputes),
         ),
         num_train_records=1000,
         train_records=types.SimpleNamespace(shape=shape),

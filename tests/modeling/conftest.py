@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 
 def _padded(rows, width):
@@ -50,3 +51,44 @@ def set_weights():
 @pytest.fixture(scope="session")
 def pad():
     return _padded
+
+
+def _pretraining_features(config, *, packed):
+    """Four rows of 32 tokens with labels: one sequence each, or up to three."""
+    rng = np.random.default_rng(0)
+    if packed:
+        lengths = [[10, 12, 7], [5, 20, 0], [8, 8, 16], [3, 4, 5]]
+    else:
+        lengths = [[32], [32], [20], [7]]
+    mask, positions = np.zeros((4, 32), int), np.zeros((4, 32), int)
+    starts = np.zeros((4, len(lengths[0])), int)
+    for row, parts in enumerate(lengths):
+        ends = np.cumsum(parts)
+        for number, (end, length) in enumerate(zip(ends, parts, strict=True)):
+            mask[row, end - length : end] = number + 1
+            positions[row, end - length : end] = np.arange(length)
+            starts[row, number] = end - length if length else 0
+    ids = {
+        "input_ids": rng.integers(5, config.vocab_size, (4, 32)) * (mask > 0),
+        "input_mask": mask,
+        "segment_ids": rng.integers(0, 2, (4, 32)),
+        "positions": positions,
+        "masked_lm_positions": np.tile([1, 2, 6, 0], (4, 1)),
+        "masked_lm_ids": rng.integers(5, config.vocab_size, (4, 4)),
+        "next_sentence_positions": starts,
+        "next_sentence_labels": rng.integers(0, 2, starts.shape),
+        "dropout_key": [[1, 2, row] for row in range(4)],
+    }
+    weights = {
+        "masked_lm_weights": np.tile([1, 1, 1, 0], (4, 1)),
+        "next_sentence_weights": np.array(lengths) > 0,
+    }
+    return {
+        **{name: tf.constant(values, tf.int32) for name, values in ids.items()},
+        **{name: tf.constant(values, tf.float32) for name, values in weights.items()},
+    }
+
+
+@pytest.fixture(scope="session")
+def pretraining_features():
+    return _pretraining_features

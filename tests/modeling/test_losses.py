@@ -16,13 +16,30 @@ class FixedModel:
     def __init__(self, logits):
         self.logits = logits
 
-    def get_layer(self, name):
-        """Its heads make logits, not losses."""
-        settings = types.SimpleNamespace(is_fused=False)
-        return types.SimpleNamespace(name=name, settings=settings)
+    @property
+    def with_labels(self):
+        return FixedLosses(self.logits)
 
     def __call__(self, inputs, training):
         return {name: tf.constant(values) for name, values in self.logits.items()}
+
+
+class FixedLosses:
+    """The same with masked-LM losses, as the model of training."""
+
+    def __init__(self, logits):
+        self.logits = logits
+        self.inputs = [types.SimpleNamespace(name="masked_lm_ids")]
+
+    def __call__(self, inputs, training):
+        every = -log_softmax(self.logits["masked_lm_logits"].astype(float), axis=-1)
+        labels = np.asarray(inputs["masked_lm_ids"])[..., None]
+        losses = np.take_along_axis(every, labels, axis=-1)[..., 0]
+        follows = tf.constant(self.logits["next_sentence_logits"])
+        return {
+            "masked_lm_losses": tf.constant(losses, tf.float32),
+            "next_sentence_logits": follows,
+        }
 
 
 @pytest.fixture

@@ -127,25 +127,6 @@ def test_gather_rows_takes_the_vectors_of_each_row():
     assert taken.numpy().tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]
 
 
-def test_the_gradients_of_a_lookup_and_of_later_uses_add_up():
-    table, rows = tf.reshape(tf.range(12.0), [4, 3]), tf.constant([[2, 0], [2, 3]])
-    weights, other = tf.reshape(tf.range(12.0), [2, 2, 3]), tf.fill([4, 3], 0.5)
-
-    @tf.function
-    def gradient():
-        with tf.GradientTape() as tape:
-            tape.watch(table)
-            taken, again = ops.look_up(table, rows)
-            total = tf.reduce_sum(taken * weights) + tf.reduce_sum(again * other)
-        return taken, tape.gradient(total, table)
-
-    taken, found = gradient()
-    np.testing.assert_array_equal(taken, table.numpy()[rows.numpy()])
-    expected = np.full((4, 3), 0.5)
-    np.add.at(expected, rows.numpy(), weights.numpy())  # Row 2 is taken twice.
-    np.testing.assert_array_equal(found, expected)
-
-
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_dropout_rate_is_true_and_the_mean_is_kept(rate):
     share = round((1 - rate) * 256) / 256  # One byte decides.

@@ -1,7 +1,5 @@
 """The loss scale: its rule, and what it does to gradients and to steps."""
 
-import contextlib
-
 import keras
 import numpy as np
 import pytest
@@ -9,6 +7,7 @@ import tensorflow as tf
 
 from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
+from bert_tf.modeling.backends.step import CurrentStep, StepScope
 from bert_tf.training import loss_scale
 from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.loss_scale import LossScale
@@ -34,8 +33,8 @@ class OneWeight:
         numbers = tf.cast(features["numbers"], tf.float32)
         return tf.cast(weight, tf.float32)[None] * numbers
 
-    def prepared(self):
-        return contextlib.nullcontext()
+    def step_scope(self, *, accumulates):
+        return StepScope(CurrentStep(), [], accumulates=accumulates)
 
 
 def batch(number):

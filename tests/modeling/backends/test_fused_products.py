@@ -6,11 +6,11 @@ import scipy.special
 import tensorflow as tf
 
 from bert_tf import kernels
-from bert_tf.config import PRESETS, BertConfig
-from bert_tf.modeling import fused, ops, products
-from bert_tf.modeling.losses import PretrainingTask
-from bert_tf.modeling.tasks import build_pretraining_model
-from bert_tf.precision import PrecisionPolicy
+from bert_tf.modeling import ops
+from bert_tf.modeling.backends import fused_operations, fused_products
+from bert_tf.modeling.backends.fused_products import GradientSum, Kernels
+from bert_tf.modeling.backends.interface import Dropout
+from bert_tf.modeling.backends.layout import Layout, unpadded
 
 pytestmark = pytest.mark.usefixtures("isa")
 
@@ -19,6 +19,63 @@ def draw(seed, *shape):
     """Numbers that bfloat16 holds exactly, as float32."""
     values = np.random.default_rng(seed).normal(size=shape)
     return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
+
+
+def product(x, matrices):
+    """The product alone, for gradients of all inputs."""
+
+    @tf.custom_gradient
+    def apply(x, *matrices):
+        y, gradient = fused_products.product(x, Kernels(matrices))
+
+        def flat(dy):
+            dx, dmatrices = gradient(dy)
+            return dx, *dmatrices
+
+        return y, flat
+
+    return apply(x, *matrices)
+
+
+def feed_forward(x, bias, matrices, *, approximate, added=()):
+    """Both products and the activation; `added` to the gradient of `x`."""
+
+    @tf.custom_gradient
+    def apply(x, bias, first, second):
+        y, gradient = fused_products.feed_forward(
+            x, bias, Kernels([first]), Kernels([second]), approximate=approximate
+        )
+
+        def flat(dy):
+            dx, dbias, dmatrices = gradient(dy, added)
+            return dx, dbias, *dmatrices
+
+        return y, flat
+
+    return apply(x, bias, *matrices)
+
+
+def cross_entropy(x, table, bias, labels):
+    @tf.custom_gradient
+    def apply(x, bias, table):
+        return fused_products.cross_entropy(x, bias, Kernels([table]), labels)
+
+    return apply(x, bias, table)
+
+
+def attend(x, bias, mask, key, queries=None, *, heads, rate, stream):
+    @tf.custom_gradient
+    def apply(x, bias):
+        return fused_operations.attention(
+            x,
+            bias,
+            input_mask=mask,
+            queries=queries,
+            dropout=Dropout(rate, key, stream),
+            heads=heads,
+        )
+
+    return apply(x, bias)
 
 
 def half(x):
@@ -51,7 +108,7 @@ def test_product_and_gradients(rows, depth, widths):
     x, upstream = draw(8, rows, depth), draw(9, rows, sum(widths))
     with tf.GradientTape() as tape:
         tape.watch([x, *matrices])
-        y, _ = products.product(half(x), matrices, None)
+        y = product(half(x), matrices)
         total = tf.reduce_sum(tf.cast(y, tf.float32) * upstream)
     dx, *dmatrices = tape.gradient(total, [x, *matrices])
     matrix = np.concatenate([m.numpy() for m in matrices], axis=1)
@@ -82,9 +139,7 @@ def test_cross_entropy_of_a_table_of_any_size(size, dtype, tolerance):
             *map(tf.convert_to_tensor, tape.gradient(total, [x, table, bias])),
         ]
 
-    ours = gradients(
-        lambda: products.cross_entropy(tf.cast(x, dtype), table, bias, labels, None)
-    )
+    ours = gradients(lambda: cross_entropy(tf.cast(x, dtype), table, bias, labels))
     expected = gradients(
         lambda: tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=labels, logits=x @ tf.transpose(table) + bias
@@ -100,7 +155,7 @@ def test_padding_takes_no_part_in_the_gradient():
     with tf.GradientTape() as tape:
         tape.watch(table)
         labels = tf.zeros([5], tf.int32)
-        losses = products.cross_entropy(half(x), table, tf.zeros([40]), labels, None)
+        losses = cross_entropy(half(x), table, tf.zeros([40]), labels)
         total = tf.reduce_sum(losses * 0.0)
     assert not np.any(tape.gradient(total, table))
 
@@ -117,17 +172,22 @@ def test_feed_forward(approximate, dtype, tolerance):
         inputs = [x, bias, *matrices]
         with tf.GradientTape() as tape:
             tape.watch(inputs)
-            y, shared = (tf.cast(tensor, tf.float32) for tensor in function())
-            total = tf.reduce_sum(y * upstream) + tf.reduce_sum(shared * other_use)
+            y = tf.cast(function(x), tf.float32)
+            total = tf.reduce_sum(y * upstream)
         return [y, *tape.gradient(total, inputs)]
 
-    ours = gradients(
-        lambda: products.feed_forward(
-            tf.cast(x, dtype), bias, matrices, [None, None], approximate=approximate
+    def ours(x):
+        added = [tf.cast(other_use, dtype)]
+        return feed_forward(
+            tf.cast(x, dtype), bias, matrices, approximate=approximate, added=added
         )
-    )
-    expected = gradients(lambda: (activation(x @ matrices[0] + bias) @ matrices[1], x))
-    for one, other in zip(ours, expected, strict=True):
+
+    def theirs(x):
+        return activation(x @ matrices[0] + bias) @ matrices[1]
+
+    found, expected = gradients(ours), gradients(theirs)
+    expected[1] += other_use
+    for one, other in zip(found, expected, strict=True):
         assert_close(single(one), single(other), tolerance)
 
 
@@ -136,8 +196,7 @@ def test_a_prediction_that_keeps_nothing_for_a_gradient_is_the_same():
     matrices = [draw(2, 64, 96) * 0.125, draw(3, 96, 64) * 0.125]
 
     def predict():
-        packed = [None, None]
-        return products.feed_forward(x, bias, matrices, packed, approximate=False)[0]
+        return feed_forward(x, bias, matrices, approximate=False)
 
     # A graph knows that nobody reads the product before the activation.
     np.testing.assert_array_equal(single(tf.function(predict)()), single(predict()))
@@ -199,9 +258,7 @@ def test_attention(length, head, rate, dtype, tolerance):
 
     def ours(x):
         x = tf.cast(x, dtype)
-        return fused.attention(
-            x, bias, tf.constant(mask), key, heads=heads, rate=rate, stream=9
-        )
+        return attend(x, bias, tf.constant(mask), key, heads=heads, rate=rate, stream=9)
 
     results = []
     for function in (ours, theirs):
@@ -228,12 +285,10 @@ def test_attention_without_padding(length, head, rate):
     key = tf.constant([[7, 5, 11 + row] for row in range(batch)])
 
     def apply(x, bias, leaves_out):
-        x, layout = half(x), fused.unpadded(tf.constant(mask))
+        x, layout = half(x), unpadded(tf.constant(mask))
         if leaves_out:
             x = layout.take(x)
-        y = fused.attention(
-            x, bias, tf.constant(mask), key, heads=heads, rate=rate, stream=9
-        )
+        y = attend(x, bias, tf.constant(mask), key, heads=heads, rate=rate, stream=9)
         return layout.put_back(y) if leaves_out else y
 
     results = []
@@ -260,12 +315,12 @@ def test_attention_of_some_queries(length, head, share, dtype, tolerance):
     width = heads * head
     x, bias = draw(0, batch, length, 3 * width), draw(1, 3 * width)
     is_read = np.random.default_rng(3).random((batch, length)) < share
-    part = fused.Layout(tf.constant(is_read))
+    part = Layout(tf.constant(is_read))
     upstream = draw(2, batch, length, width) * is_read[:, :, None]
     key = tf.constant([[7, 5, 11 + row] for row in range(batch)])
 
     def apply(x, bias, queries):
-        return fused.attention(
+        return attend(
             tf.cast(x, dtype),
             bias,
             tf.constant(mask),
@@ -295,17 +350,17 @@ def test_queries_that_x_does_not_have_are_refused():
     mask = np.array([[1, 1, 0, 0], [1, 0, 0, 0]], np.int32)
     x = tf.zeros([3, 96], tf.bfloat16)
 
-    def attend(queries):
+    def of(queries):
         key = tf.zeros([2, 3], tf.int32)
         shared = {"heads": 1, "rate": 0.0, "stream": 1}
         queries = tf.constant(queries)
-        return fused.attention(x, tf.zeros([96]), mask, key, queries, **shared)
+        return attend(x, tf.zeros([96]), mask, key, queries, **shared)
 
-    assert attend([[0, 1, 0, 0], [1, 0, 0, 0]]).shape == (2, 32)
+    assert of([[0, 1, 0, 0], [1, 0, 0, 0]]).shape == (2, 32)
     with pytest.raises(tf.errors.InvalidArgumentError, match="but x has 1 tokens"):
-        attend([[0, 1, 0, 0], [0, 1, 0, 0]])
+        of([[0, 1, 0, 0], [0, 1, 0, 0]])
     with pytest.raises(tf.errors.InvalidArgumentError, match="shape of input_mask"):
-        attend([[0, 1, 0], [1, 0, 0]])
+        of([[0, 1, 0], [1, 0, 0]])
 
 
 @pytest.mark.parametrize(
@@ -314,7 +369,7 @@ def test_queries_that_x_does_not_have_are_refused():
 )
 def test_attention_refuses_other_shapes(shape, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        fused.attention(
+        attend(
             tf.zeros(shape, tf.bfloat16),
             tf.zeros(shape[-1:]),
             tf.constant(make_rows(24)),
@@ -328,16 +383,16 @@ def test_attention_refuses_other_shapes(shape, message):
 def test_a_row_does_not_depend_on_the_rows_beside_it():
     """What makes micro-batches of any size give one gradient."""
     x, matrix = half(draw(0, 300, 64)), [draw(1, 64, 96)]
-    every = single(products.product(x, matrix, None)[0])
+    every = single(product(x, matrix))
     for rows in (1, 32, 100):
-        some = single(products.product(x[:rows], matrix, None)[0])
+        some = single(product(x[:rows], matrix))
         np.testing.assert_array_equal(some, every[:rows])
 
 
 def test_not_a_number_stays_one():
     x = draw(0, 40, 64).numpy()
     x[33, 5] = np.nan
-    y = single(products.product(half(x), [draw(1, 64, 64)], None)[0])
+    y = single(product(half(x), [draw(1, 64, 64)]))
     assert np.isnan(y[33]).all()
     assert np.isfinite(np.delete(y, 33, axis=0)).all()
 
@@ -396,19 +451,46 @@ def test_an_empty_sum_is_none():
             operation(x=x, dy=dy, sums=sums, count=2, height=64)
 
 
-def test_the_gradient_of_other_uses_is_added_before_rounding():
+def test_what_is_added_to_a_gradient_is_added_before_rounding():
     x, matrix = draw(0, 37, 64), draw(1, 64, 96)
-    upstream, other_use = draw(2, 37, 96), draw(3, 37, 64)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y, shared = products.product(half(x), [matrix], None, shares_x=True)
-        total = tf.reduce_sum(tf.cast(y, tf.float32) * upstream)
-        total += tf.reduce_sum(tf.cast(shared, tf.float32) * other_use)
-    np.testing.assert_array_equal(shared, half(x))
-    expected = upstream.numpy() @ matrix.numpy().T + other_use.numpy()
+    upstream, added = draw(2, 37, 96), draw(3, 37, 64)
+    _, gradient = fused_products.product(half(x), Kernels([matrix]))
+    dx, _ = gradient(half(upstream), [half(added)])
+    expected = upstream.numpy() @ matrix.numpy().T + added.numpy()
     # One rounding to bfloat16 of each number: half of its last place.
-    found = single(tape.gradient(total, x))
-    assert (np.abs(found - expected) <= np.abs(expected) * 2**-8 + 1e-4).all()
+    assert (np.abs(single(dx) - expected) <= np.abs(expected) * 2**-8 + 1e-4).all()
+
+
+def test_a_sum_is_taken_once_and_put_back():
+    total = GradientSum()
+    assert total.take().shape == (0, 0)
+    total.put(tf.ones([2, 3]))
+    np.testing.assert_array_equal(total.take(), np.ones([2, 3]))
+    assert total.take().shape == (0, 0)
+    total.put(tf.ones([2, 3]))
+    total.clear()
+    assert total.take().shape == (0, 0)
+
+
+def test_gradients_of_kernels_with_sums_are_added_up_there():
+    matrices, sums = [draw(0, 64, 32), draw(1, 64, 32)], [GradientSum(), GradientSum()]
+    kernels = Kernels(matrices, sums=sums)
+    assert kernels.differentiated == ()
+    expected = np.zeros([64, 64])
+
+    @tf.function
+    def add(x, dy):
+        y, gradient = fused_products.product(x, kernels)
+        dx, rest = gradient(dy)
+        assert not rest
+        return dx
+
+    for seed in (2, 4, 6):
+        x, dy = draw(seed, 37, 64), draw(seed + 1, 37, 64)
+        add(half(x), half(dy))
+        expected += x.numpy().T @ dy.numpy()
+    found = np.concatenate([total.take() for total in sums], axis=1)
+    assert_close(found, expected, 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -425,19 +507,3 @@ def test_gradients_that_start_from_a_sum(rows, height, width):
     expected = x.numpy().T[:height] @ dy.numpy() + before
     assert_close(single(found), expected, 1e-5)
     np.testing.assert_array_equal(start, before)  # Somebody reads it: it was copied.
-
-
-def test_kernels_are_packed_once_for_all_calls_inside():
-    values = PRESETS["tiny"].to_dict() | {"vocab_size": 100}
-    model = build_pretraining_model(
-        BertConfig.from_dict(values, source="test"),
-        max_seq_length=32,
-        policy=PrecisionPolicy("bf16"),
-        allow_fused=True,
-    )
-    packed = model.get_layer("bert").settings.packed.by_path
-    with PretrainingTask(model).prepared():
-        # Three products a layer are packed alone, q, k and v together; and the table.
-        assert len(packed) >= 2 * 4 + 1
-        assert any(path.endswith("predictions") for path in packed)
-    assert not packed

@@ -1,0 +1,145 @@
+"""The compiled operations between BERT's products, each with its gradient.
+
+bfloat16 or float32 in and out, float32 inside; `bert_tf.kernels` is the library. A
+function computes what the operations of `ops` named in it compute, drops the same
+numbers, and returns its value and the function of its gradient: what
+`tf.custom_gradient` takes. A block is made of several.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from bert_tf import kernels
+from bert_tf.modeling import ops
+from bert_tf.modeling.backends.interface import Dropout
+
+# Gradient of the value -> gradients of the float tensors, in the order of arguments.
+Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+
+
+def bias_gelu(
+    x: tf.Tensor, bias: tf.Tensor, *, approximate: bool
+) -> tuple[tf.Tensor, Gradient]:
+    """`ops.gelu(x + bias)`, or `ops.gelu_tanh`.
+
+    Args:
+      x: [..., I] bfloat16 or float32.
+      bias: [I] float32.
+      approximate: Whether it is the tanh approximation.
+
+    Returns:
+      The shape and type of `x`; the gradients of `x` and `bias`.
+    """
+    library = kernels.library()
+    y = library.bert_bias_gelu(x=x, bias=bias, approximate=approximate)
+    y.set_shape(x.shape)
+
+    def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return library.bert_bias_gelu_grad(
+            x=x, bias=bias, dy=dy, approximate=approximate
+        )
+
+    return y, gradient
+
+
+def dropout_add_norm(
+    x: tf.Tensor,
+    bias: tf.Tensor,
+    residual: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    *,
+    input_mask: tf.Tensor,
+    dropout: Dropout,
+    epsilon: float,
+) -> tuple[tf.Tensor, Gradient]:
+    """`ops.layer_norm(ops.dropout(x + bias) + residual)`.
+
+    Args:
+      x: [B, S, H] bfloat16 or float32, or [T, H] in a `Layout`.
+      bias: [H] float32.
+      residual: The shape and type of `x`.
+      gamma: Scale of the normalisation, [H] float32.
+      beta: Its shift, [H] float32.
+      input_mask: [B, S] int32, of which the library knows the positions of [T, H]: of
+        `unpadded`, or the layout's own mask.
+      dropout: Of what is added to `residual`.
+      epsilon: Added to the variance.
+
+    Returns:
+      The shape and type of `x`; the gradients of the first five arguments.
+    """
+    library = kernels.library()
+    kept = {"stream": dropout.stream, "kept": ops.num_kept(dropout.rate)}
+    y, total, statistics = library.bert_dropout_add_norm(
+        x,
+        bias,
+        residual,
+        gamma,
+        beta,
+        input_mask,
+        dropout.seed,
+        epsilon=epsilon,
+        **kept,
+    )
+    y.set_shape(residual.shape)
+
+    def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        dx, dresidual, *dweights = library.bert_dropout_add_norm_grad(
+            dy, total, statistics, gamma, input_mask, dropout.seed, **kept
+        )
+        dbias, dgamma, dbeta = dweights
+        return dx, dbias, dresidual, dgamma, dbeta
+
+    return y, gradient
+
+
+def attention(
+    x: tf.Tensor,
+    bias: tf.Tensor,
+    *,
+    input_mask: tf.Tensor,
+    queries: tf.Tensor | None,
+    dropout: Dropout,
+    heads: int,
+) -> tuple[tf.Tensor, Gradient]:
+    """All of self-attention after the projections.
+
+    Scores and probabilities are never written to memory; the backward pass makes them
+    again.
+
+    Args:
+      x: [B, S, 3 H] bfloat16 or float32: query, key, value side by side; or [T, 3 H]
+        in the layout of `unpadded`.
+      bias: [3 H] float32.
+      input_mask: [B, S] int32, see `ops.attention_bias`.
+      queries: [B, S] int32, not 0 at the Q positions whose outputs are wanted; all if
+        None.
+      dropout: Of the probabilities.
+      heads: N; D = H / N is a multiple of 32.
+
+    Returns:
+      [B, S, H], [T, H], or [Q, H] if there are `queries`; of the type of `x`, 0 at
+      padding. The gradients of `x` and `bias`.
+    """
+    library = kernels.library()
+    shared = {"heads": heads, "stream": dropout.stream}
+    shared["kept"] = ops.num_kept(dropout.rate)
+    inputs = {
+        "x": x,
+        "bias": bias,
+        "input_mask": input_mask,
+        "key": dropout.seed,
+        "queries": tf.zeros([0, 0], tf.int32) if queries is None else queries,
+    }
+    y, normalisers = library.bert_attention(**inputs, **shared)
+    leading = x.shape[:-1] if queries is None else [None]
+    y.set_shape([*leading, x.shape[-1] // 3])
+
+    def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return library.bert_attention_grad(
+            **inputs, normalisers=normalisers, dy=dy, **shared
+        )
+
+    return y, gradient

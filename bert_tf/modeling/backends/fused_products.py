@@ -1,0 +1,288 @@
+"""The products of the fused path: bfloat16 by the library, float32 by TensorFlow.
+
+bfloat16 has float32 sums, and float32 gradients of the kernels. As in
+`fused_operations`, a function returns its value and the function of its gradient.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from bert_tf import kernels as compiled
+from bert_tf.modeling.backends import fused_operations
+from bert_tf.modeling.backends.fused_operations import Gradient
+
+_MULTIPLE = 32  # Of a product's depth, and of what stands side by side.
+
+
+class Prepacked(NamedTuple):
+    """One matrix [I, O] in the order that the library's products read.
+
+    Attributes:
+      forward: For products with it.
+      backward: For products with its transpose.
+    """
+
+    forward: tf.Tensor
+    backward: tf.Tensor
+
+
+def prepack(matrices: Sequence[tf.Tensor]) -> Prepacked:
+    """Packs float32 matrices of one shape [I, O], side by side."""
+    return Prepacked(*compiled.library().bert_pack_kernels(kernels=matrices))
+
+
+class GradientSum:
+    """The sum of a kernel's gradients, in memory that is written in place.
+
+    Who takes the sum owns its memory until he puts the new one back: TensorFlow would
+    copy what a variable still holds.
+    """
+
+    def __init__(self) -> None:
+        """An empty sum."""
+        self._variable = tf.Variable(
+            tf.zeros([0, 0]), shape=tf.TensorShape([None, None]), trainable=False
+        )
+
+    def clear(self) -> tf.Operation:
+        """Makes it empty."""
+        return self._variable.assign(tf.zeros([0, 0]), read_value=False)
+
+    def take(self) -> tf.Tensor:
+        """The sum [I, O], which is empty afterwards; [0, 0] if it was before."""
+        total = self._variable.read_value()
+        with tf.control_dependencies([total]):
+            cleared = self.clear()
+        with tf.control_dependencies([] if cleared is None else [cleared]):
+            return tf.identity(total)
+
+    def put(self, total: tf.Tensor) -> None:
+        """Makes it `total`."""
+        self._variable.assign(total, read_value=False)
+
+
+class Kernels(NamedTuple):
+    """The matrices of one product, side by side.
+
+    Attributes:
+      matrices: n float32 matrices [I, O].
+      prepacked: What `prepack` makes of them, where it is there already.
+      sums: Where their gradients are added up; empty where the gradients are returned.
+    """
+
+    matrices: Sequence[tf.Tensor]
+    prepacked: Prepacked | None = None
+    sums: Sequence[GradientSum] = ()
+
+    @property
+    def differentiated(self) -> Sequence[tf.Tensor]:
+        """The matrices whose gradients a product returns."""
+        return () if self.sums else self.matrices
+
+    def packed(self) -> Prepacked:
+        """Packs them, if that is not done."""
+        return self.prepacked or prepack(self.matrices)
+
+    def gradients(
+        self, x: tf.Tensor, dy: tf.Tensor, height: int
+    ) -> Sequence[tf.Tensor]:
+        """`x` transposed times `dy`, for `differentiated`; bfloat16.
+
+        Args:
+          x: [..., I'], at least `height` wide.
+          dy: [..., n O].
+          height: I.
+        """
+        taken = [total.take() for total in self.sums]
+        found = compiled.library().bert_kernel_gradients(
+            x=x, dy=dy, sums=taken, count=len(self.matrices), height=height
+        )
+        if not self.sums:
+            return found
+        for total, gradient in zip(self.sums, found, strict=True):
+            total.put(gradient)
+        return ()
+
+
+# Gradient of a product, and at most one tensor to add to that of its input before that
+# is written -> gradients of the input and of the kernels.
+ProductGradient = Callable[..., tuple[tf.Tensor, Sequence[tf.Tensor]]]
+
+
+def product(x: tf.Tensor, kernels: Kernels) -> tuple[tf.Tensor, ProductGradient]:
+    """The product with matrices that stand side by side.
+
+    Args:
+      x: [..., I] bfloat16 or float32.
+      kernels: n matrices [I, O].
+
+    Returns:
+      [..., n O] of the type of `x`; its gradient.
+    """
+    if x.dtype == tf.float32:
+        return _float_product(x, kernels.matrices)
+    forward, backward = kernels.packed()
+    depth, width = kernels.matrices[0].shape
+    width *= len(kernels.matrices)
+    y = _times(x, forward, width)
+    y.set_shape([*x.shape[:-1], width])
+
+    def gradient(
+        dy: tf.Tensor, added: Sequence[tf.Tensor] = ()
+    ) -> tuple[tf.Tensor, Sequence[tf.Tensor]]:
+        return _times(dy, backward, depth, added), kernels.gradients(x, dy, depth)
+
+    return y, gradient
+
+
+def feed_forward(
+    x: tf.Tensor,
+    bias: tf.Tensor,
+    first: Kernels,
+    second: Kernels,
+    *,
+    approximate: bool,
+) -> tuple[tf.Tensor, Callable[..., tuple[tf.Tensor, ...]]]:
+    """`gelu(x @ W1 + b1) @ W2`, the activation while the products are in the cache.
+
+    Args:
+      x: [..., H] bfloat16 or float32.
+      bias: b1, [I] float32.
+      first: W1, [H, I].
+      second: W2, [I, H].
+      approximate: Whether the activation is `ops.gelu_tanh`, not `ops.gelu`.
+
+    Returns:
+      [..., H] of the type of `x`; its gradient, as that of a product with the bias'
+      between the input's and the kernels'.
+    """
+    if x.dtype == tf.float32:
+        return _float_feed_forward(x, bias, first, second, approximate=approximate)
+    library = compiled.library()
+    (one, one_backward), (two, two_backward) = first.packed(), second.packed()
+    size, wide = first.matrices[0].shape
+    inner, activated = library.bert_product_gelu(
+        x=x, panels=one, bias=bias, width=wide, approximate=approximate
+    )
+    y = _times(activated, two, size)
+    y.set_shape(x.shape)
+
+    def gradient(
+        dy: tf.Tensor, added: Sequence[tf.Tensor] = ()
+    ) -> tuple[tf.Tensor, ...]:
+        dactivated = _times(dy, two_backward, wide)
+        # On its own: to read `inner` by blocks of columns takes twice as long.
+        dinner, dbias = library.bert_bias_gelu_grad(
+            x=inner, bias=bias, dy=dactivated, approximate=approximate
+        )
+        dsecond = second.gradients(activated, dy, wide)
+        dfirst = first.gradients(x, dinner, size)
+        dx = _times(dinner, one_backward, size, added)
+        return dx, dbias, [*dfirst, *dsecond]
+
+    return y, gradient
+
+
+def cross_entropy(
+    x: tf.Tensor, bias: tf.Tensor, table: Kernels, labels: tf.Tensor
+) -> tuple[tf.Tensor, Gradient]:
+    """Cross entropy of the softmax of `x @ table^T + bias`.
+
+    The logits, of the type of `x`, are all that a step writes of [R, V].
+
+    Args:
+      x: [R, H] bfloat16 or float32.
+      bias: [V] float32.
+      table: [V, H].
+      labels: [R] int32 in [0, V).
+
+    Returns:
+      [R] float32, in nats; the gradients of `x`, `bias` and, where its product returns
+      it, of the table.
+    """
+    library = compiled.library()
+    [matrix] = table.matrices
+    size, depth = matrix.shape
+    width = -(-size // _MULTIPLE) * _MULTIPLE  # Its gradient is a product's depth.
+    if x.dtype == tf.float32:
+        logits = tf.matmul(x, matrix, transpose_b=True)
+    else:
+        forward, backward = table.packed()
+        logits = _times(x, backward, width)
+    losses, normalisers = library.bert_cross_entropy(
+        logits=logits, bias=bias, labels=labels
+    )
+    losses.set_shape([x.shape[0]])
+
+    def gradient(dlosses: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        dlogits, dbias = library.bert_cross_entropy_grad(
+            logits=logits,
+            bias=bias,
+            labels=labels,
+            normalisers=normalisers,
+            dlosses=dlosses,
+        )
+        if x.dtype == tf.float32:
+            dtable = tf.matmul(dlogits, x, transpose_a=True)
+            return tf.matmul(dlogits, matrix), dbias, dtable
+        dtable = table.gradients(dlogits, x, size)
+        return _times(dlogits, forward, depth), dbias, *dtable
+
+    return losses, gradient
+
+
+def _times(
+    x: tf.Tensor, panels: tf.Tensor, width: int, added: Sequence[tf.Tensor] = ()
+) -> tf.Tensor:
+    """`x` times a packed matrix of that width, plus at most one matrix like it."""
+    return compiled.library().bert_product(x=x, panels=panels, added=added, width=width)
+
+
+def _float_product(
+    x: tf.Tensor, matrices: Sequence[tf.Tensor]
+) -> tuple[tf.Tensor, ProductGradient]:
+    """`product` in float32, as one product of two matrices."""
+    matrix = tf.concat(matrices, axis=1)
+    rows = tf.reshape(x, [-1, x.shape[-1]])
+    y = _with_last(tf.matmul(rows, matrix), x)
+
+    def gradient(
+        dy: tf.Tensor, added: Sequence[tf.Tensor] = ()
+    ) -> tuple[tf.Tensor, Sequence[tf.Tensor]]:
+        drows = tf.reshape(dy, [-1, dy.shape[-1]])
+        dx = _with_last(tf.matmul(drows, matrix, transpose_b=True), x)
+        for other in added:
+            dx += other
+        dmatrix = tf.matmul(rows, drows, transpose_a=True)
+        return dx, tf.split(dmatrix, len(matrices), axis=1)
+
+    return y, gradient
+
+
+def _with_last(rows: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """[R, O] -> [..., O], with the leading axes of `like` [..., I]."""
+    width = rows.shape[-1]
+    y = tf.reshape(rows, tf.concat([tf.shape(like)[:-1], [width]], axis=0))
+    y.set_shape([*like.shape[:-1], width])
+    return y
+
+
+def _float_feed_forward(
+    x: tf.Tensor, bias: tf.Tensor, first: Kernels, second: Kernels, *, approximate: bool
+) -> tuple[tf.Tensor, Callable[..., tuple[tf.Tensor, ...]]]:
+    """`feed_forward` in float32."""
+    inner, d_first = _float_product(x, first.matrices)
+    activated, d_gelu = fused_operations.bias_gelu(inner, bias, approximate=approximate)
+    y, d_second = _float_product(activated, second.matrices)
+
+    def gradient(
+        dy: tf.Tensor, added: Sequence[tf.Tensor] = ()
+    ) -> tuple[tf.Tensor, ...]:
+        dactivated, dsecond = d_second(dy)
+        dinner, dbias = d_gelu(dactivated)
+        dx, dfirst = d_first(dinner, added)
+        return dx, dbias, [*dfirst, *dsecond]
+
+    return y, gradient
