@@ -76,6 +76,31 @@ def test_imports_point_down(path):
         assert is_below or other in FOUNDATIONS, f"{own} must not import {name}"
 
 
+BACKENDS = "bert_tf.modeling.backends"
+# What backends may know of the folder that they are in.
+BELOW_BACKENDS = ("bert_tf.modeling.ops", BACKENDS)
+
+
+def of_modeling(*, backends):
+    paths = {p for p in (PACKAGE / "modeling").rglob("*.py") if p.stem != "ops"}
+    return [p for p in sorted(paths) if module_name(p).startswith(BACKENDS) == backends]
+
+
+@pytest.mark.parametrize("path", of_modeling(backends=True), ids=module_name)
+def test_backends_do_not_know_layers(path):
+    for name in imports(path):
+        if name.startswith("bert_tf.modeling."):
+            assert name.startswith(BELOW_BACKENDS), name
+
+
+@pytest.mark.parametrize("path", of_modeling(backends=False), ids=module_name)
+def test_layers_do_not_know_how_they_are_computed(path):
+    """Neither the compiled library nor types of numbers."""
+    for name in imports(path):
+        assert not name.startswith(("bert_tf.kernels", f"{BACKENDS}.fused")), name
+    assert "bfloat16" not in path.read_text()
+
+
 @pytest.mark.parametrize("package, owner", [("horovod", "distribute")])
 def test_a_package_is_imported_by_its_owner_only(package, owner):
     users = {

@@ -41,7 +41,7 @@ class BertLayer(keras.layers.Layer):
     """A layer that holds the shared settings and makes seeded float32 weights."""
 
     def __init__(self, settings: LayerSettings, **kwargs: Any) -> None:  # noqa: ANN401
-        # Backends may hand on bfloat16; Keras would make float32 of it.
+        # Backends choose types of numbers; Keras would make float32 of others.
         super().__init__(dtype="float32", autocast=False, **kwargs)
         self.settings = settings
         self.config = settings.config

@@ -1,7 +1,7 @@
 """What the micro-batches of an optimizer step share: prepacked weights, and sums."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
@@ -32,9 +32,14 @@ class MicroBatch:
     the rows' into a table of zeros, and add the two: 3% of a step of `small`.
     """
 
-    def __init__(self, variables: Sequence[keras.Variable], sums: dict) -> None:
+    def __init__(
+        self,
+        variables: Sequence[keras.Variable],
+        sums: Mapping[str, GradientSum],
+    ) -> None:
+        """See `StepScope.micro_batch`."""
         self._variables = variables
-        self._sums: dict[str, GradientSum] = sums
+        self._sums = sums
         self._lookups: list[_Lookup] = []
         self._tape = tf.GradientTape(watch_accessed_variables=False)
 
