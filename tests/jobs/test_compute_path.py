@@ -104,10 +104,10 @@ def test_many_workers_are_counted():
     assert best_path(workers).reason == expected
 
 
-def backends(policy=BF16, *, allow_fused=True, **settings):
+def backends(policy=BF16, *, allow_fused=True, unpads=True, **settings):
     """Of a model of two layers, after each has chosen."""
     config = BertConfig(num_hidden_layers=2, **settings)
-    found = Backends(config, policy, allow_fused=allow_fused)
+    found = Backends(config, policy, allow_fused=allow_fused, unpads=unpads)
     for path in ("bert/encoder/layer_0", "bert/encoder/layer_1", "cls/predictions"):
         found.choose_backend(path)
     return found
@@ -177,3 +177,4 @@ def test_padding_that_only_the_fused_operations_leave_out_is_reported():
 @pytest.mark.usefixtures("isa")
 def test_padding_that_is_left_out_is_not_worth_a_line():
     assert not unpad_notes(backends())
+    assert not unpad_notes(backends(allow_fused=False, unpads=False))

@@ -15,7 +15,7 @@ from conftest import INSTRUCTION_SETS, require_isa
 from bert_tf import kernels
 from bert_tf.config import PRESETS, BertConfig
 from bert_tf.modeling.losses import PretrainingTask
-from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.modeling.tasks import backends_of, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
 
 S, V, P = 75, 100, 3  # More than two blocks of 32 tokens, the last not whole.
@@ -75,7 +75,7 @@ def task(precision, is_fused):
         keyed_dropout=True,
         allow_fused=is_fused,
     )
-    assert model.get_layer("bert").settings.is_fused == is_fused
+    assert (backends_of(model).fused_dtype is not None) == is_fused
     return PretrainingTask(model)
 
 

@@ -50,7 +50,7 @@ class Backends:
     Attributes:
       why_not_fused: Why no layer may have the compiled operations; empty if they may.
       exempt: Layers that may not, and what of them the precision list exempts.
-      unpads: See `Fused`.
+      unpads: Whether the compiled operations leave out padding.
     """
 
     def __init__(
