@@ -23,6 +23,7 @@ from bert_tf.jobs import pretraining
 from bert_tf.jobs.agreement import agree
 from bert_tf.jobs.compute_path import describe_path, own_path
 from bert_tf.jobs.preparation import prepare
+from bert_tf.modeling.tasks import backends_of
 from bert_tf.training.runlog import RunLog
 
 
@@ -56,7 +57,7 @@ def train_and_evaluate(arguments, communicator, path=None):
     arrays |= log.gradients | {"losses": np.asarray(log.losses)}
     path = path or own_path()
     arrays["result path"] = np.asarray(
-        describe_path(plan.task.model, plan.policy, path)
+        describe_path(backends_of(plan.task.model), path)
     )
     if config.training.do_eval:
         results = pretraining.evaluate(plan, communicator, log)
