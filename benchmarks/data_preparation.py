@@ -20,8 +20,8 @@ import sys
 import tempfile
 import time
 
-from bert_tf.data.documents import document_bytes, read_documents
-from bert_tf.data.input_files import expand_paths
+from bert_tf.data.text.documents import document_bytes, read_documents
+from bert_tf.data.text.input_files import expand_paths
 
 ROOT = pathlib.Path(__file__).parents[1]
 SETTINGS = {

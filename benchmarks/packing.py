@@ -27,15 +27,15 @@ import numpy as np
 import scipy.optimize
 
 from bert_tf.config.data import CreateDataConfig, IndexDataConfig, PackDataConfig
-from bert_tf.data.documents import read_documents
-from bert_tf.data.indexing import index_records
-from bert_tf.data.input_files import expand_paths
-from bert_tf.data.instances import TrainingInstance
-from bert_tf.data.masking import Masker
-from bert_tf.data.pack import pack_records
-from bert_tf.data.packing import make_plan
-from bert_tf.data.records import RecordWriter, serialize_instance, shard_name
-from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.commands.index import index_records
+from bert_tf.data.commands.pack import pack_records
+from bert_tf.data.packing.planning import make_plan
+from bert_tf.data.pretraining.instances import TrainingInstance
+from bert_tf.data.pretraining.masking import Masker
+from bert_tf.data.records.tfrecord import RecordWriter, serialize_instance, shard_name
+from bert_tf.data.text.documents import read_documents
+from bert_tf.data.text.input_files import expand_paths
+from bert_tf.data.text.tokenization import WordPieceTokenizer
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZE, PREDICTIONS = 512, 80

@@ -90,7 +90,7 @@ def packed_rows(lengths: list[int], size: int) -> list[list[int]]:
     """Rows of at most `size` tokens, as `data pack` makes them."""
     import numpy as np
 
-    from bert_tf.data.packing import make_plan
+    from bert_tf.data.packing.planning import make_plan
 
     histogram = np.bincount(lengths, minlength=size + 1)
     plan = make_plan(histogram)

@@ -10,8 +10,8 @@ import random
 import sys
 
 from bert_tf.config.data import PackDataConfig
-from bert_tf.data.metadata import metadata_file
-from bert_tf.data.record_index import record_files
+from bert_tf.data.records.metadata import metadata_file
+from bert_tf.data.records.record_index import record_files
 from bert_tf.errors import RunError
 
 _SEED = 12345
@@ -47,9 +47,9 @@ def pack(options: argparse.Namespace) -> str:
       ValueError, OSError, RunError: if the records have other lengths than the options,
         or cannot be packed; the message is for the user.
     """
-    from bert_tf.data.features import record_shape
-    from bert_tf.data.pack import pack_records
-    from bert_tf.data.record_index import RecordIndex
+    from bert_tf.data.commands.pack import pack_records
+    from bert_tf.data.records.record_index import RecordIndex
+    from bert_tf.data.records.schema import record_shape
 
     files = record_files(options.input_glob)
     if len(files) > options.max_files:

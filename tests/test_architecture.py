@@ -35,7 +35,7 @@ LAYERS = {
     "__init__": 3,  # Offers what a user of models needs, loaded when asked for.
 }
 # A scorer needs to know what it scores.
-MAY_IMPORT = {("evaluation", "bert_tf.data.squad")}
+MAY_IMPORT = {("evaluation", "bert_tf.data.tasks.squad")}
 # What the lowest layer may know of itself.
 FOUNDATIONS = {"errors", "config", "files", "resources"}
 WITHOUT_TENSORFLOW = ["config", "flags", "launch", "errors", "cli", "resources"]

@@ -102,9 +102,9 @@ def baselines() -> tuple[float, float]:
     import numpy as np
 
     from bert_tf.config import PRESETS
-    from bert_tf.data.features import ValueLimits
-    from bert_tf.data.opening import open_records
-    from bert_tf.data.sampling import RecordOrder
+    from bert_tf.data.batches.record_order import RecordOrder
+    from bert_tf.data.records.record_set import open_records
+    from bert_tf.data.records.schema import ValueLimits
     from bert_tf.jobs.pretraining import EVALUATION_SEED
 
     limits = ValueLimits(PRESETS["tiny"].vocab_size, 2)
@@ -125,7 +125,7 @@ def speed(output: str) -> str:
 
 def packing() -> str:
     """What packing saves, from the metadata of the records."""
-    from bert_tf.data.metadata import read_metadata
+    from bert_tf.data.records.metadata import read_metadata
 
     found = read_metadata(ROOT / TRAINING)
     before = found.padding_tokens_original_dataset

@@ -17,15 +17,15 @@ import tensorflow as tf
 import worker
 
 from bert_tf.config import BertConfig
-from bert_tf.data.example_batches import (
+from bert_tf.data.batches.example_batches import (
     ExampleReader,
     LabelledSequences,
     prediction_batches,
 )
-from bert_tf.data.pipeline import BatchShape
-from bert_tf.data.rows import RowSettings
-from bert_tf.data.sampling import RecordOrder
-from bert_tf.data.sequences import TokenSequences
+from bert_tf.data.batches.record_batches import BatchShape
+from bert_tf.data.batches.record_order import RecordOrder
+from bert_tf.data.packing.sequence_rows import RowSettings
+from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.prediction import compiled
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model

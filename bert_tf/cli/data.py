@@ -41,8 +41,8 @@ def main(arguments: Sequence[str]) -> None:
 def create(arguments: Sequence[str]) -> None:
     """Makes records from text."""
     config = parse_config(CreateDataConfig, arguments, f"{_PROG} create")
-    from bert_tf.data.create import create_records
-    from bert_tf.data.summary import describe
+    from bert_tf.data.commands.create import create_records
+    from bert_tf.data.commands.summary import describe
 
     communicator = None
     check_launch(config.horovod)
@@ -67,7 +67,7 @@ def create(arguments: Sequence[str]) -> None:
 def pack(arguments: Sequence[str]) -> None:
     """Packs several short sequences into each record."""
     config = parse_config(PackDataConfig, arguments, f"{_PROG} pack")
-    from bert_tf.data.pack import pack_records
+    from bert_tf.data.commands.pack import pack_records
 
     metadata = pack_records(config)
     print(
@@ -81,7 +81,7 @@ def pack(arguments: Sequence[str]) -> None:
 def index(arguments: Sequence[str]) -> None:
     """Counts records and writes their metadata."""
     config = parse_config(IndexDataConfig, arguments, f"{_PROG} index")
-    from bert_tf.data.indexing import index_records
+    from bert_tf.data.commands.index import index_records
 
     metadata = index_records(config)
     print(
@@ -96,7 +96,7 @@ def show(arguments: Sequence[str]) -> None:
         ShowDataConfig, arguments, f"{_PROG} show", {"num_records": "-n"}
     )
     # TensorFlow takes seconds to load, and wrong options should not wait for it.
-    from bert_tf.data.show import describe_records
+    from bert_tf.data.commands.show import describe_records
 
     for description in describe_records(config):
         print(description)

@@ -11,7 +11,7 @@ _PROG = "python -m bert_tf data"
 def extract(arguments: Sequence[str]) -> None:
     """Extracts documents from dumps, JSON and text files."""
     config = parse_config(ExtractConfig, arguments, f"{_PROG} extract")
-    from bert_tf.data.extract import extract_documents
+    from bert_tf.data.commands.extract import extract_documents
 
     counts = extract_documents(config)
     print(
@@ -25,7 +25,7 @@ def extract(arguments: Sequence[str]) -> None:
 def sentences(arguments: Sequence[str]) -> None:
     """Splits documents into sentences."""
     config = parse_config(SentencesConfig, arguments, f"{_PROG} sentences")
-    from bert_tf.data.segment import make_sentences
+    from bert_tf.data.commands.sentences import make_sentences
 
     counts = make_sentences(config)
     print(
@@ -37,7 +37,7 @@ def sentences(arguments: Sequence[str]) -> None:
 def shard(arguments: Sequence[str]) -> None:
     """Divides documents into training and test shards."""
     config = parse_config(ShardConfig, arguments, f"{_PROG} shard")
-    from bert_tf.data.shard import shard_documents
+    from bert_tf.data.commands.shard import shard_documents
 
     for side, counts in shard_documents(config).items():
         print(
@@ -49,7 +49,7 @@ def shard(arguments: Sequence[str]) -> None:
 def vocab(arguments: Sequence[str]) -> None:
     """Trains a WordPiece vocabulary."""
     config = parse_config(VocabConfig, arguments, f"{_PROG} vocab")
-    from bert_tf.data.vocabulary import make_vocabulary
+    from bert_tf.data.commands.vocab import make_vocabulary
 
     counts = make_vocabulary(config)
     print(f"{config.output_dir}/vocab.txt: {counts['tokens']:,} tokens")

@@ -15,8 +15,8 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from bert_tf.config import checks
-from bert_tf.data.squad import SquadExample
-from bert_tf.data.squad_windows import SquadWindows
+from bert_tf.data.tasks.squad import SquadExample
+from bert_tf.data.tasks.squad_windows import SquadWindows
 from bert_tf.files import write_whole
 
 ANSWERS_FILE = "predictions.json"

@@ -21,7 +21,8 @@ from tokenizers import (
 )
 from tokenizers.models import WordPiece
 
-from bert_tf.data.tokenization import (
+from bert_tf.data.records.tokenizer_settings import TOKENIZER_CONFIG, TOKENIZER_FILE
+from bert_tf.data.text.tokenization import (
     CONTINUATION,
     MAX_CHARS_PER_WORD,
     SPECIAL_TOKENS,
@@ -29,7 +30,6 @@ from bert_tf.data.tokenization import (
     WordSplitter,
     load_vocabulary,
 )
-from bert_tf.data.tokenizer_settings import TOKENIZER_CONFIG, TOKENIZER_FILE
 
 _BETWEEN = " 0 "  # Stands between probes, and is none.
 # Beyond are only characters without properties: private use, and not yet assigned.

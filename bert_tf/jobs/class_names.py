@@ -9,10 +9,10 @@ import os
 from collections.abc import Mapping, Sequence
 
 from bert_tf.config.finetuning import ClassifierConfig
-from bert_tf.data.glue import find_task
-from bert_tf.data.labels import listed, same_names
-from bert_tf.data.own_task import FILE_FORMATS, find_label_names, own_task
-from bert_tf.data.text_examples import ClassificationTask, ColumnNames
+from bert_tf.data.tasks.custom_task import FILE_FORMATS, find_label_names, own_task
+from bert_tf.data.tasks.glue import find_task
+from bert_tf.data.tasks.labels import listed, same_names
+from bert_tf.data.tasks.text_examples import ClassificationTask, ColumnNames
 from bert_tf.interop.labels import (
     CLASSIFY,
     MULTI_LABEL,

@@ -9,10 +9,14 @@ import numpy as np
 import scipy.special
 
 from bert_tf.config.finetuning import ClassifierConfig
-from bert_tf.data.classification import encode_examples
-from bert_tf.data.example_batches import LabelledSequences
-from bert_tf.data.text_examples import ClassificationTask, TextExample, read_examples
-from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.batches.example_batches import LabelledSequences
+from bert_tf.data.tasks.classification import encode_examples
+from bert_tf.data.tasks.text_examples import (
+    ClassificationTask,
+    TextExample,
+    read_examples,
+)
+from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.glue import (
     classification_metrics,

@@ -7,10 +7,10 @@ from typing import Any
 
 from bert_tf.config import BertConfig
 from bert_tf.config.finetuning import FinetuningConfig
-from bert_tf.data.example_batches import ExampleReader, LabelledSequences
-from bert_tf.data.pipeline import BatchShape
-from bert_tf.data.rows import RowSettings
-from bert_tf.data.vocabulary_check import check_size
+from bert_tf.data.batches.example_batches import ExampleReader, LabelledSequences
+from bert_tf.data.batches.record_batches import BatchShape
+from bert_tf.data.packing.sequence_rows import RowSettings
+from bert_tf.data.records.vocabulary_check import check_size
 from bert_tf.distribute import Communicator
 from bert_tf.interop.weights import Weights
 from bert_tf.jobs.architecture import load_bert_config

@@ -10,8 +10,8 @@ import keras
 import tensorflow as tf
 
 from bert_tf.config import BertConfig, OptimizerConfig
-from bert_tf.data.pipeline import BatchShape
-from bert_tf.data.sampling import RecordOrder
+from bert_tf.data.batches.record_batches import BatchShape
+from bert_tf.data.batches.record_order import RecordOrder
 from bert_tf.files import lock, remove_unfinished
 from bert_tf.interop.names import of_variable
 from bert_tf.jobs.starting_point import StartingPoint

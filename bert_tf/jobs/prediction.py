@@ -14,16 +14,16 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
-from bert_tf.data.classification import encode_examples
-from bert_tf.data.example_batches import LabelledSequences, prediction_batches
-from bert_tf.data.rows import RowSettings, row_features
-from bert_tf.data.sequences import TokenSequences
-from bert_tf.data.squad import SquadExample
-from bert_tf.data.squad_windows import WindowSettings, build_windows
-from bert_tf.data.text_examples import TextExample
-from bert_tf.data.tokenization import WordPieceTokenizer
-from bert_tf.data.tokenizer_settings import choose_settings
-from bert_tf.data.vocabulary_check import check_same_words, check_size
+from bert_tf.data.batches.example_batches import LabelledSequences, prediction_batches
+from bert_tf.data.packing.sequence_rows import RowSettings, row_features
+from bert_tf.data.records.tokenizer_settings import choose_settings
+from bert_tf.data.records.vocabulary_check import check_same_words, check_size
+from bert_tf.data.tasks.classification import encode_examples
+from bert_tf.data.tasks.squad import SquadExample
+from bert_tf.data.tasks.squad_windows import WindowSettings, build_windows
+from bert_tf.data.tasks.text_examples import TextExample
+from bert_tf.data.text.token_sequences import TokenSequences
+from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.evaluation.prediction import collect, compiled
 from bert_tf.evaluation.squad import AnswerSettings, predict_answers
 from bert_tf.interop.labels import CLASSIFY, MULTI_LABEL, REGRESSION, read_head

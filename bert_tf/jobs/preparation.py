@@ -6,9 +6,9 @@ import os
 import keras
 
 from bert_tf.config import BertConfig, PretrainingConfig
-from bert_tf.data.features import ValueLimits
-from bert_tf.data.opening import RecordSet, open_records
-from bert_tf.data.pipeline import BatchShape
+from bert_tf.data.batches.record_batches import BatchShape
+from bert_tf.data.records.record_set import RecordSet, open_records
+from bert_tf.data.records.schema import ValueLimits
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.architecture import load_bert_config
 from bert_tf.jobs.changes import (

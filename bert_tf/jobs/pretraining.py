@@ -3,8 +3,8 @@
 import time
 
 from bert_tf.config import PretrainingConfig
-from bert_tf.data.pipeline import TrainingReader, evaluation_batches
-from bert_tf.data.sampling import RecordOrder
+from bert_tf.data.batches.record_batches import TrainingReader, evaluation_batches
+from bert_tf.data.batches.record_order import RecordOrder
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.metrics import evaluate_pretraining
 from bert_tf.jobs.architecture import write_architecture

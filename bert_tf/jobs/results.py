@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bert_tf.config.finetuning import FinetuningConfig
-from bert_tf.data.example_batches import LabelledSequences, prediction_batches
+from bert_tf.data.batches.example_batches import LabelledSequences, prediction_batches
 from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
 from bert_tf.evaluation.prediction import predict

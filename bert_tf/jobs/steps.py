@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from bert_tf.data.pipeline import StepReader
+from bert_tf.data.batches.record_batches import StepReader
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.changes import run_settings
 from bert_tf.jobs.plan import Plan, slots_by_name, weights_by_name

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping
 from bert_tf.config import BertConfig, PretrainingConfig
 from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.config.run import RunFilesConfig
-from bert_tf.data.metadata import Metadata
-from bert_tf.data.origin import check_vocabularies, common_case
-from bert_tf.data.tokenization import TokenizerSettings, WordPieceTokenizer
-from bert_tf.data.tokenizer_settings import choose_settings
-from bert_tf.data.vocabulary_check import (
+from bert_tf.data.records.metadata import Metadata
+from bert_tf.data.records.provenance import check_vocabularies, common_case
+from bert_tf.data.records.tokenizer_settings import choose_settings
+from bert_tf.data.records.vocabulary_check import (
     check_records,
     check_same_words,
     check_size,
 )
+from bert_tf.data.text.tokenization import TokenizerSettings, WordPieceTokenizer
 from bert_tf.files import file_sha256
 from bert_tf.interop.sources import VOCABULARY, Source, find_source, folder_of
 from bert_tf.jobs.starting_point import StartingPoint

@@ -9,7 +9,7 @@ import pytest
 from bert_tf.cli import main
 from bert_tf.cli.arguments import parse_config
 from bert_tf.config.data import CreateDataConfig, ShowDataConfig
-from bert_tf.data.metadata import read_metadata
+from bert_tf.data.records.metadata import read_metadata
 
 REQUIRED = ["--input=i", "--output_dir=o", "--vocab_file=v"]
 
@@ -222,8 +222,8 @@ def test_terminated_job_leaves_nothing_and_no_process(vocab_file, text_file, tmp
 
 def test_making_records_does_not_load_tensorflow():
     code = (
-        "import sys, bert_tf.cli.data, bert_tf.data.create, bert_tf.data.shard\n"
-        "import bert_tf.data.extract, bert_tf.data.segment, bert_tf.data.vocabulary\n"
+        "import sys, bert_tf.cli.data\n"
+        "from bert_tf.data.commands import create, extract, sentences, shard, vocab\n"
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from bert_tf.data.squad import SquadAnswer, SquadExample
-from bert_tf.data.squad_windows import WindowSettings, build_windows
-from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.tasks.squad import SquadAnswer, SquadExample
+from bert_tf.data.tasks.squad_windows import WindowSettings, build_windows
+from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.evaluation.squad import (
     AnswerSettings,
     SquadPredictions,

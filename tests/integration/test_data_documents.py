@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from integration.launching import ROOT
 
-from bert_tf.data.metadata import read_metadata
+from bert_tf.data.records.metadata import read_metadata
 
 pytestmark = [pytest.mark.slow, pytest.mark.horovod]
 TEXT = (ROOT / "docs" / "data.md").read_text()

@@ -7,8 +7,8 @@ import pytest
 from integration.launching import ROOT, mpirun, run_python
 
 from bert_tf.config.data import CreateDataConfig
-from bert_tf.data.create import create_records
-from bert_tf.data.metadata import read_metadata
+from bert_tf.data.commands.create import create_records
+from bert_tf.data.records.metadata import read_metadata
 
 pytestmark = [pytest.mark.slow, pytest.mark.horovod]
 COMMAND = (ROOT / "bert_tf" / "__main__.py", "data", "create", "--horovod")

@@ -18,9 +18,9 @@ import run_classifier
 import run_pretraining
 import run_squad
 from bert_tf.cli import main as bert_tf
-from bert_tf.data import record_index
-from bert_tf.data.features import ValueLimits
-from bert_tf.data.opening import open_records
+from bert_tf.data.records import record_index
+from bert_tf.data.records.record_set import open_records
+from bert_tf.data.records.schema import ValueLimits
 
 pytestmark = pytest.mark.slow
 VERSION = ROOT / "tests" / "fixtures" / "version_5da6933"

@@ -8,9 +8,9 @@ from conftest import make_example, write_records
 from bert_tf import flags
 from bert_tf.config import PretrainingConfig
 from bert_tf.config.data import PackDataConfig
-from bert_tf.data.features import ValueLimits
-from bert_tf.data.opening import open_records
-from bert_tf.data.pack import pack_records
+from bert_tf.data.commands.pack import pack_records
+from bert_tf.data.records.record_set import open_records
+from bert_tf.data.records.schema import ValueLimits
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
 from bert_tf.jobs import pretraining

@@ -11,11 +11,11 @@ from conftest import ROOT
 
 from bert_tf import flags
 from bert_tf.config import CreateDataConfig, PretrainingConfig
-from bert_tf.data.create import create_records
-from bert_tf.data.documents import read_documents
-from bert_tf.data.features import ValueLimits
-from bert_tf.data.opening import open_records
-from bert_tf.data.sampling import RecordOrder
+from bert_tf.data.batches.record_order import RecordOrder
+from bert_tf.data.commands.create import create_records
+from bert_tf.data.records.record_set import open_records
+from bert_tf.data.records.schema import ValueLimits
+from bert_tf.data.text.documents import read_documents
 from bert_tf.jobs import pretraining
 
 pytestmark = pytest.mark.slow

@@ -3,7 +3,7 @@
 import pytest
 from integration.launching import ROOT, run_python
 
-from bert_tf.data.metadata import read_metadata
+from bert_tf.data.records.metadata import read_metadata
 
 pytestmark = pytest.mark.slow
 PACKER = ROOT / "scripts" / "pack_pretraining_data_tfrec.py"

@@ -13,9 +13,9 @@ from bert_tf.cli import main
 from bert_tf.config import PretrainingConfig
 from bert_tf.config.data import CreateDataConfig, PackDataConfig
 from bert_tf.config.finetuning import ClassifierConfig
-from bert_tf.data.create import create_records
-from bert_tf.data.metadata import read_metadata, write_metadata
-from bert_tf.data.pack import pack_records
+from bert_tf.data.commands.create import create_records
+from bert_tf.data.commands.pack import pack_records
+from bert_tf.data.records.metadata import read_metadata, write_metadata
 from bert_tf.errors import RunError
 from bert_tf.jobs import classifier, pretraining
 from bert_tf.jobs.prediction import Classifier, MaskFiller

@@ -7,7 +7,7 @@ from oracles import files
 from tokenizers import Tokenizer
 
 from bert_tf.config import BertConfig
-from bert_tf.data.tokenization import CASED, UNCASED, WordPieceTokenizer
+from bert_tf.data.text.tokenization import CASED, UNCASED, WordPieceTokenizer
 from bert_tf.interop.architecture import find_architecture
 from bert_tf.interop.destinations import Form, Model, huggingface_config, write_model
 from bert_tf.interop.model_card import model_card

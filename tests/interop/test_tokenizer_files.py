@@ -9,7 +9,7 @@ from interop.tiny_bert import WORDS
 from oracles import files
 from tokenizers import Tokenizer
 
-from bert_tf.data.tokenization import (
+from bert_tf.data.text.tokenization import (
     CASED,
     UNCASED,
     TokenizerSettings,

@@ -4,7 +4,7 @@ import types
 import pytest
 
 from bert_tf.config import BertConfig, OptimizerConfig
-from bert_tf.data.pipeline import BatchShape
+from bert_tf.data.batches.record_batches import BatchShape
 from bert_tf.jobs import changes
 from bert_tf.jobs.starting_point import StartingPoint
 from bert_tf.training.checkpoints import RunPosition

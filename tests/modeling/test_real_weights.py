@@ -5,7 +5,7 @@ import pytest
 from oracles import files, samples
 from oracles.numpy_bert import NumpyBert
 
-from bert_tf.data.tokenization import WordPieceTokenizer
+from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.interop.huggingface import bert_config_from_huggingface
 from bert_tf.modeling.tasks import build_encoder_model, build_pretraining_model
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_tf.data.features import ValueLimits
-from bert_tf.data.opening import open_records
+from bert_tf.data.records.record_set import open_records
+from bert_tf.data.records.schema import ValueLimits
 from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
 from bert_tf.modeling.losses import PretrainingTask

@@ -1,0 +1,1 @@
+"""Records and examples to the batches of each step."""

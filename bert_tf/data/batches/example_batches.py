@@ -1,0 +1,144 @@
+"""Batches of labelled sequences: rows of a step, divided among the workers."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from bert_tf.data.batches.record_batches import BatchShape, Features, StepReader
+from bert_tf.data.batches.record_order import RecordOrder
+from bert_tf.data.packing.sequence_rows import RowSettings, padded_rows, row_features
+from bert_tf.data.text.token_sequences import TokenSequences
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledSequences:
+    """The examples of a task.
+
+    Attributes:
+      sequences: Their n token sequences.
+      labels: Name -> [n], the values to predict; int32 or float32.
+      places: Names of the labels that are token positions in the sequence: where the
+        sequence begins later in a row, they are shifted with it.
+    """
+
+    sequences: TokenSequences
+    labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    places: tuple[str, ...] = ()
+
+    def sha256(self) -> str:
+        """Checksum of all tokens and labels, in order."""
+        parts = dataclasses.asdict(self.sequences) | self.labels
+        digest = hashlib.sha256()
+        for name, values in sorted(parts.items()):
+            digest.update(f"{name} {values.dtype} {values.shape}".encode())
+            digest.update(np.ascontiguousarray(values))
+        return digest.hexdigest()
+
+    def features(self, rows: np.ndarray, max_seq_length: int) -> Features:
+        """Features of `row_features`, and each label as [R, K], 0 for no sequence."""
+        features = row_features(self.sequences, rows, max_seq_length)
+        for name, values in self.labels.items():
+            chosen = np.where(rows >= 0, values[rows], 0).astype(values.dtype)
+            if name in self.places:
+                chosen = chosen + features["next_sentence_positions"]
+            features[name] = chosen
+        return features
+
+
+class ExampleReader(StepReader):
+    """The batches of fine-tuning, by step.
+
+    The examples of a step are a function of seed and step alone. They are packed into
+    rows first, and then the rows are divided among workers and micro-batches; each
+    worker packing its own examples would make other rows for another number of workers.
+    So the loss of a step is the same for any number of workers, packed or not.
+    """
+
+    def __init__(
+        self,
+        examples: LabelledSequences,
+        order: RecordOrder,
+        shape: BatchShape,
+        settings: RowSettings,
+        *,
+        first_step: int = 0,
+        first_position: int = 0,
+    ) -> None:
+        """Prepares reading from any step of the run.
+
+        Args:
+          examples: All examples.
+          order: The order in which the run reads them.
+          shape: How a global batch of examples is divided.
+          settings: Length of the rows, and whether they are packed.
+          first_step: Number of steps taken before.
+          first_position: Number of examples read before, over all workers.
+        """
+        super().__init__(shape, first_step=first_step, first_position=first_position)
+        self._examples = examples
+        self._order = order
+        self._settings = settings
+        self.rows_vary = settings.is_packed
+
+    def batch(self, step: int) -> Features:
+        """See `StepReader`."""
+        shape, settings = self._shape, self._settings
+        count = shape.global_batch_size
+        numbers = self._order.records(self.position(step), count)
+        slots = settings.deal(self._examples.sequences.lengths[numbers])
+        rows = np.where(slots >= 0, numbers[slots], slots)
+        parts = shape.size * shape.num_micro_batches
+        per_part = -(-len(rows) // parts)
+        rows = padded_rows(rows, per_part * parts)
+        own = np.split(rows, shape.size)[shape.rank]
+        features = self._examples.features(own, settings.max_seq_length)
+        del features["tokens"]
+        cut = (shape.num_micro_batches, per_part)
+        return {name: x.reshape(*cut, *x.shape[1:]) for name, x in features.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionBatch:
+    """A batch to predict.
+
+    Attributes:
+      features: Of shape [B, ...].
+      rows: [B, K] numbers of the examples in each row, -1 for none.
+      tokens: [B, S] index of each token in the examples' sequences, -1 for padding.
+    """
+
+    features: Features
+    rows: np.ndarray
+    tokens: np.ndarray
+
+
+def prediction_batches(
+    examples: LabelledSequences,
+    settings: RowSettings,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    size: int = 1,
+) -> Iterator[PredictionBatch]:
+    """This worker's share of all examples, in batches of one shape.
+
+    Args:
+      examples: The examples to predict, with labels for an evaluation.
+      settings: Length of the rows, and whether they are packed.
+      batch_size: Rows of a batch.
+      rank: This worker.
+      size: Number of workers.
+
+    Yields:
+      Batches; every worker gets the same number of them, so some may be empty.
+    """
+    rows = settings.deal(examples.sequences.lengths)
+    stride = batch_size * size
+    rows = padded_rows(rows, -(-len(rows) // stride) * stride)
+    for first in range(rank * batch_size, len(rows), stride):
+        chosen = rows[first : first + batch_size]
+        features = examples.features(chosen, settings.max_seq_length)
+        tokens = features.pop("tokens")
+        yield PredictionBatch(features, chosen, tokens)

@@ -1,0 +1,245 @@
+"""Extracts documents from dumps, JSON and text files, as JSON lines."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bert_tf.config.text import ExtractConfig
+from bert_tf.data import output
+from bert_tf.data.commands.output_folder import Stage, settings_of
+from bert_tf.data.commands.streaming import process_stream
+from bert_tf.data.records.shards import Part, total_counts
+from bert_tf.data.text.documents import (
+    cut_into_stretches,
+    holds_words,
+    join_paragraphs,
+    read_lines,
+)
+from bert_tf.data.text.file_content import check_content
+from bert_tf.data.text.input_files import TEXT_SUFFIXES, expand_paths, has_suffix
+from bert_tf.data.text.mediawiki import read_pages
+from bert_tf.data.text.wikitext import UnparsableError, complete_text
+from bert_tf.progress import ProgressReport
+
+_FORMATS = {
+    ".xml": "mediawiki",
+    ".xml.bz2": "mediawiki",
+    ".bz2": "mediawiki",
+    ".json": "json",
+    ".jsonl": "json",
+    ".txt": "text",
+}
+
+
+class RawDocument(NamedTuple):
+    """A document as it is in its file.
+
+    Attributes:
+      title: Its title, or else its location in the file.
+      text: Its text, with any markup.
+      has_markup: Whether it has MediaWiki's markup.
+    """
+
+    title: str
+    text: str
+    has_markup: bool
+
+
+def extract_documents(config: ExtractConfig) -> Counter[str]:
+    """Extracts the documents of files; resumes an interrupted call.
+
+    Args:
+      config: All settings.
+
+    Returns:
+      Counts of `documents`, of `empty` and `unparsable` ones and of
+      `incomplete_sentences`, which are left out, and of `bytes` written.
+
+    Raises:
+      FileNotFoundError: if there is no input.
+      FileExistsError: if `output_dir` holds other output.
+      ValueError: if a file cannot be read; the message says where.
+    """
+    paths = expand_paths(config.input, tuple(_FORMATS))
+    for path in paths:
+        check_content(path, is_text=_format_of(path, config) == "text")
+    stage = Stage(
+        "extract", config.output_dir, output.TEXTS, settings_of(config, "input"), paths
+    )
+    with stage:
+        parts = stage.begin(config.overwrite)
+        if parts is None:
+            parts = _extract(config, paths, stage)
+            stage.publish(parts)
+    return total_counts(parts)
+
+
+def _extract(config: ExtractConfig, paths: Sequence[str], stage: Stage) -> list[Part]:
+    # The size of uncompressed dumps is not known: bzip2 compresses them to a quarter.
+    total = sum(
+        os.path.getsize(path) * (4 if path.endswith(".bz2") else 1) for path in paths
+    )
+    with ProgressReport(total, "documents") as progress:
+        parts = process_stream(
+            _raw_documents(paths, config),
+            clean_documents,
+            stage,
+            ".jsonl",
+            config.num_processes,
+            progress,
+        )
+    if not any(part.counts.get("documents") for part in parts):
+        raise ValueError(
+            "`input` must hold text. Received: "
+            f"input={config.input}, which holds no document with text."
+        )
+    return parts
+
+
+def _format_of(path: str, config: ExtractConfig) -> str:
+    if config.input_format != "auto":
+        return config.input_format
+    for suffix, name in _FORMATS.items():
+        if path.lower().endswith(suffix):
+            return name
+    if has_suffix(os.path.basename(path), TEXT_SUFFIXES):
+        return "text"
+    raise ValueError(
+        f"`input_format` must be given for {path}, whose extension is not one of "
+        f"{', '.join(_FORMATS)}. Received: input_format=auto. Pass --input_format="
+        "mediawiki, json or text."
+    )
+
+
+def _raw_documents(
+    paths: Sequence[str], config: ExtractConfig
+) -> Iterator[tuple[RawDocument, int]]:
+    """All documents in order, with their sizes."""
+    for path in paths:
+        kind = _format_of(path, config)
+        if kind == "mediawiki":
+            documents = _pages(path)
+        elif kind == "json":
+            documents = _json_documents(path, config.text_field)
+        else:
+            documents = _plain_documents(path)
+        for document in documents:
+            yield document, len(document.text)
+
+
+def _pages(path: str) -> Iterator[RawDocument]:
+    for page in read_pages(path):
+        yield RawDocument(page.title, page.wikitext, has_markup=True)
+
+
+def _plain_documents(path: str) -> Iterator[RawDocument]:
+    title = os.path.basename(path)
+    for stretch in cut_into_stretches([path], "text", 0):
+        text = "\n".join(join_paragraphs(read_lines(*stretch)))
+        yield RawDocument(title, text, has_markup=False)
+
+
+def _json_documents(path: str, text_field: str) -> Iterator[RawDocument]:
+    """The documents of a JSON file.
+
+    A document is an object with `text_field`, or a string. JSON lines are streamed,
+    one list or object is not.
+    """
+    entries = _json_lines(path) if _holds_lines(path) else _json_entries(path)
+    for location, title, entry in entries:
+        text = entry.get(text_field) if isinstance(entry, dict) else entry
+        if not isinstance(text, str):
+            raise ValueError(
+                f"{path}, {location}: a document must be a string or an object with a "
+                f"string under `text_field`. Received: text_field={text_field}."
+            )
+        named = entry.get("title") if isinstance(entry, dict) else None
+        yield RawDocument(named if isinstance(named, str) else title, text, False)
+
+
+def _holds_lines(path: str) -> bool:
+    """Whether a file holds a JSON value on each line, whatever its name is."""
+    if path.endswith(".jsonl"):
+        return True
+    try:
+        lines = filter(None, read_lines(path))
+        first, second = next(lines, ""), next(lines, "")
+        return bool(second) and isinstance(json.loads(first), dict | str)
+    except (ValueError, RecursionError):
+        return False  # One value over many lines, or on a very long one.
+
+
+def _json_lines(path: str) -> Iterator[tuple[str, str, Any]]:
+    """Location, title and entry of each line."""
+    for number, line in enumerate(read_lines(path), start=1):
+        if line:
+            location = f"line {number}"
+            yield location, location, _parse_json(line, f"{path}, line {number}")
+
+
+def _json_entries(path: str) -> Iterator[tuple[str, str, Any]]:
+    """Location, title and value of each entry of a list or an object by title."""
+    try:
+        content = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: byte {error.start} of the file is not UTF-8. Convert it with "
+            "`iconv -t UTF-8`, for example."
+        ) from None
+    values = _parse_json(content, path)
+    if isinstance(values, dict):
+        for title, entry in values.items():
+            yield f"entry {title!r}", title, entry
+    elif isinstance(values, list):
+        for number, entry in enumerate(values):
+            yield f"entry {number}", f"entry {number}", entry
+    else:
+        raise ValueError(
+            f"{path}: must be a JSON list or object of documents. Received: "
+            f"{type(values).__name__}."
+        )
+
+
+def _parse_json(content: str, location: str) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{location}: not JSON: {error}. Correct the file.") from None
+
+
+def clean_documents(raw: list[RawDocument]) -> tuple[bytes, Counter[str]]:
+    """Removes markup: one task of a worker process.
+
+    Args:
+      raw: Documents.
+
+    Returns:
+      A line for each document, a JSON object of `title` and `text` with one paragraph
+      per line of the text; and counts of `documents`, and of what is left out: `empty`
+      and `unparsable` documents and `incomplete_sentences`.
+    """
+    counts: Counter[str] = Counter()
+    lines = []
+    for document in raw:
+        text = document.text
+        if document.has_markup:
+            try:
+                text, num_dropped = complete_text(document.text)
+            except UnparsableError:
+                counts["unparsable"] += 1
+                continue
+            counts["incomplete_sentences"] += num_dropped
+        lines_of_text = map(str.strip, text.splitlines())
+        if document.has_markup:
+            lines_of_text = join_paragraphs(lines_of_text)
+        text = "\n".join(filter(None, lines_of_text))
+        if not holds_words(text):
+            counts["empty"] += 1
+            continue
+        line = json.dumps({"title": document.title, "text": text}, ensure_ascii=False)
+        lines.append(line + "\n")
+        counts["documents"] += 1
+    return "".join(lines).encode(errors="replace"), counts

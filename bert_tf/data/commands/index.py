@@ -1,0 +1,106 @@
+"""Writes metadata of records by reading and counting all of them."""
+
+import contextlib
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from bert_tf.config.data import IndexDataConfig
+from bert_tf.data.records.formats import NO_LIMITS, open_parser
+from bert_tf.data.records.metadata import Metadata, Shard, metadata_file, write_metadata
+from bert_tf.data.records.provenance import origin_of
+from bert_tf.data.records.record_index import record_files
+from bert_tf.data.records.record_numbers import NumberedRecords
+from bert_tf.data.records.schema import RecordShape
+from bert_tf.data.records.shards import describe_file, record_shards
+
+_RECORDS_AT_ONCE = 4096
+
+
+def count_records(arrays: Mapping[str, np.ndarray]) -> Counter[str]:
+    """Counts `records`, `sequences` and `tokens` in the features of some records."""
+    return Counter(
+        records=len(arrays["input_mask"]),
+        sequences=int((arrays["next_sentence_weights"] > 0).sum()),
+        tokens=int((arrays["input_mask"] > 0).sum()),
+    )
+
+
+def counted_metadata(
+    file_format: str,
+    shape: RecordShape,
+    counts: Mapping[str, int],
+    shards: tuple[Shard, ...],
+) -> Metadata:
+    """Makes metadata from counts of records.
+
+    Args:
+      file_format: tfrecord or hdf5.
+      shape: The lengths of all records.
+      counts: Sums of `count_records` over all records.
+      shards: The files that hold them.
+    """
+    records, sequences, tokens = (
+        counts[name] for name in ("records", "sequences", "tokens")
+    )
+    size = shape.max_seq_length
+    return Metadata(
+        format=file_format,
+        packed=shape.is_packed,
+        max_seq_length=size,
+        # Packed records do not hold the maximum of a single sequence.
+        max_predictions_per_seq=None if shape.is_packed else shape.max_predictions,
+        max_predictions_per_pack=shape.max_predictions,
+        max_sequences_per_pack=shape.max_sequences,
+        original_number_of_samples=sequences,
+        new_number_of_samples=records,
+        avg_seq_per_sample=sequences / records,
+        packing_efficiency=tokens / (records * size),
+        padding_tokens_original_dataset=sequences * size - tokens,
+        shards=shards,
+    )
+
+
+def _shards(index: NumberedRecords) -> tuple[Shard, ...]:
+    """Size, checksum and number of records of each file."""
+    counts = np.diff(index.starts).tolist()
+    return record_shards(
+        describe_file(path, {"records": count})
+        for path, count in zip(index.files, counts, strict=True)
+    )
+
+
+def index_records(config: IndexDataConfig) -> Metadata:
+    """Counts a folder of records, packed or not, and writes its metadata.
+
+    Args:
+      config: Which folder.
+
+    Returns:
+      The metadata that was written.
+
+    Raises:
+      FileExistsError: if there is metadata and `overwrite` is false.
+      FileNotFoundError: if there are no records.
+      CorruptRecordError: if a record cannot be read.
+    """
+    folder = os.path.normpath(config.input_dir)
+    path = metadata_file(folder)
+    if os.path.exists(path) and not config.overwrite:
+        raise FileExistsError(
+            f"`input_dir` must have no metadata yet. Received: input_dir={folder}, "
+            f"which has {path}. Pass --overwrite to replace it."
+        )
+    index, parser = open_parser(record_files(folder), NO_LIMITS)
+    counts: Counter[str] = Counter()
+    for begin in range(0, len(index), _RECORDS_AT_ONCE):
+        end = min(begin + _RECORDS_AT_ONCE, len(index))
+        counts.update(count_records(parser(np.arange(begin, end))))
+    metadata = counted_metadata(index.format, parser.shape, counts, _shards(index))
+    with contextlib.suppress(ValueError):  # The old metadata may not be valid.
+        metadata = dataclasses.replace(metadata, **origin_of(index.files))
+    write_metadata(folder, metadata)
+    return metadata

@@ -1,0 +1,289 @@
+"""Packs a folder of records, in several processes."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+
+import numpy as np
+
+from bert_tf.config.data import PackDataConfig
+from bert_tf.data import output
+from bert_tf.data.commands.output_folder import Stage, settings_of
+from bert_tf.data.packing.planning import (
+    Assignment,
+    PackingPlan,
+    assign,
+    length_histogram,
+    make_plan,
+)
+from bert_tf.data.packing.record_rows import (
+    merge_sequences,
+    most_in_a_row,
+    prediction_counts,
+    sequence_lengths,
+)
+from bert_tf.data.processes import in_order
+from bert_tf.data.records.formats import NO_LIMITS, open_parser
+from bert_tf.data.records.metadata import (
+    Metadata,
+    Shard,
+    metadata_file,
+    read_metadata,
+    write_metadata,
+)
+from bert_tf.data.records.provenance import origin_of
+from bert_tf.data.records.record_index import record_files
+from bert_tf.data.records.schema import RecordParser
+from bert_tf.data.records.shards import Part, record_shards
+from bert_tf.data.records.tfrecord import (
+    RecordWriter,
+    frame_record,
+    serialize_examples,
+    shard_name,
+)
+from bert_tf.errors import CorruptRecordError
+from bert_tf.progress import ProgressReport
+from bert_tf.resources import available_cores
+
+# Rows that are made at once: enough to be fast in NumPy, with little memory.
+_ROWS_AT_ONCE = 512
+_RECORDS_AT_ONCE = 4096
+_RECORDS_WORTH_A_WORKER = 100_000
+
+
+@functools.lru_cache(maxsize=1)  # Once per worker process.
+def _parser_of(files: tuple[str, ...], cache_dir: str) -> RecordParser:
+    return open_parser(files, NO_LIMITS, cache_dir)[1]
+
+
+def measure_records(
+    files: tuple[str, ...], begin: int, end: int, cache_dir: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of tokens and of masked tokens of some records: two [end - begin]."""
+    parser = _parser_of(files, cache_dir)
+    arrays = parser(np.arange(begin, end))
+    return (
+        sequence_lengths(arrays).astype(np.uint16),
+        prediction_counts(arrays).astype(np.uint16),
+    )
+
+
+def pack_rows(
+    files: tuple[str, ...],
+    members: np.ndarray,
+    counts: np.ndarray,
+    widths: tuple[int, int],
+    cache_dir: str,
+) -> list[bytes]:
+    """Makes some packed records: one task of a worker process.
+
+    Args:
+      files: The unpacked record files.
+      members: Global numbers of the records, row after row.
+      counts: Number of records of each row.
+      widths: The width of the masked_lm_* features, and K.
+      cache_dir: Folder in which offsets of records are cached.
+
+    Returns:
+      The rows, in TFRecord framing.
+    """
+    parser = _parser_of(files, cache_dir)
+    packed = merge_sequences(parser(members), counts, *widths)
+    return [frame_record(data) for data in serialize_examples(packed)]
+
+
+def pack_records(
+    config: PackDataConfig, widths: tuple[int, int] | None = None
+) -> Metadata:
+    """Packs a set of records; resumes an interrupted call.
+
+    All records are measured first, then the rows are planned, then the records are read
+    again, row by row. About 60 bytes per record are in memory, never all records.
+
+    Args:
+      config: All settings.
+      widths: Of the masked_lm_* and the next_sentence_* features, for programs that
+        read only one width; None for as wide as needed.
+
+    Returns:
+      The metadata.
+
+    Raises:
+      FileNotFoundError: if there are no records.
+      FileExistsError: if `output_dir` holds other records and `overwrite` is false.
+      CorruptRecordError: if a record cannot be read, or is packed already.
+      ValueError: if there are fewer rows than shards, or one is wider than `widths`.
+    """
+    files = tuple(record_files(config.input_dir))
+    settings = settings_of(config, "input_dir") | ({"widths": widths} if widths else {})
+    stage = Stage("pack", config.output_dir, output.RECORDS, settings, files)
+    with stage:
+        if stage.begin(config.overwrite) is None:
+            return _pack(config, files, stage, widths)
+    metadata = read_metadata(config.output_dir)
+    if metadata is None:
+        raise FileNotFoundError(
+            f"{config.output_dir} exists already, but its metadata does not. Run "
+            f"`python -m bert_tf data index --input_dir={config.output_dir}`, which "
+            "writes it."
+        )
+    print(f"{config.output_dir} exists already, made from the same records.")
+    return metadata
+
+
+def _pack(
+    config: PackDataConfig,
+    files: tuple[str, ...],
+    stage: Stage,
+    asked: tuple[int, int] | None,
+) -> Metadata:
+    cache_dir = str(stage.folder)
+    _parser_of.cache_clear()  # The files may have changed since the last call.
+    index, parser = open_parser(files, NO_LIMITS, cache_dir)
+    shape = parser.shape
+    origin = origin_of(files)
+    if shape.is_packed:
+        raise CorruptRecordError(
+            f"{files[0]} holds packed records already. Pass the unpacked records as "
+            "--input_dir."
+        )
+    lengths, masks = _measure(files, len(index), config, cache_dir)
+    histogram = length_histogram(lengths, shape.max_seq_length)
+    plan = make_plan(histogram, config.max_sequences_per_pack or None)
+    assignment = assign(lengths, plan, config.seed)
+    widths = most_in_a_row(masks.astype(np.int64), assignment), plan.max_sequences
+    if asked:
+        _check_widths(widths, asked)
+        widths = asked
+    parts = _make_shards(config, files, assignment, widths, stage)
+    shards = record_shards(parts)
+    metadata = dataclasses.replace(
+        _metadata(plan, shards, shape.max_predictions, widths, config), **origin
+    )
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(metadata_file(config.output_dir))
+    stage.publish(parts)
+    write_metadata(config.output_dir, metadata)
+    return metadata
+
+
+def _check_widths(needed: tuple[int, int], asked: tuple[int, int]) -> None:
+    """Refuses widths that would drop masked tokens or sequences."""
+    for name, need, width in zip(
+        ("masked tokens", "sequences"), needed, asked, strict=True
+    ):
+        if need > width:
+            raise ValueError(
+                f"A packed record has {need} {name}, but must have at most {width}. "
+                "Make the unpacked records with --max_predictions_per_seq of at least "
+                "masked_lm_prob x max_seq_length, which always fits, or use `python -m "
+                "bert_tf data pack`, whose records have any width and train here."
+            )
+
+
+def _measure(
+    files: tuple[str, ...], count: int, config: PackDataConfig, cache_dir: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of tokens and of masked tokens of all records: two [n] arrays."""
+    pieces = (
+        (files, begin, min(begin + _RECORDS_AT_ONCE, count), cache_dir)
+        for begin in range(0, count, _RECORDS_AT_ONCE)
+    )
+    sizes = []
+    with ProgressReport(count, "records measured") as progress:
+        for part in in_order(measure_records, pieces, _useful_processes(config, count)):
+            sizes.append(part)
+            progress.add(len(part[0]), len(part[0]))
+    lengths, masks = (np.concatenate(part) for part in zip(*sizes, strict=True))
+    return lengths, masks
+
+
+def _useful_processes(config: PackDataConfig, count: int) -> int:
+    """Number of processes that pay off: starting one costs as much as many records."""
+    asked = config.num_processes or available_cores()
+    return min(asked, max(1, count // _RECORDS_WORTH_A_WORKER))
+
+
+def _make_shards(
+    config: PackDataConfig,
+    files: tuple[str, ...],
+    assignment: Assignment,
+    widths: tuple[int, int],
+    stage: Stage,
+) -> list[Part]:
+    """Writes all rows to shards of equal size, unless these are finished."""
+    num_rows = assignment.num_rows
+    num_shards = config.num_shards or min(len(files), num_rows)
+    if num_shards > num_rows:
+        raise ValueError(
+            f"`num_shards` must be at most the number of packed records, {num_rows}. "
+            f"Received: num_shards={num_shards}. Pass a smaller --num_shards."
+        )
+    names = [shard_name(number, num_shards) for number in range(num_shards)]
+    bounds = [num_rows * number // num_shards for number in range(num_shards + 1)]
+    left = {
+        name: range(*bounds[number : number + 2])
+        for number, name in enumerate(names)
+        if not stage.finished(name)
+    }
+    pieces = (
+        (files, *assignment.rows(*piece), widths, str(stage.folder))
+        for rows in left.values()
+        for piece in _cut(rows)
+    )
+    total = sum(map(len, left.values()))
+    processes = _useful_processes(config, len(assignment.members))
+    with ProgressReport(total) as progress:
+        results = in_order(pack_rows, pieces, processes)
+        for name, rows in left.items():
+            with RecordWriter(stage.folder / name) as writer:
+                for _ in _cut(rows):
+                    frames = next(results)
+                    for frame in frames:
+                        writer.write_framed(frame)
+                    progress.add(len(frames), len(frames))
+            counts = {"records": writer.num_records}
+            stage.finish(Part(name, writer.num_bytes, writer.crc32c, counts))
+    return [stage.finished(name) for name in names]
+
+
+def _cut(rows: range) -> list[tuple[int, int]]:
+    """Pieces of at most `_ROWS_AT_ONCE` rows, each as begin and end."""
+    starts = range(rows.start, rows.stop, _ROWS_AT_ONCE)
+    return [(start, min(start + _ROWS_AT_ONCE, rows.stop)) for start in starts]
+
+
+def _metadata(
+    plan: PackingPlan,
+    shards: tuple[Shard, ...],
+    max_predictions_per_seq: int,
+    widths: tuple[int, int],
+    config: PackDataConfig,
+) -> Metadata:
+    """Metadata of the packed set, with the keys of Habana's packer."""
+    size, sequences, packs = plan.max_seq_length, plan.num_sequences, plan.num_packs
+    top = [list(strategy.lengths) for strategy in plan.strategies[:8]]
+    return Metadata(
+        packed=True,
+        max_seq_length=size,
+        max_predictions_per_seq=max_predictions_per_seq,
+        max_predictions_per_pack=widths[0],
+        max_sequences_per_pack=widths[1],
+        original_number_of_samples=sequences,
+        new_number_of_samples=packs,
+        avg_seq_per_sample=sequences / packs,
+        packing_efficiency=plan.efficiency,
+        padding_tokens_original_dataset=sequences * size - plan.num_tokens,
+        shards=shards,
+        seed=config.seed,
+        extra={
+            "compression_ratio": 1 - packs / sequences,
+            "expected_speedup": sequences / packs,
+            "num_strategies_utilized": len(plan.strategies),
+            "padding_tokens_packed_dataset": packs * size - plan.num_tokens,
+            "sequences_dropped": 0,
+            "theoretical_speedup": sequences * size / plan.num_tokens,
+            "top_8_strategies": top,
+        },
+    )

@@ -1,0 +1,100 @@
+"""Splits documents into sentences, as text in google's format."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from bert_tf.config.text import SentencesConfig
+from bert_tf.data import output
+from bert_tf.data.commands.output_folder import Stage, settings_of
+from bert_tf.data.commands.streaming import process_stream
+from bert_tf.data.records.shards import Part, total_counts
+from bert_tf.data.text.documents import holds_words, read_lines
+from bert_tf.data.text.input_files import expand_paths
+from bert_tf.data.text.sentences import split_sentences
+from bert_tf.progress import ProgressReport
+
+
+def _json_lines(paths: Sequence[str]) -> Iterator[tuple[tuple[str, int, str], int]]:
+    """Lines with path and line number, for messages, and their sizes."""
+    for path in paths:
+        for number, line in enumerate(read_lines(path), start=1):
+            yield (path, number, line), len(line)
+
+
+def split_documents(
+    lines: list[tuple[str, int, str]],
+) -> tuple[bytes, Counter[str]]:
+    """Splits documents into sentences: one task of a worker process.
+
+    Args:
+      lines: Path, line number and JSON object of each document, see `extract`.
+
+    Returns:
+      Text in google's format, with a blank line after each document, and counts of
+      `documents` and `sentences`; documents without words are left out.
+
+    Raises:
+      ValueError: if a line holds no document, naming file and line.
+    """
+    counts: Counter[str] = Counter()
+    documents = []
+    for path, number, line in lines:
+        try:
+            text = json.loads(line)["text"]
+            paragraphs = text.splitlines()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise ValueError(
+                f"{path}, line {number}: must be a JSON object with a `text`, as "
+                f"`python -m bert_tf data extract` writes it. Received: {line[:40]!r}."
+            ) from None
+        sentences = [s for p in paragraphs for s in split_sentences(p)]
+        if any(map(holds_words, sentences)):
+            documents.append("\n".join(sentences) + "\n\n")
+            counts["documents"] += 1
+            counts["sentences"] += len(sentences)
+    return "".join(documents).encode(errors="replace"), counts
+
+
+def make_sentences(config: SentencesConfig) -> Counter[str]:
+    """Splits the documents of files into sentences; resumes an interrupted call.
+
+    Args:
+      config: All settings.
+
+    Returns:
+      Counts of `documents`, `sentences` and `bytes` written.
+
+    Raises:
+      FileNotFoundError: if there is no input.
+      FileExistsError: if `output_dir` holds other output.
+      ValueError: if a file was not written by `extract`; the message says where.
+    """
+    paths = expand_paths(config.input, (".jsonl",))
+    stage = Stage(
+        "sentences",
+        config.output_dir,
+        output.TEXTS,
+        settings_of(config, "input"),
+        paths,
+    )
+    with stage:
+        parts = stage.begin(config.overwrite)
+        if parts is None:
+            parts = _make(config, paths, stage)
+            stage.publish(parts)
+    return total_counts(parts)
+
+
+def _make(config: SentencesConfig, paths: Sequence[str], stage: Stage) -> list[Part]:
+    total = sum(map(os.path.getsize, paths))
+    with ProgressReport(total, "documents") as progress:
+        return process_stream(
+            _json_lines(paths),
+            split_documents,
+            stage,
+            ".txt",
+            config.num_processes,
+            progress,
+        )

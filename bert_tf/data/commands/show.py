@@ -1,0 +1,77 @@
+"""Prints records as readable text."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from bert_tf.config.data import ShowDataConfig
+from bert_tf.data.records.formats import NO_LIMITS, open_parser
+from bert_tf.data.records.record_index import record_files
+from bert_tf.data.text.tokenization import load_vocabulary
+
+
+def describe_records(config: ShowDataConfig) -> Iterator[str]:
+    """Describes the first records of a set.
+
+    Args:
+      config: The records, and how many of them.
+
+    Yields:
+      Some lines for each record: its text with [MASK], and the masked tokens.
+
+    Raises:
+      FileNotFoundError: if there are no records, or no vocabulary.
+      CorruptRecordError: if a record cannot be read.
+      ValueError: if the vocabulary cannot be used, or is too short for the records.
+    """
+    vocabulary = load_vocabulary(config.vocab_file)
+    index, parser = open_parser(record_files(config.input_dir), NO_LIMITS)
+    for number in range(min(config.num_records, len(index))):
+        features = parser(np.asarray([number]))
+        values = {name: array[0].tolist() for name, array in features.items()}
+        yield f"{index.place(number)}\n{_describe(values, vocabulary)}"
+    index.close()
+
+
+def _describe(features: dict[str, list], vocabulary: Sequence[str]) -> str:
+    """The lines of one record.
+
+    Args:
+      features: Name -> values.
+      vocabulary: Tokens by id.
+    """
+    length = sum(1 for mask in features["input_mask"] if mask)
+    hidden = [
+        f"{position}: {_token(vocabulary, token)}"
+        for position, token, weight in zip(
+            features["masked_lm_positions"],
+            features["masked_lm_ids"],
+            features["masked_lm_weights"],
+            strict=True,
+        )
+        if weight
+    ]
+    ids = features["input_ids"][:length]
+    segment_ids = features["segment_ids"][:length]
+    label = features["next_sentence_labels"]
+    lines = [f"  next_sentence_labels: {label} (0: b follows a, 1: random)"]
+    for name, segment in (("a", 0), ("b", 1)):
+        tokens = [
+            _token(vocabulary, token)
+            for token, of in zip(ids, segment_ids, strict=True)
+            if of == segment
+        ]
+        lines.append(f"  {name}: {' '.join(tokens)}")
+    lines.append(f"  masked (position: token): {', '.join(hidden)}")
+    lines.append(f"  {length} tokens, {len(features['input_ids']) - length} padding")
+    return "\n".join(lines)
+
+
+def _token(vocabulary: Sequence[str], token: int) -> str:
+    if not 0 <= token < len(vocabulary):
+        raise ValueError(
+            f"`vocab_file` must be the vocabulary that the records were made with. "
+            f"Received: one of {len(vocabulary)} tokens, but a record has the id "
+            f"{token}."
+        )
+    return vocabulary[token]

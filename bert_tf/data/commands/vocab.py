@@ -1,0 +1,210 @@
+"""Trains a WordPiece vocabulary on text, in the layout of the published ones.
+
+The `tokenizers` library learns the pieces, from the words that our own tokenizer makes
+of the text, so that vocabulary and tokenizer agree.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.trainers import WordPieceTrainer
+
+from bert_tf.config.text import VocabConfig
+from bert_tf.data import output
+from bert_tf.data.commands.output_folder import Stage, settings_of
+from bert_tf.data.output import FileWriter
+from bert_tf.data.processes import in_order
+from bert_tf.data.records.shards import Part, total_counts
+from bert_tf.data.text.documents import (
+    Stretch,
+    cut_into_stretches,
+    read_stretch,
+)
+from bert_tf.data.text.input_files import expand_paths
+from bert_tf.data.text.tokenization import (
+    CONTINUATION,
+    MAX_CHARS_PER_WORD,
+    SPECIAL_TOKENS,
+    TokenizerSettings,
+    WordSplitter,
+)
+from bert_tf.progress import ProgressReport
+
+Result = TypeVar("Result")
+
+# [PAD], 99 tokens that users may replace, then the others: [UNK] is 100, [MASK] is 103.
+_NUM_UNUSED = 99
+_STRETCH_BYTES = 1 << 20
+FIRST_TOKENS = (
+    SPECIAL_TOKENS.pad,
+    *(f"[unused{number}]" for number in range(_NUM_UNUSED)),
+    SPECIAL_TOKENS.unk,
+    SPECIAL_TOKENS.cls,
+    SPECIAL_TOKENS.sep,
+    SPECIAL_TOKENS.mask,
+)
+
+
+class Alphabet(NamedTuple):
+    """The characters of a text, and those that occur within words.
+
+    Attributes:
+      counts: Number of occurrences of each character.
+      inner: Characters that are not the first of some word.
+    """
+
+    counts: Counter[str]
+    inner: set[str]
+
+    def add(self, other: "Alphabet") -> None:
+        """Adds the characters of another text."""
+        self.counts.update(other.counts)
+        self.inner.update(other.inner)
+
+
+def count_characters(line: str) -> Alphabet:
+    """Counts the characters of the words of a line."""
+    inner = {char for word in set(line.split()) for char in word[1:]}
+    counts = Counter(line)
+    del counts[" "]
+    return Alphabet(counts, inner)
+
+
+def train_vocabulary(
+    lines: Iterable[str],
+    alphabet: Alphabet,
+    vocab_size: int,
+    min_frequency: int,
+    limit_alphabet: int,
+) -> list[str]:
+    """Learns the pieces into which words are split.
+
+    Args:
+      lines: Words between blanks.
+      alphabet: Their characters.
+      vocab_size: Maximum number of tokens; more than the special ones.
+      min_frequency: How often a piece must occur.
+      limit_alphabet: Maximum number of characters, the most frequent ones.
+
+    Returns:
+      `FIRST_TOKENS`, then characters, then pieces in the order in which they are found;
+      the same for the same lines.
+    """
+    kept = sorted(alphabet.counts, key=lambda char: (-alphabet.counts[char], char))
+    kept = sorted(kept[:limit_alphabet])
+    inner = [f"{CONTINUATION}{char}" for char in kept if char in alphabet.inner]
+    tokenizer = Tokenizer(WordPiece(unk_token=SPECIAL_TOKENS.unk))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    trainer = WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        initial_alphabet=kept,
+        limit_alphabet=len(kept),
+        # The trainer numbers what it meets first in the order of a hash table, and
+        # breaks ties by number: with fixed numbers the result is the same every time.
+        special_tokens=[*FIRST_TOKENS, *kept, *inner],
+        continuing_subword_prefix=CONTINUATION,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    vocabulary = tokenizer.get_vocab()
+    return sorted(vocabulary, key=vocabulary.__getitem__)
+
+
+def split_words(stretch: Stretch, settings: TokenizerSettings) -> str:
+    """The words of a stretch of text: one task of a worker process."""
+    splitter = WordSplitter(settings)
+    return " ".join(
+        word
+        for document in read_stretch(stretch, "google")
+        for sentence in document
+        for word in splitter.words(sentence)
+        if len(word) <= MAX_CHARS_PER_WORD
+    )
+
+
+def count_stretch(stretch: Stretch, settings: TokenizerSettings) -> Alphabet:
+    """The characters of a stretch of text: one task of a worker process."""
+    return count_characters(split_words(stretch, settings))
+
+
+def make_vocabulary(config: VocabConfig) -> Counter[str]:
+    """Trains a vocabulary on files and writes it, unless it exists already.
+
+    Args:
+      config: All settings.
+
+    Returns:
+      Counts of `tokens` and `bytes`.
+
+    Raises:
+      FileNotFoundError: if there is no text.
+      FileExistsError: if `output_dir` holds another vocabulary.
+      ValueError: if the vocabulary is too small for the special tokens, or the text is
+        not UTF-8.
+    """
+    if config.vocab_size <= len(FIRST_TOKENS):
+        raise ValueError(
+            f"`vocab_size` must be greater than {len(FIRST_TOKENS)}, the number of "
+            f"special and unused tokens. Received: vocab_size={config.vocab_size}. "
+            "Pass a larger --vocab_size."
+        )
+    paths = expand_paths(config.input)
+    # Manifests of earlier versions, without this setting, stay valid.
+    usual = ["strip_accents"] if config.strip_accents is None else []
+    settings = settings_of(config, "input", *usual)
+    with Stage("vocab", config.output_dir, output.VOCABULARY, settings, paths) as stage:
+        parts = stage.begin(config.overwrite)
+        if parts is None:
+            parts = [_write(config, paths, stage)]
+            stage.publish(parts)
+    return total_counts(parts)
+
+
+def _write(config: VocabConfig, paths: Sequence[str], stage: Stage) -> Part:
+    alphabet = Alphabet(Counter(), set())
+    for part in _results(count_stretch, "characters", config, paths):
+        alphabet.add(part)
+    if not alphabet.counts:
+        raise ValueError(
+            "`input` must hold text. Received: "
+            f"input={config.input}, which holds no word."
+        )
+    tokens = train_vocabulary(
+        _results(split_words, "words", config, paths),
+        alphabet,
+        config.vocab_size,
+        config.min_frequency,
+        config.limit_alphabet,
+    )
+    with FileWriter(stage.folder / "vocab.txt") as writer:
+        writer.append("".join(f"{token}\n" for token in tokens).encode())
+    part = Part("vocab.txt", writer.num_bytes, writer.crc32c, {"tokens": len(tokens)})
+    stage.finish(part)
+    return part
+
+
+def _results(
+    function: Callable[[Stretch, TokenizerSettings], Result],
+    what: str,
+    config: VocabConfig,
+    paths: Sequence[str],
+) -> Iterator[Result]:
+    """Applies a function to each stretch of the text, in order."""
+    stretches = list(cut_into_stretches(paths, "google", _STRETCH_BYTES))
+    strips = config.strip_accents
+    settings = TokenizerSettings(
+        config.do_lower_case, config.do_lower_case if strips is None else strips
+    )
+    pieces = ((stretch, settings) for stretch in stretches)
+    total = sum(stretch.num_bytes for stretch in stretches)
+    with ProgressReport(total, f"MiB of {what}") as progress:
+        results = in_order(function, pieces, config.num_processes)
+        for number, result in enumerate(results):
+            yield result
+            size = stretches[number].num_bytes
+            progress.add(size, size / 2**20)

@@ -1,0 +1,1 @@
+"""Several sequences in one row: the plan, and the layout of rows."""

@@ -1,0 +1,171 @@
+"""Groups of documents: the unit of work, independent of the number of processes.
+
+The text is cut into groups of documents by its size alone. The instances of group g
+and duplicate d are drawn with the seed (seed, g, d), and the other document of a random
+next segment is one of the same group. So the records of a group depend on nothing
+outside it, and any process can make them at any time. The records of a group, ten
+duplicates together, are shuffled; training shuffles all records again.
+"""
+
+import dataclasses
+import functools
+import os
+import random
+from collections.abc import Iterator, Sequence
+
+from bert_tf.config.data import CreateDataConfig
+from bert_tf.data.pretraining.counts import TextCounts, count_text
+from bert_tf.data.pretraining.instances import TrainingInstance, create_instances
+from bert_tf.data.text.documents import (
+    Stretch,
+    count_documents,
+    cut_into_stretches,
+    read_stretch,
+)
+from bert_tf.data.text.tokenization import (
+    UNCASED,
+    TokenizerSettings,
+    WordPieceTokenizer,
+    WordSplitter,
+)
+
+# Large enough for varied random next segments, small enough to keep every core busy.
+GROUP_BYTES = 1 << 20
+_SMALL_GROUP_BYTES = 256 << 10
+_GROUPS_PER_SHARD = 4
+_DUPLICATES_AT_ONCE = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Documents that are processed together.
+
+    Attributes:
+      number: Index of the group in the text, from 0.
+      stretches: Their parts of the files: at least two documents, if the text has two.
+    """
+
+    number: int
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the text."""
+        return sum(stretch.num_bytes for stretch in self.stretches)
+
+
+def cut_into_groups(
+    paths: Sequence[str],
+    input_format: str,
+    num_shards: int = 1,
+    settings: TokenizerSettings = UNCASED,
+) -> Iterator[Group]:
+    """Cuts text into groups of about `GROUP_BYTES`.
+
+    Args:
+      paths: Text files.
+      input_format: google or text, see `cut_into_stretches`.
+      num_shards: Little text is cut into smaller groups, several for each shard, so
+        that the shards have about the same size.
+      settings: Those of the tokenizer: only documents with a token count.
+
+    Yields:
+      Groups of at least two documents each, unless the whole text is one.
+    """
+    splitter = WordSplitter(settings)
+    share = sum(map(os.path.getsize, paths)) // (_GROUPS_PER_SHARD * num_shards)
+    target = min(GROUP_BYTES, max(share, _SMALL_GROUP_BYTES))
+    number = size = documents = 0
+    current: list[Stretch] = []
+    ready: Group | None = None
+    for stretch in cut_into_stretches(paths, input_format, target):
+        current.append(stretch)
+        size += stretch.num_bytes
+        if documents < 2:
+            documents += count_documents(stretch, input_format, splitter)
+        if size >= target and documents >= 2:
+            if ready:
+                yield ready
+            ready = Group(number, tuple(current))
+            number, size, documents, current = number + 1, 0, 0, []
+    if ready and documents < 2:
+        # A single document has no partner for random next segments: it joins the
+        # previous group.
+        ready = Group(ready.number, (*ready.stretches, *current))
+        documents = 0
+    if ready:
+        yield ready
+    if documents:
+        yield Group(number, tuple(current))
+
+
+def tokenizer_settings(config: CreateDataConfig) -> TokenizerSettings:
+    """The tokenizer settings of a config in which all of them are filled in."""
+    return TokenizerSettings(
+        config.do_lower_case, config.strip_accents, config.tokenize_chinese_chars
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(
+    vocab_file: str, vocab_sha256: str, settings: TokenizerSettings
+) -> WordPieceTokenizer:
+    """The tokenizer of this process; by the checksum, a changed file is read again."""
+    return WordPieceTokenizer(vocab_file, settings)
+
+
+def make_instances(
+    group: Group, duplicates: range, config: CreateDataConfig, vocab_sha256: str
+) -> tuple[list[TrainingInstance], TextCounts]:
+    """Makes the instances of some duplicates of a group, in random order.
+
+    Args:
+      group: The text.
+      duplicates: Numbers of the duplicates, in `range(config.dupe_factor)`.
+      config: All settings, those of the tokenizer filled in.
+      vocab_sha256: Checksum of the vocabulary file.
+
+    Returns:
+      Instances that depend only on text, numbers and settings; and the counts of the
+      text, which only the first duplicates of a group have.
+
+    Raises:
+      ValueError: if fewer than two documents hold text.
+    """
+    settings = tokenizer_settings(config)
+    tokenizer = _tokenizer(config.vocab_file, vocab_sha256, settings)
+    texts = [
+        document
+        for stretch in group.stretches
+        for document in read_stretch(stretch, config.input_format)
+    ]
+    documents = [tokenizer.encode(text) for text in texts]
+    counts = TextCounts()
+    if duplicates.start == 0:
+        counts = count_text(texts, documents, tokenizer.special.unk)
+    instances = []
+    for duplicate in duplicates:
+        rng = _generator(config.seed, group.number, duplicate)
+        instances += create_instances(
+            documents,
+            config,
+            tokenizer.special,
+            len(tokenizer.inverse_vocab),
+            rng,
+            tokenizer.continuations,
+        )
+    _generator(config.seed, group.number, duplicates.start, "order").shuffle(instances)
+    return instances, counts
+
+
+def duplicate_blocks(dupe_factor: int) -> list[range]:
+    """Divides the duplicates into blocks that a worker process holds in memory."""
+    return [
+        range(first, min(first + _DUPLICATES_AT_ONCE, dupe_factor))
+        for first in range(0, dupe_factor, _DUPLICATES_AT_ONCE)
+    ]
+
+
+def _generator(*parts: object) -> random.Random:
+    """A random generator that is seeded with a tuple."""
+    return random.Random(repr(parts))

@@ -1,0 +1,1 @@
+"""Instances to record files and their metadata, and back."""

@@ -1,0 +1,88 @@
+"""What records were made with: vocabulary and case, compared between folders."""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
+from bert_tf.data.records.tokenizer_settings import Said, of_records
+
+
+def check_vocabularies(known: Mapping[str, Metadata]) -> None:
+    """Refuses folders that were made with different vocabularies.
+
+    Args:
+      known: Folder -> metadata; one that names no vocabulary is skipped.
+
+    Raises:
+      ValueError: naming two of them.
+    """
+    named = {folder: about for folder, about in known.items() if about.vocab_sha256}
+    first, *others = named or [""]
+    for folder in others:
+        ours, theirs = named[first].vocab_sha256, named[folder].vocab_sha256
+        if ours != theirs:
+            raise ValueError(
+                "All records must be made with the same vocabulary. Received: sha256 "
+                f"{ours[:12]}... in {metadata_file(first)}, {theirs[:12]}... in "
+                f"{metadata_file(folder)}. Use one of these folders alone, or make the "
+                "other records again."
+            )
+
+
+def common_case(known: Mapping[str, Metadata]) -> Said | None:
+    """The case and accents that the folders state; None if none does.
+
+    Args:
+      known: Folder -> metadata.
+
+    Raises:
+      ValueError: if two of them differ.
+    """
+    said = [of_records(folder, about) for folder, about in known.items()]
+    said = [each for each in said if each]
+    for other in said[1:]:
+        for name, value in said[0].values.items():
+            if other.values[name] != value:
+                raise ValueError(
+                    "All records must be made with the same case and accents. "
+                    f"Received: {name}={value} in {said[0].source}, {name}="
+                    f"{other.values[name]} in {other.source}. Use one of these folders "
+                    "alone, or make the other records again."
+                )
+    return said[0] if said else None
+
+
+def origin_of(files: Iterable[str]) -> dict[str, Any]:
+    """What record files were made with, for the metadata of records made from them.
+
+    Args:
+      files: The record files.
+
+    Returns:
+      `vocab_size`, `vocab_sha256` and `config`, as far as all folders agree; empty if
+      one of them has no metadata.
+
+    Raises:
+      ValueError: if two folders have different vocabularies or cases.
+    """
+    known = {}
+    for folder in sorted({os.path.dirname(path) for path in files}):
+        about = read_metadata(folder)
+        if about is None:
+            return {}
+        known[folder] = about
+    check_vocabularies(known)
+    common_case(known)
+    first, *others = known.values()
+    origin = {
+        name: getattr(first, name)
+        for name in ("vocab_size", "vocab_sha256")
+        if all(getattr(other, name) == getattr(first, name) for other in others)
+    }
+    config = {
+        name: value
+        for name, value in (first.config or {}).items()
+        if all((other.config or {}).get(name) == value for other in others)
+    }
+    return origin | ({"config": config} if config else {})

@@ -1,0 +1,288 @@
+"""Parses serialised examples into arrays, and checks their shapes and values."""
+
+import abc
+import dataclasses
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from bert_tf.data.records.record_index import RecordIndex
+from bert_tf.data.records.record_numbers import NumberedRecords
+from bert_tf.errors import CorruptRecordError
+
+_PER_TOKEN = ("input_ids", "input_mask", "segment_ids")
+_PER_PREDICTION = ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")
+_LABEL = "next_sentence_labels"
+_PER_SEQUENCE = (_LABEL, "next_sentence_positions", "next_sentence_weights")
+_ONLY_PACKED = ("positions", "next_sentence_positions", "next_sentence_weights")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordShape:
+    """The lengths that every record of a set has.
+
+    Attributes:
+      max_seq_length: S, tokens per record.
+      max_predictions: P, masked tokens per record.
+      max_sequences: K, sequences per record; 1 if not packed.
+      is_packed: Whether a record holds several sequences, with their positions.
+    """
+
+    max_seq_length: int
+    max_predictions: int
+    max_sequences: int = 1
+    is_packed: bool = False
+
+    def __str__(self) -> str:
+        """The lengths, for messages."""
+        packed = f" max_sequences={self.max_sequences}" if self.is_packed else ""
+        return (
+            f"max_seq_length={self.max_seq_length} "
+            f"max_predictions={self.max_predictions}{packed}"
+        )
+
+    def specification(self) -> dict[str, tf.io.FixedLenFeature]:
+        """The features of google-research/bert's records, or of packed ones."""
+        lengths = dict.fromkeys(_PER_TOKEN, self.max_seq_length)
+        lengths |= dict.fromkeys(_PER_PREDICTION, self.max_predictions)
+        lengths |= dict.fromkeys(_PER_SEQUENCE, self.max_sequences)
+        lengths["positions"] = self.max_seq_length
+        if not self.is_packed:
+            lengths = {n: x for n, x in lengths.items() if n not in _ONLY_PACKED}
+        return {
+            name: tf.io.FixedLenFeature(
+                [length], tf.float32 if name.endswith("_weights") else tf.int64
+            )
+            for name, length in lengths.items()
+        }
+
+
+def _shape_of(data: bytes, place: object) -> RecordShape:
+    """Reads the lengths of one serialised example."""
+    try:
+        feature = tf.train.Example.FromString(data).features.feature
+    except Exception as error:
+        raise CorruptRecordError(
+            f"{place}: the record must be a tf.train.Example. Make the file again, or "
+            "move it out of the folder if it holds other data."
+        ) from error
+    is_packed = "next_sentence_positions" in feature
+    wanted = {*_PER_TOKEN, *_PER_PREDICTION, _LABEL}
+    missing = (wanted | {*_ONLY_PACKED} if is_packed else wanted) - set(feature)
+    if missing:
+        raise CorruptRecordError(
+            f"{place}: the record lacks {', '.join(sorted(missing))}. It must hold the "
+            "features of BERT pre-training; `python -m bert_tf data create` makes them."
+        )
+    lengths = (
+        len(feature[name].int64_list.value)
+        for name in ("input_ids", "masked_lm_ids", _LABEL)
+    )
+    return RecordShape(*lengths, is_packed)
+
+
+def record_shape(index: RecordIndex) -> RecordShape:
+    """The lengths of all records, read from the first one of each file.
+
+    Raises:
+      CorruptRecordError: if two files differ, or a first record is not valid.
+    """
+    shapes = {}
+    for number in index.starts[:-1]:
+        [data] = index.read(np.asarray([number]))
+        shapes.setdefault(_shape_of(data, index.place(int(number))), int(number))
+    if len({shape.is_packed for shape in shapes}) > 1:
+        one, other = (index.place(number).path for number in shapes.values())
+        raise CorruptRecordError(
+            f"Packed and unpacked records cannot be mixed. Received: {one} and "
+            f"{other}. Pack all of them, or none."
+        )
+    if len(shapes) > 1:
+        lines = [f"{index.place(n)} has {shape}" for shape, n in shapes.items()]
+        raise CorruptRecordError(
+            "All records of a set must have the same lengths. Received: "
+            + "; ".join(lines)
+            + ". Make them again with the same lengths, or use one kind alone."
+        )
+    return next(iter(shapes))
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueLimits:
+    """The sizes of the model's embedding tables, which bound ids in the records.
+
+    Attributes:
+      vocab_size: V.
+      type_vocab_size: Number of segment ids.
+    """
+
+    vocab_size: int
+    type_vocab_size: int
+
+    def of(self, shape: RecordShape) -> dict[str, int]:
+        """Feature -> the exclusive upper bound of its values."""
+        return {
+            "input_ids": self.vocab_size,
+            "masked_lm_ids": self.vocab_size,
+            "segment_ids": self.type_vocab_size,
+            "masked_lm_positions": shape.max_seq_length,
+            "positions": shape.max_seq_length,
+            "next_sentence_positions": shape.max_seq_length,
+            _LABEL: 2,
+        }
+
+
+class RecordParser(abc.ABC):
+    """Records of some format to the model's inputs, labels and weights.
+
+    Attributes:
+      shape: The lengths of the records.
+    """
+
+    def __init__(
+        self, index: NumberedRecords, shape: RecordShape, limits: ValueLimits
+    ) -> None:
+        """Prepares for one set of records.
+
+        Args:
+          index: The numbered records, which also locates them for messages.
+          shape: The lengths of the records.
+          limits: Exclusive upper bounds of the ids.
+        """
+        self._index = index
+        self.shape = shape
+        self._value_limits = limits
+        self._limits = limits.of(shape)
+
+    def __call__(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads, parses and checks records.
+
+        Args:
+          numbers: [n] int64 record numbers.
+
+        Returns:
+          The record features, with `positions` [n, S], `next_sentence_positions`,
+          `next_sentence_labels` and `next_sentence_weights` [n, K] whether the records
+          are packed or not; int32, and float32 for weights.
+
+        Raises:
+          CorruptRecordError: naming file and record.
+        """
+        arrays = self._parse(numbers)
+        self._check(arrays, numbers)
+        features = {
+            name: array if array.dtype == np.float32 else array.astype(np.int32)
+            for name, array in arrays.items()
+        }
+        if self.shape.is_packed:
+            return features
+        positions = np.arange(self.shape.max_seq_length, dtype=np.int32)
+        features["positions"] = np.tile(positions, (len(numbers), 1))
+        features["next_sentence_positions"] = np.zeros((len(numbers), 1), np.int32)
+        features["next_sentence_weights"] = np.ones((len(numbers), 1), np.float32)
+        return features
+
+    def padded_to(
+        self, max_seq_length: int | None, max_predictions: int | None
+    ) -> "RecordParser":
+        """A parser that pads records to these lengths, if it can; otherwise this one.
+
+        Args:
+          max_seq_length: The S to pad to; None for that of the records.
+          max_predictions: The P to pad to; None for that of the records.
+        """
+        return self
+
+    @abc.abstractmethod
+    def _parse(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads the features that the records hold: integers and float32."""
+
+    def _check(self, arrays: dict[str, np.ndarray], numbers: np.ndarray) -> None:
+        for name, limit in self._limits.items():
+            if name not in arrays:
+                continue
+            values = arrays[name]
+            if values.min() >= 0 and values.max() < limit:
+                continue
+            row = int(np.argmax(np.any((values < 0) | (values >= limit), axis=1)))
+            wrong = values[row][(values[row] < 0) | (values[row] >= limit)][0]
+            remedy = ""
+            if limit == self._limits["input_ids"]:
+                remedy = (
+                    " The records were made with a vocabulary that is larger than the "
+                    f"model's vocab_size={limit}: use the model that belongs to it, or "
+                    "make the records again."
+                )
+            raise CorruptRecordError(
+                f"{self._index.place(int(numbers[row]))}: `{name}` must be in "
+                f"[0, {limit}). Received: {wrong}.{remedy}"
+            )
+
+
+class ExampleParser(RecordParser):
+    """Serialised examples to the model's inputs, labels and weights."""
+
+    def __init__(
+        self, index: RecordIndex, shape: RecordShape, limits: ValueLimits
+    ) -> None:
+        """Prepares for one set of records; see `RecordParser`."""
+        super().__init__(index, shape, limits)
+        self._specification = shape.specification()
+
+    def _parse(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        records = self._index.read(numbers)
+        try:
+            parsed = tf.io.parse_example(records, self._specification)
+        except tf.errors.InvalidArgumentError:
+            for number, record in zip(numbers, records, strict=True):
+                self._check_alone(record, self._index.place(int(number)))
+            raise
+        return {name: tensor.numpy() for name, tensor in parsed.items()}
+
+    def _check_alone(self, record: bytes, place: object) -> None:
+        """Parses a single record, to name the one that is wrong and the reason."""
+        shape = _shape_of(record, place)
+        if shape != self.shape:
+            raise CorruptRecordError(
+                f"{place}: all records of a set must have the same lengths. Received: "
+                f"{shape}, but the first record has {self.shape}. Make the file again."
+            )
+        try:
+            tf.io.parse_single_example(record, self._specification)
+        except tf.errors.InvalidArgumentError as error:
+            reason = " ".join(str(error.message).split())
+            raise CorruptRecordError(f"{place}: {reason}") from error
+
+
+class Sample(NamedTuple):
+    """Statistics of records that are spread evenly over a set.
+
+    Attributes:
+      sha256: Of their features and of the number of records: equal for equal sets.
+      unmasked: Fraction of them without a masked token, in [0, 1].
+    """
+
+    sha256: str
+    unmasked: float
+
+
+def check_sample(
+    index: NumberedRecords, parser: RecordParser, sample_size: int
+) -> Sample:
+    """Parses and checks records spread evenly over the set, before any training.
+
+    Raises:
+      CorruptRecordError: naming file and record.
+    """
+    count = min(sample_size, len(index))
+    numbers = np.unique(np.linspace(0, len(index) - 1, count).astype(np.int64))
+    digest, unmasked = hashlib.sha256(str(len(index)).encode()), 0
+    for part in np.array_split(numbers, -(-len(numbers) // 256)):
+        features = parser(part)
+        unmasked += int((features["masked_lm_weights"] <= 0).all(axis=1).sum())
+        for name, values in sorted(features.items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(values))
+    return Sample(digest.hexdigest(), unmasked / len(numbers))

@@ -1,0 +1,1 @@
+"""Files of GLUE, SQuAD and a user's own tasks to token sequences."""

@@ -1,0 +1,208 @@
+"""Makes a classification task from a user's own train, dev and test files."""
+
+import os
+from collections.abc import Sequence
+
+from bert_tf.data.tasks.labels import doubtful_names, listed
+from bert_tf.data.tasks.tables import check_columns, column_names
+from bert_tf.data.tasks.text_examples import (
+    ClassificationTask,
+    ColumnNames,
+    SplitFile,
+    label_name,
+)
+
+FILE_FORMATS = ("tsv", "jsonl")
+_SPLITS = ("train", "dev", "test")
+_MAX_DIGITS = 18
+
+# Names of columns in published data sets; the first one that exists is taken.
+_PAIRS = (
+    ("text_a", "text_b"),
+    ("text1", "text2"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("question", "answer"),
+)
+_TEXTS = ("text_a", "text", "sentence", "review", "content")
+_LABELS = ("label", "labels", "gold_label", "class", "category", "target", "score")
+
+
+def own_task(
+    file_format: str,
+    data_dir: str,
+    columns: ColumnNames | None = None,
+    *,
+    is_regression: bool = False,
+    splits: Sequence[str] = ("train",),
+    label_names: Sequence[str] = (),
+    usual_columns: ColumnNames | None = None,
+) -> ClassificationTask:
+    """Inspects the files and describes their task.
+
+    Args:
+      file_format: tsv (the first line names the columns) or jsonl (one object per
+        line). It is the extension of the files train, dev and test.
+      data_dir: The folder that holds them; only those of `splits` must exist.
+      columns: Their names. If `text_a` is empty, common names of texts are tried; if it
+        is given, an empty `text_b` means that there is only one text. For an empty
+        `label`, common names are tried too.
+      is_regression: Whether labels are numbers instead of classes.
+      splits: The files to read, of train, dev and test; columns are found in the first
+        of them.
+      label_names: The classes, if they are known. Default: the labels of train, sorted:
+        whole numbers by value, anything else as words.
+      usual_columns: Names to try before the common ones.
+
+    Returns:
+      The task, for `bert_tf.data.tasks.text_examples.read_examples`.
+
+    Raises:
+      FileNotFoundError: if there is no such file, or no train file for the classes.
+      ValueError: if columns or labels are not valid.
+    """
+    if file_format not in FILE_FORMATS:
+        raise ValueError(
+            f"`file_format` must be one of {', '.join(FILE_FORMATS)}. Received: "
+            f"file_format={file_format}."
+        )
+    train = _path(data_dir, "train", file_format)
+    needs_classes = not (is_regression or label_names)
+    first = splits[0] if splits and not needs_classes else "train"
+    path = _path(data_dir, first, file_format)
+    if not os.path.isfile(path):
+        what = "classes are found in it" if path == train else "it is to be read"
+        raise FileNotFoundError(
+            f"`data_dir` must hold {os.path.basename(path)}: {what}. Received: "
+            f"data_dir={data_dir}, without it. Put the file there."
+        )
+    columns = _find_columns(
+        columns or ColumnNames(),
+        usual_columns or ColumnNames(),
+        path,
+        needs_label=needs_classes or {*splits} != {"test"},
+    )
+    files = {name: SplitFile(f"{name}.{file_format}", columns) for name in _SPLITS}
+    test = _path(data_dir, "test", file_format)
+    if os.path.isfile(test) and columns.label not in column_names(test):
+        files["test"] = SplitFile(f"test.{file_format}", columns.without_label())
+    notes: list[str] = []
+    if needs_classes:
+        label_names, notes = find_label_names(files["train"], data_dir)
+        _check_classes(train, columns.label, label_names)
+    return ClassificationTask(
+        file_format,
+        () if is_regression else tuple(label_names),
+        {name: (file,) for name, file in files.items()},
+        ("pearson", "spearman") if is_regression else ("accuracy",),
+        notes=tuple(notes),
+    )
+
+
+def _path(data_dir: str, split: str, file_format: str) -> str:
+    return os.path.join(data_dir, f"{split}.{file_format}")
+
+
+def _find_columns(
+    columns: ColumnNames, usual: ColumnNames, path: str, *, needs_label: bool
+) -> ColumnNames:
+    """Finds the columns that are not given; `usual` names are tried first."""
+    present = column_names(path)
+    if columns.text_b and not columns.text_a:
+        raise ValueError(
+            "`text_b_column` needs `text_a_column`. Received: text_b_column="
+            f"{columns.text_b} alone. Pass --text_a_column."
+        )
+    place = f"{path}, line 1"
+    text_a, text_b = columns.text_a, columns.text_b
+    if not text_a:
+        choices = [*_PAIRS, *((name, "") for name in _TEXTS)]
+        if usual.text_a:
+            choices.insert(0, (usual.text_a, usual.text_b))
+        text_a, text_b = _guess(choices, present, place, "texts")
+    label = columns.label
+    if not label and needs_label:
+        taken = (text_a.lower(), text_b.lower())
+        names = ([usual.label] if usual.label else []) + list(_LABELS)
+        free = [(name,) for name in names if name.lower() not in taken]
+        [label] = _guess(free, present, place, "labels")
+    label = label if needs_label else ""
+    found = ColumnNames(text_a, text_b, label)
+    wanted = [name for name in (text_a, text_b, label) if name]
+    check_columns(wanted, present, place)
+    return found
+
+
+def _guess(
+    choices: Sequence[tuple[str, ...]], present: Sequence[str], place: str, what: str
+) -> tuple[str, ...]:
+    """The first choice whose names all exist, in upper or lower case."""
+    names = {name.lower(): name for name in present} | {name: name for name in present}
+    for choice in choices:
+        if all(name in names for name in choice if name):
+            return tuple(names.get(name, "") for name in choice)
+    option = "--text_a_column" if what == "texts" else "--label_column"
+    raise ValueError(
+        f"{place}: no column has a common name for {what}. Received: "
+        f"{listed(present)}. Name the column with {option}."
+    )
+
+
+def find_label_names(
+    file: SplitFile, data_dir: str
+) -> tuple[tuple[str, ...], list[str]]:
+    """The classes of a file, sorted: whole numbers by value, anything else as words.
+
+    Args:
+      file: With a column of labels.
+      data_dir: The folder that it is in.
+
+    Returns:
+      The classes, and sentences about labels that look like mistakes.
+
+    Raises:
+      ValueError: if a label is missing, or is a number that is not whole.
+    """
+    column = file.columns.label
+    path = os.path.join(data_dir, file.name)
+    spellings: dict[str, str] = {}
+    for row in file.rows(data_dir):
+        name = label_name(row, column)
+        spellings.setdefault(str(row.values[column]), name)
+    names = {*spellings.values()}
+    notes = [f"warning: {path}: {each}." for each in doubtful_names(spellings)]
+    if all(map(_is_whole, names)):
+        return tuple(sorted(names, key=lambda name: (int(name), name))), notes
+    if all(map(_is_number, names)):
+        example = min(name for name in names if not _is_whole(name))
+        raise ValueError(
+            f"{path}: {column!r} must be classes: words or whole numbers. Received: "
+            f"{example!r}. Change the labels, or pass --is_regression to predict "
+            "numbers."
+        )
+    return tuple(sorted(names)), notes
+
+
+def _check_classes(path: str, column: str, names: Sequence[str]) -> None:
+    if len(names) < 2:
+        raise ValueError(
+            f"{path}: {column!r} must have two or more classes. Received: "
+            f"{listed(names) if names else 'no examples'}. Use a training file that "
+            "has examples of all classes."
+        )
+
+
+def _is_whole(name: str) -> bool:
+    digits = name.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True

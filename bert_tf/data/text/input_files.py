@@ -1,0 +1,219 @@
+"""Expands a setting into files: paths, folders and patterns.
+
+What is skipped in a folder, and what is named twice, is reported on stderr.
+"""
+
+import fnmatch
+import glob
+import os
+import re
+import shlex
+import stat
+from collections.abc import Iterator, Sequence
+
+from bert_tf.data.text.file_content import check_content
+from bert_tf.launch import report
+
+TEXT_SUFFIXES = (".txt",)
+
+_COMPRESSED = {
+    ".gz": "gunzip",
+    ".bz2": "bunzip2",
+    ".xz": "unxz",
+    ".zst": "unzstd",
+    ".zip": "unzip",
+    ".7z": "7z x",
+}
+# Read as text, a model would learn their syntax.
+_OTHER_KINDS = (".json", ".jsonl", ".xml", ".tfrecord", ".hdf5", *_COMPRESSED)
+# The number of a shard is not an extension: part-00000-of-00500, train.txt.00, wiki_00.
+_SHARD_NUMBER = re.compile(r"[-_.]?\d+([-_]of[-_]\d+)?\Z")
+_EVALUATION = re.compile(r"(eval|evaluation|test|dev|valid|validation)(?![a-z])", re.I)
+_MOST_NAMES = 5
+
+
+def expand_paths(
+    input_paths: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES
+) -> list[str]:
+    """Finds the files of a comma-separated setting.
+
+    Args:
+      input_paths: Files, folders and patterns with * and ?, separated by commas. A
+        file or pattern is read with any extension but those of other kinds of files.
+      suffixes: Extensions of the files to read in a folder; with .txt also files
+        without an extension. Files that begin with . or _ and subfolders are skipped.
+
+    Returns:
+      Paths, sorted within each part of the setting. A file occurs once, under its first
+      path: links to it, also hard ones, are the same file.
+
+    Raises:
+      FileNotFoundError: if a part matches no file.
+      ValueError: if a file is of another kind; the message says what to do.
+    """
+    kinds = _kinds(suffixes)
+    files: dict[object, str] = {}
+    repeated: list[str] = []
+    for part, matches in named_paths(input_paths):
+        found = [file for match in matches for file in _files(match, suffixes)]
+        if not found:
+            what = f"holds no {kinds}" if matches else "does not exist"
+            raise FileNotFoundError(
+                f"`input` must name files, or folders of {kinds}, but {part} {what}. "
+                f"{_inner_folders(matches)}Received: input={input_paths}."
+            )
+        for file in found:
+            _check_kind(file, suffixes)
+            first = files.setdefault(file_identity(file), file)
+            if first is not file:
+                repeated.append(f"{file} is the same file as {first}")
+    if not files:
+        raise FileNotFoundError(
+            f"`input` must name files. Received: input={input_paths!r}."
+        )
+    if repeated:
+        report(f"{some_names(repeated)}: read once.")
+    for file in files.values():
+        check_content(file, is_text=suffixes == TEXT_SUFFIXES)
+    if len(files) > 1:
+        size = sum(map(os.path.getsize, files.values()))
+        names = some_names([os.path.basename(file) for file in files.values()])
+        report(f"input: {len(files):,} files, {size:,} bytes: {names}")
+    return list(files.values())
+
+
+def named_paths(input_paths: str) -> Iterator[tuple[str, list[str]]]:
+    """The parts of a comma-separated setting, each with the paths that it matches.
+
+    Names may contain commas and brackets: a part that exists as written is not
+    expanded.
+    """
+    parts = input_paths.split(",")
+    begin = 0
+    while begin < len(parts):
+        end = begin + 1
+        part = parts[begin].strip()
+        matches = _matches(part)
+        while part and not matches and end < len(parts):
+            end += 1
+            matches = _matches(",".join(parts[begin:end]).strip())
+        if not matches:
+            end = begin + 1
+        name = ",".join(parts[begin:end]).strip()
+        if name:
+            yield name, matches
+        begin = end
+
+
+def _matches(pattern: str) -> list[str]:
+    if os.path.exists(pattern):
+        return [pattern]
+    found = glob.glob(pattern) or glob.glob(pattern.replace("[", "[[]"))
+    return sorted(found)
+
+
+def file_identity(path: str) -> object:
+    """A value that is equal for all paths and links of a file."""
+    status = os.stat(path)
+    # File systems without inode numbers report 0.
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+
+
+def some_names(names: Sequence[str]) -> str:
+    """The first names, and the number of the others."""
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f", and {more:,} more" if more > 0 else "")
+
+
+def report_skipped(folder: str, names: Sequence[str]) -> None:
+    """Reports the entries of a folder that are not read, if any."""
+    if names:
+        are = "entry is" if len(names) == 1 else "entries are"
+        report(f"{folder}: {len(names):,} {are} not read: {some_names(names)}")
+
+
+def _kinds(suffixes: tuple[str, ...]) -> str:
+    kinds = ", ".join(f"*{suffix}" for suffix in suffixes)
+    return f"{kinds} files" + (" or files without an extension" * (".txt" in suffixes))
+
+
+def _inner_folders(matches: Sequence[str]) -> str:
+    """The remedy for folders that hold only folders."""
+    for match in matches:
+        if any(entry.is_dir() for entry in os.scandir(match)):
+            return f"To read its subfolders, pass --input='{match}/*/'. "
+    return ""
+
+
+def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file in a folder is of a kind, by its name alone."""
+    if name.startswith((".", "_")):
+        return False
+    base = name if name.lower().endswith(suffixes) else _SHARD_NUMBER.sub("", name)
+    is_plain = ".txt" in suffixes and not os.path.splitext(base)[1]
+    return base.lower().endswith(suffixes) or is_plain
+
+
+def _files(path: str, suffixes: tuple[str, ...]) -> list[str]:
+    """The file itself, or the files of a folder that are of the kind."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            f"`input` must name files that exist. Received: {path}, a link to "
+            f"{os.readlink(path)}, which does not exist."
+        )
+    if not os.path.isdir(path):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError(
+                f"`input` must name regular files or folders. Received: {path}, which "
+                "is neither. Write its content to a file first."
+            )
+        return [path]
+    names, skipped = [], []
+    for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+        # For a link to itself, `entry.is_file` would raise an error.
+        is_meant = os.path.isfile(entry.path) and has_suffix(entry.name, suffixes)
+        label = f"{entry.name}/" if os.path.isdir(entry.path) else entry.name
+        (names if is_meant else skipped).append(label)
+    report_skipped(path, skipped)
+    if names:
+        _warn_about_evaluation(path, names)
+    return [os.path.join(path, name) for name in names]
+
+
+def _warn_about_evaluation(folder: str, names: Sequence[str]) -> None:
+    """Warns that files whose names say evaluation are read like the others."""
+    chosen = [name for name in names if _EVALUATION.match(name)]
+    others = [name for name in names if not _EVALUATION.match(name)]
+    if not chosen or not others:
+        return
+    pattern = os.path.commonprefix(others) + "*"
+    matched = fnmatch.filter(os.listdir(folder), pattern)
+    if sorted(matched) != others or not glob.escape(pattern[:-1]) == pattern[:-1]:
+        pattern = ""
+    remedy = f"--input='{folder}/{pattern}'" if pattern else "patterns of the others"
+    report(
+        f"warning: {folder} holds {some_names(chosen)} beside {len(others):,} other "
+        "files. The name is one of evaluation text, but it is read like the others. "
+        f"To leave it out, pass {remedy}."
+    )
+
+
+def _check_kind(path: str, suffixes: tuple[str, ...]) -> None:
+    """Refuses a file with the extension of another kind."""
+    name = path.lower()
+    if not name.endswith(_OTHER_KINDS) or name.endswith(suffixes):
+        return
+    kinds = ", ".join(f"*{suffix}" for suffix in suffixes)
+    ending = os.path.splitext(name)[1]
+    remedy = (
+        "`python -m bert_tf data extract` reads dumps and JSON, `data sentences` the "
+        "output of extract."
+    )
+    if ending in (".tfrecord", ".hdf5"):
+        remedy = "It holds records, which training and `data pack` read."
+    elif ending in _COMPRESSED:
+        command = f"{_COMPRESSED[ending]} {shlex.quote(path)}"
+        remedy = f"Unpack it first, for example with `{command}`."
+    if ending == ".bz2":
+        remedy += " A dump of MediaWiki is read by `python -m bert_tf data extract`."
+    raise ValueError(f"`input` must name {kinds} files. Received: {path}. {remedy}")

@@ -1,0 +1,324 @@
+import json
+
+import pytest
+
+from bert_tf.data.tasks.custom_task import own_task
+from bert_tf.data.tasks.text_examples import ColumnNames, read_examples
+
+
+def write_lines(path, *lines):
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def write_objects(path, *objects):
+    write_lines(path, *map(json.dumps, objects))
+
+
+def read(file_format, data_dir, split="train", columns=None, **options):
+    """Class names, and texts and labels without places."""
+    task = own_task(file_format, str(data_dir), columns, **options)
+    examples = read_examples(task, str(data_dir), split)
+    return task.label_names, [tuple(example[:3]) for example in examples]
+
+
+def test_classes_are_the_sorted_labels_of_train(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\tsport", "b\tart", "c\tsport")
+    names, examples = read("tsv", tmp_path)
+    assert names == ("art", "sport")
+    assert examples == [("a", None, 1), ("b", None, 0), ("c", None, 1)]
+
+
+def test_whole_numbers_are_sorted_by_value(tmp_path):
+    lines = [f"word\t{number}" for number in (10, 9, -1, 0)]
+    write_lines(tmp_path / "train.tsv", "text\tlabel", *lines)
+    names, examples = read("tsv", tmp_path)
+    assert names == ("-1", "0", "9", "10")
+    assert [label for _, _, label in examples] == [3, 2, 0, 1]
+
+
+def test_labels_of_json_may_be_numbers_or_booleans(tmp_path):
+    write_objects(
+        tmp_path / "train.jsonl",
+        {"text": "a", "label": 2},
+        {"text": "b", "label": True},
+        {"text": "c", "label": "2"},
+    )
+    names, examples = read("jsonl", tmp_path)
+    assert names == ("2", "True")
+    assert examples == [("a", None, 0), ("b", None, 1), ("c", None, 0)]
+
+
+@pytest.mark.parametrize(
+    ("header", "text_a", "text_b"),
+    [
+        ("id text label", 1, None),
+        ("sentence gold_label", 0, None),
+        ("id label sentence1 sentence2", 2, 3),
+        ("premise hypothesis label", 0, 1),
+        ("label sentence question", 2, 1),
+        ("Text Label", 0, None),
+    ],
+)
+def test_usual_names_of_columns_are_found(tmp_path, header, text_a, text_b):
+    columns = header.split()
+    rows = []
+    for label in "xy":
+        rows.append([f"{label}{place}" for place in range(len(columns))])
+    write_lines(tmp_path / "train.tsv", *("\t".join(row) for row in [columns, *rows]))
+    _, examples = read("tsv", tmp_path)
+    expected = [
+        (row[text_a], None if text_b is None else row[text_b], label)
+        for label, row in enumerate(rows)
+    ]
+    assert examples == expected
+
+
+def test_given_columns_are_taken(tmp_path):
+    write_objects(
+        tmp_path / "train.jsonl",
+        {"text": "-", "head": "a", "body": "b", "kind": "x", "label": 5},
+        {"text": "-", "head": "c", "body": "d", "kind": "y", "label": 5},
+    )
+    names, examples = read(
+        "jsonl", tmp_path, "train", ColumnNames("head", "body", "kind")
+    )
+    assert names == ("x", "y")
+    assert examples == [("a", "b", 0), ("c", "d", 1)]
+
+
+def test_given_first_text_alone_means_one_text(tmp_path):
+    lines = ["sentence1\tsentence2\tlabel", "a\tb\t0", "c\td\t1"]
+    write_lines(tmp_path / "train.tsv", *lines)
+    _, examples = read("tsv", tmp_path, "train", ColumnNames("sentence2"))
+    assert examples == [("b", None, 0), ("d", None, 1)]
+
+
+def test_second_text_alone_is_refused(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\t0", "b\t1")
+    with pytest.raises(ValueError, match="`text_b_column` needs .*text_b_column=text"):
+        own_task("tsv", str(tmp_path), ColumnNames(text_b="text"))
+
+
+@pytest.mark.parametrize("what, header", [("texts", "a\tlabel"), ("labels", "text\ta")])
+def test_unusual_columns_are_refused_with_the_existing_ones(tmp_path, what, header):
+    write_lines(tmp_path / "train.tsv", header, "b\tc")
+    listed = ", ".join(map(repr, header.split("\t")))
+    with pytest.raises(
+        ValueError, match=rf"train\.tsv, line 1: .* for {what}\. Received: {listed}\."
+    ):
+        own_task("tsv", str(tmp_path))
+
+
+def test_given_column_that_is_not_there_is_refused(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\t0", "b\t1")
+    with pytest.raises(
+        ValueError, match=r"train\.tsv, line 1: .*'words'.* 'text', 'label'"
+    ):
+        own_task("tsv", str(tmp_path), ColumnNames("words"))
+
+
+def test_label_that_train_does_not_have_is_refused(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\tart", "b\tsport")
+    write_lines(tmp_path / "dev.tsv", "text\tlabel", "c\tart", "d\tmusic")
+    with pytest.raises(
+        ValueError, match=r"dev\.tsv, line 3: .*'art', 'sport'\. Received: 'music'"
+    ):
+        read("tsv", tmp_path, "dev")
+
+
+def test_long_list_of_known_labels_is_cut(tmp_path):
+    lines = [f"a\tclass{number:02}" for number in range(30)]
+    write_lines(tmp_path / "train.tsv", "text\tlabel", *lines)
+    write_lines(tmp_path / "dev.tsv", "text\tlabel", "a\tother")
+    with pytest.raises(
+        ValueError, match=r"'class19' and 10 others\. Received: 'other'"
+    ):
+        read("tsv", tmp_path, "dev")
+
+
+def test_test_file_with_labels_keeps_them(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\tart", "b\tsport")
+    write_lines(tmp_path / "test.tsv", "label\ttext", "sport\tc")
+    assert read("tsv", tmp_path, "test")[1] == [("c", None, 1)]
+
+
+@pytest.mark.parametrize("file_format", ["tsv", "jsonl"])
+def test_test_file_without_labels_is_read(tmp_path, file_format):
+    if file_format == "tsv":
+        write_lines(tmp_path / "train.tsv", "text\tlabel", "a\t0", "b\t1")
+        write_lines(tmp_path / "test.tsv", "text", "c", "d")
+    else:
+        objects = [{"text": "a", "label": 0}, {"text": "b", "label": 1}]
+        write_objects(tmp_path / "train.jsonl", *objects)
+        write_objects(tmp_path / "test.jsonl", {"text": "c"}, {"text": "d"})
+    _, examples = read(file_format, tmp_path, "test")
+    assert examples == [("c", None, None), ("d", None, None)]
+
+
+def test_dev_file_without_labels_is_refused(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\t0", "b\t1")
+    write_lines(tmp_path / "dev.tsv", "text", "c")
+    with pytest.raises(ValueError, match=r"dev\.tsv, line 1: .*'label'.*'text'\."):
+        read("tsv", tmp_path, "dev")
+
+
+def test_numbers_are_labels_if_regression_is_asked_for(tmp_path):
+    write_objects(
+        tmp_path / "train.jsonl",
+        {"text": "a", "score": 2},
+        {"text": "b", "score": -0.5},
+        {"text": "c", "score": "1e1"},
+    )
+    names, examples = read("jsonl", tmp_path, is_regression=True)
+    assert names == ()
+    assert [label for _, _, label in examples] == [2.0, -0.5, 10.0]
+
+
+@pytest.mark.parametrize("value", ["true", "null", "NaN", "1e999", '"high"', "[1]"])
+def test_what_is_no_number_is_refused_in_regression(tmp_path, value):
+    write_lines(tmp_path / "train.jsonl", f'{{"text": "a", "label": {value}}}')
+    with pytest.raises(
+        ValueError, match=r"train\.jsonl, line 1: 'label' .* a number\."
+    ):
+        read("jsonl", tmp_path, is_regression=True)
+
+
+def test_decimal_labels_are_refused_without_is_regression(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\t0.5", "b\t1")
+    with pytest.raises(ValueError, match=r"train\.tsv: .*'0\.5'.*pass --is_regression"):
+        own_task("tsv", str(tmp_path))
+
+
+@pytest.mark.parametrize("value", ["1.5", "null", '""', "[1]", '{"a": 1}'])
+def test_what_is_no_class_is_refused(tmp_path, value):
+    write_lines(
+        tmp_path / "train.jsonl",
+        '{"text": "a", "label": 0}',
+        f'{{"text": "a", "label": {value}}}',
+    )
+    with pytest.raises(
+        ValueError, match=r"train\.jsonl, line 2: 'label' must be a class"
+    ):
+        own_task("jsonl", str(tmp_path))
+
+
+def test_a_single_class_is_refused(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\tart", "b\tart")
+    with pytest.raises(ValueError, match=r"two or more classes\. Received: 'art'"):
+        own_task("tsv", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "b", "label": 1', r"not JSON"),
+        ('["b", 1]', r"must hold one JSON object\. Received: \[\"b\", 1\]"),
+        ('{"text": "b"}', r"a column 'label'\. Received: 'text'\."),
+        ("[" * 100_000, r"not JSON"),
+        ("\n{}", r"not JSON"),
+    ],
+)
+def test_broken_line_of_json_is_refused_with_its_number(tmp_path, line, message):
+    write_lines(tmp_path / "train.jsonl", '{"text": "a", "label": 0}', line)
+    with pytest.raises(ValueError, match=rf"train\.jsonl, line 2: .*{message}"):
+        own_task("jsonl", str(tmp_path))
+
+
+@pytest.mark.parametrize("value", ["null", "3", '["a"]'])
+def test_text_that_is_no_string_is_refused(tmp_path, value):
+    write_lines(
+        tmp_path / "train.jsonl",
+        '{"text": "a", "label": 0}',
+        f'{{"text": {value}, "label": 1}}',
+    )
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 2: 'text' must be text"):
+        read("jsonl", tmp_path)
+
+
+@pytest.mark.parametrize("file_format", ["tsv", "jsonl"])
+def test_empty_train_file_is_refused(tmp_path, file_format):
+    (tmp_path / f"train.{file_format}").write_text("\n")
+    with pytest.raises(ValueError, match=r"train\.\w+, line 1: the file is empty"):
+        own_task(file_format, str(tmp_path))
+
+
+def test_missing_train_file_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"train\.tsv.*data_dir={tmp_path},"):
+        own_task("tsv", str(tmp_path))
+
+
+def test_missing_dev_file_is_refused_when_it_is_read(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\t0", "b\t1")
+    with pytest.raises(FileNotFoundError, match=r"without .*/dev\.tsv\. Put the file"):
+        read("tsv", tmp_path, "dev")
+
+
+def test_unknown_format_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="tsv, jsonl.*file_format=csv"):
+        own_task("csv", str(tmp_path))
+
+
+def test_labels_that_differ_in_white_space_are_one_class_with_a_note(tmp_path):
+    lines = ["text\tlabel", "a\tpos", "b\tpos ", "c\t neg", "d\tvery  good"]
+    write_lines(tmp_path / "train.tsv", *lines)
+    task = own_task("tsv", str(tmp_path))
+    assert task.label_names == ("neg", "pos", "very good")
+    [note] = task.notes
+    assert "train.tsv: white space in ' neg', 'pos ', 'very  good'" in note
+    labels = [each.label for each in read_examples(task, str(tmp_path), "train")]
+    assert labels == [1, 1, 0, 2]
+
+
+def test_labels_that_differ_in_case_are_classes_with_a_note(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\tO", "b\to", "c\tx")
+    task = own_task("tsv", str(tmp_path))
+    assert task.label_names == ("O", "o", "x")
+    assert "'O', 'o' differ only in case" in task.notes[0]
+
+
+def test_digits_with_and_without_zeros_have_one_order(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\t7", "b\t007", "c\t07")
+    assert own_task("tsv", str(tmp_path)).label_names == ("007", "07", "7")
+
+
+def test_a_test_file_is_enough_where_the_classes_are_known(tmp_path):
+    write_lines(tmp_path / "test.tsv", "label\ttext", "-1\ta")
+    task = own_task("tsv", str(tmp_path), splits=["test"], label_names=["y", "x"])
+    assert task.label_names == ("y", "x")
+    found = read_examples(task, str(tmp_path), "test", needs_labels=False)
+    assert [tuple(each[:3]) for each in found] == [("a", None, None)]
+
+
+def test_the_columns_of_the_model_come_before_usual_ones(tmp_path):
+    write_lines(tmp_path / "test.tsv", "text\tbody", "a\tb")
+    options = {"splits": ["test"], "label_names": ["x", "y"]}
+    usual = ColumnNames("body", "", "kind")
+    task = own_task("tsv", str(tmp_path), **options, usual_columns=usual)
+    [example] = read_examples(task, str(tmp_path), "test")
+    assert example.text_a == "b"
+    write_lines(tmp_path / "test.tsv", "id\ttext", "1\ta")
+    task = own_task("tsv", str(tmp_path), **options, usual_columns=usual)
+    assert read_examples(task, str(tmp_path), "test")[0].text_a == "a"
+
+
+def test_a_repeated_header_line_is_refused(tmp_path):
+    lines = ["text\tlabel", "a\tx", "\ufefftext\tlabel", "b\ty"]
+    write_lines(tmp_path / "train.tsv", *lines)
+    with pytest.raises(ValueError, match=r"train\.tsv, line 3: the header line"):
+        own_task("tsv", str(tmp_path))
+
+
+def test_a_column_that_occurs_twice_is_refused(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel\tlabel", "a\tx\ty", "b\ty\tx")
+    with pytest.raises(
+        ValueError, match=r"line 1: there must be only one column 'label'"
+    ):
+        own_task("tsv", str(tmp_path))
+
+
+def test_half_a_character_is_no_class(tmp_path):
+    lines = ['{"text": "a", "label": "\\ud800"}', '{"text": "b", "label": "x"}']
+    write_lines(tmp_path / "train.jsonl", *lines)
+    with pytest.raises(ValueError, match=r"line 1: .* must be a class") as error:
+        own_task("jsonl", str(tmp_path))
+    str(error.value).encode()

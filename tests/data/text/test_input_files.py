@@ -1,0 +1,145 @@
+import os
+
+import pytest
+
+from bert_tf.data.text.input_files import expand_paths
+
+
+def write(path, content="The text."):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return str(path)
+
+
+def names(paths, folder):
+    return [path.removeprefix(f"{folder}/") for path in paths]
+
+
+def test_files_folders_and_patterns_are_found(tmp_path):
+    for name in ("b.txt", "a.txt", "c.md", "d/e.txt"):
+        write(tmp_path / name)
+    found = expand_paths(f"{tmp_path}, {tmp_path}/?.md,{tmp_path}/d*,{tmp_path}/a.txt")
+    assert names(found, tmp_path) == ["a.txt", "b.txt", "c.md", "d/e.txt"]
+
+
+@pytest.mark.parametrize("name", ["none.txt", "*.none", "empty", "", ","])
+def test_input_that_names_nothing_is_refused(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    value = name if name in ("", ",") else f"{tmp_path}/{name}"
+    with pytest.raises(FileNotFoundError, match="`input` must name"):
+        expand_paths(value)
+
+
+def test_files_without_an_extension_are_text(tmp_path, capsys):
+    read = ["eval.txt", "part-00000-of-00500", "part-00001-of-00500", "wiki_00"]
+    other = [".DS_Store", "_SUCCESS", "eval.md5", "notes.md", "part.crc"]
+    for name in (*read, *other):
+        write(tmp_path / name, name)
+    os.symlink("/nowhere", tmp_path / "lost")
+    (tmp_path / "more").mkdir()
+    assert names(expand_paths(str(tmp_path)), tmp_path) == read
+    lines = capsys.readouterr().err.splitlines()
+    assert "7 entries are not read: .DS_Store, _SUCCESS, eval.md5, lost" in lines[0]
+    assert lines[0].endswith("and 2 more")
+    assert f"input: 4 files, {sum(map(len, read))} bytes: eval.txt, part-0" in lines[2]
+
+
+@pytest.mark.parametrize("name", ["train.txt.00", "train.txt-00001-of-00002", "A.TXT"])
+def test_the_number_of_a_shard_is_no_extension(tmp_path, name):
+    path = write(tmp_path / name)
+    assert expand_paths(str(tmp_path)) == [path]
+
+
+def test_a_name_of_evaluation_text_gives_a_warning(tmp_path, capsys):
+    for name in ("eval.txt", "part-00-of-12", "part-11-of-12", "notes.md"):
+        write(tmp_path / name, name)
+    expand_paths(str(tmp_path))
+    [warning] = [x for x in capsys.readouterr().err.splitlines() if "warning" in x]
+    assert "holds eval.txt beside 2 other files" in warning
+    # Its advice leaves the file out.
+    pattern = warning.split("--input='")[1].split("'")[0]
+    assert names(expand_paths(pattern), tmp_path) == ["part-00-of-12", "part-11-of-12"]
+
+
+def test_a_folder_of_evaluation_text_alone_is_fine(tmp_path, capsys):
+    for name in ("test-0.txt", "test-1.txt"):
+        write(tmp_path / name, name)
+    assert len(expand_paths(str(tmp_path))) == 2
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_folder_that_is_named_twice_is_one_line(tmp_path, capsys):
+    for number in range(7):
+        write(tmp_path / f"{number}.txt", str(number))
+    assert len(expand_paths(f"{tmp_path},{tmp_path}/")) == 7
+    [line] = [x for x in capsys.readouterr().err.splitlines() if "same file" in x]
+    assert line.endswith("4.txt, and 2 more: read once.")
+
+
+@pytest.mark.parametrize("kind", ["path", "link", "hard link", "same"])
+def test_a_file_with_two_names_is_read_once(tmp_path, kind, capsys):
+    first = write(tmp_path / "a.txt")
+    other = tmp_path / "sub" / "b.txt"
+    other.parent.mkdir()
+    if kind == "link":
+        other.symlink_to(first)
+    elif kind == "hard link":
+        os.link(first, other)
+    elif kind == "path":
+        other = f"{tmp_path}/sub/../a.txt"
+    else:
+        other = first
+    assert expand_paths(f"{first},{other}") == [first]
+    assert f"{other} is the same file as {first}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a,b.txt", "a b.txt", "a[1].txt", "x,y,z/a.txt"])
+def test_commas_blanks_and_brackets_may_be_in_names(tmp_path, name):
+    path = write(tmp_path / name)
+    assert expand_paths(path) == [path]
+    other = write(tmp_path / "other.txt")
+    assert expand_paths(f"{path},{other}") == [path, other]
+
+
+def test_brackets_in_a_folder_and_a_pattern_after_it(tmp_path):
+    path = write(tmp_path / "set[1]" / "a.txt")
+    assert expand_paths(f"{tmp_path}/set[1]/*.txt") == [path]
+    assert expand_paths(f"{tmp_path}/set[[]1]/[a-c].txt") == [path]
+
+
+def test_subfolders_are_named_with_a_pattern_that_reads_them(tmp_path):
+    write(tmp_path / "AA" / "wiki_00")
+    write(tmp_path / "README.md")
+    with pytest.raises(FileNotFoundError, match="To read its subfolders") as refused:
+        expand_paths(str(tmp_path))
+    pattern = str(refused.value).split("--input='")[1].split("'")[0]
+    assert names(expand_paths(pattern), tmp_path) == ["AA/wiki_00"]
+
+
+def test_a_link_to_nothing_and_a_pipe_are_refused(tmp_path):
+    os.symlink("/nowhere", tmp_path / "a.txt")
+    with pytest.raises(FileNotFoundError, match="a link to /nowhere"):
+        expand_paths(str(tmp_path / "*.txt"))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe, which is neither"):
+        expand_paths(str(tmp_path / "pipe"))
+
+
+def test_files_of_a_folder_without_text_are_named(tmp_path, capsys):
+    (tmp_path / "a.txt.gz").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError, match="holds no"):
+        expand_paths(str(tmp_path))
+    assert "1 entry is not read: a.txt.gz" in capsys.readouterr().err
+
+
+def test_a_link_to_itself_is_left_out_and_named(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("x\n")
+    os.symlink("b.txt", tmp_path / "b.txt")
+    assert expand_paths(str(tmp_path)) == [str(tmp_path / "a.txt")]
+    assert "1 entry is not read: b.txt" in capsys.readouterr().err
+
+
+def test_other_suffixes_do_not_take_files_without_an_extension(tmp_path):
+    write(tmp_path / "part-00000")
+    path = write(tmp_path / "a.jsonl", "{}")
+    assert expand_paths(str(tmp_path), (".jsonl",)) == [path]
