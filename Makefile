@@ -10,13 +10,13 @@ BIN := $(VENV)/bin
 REQUIRE_HOROVOD ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment horovod kernels data demo bench test test-fast test-sanitize lint format lock \
+.PHONY: help setup environment horovod fused_ops data demo bench test test-fast test-sanitize lint format lock \
 	clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: environment horovod kernels data  ## Environment, Horovod and data (5 minutes, then 1 s)
+setup: environment horovod fused_ops data  ## Environment, Horovod and data (5 minutes, then 1 s)
 
 environment: $(VENV)/environment-stamp
 
@@ -41,7 +41,7 @@ horovod: environment  ## Build and install Horovod alone
 	  test -z "$(REQUIRE_HOROVOD)" && \
 	  echo "warning: without Horovod one process works, --horovod does not."; }
 
-kernels: environment  ## Compile the fused operations alone
+fused_ops: environment  ## Compile the fused operations alone
 	@$(BIN)/python -m bert_tf build >/dev/null || { \
 	  test -z "$(REQUIRE_HOROVOD)" && \
 	  echo "warning: without the fused operations training is slower."; }
@@ -65,7 +65,7 @@ test-sanitize: environment  ## Tests of the compiled operations, under AddressSa
 	@BERT_TF_KERNELS=$(CURDIR)/$(SANITIZED) BERT_TF_FUZZ_CALLS=8000 \
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:use_sigaltstack=0 \
-	$(BIN)/python -m pytest -q -p no:faulthandler $(PYTEST_ARGS) tests/kernels \
+	$(BIN)/python -m pytest -q -p no:faulthandler $(PYTEST_ARGS) tests/fused_ops \
 	  tests/modeling/backends \
 	  tests/training/test_in_place.py
 

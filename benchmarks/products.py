@@ -17,7 +17,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import tensorflow as tf
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.modeling.backends.fused_products import prepack
 
 SHAPES = [  # Rows, depth, width.
@@ -47,7 +47,7 @@ def timed(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 def compare(rows: int, depth: int, width: int) -> dict[str, float]:
     """GF/s of products and gradients of the weights."""
-    library = kernels.library()
+    library = fused_ops.library()
     weights = tf.random.normal([depth, width])
     x = tf.cast(tf.random.normal([rows, depth]), tf.bfloat16)
     dy = tf.cast(tf.random.normal([rows, width]), tf.bfloat16)
@@ -63,7 +63,7 @@ def compare(rows: int, depth: int, width: int) -> dict[str, float]:
         product = tf.matmul(tf.cast(x, dtype), tf.cast(dy, dtype), transpose_a=True)
         return tf.cast(product, tf.float32)
 
-    dtype = tf.bfloat16 if kernels.in_use() in ("amx", "avx512bf16") else tf.float32
+    dtype = tf.bfloat16 if fused_ops.in_use() in ("amx", "avx512bf16") else tf.float32
     best = timed(
         {
             "product": lambda: library.bert_product(
@@ -83,9 +83,9 @@ def main() -> None:
     """Prints a table."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    if not kernels.are_in_use():
-        raise SystemExit(f"error: no fused operations: {kernels.why_missing()}")
-    print(f"{kernels.in_use()}, GF/s")
+    if not fused_ops.are_in_use():
+        raise SystemExit(f"error: no fused operations: {fused_ops.why_missing()}")
+    print(f"{fused_ops.in_use()}, GF/s")
     print("| rows x depth x width | product | TensorFlow | gradient | TensorFlow |")
     print("| - | - | - | - | - |")
     for shape in SHAPES:

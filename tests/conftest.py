@@ -11,7 +11,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import numpy as np
 import pytest
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.config import BertConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -28,24 +28,24 @@ WIDE = TINY | dict(hidden_size=64, num_attention_heads=2, intermediate_size=96)
 
 
 NOT_HERE = "not tested here: "
-INSTRUCTION_SETS = list(kernels.ISA_FLAGS)
+INSTRUCTION_SETS = list(fused_ops.ISA_FLAGS)
 
 
 def require_isa(name):
     """Skips a test of an instruction set that cannot be used here."""
-    if kernels.library_file() is None and not kernels.wrong_machine():
+    if fused_ops.library_file() is None and not fused_ops.wrong_machine():
         pytest.fail("the library is not built: `make setup` builds it")
-    if name not in kernels.paths():
-        pytest.skip(f"{NOT_HERE}{name}, {kernels.why_not(name)}")
+    if name not in fused_ops.paths():
+        pytest.skip(f"{NOT_HERE}{name}, {fused_ops.why_not(name)}")
 
 
 @pytest.fixture(params=INSTRUCTION_SETS)
 def isa(request):
     """Each instruction set of the fused operations that can be used here."""
     require_isa(request.param)
-    kernels.limit(request.param)
+    fused_ops.limit(request.param)
     yield request.param
-    kernels.limit("")
+    fused_ops.limit("")
 
 
 def pytest_terminal_summary(terminalreporter):

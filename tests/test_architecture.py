@@ -20,7 +20,7 @@ LAYERS = {
     "progress": 0,
     "files": 0,
     "resources": 0,
-    "kernels": 0,
+    "fused_ops": 0,
     "data": 1,
     "download": 1,
     "modeling": 1,
@@ -97,7 +97,7 @@ def test_backends_do_not_know_layers(path):
 def test_layers_do_not_know_how_they_are_computed(path):
     """Neither the compiled library nor types of numbers."""
     for name in imports(path):
-        assert not name.startswith(("bert_tf.kernels", f"{BACKENDS}.fused")), name
+        assert not name.startswith(("bert_tf.fused_ops", f"{BACKENDS}.fused")), name
     assert "bfloat16" not in path.read_text()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from bert_tf.kernels.build import compile_library, find_compiler, known_isas
+from bert_tf.fused_ops.build import compile_library, find_compiler, known_isas
 
 # Alignment is not among them: vectors are read from anywhere on purpose.
 FLAGS = ("-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address")

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import worker
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.config import BertConfig
 from bert_tf.distribute import Communicator
 from bert_tf.modeling.backends.fused_products import prepack
@@ -113,7 +113,7 @@ def prediction() -> worker.Step:
 
 def products() -> worker.Step:
     """The dense layers' products of a step alone, with both gradients; no attention."""
-    library = kernels.library()
+    library = fused_ops.library()
 
     @tf.function
     def multiply(

@@ -11,13 +11,13 @@ def main(arguments: Sequence[str]) -> None:
       arguments: What follows `build`.
 
     Raises:
-      RunError: see `bert_tf.kernels.build.build`.
+      RunError: see `bert_tf.fused_ops.build.build`.
     """
     argparse.ArgumentParser(
         prog="python -m bert_tf build",
         description="Compile the fused operations for x86-64 processors where they are "
         "missing or cannot be loaded, and print the library's path. CXX: the compiler.",
     ).parse_args(arguments)
-    from bert_tf.kernels.build import build  # Loads TensorFlow.
+    from bert_tf.fused_ops.build import build  # Loads TensorFlow.
 
     print(build())

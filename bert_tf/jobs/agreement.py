@@ -18,9 +18,10 @@ from typing import Any
 import tensorflow as tf
 
 import bert_tf
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.distribute import Communicator
 from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.fused_ops.build import build_at_first_use
 from bert_tf.jobs.compute_path import (
     ComputePath,
     Worker,
@@ -29,7 +30,6 @@ from bert_tf.jobs.compute_path import (
     worker_names,
     worker_paths,
 )
-from bert_tf.kernels.build import build_at_first_use
 from bert_tf.precision import choose_policy
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "horovod")
@@ -60,8 +60,8 @@ def code() -> dict[str, str]:
     return {
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "bert_tf's source": _hash_of_package(),
-        "the fused operations' source": kernels.recipe()["source"][:12],
-        "TensorFlow's build": kernels.recipe()["tensorflow"],
+        "the fused operations' source": fused_ops.recipe()["source"][:12],
+        "TensorFlow's build": fused_ops.recipe()["tensorflow"],
         **{package: _version(package) for package in _PACKAGES},
     }
 
@@ -114,7 +114,7 @@ def agree(
     """
     error = None
     try:
-        kernels.allowed_isa()
+        fused_ops.allowed_isa()
     except ValueError as caught:
         error = caught
     communicator.agree(error)
@@ -136,7 +136,7 @@ def agree(
             raise OtherWorkerFailed("The workers differ; the first one says in what.")
         raise RunError(message)
     path = best_path(workers)
-    kernels.limit(path.name)
+    fused_ops.limit(path.name)
     return path, _warnings(workers, path)
 
 
@@ -178,7 +178,7 @@ def _warnings(workers: Sequence[Worker], path: ComputePath) -> list[str]:
     if len({*threads}) == 1:
         return []
     line = f"warning: {_listed('threads differ', threads, workers)}"
-    if path.name != kernels.REFERENCE or _device() == "GPU":
+    if path.name != fused_ops.REFERENCE or _device() == "GPU":
         return [f"{line} The others wait for the slowest; --num_threads sets it."]
     return [
         f"{line} TensorFlow adds up norms in another order with another number, so "

@@ -5,7 +5,7 @@ import json
 import os
 from typing import Any
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.config import BertConfig
 from bert_tf.interop.sources import ORIGINAL_CONFIG
 from bert_tf.jobs.plan import Plan
@@ -119,7 +119,7 @@ def run_settings(plan: Plan) -> dict[str, Any]:
     return values | {
         "bert": plan.bert.to_dict(),
         "precision": plan.policy.name,
-        "compute_path": kernels.in_use(),
+        "compute_path": fused_ops.in_use(),
     }
 
 

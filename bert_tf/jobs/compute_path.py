@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_tf import kernels
-from bert_tf.kernels.build import build_at_first_use
+from bert_tf import fused_ops
+from bert_tf.fused_ops.build import build_at_first_use
 from bert_tf.modeling.backends.choice import Backends
 
 _NAMED = 3  # Workers that a message names; it counts the others.
@@ -22,7 +22,7 @@ class ComputePath:
     """How all workers compute.
 
     Attributes:
-      name: The best of `kernels.paths` that all of them have.
+      name: The best of `fused_ops.paths` that all of them have.
       reason: Why it is not a better one, if a worker has a better one or was asked for
         it, or if the library is missing; empty otherwise.
     """
@@ -56,12 +56,14 @@ def worker_paths() -> Worker:
       same for all workers. `lacks`: name of another path -> why it is not among them.
       `missing`: why the first is not a better one, or empty. `library`: its file.
     """
-    paths = kernels.paths()
+    paths = fused_ops.paths()
     return {
         "paths": list(paths.items()),
-        "lacks": {n: kernels.why_not(n) for n in kernels.ISA_FLAGS if n not in paths},
-        "missing": kernels.why_not_better(),
-        "library": str(kernels.library_file() or ""),
+        "lacks": {
+            n: fused_ops.why_not(n) for n in fused_ops.ISA_FLAGS if n not in paths
+        },
+        "missing": fused_ops.why_not_better(),
+        "library": str(fused_ops.library_file() or ""),
     }
 
 
@@ -74,8 +76,10 @@ def best_path(workers: Sequence[Worker]) -> ComputePath:
     paths = [dict(worker["paths"]) for worker in workers]
     common = next(name for name in paths[0] if all(name in path for path in paths))
     if len({path[common] for path in paths}) > 1:
-        return ComputePath(kernels.REFERENCE, _differing_libraries(workers, common))
-    best = next(name for name in kernels.TITLES if any(name in path for path in paths))
+        return ComputePath(fused_ops.REFERENCE, _differing_libraries(workers, common))
+    best = next(
+        name for name in fused_ops.TITLES if any(name in path for path in paths)
+    )
     reasons = by_value([w["lacks"].get(best) or w["missing"] for w in workers])
     if len(reasons) == 1:
         return ComputePath(common, next(iter(reasons)))
@@ -87,7 +91,7 @@ def _differing_libraries(workers: Sequence[Worker], name: str) -> str:
     """Whose code of a path differs, and what to copy where for it to be the same."""
     ranks = by_value([dict(worker["paths"])[name] for worker in workers])
     firsts = [first for first, *_ in ranks.values()]
-    complete = [kernels.library_name(isa) for isa in reversed(kernels.ISA_FLAGS)]
+    complete = [fused_ops.library_name(isa) for isa in reversed(fused_ops.ISA_FLAGS)]
 
     def completeness(rank: int) -> int:
         name = Path(workers[rank]["library"]).name
@@ -137,9 +141,9 @@ def describe_path(
     """
     if tf.config.get_visible_devices("GPU"):
         return "fused operations: not used, computing on a GPU."
-    if path.name == kernels.REFERENCE:
+    if path.name == fused_ops.REFERENCE:
         return f"fused operations: not used, {path.reason}."
-    title = kernels.TITLES[path.name]
+    title = fused_ops.TITLES[path.name]
     exempt = ""
     if backends.exempt:
         layers = list(backends.exempt)

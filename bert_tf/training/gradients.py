@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 
 Features = dict[str, tf.Tensor]
 
@@ -110,8 +110,8 @@ def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     Returns:
       A float32 scalar, not finite if any gradient is not.
     """
-    if kernels.are_in_use():
-        return tf.sqrt(kernels.library().bert_square_sum(tensors=gradients))
+    if fused_ops.are_in_use():
+        return tf.sqrt(fused_ops.library().bert_square_sum(tensors=gradients))
     # L2Loss reads each tensor once; the sum of squares would write them all first.
     # Stacked: TensorFlow adds the terms of add_n in the order in which they are ready.
     return tf.sqrt(2.0 * tf.reduce_sum(tf.stack([tf.nn.l2_loss(g) for g in gradients])))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.training.updates import moment_scales
 
 
@@ -46,7 +46,7 @@ def update_in_place(
     scales = moment_scales(step, beta_1, beta_2, bias_correction)
     factor = 1.0 if scale is None else scale
     scalars = [learning_rate, factor, *scales, 1.0 - beta_1, 1.0 - beta_2]
-    kernels.library().bert_adam_step(
+    fused_ops.library().bert_adam_step(
         weights=variable.handle,
         first_moment=slots[0].value.handle,
         second_moment=slots[1].value.handle,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.errors import NonFiniteError
 from bert_tf.training.gradients import (
     GradientAccumulator,
@@ -68,7 +68,7 @@ class Trainer:
         """
         self.task = task
         self.optimizer = optimizer
-        self.optimizer.is_fused = kernels.are_in_use()
+        self.optimizer.is_fused = fused_ops.are_in_use()
         self._settings = settings
         self._variables = task.model.trainable_variables
         self.optimizer.build(self._variables)

@@ -9,11 +9,11 @@ import pytest
 from conftest import TINY, WIDE
 from integration.launching import ROOT, mpirun_apart
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 
 pytestmark = [pytest.mark.slow, pytest.mark.horovod]
 WORKER = ROOT / "tests" / "integration" / "worker.py"
-REFERENCE = f"{kernels.ENVIRONMENT_VARIABLE}={kernels.REFERENCE}"
+REFERENCE = f"{fused_ops.ENVIRONMENT_VARIABLE}={fused_ops.REFERENCE}"
 ONE = ["-np", "1"]
 
 
@@ -48,7 +48,7 @@ def script(arguments):
     return make
 
 
-@pytest.mark.skipif(kernels.why_missing() != "", reason="the library is not built")
+@pytest.mark.skipif(fused_ops.why_missing() != "", reason="the library is not built")
 @pytest.mark.parametrize("without", [0, 1])
 def test_workers_with_and_without_the_library_end_with_the_same_bytes(
     arguments, tmp_path, without
@@ -69,14 +69,14 @@ def test_workers_with_and_without_the_library_end_with_the_same_bytes(
             assert first[path].tobytes() == second[path].tobytes(), path
 
 
-@pytest.mark.skipif(len(kernels.paths()) < 3, reason="there is one instruction set")
+@pytest.mark.skipif(len(fused_ops.paths()) < 3, reason="there is one instruction set")
 def test_workers_with_other_instruction_sets_take_the_best_that_all_have(
     arguments, tmp_path
 ):
     """As where processors differ: the second one is not allowed the better ones."""
-    names = list(kernels.paths())[:-1]
+    names = list(fused_ops.paths())[:-1]
     allowed = [
-        f"{kernels.ENVIRONMENT_VARIABLE}={name}" for name in (names[0], names[-1])
+        f"{fused_ops.ENVIRONMENT_VARIABLE}={name}" for name in (names[0], names[-1])
     ]
     (tmp_path / "config.json").write_text(json.dumps(WIDE))
     runs = {"run": arguments("run", "--precision=bf16", "--num_train_steps=20")}
@@ -88,12 +88,12 @@ def test_workers_with_other_instruction_sets_take_the_best_that_all_have(
     for path in first:
         assert first[path].tobytes() == second[path].tobytes(), path
     line = str(first["result path"])
-    start = f"fused operations: {kernels.TITLES[names[-1]]}, not better: worker 1 ("
+    start = f"fused operations: {fused_ops.TITLES[names[-1]]}, not better: worker 1 ("
     assert line.startswith(start)
     assert line.endswith(f"): {allowed[1]}.")
 
 
-@pytest.mark.skipif(kernels.why_missing() != "", reason="the library is not built")
+@pytest.mark.skipif(fused_ops.why_missing() != "", reason="the library is not built")
 def test_the_start_names_the_common_path_and_the_worker_that_lacks_a_better(script):
     command = script(ROOT, "--precision=bf16")
     result = mpirun_apart([[*ONE, *command], [*ONE, "env", REFERENCE, *command]])

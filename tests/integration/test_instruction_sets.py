@@ -24,13 +24,13 @@ from conftest import (
 from integration.launching import ROOT, mpirun_apart
 from integration.worker import train_and_evaluate
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.compute_path import ComputePath
 
 pytestmark = [pytest.mark.slow, pytest.mark.horovod]
 WORKER = ROOT / "tests" / "integration" / "worker.py"
-PATHS = [*INSTRUCTION_SETS, kernels.REFERENCE]
+PATHS = [*INSTRUCTION_SETS, fused_ops.REFERENCE]
 LEARNING_RATES = {"bf16": 1e-4, "fp32": 5e-3}
 S, V = 48, 100
 
@@ -83,11 +83,11 @@ def runs(request, data, tmp_path_factory):
         resumed = command("resumed", precision, 4, 2, stopped, "--resume")
         of_two |= {f"two-{precision}": whole, f"resumed-{precision}": resumed}
     (folder / "runs.json").write_text(json.dumps(of_two))
-    variable = f"{kernels.ENVIRONMENT_VARIABLE}={name}"
+    variable = f"{fused_ops.ENVIRONMENT_VARIABLE}={name}"
     program = ["-np", "2", "-x", variable, sys.executable, WORKER]
     result = mpirun_apart([[*program, folder / "runs.json", folder]])
     assert result.returncode == 0, result.stderr[-3000:]
-    kernels.limit(name)
+    fused_ops.limit(name)
     try:
         of_one = {
             f"{batch}x{count}-{precision}": train_and_evaluate(
@@ -99,7 +99,7 @@ def runs(request, data, tmp_path_factory):
             for batch, count in ((16, 1), (8, 2))
         }
     finally:
-        kernels.limit("")
+        fused_ops.limit("")
     ranks = {
         run: [dict(np.load(folder / f"{run}-{rank}.npz")) for rank in (0, 1)]
         for run in of_two
@@ -110,10 +110,10 @@ def runs(request, data, tmp_path_factory):
 def test_every_run_computes_by_that_path(runs):
     lines = {str(state["result path"]) for state in runs.of_one.values()}
     lines |= {str(s["result path"]) for ranks in runs.ranks.values() for s in ranks}
-    if runs.name == kernels.REFERENCE:
+    if runs.name == fused_ops.REFERENCE:
         assert all("not used" in line for line in lines)
     else:
-        start = f"fused operations: {kernels.TITLES[runs.name]}"
+        start = f"fused operations: {fused_ops.TITLES[runs.name]}"
         ends = (".", f", not better: BERT_TF_ISA={runs.name}.")
         assert lines <= {start + end for end in ends}
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.config import (
     FilesConfig,
     OptimizerConfig,
@@ -29,7 +29,7 @@ from bert_tf.jobs.compute_path import worker_paths
 def unlimited():
     """Nothing is kept of a test."""
     yield
-    kernels.limit("")
+    fused_ops.limit("")
 
 
 class Two(Communicator):
@@ -67,13 +67,13 @@ def refused(change, of_run=None):
 
 def test_one_worker_agrees_with_itself():
     path, warnings = agree(Communicator(), config(), 2)
-    assert path.name == next(iter(kernels.paths()))
+    assert path.name == next(iter(fused_ops.paths()))
     assert not warnings
 
 
 def test_equal_workers_agree():
     path, warnings = agree(Two(lambda other: None), config())
-    assert path.name == next(iter(kernels.paths()))
+    assert path.name == next(iter(fused_ops.paths()))
     assert not warnings
 
 
@@ -142,26 +142,27 @@ def test_paths_of_files_and_threads_may_differ():
 
     path, [warning] = agree(Two(change), config(), 2)
     assert "2 on worker 0 (" in warning and "5 on worker 1 (other)" in warning
-    drifts = path.name == kernels.REFERENCE
+    drifts = path.name == fused_ops.REFERENCE
     assert ("Give all workers --num_threads=2." in warning) == drifts
 
 
 def test_the_common_path_is_used():
     def change(other):
-        other["paths"], other["missing"] = [[kernels.REFERENCE, ""]], "it has none"
-        other["lacks"] = dict.fromkeys(kernels.ISA_FLAGS, "it has none")
+        other["paths"], other["missing"] = [[fused_ops.REFERENCE, ""]], "it has none"
+        other["lacks"] = dict.fromkeys(fused_ops.ISA_FLAGS, "it has none")
 
     path, _ = agree(Two(change), config())
-    assert path.name == kernels.REFERENCE
-    assert kernels.library() is None
+    assert path.name == fused_ops.REFERENCE
+    assert fused_ops.library() is None
     agree(Communicator(), config())
     assert (
-        list(kernels.paths())[0] == kernels.REFERENCE or kernels.library() is not None
+        list(fused_ops.paths())[0] == fused_ops.REFERENCE
+        or fused_ops.library() is not None
     )
 
 
 def test_an_instruction_set_that_does_not_exist_ends_the_run(monkeypatch):
-    monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, "avx3")
+    monkeypatch.setenv(fused_ops.ENVIRONMENT_VARIABLE, "avx3")
     with pytest.raises(RunError, match="BERT_TF_ISA must be one of .*avx3"):
         agree(Communicator(), config())
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.config import BertConfig
 from bert_tf.jobs.compute_path import (
     ComputePath,
@@ -24,12 +24,12 @@ def worker(host, *levels, code="c", missing="", library=None, lacks=None):
         "host": host,
         "paths": paths,
         "lacks": {
-            name: lacks or missing or f"this processor has no {kernels.TITLES[name]}"
-            for name in kernels.ISA_FLAGS
+            name: lacks or missing or f"this processor has no {fused_ops.TITLES[name]}"
+            for name in fused_ops.ISA_FLAGS
             if name not in levels
         },
         "missing": missing,
-        "library": library or f"/{host}/{kernels.library_name()}",
+        "library": library or f"/{host}/{fused_ops.library_name()}",
     }
 
 
@@ -82,19 +82,19 @@ def test_libraries_of_one_name_and_other_code_are_not_used_together():
     assert best_path(workers) == ComputePath(
         "reference",
         "the libraries of workers 0 (a) and 1 (b) are not the same file (copy "
-        f"/a/{kernels.library_name()} of worker 0 (a) to /b of worker 1 (b))",
+        f"/a/{fused_ops.library_name()} of worker 0 (a) to /b of worker 1 (b))",
     )
 
 
 def test_the_library_of_more_instruction_sets_is_the_one_to_copy():
-    partial = f"/home/.cache/{kernels.library_name('avx512')}"
+    partial = f"/home/.cache/{fused_ops.library_name('avx512')}"
     workers = [
         worker("a", "avx2", code="d", library=partial),
         worker("b", "avx2"),
     ]
     assert best_path(workers).reason.endswith(
-        f"(copy /b/{kernels.library_name()} of worker 1 (b) to /home/.cache of worker "
-        "0 (a))"
+        f"(copy /b/{fused_ops.library_name()} of worker 1 (b) "
+        "to /home/.cache of worker 0 (a))"
     )
 
 
@@ -127,7 +127,7 @@ def test_a_path_below_the_best_is_explained():
 
 def test_a_missing_library_is_said_in_every_precision():
     for name in ("fp32", "bf16"):
-        path = ComputePath(kernels.REFERENCE, NOT_BUILT)
+        path = ComputePath(fused_ops.REFERENCE, NOT_BUILT)
         line = describe_path(backends(PrecisionPolicy(name)), path)
         assert line == f"fused operations: not used, {NOT_BUILT}."
 

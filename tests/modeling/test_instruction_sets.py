@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from conftest import INSTRUCTION_SETS, require_isa
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.config import PRESETS, BertConfig
 from bert_tf.modeling.losses import PretrainingTask
 from bert_tf.modeling.tasks import backends_of, build_pretraining_model
@@ -82,9 +82,9 @@ def task(precision, is_fused):
 @functools.cache
 def computed(path, precision, kind):
     """Losses of training with dropout and of evaluation, and all gradients."""
-    kernels.limit(path)
+    fused_ops.limit(path)
     try:
-        ours = task(precision, path != kernels.REFERENCE)
+        ours = task(precision, path != fused_ops.REFERENCE)
         variables = [v.value for v in ours.model.trainable_variables]
         with tf.GradientTape() as tape:
             trained = ours.loss_sums(features(kind), training=True)
@@ -92,7 +92,7 @@ def computed(path, precision, kind):
         gradients = tape.gradient(total, variables, unconnected_gradients="zero")
         evaluated = ours.evaluation_sums(features(kind))[:, 0]
     finally:
-        kernels.limit("")
+        fused_ops.limit("")
     return (
         np.concatenate([trained, evaluated]),
         [tf.convert_to_tensor(g).numpy() for g in gradients],
@@ -115,6 +115,6 @@ def assert_agree(one, other, bounds):
 def test_a_path_agrees_with_all_others(path, precision, kind):
     require_isa(path)
     ours = computed(path, precision, kind)
-    for other in kernels.paths():
-        bounds = FROM_REFERENCE if other == kernels.REFERENCE else BETWEEN
+    for other in fused_ops.paths():
+        bounds = FROM_REFERENCE if other == fused_ops.REFERENCE else BETWEEN
         assert_agree(ours, computed(other, precision, kind), bounds[precision])

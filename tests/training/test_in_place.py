@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.training.optimizers import LAMB, AdamWeightDecay
 
 SHAPES = [(7,), (1,), (130, 65), (3, 4, 5), (70_000,)]
@@ -13,7 +13,7 @@ SHAPES = [(7,), (1,), (130, 65), (3, 4, 5), (70_000,)]
 
 @pytest.fixture(autouse=True)
 def library():
-    if kernels.library() is None:
+    if fused_ops.library() is None:
         pytest.fail("the library is not built: `make setup` builds it")
 
 

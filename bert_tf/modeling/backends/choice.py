@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.config import BertConfig
 from bert_tf.modeling.backends.fused import Fused, why_not
 from bert_tf.modeling.backends.interface import (
@@ -140,7 +140,7 @@ def _why_not_fused(
 ) -> str:
     if not allow_fused:
         return "the model was built without them"
-    if not kernels.are_in_use():
+    if not fused_ops.are_in_use():
         return "they are not in use"
     if policy.name == "fp16":
         return "precision fp16"

@@ -1,6 +1,6 @@
 """The compiled operations between BERT's products, each with its gradient.
 
-bfloat16 or float32 in and out, float32 inside; `bert_tf.kernels` is the library. A
+bfloat16 or float32 in and out, float32 inside; `bert_tf.fused_ops` is the library. A
 function computes what the operations of `ops` named in it compute, drops the same
 numbers, and returns its value and the function of its gradient: what
 `tf.custom_gradient` takes. A block is made of several.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.modeling import ops
 from bert_tf.modeling.backends.interface import Dropout
 
@@ -31,7 +31,7 @@ def bias_gelu(
     Returns:
       The shape and type of `x`; the gradients of `x` and `bias`.
     """
-    library = kernels.library()
+    library = fused_ops.library()
     y = library.bert_bias_gelu(x=x, bias=bias, approximate=approximate)
     y.set_shape(x.shape)
 
@@ -70,7 +70,7 @@ def dropout_add_norm(
     Returns:
       The shape and type of `x`; the gradients of the first five arguments.
     """
-    library = kernels.library()
+    library = fused_ops.library()
     kept = {"stream": dropout.stream, "kept": ops.num_kept(dropout.rate)}
     y, total, statistics = library.bert_dropout_add_norm(
         x,
@@ -123,7 +123,7 @@ def attention(
       [B, S, H], [T, H], or [Q, H] if there are `queries`; of the type of `x`, 0 at
       padding. The gradients of `x` and `bias`.
     """
-    library = kernels.library()
+    library = fused_ops.library()
     shared = {"heads": heads, "stream": dropout.stream}
     shared["kept"] = ops.num_kept(dropout.rate)
     inputs = {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from bert_tf import kernels as compiled
+from bert_tf import fused_ops
 from bert_tf.modeling.backends import fused_operations
 from bert_tf.modeling.backends.fused_operations import Gradient
 
@@ -30,7 +30,7 @@ class Prepacked(NamedTuple):
 
 def prepack(matrices: Sequence[tf.Tensor]) -> Prepacked:
     """Packs float32 matrices of one shape [I, O], side by side."""
-    return Prepacked(*compiled.library().bert_pack_kernels(kernels=matrices))
+    return Prepacked(*fused_ops.library().bert_pack_kernels(kernels=matrices))
 
 
 class GradientSum:
@@ -96,7 +96,7 @@ class Kernels(NamedTuple):
           height: I.
         """
         taken = [total.take() for total in self.sums]
-        found = compiled.library().bert_kernel_gradients(
+        found = fused_ops.library().bert_kernel_gradients(
             x=x, dy=dy, sums=taken, count=len(self.matrices), height=height
         )
         if not self.sums:
@@ -160,7 +160,7 @@ def feed_forward(
     """
     if x.dtype == tf.float32:
         return _float_feed_forward(x, bias, first, second, approximate=approximate)
-    library = compiled.library()
+    library = fused_ops.library()
     (one, one_backward), (two, two_backward) = first.packed(), second.packed()
     size, wide = first.matrices[0].shape
     inner, activated = library.bert_product_gelu(
@@ -202,7 +202,7 @@ def cross_entropy(
       [R] float32, in nats; the gradients of `x`, `bias` and, where its product returns
       it, of the table.
     """
-    library = compiled.library()
+    library = fused_ops.library()
     [matrix] = table.matrices
     size, depth = matrix.shape
     width = -(-size // _MULTIPLE) * _MULTIPLE  # Its gradient is a product's depth.
@@ -237,7 +237,9 @@ def _times(
     x: tf.Tensor, panels: tf.Tensor, width: int, added: Sequence[tf.Tensor] = ()
 ) -> tf.Tensor:
     """`x` times a packed matrix of that width, plus at most one matrix like it."""
-    return compiled.library().bert_product(x=x, panels=panels, added=added, width=width)
+    return fused_ops.library().bert_product(
+        x=x, panels=panels, added=added, width=width
+    )
 
 
 def _float_product(

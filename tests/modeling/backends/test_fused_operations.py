@@ -13,7 +13,7 @@ import pytest
 import scipy.special
 import tensorflow as tf
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.modeling import ops
 from bert_tf.modeling.backends import fused_operations
 from bert_tf.modeling.backends.interface import Dropout
@@ -98,7 +98,7 @@ def test_the_gradient_of_gelu_at_any_width_and_of_what_is_not_finite(width, plac
     bias = tf.zeros([width])
 
     def gradient(x, upstream):
-        return kernels.library().bert_bias_gelu_grad(
+        return fused_ops.library().bert_bias_gelu_grad(
             x=bf16(x), bias=bias, dy=bf16(upstream), approximate=False
         )
 
@@ -126,7 +126,7 @@ def test_gelu_in_float32_is_as_exact_as_float32():
     cdf = scipy.special.ndtr(x.astype(float))
     density = np.exp(-(x.astype(float) ** 2) / 2) / np.sqrt(2 * np.pi)
     zeros = tf.zeros([len(x)])
-    library = kernels.library()
+    library = fused_ops.library()
     y = library.bert_bias_gelu(x=x[None], bias=zeros, approximate=False)[0].numpy()
     bound = np.minimum(3e-7 * np.abs(x), 1e-5 * np.abs(x * cdf) + 1e-20)
     assert (np.abs(y - x * cdf) <= bound).all()
@@ -139,7 +139,7 @@ def test_gelu_in_float32_is_as_exact_as_float32():
 
 def test_the_gradient_of_gelu_tanh_far_out():
     x = tf.constant([[-np.inf, -2e19, -1e9, 1e9, 2e19, np.inf, np.nan]])
-    dx, _ = kernels.library().bert_bias_gelu_grad(
+    dx, _ = fused_ops.library().bert_bias_gelu_grad(
         x=x, bias=tf.zeros([7]), dy=tf.ones([1, 7]), approximate=True
     )
     np.testing.assert_array_equal(dx[0], [0, 0, 0, 1, 1, 1, np.nan])
@@ -152,7 +152,7 @@ def test_cross_entropy_of_a_large_logit_and_of_small_ones(dtype, size, place):
     logits = np.full((3, size), -120.0, np.float32)
     logits[1, place] = 100.0
     logits[2] = -1e4
-    losses, _ = kernels.library().bert_cross_entropy(
+    losses, _ = fused_ops.library().bert_cross_entropy(
         logits=tf.cast(logits, dtype), bias=tf.zeros([size]), labels=[place] * 3
     )
     expected = [np.log(size), 0.0, np.log(size)]
@@ -164,7 +164,7 @@ def test_cross_entropy_of_a_large_logit_and_of_small_ones(dtype, size, place):
 def test_a_logit_that_is_not_finite_makes_the_loss_so(place, bad):
     logits = draw(0, 2, 100).numpy()
     logits[1, place] = bad
-    losses, _ = kernels.library().bert_cross_entropy(
+    losses, _ = fused_ops.library().bert_cross_entropy(
         logits=bf16(logits), bias=tf.zeros([100]), labels=tf.constant([1, 2])
     )
     assert np.isfinite(losses).tolist() == [True, False]
@@ -320,7 +320,7 @@ def test_dropped_numbers_are_those_of_the_other_path(width):
     """For rows whose bytes begin anywhere in a block of the generator, too."""
     ones, zeros = tf.ones([B, S, width]), tf.zeros([width])
     expected = ops.dropout(ones, RATE, KEY, 77).numpy() != 0
-    library = kernels.library()
+    library = fused_ops.library()
     _, total, _ = library.bert_dropout_add_norm(
         x=bf16(ones),
         bias=zeros,
@@ -359,7 +359,7 @@ def test_what_is_not_finite_stays_so(bad):
 
 def test_loading_the_library_leaves_small_numbers_alone():
     """A library linked with -ffast-math makes denormal numbers 0 in all of Python."""
-    code = "from bert_tf import kernels; kernels.library(); print(5e-324 * 1.5 > 0)"
+    code = "from bert_tf import fused_ops; fused_ops.library(); print(5e-324 * 1.5 > 0)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -5,7 +5,7 @@ import pytest
 import scipy.special
 import tensorflow as tf
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.modeling import ops
 from bert_tf.modeling.backends import fused_operations, fused_products
 from bert_tf.modeling.backends.fused_products import GradientSum, Kernels
@@ -217,8 +217,8 @@ def test_activation_of_a_product_is_rounded_gelu(approximate):
     """The product is that with 1; half a unit of bfloat16 is 2^-8 of a number."""
     values = np.concatenate([np.linspace(-12, 12, 8192), [-1e30, -1e4, 0, 1e4, 1e30]])
     x = half(np.pad(values, (0, -len(values) % 32)).reshape(-1, 32))
-    packed, _ = kernels.library().bert_pack_kernels(kernels=[tf.eye(32)])
-    y = kernels.library().bert_product_gelu(
+    packed, _ = fused_ops.library().bert_pack_kernels(kernels=[tf.eye(32)])
+    y = fused_ops.library().bert_product_gelu(
         x=x, panels=packed, bias=tf.zeros([32]), width=32, approximate=approximate
     )[1]
     x, y = single(x).astype(float), single(y)
@@ -411,14 +411,14 @@ def test_wrong_shapes_are_refused(operation, inputs, message):
     if operation == "bert_kernel_gradients":
         others = {"count": 1, "height": 32, "sums": []}
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        getattr(kernels.library(), operation)(**tensors, **others)
+        getattr(fused_ops.library(), operation)(**tensors, **others)
 
 
 @pytest.mark.parametrize("shape", [(4, 31), (3, 32)])
 def test_a_wrong_shape_of_what_is_added_is_refused(shape):
     x, panels = tf.zeros([4, 32], tf.bfloat16), tf.zeros([32 * 32], tf.bfloat16)
     with pytest.raises(tf.errors.InvalidArgumentError, match="what is added"):
-        kernels.library().bert_product(
+        fused_ops.library().bert_product(
             x=x, panels=panels, added=[tf.zeros(shape, tf.bfloat16)], width=32
         )
 
@@ -426,21 +426,21 @@ def test_a_wrong_shape_of_what_is_added_is_refused(shape):
 def test_more_than_one_matrix_to_add_is_refused():
     x, panels = tf.zeros([4, 32], tf.bfloat16), tf.zeros([32 * 32], tf.bfloat16)
     with pytest.raises(tf.errors.InvalidArgumentError, match="one matrix, not 2"):
-        kernels.library().bert_product(x=x, panels=panels, added=[x, x], width=32)
+        fused_ops.library().bert_product(x=x, panels=panels, added=[x, x], width=32)
 
 
 @pytest.mark.parametrize("shapes", [[(32, 31)], [(32, 32), (32, 32)]])
 def test_a_wrong_sum_is_refused(shapes):
     x = tf.zeros([4, 32], tf.bfloat16)
     with pytest.raises(tf.errors.InvalidArgumentError, match="sum"):
-        kernels.library().bert_kernel_gradients(
+        fused_ops.library().bert_kernel_gradients(
             x=x, dy=x, sums=[tf.zeros(s) for s in shapes], count=1, height=32
         )
 
 
 def test_an_empty_sum_is_none():
     x, dy = half(draw(0, 37, 64)), half(draw(1, 37, 64))
-    operation = kernels.library().bert_kernel_gradients
+    operation = fused_ops.library().bert_kernel_gradients
     plain = operation(x=x, dy=dy, sums=[], count=2, height=64)
     empty = [tf.zeros([0, 0])] * 2
     found = operation(x=x, dy=dy, sums=empty, count=2, height=64)
@@ -501,7 +501,7 @@ def test_gradients_that_start_from_a_sum(rows, height, width):
     depth = -(-height // 32) * 32
     x, dy, start = draw(0, rows, depth), draw(1, rows, width), draw(2, height, width)
     before = start.numpy().copy()
-    [found] = kernels.library().bert_kernel_gradients(
+    [found] = fused_ops.library().bert_kernel_gradients(
         x=half(x), dy=half(dy), sums=[start], count=1, height=height
     )
     expected = x.numpy().T[:height] @ dy.numpy() + before

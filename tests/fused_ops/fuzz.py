@@ -1,6 +1,6 @@
 """Calls the compiled operations at random; a program, since a bad read is its end.
 
-    python tests/kernels/fuzz.py LOG SEED CALLS
+    python tests/fused_ops/fuzz.py LOG SEED CALLS
 
 LOG holds the call that is being made, for whoever finds the program dead. Each input
 ends at a protected page. A right call must succeed, a spoiled one may be refused.
@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import tensorflow as tf
-from kernels.calls import OPERATIONS, Draw, spoil
-from kernels.guarded import GuardedMemory, address
+from fused_ops.calls import OPERATIONS, Draw, spoil
+from fused_ops.guarded import GuardedMemory, address
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 
 REFUSALS = (
     tf.errors.InvalidArgumentError,
@@ -55,7 +55,7 @@ class Caller:
                 made = [*variables.values()][0] if is_twice else tf.Variable(values)
                 variables[argument] = made
                 inputs[argument] = made.handle
-        return getattr(kernels.library(), f"bert_{name}")(**inputs, **attributes)
+        return getattr(fused_ops.library(), f"bert_{name}")(**inputs, **attributes)
 
 
 def describe(name, tensors, attributes):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 
 PROGRAM = Path(__file__).with_name("fuzz.py")
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ def run(*arguments, timeout, isa=""):
         capture_output=True,
         text=True,
         timeout=timeout,
-        env=os.environ | {kernels.ENVIRONMENT_VARIABLE: isa},
+        env=os.environ | {fused_ops.ENVIRONMENT_VARIABLE: isa},
     )
 
 

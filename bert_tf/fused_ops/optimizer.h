@@ -1,8 +1,8 @@
 // The norm of all gradients, and one step of LAMB or Adam on one variable: two passes over
 // memory, or one. The formulas are those of bert_tf/training/updates.py.
 
-#ifndef BERT_TF_KERNELS_OPTIMIZER_H_
-#define BERT_TF_KERNELS_OPTIMIZER_H_
+#ifndef BERT_TF_FUSED_OPS_OPTIMIZER_H_
+#define BERT_TF_FUSED_OPS_OPTIMIZER_H_
 
 #include <math.h>
 
@@ -92,4 +92,4 @@ inline void TakeAdamStep(const Loop& loop, const AdamStep& s) {
 }  // namespace BERT_TF_ISA
 }  // namespace bert_tf
 
-#endif  // BERT_TF_KERNELS_OPTIMIZER_H_
+#endif  // BERT_TF_FUSED_OPS_OPTIMIZER_H_

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 
 # Each is inlined into a separate loop.
 USES = [
@@ -28,8 +28,15 @@ def test_two_units_in_the_last_place_wherever_it_is_inlined(isa, tmp_path):
         pytest.fail("no C++ compiler; `make setup` needs one, too")
     program = tmp_path / "errors"
     source = Path(__file__).with_name("exponential_errors.cc")
-    flags = [*kernels.FLAGS, *kernels.ISA_FLAGS[isa], f"-DBERT_TF_ISA={isa}"]
-    command = [compiler, *flags, f"-I{kernels.FOLDER}", str(source), "-o", str(program)]
+    flags = [*fused_ops.FLAGS, *fused_ops.ISA_FLAGS[isa], f"-DBERT_TF_ISA={isa}"]
+    command = [
+        compiler,
+        *flags,
+        f"-I{fused_ops.FOLDER}",
+        str(source),
+        "-o",
+        str(program),
+    ]
     subprocess.run(command, check=True)
     result = subprocess.run([program], check=True, capture_output=True, text=True)
     errors = dict(line.split() for line in result.stdout.splitlines())

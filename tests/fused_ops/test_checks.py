@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.config import PRESETS, BertConfig
 from bert_tf.modeling.tasks import build_encoder_model
 from bert_tf.precision import PrecisionPolicy
@@ -18,9 +18,9 @@ BETAS = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-6, "weight_decay_rate": 0
 
 @pytest.fixture(autouse=True)
 def library():
-    if kernels.library() is None:
+    if fused_ops.library() is None:
         pytest.fail("the library is not built: `make setup` builds it")
-    return kernels.library()
+    return fused_ops.library()
 
 
 def half(*shape):
@@ -180,8 +180,8 @@ def test_memory_that_runs_out_is_an_error_of_the_operation():
     """Sums for 32 parts of a wide bias: four gigabytes, where two are left."""
     code = """
 import resource, tensorflow as tf
-from bert_tf import kernels
-library = kernels.library()
+from bert_tf import fused_ops
+library = fused_ops.library()
 x, bias = tf.zeros([1, 1 << 25], tf.bfloat16), tf.zeros([1 << 25])
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + (2 << 30)

@@ -2,8 +2,8 @@
 //
 // Compiled once for each instruction set, in the namespace BERT_TF_ISA.
 
-#ifndef BERT_TF_KERNELS_SIMD_H_
-#define BERT_TF_KERNELS_SIMD_H_
+#ifndef BERT_TF_FUSED_OPS_SIMD_H_
+#define BERT_TF_FUSED_OPS_SIMD_H_
 
 #include <immintrin.h>
 #include <string.h>
@@ -384,4 +384,4 @@ inline void AddParts(const float* parts, int64_t width, float* sums) {
 }  // namespace BERT_TF_ISA
 }  // namespace bert_tf
 
-#endif  // BERT_TF_KERNELS_SIMD_H_
+#endif  // BERT_TF_FUSED_OPS_SIMD_H_

@@ -1,8 +1,8 @@
 // Element-wise operations of BERT: one pass over memory each, bfloat16 or float32 at the
 // edges and float32 inside. bert_tf/modeling/fused.py says what each computes.
 
-#ifndef BERT_TF_KERNELS_ELEMENTWISE_H_
-#define BERT_TF_KERNELS_ELEMENTWISE_H_
+#ifndef BERT_TF_FUSED_OPS_ELEMENTWISE_H_
+#define BERT_TF_FUSED_OPS_ELEMENTWISE_H_
 
 #include <math.h>
 
@@ -296,4 +296,4 @@ void CrossEntropyGradients(const Loop& loop, const CrossEntropy<T>& c,
 }  // namespace BERT_TF_ISA
 }  // namespace bert_tf
 
-#endif  // BERT_TF_KERNELS_ELEMENTWISE_H_
+#endif  // BERT_TF_FUSED_OPS_ELEMENTWISE_H_

@@ -3,8 +3,8 @@
 // Products and sums that decide on accuracy are written as fused ones, which no compiler
 // flag takes apart.
 
-#ifndef BERT_TF_KERNELS_FUNCTIONS_H_
-#define BERT_TF_KERNELS_FUNCTIONS_H_
+#ifndef BERT_TF_FUSED_OPS_FUNCTIONS_H_
+#define BERT_TF_FUSED_OPS_FUNCTIONS_H_
 
 #include "simd.h"
 
@@ -274,4 +274,4 @@ inline int64_t RowOf(const Places& places, int64_t token) {
 }  // namespace BERT_TF_ISA
 }  // namespace bert_tf
 
-#endif  // BERT_TF_KERNELS_FUNCTIONS_H_
+#endif  // BERT_TF_FUSED_OPS_FUNCTIONS_H_

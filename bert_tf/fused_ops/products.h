@@ -1,8 +1,8 @@
 // The matrix products of a dense layer: bfloat16 in, summed in float32.
 // bert_tf/modeling/products.py says what each computes.
 
-#ifndef BERT_TF_KERNELS_PRODUCTS_H_
-#define BERT_TF_KERNELS_PRODUCTS_H_
+#ifndef BERT_TF_FUSED_OPS_PRODUCTS_H_
+#define BERT_TF_FUSED_OPS_PRODUCTS_H_
 
 #include "functions.h"
 #include "panels.h"
@@ -354,4 +354,4 @@ inline void ComputeKernelGradients(const Loop& loop, const KernelGradients& k) {
 }  // namespace BERT_TF_ISA
 }  // namespace bert_tf
 
-#endif  // BERT_TF_KERNELS_PRODUCTS_H_
+#endif  // BERT_TF_FUSED_OPS_PRODUCTS_H_

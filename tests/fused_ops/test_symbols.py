@@ -11,10 +11,10 @@ import subprocess
 
 import pytest
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 
 # As in mangled names, where a namespace follows the length of its name.
-NAMESPACES = [f"7bert_tf{len(name)}{name}" for name in kernels.ISA_FLAGS]
+NAMESPACES = [f"7bert_tf{len(name)}{name}" for name in fused_ops.ISA_FLAGS]
 # Instructions of AVX and later: all of their names begin with v but for those of masks
 # and tiles, and nothing else that compilers make of this source begins so.
 VECTOR = re.compile(r"^\s+[0-9a-f]+:\s+(v|k\w+ .*%k|tile|tdp|ldtile|sttile)")
@@ -55,10 +55,12 @@ def test_vector_instructions_are_recognised():
 
 
 def test_the_library_has_vector_instructions_in_the_namespaces_alone():
-    if reason := kernels.why_missing():
+    if reason := fused_ops.why_missing():
         pytest.skip(reason)
     options = ("-d", "--no-show-raw-insn", "--section=.text")
-    found = functions_with_vectors(output("objdump", *options, kernels.library_file()))
+    found = functions_with_vectors(
+        output("objdump", *options, fused_ops.library_file())
+    )
     for namespace in NAMESPACES:
         assert any(namespace in name for name in found), namespace
     outside = [name for name in found if not any(n in name for n in NAMESPACES)]
@@ -72,8 +74,8 @@ def test_an_instruction_set_defines_nothing_outside_of_its_namespace(name, tmp_p
     if not compiler:
         pytest.skip("there is no C++ compiler")
     target = tmp_path / "isa.o"
-    source = kernels.FOLDER / f"isa_{name}.cc"
-    flags = [*kernels.FLAGS, *kernels.ISA_FLAGS[name], "-w"]
+    source = fused_ops.FOLDER / f"isa_{name}.cc"
+    flags = [*fused_ops.FLAGS, *fused_ops.ISA_FLAGS[name], "-w"]
     output(compiler, *flags, "-c", source, "-o", target)
     lines = output("nm", "--defined-only", "--format=posix", target).splitlines()
     symbols = [tuple(line.split()[:2]) for line in lines]

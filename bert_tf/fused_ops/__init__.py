@@ -2,7 +2,7 @@
 
 Training works without it, more slowly: `bert_tf.modeling` has the same formulas as
 TensorFlow operations. One file serves every x86-64 processor: it chooses among its
-instruction sets when it is loaded. `bert_tf.kernels.build` compiles it.
+instruction sets when it is loaded. `bert_tf.fused_ops.build` compiles it.
 """
 
 import ctypes

@@ -6,8 +6,8 @@
 // namespace may be included there: the linker keeps one copy of such a function, which
 // could be the one with instructions that this processor lacks.
 
-#ifndef BERT_TF_KERNELS_ISA_H_
-#define BERT_TF_KERNELS_ISA_H_
+#ifndef BERT_TF_FUSED_OPS_ISA_H_
+#define BERT_TF_FUSED_OPS_ISA_H_
 
 #include <stdint.h>
 
@@ -161,4 +161,4 @@ const Isa& CurrentIsa();
 
 }  // namespace bert_tf
 
-#endif  // BERT_TF_KERNELS_ISA_H_
+#endif  // BERT_TF_FUSED_OPS_ISA_H_

@@ -4,8 +4,8 @@
 // Blocks of scores between different sequences of a row, and padding, are left out; the
 // padding behind a row's tokens need not be there (see Places).
 
-#ifndef BERT_TF_KERNELS_ATTENTION_H_
-#define BERT_TF_KERNELS_ATTENTION_H_
+#ifndef BERT_TF_FUSED_OPS_ATTENTION_H_
+#define BERT_TF_FUSED_OPS_ATTENTION_H_
 
 #include <math.h>
 
@@ -501,4 +501,4 @@ class AttentionBackward {
 }  // namespace BERT_TF_ISA
 }  // namespace bert_tf
 
-#endif  // BERT_TF_KERNELS_ATTENTION_H_
+#endif  // BERT_TF_FUSED_OPS_ATTENTION_H_

@@ -5,7 +5,7 @@ them, and attributes.
 """
 
 import numpy as np
-from kernels.guarded import HALF, to_half
+from fused_ops.guarded import HALF, to_half
 
 WIDTHS = (1, 2, 7, 16, 31, 32, 33, 64, 100)
 BLOCKS = (32, 64, 96)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.errors import RunError
 from bert_tf.files import temporary_folder, whole_file, write_whole
 
@@ -54,29 +54,29 @@ def build() -> Path:
       RunError: if there is no compiler, it fails, or the library cannot be written or
         loaded.
     """
-    if reason := kernels.wrong_machine():
+    if reason := fused_ops.wrong_machine():
         raise RunError(
             f"The fused operations cannot be built: {reason}. TensorFlow's own "
             "operations are used here."
         )
-    if found := _usable_library(kernels.library_name()):
+    if found := _usable_library(fused_ops.library_name()):
         return found
     compiler = find_compiler()
     isas = known_isas(compiler)
-    names = [isa for isa in kernels.ISA_FLAGS if isa not in isas]
-    if missing := ", ".join(kernels.TITLES[isa] for isa in names):
+    names = [isa for isa in fused_ops.ISA_FLAGS if isa not in isas]
+    if missing := ", ".join(fused_ops.TITLES[isa] for isa in names):
         _report(
             f"{shlex.join(compiler)} does not know {missing}: the fused "
             f"operations are built without ({_NEWER} knows them all; CXX names one)"
         )
     failures = []
-    for folder in kernels.folders():
+    for folder in fused_ops.folders():
         try:
             path = _build_in(folder, compiler, isas)
         except OSError as error:
             failures.append(f"{folder}: {error.strerror or error}")
             continue
-        if reason := kernels.why_not_loadable(path):
+        if reason := fused_ops.why_not_loadable(path):
             raise RunError(
                 f"The library was built, but cannot be loaded: {reason}. Name another "
                 f"compiler than {shlex.join(compiler)} in CXX."
@@ -90,16 +90,16 @@ def build() -> Path:
 
 def build_at_first_use() -> None:
     """Builds the library if it is missing and wanted; a line says if that fails."""
-    is_wanted = kernels.allowed_isa() != kernels.REFERENCE
+    is_wanted = fused_ops.allowed_isa() != fused_ops.REFERENCE
     if (
         not is_wanted
-        or kernels.wrong_machine()
-        or os.environ.get(kernels.FILE_VARIABLE)
+        or fused_ops.wrong_machine()
+        or os.environ.get(fused_ops.FILE_VARIABLE)
     ):
         return
     try:
         # One that another host built, and this one cannot load, is left alone.
-        if not any(map(kernels.is_whole, kernels.built_libraries())):
+        if not any(map(fused_ops.is_whole, fused_ops.built_libraries())):
             build()
     except (RunError, OSError) as error:
         _report(f"warning: {error}")
@@ -136,12 +136,12 @@ def known_isas(compiler: Sequence[str]) -> list[str]:
     Raises:
       RunError: if it knows none.
     """
-    names = list(kernels.ISA_FLAGS)
+    names = list(fused_ops.ISA_FLAGS)
     with tempfile.TemporaryDirectory() as temporary:
         source = Path(temporary, "probe.cc")
         source.write_text(_PROBE)
         for number, name in enumerate(names):
-            flags = ["-std=c++17", *kernels.ISA_FLAGS[name], "-c", str(source)]
+            flags = ["-std=c++17", *fused_ops.ISA_FLAGS[name], "-c", str(source)]
             probe = _run([*compiler, *flags, "-o", str(source.with_suffix(".o"))])
             if probe.returncode == 0:
                 return names[number:]
@@ -172,17 +172,17 @@ def compile_library(
     """
     log.unlink(missing_ok=True)  # Of another try.
     # Hosts with other folders and the same compiler make equal files.
-    folders = {kernels.FOLDER: "kernels", tf.sysconfig.get_include(): "tensorflow"}
+    folders = {fused_ops.FOLDER: "fused_ops", tf.sysconfig.get_include(): "tensorflow"}
     same = [f"-ffile-prefix-map={folder}={name}" for folder, name in folders.items()]
     commands, objects = [], []
-    for source in kernels.files():
+    for source in fused_ops.files():
         isa = source.stem.removeprefix("isa_")
-        is_left_out = isa in kernels.ISA_FLAGS and isa not in isas
+        is_left_out = isa in fused_ops.ISA_FLAGS and isa not in isas
         if source.suffix != ".cc" or is_left_out:
             continue
-        extra = kernels.ISA_FLAGS.get(isa) or tf.sysconfig.get_compile_flags()
+        extra = fused_ops.ISA_FLAGS.get(isa) or tf.sysconfig.get_compile_flags()
         objects.append(str(library.with_name(source.stem + ".o")))
-        command = [*compiler, *kernels.FLAGS, *more_flags, *same, "-w", *extra]
+        command = [*compiler, *fused_ops.FLAGS, *more_flags, *same, "-w", *extra]
         commands.append([*command, "-c", str(source), "-o", objects[-1]])
     link = [*compiler, "-shared", *more_flags, *objects, "-o", str(library)]
     workers = len(os.sched_getaffinity(0))
@@ -202,13 +202,13 @@ def compile_library(
         raise RunError(
             f"{shlex.join(compiler)} wrote nothing. Install {_NEWER}, or set CXX."
         )
-    library.write_bytes(kernels.seal(library.read_bytes()))
+    library.write_bytes(fused_ops.seal(library.read_bytes()))
 
 
 def _usable_library(name: str) -> Path | None:
     """A library of that name that can be loaded, if there is one."""
-    found = [path for path in kernels.built_libraries() if path.name == name]
-    return next((path for path in found if not kernels.why_not_loadable(path)), None)
+    found = [path for path in fused_ops.built_libraries() if path.name == name]
+    return next((path for path in found if not fused_ops.why_not_loadable(path)), None)
 
 
 def _build_in(folder: Path, compiler: Sequence[str], isas: Sequence[str]) -> Path:
@@ -219,7 +219,7 @@ def _build_in(folder: Path, compiler: Sequence[str], isas: Sequence[str]) -> Pat
       OSError: if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / kernels.library_name(isas[0])
+    path = folder / fused_ops.library_name(isas[0])
     with open(folder / ".build-lock", "ab") as held:
         with contextlib.suppress(OSError):  # A file system without locks.
             fcntl.flock(held, fcntl.LOCK_EX)

@@ -11,10 +11,10 @@ import tomllib
 import pytest
 from conftest import ROOT
 
-from bert_tf import kernels
+from bert_tf import fused_ops
 from bert_tf.errors import RunError
-from bert_tf.kernels import build as building
-from bert_tf.kernels.build import (
+from bert_tf.fused_ops import build as building
+from bert_tf.fused_ops.build import (
     build,
     build_at_first_use,
     find_compiler,
@@ -33,9 +33,9 @@ exit 0
 
 @pytest.fixture(autouse=True)
 def x86(monkeypatch):
-    monkeypatch.setattr(kernels, "wrong_machine", lambda: "")
-    monkeypatch.delenv(kernels.FILE_VARIABLE, raising=False)
-    monkeypatch.delenv(kernels.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr(fused_ops, "wrong_machine", lambda: "")
+    monkeypatch.delenv(fused_ops.FILE_VARIABLE, raising=False)
+    monkeypatch.delenv(fused_ops.ENVIRONMENT_VARIABLE, raising=False)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def folders(monkeypatch, tmp_path):
     """The folders for libraries: that of the package, which exists, and a cache."""
     found = [tmp_path / "package", tmp_path / "home" / "cache"]
     found[0].mkdir()
-    monkeypatch.setattr(kernels, "folders", lambda: found)
+    monkeypatch.setattr(fused_ops, "folders", lambda: found)
     return found
 
 
@@ -53,10 +53,10 @@ def loaded(monkeypatch):
     unloadable = []
 
     def load(path):
-        if path in unloadable or not kernels.is_whole(path):
+        if path in unloadable or not fused_ops.is_whole(path):
             raise OSError(f"{path} is no good")
 
-    monkeypatch.setattr(kernels, "_load", load)
+    monkeypatch.setattr(fused_ops, "_load", load)
     return unloadable
 
 
@@ -78,39 +78,39 @@ def compiler(monkeypatch, tmp_path):
 def test_an_installed_package_has_all_that_a_library_is_made_of():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     patterns = settings["tool"]["setuptools"]["package-data"]["bert_tf"]
-    assert len(kernels.files()) > 15
-    for path in kernels.files():
-        name = f"kernels/{path.name}"
+    assert len(fused_ops.files()) > 15
+    for path in fused_ops.files():
+        name = f"fused_ops/{path.name}"
         assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name
 
 
 def test_every_included_file_is_in_the_recipe():
     included = {
         line.split('"')[1]
-        for path in kernels.files()
+        for path in fused_ops.files()
         for line in path.read_text().splitlines()
         if line.startswith('#include "')
     }
     ours = {name for name in included if "/" not in name}
-    assert ours and ours <= {path.name for path in kernels.files()}
+    assert ours and ours <= {path.name for path in fused_ops.files()}
 
 
 def test_the_name_depends_on_what_the_library_is_made_of(monkeypatch):
-    names = {kernels.library_name(isa) for isa in kernels.ISA_FLAGS}
-    assert len(names) == len(kernels.ISA_FLAGS)
-    for part in kernels.recipe():
-        changed = kernels.recipe() | {part: "another"}
-        monkeypatch.setattr(kernels, "recipe", lambda changed=changed: changed)
-        assert kernels.library_name() not in names
+    names = {fused_ops.library_name(isa) for isa in fused_ops.ISA_FLAGS}
+    assert len(names) == len(fused_ops.ISA_FLAGS)
+    for part in fused_ops.recipe():
+        changed = fused_ops.recipe() | {part: "another"}
+        monkeypatch.setattr(fused_ops, "recipe", lambda changed=changed: changed)
+        assert fused_ops.library_name() not in names
         monkeypatch.undo()
 
 
 def test_the_recipe_is_of_a_tensorflow_and_not_of_its_folder(monkeypatch):
     def recipe(flags):
         monkeypatch.setattr(
-            kernels.tf.sysconfig, "get_compile_flags", lambda: flags.split()
+            fused_ops.tf.sysconfig, "get_compile_flags", lambda: flags.split()
         )
-        return kernels.recipe.__wrapped__()
+        return fused_ops.recipe.__wrapped__()
 
     one = recipe("-I/a/include -D_GLIBCXX_USE_CXX11_ABI=1")
     assert recipe("-I/b/include -D_GLIBCXX_USE_CXX11_ABI=1") == one
@@ -153,8 +153,8 @@ def test_what_the_compiler_knows_is_built_and_the_rest_is_named(
 ):
     calls = compiler(refused)
     path = build()
-    assert path == folders[0] / kernels.library_name(best)
-    names = list(kernels.ISA_FLAGS)
+    assert path == folders[0] / fused_ops.library_name(best)
+    names = list(fused_ops.ISA_FLAGS)
     known = names[names.index(best) :]
     compiled = {
         word.rsplit("isa_")[1].removesuffix(".cc")
@@ -164,7 +164,7 @@ def test_what_the_compiler_knows_is_built_and_the_rest_is_named(
     assert compiled == set(known)
     [*lines, last] = capsys.readouterr().err.splitlines()
     assert last == "Compiling the fused operations (half a minute on two cores)"
-    missing = [kernels.TITLES[name] for name in names if name not in known]
+    missing = [fused_ops.TITLES[name] for name in names if name not in known]
     assert len(lines) == bool(missing)
     if missing:
         assert f"does not know {', '.join(missing)}: " in lines[0]
@@ -175,8 +175,8 @@ def test_a_better_compiler_builds_what_was_left_out(folders, compiler):
     partial = build()
     assert build() == partial  # Not again.
     compiler()
-    assert build() == folders[0] / kernels.library_name("amx")
-    assert kernels.library_file() == folders[0] / kernels.library_name("amx")
+    assert build() == folders[0] / fused_ops.library_name("amx")
+    assert fused_ops.library_file() == folders[0] / fused_ops.library_name("amx")
 
 
 def test_a_compiler_that_knows_nothing_is_refused(folders, compiler):
@@ -206,7 +206,7 @@ def test_an_error_in_a_source_is_a_line_and_its_output_a_file(
     build_at_first_use()
     [_, warning] = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: ") and str(log) in warning
-    assert not kernels.built_libraries()
+    assert not fused_ops.built_libraries()
 
 
 def names_in(folder):
@@ -215,19 +215,19 @@ def names_in(folder):
 
 def test_nothing_else_is_left_behind(folders, compiler):
     compiler()
-    name = kernels.library_name()
+    name = fused_ops.library_name()
     (folders[0] / f".{name}.abcdefgh.tmp").mkdir()  # Of a build that was killed.
     path = build()
     assert names_in(folders[0]) == {name, ".build-lock"}
     assert names_in(folders[1]) == set()
-    assert path.read_bytes() == kernels.seal(b"compiled\n")
+    assert path.read_bytes() == fused_ops.seal(b"compiled\n")
 
 
 def test_one_of_several_callers_compiles(folders, compiler):
     calls = compiler()
     with concurrent.futures.ThreadPoolExecutor(4) as executor:
         paths = set(executor.map(lambda _: build(), range(4)))
-    assert paths == {folders[0] / kernels.library_name()}
+    assert paths == {folders[0] / fused_ops.library_name()}
     links = [x for x in calls.read_text().splitlines() if x.startswith("-shared ")]
     assert len(links) == 1
 
@@ -237,9 +237,9 @@ def test_no_folder_of_this_host_is_in_the_library(folders, compiler):
     calls = compiler()
     build()
     compiled = [x for x in calls.read_text().splitlines() if " -c " in x]
-    ours = [x for x in compiled if f"{kernels.FOLDER}/" in x]
+    ours = [x for x in compiled if f"{fused_ops.FOLDER}/" in x]
     assert ours and all(
-        f"-ffile-prefix-map={kernels.FOLDER}=kernels" in x for x in ours
+        f"-ffile-prefix-map={fused_ops.FOLDER}=fused_ops" in x for x in ours
     )
 
 
@@ -247,8 +247,8 @@ def test_what_is_there_is_taken(folders, compiler):
     calls = compiler()
     for folder in folders[::-1]:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / kernels.library_name()
-        path.write_bytes(kernels.seal(b"here"))
+        path = folder / fused_ops.library_name()
+        path.write_bytes(fused_ops.seal(b"here"))
         assert build() == path
         build_at_first_use()
     assert not calls.read_text()
@@ -256,27 +256,27 @@ def test_what_is_there_is_taken(folders, compiler):
 
 @pytest.mark.parametrize(
     "damage",
-    [b"", b"half of", kernels.seal(b"other")[:-1]],
+    [b"", b"half of", fused_ops.seal(b"other")[:-1]],
     ids=["empty", "short", "one byte less"],
 )
 @pytest.mark.parametrize("action", [build, build_at_first_use])
 def test_a_damaged_library_is_built_again(folders, compiler, damage, action):
     compiler()
-    path = folders[0] / kernels.library_name()
+    path = folders[0] / fused_ops.library_name()
     path.write_bytes(damage)
     action()
-    assert path.read_bytes() == kernels.seal(b"compiled\n")
-    assert kernels.library_file() == path
+    assert path.read_bytes() == fused_ops.seal(b"compiled\n")
+    assert fused_ops.library_file() == path
 
 
 def test_a_damaged_library_that_cannot_be_replaced_is_built_in_the_cache(
     folders, compiler, monkeypatch
 ):
     compiler()
-    (folders[0] / kernels.library_name()).write_bytes(b"half of")
+    (folders[0] / fused_ops.library_name()).write_bytes(b"half of")
     refuse_writing(monkeypatch, folders[0])
     path = build()
-    assert path == folders[1] / kernels.library_name() == kernels.library_file()
+    assert path == folders[1] / fused_ops.library_name() == fused_ops.library_file()
     assert build() == path
 
 
@@ -285,14 +285,14 @@ def test_a_library_that_cannot_be_loaded_is_built_again_when_asked(
 ):
     """As one of a host with a newer C library; at first use nobody has asked."""
     calls = compiler()
-    path = folders[0] / kernels.library_name()
-    path.write_bytes(kernels.seal(b"newer"))
+    path = folders[0] / fused_ops.library_name()
+    path.write_bytes(fused_ops.seal(b"newer"))
     loaded.append(path)
     build_at_first_use()
     assert not calls.read_text()
     with pytest.raises(RunError, match="was built, but cannot be loaded: .* no good"):
         build()
-    assert path.read_bytes() == kernels.seal(b"compiled\n")
+    assert path.read_bytes() == fused_ops.seal(b"compiled\n")
 
 
 def refuse_writing(monkeypatch, folder):
@@ -312,7 +312,7 @@ def test_a_folder_that_cannot_be_written_leads_to_the_cache(
 ):
     compiler()
     refuse_writing(monkeypatch, folders[0])
-    assert build() == folders[1] / kernels.library_name()
+    assert build() == folders[1] / fused_ops.library_name()
 
 
 def test_without_a_folder_that_can_be_written_all_are_named(folders, compiler):
@@ -329,7 +329,7 @@ def test_without_a_folder_that_can_be_written_all_are_named(folders, compiler):
 def test_another_kind_of_machine_is_refused_and_not_warned_of(
     folders, compiler, monkeypatch, capsys
 ):
-    monkeypatch.setattr(kernels, "wrong_machine", lambda: "this is another")
+    monkeypatch.setattr(fused_ops, "wrong_machine", lambda: "this is another")
     calls = compiler()
     with pytest.raises(RunError, match="cannot be built: this is another. TensorFlow"):
         build()
@@ -341,22 +341,22 @@ def test_nothing_is_built_at_first_use_that_nobody_wants(
     folders, compiler, monkeypatch
 ):
     calls = compiler()
-    monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, kernels.REFERENCE)
+    monkeypatch.setenv(fused_ops.ENVIRONMENT_VARIABLE, fused_ops.REFERENCE)
     build_at_first_use()
-    monkeypatch.delenv(kernels.ENVIRONMENT_VARIABLE)
-    monkeypatch.setenv(kernels.FILE_VARIABLE, "0")
+    monkeypatch.delenv(fused_ops.ENVIRONMENT_VARIABLE)
+    monkeypatch.setenv(fused_ops.FILE_VARIABLE, "0")
     build_at_first_use()
     assert not calls.read_text()
-    monkeypatch.delenv(kernels.FILE_VARIABLE)
+    monkeypatch.delenv(fused_ops.FILE_VARIABLE)
     build_at_first_use()
-    assert kernels.library_file()
+    assert fused_ops.library_file()
 
 
 def test_this_compiler_knows_a_part_of_the_instruction_sets_from_one_on():
     if not shutil.which("g++"):
         pytest.skip("there is no g++")
     known = known_isas(["g++"])
-    assert known and known == list(kernels.ISA_FLAGS)[-len(known) :]
+    assert known and known == list(fused_ops.ISA_FLAGS)[-len(known) :]
 
 
 def test_a_flag_that_the_compiler_refuses_leaves_its_instruction_set_out(tmp_path):
@@ -378,11 +378,11 @@ case " $* " in *" -mavx512f "*) echo "error: unknown flag" >&2; exit 1;; esac
 exec g++ "$@" -O0
 """
 CHECK = """
-from bert_tf import kernels
-library = kernels.library()
+from bert_tf import fused_ops
+library = fused_ops.library()
 x = [[-1.0, 0.0, 1.0] + [2.0] * 13]
 y = library.bert_bias_gelu(x=x, bias=[0.0] * 16, approximate=False)
-print(*kernels.paths(), float(y[0, 2]), kernels.why_not("avx512"), sep="|")
+print(*fused_ops.paths(), float(y[0, 2]), fused_ops.why_not("avx512"), sep="|")
 """
 
 
@@ -398,7 +398,7 @@ def test_an_installed_package_with_a_damaged_library_and_an_old_compiler(tmp_pat
         package,
         ignore=shutil.ignore_patterns("__pycache__", "library*", ".*"),
     )
-    target = package / "kernels" / kernels.library_name("avx2")
+    target = package / "fused_ops" / fused_ops.library_name("avx2")
     target.write_bytes(b"\x7fELF" + bytes(10_000))
     compiler = tmp_path / "old-c++"
     compiler.write_text(OLD)

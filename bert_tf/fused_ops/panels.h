@@ -5,8 +5,8 @@
 // columns: for every 32 rows two halves side by side, [16 pairs of rows][16 columns][2] of
 // bfloat16, or [32 rows][16 columns] of float32.
 
-#ifndef BERT_TF_KERNELS_PANELS_H_
-#define BERT_TF_KERNELS_PANELS_H_
+#ifndef BERT_TF_FUSED_OPS_PANELS_H_
+#define BERT_TF_FUSED_OPS_PANELS_H_
 
 #include <stdlib.h>
 
@@ -493,4 +493,4 @@ inline void PackTransposed(const bfloat* x, int64_t stride, bfloat* packed) {
 }  // namespace BERT_TF_ISA
 }  // namespace bert_tf
 
-#endif  // BERT_TF_KERNELS_PANELS_H_
+#endif  // BERT_TF_FUSED_OPS_PANELS_H_

@@ -2,8 +2,8 @@
 // that do not fit. A message names the operation's argument; TensorFlow adds the operation.
 // Shape functions refuse the same while a graph is built, as far as sizes are known then.
 
-#ifndef BERT_TF_KERNELS_CHECKS_H_
-#define BERT_TF_KERNELS_CHECKS_H_
+#ifndef BERT_TF_FUSED_OPS_CHECKS_H_
+#define BERT_TF_FUSED_OPS_CHECKS_H_
 
 #include <algorithm>
 #include <initializer_list>
@@ -142,4 +142,4 @@ inline absl::Status InferMaskAndKey(InferenceContext* c, int mask, int key) {
 
 }  // namespace bert_tf
 
-#endif  // BERT_TF_KERNELS_CHECKS_H_
+#endif  // BERT_TF_FUSED_OPS_CHECKS_H_

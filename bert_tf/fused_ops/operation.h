@@ -1,8 +1,8 @@
 // What the operations share: views of tensors, work in parallel, memory that may run out,
 // positions of tokens, keys of dropout.
 
-#ifndef BERT_TF_KERNELS_OPERATION_H_
-#define BERT_TF_KERNELS_OPERATION_H_
+#ifndef BERT_TF_FUSED_OPS_OPERATION_H_
+#define BERT_TF_FUSED_OPS_OPERATION_H_
 
 #include <algorithm>
 #include <atomic>
@@ -199,4 +199,4 @@ inline const Operations<float>& CurrentOperations<float>() {
 
 }  // namespace bert_tf
 
-#endif  // BERT_TF_KERNELS_OPERATION_H_
+#endif  // BERT_TF_FUSED_OPS_OPERATION_H_
