@@ -11,7 +11,7 @@ from bert_tf.data.batches.record_batches import (
     evaluation_batches,
 )
 from bert_tf.data.batches.record_order import RecordOrder
-from bert_tf.data.records.record_index import RecordIndex, record_files
+from bert_tf.data.records.record_index import record_files
 from bert_tf.data.records.record_set import open_records
 from bert_tf.data.records.schema import (
     ExampleParser,
@@ -19,6 +19,7 @@ from bert_tf.data.records.schema import (
     ValueLimits,
     record_shape,
 )
+from bert_tf.data.records.tfrecord import TfrecordIndex
 from bert_tf.errors import CorruptRecordError
 
 LIMITS = ValueLimits(vocab_size=30, type_vocab_size=2)
@@ -171,7 +172,7 @@ def test_a_record_of_another_length_within_a_file_is_named(tmp_path):
     rng = np.random.default_rng(1)
     examples = [make_example(rng), make_example(rng, max_seq_length=24)]
     write_records(tmp_path / "part-0", examples)
-    index = RecordIndex(record_files(str(tmp_path)))
+    index = TfrecordIndex(record_files(str(tmp_path)))
     parser = ExampleParser(index, record_shape(index), LIMITS)
     with pytest.raises(CorruptRecordError, match="record 1, byte offset"):
         parser(np.asarray([0, 1]))

@@ -11,7 +11,7 @@ from bert_tf.config.conversion import ChopDataConfig, ConvertDataConfig, PickEva
 from bert_tf.config.data import PackDataConfig
 from bert_tf.data.batches.record_batches import BatchShape, TrainingReader
 from bert_tf.data.batches.record_order import RecordOrder
-from bert_tf.data.commands import convert as copying
+from bert_tf.data.commands import convert as convert_command
 from bert_tf.data.commands.convert import chop_records, convert_records, pick_records
 from bert_tf.data.commands.pack import pack_records
 from bert_tf.data.records.metadata import read_metadata
@@ -266,7 +266,7 @@ def test_an_interrupted_copy_resumes(source, tmp_path, monkeypatch):
         num_shards=3,
         num_processes=1,
     )
-    real, names = copying.copy_shard, []
+    real, names = convert_command.copy_shard, []
 
     def fail_at_the_third(files, numbers, path, form):
         names.append(path.name)
@@ -274,7 +274,7 @@ def test_an_interrupted_copy_resumes(source, tmp_path, monkeypatch):
             raise RunError("the power failed")
         return real(files, numbers, path, form)
 
-    monkeypatch.setattr(copying, "copy_shard", fail_at_the_third)
+    monkeypatch.setattr(convert_command, "copy_shard", fail_at_the_third)
     with pytest.raises(RunError, match="the power failed"):
         chop_records(config)
     chop_records(config)

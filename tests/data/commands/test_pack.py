@@ -4,18 +4,16 @@ import os
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from conftest import make_example, write_records
 
 from bert_tf.config.data import IndexDataConfig, PackDataConfig
-from bert_tf.data.commands import pack as pack_module
+from bert_tf.data.commands import pack as pack_command
 from bert_tf.data.commands.index import index_records
 from bert_tf.data.commands.pack import pack_records
-from bert_tf.data.packing.record_rows import pack_examples
+from bert_tf.data.packing.layout import pack_examples
 from bert_tf.data.records.metadata import metadata_file, read_metadata
 from bert_tf.data.records.record_set import open_records
 from bert_tf.data.records.schema import ValueLimits
-from bert_tf.data.records.tfrecord import serialize_example, serialize_examples
 from bert_tf.errors import CorruptRecordError, RunError
 
 LIMITS = ValueLimits(vocab_size=30, type_vocab_size=2)
@@ -131,8 +129,8 @@ def test_bytes_depend_on_the_seed_alone(unpacked, tmp_path):
 def test_bytes_do_not_depend_on_the_number_of_processes(
     unpacked, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(pack_module, "_RECORDS_WORTH_A_WORKER", 1)
-    monkeypatch.setattr(pack_module, "_ROWS_AT_ONCE", 16)
+    monkeypatch.setattr(pack_command, "_RECORDS_WORTH_A_WORKER", 1)
+    monkeypatch.setattr(pack_command, "_ROWS_AT_ONCE", 16)
     folders = []
     for count in (1, 2):
         folder = tmp_path / str(count)
@@ -146,7 +144,7 @@ def test_bytes_do_not_depend_on_the_number_of_processes(
 
 def test_interrupted_packing_resumes_to_the_same_bytes(unpacked, tmp_path, monkeypatch):
     pack(unpacked, tmp_path / "whole", num_shards=5)
-    real, calls = pack_module.pack_rows, []
+    real, calls = pack_command.pack_rows, []
 
     def fail_at_the_fourth(*arguments):
         calls.append(arguments)
@@ -154,7 +152,7 @@ def test_interrupted_packing_resumes_to_the_same_bytes(unpacked, tmp_path, monke
             raise RunError("the power failed")
         return real(*arguments)
 
-    monkeypatch.setattr(pack_module, "pack_rows", fail_at_the_fourth)
+    monkeypatch.setattr(pack_command, "pack_rows", fail_at_the_fourth)
     with pytest.raises(RunError, match="the power failed"):
         pack(unpacked, tmp_path / "stopped", num_shards=5)
     assert not (tmp_path / "stopped").exists()
@@ -164,7 +162,7 @@ def test_interrupted_packing_resumes_to_the_same_bytes(unpacked, tmp_path, monke
         assert path.read_bytes() == (tmp_path / "stopped" / path.name).read_bytes()
     mine, other = (read_metadata(tmp_path / name) for name in ("stopped", "whole"))
     assert mine == other
-    monkeypatch.setattr(pack_module, "pack_rows", None)
+    monkeypatch.setattr(pack_command, "pack_rows", None)
     assert pack(unpacked, tmp_path / "stopped", num_shards=5) == other
 
 
@@ -203,20 +201,6 @@ def test_masked_position_in_the_padding_is_refused(unpacked):
     features["masked_lm_positions"][row, 0] = features["input_mask"][row].sum()
     with pytest.raises(ValueError, match="one in its padding"):
         pack_examples(features)
-
-
-def test_many_examples_are_written_as_one_is():
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, [1, 128, 16384, 2**21, 2**28], (6, 5))
-    weights = rng.random((6, 3)).astype("f4")
-    together = serialize_examples({"ids": ids, "weights": weights})
-    for row, data in enumerate(together):
-        single = serialize_example(
-            {"ids": ids[row].tolist()}, {"weights": weights[row].tolist()}
-        )
-        assert data == single
-        feature = tf.train.Example.FromString(data).features.feature
-        assert list(feature["ids"].int64_list.value) == ids[row].tolist()
 
 
 def test_packed_records_without_metadata_are_refused_until_indexed(unpacked, tmp_path):

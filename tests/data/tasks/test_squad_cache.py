@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from bert_tf.data.tasks import squad_cache
-from bert_tf.data.tasks.squad import SquadExample
 from bert_tf.data.tasks.squad_cache import (
     load_or_build_windows,
     read_windows,
     write_windows,
 )
+from bert_tf.data.tasks.squad_files import SquadExample
 from bert_tf.data.tasks.squad_windows import WindowSettings, build_windows
 from bert_tf.data.text.tokenization import CASED, UNCASED, WordPieceTokenizer
 
@@ -77,13 +77,13 @@ def test_windows_are_those_of_all_examples(arguments, expected):
     assert_same(load_or_build_windows(**arguments), expected)
 
 
-def test_pieces_make_the_same_windows(arguments, expected, monkeypatch):
-    monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_PIECE", 3)
+def test_parts_make_the_same_windows(arguments, expected, monkeypatch):
+    monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_TASK", 3)
     assert_same(load_or_build_windows(**arguments), expected)
 
 
 def test_two_processes_make_the_same_windows(arguments, expected, monkeypatch):
-    monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_PIECE", 4)
+    monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_TASK", 4)
     arguments |= {"num_processes": 2}
     assert_same(load_or_build_windows(**arguments), expected)
 
@@ -228,7 +228,7 @@ def test_a_missing_vocabulary_is_named(arguments):
 
 def test_windows_that_memory_does_not_hold_are_refused(arguments, monkeypatch):
     """Each piece fits, but not all of them together."""
-    monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_PIECE", 2)
+    monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_TASK", 2)
     monkeypatch.setattr(squad_cache, "memory_total", lambda: 96 * 150)
     with pytest.raises(
         ValueError, match=r"squad\.json: The windows of \d .* 150 tokens"
