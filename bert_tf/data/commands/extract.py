@@ -74,13 +74,8 @@ def extract_documents(config: ExtractConfig) -> Counter[str]:
     for path in paths:
         check_content(path, is_text=_format_of(path, config) == "text")
     settings = settings_of(config, "input")
-    with OutputFolder(
-        "extract", config.output_dir, TEXT_FILES, settings, paths
-    ) as output:
-        files = output.begin(config.overwrite)
-        if files is None:
-            files = _extract(config, paths, output)
-            output.publish(files)
+    output = OutputFolder("extract", config.output_dir, TEXT_FILES, settings, paths)
+    files = output.complete(config.overwrite, lambda o: _extract(config, paths, o))
     return total_counts(files)
 
 

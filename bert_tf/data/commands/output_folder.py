@@ -60,7 +60,7 @@ def settings_of(config: object, *left_out: str) -> dict[str, Any]:
 
 
 class OutputFolder:
-    """The output of one command; a context manager around `begin` and `publish`.
+    """The output of one command: `complete`, or a context around `begin` and `publish`.
 
     Attributes:
       partial_dir: The folder in which files are written.
@@ -134,6 +134,27 @@ class OutputFolder:
                 entry.unlink()
             write_whole(settings, _to_json(self._recipe))
         return None
+
+    def complete(
+        self,
+        overwrite: bool,
+        make: Callable[["OutputFolder"], Sequence[OutputFile]],
+    ) -> Sequence[OutputFile]:
+        """Makes and publishes the output, unless it is complete already.
+
+        Args:
+          overwrite: See `begin`.
+          make: Writes all files that are not finished, and returns all of them.
+
+        Returns:
+          All files, in order.
+        """
+        with self:
+            files = self.begin(overwrite)
+            if files is None:
+                files = make(self)
+                self.publish(files)
+        return files
 
     def _check_inputs_are_elsewhere(self) -> None:
         """Refuses an output folder that holds input: replacing it would delete that."""

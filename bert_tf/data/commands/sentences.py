@@ -12,7 +12,7 @@ from bert_tf.data.commands.output_folder import (
     settings_of,
     write_documents,
 )
-from bert_tf.data.output_files import total_counts
+from bert_tf.data.output_files import OutputFile, total_counts
 from bert_tf.data.text.documents import holds_words, read_lines
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.sentence_splitting import split_sentences
@@ -76,20 +76,13 @@ def make_sentences(config: SentencesConfig) -> Counter[str]:
     """
     paths = expand_paths(config.input, (".jsonl",))
     settings = settings_of(config, "input")
-    with OutputFolder(
-        "sentences", config.output_dir, TEXT_FILES, settings, paths
-    ) as output:
-        files = output.begin(config.overwrite)
-        if files is None:
-            total = sum(map(os.path.getsize, paths))
-            with ProgressReport(total, "documents") as progress:
-                files = write_documents(
-                    _json_lines(paths),
-                    split_documents,
-                    output,
-                    ".txt",
-                    config.num_processes,
-                    progress,
-                )
-            output.publish(files)
-    return total_counts(files)
+    output = OutputFolder("sentences", config.output_dir, TEXT_FILES, settings, paths)
+
+    def make(output: OutputFolder) -> list[OutputFile]:
+        processes = config.num_processes
+        with ProgressReport(sum(map(os.path.getsize, paths)), "documents") as progress:
+            return write_documents(
+                _json_lines(paths), split_documents, output, ".txt", processes, progress
+            )
+
+    return total_counts(output.complete(config.overwrite, make))

@@ -88,13 +88,8 @@ def shard_documents(config: ShardConfig) -> dict[str, Counter[str]]:
     """
     paths = expand_paths(config.input)
     settings = settings_of(config, "input")
-    with OutputFolder(
-        "shard", config.output_dir, SHARD_FILES, settings, paths
-    ) as output:
-        files = output.begin(config.overwrite)
-        if files is None:
-            files = _make_shards(config, paths, output)
-            output.publish(files)
+    output = OutputFolder("shard", config.output_dir, SHARD_FILES, settings, paths)
+    files = output.complete(config.overwrite, lambda o: _make_shards(config, paths, o))
     return {
         side: total_counts(file for file in files if file.name.startswith(side))
         for side in _SIDES

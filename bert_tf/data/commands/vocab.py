@@ -154,13 +154,8 @@ def make_vocabulary(config: VocabConfig) -> Counter[str]:
     # Manifests of earlier versions, without this setting, stay valid.
     usual = ["strip_accents"] if config.strip_accents is None else []
     settings = settings_of(config, "input", *usual)
-    with OutputFolder(
-        "vocab", config.output_dir, VOCABULARY_FILES, settings, paths
-    ) as output:
-        files = output.begin(config.overwrite)
-        if files is None:
-            files = [_write(config, paths, output)]
-            output.publish(files)
+    output = OutputFolder("vocab", config.output_dir, VOCABULARY_FILES, settings, paths)
+    files = output.complete(config.overwrite, lambda o: [_write(config, paths, o)])
     return total_counts(files)
 
 

@@ -2,7 +2,8 @@
 
 A stop ends a sentence if blanks and a possible first word follow, and the word before
 it is neither an initial nor an abbreviation that belongs to the next word. The stops of
-other scripts are never part of words, so they need fewer rules.
+other scripts are never part of words, so they need fewer rules. Libraries need a
+trained model for each language (NLTK, Stanza), or end a sentence at every stop.
 """
 
 import re

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from tokenizers.models import WordPiece
@@ -68,48 +68,36 @@ UNCASED = TokenizerSettings()
 CASED = TokenizerSettings(do_lower_case=False, strip_accents=False)
 
 
-class _CleanTable(dict):
-    """For `str.translate`: drops control characters, sets blanks, isolates CJK."""
+class _CharTable(dict):
+    """For `str.translate`: each entry is computed when its character first occurs."""
 
-    def __init__(self, isolates_chinese: bool) -> None:
+    def __init__(self, entry: Callable[[str], str]) -> None:
         super().__init__()
-        self._isolates_chinese = isolates_chinese
+        self._entry = entry
 
     def __missing__(self, code: int) -> str:
-        char = chr(code)
-        category = unicodedata.category(char)
-        if char in "\t\n\r" or category == "Zs":
-            entry = " "
-        elif code in (0, 0xFFFD) or category in ("Cc", "Cf"):
-            entry = ""
-        elif self._isolates_chinese and any(
-            first <= code <= last for first, last in _CJK_RANGES
-        ):
-            entry = f" {char} "
-        else:
-            entry = char
-        self[code] = entry
+        self[code] = entry = self._entry(chr(code))
         return entry
 
 
-class _SplitTable(dict):
-    """For `str.translate`: isolates punctuation and, if asked, drops accents."""
+def _clean(char: str, *, isolates_chinese: bool) -> str:
+    """Drops control characters, makes blanks equal and Chinese characters words."""
+    category = unicodedata.category(char)
+    if char in "\t\n\r" or category == "Zs":
+        return " "
+    if char in "\0\ufffd" or category in ("Cc", "Cf"):
+        return ""
+    is_chinese = any(first <= ord(char) <= last for first, last in _CJK_RANGES)
+    return f" {char} " if isolates_chinese and is_chinese else char
 
-    def __init__(self, strip_accents: bool) -> None:
-        super().__init__()
-        self._strip_accents = strip_accents
 
-    def __missing__(self, code: int) -> str:
-        char = chr(code)
-        category = unicodedata.category(char)
-        if self._strip_accents and category == "Mn":
-            entry = ""
-        elif category.startswith("P") or (33 <= code <= 126 and not char.isalnum()):
-            entry = f" {char} "
-        else:
-            entry = char
-        self[code] = entry
-        return entry
+def _split(char: str, *, strips_accents: bool) -> str:
+    """Makes punctuation marks words and, if asked, drops accents."""
+    category = unicodedata.category(char)
+    if strips_accents and category == "Mn":
+        return ""
+    is_sign = "!" <= char <= "~" and not char.isalnum()
+    return f" {char} " if is_sign or category.startswith("P") else char
 
 
 class WordSplitter:
@@ -126,8 +114,9 @@ class WordSplitter:
           settings: How to normalise text.
         """
         self.settings = settings
-        self._clean = _CleanTable(settings.tokenize_chinese_chars)
-        self._split = _SplitTable(settings.strip_accents)
+        chinese, strips = settings.tokenize_chinese_chars, settings.strip_accents
+        self._clean = _CharTable(functools.partial(_clean, isolates_chinese=chinese))
+        self._split = _CharTable(functools.partial(_split, strips_accents=strips))
 
     def words(self, text: str) -> list[str]:
         """Normalised words and punctuation marks, before WordPiece splits them."""

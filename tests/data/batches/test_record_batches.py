@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import make_example, write_records
+from data.shared import LIMITS
 
 from bert_tf.data.batches.record_batches import (
     BatchShape,
@@ -16,13 +17,11 @@ from bert_tf.data.records.record_set import open_records
 from bert_tf.data.records.schema import (
     ExampleParser,
     RecordShape,
-    ValueLimits,
     record_shape,
 )
 from bert_tf.data.records.tfrecord import TfrecordIndex
 from bert_tf.errors import CorruptRecordError
 
-LIMITS = ValueLimits(vocab_size=30, type_vocab_size=2)
 ORDER = RecordOrder(num_records=150, seed=5)
 
 

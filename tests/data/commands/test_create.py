@@ -9,6 +9,7 @@ import google_crc32c
 import numpy as np
 import pytest
 import tensorflow as tf
+from data.shared import contents
 
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.data.commands import create
@@ -37,10 +38,6 @@ def config(vocab_file, text_file, tmp_path):
         num_shards=3,
         num_processes=1,
     )
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def parsed(config):

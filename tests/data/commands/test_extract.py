@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from data.shared import contents
 
 from bert_tf.cli.text import extract
 from bert_tf.config.text import ExtractConfig, SentencesConfig
@@ -31,10 +32,6 @@ def documents_of(folder):
         for path in sorted(Path(folder).iterdir())
         for line in path.read_text(encoding="utf-8").splitlines()
     ]
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 @pytest.mark.parametrize(

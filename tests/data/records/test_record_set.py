@@ -5,6 +5,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import make_example, write_records
+from data.shared import LIMITS
 
 from bert_tf.config.data import IndexDataConfig, ShowDataConfig
 from bert_tf.data.commands.index import index_records
@@ -17,10 +18,7 @@ from bert_tf.data.records.record_set import (
     open_parser,
     open_records,
 )
-from bert_tf.data.records.schema import ValueLimits
 from bert_tf.errors import CorruptRecordError
-
-LIMITS = ValueLimits(vocab_size=30, type_vocab_size=2)
 
 
 @pytest.fixture

@@ -443,3 +443,14 @@ def test_xnli_is_read_as_in_model_garden(processors, xnli_dir):
             (example.text_a, example.text_b, names.index(example.label))
             for example in theirs
         ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\rb", "a\0b", "x" * 200_000, '"a', "a\u2028b"],
+    ids=["carriage return", "zero byte", "long", "quote", "line separator"],
+)
+def test_texts_that_a_reader_of_csv_would_change_are_kept(tmp_path, text):
+    write_table(tmp_path / "dev.tsv", [["sentence", "label"], [text, "1"]])
+    examples = read_examples(find_task("sst-2"), str(tmp_path), "dev")
+    assert contents(examples) == [(text, None, 1)]

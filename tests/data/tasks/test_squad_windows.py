@@ -1,7 +1,7 @@
 import dataclasses
 
-import numpy as np
 import pytest
+from data.shared import assert_equal_windows
 
 from bert_tf.data.tasks.squad_files import SquadAnswer, SquadExample
 from bert_tf.data.tasks.squad_windows import (
@@ -54,16 +54,6 @@ def labelled_texts(windows, examples):
         end = windows.char_end[place][last]
         texts.append(context[begin:end] if first else None)
     return texts
-
-
-def assert_same(left, right):
-    for name, array in vars(left).items():
-        if name == "sequences":
-            assert_same(array, right.sequences)
-        else:
-            other = getattr(right, name)
-            assert array.dtype == other.dtype
-            np.testing.assert_array_equal(array, other)
 
 
 def test_a_long_context_makes_overlapping_windows(tokenizer):
@@ -216,8 +206,8 @@ def test_windows_of_parts_join_to_those_of_the_whole(tokenizer):
         for i in range(3)
     ]
     assert whole.example_index.tolist() == [0, 0, 0, 0, 1, 2]
-    assert_same(join_windows(parts), whole)
-    assert_same(join_windows([whole]), whole)
+    assert_equal_windows(join_windows(parts), whole)
+    assert_equal_windows(join_windows([whole]), whole)
 
 
 def test_no_examples_make_no_windows(tokenizer):

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from data.conftest import SPECIALS
+from data.shared import SPECIALS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import normalizers, pre_tokenizers

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from data.shared import SPECIALS
 
 from bert_tf.data.records.metadata import Metadata
 from bert_tf.data.records.provenance import common_case
@@ -15,13 +16,12 @@ from bert_tf.data.text.tokenization import (
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.unreachable_tokens import has_accents, is_lower_case
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NO_FLAG = {"do_lower_case": None}
 
 
 def write_vocabulary(folder, words):
     path = folder / "vocab.txt"
-    path.write_text("\n".join([*SPECIAL, *words]) + "\n", encoding="utf-8")
+    path.write_text("\n".join([*SPECIALS, *words]) + "\n", encoding="utf-8")
     return str(path)
 
 

@@ -1,7 +1,7 @@
 """Tokens that no text can match are pointed out."""
 
 import pytest
-from data.conftest import SPECIALS
+from data.shared import SPECIALS
 
 from bert_tf.data.text.tokenization import CASED, UNCASED
 from bert_tf.data.text.tokenizer_settings import choose_settings

@@ -4,7 +4,7 @@ import hashlib
 import re
 
 import pytest
-from data.conftest import SPECIALS
+from data.shared import SPECIALS
 
 from bert_tf.data.records.metadata import Metadata
 from bert_tf.data.records.provenance import check_vocabulary

@@ -120,11 +120,6 @@ class UnparsableError(ValueError):
     """The markup of an article cannot be parsed; the message says why."""
 
 
-def plain_text(wikitext: str) -> str:
-    """The text of `complete_text` alone."""
-    return complete_text(wikitext).text
-
-
 def complete_text(wikitext: str) -> CompleteText:
     """Removes the markup of an article.
 

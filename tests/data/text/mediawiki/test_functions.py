@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from bert_tf.data.text.mediawiki.markup import complete_text, plain_text
+from bert_tf.data.text.mediawiki.markup import complete_text
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_functions_become_their_argument(markup, expected):
 
 def test_a_width_beyond_measure_is_500():
     """500 is the most that MediaWiki pads to."""
-    assert plain_text(f"{{{{padleft:a|{'9' * 5000}}}}}") == "0" * 499 + "a"
+    assert complete_text(f"{{{{padleft:a|{'9' * 5000}}}}}").text == "0" * 499 + "a"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_unknown_functions_are_holes(name):
     ],
 )
 def test_variants_of_a_language_become_one(markup, expected):
-    assert plain_text(markup) == expected
+    assert complete_text(markup).text == expected
 
 
 @pytest.mark.parametrize(
@@ -76,5 +76,5 @@ def test_variants_of_a_language_become_one(markup, expected):
 )
 def test_hostile_variants_cost_no_time(text):
     start = time.thread_time()
-    plain_text(text)
+    complete_text(text)
     assert time.thread_time() - start < 4

@@ -8,7 +8,7 @@ from data.holes import find_holes
 
 from bert_tf.data.text.mediawiki import markup
 from bert_tf.data.text.mediawiki.dump import read_pages
-from bert_tf.data.text.mediawiki.markup import UnparsableError, plain_text
+from bert_tf.data.text.mediawiki.markup import UnparsableError, complete_text
 from bert_tf.data.text.mediawiki.templates import find_rendering
 from bert_tf.data.text.sentence_splitting import split_sentences
 
@@ -58,7 +58,7 @@ DUMP = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
     ],
 )
 def test_markup_is_taken_off(markup, expected):
-    assert plain_text(markup) == expected
+    assert complete_text(markup).text == expected
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_markup_is_taken_off(markup, expected):
 )
 def test_hostile_markup_ends_soon(markup):
     try:
-        assert len(plain_text(markup)) <= len(markup)
+        assert len(complete_text(markup).text) <= len(markup)
     except UnparsableError:
         pass
 
@@ -96,20 +96,20 @@ def test_hostile_markup_ends_soon(markup):
 def test_many_open_marks_are_refused_at_once(mark, message):
     start = time.thread_time()
     with pytest.raises(UnparsableError, match=f"{message} are not closed"):
-        plain_text(mark * 100_000)
+        complete_text(mark * 100_000)
     # The parser needs minutes to hours.
     assert time.thread_time() - start < 4
 
 
 def test_tags_that_need_no_end_are_not_open():
     markup = "One.<br>Two.<br/><ref name=a />" * 5000
-    assert plain_text(markup).count("One. Two.") == 5000
+    assert complete_text(markup).text.count("One. Two.") == 5000
 
 
 @pytest.mark.parametrize("signs", [", ", " ", "( ", "(, ", "&#91; ", "'"])
 def test_runs_of_signs_cost_no_time(signs):
     start = time.thread_time()
-    plain_text(f"a{signs * 20_000}b")
+    complete_text(f"a{signs * 20_000}b")
     # Tried from every place they take ten seconds.
     assert time.thread_time() - start < 4
 
@@ -117,13 +117,13 @@ def test_runs_of_signs_cost_no_time(signs):
 def test_too_long_text_is_refused(monkeypatch):
     monkeypatch.setattr(markup, "MAX_CHARS", 10)
     with pytest.raises(UnparsableError, match="more than 10 characters"):
-        plain_text("x" * 11)
+        complete_text("x" * 11)
 
 
 @pytest.fixture(scope="module")
 def articles(real_data):
     pages = list(read_pages(str(real_data / "text" / "dump" / DUMP)))
-    return {page.title: plain_text(page.wikitext) for page in pages}
+    return {page.title: complete_text(page.wikitext).text for page in pages}
 
 
 def test_all_articles_of_a_real_dump_are_found(articles):
@@ -209,7 +209,9 @@ def test_planted_holes_of_a_real_dump_are_found(real_data, articles, monkeypatch
         "Andorra",
     ]
     pages = read_pages(str(real_data / "text" / "dump" / DUMP))
-    texts = [plain_text(page.wikitext) for page in pages if page.title in titles]
+    texts = [
+        complete_text(page.wikitext).text for page in pages if page.title in titles
+    ]
     whole = set(sentences_of(articles.values()))
     planted = [s for s in sentences_of(texts) if s not in whole]
     assert len(planted) > 60
