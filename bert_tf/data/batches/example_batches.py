@@ -8,7 +8,12 @@ import numpy as np
 
 from bert_tf.data.batches.record_batches import BatchShape, Features, StepReader
 from bert_tf.data.batches.record_order import RecordOrder
-from bert_tf.data.packing.layout import RowSettings, lay_out, padded_rows
+from bert_tf.data.packing.layout import (
+    RowSettings,
+    lay_out,
+    padded_rows,
+    token_indices,
+)
 from bert_tf.data.text.token_sequences import TokenSequences
 
 
@@ -37,7 +42,7 @@ class LabelledSequences:
         return digest.hexdigest()
 
     def features(self, rows: np.ndarray, max_seq_length: int) -> Features:
-        """Features of `lay_out`, and each label as [R, K], 0 for no sequence."""
+        """The result of `lay_out`, and each label as [R, K], 0 for no sequence."""
         features = lay_out(self.sequences, rows, max_seq_length)
         for name, values in self.labels.items():
             chosen = np.where(rows >= 0, values[rows], 0).astype(values.dtype)
@@ -94,7 +99,6 @@ class ExampleReader(StepReader):
         rows = padded_rows(rows, per_part * parts)
         own = np.split(rows, shape.size)[shape.rank]
         features = self._examples.features(own, settings.max_seq_length)
-        del features["tokens"]
         cut = (shape.num_micro_batches, per_part)
         return {name: x.reshape(*cut, *x.shape[1:]) for name, x in features.items()}
 
@@ -140,5 +144,5 @@ def prediction_batches(
     for first in range(rank * batch_size, len(rows), stride):
         chosen = rows[first : first + batch_size]
         features = examples.features(chosen, settings.max_seq_length)
-        tokens = features.pop("tokens")
+        tokens = token_indices(examples.sequences, chosen, features)
         yield PredictionBatch(features, chosen, tokens)

@@ -81,9 +81,8 @@ def lay_out(sequences: TokenSequences, rows: np.ndarray, max_seq_length: int) ->
     Returns:
       The inputs of the encoder, int32: `input_ids`, `input_mask` (1-based number of the
       sequence in its row, 0 for padding), `segment_ids`, `positions` [R, S], and
-      `next_sentence_positions` [R, K], at which each sequence begins;
-      `example_weights` [R, K] float32, 0 for no sequence; and `tokens` [R, S] int64,
-      the index of each token in `sequences`, -1 for padding.
+      `next_sentence_positions` [R, K], at which each sequence begins; and
+      `example_weights` [R, K] float32, 0 for no sequence.
     """
     is_sequence = rows >= 0
     row, slot = np.nonzero(is_sequence)
@@ -109,9 +108,23 @@ def lay_out(sequences: TokenSequences, rows: np.ndarray, max_seq_length: int) ->
         features[name].ravel()[target] = array
     features["next_sentence_positions"] = begins.astype(np.int32)
     features["example_weights"] = is_sequence.astype(np.float32)
-    features["tokens"] = np.full(shape, -1, np.int64)
-    features["tokens"].ravel()[target] = source
     return features
+
+
+def token_indices(
+    sequences: TokenSequences, rows: np.ndarray, features: Arrays
+) -> np.ndarray:
+    """The index of each token of a row in all sequences, -1 for padding: [R, S] int64.
+
+    Args:
+      sequences: All sequences.
+      rows: [R, K] numbers of the sequences of each row, then -1.
+      features: The result of `lay_out`.
+    """
+    slots = features["input_mask"] - 1
+    numbers = np.take_along_axis(rows, np.maximum(slots, 0), axis=1)
+    indices = sequences.offsets[numbers] + features["positions"]
+    return np.where(slots >= 0, indices, -1)
 
 
 def padded_rows(rows: np.ndarray, count: int) -> np.ndarray:
@@ -183,7 +196,6 @@ def merge_sequences(
     packed = lay_out(sequences, rows, is_token.shape[1])
     is_sequence = packed.pop("example_weights") > 0
     begins = packed.pop("next_sentence_positions")
-    del packed["tokens"]
     if "masked_lm_ids" in arrays:
         first_mask = _begins(prediction_counts(arrays), rows)
         shape = (len(rows), max_predictions)

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_tf.data.packing.layout import MAX_SEQUENCES, RowSettings, lay_out, padded_rows
+from bert_tf.data.packing.layout import (
+    MAX_SEQUENCES,
+    RowSettings,
+    lay_out,
+    padded_rows,
+    token_indices,
+)
 from bert_tf.data.text.token_sequences import TokenSequences
 
 S = 8
@@ -24,7 +30,8 @@ def sequences():
 def features(sequences):
     """The second and the first in one row, the third in another, and an empty row."""
     rows = np.array([[1, 0, -1], [2, -1, -1], [-1, -1, -1]])
-    return lay_out(sequences, rows, S)
+    features = lay_out(sequences, rows, S)
+    return features | {"tokens": token_indices(sequences, rows, features)}
 
 
 @pytest.mark.parametrize(
