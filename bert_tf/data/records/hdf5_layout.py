@@ -59,8 +59,9 @@ class Layout:
         padding may lack `input_mask`.
       num_records: Rows of each dataset.
       num_bytes: Size of the file.
-      max_seq_length: S; without padding the longest row, or what the file says.
-      max_predictions: P, likewise.
+      max_seq_length: S; without padding the attribute of the file, else the longest
+        row.
+      max_predictions: P, in the same way.
     """
 
     widths: dict[str, int]
@@ -151,7 +152,7 @@ def _width(dataset: h5py.h5d.DatasetID) -> int:
 
 
 def _checked_dataset(file: h5py.File, path: str, name: str) -> h5py.h5d.DatasetID:
-    """A dataset whose data is in this file, all of it, and needs no foreign code."""
+    """A dataset whose data is completely in this file, and needs no other code."""
     links, key = file.id.links, name.encode()
     if not links.exists(key):
         _refuse(path, name, "must be there", "no such dataset")
@@ -202,7 +203,7 @@ def filters_of(dataset: h5py.h5d.DatasetID) -> list[int]:
 
 
 def _missing_bytes(path: str, dataset: h5py.h5d.DatasetID, itemsize: int) -> str:
-    """What there is of a dataset in one piece, if that is not all of it."""
+    """How much of a contiguous dataset is in the file, if not all of it."""
     stored = dataset.get_storage_size()
     end = (dataset.get_offset() or 0) + stored
     is_whole = stored >= math.prod(dataset.shape) * itemsize
@@ -270,7 +271,7 @@ def _check_shapes(path: str, widths: dict[str, int], counts: dict[str, int]) -> 
 
 
 def _attribute(file: h5py.File, path: str, name: str) -> int | None:
-    """A number that a file says of itself."""
+    """A positive number that is an attribute of the file; None without it."""
     if not h5py.h5a.exists(file.id, name.encode()):
         return None
     attribute = h5py.h5a.open(file.id, name.encode())

@@ -16,7 +16,7 @@ import numpy as np
 PER_TOKEN = ("input_ids", "input_mask", "segment_ids")
 PER_PREDICTION = ("masked_lm_positions", "masked_lm_ids")
 LABEL = "next_sentence_labels"
-# Of a file without padding: it also says how long the rows may become.
+# Attributes of a file without padding: the maximum lengths of its rows.
 MAX_SEQ_LENGTH = "max_seq_length"
 MAX_PREDICTIONS = "max_predictions_per_seq"
 

@@ -148,7 +148,7 @@ def read_documents(paths: Sequence[str], input_format: str) -> Iterator[Sentence
 
 
 def read_range(file_range: FileRange, input_format: str) -> Iterator[Sentences]:
-    """Streams the documents of a file_range.
+    """Streams the documents of a range.
 
     Args:
       file_range: UTF-8 text; byte order marks, CRLF and CR line ends are fine.
@@ -164,21 +164,18 @@ def read_range(file_range: FileRange, input_format: str) -> Iterator[Sentences]:
     """
     document: Sentences = []
     size = 0
-    for line in _parts(file_range, input_format):
+    is_google = input_format == "google"
+    lines = read_lines(*file_range)
+    for line in lines if is_google else join_paragraphs(lines):
         if line:
-            document += [line] if input_format == "google" else split_sentences(line)
+            document += [line] if is_google else split_sentences(line)
             size += len(line)
-        ends = not line and input_format == "google"
+        ends = not line and is_google
         if document and (ends or size > MAX_DOCUMENT_BYTES):
             yield document
             document, size = [], 0
     if document:
         yield document
-
-
-def _parts(file_range: FileRange, input_format: str) -> Iterator[str]:
-    lines = read_lines(*file_range)
-    return lines if input_format == "google" else join_paragraphs(lines)
 
 
 def join_paragraphs(lines: Iterator[str]) -> Iterator[str]:

@@ -211,7 +211,7 @@ def _warn_about_evaluation(folder: str, names: Sequence[str]) -> None:
         pattern = ""
     remedy = f"--input='{folder}/{pattern}'" if pattern else "patterns of the others"
     report(
-        f"warning: {folder} holds {some_names(chosen)} beside {len(others):,} other "
+        f"warning: {folder} holds {some_names(chosen)} next to {len(others):,} other "
         "files. The name is one of evaluation text, but it is read like the others. "
         f"To leave it out, pass {remedy}."
     )

@@ -27,7 +27,7 @@ def write_table(path, rows, line_end="\n"):
 
 
 def contents(examples):
-    """Texts and labels without places."""
+    """Texts and labels without locations."""
     return [tuple(example[:3]) for example in examples]
 
 

@@ -59,7 +59,7 @@ def test_a_name_of_evaluation_text_gives_a_warning(tmp_path, capsys):
         write(tmp_path / name, name)
     expand_paths(str(tmp_path))
     [warning] = [x for x in capsys.readouterr().err.splitlines() if "warning" in x]
-    assert "holds eval.txt beside 2 other files" in warning
+    assert "holds eval.txt next to 2 other files" in warning
     # Its advice leaves the file out.
     pattern = warning.split("--input='")[1].split("'")[0]
     assert names(expand_paths(pattern), tmp_path) == ["part-00-of-12", "part-11-of-12"]
