@@ -50,7 +50,7 @@ def natural_lengths(count: int, mean: float, spread: float, most: int) -> list[i
 
 def squad_lengths(path: str, count: int) -> list[int]:
     """Lengths of windows of a SQuAD file, `count` of them by chance."""
-    from bert_tf.data.tasks.squad import read_squad
+    from bert_tf.data.tasks.squad_files import read_squad
     from bert_tf.data.tasks.squad_windows import WindowSettings, build_windows
     from bert_tf.data.text.tokenization import WordPieceTokenizer
 

@@ -30,9 +30,9 @@ from bert_tf.config.data import CreateDataConfig, IndexDataConfig, PackDataConfi
 from bert_tf.data.commands.index import index_records
 from bert_tf.data.commands.pack import pack_records
 from bert_tf.data.packing.planning import make_plan
-from bert_tf.data.pretraining.instances import TrainingInstance
-from bert_tf.data.pretraining.masking import Masker
-from bert_tf.data.records.tfrecord import RecordWriter, serialize_instance, shard_name
+from bert_tf.data.pretraining.instances import Masker, TrainingInstance
+from bert_tf.data.records.examples import serialize_instances
+from bert_tf.data.records.tfrecord import RecordWriter, shard_name
 from bert_tf.data.text.documents import read_documents
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.tokenization import WordPieceTokenizer
@@ -109,7 +109,8 @@ def write_unpacked(folder: pathlib.Path, count: int) -> None:
             instance = TrainingInstance(
                 ids, segment_ids, rng.random() < 0.5, positions, labels
             )
-            writer.write(serialize_instance(instance, SIZE, PREDICTIONS))
+            for data in serialize_instances([instance], SIZE, PREDICTIONS):
+                writer.write(data)
     index_records(IndexDataConfig(input_dir=str(folder)))
 
 

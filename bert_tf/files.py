@@ -1,4 +1,4 @@
-"""Atomic writes, temporary folders and file locks.
+"""Atomic writes, temporary folders, file locks and checksums.
 
 Unfinished output has a temporary name, `.<name>.<8 characters>.tmp`, and its writer
 holds a lock on it. A temporary name that nobody has locked was therefore left by a
@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import google_crc32c
 
 from bert_tf.errors import RunError
 
@@ -170,10 +172,25 @@ def placeholder(path: str | os.PathLike[str]) -> str:
     return "" if first else "empty"
 
 
+def file_checksum(path: str | os.PathLike[str], algorithm: str) -> str:
+    """Checksum of a file: md5, sha1 or sha256 in lower-case hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """The sha256 of a file's content, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_checksum(path, "sha256")
+
+
+def masked_crc32c(data: bytes) -> int:
+    """The checksum that TensorFlow stores in record files and checkpoints.
+
+    Source: `tensorflow/core/lib/hash/crc32c.h`: rotated and offset, since the checksum
+    of data that holds its own checksum says little.
+    """
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -34,13 +34,44 @@ LAYERS = {
     "__main__": 5,
     "__init__": 3,  # Offers what a user of models needs, loaded when asked for.
 }
-# A scorer needs to know what it scores.
-MAY_IMPORT = {("evaluation", "bert_tf.data.tasks.squad")}
+MAY_IMPORT = {
+    ("evaluation", "bert_tf.data.tasks.squad"),  # A scorer knows what it scores.
+    ("download", "bert_tf.data.tasks.glue_tasks"),  # MRPC is split into GLUE's files.
+}
 # What the lowest layer may know of itself.
 FOUNDATIONS = {"errors", "config", "files", "resources"}
+# What each folder or module of `data` may know of the others: text becomes instances,
+# these records, records packs, and all of them batches. `commands` know everything.
+DATA = {
+    "output_files": (),
+    "processes": (),
+    "text": (),
+    "pretraining": ("text", "output_files"),
+    "records": ("pretraining", "text", "output_files"),
+    "packing": ("text",),
+    "batches": ("packing", "records", "text"),
+    "tasks": ("text", "processes"),
+}
+# Records are parsed by TensorFlow; text becomes records without it.
+DATA_WITH_TENSORFLOW = {
+    "batches.example_batches",
+    "batches.record_batches",
+    "commands.convert",
+    "commands.index",
+    "commands.pack",
+    "commands.show",
+    "records.hdf5_reader",
+    "records.record_set",
+    "records.schema",
+}
+DATA_MODULES = {
+    ".".join(path.relative_to(PACKAGE / "data").with_suffix("").parts): path
+    for path in sorted((PACKAGE / "data").rglob("*.py"))
+    if path.stem != "__init__"
+}
 WITHOUT_TENSORFLOW = ["config", "flags", "launch", "errors", "cli", "resources"]
 WITHOUT_TENSORFLOW += [
-    f"data.{name}" for name in ("tokenization", "documents", "instances", "packing")
+    f"data.{name}" for name in DATA_MODULES if name not in DATA_WITH_TENSORFLOW
 ]
 
 
@@ -74,6 +105,16 @@ def test_imports_point_down(path):
             continue
         is_below = LAYERS[other] < LAYERS[own]
         assert is_below or other in FOUNDATIONS, f"{own} must not import {name}"
+
+
+@pytest.mark.parametrize("name", DATA_MODULES)
+def test_data_flows_one_way(name):
+    own = name.split(".")[0]
+    for imported in imports(DATA_MODULES[name]):
+        _, _, rest = imported.partition("bert_tf.data.")
+        other = rest.split(".")[0]
+        if own != "commands" and other not in ("", own):
+            assert other in DATA[own], f"{name} must not import {imported}"
 
 
 BACKENDS = "bert_tf.modeling.backends"
@@ -151,6 +192,7 @@ def reachable(name, seen):
 @pytest.mark.parametrize("name", WITHOUT_TENSORFLOW)
 def test_loading_does_not_load_tensorflow(name):
     loaded = reachable(f"bert_tf.{name}", set())
+    assert loaded  # Otherwise there is no such module.
     assert not [n for n in loaded if n.split(".")[0] in ("tensorflow", "keras")]
 
 

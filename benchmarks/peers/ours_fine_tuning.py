@@ -24,7 +24,7 @@ from bert_tf.data.batches.example_batches import (
 )
 from bert_tf.data.batches.record_batches import BatchShape
 from bert_tf.data.batches.record_order import RecordOrder
-from bert_tf.data.packing.sequence_rows import RowSettings
+from bert_tf.data.packing.layout import RowSettings
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.prediction import compiled

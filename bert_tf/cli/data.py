@@ -42,7 +42,7 @@ def create(arguments: Sequence[str]) -> None:
     """Makes records from text."""
     config = parse_config(CreateDataConfig, arguments, f"{_PROG} create")
     from bert_tf.data.commands.create import create_records
-    from bert_tf.data.commands.summary import describe
+    from bert_tf.data.pretraining.statistics import SUMMARY, describe_summary
 
     communicator = None
     check_launch(config.horovod)
@@ -58,7 +58,7 @@ def create(arguments: Sequence[str]) -> None:
             f"{config.output_dir}: {metadata.new_number_of_samples:,} records in "
             f"{config.num_shards} shards, {1 - metadata.packing_efficiency:.1%} padding"
         )
-        summary, warnings = describe(metadata)
+        summary, warnings = describe_summary(metadata.extra.get(SUMMARY))
         print(summary)
         for warning in warnings:
             report(warning)

@@ -2,11 +2,12 @@
 
 import collections
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
@@ -15,33 +16,41 @@ from typing import TypeVar
 from bert_tf.errors import RunError
 from bert_tf.resources import available_cores
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Tasks beyond those that are running: results are needed in order, so some of them wait
 # for a slower one before them.
-_PIECES_AHEAD = 2
+_TASKS_AHEAD = 2
+
+
+def divide(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
+    """Cuts a sequence into `count` contiguous parts of equal size, up to one item."""
+    size = len(items)
+    bounds = [size * number // max(count, 1) for number in range(count + 1)]
+    return [items[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
 def in_order(
-    function: Callable[..., Result], pieces: Iterable[tuple], num_processes: int
+    function: Callable[..., Result], tasks: Iterable[tuple], num_processes: int
 ) -> Iterator[Result]:
     """Calls a function once per task, with only a few tasks in memory at a time.
 
     Args:
       function: A function at the top level of a module.
-      pieces: The arguments of each call.
+      tasks: The arguments of each call.
       num_processes: Worker processes; 0 means one per core, 1 this process itself.
 
     Yields:
-      The results, in the order of `pieces`.
+      The results, in the order of `tasks`.
 
     Raises:
       RunError: if a worker process dies.
     """
     num_processes = num_processes or available_cores()
     if num_processes == 1:
-        for piece in pieces:
-            yield function(*piece)
+        for task in tasks:
+            yield function(*task)
         return
     # A fork would copy locks that threads hold, if the caller has loaded TensorFlow.
     context = multiprocessing.get_context("spawn")
@@ -51,9 +60,9 @@ def in_order(
     )
     pending: collections.deque[Future[Result]] = collections.deque()
     try:
-        for piece in pieces:
-            pending.append(executor.submit(function, *piece))
-            if len(pending) >= num_processes + _PIECES_AHEAD:
+        for task in tasks:
+            pending.append(executor.submit(function, *task))
+            if len(pending) >= num_processes + _TASKS_AHEAD:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -1,4 +1,8 @@
-"""Unpacks zip and tar archives: only plain files, bounded in number and size."""
+"""Unpacks zip and tar archives: only plain files, bounded in number and size.
+
+The data filter of `tarfile` allows links, names that differ only in case, and any
+number of bytes, and `zipfile` has no filter: one set of rules is for both.
+"""
 
 import gzip
 import lzma

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from bert_tf.config.download import VerifyConfig
-from bert_tf.download.fetching import file_sum
+from bert_tf.download.fetching import CHECKSUMS, is_valid
 from bert_tf.progress import ProgressReport
 
 _LINE = re.compile(r"\\?(?P<sum>[0-9a-fA-F]{32,64}) [ *]?(?P<name>.+)")
 _BSD_LINE = re.compile(r"(MD5|SHA1|SHA256) ?\((?P<name>.+)\) ?= ?(?P<sum>[0-9a-fA-F]+)")
-_ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}
 _MOST_NAMES = 5
 
 
@@ -45,7 +44,7 @@ def read_checksums(path: str) -> dict[str, str]:
         if not line or line.startswith("#"):
             continue
         match = _LINE.fullmatch(line) or _BSD_LINE.fullmatch(line)
-        if not match or len(match["sum"]) not in _ALGORITHMS:
+        if not match or len(match["sum"]) not in CHECKSUMS:
             raise ValueError(
                 f"{path}, line {number}: must be a checksum and a file name, as md5sum "
                 f"writes them. Received: {line[:80]!r}."
@@ -89,14 +88,14 @@ def verify_folder(config: VerifyConfig) -> int:
             if not path.is_file():
                 missing.append(name)
                 continue
-            if file_sum(path, _ALGORITHMS[len(sums[name])]) != sums[name]:
+            if not is_valid(path, sums[name]):
                 different.append(name)
             progress.add(path.stat().st_size, 1)
     if missing or different:
         raise ValueError(
             f"{folder} does not match {config.checksum_file}: of {len(sums)} files "
-            f"{len(missing)} are missing{_some(missing)} and {len(different)} are "
-            f"different{_some(different)}. Download or create them again."
+            f"{len(missing)} are missing{_names(missing)} and {len(different)} are "
+            f"different{_names(different)}. Download or create them again."
         )
     return len(sums)
 
@@ -111,7 +110,7 @@ def unlisted_files(config: VerifyConfig) -> Iterator[str]:
                 yield path
 
 
-def _some(names: list[str]) -> str:
+def _names(names: list[str]) -> str:
     if not names:
         return ""
     more = ", ..." if len(names) > _MOST_NAMES else ""

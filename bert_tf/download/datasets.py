@@ -1,20 +1,18 @@
 """Downloads what the catalogue names, checks it and unpacks it."""
 
-import csv
-import io
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bert_tf.config.download import DownloadConfig
+from bert_tf.data.tasks.glue_tasks import find_task
 from bert_tf.download.archives import unpack
 from bert_tf.download.catalogue import CATALOGUE, MRPC, WIKIPEDIA, Entry, wikipedia
 from bert_tf.download.checksums import read_checksums
-from bert_tf.download.fetching import Retries, fetch, file_sum, is_valid
+from bert_tf.download.fetching import Retries, fetch, is_valid
 from bert_tf.errors import RunError
-from bert_tf.files import temporary_folder
+from bert_tf.files import file_sha256, temporary_folder, write_whole
 
 _MRPC_COLUMNS = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
 
@@ -119,9 +117,7 @@ def download_archive(
         unpack(archive, fresh, flatten)
         _check_members(entry, archive, fresh)
         _replace(folder, fresh)
-    lines = [
-        f"{file_sum(folder / name, 'sha256')}  {name}\n" for name in _files(folder)
-    ]
+    lines = [f"{file_sha256(folder / name)}  {name}\n" for name in _files(folder)]
     sums.write_text("".join(lines), encoding="utf-8")
     archive.unlink()
 
@@ -130,7 +126,7 @@ def _check_members(entry: Entry, archive: Path, folder: Path) -> None:
     """Deletes the archive if a file in it is not the published one."""
     for name, expected in entry.members.items():
         path = folder / name
-        found = file_sum(path, "sha256") if path.is_file() else "nothing"
+        found = file_sha256(path) if path.is_file() else "nothing"
         if found != expected:
             archive.unlink()
             Path(f"{archive}.sha256").unlink(missing_ok=True)
@@ -189,36 +185,12 @@ def format_mrpc(folder: Path) -> None:
       folder: Holds msr_paraphrase_train.txt, msr_paraphrase_test.txt and
         mrpc_dev_ids.tsv, whose pairs of ids are the development set.
     """
-    ids = (folder / "mrpc_dev_ids.tsv").read_text(encoding="utf-8").splitlines()
-    dev_ids = {tuple(line.split("\t")[:2]) for line in ids}
-    rows = list(_mrpc_rows(folder / "msr_paraphrase_train.txt"))
-    dev = [row for row in rows if (row[1], row[2]) in dev_ids]
-    train = [row for row in rows if (row[1], row[2]) not in dev_ids]
-    test = [
-        (str(number), *row[1:])
-        for number, row in enumerate(_mrpc_rows(folder / "msr_paraphrase_test.txt"))
-    ]
-    _write_tsv(folder / "train.tsv", [_MRPC_COLUMNS, *train])
-    _write_tsv(folder / "dev.tsv", [_MRPC_COLUMNS, *dev])
-    _write_tsv(folder / "test.tsv", [("index", *_MRPC_COLUMNS[1:]), *test])
-
-
-def _mrpc_rows(path: Path) -> Iterator[tuple[str, ...]]:
-    """Label, two ids and two sentences of each line but the first."""
-    text = path.read_text(encoding="utf-8-sig")
-    reader = csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
-    next(reader)
-    for number, row in enumerate(reader, start=2):
-        if len(row) != len(_MRPC_COLUMNS):
-            raise RunError(
-                f"{path}, line {number}: must have 5 tab-separated columns. Received: "
-                f"{len(row)}. Delete the file, and download it again."
-            )
-        yield tuple(row)
-
-
-def _write_tsv(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
-    part = Path(f"{path}.part")
-    text = "".join("\t".join(row) + "\n" for row in rows)
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, path)
+    for split in ("train", "dev", "test"):
+        corpus = find_task("MRPC").files[split][-1]
+        rows = [tuple(r.values.values()) for r in corpus.rows(folder, _MRPC_COLUMNS)]
+        header = _MRPC_COLUMNS
+        if split == "test":  # GLUE has no labels here.
+            header = ("index", *_MRPC_COLUMNS[1:])
+            rows = [(str(number), *row[1:]) for number, row in enumerate(rows)]
+        text = "".join("\t".join(row) + "\n" for row in (header, *rows))
+        write_whole(folder / f"{split}.tsv", text)

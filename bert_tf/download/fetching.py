@@ -1,8 +1,11 @@
-"""Downloads one file over HTTP: resumed, retried, checked, and then renamed."""
+"""Downloads one file over HTTP: resumed, retried, checked, and then renamed.
 
+urllib3's `Retry` counts the attempts of one request and resends it as it was; here each
+attempt asks for the rest of the file only, and any progress starts the count again.
+"""
+
+import contextlib
 import dataclasses
-import email.utils
-import hashlib
 import os
 import re
 import ssl
@@ -17,7 +20,7 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 
 from bert_tf.errors import RunError
-from bert_tf.files import lock
+from bert_tf.files import file_checksum, lock
 from bert_tf.progress import ProgressReport
 
 _BYTES_AT_ONCE = 1 << 20
@@ -26,7 +29,8 @@ _TIMEOUT = urllib3.Timeout(connect=30, read=60)
 _MAX_WAIT_SECONDS = 120.0
 # Wikimedia asks programs to identify themselves.
 _USER_AGENT = "bert_tf"
-_ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}
+# Number of hexadecimal digits -> algorithm.
+CHECKSUMS = {32: "md5", 40: "sha1", 64: "sha256"}
 _MAGIC = {".zip": b"PK", ".bz2": b"BZh", ".gz": b"\x1f\x8b"}
 
 
@@ -53,12 +57,6 @@ class Retries:
     sleep: Callable[[float], None] = time.sleep
 
 
-def file_sum(path: str | os.PathLike[str], algorithm: str) -> str:
-    """Checksum of a file: md5, sha1 or sha256 in lower-case hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
 def fetch(
     url: str, path: Path, checksum: str = "", retries: Retries | None = None
 ) -> None:
@@ -79,7 +77,7 @@ def fetch(
       RunError: if the server refuses, sends something else, or fails too often; if
         the file has another checksum; or if another process is downloading it.
     """
-    checksum = checksum or _noted_sum(path)
+    checksum = checksum or _stored_checksum(path)
     if is_valid(path, checksum):
         print(f"{path} exists already, with the right checksum.", file=sys.stderr)
         return
@@ -87,7 +85,7 @@ def fetch(
     part = Path(f"{path}.part")
     with open(part, "ab") as file:
         lock(file, f"downloading {part}")
-        if not _is_at(file, part):  # Another process has renamed or deleted it.
+        if not _has_path(file, part):  # Another process has renamed or deleted it.
             return fetch(url, path, checksum, retries)
         try:
             _receive_all(url, file, part, bool(checksum), retries or Retries())
@@ -98,7 +96,7 @@ def fetch(
         _check(url, path, part, checksum)
 
 
-def _noted_sum(path: Path) -> str:
+def _stored_checksum(path: Path) -> str:
     """The sha256 of an earlier download; empty if none is stored."""
     try:
         return Path(f"{path}.sha256").read_text(encoding="utf-8").split()[0]
@@ -108,12 +106,12 @@ def _noted_sum(path: Path) -> str:
 
 def is_valid(path: Path, checksum: str) -> bool:
     """Whether a file exists and has this md5, sha1 or sha256."""
-    if not path.is_file() or len(checksum) not in _ALGORITHMS:
+    if not path.is_file() or len(checksum) not in CHECKSUMS:
         return False
-    return file_sum(path, _ALGORITHMS[len(checksum)]) == checksum.lower()
+    return file_checksum(path, CHECKSUMS[len(checksum)]) == checksum.lower()
 
 
-def _is_at(file: BinaryIO, path: Path) -> bool:
+def _has_path(file: BinaryIO, path: Path) -> bool:
     """Whether an open file still has this path."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
@@ -184,7 +182,7 @@ def _receive(url: str, file: BinaryIO, etag: Path) -> None:
         _check_status(response, url, offset)
         if response.status == 200:
             file.truncate(0)
-        _remember(etag, response.headers.get("ETag", ""))
+        _store_etag(etag, response.headers.get("ETag", ""))
         length = int(response.headers.get("Content-Length") or 0)
         with ProgressReport(length, "MiB") as progress:
             for block in response.stream(_BYTES_AT_ONCE, decode_content=False):
@@ -197,7 +195,7 @@ def _receive(url: str, file: BinaryIO, etag: Path) -> None:
         response.close()
 
 
-def _remember(etag: Path, value: str) -> None:
+def _store_etag(etag: Path, value: str) -> None:
     """Stores the ETag of this version of the file; a weak one does not identify it."""
     if value and not value.startswith("W/"):
         etag.write_text(value, encoding="latin-1")
@@ -238,7 +236,9 @@ def _pool(url: str) -> urllib3.PoolManager:
 def _check_status(response: urllib3.BaseHTTPResponse, url: str, offset: int) -> None:
     status = response.status
     if status == 429 or status >= 500:
-        wait = _seconds(response.headers.get("Retry-After", ""))
+        wait = 0.0
+        with contextlib.suppress(urllib3.exceptions.InvalidHeader):
+            wait = urllib3.Retry().get_retry_after(response) or 0.0
         raise _TemporaryError(f"the server answers {status}", wait)
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if status == 206 and found and int(found[1]) == offset:
@@ -249,16 +249,6 @@ def _check_status(response: urllib3.BaseHTTPResponse, url: str, offset: int) -> 
             f"{response.reason}. Check the URL, or download the file with a browser "
             "and put it into the folder."
         )
-
-
-def _seconds(retry_after: str) -> float:
-    """Seconds to wait by Retry-After: a number or a date (RFC 9110, 10.2.3)."""
-    if retry_after.isdecimal():
-        return float(retry_after)
-    try:
-        return email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
-    except ValueError:
-        return 0.0
 
 
 def _check_beginning(
@@ -278,8 +268,8 @@ def _check_beginning(
 
 def _check(url: str, path: Path, part: Path, checksum: str) -> None:
     """Checks a complete download, and renames or deletes it."""
-    algorithm = _ALGORITHMS[len(checksum)] if checksum else "sha256"
-    found = file_sum(part, algorithm)
+    algorithm = CHECKSUMS[len(checksum)] if checksum else "sha256"
+    found = file_checksum(part, algorithm)
     if checksum and found != checksum.lower():
         part.unlink()
         raise RunError(
@@ -288,8 +278,8 @@ def _check(url: str, path: Path, part: Path, checksum: str) -> None:
             f"again. To accept another version, delete {path}.sha256, if it exists."
         )
     if not checksum:
-        note = f"{found}  {path.name}\n"
-        Path(f"{path}.sha256").write_text(note, encoding="utf-8")
+        line = f"{found}  {path.name}\n"
+        Path(f"{path}.sha256").write_text(line, encoding="utf-8")
         print(f"sha256 of {path}: {found} (none is published)", file=sys.stderr)
     with open(part, "rb") as file:
         os.fsync(file.fileno())

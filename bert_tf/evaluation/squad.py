@@ -15,7 +15,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from bert_tf.config import checks
-from bert_tf.data.tasks.squad import SquadExample
+from bert_tf.data.tasks.squad_files import SquadExample
 from bert_tf.data.tasks.squad_windows import SquadWindows
 from bert_tf.files import write_whole
 
@@ -138,7 +138,7 @@ def predict_answers(
     )
     for number, example in enumerate(examples):
         slices = [
-            windows.sequences.place(i) for i in range(*bounds[number : number + 2])
+            windows.sequences.span(i) for i in range(*bounds[number : number + 2])
         ]
         spans = [
             _window_spans(windows, part, start_logits, end_logits, settings)

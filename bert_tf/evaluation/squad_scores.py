@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-from bert_tf.data.tasks.squad import SquadExample, read_squad
+from bert_tf.data.tasks.squad_files import SquadExample, read_squad
 from bert_tf.errors import RunError
 from bert_tf.evaluation.squad import SquadPredictions
 

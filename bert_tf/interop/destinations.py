@@ -10,9 +10,9 @@ import numpy as np
 from safetensors.numpy import save
 
 from bert_tf.config import BertConfig
-from bert_tf.data.records.tokenizer_settings import TOKENIZER_CONFIG
-from bert_tf.data.records.vocabulary_check import check_size
-from bert_tf.data.text.tokenization import UNCASED, TokenizerSettings, load_vocabulary
+from bert_tf.data.text.tokenization import UNCASED, TokenizerSettings
+from bert_tf.data.text.tokenizer_settings import TOKENIZER_CONFIG
+from bert_tf.data.text.vocabulary import check_size, load_vocabulary
 from bert_tf.files import whole_file, write_whole
 from bert_tf.interop import huggingface
 from bert_tf.interop.architecture import Architecture, find_architecture

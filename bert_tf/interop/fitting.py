@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_tf.data.records.vocabulary_check import is_padding
+from bert_tf.data.text.vocabulary import is_padding
 
 # Trainers pad the vocabulary so that products fill whole tiles: 30522 becomes 30528.
 _MULTIPLE = 8

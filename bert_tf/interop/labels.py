@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from bert_tf.data.records.tokenizer_settings import TASK_FILE
+from bert_tf.data.text.tokenizer_settings import TASK_FILE
 from bert_tf.files import read_object
 from bert_tf.interop.sources import Source
 

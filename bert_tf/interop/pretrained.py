@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from bert_tf.data.records.tokenizer_settings import choose_settings
-from bert_tf.data.records.vocabulary_check import check_size
 from bert_tf.data.text.tokenization import UNCASED
+from bert_tf.data.text.tokenizer_settings import choose_settings
+from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import RunError
 from bert_tf.interop import names
 from bert_tf.interop.architecture import conform, require_plausible

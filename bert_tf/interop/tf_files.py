@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 import tensorflow as tf
 
-from bert_tf.files import placeholder, sync_folder
-from bert_tf.interop.tf_index import TensorPlace, masked_crc32c, read_index
+from bert_tf.files import masked_crc32c, placeholder, sync_folder
+from bert_tf.interop.tf_index import TensorPlace, read_index
 
 INDEX = ".index"
 # Of the bytes of the data files; a file may be shared by tensors, but not often.

@@ -10,9 +10,10 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import google_crc32c
 import ml_dtypes
 import numpy as np
+
+from bert_tf.files import masked_crc32c
 
 _FOOTER = struct.Struct("<40sQ")
 _MAGIC = 0xDB4775248B80FB57
@@ -20,7 +21,6 @@ _TRAILER = struct.Struct("<BI")
 _MAX_INDEX_BYTES = 256 << 20
 _MAX_DIMENSIONS = 8
 _MAX_VARINT_BYTES = 10
-_MASK_DELTA = 0xA282EAD8
 
 # Numbers of TensorFlow's types; others, such as strings, hold no weights.
 _DTYPES = {
@@ -53,12 +53,6 @@ class TensorPlace(NamedTuple):
     size: int
     crc32c: int
     is_sliced: bool
-
-
-def masked_crc32c(data: bytes) -> int:
-    """The checksum in the form that TensorFlow and LevelDB store."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def read_index(data: bytes) -> tuple[int, dict[str, TensorPlace]]:

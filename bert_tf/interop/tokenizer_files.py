@@ -21,15 +21,13 @@ from tokenizers import (
 )
 from tokenizers.models import WordPiece
 
-from bert_tf.data.records.tokenizer_settings import TOKENIZER_CONFIG, TOKENIZER_FILE
 from bert_tf.data.text.tokenization import (
-    CONTINUATION,
     MAX_CHARS_PER_WORD,
-    SPECIAL_TOKENS,
     TokenizerSettings,
     WordSplitter,
-    load_vocabulary,
 )
+from bert_tf.data.text.tokenizer_settings import TOKENIZER_CONFIG, TOKENIZER_FILE
+from bert_tf.data.text.vocabulary import CONTINUATION, SPECIAL_TOKENS, load_vocabulary
 
 _BETWEEN = " 0 "  # Stands between probes, and is none.
 # Beyond are only characters without properties: private use, and not yet assigned.

@@ -6,7 +6,7 @@ import shutil
 
 from bert_tf.config import PRESETS, BertConfig
 from bert_tf.config.run import RunFilesConfig
-from bert_tf.data.records.tokenizer_settings import TOKENIZER_CONFIG
+from bert_tf.data.text.tokenizer_settings import TOKENIZER_CONFIG
 from bert_tf.files import whole_file, write_whole
 from bert_tf.interop.sources import ORIGINAL_CONFIG, VOCABULARY, find_source
 from bert_tf.interop.tokenizer_files import tokenizer_config

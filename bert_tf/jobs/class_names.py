@@ -9,10 +9,10 @@ import os
 from collections.abc import Mapping, Sequence
 
 from bert_tf.config.finetuning import ClassifierConfig
+from bert_tf.data.tasks.classification import ClassificationTask, ColumnNames
 from bert_tf.data.tasks.custom_task import FILE_FORMATS, find_label_names, own_task
-from bert_tf.data.tasks.glue import find_task
-from bert_tf.data.tasks.labels import listed, same_names
-from bert_tf.data.tasks.text_examples import ClassificationTask, ColumnNames
+from bert_tf.data.tasks.glue_tasks import find_task
+from bert_tf.data.tasks.label_names import quoted_list, same_names
 from bert_tf.interop.labels import (
     CLASSIFY,
     MULTI_LABEL,
@@ -186,12 +186,12 @@ def _other_classes(
     if head.num_outputs == 1:
         known = "one output, a number"
     elif head.names:
-        known = f"the classes {listed(head.names)}"
+        known = f"the classes {quoted_list(head.names)}"
     else:
         known = f"{head.num_outputs} outputs without names"
     if head.problem_type:
         known += f" (problem_type={head.problem_type})"
-    theirs = f"the classes {listed(found)}" if found else "numbers as labels"
+    theirs = f"the classes {quoted_list(found)}" if found else "numbers as labels"
     where = f" ({head.path})" if head.path else ""
     return ValueError(
         f"The model's head has {known}{where}. Received: {task_name}, with {theirs}. "

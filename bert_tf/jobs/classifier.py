@@ -10,10 +10,10 @@ import scipy.special
 
 from bert_tf.config.finetuning import ClassifierConfig
 from bert_tf.data.batches.example_batches import LabelledSequences
-from bert_tf.data.tasks.classification import encode_examples
-from bert_tf.data.tasks.text_examples import (
+from bert_tf.data.tasks.classification import (
     ClassificationTask,
     TextExample,
+    encode_examples,
     read_examples,
 )
 from bert_tf.data.text.tokenization import WordPieceTokenizer

@@ -9,8 +9,8 @@ from bert_tf.config import BertConfig
 from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.data.batches.example_batches import ExampleReader, LabelledSequences
 from bert_tf.data.batches.record_batches import BatchShape
-from bert_tf.data.packing.sequence_rows import RowSettings
-from bert_tf.data.records.vocabulary_check import check_size
+from bert_tf.data.packing.layout import RowSettings
+from bert_tf.data.text.vocabulary import check_size
 from bert_tf.distribute import Communicator
 from bert_tf.interop.weights import Weights
 from bert_tf.jobs.architecture import load_bert_config
@@ -206,7 +206,7 @@ def describe(plan: FinetuningPlan, threads: int, log: RunLog) -> None:
     )
     if plan.rows.is_packed:
         lengths = plan.train_examples.sequences.lengths
-        rows = len(plan.rows.deal(lengths))
+        rows = len(plan.rows.assign_rows(lengths))
         log.message(f"Packed: about {len(lengths) / rows:.2f} sequences in a row.")
     describe_changes(plan, log)
 

@@ -15,15 +15,14 @@ import scipy.special
 import tensorflow as tf
 
 from bert_tf.data.batches.example_batches import LabelledSequences, prediction_batches
-from bert_tf.data.packing.sequence_rows import RowSettings, row_features
-from bert_tf.data.records.tokenizer_settings import choose_settings
-from bert_tf.data.records.vocabulary_check import check_same_words, check_size
-from bert_tf.data.tasks.classification import encode_examples
-from bert_tf.data.tasks.squad import SquadExample
+from bert_tf.data.packing.layout import RowSettings, lay_out
+from bert_tf.data.tasks.classification import TextExample, encode_examples
+from bert_tf.data.tasks.squad_files import SquadExample
 from bert_tf.data.tasks.squad_windows import WindowSettings, build_windows
-from bert_tf.data.tasks.text_examples import TextExample
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.tokenization import WordPieceTokenizer
+from bert_tf.data.text.tokenizer_settings import choose_settings
+from bert_tf.data.text.vocabulary import check_same_words, check_size
 from bert_tf.evaluation.prediction import collect, compiled
 from bert_tf.evaluation.squad import AnswerSettings, predict_answers
 from bert_tf.interop.labels import CLASSIFY, MULTI_LABEL, REGRESSION, read_head
@@ -318,7 +317,7 @@ class MaskFiller(Predictor):
             np.flatnonzero(np.equal(i, self._tokenizer.special.mask)) for i in encoded
         ]
         length = int(sequences.lengths.max())
-        features = row_features(sequences, np.arange(len(encoded))[:, None], length)
+        features = lay_out(sequences, np.arange(len(encoded))[:, None], length)
         positions = np.zeros((len(encoded), max(map(len, masks))), np.int32)
         for row, places in zip(positions, masks, strict=True):
             row[: len(places)] = places

@@ -4,8 +4,8 @@ import dataclasses
 
 from bert_tf.config.finetuning import SquadConfig
 from bert_tf.data.batches.example_batches import LabelledSequences
-from bert_tf.data.tasks.squad import SquadExample, drop_misplaced, read_squad
 from bert_tf.data.tasks.squad_cache import load_or_build_windows
+from bert_tf.data.tasks.squad_files import SquadExample, drop_misplaced, read_squad
 from bert_tf.data.tasks.squad_windows import SquadWindows, WindowSettings
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.squad import (

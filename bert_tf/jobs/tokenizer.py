@@ -8,14 +8,14 @@ from bert_tf.config import BertConfig, PretrainingConfig
 from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.config.run import RunFilesConfig
 from bert_tf.data.records.metadata import Metadata
-from bert_tf.data.records.provenance import check_vocabularies, common_case
-from bert_tf.data.records.tokenizer_settings import choose_settings
-from bert_tf.data.records.vocabulary_check import (
-    check_records,
-    check_same_words,
-    check_size,
+from bert_tf.data.records.provenance import (
+    check_vocabularies,
+    check_vocabulary,
+    common_case,
 )
 from bert_tf.data.text.tokenization import TokenizerSettings, WordPieceTokenizer
+from bert_tf.data.text.tokenizer_settings import choose_settings
+from bert_tf.data.text.vocabulary import check_same_words, check_size
 from bert_tf.files import file_sha256
 from bert_tf.interop.sources import VOCABULARY, Source, find_source, folder_of
 from bert_tf.jobs.starting_point import StartingPoint
@@ -98,7 +98,7 @@ def pretraining_tokenizer(
     vocab_file = files.vocab_file or of_weights or _in_output_dir(files)
     notes = []
     if vocab_file:
-        check_records(vocab_file, known)
+        check_vocabulary(vocab_file, known)
         notes += check_same_words(vocab_file, of_weights) if of_weights else []
         notes += check_size(vocab_file, bert.vocab_size)
     else:

@@ -10,8 +10,8 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from data.shared import SPECIALS
 
-SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = (
     "the cat sat on a mat dog ran to see it and was very glad run ##ning ##s un ##aff "
     "##able straße σας ος cafe naive 北 京 ▁ é"

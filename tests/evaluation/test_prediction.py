@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from bert_tf.data.batches.example_batches import LabelledSequences, prediction_batches
-from bert_tf.data.packing.sequence_rows import RowSettings
+from bert_tf.data.packing.layout import RowSettings
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.prediction import predict

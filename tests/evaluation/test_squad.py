@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from bert_tf.data.tasks.squad import SquadAnswer, SquadExample
+from bert_tf.data.tasks.squad_files import SquadAnswer, SquadExample
 from bert_tf.data.tasks.squad_windows import WindowSettings, build_windows
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.evaluation.squad import (
@@ -69,7 +69,7 @@ def brute_force(example, number, windows, starts, ends, settings):
     """The rules, one span at a time: the list of the best, no answer, its odds."""
     spans, nulls = [], []
     for window in np.flatnonzero(windows.example_index == number):
-        place = windows.sequences.place(window)
+        place = windows.sequences.span(window)
         start, end = starts[place].tolist(), ends[place].tolist()
         begin, stop = windows.char_begin[place], windows.char_end[place]
         nulls.append((start[0] + end[0], start[0], end[0]))

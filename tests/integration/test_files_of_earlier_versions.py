@@ -18,7 +18,7 @@ import run_classifier
 import run_pretraining
 import run_squad
 from bert_tf.cli import main as bert_tf
-from bert_tf.data.records import record_index
+from bert_tf.data.records import tfrecord
 from bert_tf.data.records.record_set import open_records
 from bert_tf.data.records.schema import ValueLimits
 
@@ -259,9 +259,9 @@ def test_index_of_records_is_used(folder, monkeypatch):
     name = cache / f"{hashlib.sha256(state.encode()).hexdigest()}.npy"
     shutil.copyfile(sorted(cache.iterdir())[0], name)
     os.utime(name, ns=(path.stat().st_ctime_ns + 1,) * 2)
-    expected = record_index.scan_offsets(str(path))
-    monkeypatch.setattr(record_index, "scan_offsets", None)  # must not be called
-    found = record_index.load_offsets(str(path), str(cache))
+    expected = tfrecord.scan_offsets(str(path))
+    monkeypatch.setattr(tfrecord, "scan_offsets", None)  # must not be called
+    found = tfrecord.load_offsets(str(path), str(cache))
     np.testing.assert_array_equal(found, expected)
 
 

@@ -17,8 +17,8 @@ from oracles import files
 from safetensors.numpy import load_file, save_file
 
 from bert_tf.config import PRESETS
-from bert_tf.data.records.tokenizer_settings import choose_settings
 from bert_tf.data.text.tokenization import CASED
+from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.errors import RunError
 from bert_tf.interop.conversion import ConvertOptions, convert
 from bert_tf.interop.destinations import Form, find_form

@@ -8,7 +8,12 @@ import numpy as np
 
 from bert_tf.data.batches.record_batches import BatchShape, Features, StepReader
 from bert_tf.data.batches.record_order import RecordOrder
-from bert_tf.data.packing.sequence_rows import RowSettings, padded_rows, row_features
+from bert_tf.data.packing.layout import (
+    RowSettings,
+    lay_out,
+    padded_rows,
+    token_indices,
+)
 from bert_tf.data.text.token_sequences import TokenSequences
 
 
@@ -19,13 +24,13 @@ class LabelledSequences:
     Attributes:
       sequences: Their n token sequences.
       labels: Name -> [n], the values to predict; int32 or float32.
-      places: Names of the labels that are token positions in the sequence: where the
-        sequence begins later in a row, they are shifted with it.
+      position_labels: Names of the labels that are token positions in the sequence:
+        where the sequence begins later in a row, they are shifted with it.
     """
 
     sequences: TokenSequences
     labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    places: tuple[str, ...] = ()
+    position_labels: tuple[str, ...] = ()
 
     def sha256(self) -> str:
         """Checksum of all tokens and labels, in order."""
@@ -37,11 +42,11 @@ class LabelledSequences:
         return digest.hexdigest()
 
     def features(self, rows: np.ndarray, max_seq_length: int) -> Features:
-        """Features of `row_features`, and each label as [R, K], 0 for no sequence."""
-        features = row_features(self.sequences, rows, max_seq_length)
+        """The result of `lay_out`, and each label as [R, K], 0 for no sequence."""
+        features = lay_out(self.sequences, rows, max_seq_length)
         for name, values in self.labels.items():
             chosen = np.where(rows >= 0, values[rows], 0).astype(values.dtype)
-            if name in self.places:
+            if name in self.position_labels:
                 chosen = chosen + features["next_sentence_positions"]
             features[name] = chosen
         return features
@@ -87,14 +92,13 @@ class ExampleReader(StepReader):
         shape, settings = self._shape, self._settings
         count = shape.global_batch_size
         numbers = self._order.records(self.position(step), count)
-        slots = settings.deal(self._examples.sequences.lengths[numbers])
+        slots = settings.assign_rows(self._examples.sequences.lengths[numbers])
         rows = np.where(slots >= 0, numbers[slots], slots)
         parts = shape.size * shape.num_micro_batches
         per_part = -(-len(rows) // parts)
         rows = padded_rows(rows, per_part * parts)
         own = np.split(rows, shape.size)[shape.rank]
         features = self._examples.features(own, settings.max_seq_length)
-        del features["tokens"]
         cut = (shape.num_micro_batches, per_part)
         return {name: x.reshape(*cut, *x.shape[1:]) for name, x in features.items()}
 
@@ -134,11 +138,11 @@ def prediction_batches(
     Yields:
       Batches; every worker gets the same number of them, so some may be empty.
     """
-    rows = settings.deal(examples.sequences.lengths)
+    rows = settings.assign_rows(examples.sequences.lengths)
     stride = batch_size * size
     rows = padded_rows(rows, -(-len(rows) // stride) * stride)
     for first in range(rank * batch_size, len(rows), stride):
         chosen = rows[first : first + batch_size]
         features = examples.features(chosen, settings.max_seq_length)
-        tokens = features.pop("tokens")
+        tokens = token_indices(examples.sequences, chosen, features)
         yield PredictionBatch(features, chosen, tokens)

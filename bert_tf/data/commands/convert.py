@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,28 +12,28 @@ from pathlib import Path
 import numpy as np
 
 from bert_tf.config.conversion import ChopDataConfig, ConvertDataConfig, PickEvalConfig
-from bert_tf.data import output
 from bert_tf.data.commands.index import count_records, counted_metadata
-from bert_tf.data.commands.output_folder import Stage, settings_of
-from bert_tf.data.processes import in_order
-from bert_tf.data.records.formats import NO_LIMITS, open_parser
+from bert_tf.data.commands.output_folder import RECORD_FILES, OutputFolder, settings_of
+from bert_tf.data.output_files import OutputFile, describe_file, total_counts
+from bert_tf.data.processes import divide, in_order
+from bert_tf.data.records.examples import serialize_examples
 from bert_tf.data.records.metadata import (
     Metadata,
     metadata_file,
     read_metadata,
+    record_shards,
     write_metadata,
 )
 from bert_tf.data.records.provenance import origin_of
-from bert_tf.data.records.record_index import record_files
-from bert_tf.data.records.record_numbers import NumberedRecords
+from bert_tf.data.records.record_index import RecordIndex, record_files
+from bert_tf.data.records.record_set import NO_LIMITS, open_parser
 from bert_tf.data.records.schema import RecordParser
-from bert_tf.data.records.shards import Part, record_shards, share, total_counts
-from bert_tf.data.records.tfrecord import RecordWriter, serialize_examples, shard_name
+from bert_tf.data.records.tfrecord import RecordWriter, shard_name
 from bert_tf.errors import CorruptRecordError
 from bert_tf.progress import ProgressReport
 
 _RECORDS_AT_ONCE = 1024
-# Of an unpacked record, in the order in which `serialize_instance` writes them.
+# Of an unpacked record, in the order in which `serialize_instances` writes them.
 _FEATURES = (
     "input_ids",
     "input_mask",
@@ -44,13 +45,12 @@ _FEATURES = (
 )
 
 Config = ConvertDataConfig | ChopDataConfig | PickEvalConfig
-Source = tuple[NumberedRecords, RecordParser]
 # File name -> numbers of the records in it.
 Shards = Mapping[str, Sequence[int] | np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class RecordForm:
     """How records are written.
 
     Attributes:
@@ -79,14 +79,13 @@ def convert_records(config: ConvertDataConfig) -> Metadata:
       CorruptRecordError: if a record cannot be read, or the format cannot hold it.
     """
     files = record_files(config.input_dir)
-    form = Form(config.format, config.variable_length, config.compression)
+    form = RecordForm(config.format, config.variable_length, config.compression)
 
-    def shards(index: NumberedRecords) -> Shards:
-        bounds = index.starts.tolist()
-        names = [_shard_name(n, len(files), form.format) for n in range(len(files))]
+    def shards(index: RecordIndex) -> Shards:
+        bounds = itertools.pairwise(index.starts.tolist())
         return {
-            name: range(*bounds[number : number + 2])
-            for number, name in enumerate(names)
+            _shard_name(number, len(files), form.format): range(begin, end)
+            for number, (begin, end) in enumerate(bounds)
         }
 
     return _copy("convert", config, files, shards, form)
@@ -96,7 +95,7 @@ def chop_records(config: ChopDataConfig) -> Metadata:
     """Divides all records into another number of files; see `convert_records`."""
     files = record_files(config.input_dir)
 
-    def shards(index: NumberedRecords) -> Shards:
+    def shards(index: RecordIndex) -> Shards:
         return _even_shards(range(len(index)), config.num_shards, index.format)
 
     return _copy("chop", config, files, shards)
@@ -109,7 +108,7 @@ def pick_records(config: PickEvalConfig) -> Metadata:
     """
     files = record_files(config.input_dir)
 
-    def shards(index: NumberedRecords) -> Shards:
+    def shards(index: RecordIndex) -> Shards:
         count = config.num_examples
         if count > len(index):
             raise ValueError(
@@ -131,8 +130,8 @@ def _even_shards(
             f"Received: num_shards={num_shards}. Pass a smaller --num_shards."
         )
     return {
-        _shard_name(n, num_shards, file_format): share(numbers, n, num_shards)
-        for n in range(num_shards)
+        _shard_name(number, num_shards, file_format): own
+        for number, own in enumerate(divide(numbers, num_shards))
     }
 
 
@@ -143,69 +142,71 @@ def _shard_name(number: int, num_shards: int, file_format: str) -> str:
 
 
 def _copy(
-    step: str,
+    command: str,
     config: Config,
     files: Sequence[str],
-    shards: Callable[[NumberedRecords], Shards],
-    form: Form | None = None,
+    shards: Callable[[RecordIndex], Shards],
+    form: RecordForm | None = None,
 ) -> Metadata:
     """Writes shards, unless earlier calls have finished them.
 
     Args:
-      step: Name of the data command.
+      command: Its name.
       config: Its settings.
       files: The record files to read.
       shards: Index of the records -> the numbers of the records of each file to write.
       form: How they are written; None for the form of the input.
     """
     settings = settings_of(config, "input_dir")
-    with Stage(step, config.output_dir, output.RECORDS, settings, files) as stage:
-        parts = stage.begin(config.overwrite)
-        index, parser = open_parser(files, NO_LIMITS)
+    with OutputFolder(
+        command, config.output_dir, RECORD_FILES, settings, files
+    ) as output:
+        written = output.begin(config.overwrite)
+        parser = open_parser(files, NO_LIMITS)
+        index = parser.index
         origin = origin_of(files)
-        form = form or _form_of(index)
-        if parts is None:
+        if form is None:
+            form = RecordForm(index.format, getattr(index, "is_variable_length", False))
+        if written is None:
             if parser.shape.is_packed and form.format == "hdf5":
                 raise CorruptRecordError(
                     f"{files[0]} holds packed records, which HDF5 files cannot store. "
                     "Convert the unpacked records instead."
                 )
-            parts = _write_parts(config, files, shards(index), form, stage)
+            written = _write_shards(config, files, shards(index), form, output)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(metadata_file(config.output_dir))
-            stage.publish(parts)
+            output.publish(written)
         elif metadata := read_metadata(config.output_dir):
             return metadata
-    counts = total_counts(parts)
-    made = counted_metadata(form.format, parser.shape, counts, record_shards(parts))
-    made = dataclasses.replace(made, **origin)
-    write_metadata(config.output_dir, made)
-    return made
+    counts = total_counts(written)
+    metadata = counted_metadata(
+        form.format, parser.shape, counts, record_shards(written)
+    )
+    metadata = dataclasses.replace(metadata, **origin)
+    write_metadata(config.output_dir, metadata)
+    return metadata
 
 
-def _form_of(index: NumberedRecords) -> Form:
-    return Form(index.format, getattr(index, "is_variable_length", False))
-
-
-def _write_parts(
+def _write_shards(
     config: Config,
     files: Sequence[str],
     shards: Shards,
-    form: Form,
-    stage: Stage,
-) -> list[Part]:
-    _source_of.cache_clear()  # The files may have changed since the last call.
-    left = [name for name in shards if not stage.finished(name)]
-    pieces = ((tuple(files), shards[n], stage.folder / n, form) for n in left)
+    form: RecordForm,
+    output: OutputFolder,
+) -> list[OutputFile]:
+    _cached_parser.cache_clear()  # The files may have changed since the last call.
+    left = [name for name in shards if not output.finished(name)]
+    tasks = ((tuple(files), shards[n], output.partial_dir / n, form) for n in left)
     with ProgressReport(sum(len(shards[name]) for name in left)) as progress:
-        for part in in_order(copy_shard, pieces, config.num_processes):
-            stage.finish(part)
-            progress.add(part.counts["records"], part.counts["records"])
-    return [stage.finished(name) for name in shards]
+        for file in in_order(copy_shard, tasks, config.num_processes):
+            output.finish(file)
+            progress.add(file.counts["records"], file.counts["records"])
+    return [output.finished(name) for name in shards]
 
 
 @functools.lru_cache(maxsize=1)  # Once per worker process.
-def _source_of(files: tuple[str, ...]) -> Source:
+def _cached_parser(files: tuple[str, ...]) -> RecordParser:
     return open_parser(files, NO_LIMITS)
 
 
@@ -213,8 +214,8 @@ def copy_shard(
     files: tuple[str, ...],
     numbers: Sequence[int] | np.ndarray,
     path: Path,
-    form: Form,
-) -> Part:
+    form: RecordForm,
+) -> OutputFile:
     """Writes some records of a set into a file: one task of a worker process.
 
     Args:
@@ -229,57 +230,50 @@ def copy_shard(
     Raises:
       CorruptRecordError: if a record cannot be read or written, naming file and record.
     """
-    source = _source_of(files)
-    copy = _copy_to_hdf5 if form.format == "hdf5" else _copy_to_tfrecord
-    return copy(source, np.asarray(numbers, np.int64), path, form)
+    write = _write_hdf5 if form.format == "hdf5" else _write_tfrecord
+    numbers = np.asarray(numbers, np.int64)
+    blocks = np.split(numbers, range(_RECORDS_AT_ONCE, len(numbers), _RECORDS_AT_ONCE))
+    return write(_cached_parser(files), blocks, path, form)
 
 
-def _blocks(numbers: np.ndarray) -> list[np.ndarray]:
-    return [
-        numbers[begin : begin + _RECORDS_AT_ONCE]
-        for begin in range(0, len(numbers), _RECORDS_AT_ONCE)
-    ]
-
-
-def _copy_to_tfrecord(
-    source: Source, numbers: np.ndarray, path: Path, form: Form
-) -> Part:
-    index, parser = source
+def _write_tfrecord(
+    parser: RecordParser, blocks: Sequence[np.ndarray], path: Path, form: RecordForm
+) -> OutputFile:
     counts: Counter[str] = Counter()
     with RecordWriter(path) as writer:
-        for block in _blocks(numbers):
+        for block in blocks:
             features = parser(block)
             counts.update(count_records(features))
-            if index.format == form.format:
-                examples = index.read(block)  # Byte for byte.
+            if parser.index.format == form.format:
+                examples = parser.index.read(block)  # Byte for byte.
             else:
                 examples = serialize_examples({n: features[n] for n in _FEATURES})
             for example in examples:
                 writer.write(example)
-    return Part(path.name, writer.num_bytes, writer.crc32c, dict(counts))
+    return writer.described(counts)
 
 
-def _copy_to_hdf5(source: Source, numbers: np.ndarray, path: Path, form: Form) -> Part:
+def _write_hdf5(
+    parser: RecordParser, blocks: Sequence[np.ndarray], path: Path, form: RecordForm
+) -> OutputFile:
     # Loaded only by those who have HDF5 files.
-    from bert_tf.data.records.hdf5 import Hdf5Writer, UnstorableRecordError
+    from bert_tf.data.records.hdf5_writer import Hdf5Writer, UnstorableRecordError
 
-    index, parser = source
-    shape = parser.shape
     counts: Counter[str] = Counter()
     with Hdf5Writer(
         path,
-        len(numbers),
-        shape.max_seq_length,
-        shape.max_predictions,
+        sum(map(len, blocks)),
+        parser.shape.max_seq_length,
+        parser.shape.max_predictions,
         variable_length=form.variable_length,
         compression=form.compression,
     ) as writer:
-        for block in _blocks(numbers):
+        for block in blocks:
             features = parser(block)
             counts.update(count_records(features))
             try:
                 writer.write(features)
             except UnstorableRecordError as error:
-                place = index.place(int(block[error.row]))
-                raise CorruptRecordError(f"{place}: {error.reason}") from None
-    return Part(path.name, writer.num_bytes, writer.crc32c, dict(counts))
+                location = parser.index.location(int(block[error.row]))
+                raise CorruptRecordError(f"{location}: {error.reason}") from None
+    return describe_file(path, counts)

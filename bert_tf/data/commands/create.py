@@ -1,9 +1,9 @@
 """Makes a folder of record shards from text, in many processes.
 
-The text is cut into groups of documents, see `groups`, and consecutive groups form
-jobs. Neither depends on the number of processes, so the output does not either. A job
-writes its own shards and no others: finished shards survive an interruption, and the
-workers of a cluster can divide the jobs among them.
+The text is cut into groups of documents, see `document_groups`, and consecutive groups
+form jobs. Neither depends on the number of processes, so the output does not either. A
+job writes its own shards and no others: finished shards survive an interruption, and
+the workers of a cluster can divide the jobs among them.
 """
 
 import contextlib
@@ -15,34 +15,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bert_tf.config.data import CreateDataConfig
-from bert_tf.data import output
-from bert_tf.data.commands.output_folder import Stage, settings_of
-from bert_tf.data.commands.summary import SUMMARY, summarize, vocabulary_warnings
-from bert_tf.data.pretraining.counts import count_instances, merge_samples
+from bert_tf.data.commands.output_folder import RECORD_FILES, OutputFolder, settings_of
+from bert_tf.data.output_files import OutputFile, total_counts
 from bert_tf.data.pretraining.document_groups import (
-    Group,
+    DocumentGroup,
     cut_into_groups,
     duplicate_blocks,
     make_instances,
     tokenizer_settings,
 )
-from bert_tf.data.processes import in_order
+from bert_tf.data.pretraining.statistics import (
+    SUMMARY,
+    count_instances,
+    merge_samples,
+    summarize,
+)
+from bert_tf.data.processes import divide, in_order
+from bert_tf.data.records.examples import serialize_instances
 from bert_tf.data.records.metadata import (
     Metadata,
     metadata_file,
     read_metadata,
+    record_shards,
     write_metadata,
 )
-from bert_tf.data.records.shards import Part, record_shards, share
-from bert_tf.data.records.tfrecord import (
-    RecordWriter,
-    frame_record,
-    serialize_instance,
-    shard_name,
-)
-from bert_tf.data.records.tokenizer_settings import choose_settings
+from bert_tf.data.records.tfrecord import RecordWriter, frame_record, shard_name
 from bert_tf.data.text.input_files import expand_paths
-from bert_tf.data.text.tokenization import TokenizerSettings, load_vocabulary
+from bert_tf.data.text.tokenization import TokenizerSettings
+from bert_tf.data.text.tokenizer_settings import choose_settings
+from bert_tf.data.text.unreachable_tokens import split_warnings
+from bert_tf.data.text.vocabulary import load_vocabulary
 from bert_tf.files import file_sha256
 from bert_tf.launch import report
 from bert_tf.progress import ProgressReport
@@ -63,7 +65,7 @@ class Job:
       shards: File names; a single one if there are more groups than shards.
     """
 
-    groups: Sequence[Group]
+    groups: Sequence[DocumentGroup]
     shards: Sequence[str]
 
     @property
@@ -79,8 +81,8 @@ class GroupRecords:
     Attributes:
       frames: Records in TFRecord framing.
       lengths: Number of tokens without padding of each record.
-      counts: Those of `text_counts` for the text and these records.
-      sample: Hashes of the text's documents, see `text_counts.merge_samples`.
+      counts: Those of `statistics` for the text and these records.
+      sample: Hashes of the text's documents, see `merge_samples`.
     """
 
     frames: list[bytes]
@@ -116,19 +118,19 @@ def create_records(
     settings = settings_of(config, "input", "vocab_file", *_usual(config))
     inputs = [*paths, config.vocab_file]
     vocabulary = load_vocabulary(config.vocab_file)
-    for line in vocabulary_warnings(vocabulary, tokenizer_settings(config)):
+    for line in split_warnings(vocabulary, tokenizer_settings(config)):
         report(line)
-    stage = Stage("create", config.output_dir, output.RECORDS, settings, inputs)
+    output = OutputFolder("create", config.output_dir, RECORD_FILES, settings, inputs)
     if communicator is not None and communicator.size > 1:
-        return _create_together(config, paths, stage, communicator)
-    with stage:
-        parts = stage.begin(config.overwrite)
-        if parts is None:
+        return _create_together(config, paths, output, communicator)
+    with output:
+        files = output.begin(config.overwrite)
+        if files is None:
             jobs = cut_into_jobs(paths, config)
-            _make_shards(jobs, config, stage)
-            return _publish(jobs, config, stage)
+            _write_shards(jobs, config, output)
+            return _publish(jobs, config, output)
     report(f"{config.output_dir} exists already, made from the same text.")
-    return read_metadata(config.output_dir) or _write_metadata(config, parts)
+    return read_metadata(config.output_dir) or _write_metadata(config, files)
 
 
 def _with_tokenizer_settings(
@@ -159,7 +161,7 @@ def _usual(config: CreateDataConfig) -> list[str]:
 def _create_together(
     config: CreateDataConfig,
     paths: Sequence[str],
-    stage: Stage,
+    output: OutputFolder,
     communicator: "Communicator",
 ) -> Metadata:
     """As `create_records`, on several workers: rank 0 prepares and publishes."""
@@ -167,25 +169,25 @@ def _create_together(
     if not config.num_processes:
         cores = available_cores(communicator.local_size)
         config = dataclasses.replace(config, num_processes=cores)
-    with stage:
-        parts, error = None, None
+    with output:
+        files, error = None, None
         try:
-            parts = stage.begin(config.overwrite) if is_first else None
+            files = output.begin(config.overwrite) if is_first else None
         except Exception as failure:  # noqa: BLE001 - raised on all workers
             error = failure
         communicator.agree(error)
-        if not communicator.gather([parts is not None])[0, 0]:
+        if not communicator.gather([files is not None])[0, 0]:
             jobs = cut_into_jobs(paths, config)
             try:
                 own = jobs[communicator.rank :: communicator.size]
-                _make_shards(own, config, stage)
+                _write_shards(own, config, output)
             except Exception as failure:  # noqa: BLE001 - raised on all workers
                 error = failure
             communicator.agree(error)
             if is_first:
-                _publish(jobs, config, stage)
+                _publish(jobs, config, output)
         elif is_first and not read_metadata(config.output_dir):
-            _write_metadata(config, parts)
+            _write_metadata(config, files)
         communicator.agree(None)
     return read_metadata(config.output_dir)
 
@@ -217,60 +219,60 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
     if config.format == "hdf5":
         names = [str(Path(name).with_suffix(".hdf5")) for name in names]
     count = min(len(groups), len(names))
-    return [
-        Job(share(groups, number, count), share(names, number, count))
-        for number in range(count)
-    ]
+    return list(map(Job, divide(groups, count), divide(names, count)))
 
 
 def make_group_records(
-    group: Group, duplicates: range, config: CreateDataConfig, vocab_sha256: str
+    group: DocumentGroup, duplicates: range, config: CreateDataConfig, vocab_sha256: str
 ) -> GroupRecords:
     """Makes the records of some duplicates of a group: one task of a worker process."""
     instances, text = make_instances(group, duplicates, config, vocab_sha256)
     sizes = config.max_seq_length, config.max_predictions_per_seq
     return GroupRecords(
-        [frame_record(serialize_instance(one, *sizes)) for one in instances],
+        [frame_record(data) for data in serialize_instances(instances, *sizes)],
         [len(one.input_ids) for one in instances],
         text.counts + count_instances(instances),
         text.sample,
     )
 
 
-def _make_shards(jobs: Sequence[Job], config: CreateDataConfig, stage: Stage) -> None:
+def _write_shards(
+    jobs: Sequence[Job], config: CreateDataConfig, output: OutputFolder
+) -> None:
     """Writes the shards of all jobs that are not finished."""
-    left = [job for job in jobs if not all(stage.finished(name) for name in job.shards)]
+    left = [job for job in jobs if not all(map(output.finished, job.shards))]
     if len(left) < len(jobs):
         report(f"Resuming: {len(jobs) - len(left)} of {len(jobs)} parts are done.")
     vocab_sha256 = file_sha256(config.vocab_file)
     blocks = duplicate_blocks(config.dupe_factor)
-    pieces = (
+    tasks = (
         (group, block, config, vocab_sha256)
         for job in left
         for group in job.groups
         for block in blocks
     )
     total = sum(job.num_bytes for job in left) * config.dupe_factor
-    results = in_order(make_group_records, pieces, config.num_processes)
+    results = in_order(make_group_records, tasks, config.num_processes)
     with contextlib.closing(results), ProgressReport(total) as progress:
         for job in left:
-            _write_job(job, results, config, stage, progress)
+            _write_job(job, results, config, output, progress)
 
 
 def _write_job(
     job: Job,
     results: Iterator[GroupRecords],
     config: CreateDataConfig,
-    stage: Stage,
+    output: OutputFolder,
     progress: ProgressReport,
 ) -> None:
     """Writes the records of a job to its shards in turn."""
     num_tokens = [0] * len(job.shards)
     text: Counter[str] = Counter()
     samples: list[Sequence[int]] = []
+    folder = output.partial_dir
     with contextlib.ExitStack() as stack:
         writers = [
-            stack.enter_context(RecordWriter((stage.folder / name).with_suffix(_RAW)))
+            stack.enter_context(RecordWriter(folder / Path(name).with_suffix(_RAW)))
             for name in job.shards
         ]
         for group in job.groups:
@@ -294,40 +296,43 @@ def _write_job(
     for name, writer, tokens in zip(job.shards, writers, num_tokens, strict=True):
         counts = {"records": writer.num_records, "tokens": tokens, "kept_tokens": 0}
         # The counts of the job's text are added up later: only one shard has them.
-        part = Part(name, writer.num_bytes, writer.crc32c, counts | text, sample)
+        file = writer.described(counts | text, sample)
         text, sample = Counter(), ()
         if config.format == "hdf5":
-            part = _to_hdf5(writer.path, stage.folder / name, part)
-        stage.finish(part)
+            file = _to_hdf5(writer.path, folder / name, file)
+        output.finish(file)
 
 
-def _to_hdf5(raw: Path, path: Path, part: Part) -> Part:
+def _to_hdf5(raw: Path, path: Path, file: OutputFile) -> OutputFile:
     """Converts a finished shard: HDF5 files are created for a number of records."""
     # It loads TensorFlow, which takes seconds and is not needed for TFRecords.
-    from bert_tf.data.commands.convert import Form, copy_shard
+    from bert_tf.data.commands.convert import RecordForm, copy_shard
 
-    copied = copy_shard((str(raw),), range(part.counts["records"]), path, Form("hdf5"))
+    numbers = range(file.counts["records"])
+    copied = copy_shard((str(raw),), numbers, path, RecordForm("hdf5"))
     raw.unlink()
-    return dataclasses.replace(copied, counts=part.counts, sample=part.sample)
+    return dataclasses.replace(copied, counts=file.counts, sample=file.sample)
 
 
-def _publish(jobs: Sequence[Job], config: CreateDataConfig, stage: Stage) -> Metadata:
-    """Renames the folder, all of whose parts are finished, and writes its metadata."""
-    parts = [stage.finished(name) for job in jobs for name in job.shards]
+def _publish(
+    jobs: Sequence[Job], config: CreateDataConfig, output: OutputFolder
+) -> Metadata:
+    """Renames the folder, all of whose files are finished, and writes its metadata."""
+    files = [output.finished(name) for job in jobs for name in job.shards]
     with contextlib.suppress(FileNotFoundError):
         os.unlink(metadata_file(config.output_dir))
-    stage.publish(parts)
-    return _write_metadata(config, parts)
+    output.publish(files)
+    return _write_metadata(config, files)
 
 
-def _write_metadata(config: CreateDataConfig, parts: Sequence[Part]) -> Metadata:
-    samples = sum(part.counts["records"] for part in parts)
-    num_tokens = sum(part.counts["tokens"] for part in parts)
+def _write_metadata(config: CreateDataConfig, files: Sequence[OutputFile]) -> Metadata:
+    totals = total_counts(files)
+    samples, num_tokens = totals["records"], totals["tokens"]
     # These do not affect the records, so the metadata leaves them out.
     settings = dataclasses.asdict(config)
     for name in ("num_processes", "overwrite", "horovod"):
         del settings[name]
-    summary = summarize(parts, config)
+    summary = summarize(files, config.dupe_factor)
     metadata = Metadata(
         format=config.format,
         packed=False,
@@ -340,7 +345,7 @@ def _write_metadata(config: CreateDataConfig, parts: Sequence[Part]) -> Metadata
         avg_seq_per_sample=1.0,
         packing_efficiency=num_tokens / (samples * config.max_seq_length),
         padding_tokens_original_dataset=samples * config.max_seq_length - num_tokens,
-        shards=record_shards(parts),
+        shards=record_shards(files),
         vocab_size=len(load_vocabulary(config.vocab_file)),
         vocab_sha256=file_sha256(config.vocab_file),
         seed=config.seed,

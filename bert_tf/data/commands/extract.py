@@ -5,23 +5,30 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bert_tf.config.text import ExtractConfig
-from bert_tf.data import output
-from bert_tf.data.commands.output_folder import Stage, settings_of
-from bert_tf.data.commands.streaming import process_stream
-from bert_tf.data.records.shards import Part, total_counts
+from bert_tf.data.commands.output_folder import (
+    TEXT_FILES,
+    OutputFolder,
+    settings_of,
+    write_documents,
+)
+from bert_tf.data.output_files import OutputFile, total_counts
 from bert_tf.data.text.documents import (
-    cut_into_stretches,
+    cut_into_ranges,
     holds_words,
     join_paragraphs,
     read_lines,
 )
-from bert_tf.data.text.file_content import check_content
-from bert_tf.data.text.input_files import TEXT_SUFFIXES, expand_paths, has_suffix
-from bert_tf.data.text.mediawiki import read_pages
-from bert_tf.data.text.wikitext import UnparsableError, complete_text
+from bert_tf.data.text.input_files import (
+    TEXT_SUFFIXES,
+    check_content,
+    expand_paths,
+    has_suffix,
+)
+from bert_tf.data.text.mediawiki.dump import read_pages
+from bert_tf.data.text.mediawiki.markup import UnparsableError, complete_text
 from bert_tf.progress import ProgressReport
 
 _FORMATS = {
@@ -66,37 +73,34 @@ def extract_documents(config: ExtractConfig) -> Counter[str]:
     paths = expand_paths(config.input, tuple(_FORMATS))
     for path in paths:
         check_content(path, is_text=_format_of(path, config) == "text")
-    stage = Stage(
-        "extract", config.output_dir, output.TEXTS, settings_of(config, "input"), paths
-    )
-    with stage:
-        parts = stage.begin(config.overwrite)
-        if parts is None:
-            parts = _extract(config, paths, stage)
-            stage.publish(parts)
-    return total_counts(parts)
+    settings = settings_of(config, "input")
+    output = OutputFolder("extract", config.output_dir, TEXT_FILES, settings, paths)
+    files = output.complete(config.overwrite, lambda o: _extract(config, paths, o))
+    return total_counts(files)
 
 
-def _extract(config: ExtractConfig, paths: Sequence[str], stage: Stage) -> list[Part]:
+def _extract(
+    config: ExtractConfig, paths: Sequence[str], output: OutputFolder
+) -> list[OutputFile]:
     # The size of uncompressed dumps is not known: bzip2 compresses them to a quarter.
     total = sum(
         os.path.getsize(path) * (4 if path.endswith(".bz2") else 1) for path in paths
     )
     with ProgressReport(total, "documents") as progress:
-        parts = process_stream(
+        files = write_documents(
             _raw_documents(paths, config),
             clean_documents,
-            stage,
+            output,
             ".jsonl",
             config.num_processes,
             progress,
         )
-    if not any(part.counts.get("documents") for part in parts):
+    if not total_counts(files)["documents"]:
         raise ValueError(
             "`input` must hold text. Received: "
             f"input={config.input}, which holds no document with text."
         )
-    return parts
+    return files
 
 
 def _format_of(path: str, config: ExtractConfig) -> str:
@@ -121,7 +125,9 @@ def _raw_documents(
     for path in paths:
         kind = _format_of(path, config)
         if kind == "mediawiki":
-            documents = _pages(path)
+            documents = (
+                RawDocument(*page, has_markup=True) for page in read_pages(path)
+            )
         elif kind == "json":
             documents = _json_documents(path, config.text_field)
         else:
@@ -130,15 +136,10 @@ def _raw_documents(
             yield document, len(document.text)
 
 
-def _pages(path: str) -> Iterator[RawDocument]:
-    for page in read_pages(path):
-        yield RawDocument(page.title, page.wikitext, has_markup=True)
-
-
 def _plain_documents(path: str) -> Iterator[RawDocument]:
     title = os.path.basename(path)
-    for stretch in cut_into_stretches([path], "text", 0):
-        text = "\n".join(join_paragraphs(read_lines(*stretch)))
+    for file_range in cut_into_ranges([path], "text", 0):
+        text = "\n".join(join_paragraphs(read_lines(*file_range)))
         yield RawDocument(title, text, has_markup=False)
 
 
@@ -172,7 +173,7 @@ def _holds_lines(path: str) -> bool:
         return False  # One value over many lines, or on a very long one.
 
 
-def _json_lines(path: str) -> Iterator[tuple[str, str, Any]]:
+def _json_lines(path: str) -> Iterator[tuple[str, str, object]]:
     """Location, title and entry of each line."""
     for number, line in enumerate(read_lines(path), start=1):
         if line:
@@ -180,7 +181,7 @@ def _json_lines(path: str) -> Iterator[tuple[str, str, Any]]:
             yield location, location, _parse_json(line, f"{path}, line {number}")
 
 
-def _json_entries(path: str) -> Iterator[tuple[str, str, Any]]:
+def _json_entries(path: str) -> Iterator[tuple[str, str, object]]:
     """Location, title and value of each entry of a list or an object by title."""
     try:
         content = Path(path).read_text(encoding="utf-8-sig")
@@ -203,7 +204,7 @@ def _json_entries(path: str) -> Iterator[tuple[str, str, Any]]:
         )
 
 
-def _parse_json(content: str, location: str) -> Any:  # noqa: ANN401 - any JSON value
+def _parse_json(content: str, location: str) -> object:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:

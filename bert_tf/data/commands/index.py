@@ -9,13 +9,18 @@ from collections.abc import Mapping
 import numpy as np
 
 from bert_tf.config.data import IndexDataConfig
-from bert_tf.data.records.formats import NO_LIMITS, open_parser
-from bert_tf.data.records.metadata import Metadata, Shard, metadata_file, write_metadata
+from bert_tf.data.output_files import describe_file
+from bert_tf.data.records.metadata import (
+    Metadata,
+    Shard,
+    metadata_file,
+    record_shards,
+    write_metadata,
+)
 from bert_tf.data.records.provenance import origin_of
 from bert_tf.data.records.record_index import record_files
-from bert_tf.data.records.record_numbers import NumberedRecords
+from bert_tf.data.records.record_set import NO_LIMITS, open_parser
 from bert_tf.data.records.schema import RecordShape
-from bert_tf.data.records.shards import describe_file, record_shards
 
 _RECORDS_AT_ONCE = 4096
 
@@ -64,15 +69,6 @@ def counted_metadata(
     )
 
 
-def _shards(index: NumberedRecords) -> tuple[Shard, ...]:
-    """Size, checksum and number of records of each file."""
-    counts = np.diff(index.starts).tolist()
-    return record_shards(
-        describe_file(path, {"records": count})
-        for path, count in zip(index.files, counts, strict=True)
-    )
-
-
 def index_records(config: IndexDataConfig) -> Metadata:
     """Counts a folder of records, packed or not, and writes its metadata.
 
@@ -94,12 +90,17 @@ def index_records(config: IndexDataConfig) -> Metadata:
             f"`input_dir` must have no metadata yet. Received: input_dir={folder}, "
             f"which has {path}. Pass --overwrite to replace it."
         )
-    index, parser = open_parser(record_files(folder), NO_LIMITS)
+    parser = open_parser(record_files(folder), NO_LIMITS)
+    index = parser.index
     counts: Counter[str] = Counter()
     for begin in range(0, len(index), _RECORDS_AT_ONCE):
         end = min(begin + _RECORDS_AT_ONCE, len(index))
         counts.update(count_records(parser(np.arange(begin, end))))
-    metadata = counted_metadata(index.format, parser.shape, counts, _shards(index))
+    shards = record_shards(
+        describe_file(path, {"records": count})
+        for path, count in zip(index.files, np.diff(index.starts).tolist(), strict=True)
+    )
+    metadata = counted_metadata(index.format, parser.shape, counts, shards)
     with contextlib.suppress(ValueError):  # The old metadata may not be valid.
         metadata = dataclasses.replace(metadata, **origin_of(index.files))
     write_metadata(folder, metadata)

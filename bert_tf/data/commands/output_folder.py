@@ -1,6 +1,6 @@
-"""The output folder of a data command, written part by part so that it can resume.
+"""The output folder of a data command, written file by file so that it can resume.
 
-Finished parts are kept in `<output_dir>.partial`, each with a `.done` file of its size,
+Finished files are kept in `<output_dir>.partial`, each with a `.done` file of its size,
 checksum and counts, until all are finished; then the folder is renamed.
 `<output_dir>_manifest.json` has the input and the settings it was made with. A command
 that is run again resumes where it stopped, and does nothing if its output is complete
@@ -9,25 +9,41 @@ and intact.
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from bert_tf.data import output
-from bert_tf.data.records.shards import Part, describe_file
+from bert_tf.data.output_files import FileWriter, OutputFile, describe_file
+from bert_tf.data.processes import in_order
 from bert_tf.errors import RunError
 from bert_tf.files import lock, write_whole
+from bert_tf.progress import ProgressReport
+
+# Names of the files that output folders of each kind hold, and that may be replaced.
+RECORD_FILES = re.compile(r"part[-_]\d+[-_]of[-_]\d+\.(tfrecord|hdf5)")
+TEXT_FILES = re.compile(r"part-\d+\.(txt|jsonl)")
+SHARD_FILES = re.compile(r"(training|test)-\d+-of-\d+\.txt")
+VOCABULARY_FILES = re.compile(r"vocab\.txt")
+
+# Sizes of the input of one output file, and of one task of a worker process. A file is
+# small enough to look at, and to be lost in a crash.
+FILE_BYTES = 64 << 20
+TASK_BYTES = 1 << 20
 
 # Increased when the same input and settings give other bytes than before.
 _VERSION = 1
 _SETTINGS_FILE = "stage.json"
-_NOTE_SUFFIX = ".done"
+_DONE_SUFFIX = ".done"
 # Keys of the manifest that determine the bytes of the output.
 _RECIPE = ("version", "step", "settings", "inputs")
+
+Document = TypeVar("Document")
 
 
 def settings_of(config: object, *left_out: str) -> dict[str, Any]:
@@ -43,16 +59,16 @@ def settings_of(config: object, *left_out: str) -> dict[str, Any]:
     return values
 
 
-class Stage:
-    """The output of one command; a context manager around `begin` and `publish`.
+class OutputFolder:
+    """The output of one command: `complete`, or a context around `begin` and `publish`.
 
     Attributes:
-      folder: The folder in which parts are written.
+      partial_dir: The folder in which files are written.
     """
 
     def __init__(
         self,
-        step: str,
+        command: str,
         output_dir: str,
         kind: re.Pattern[str],
         settings: Mapping[str, Any],
@@ -61,70 +77,84 @@ class Stage:
         """Prepares without reading or writing any file.
 
         Args:
-          step: Name of the command, which the manifest calls its step.
+          command: Its name, which the manifest calls its step.
           output_dir: Final path of the folder.
-          kind: Names of its files, see `output`.
+          kind: `RECORD_FILES`, `TEXT_FILES`, ...
           settings: The result of `settings_of`.
           inputs: All files that the command reads.
         """
         self._output_dir = os.path.abspath(output_dir)
         self._kind = kind
-        self.folder = Path(f"{self._output_dir}.partial")
+        self.partial_dir = Path(f"{self._output_dir}.partial")
         self._lock: int | None = None
         self._checked: set[str] = set()
-        self._step = step
+        self._command = command
         self._settings = dict(settings)
         self._inputs = list(inputs)
+        self._manifest_file = Path(f"{self._output_dir}_manifest.json")
 
     @functools.cached_property
     def _recipe(self) -> dict[str, Any]:
         """What determines the output, as it is after a round trip through JSON."""
         inputs = [dataclasses.asdict(describe_file(path)) for path in self._inputs]
-        values = (_VERSION, self._step, self._settings, inputs)
+        values = (_VERSION, self._command, self._settings, inputs)
         return json.loads(json.dumps(dict(zip(_RECIPE, values, strict=True))))
 
-    @property
-    def manifest_file(self) -> Path:
-        """Path of the manifest, next to the folder."""
-        return Path(f"{self._output_dir}_manifest.json")
-
-    def begin(self, overwrite: bool) -> Sequence[Part] | None:
-        """Checks existing output, and prepares `folder` for the parts that are missing.
+    def begin(self, overwrite: bool) -> Sequence[OutputFile] | None:
+        """Checks existing output, and prepares `partial_dir` for what is missing.
 
         Args:
           overwrite: Whether other output in the folder may be replaced in the end.
 
         Returns:
-          The parts, if the output is complete already; otherwise None.
+          The files, if the output is complete already; otherwise None.
 
         Raises:
           FileExistsError: if the folder holds other output, or anything else.
           RunError: if another process is writing the same output.
         """
         self._check_inputs_are_elsewhere()
-        manifest = _read_recipe(self.manifest_file)
+        manifest = _read_recipe(self._manifest_file)
         if manifest and all(manifest.get(key) == self._recipe[key] for key in _RECIPE):
-            parts = _parts(manifest.get("files"))
-            if parts and self._are_intact(parts):
-                return parts
-        reason = self._difference(manifest) if manifest else ""
-        output.check_output_dir(
-            "output_dir", self._output_dir, self._kind, overwrite, reason
-        )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder, os.O_RDONLY)
+            files = _output_files(manifest.get("files"))
+            if files and self._are_intact(files):
+                return files
+        self._check_may_replace(overwrite, manifest)
+        self.partial_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.partial_dir, os.O_RDONLY)
         try:
-            lock(descriptor, f"writing {self.folder}")
+            lock(descriptor, f"writing {self.partial_dir}")
         except RunError:
             os.close(descriptor)
             raise
         self._lock = descriptor  # From here on, `__exit__` cleans the folder.
-        settings = self.folder / _SETTINGS_FILE
+        settings = self.partial_dir / _SETTINGS_FILE
         if _read_recipe(settings) != self._recipe:
-            for entry in self.folder.iterdir():
+            for entry in self.partial_dir.iterdir():
                 entry.unlink()
             write_whole(settings, _to_json(self._recipe))
         return None
+
+    def complete(
+        self,
+        overwrite: bool,
+        make: Callable[["OutputFolder"], Sequence[OutputFile]],
+    ) -> Sequence[OutputFile]:
+        """Makes and publishes the output, unless it is complete already.
+
+        Args:
+          overwrite: See `begin`.
+          make: Writes all files that are not finished, and returns all of them.
+
+        Returns:
+          All files, in order.
+        """
+        with self:
+            files = self.begin(overwrite)
+            if files is None:
+                files = make(self)
+                self.publish(files)
+        return files
 
     def _check_inputs_are_elsewhere(self) -> None:
         """Refuses an output folder that holds input: replacing it would delete that."""
@@ -136,9 +166,33 @@ class Stage:
                     f"{self._output_dir}, which holds {path}. Pass another folder."
                 )
 
+    def _check_may_replace(
+        self, overwrite: bool, manifest: Mapping[str, Any] | None
+    ) -> None:
+        """Refuses a folder that holds anything but replaceable earlier output."""
+        folder, kind = self._output_dir, self._kind
+        if not os.path.lexists(folder):
+            return
+        received = f"Received: output_dir={folder}"
+        if not os.path.isdir(folder):
+            raise FileExistsError(f"`output_dir` must be a folder. {received}, a file.")
+        names = sorted(os.listdir(folder))
+        others = [name for name in names if not kind.fullmatch(name)]
+        if others:
+            raise FileExistsError(
+                f"`output_dir` must be new, empty or hold earlier output only. "
+                f"{received}, which holds {others[0]}. Pass another folder."
+            )
+        if names and not overwrite:
+            reason = self._difference(manifest) if manifest else ""
+            raise FileExistsError(
+                f"`output_dir` must not hold earlier output. {received}, which holds "
+                f"{names[0]}. {reason} Pass another folder, or --overwrite."
+            )
+
     def _difference(self, manifest: Mapping[str, Any]) -> str:
         """How the folder differs from the output of this command: a sentence."""
-        if manifest.get("step") != self._step:
+        if manifest.get("step") != self._command:
             return f"It was made by `data {manifest.get('step')}`."
         made, asked = manifest.get("settings"), self._recipe["settings"]
         if made != asked and isinstance(made, dict):
@@ -150,70 +204,79 @@ class Stage:
             return "It was made from other input."
         return "Its files have changed since it was made."
 
-    def _are_intact(self, parts: Sequence[Part]) -> bool:
+    def _are_intact(self, files: Sequence[OutputFile]) -> bool:
         folder = Path(self._output_dir)
-        if not folder.is_dir() or {p.name for p in folder.iterdir()} != {
-            part.name for part in parts
-        }:
+        names = {file.name for file in files}
+        if not folder.is_dir() or {path.name for path in folder.iterdir()} != names:
             return False
-        return all(
-            (folder / part.name).stat().st_size == part.bytes
-            and describe_file(folder / part.name).crc32c == part.crc32c
-            for part in parts
-        )
+        return all(_is_intact(folder / file.name, file) for file in files)
 
-    def finished(self, name: str) -> Part | None:
-        """The part with this file name, if its `.done` file exists and is right."""
-        note = _read_json(self.folder / f"{name}{_NOTE_SUFFIX}")
-        if not note or not (self.folder / name).exists():
+    def finished(self, name: str) -> OutputFile | None:
+        """The file of this name, if its `.done` file exists and is right."""
+        path = self.partial_dir / name
+        done = _read_json(Path(f"{path}{_DONE_SUFFIX}"))
+        if not done or not path.exists():
             return None
-        part = Part(**note)
+        file = OutputFile(**done)
         if name not in self._checked:  # Once: it takes as long as reading the file.
-            found = describe_file(self.folder / name)
-            if (found.bytes, found.crc32c) != (part.bytes, part.crc32c):
+            if not _is_intact(path, file):
                 return None
             self._checked.add(name)
-        return part
+        return file
 
-    def finish(self, part: Part) -> None:
-        """Writes the `.done` file of a finished part, which later calls rely on."""
-        self._checked.add(part.name)
-        note = self.folder / f"{part.name}{_NOTE_SUFFIX}"
-        write_whole(note, _to_json(dataclasses.asdict(part)))
+    def finish(self, file: OutputFile) -> None:
+        """Writes the `.done` file of a finished file, which later calls rely on."""
+        self._checked.add(file.name)
+        done = self.partial_dir / f"{file.name}{_DONE_SUFFIX}"
+        write_whole(done, _to_json(dataclasses.asdict(file)))
 
-    def publish(self, parts: Sequence[Part]) -> None:
-        """Writes the manifest, and renames the folder.
+    def publish(self, files: Sequence[OutputFile]) -> None:
+        """Writes the manifest, deletes earlier output, and renames the folder.
 
         Args:
-          parts: All files of the folder, in order.
+          files: All files of the folder, in order.
+
+        Raises:
+          OSError: if files of another kind have come into the output folder.
         """
-        names = {part.name for part in parts}
-        for entry in self.folder.iterdir():
+        names = {file.name for file in files}
+        for entry in self.partial_dir.iterdir():
             if entry.name not in names:
                 entry.unlink()
-        files = [dataclasses.asdict(part) for part in parts]
-        write_whole(self.manifest_file, _to_json(self._recipe | {"files": files}))
-        output.move_into_place(self.folder, self._output_dir, self._kind)
+        values = [dataclasses.asdict(file) for file in files]
+        write_whole(self._manifest_file, _to_json(self._recipe | {"files": values}))
+        if os.path.isdir(self._output_dir):
+            for name in filter(self._kind.fullmatch, os.listdir(self._output_dir)):
+                os.unlink(os.path.join(self._output_dir, name))
+        os.replace(self.partial_dir, self._output_dir)
 
-    def __enter__(self) -> "Stage":
-        """The stage itself."""
+    def __enter__(self) -> "OutputFolder":
+        """The folder itself."""
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Unlocks the folder, and deletes it if it has no finished part."""
+        """Unlocks the folder, and deletes it if it has no finished file."""
         if self._lock is None:
             return
         os.close(self._lock)
         self._lock = None
-        for unfinished in self.folder.glob("*.tmp"):
+        for unfinished in self.partial_dir.glob("*.tmp"):
             unfinished.unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.glob(f"*{_NOTE_SUFFIX}")):
-            shutil.rmtree(self.folder)
+        has_finished = any(self.partial_dir.glob(f"*{_DONE_SUFFIX}"))
+        if self.partial_dir.is_dir() and not has_finished:
+            shutil.rmtree(self.partial_dir)
 
 
-def _parts(values: object) -> list[Part]:
+def _is_intact(path: Path, file: OutputFile) -> bool:
+    """Whether a file has the size and the checksum that it had when it was finished."""
+    return path.stat().st_size == file.bytes and (
+        describe_file(path).crc32c == file.crc32c
+    )
+
+
+def _output_files(values: object) -> list[OutputFile]:
     try:
-        return [Part(**value) for value in values or ()]
+        return [OutputFile(**value) for value in values or ()]
     except TypeError:
         return []
 
@@ -222,7 +285,7 @@ def _read_recipe(path: Path) -> dict[str, Any] | None:
     """A manifest or recipe; earlier versions wrote fewer fields of each input."""
     recipe = _read_json(path)
     if recipe:
-        inputs = [dataclasses.asdict(part) for part in _parts(recipe.get("inputs"))]
+        inputs = [dataclasses.asdict(f) for f in _output_files(recipe.get("inputs"))]
         recipe["inputs"] = json.loads(json.dumps(inputs))
     return recipe
 
@@ -238,3 +301,90 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def _to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class DocumentBatch(Generic[Document]):
+    """Documents that are processed together.
+
+    Attributes:
+      documents: In order.
+      num_bytes: Their size in the input.
+      ends_file: Whether the next batch begins a new file.
+    """
+
+    documents: list[Document]
+    num_bytes: int
+    ends_file: bool
+
+
+def _cut_into_batches(
+    documents: Iterable[tuple[Document, int]],
+) -> Iterator[DocumentBatch[Document]]:
+    """Batches of about `TASK_BYTES`; a file ends after about `FILE_BYTES`."""
+    of_file = 0
+    current: list[Document] = []
+    size = 0
+    for document, num_bytes in documents:
+        current.append(document)
+        size += num_bytes
+        if size >= TASK_BYTES:
+            of_file += size
+            ends_file = of_file >= FILE_BYTES
+            yield DocumentBatch(current, size, ends_file)
+            current, size = [], 0
+            of_file = 0 if ends_file else of_file
+    if current:
+        yield DocumentBatch(current, size, True)
+
+
+def write_documents(
+    documents: Iterator[tuple[Document, int]],
+    function: Callable[[list[Document]], tuple[bytes, Counter[str]]],
+    output: OutputFolder,
+    suffix: str,
+    num_processes: int,
+    progress: ProgressReport,
+) -> list[OutputFile]:
+    """Applies a function to a stream of documents, and writes its output file by file.
+
+    The stream is cut by its own sizes alone, so that the files do not depend on the
+    number of processes; documents of finished files are skipped, not processed again.
+
+    Args:
+      documents: All documents with their sizes in bytes, from the first one on.
+      function: Turns documents into the text to write and its counts, `documents` among
+        them; it runs in worker processes.
+      output: The output folder.
+      suffix: Extension of the files.
+      num_processes: Worker processes; 0 means one per core.
+      progress: Shows the progress.
+
+    Returns:
+      All files, those of earlier calls too.
+    """
+    files: list[OutputFile] = []
+    names = (f"part-{number:05d}{suffix}" for number in itertools.count())
+    while file := output.finished(name := next(names)):
+        files.append(file)
+    skipped = sum(file.counts["inputs"] for file in files)
+    for _, num_bytes in itertools.islice(documents, skipped):
+        progress.add(num_bytes, 0)
+    # Results come in the order of the batches, so sizes are not sent to the workers.
+    sent, kept = itertools.tee(_cut_into_batches(documents))
+    results = in_order(function, ((batch.documents,) for batch in sent), num_processes)
+    while (batch := next(kept, None)) is not None:
+        counts: Counter[str] = Counter()
+        with FileWriter(output.partial_dir / name) as writer:
+            while batch is not None:
+                text, found_counts = next(results)
+                writer.append(text)
+                counts.update(found_counts)
+                counts["inputs"] += len(batch.documents)
+                progress.add(batch.num_bytes, found_counts["documents"])
+                batch = None if batch.ends_file else next(kept, None)
+        file = writer.described(counts)
+        output.finish(file)
+        files.append(file)
+        name = next(names)
+    return files

@@ -8,8 +8,14 @@ import os
 import numpy as np
 
 from bert_tf.config.data import PackDataConfig
-from bert_tf.data import output
-from bert_tf.data.commands.output_folder import Stage, settings_of
+from bert_tf.data.commands.output_folder import RECORD_FILES, OutputFolder, settings_of
+from bert_tf.data.output_files import OutputFile
+from bert_tf.data.packing.layout import (
+    merge_sequences,
+    most_in_a_row,
+    prediction_counts,
+    sequence_lengths,
+)
 from bert_tf.data.packing.planning import (
     Assignment,
     PackingPlan,
@@ -17,31 +23,21 @@ from bert_tf.data.packing.planning import (
     length_histogram,
     make_plan,
 )
-from bert_tf.data.packing.record_rows import (
-    merge_sequences,
-    most_in_a_row,
-    prediction_counts,
-    sequence_lengths,
-)
-from bert_tf.data.processes import in_order
-from bert_tf.data.records.formats import NO_LIMITS, open_parser
+from bert_tf.data.processes import divide, in_order
+from bert_tf.data.records.examples import serialize_examples
 from bert_tf.data.records.metadata import (
     Metadata,
     Shard,
     metadata_file,
     read_metadata,
+    record_shards,
     write_metadata,
 )
 from bert_tf.data.records.provenance import origin_of
 from bert_tf.data.records.record_index import record_files
+from bert_tf.data.records.record_set import NO_LIMITS, open_parser
 from bert_tf.data.records.schema import RecordParser
-from bert_tf.data.records.shards import Part, record_shards
-from bert_tf.data.records.tfrecord import (
-    RecordWriter,
-    frame_record,
-    serialize_examples,
-    shard_name,
-)
+from bert_tf.data.records.tfrecord import RecordWriter, frame_record, shard_name
 from bert_tf.errors import CorruptRecordError
 from bert_tf.progress import ProgressReport
 from bert_tf.resources import available_cores
@@ -53,15 +49,15 @@ _RECORDS_WORTH_A_WORKER = 100_000
 
 
 @functools.lru_cache(maxsize=1)  # Once per worker process.
-def _parser_of(files: tuple[str, ...], cache_dir: str) -> RecordParser:
-    return open_parser(files, NO_LIMITS, cache_dir)[1]
+def _cached_parser(files: tuple[str, ...], cache_dir: str) -> RecordParser:
+    return open_parser(files, NO_LIMITS, cache_dir)
 
 
 def measure_records(
     files: tuple[str, ...], begin: int, end: int, cache_dir: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of tokens and of masked tokens of some records: two [end - begin]."""
-    parser = _parser_of(files, cache_dir)
+    parser = _cached_parser(files, cache_dir)
     arrays = parser(np.arange(begin, end))
     return (
         sequence_lengths(arrays).astype(np.uint16),
@@ -88,7 +84,7 @@ def pack_rows(
     Returns:
       The rows, in TFRecord framing.
     """
-    parser = _parser_of(files, cache_dir)
+    parser = _cached_parser(files, cache_dir)
     packed = merge_sequences(parser(members), counts, *widths)
     return [frame_record(data) for data in serialize_examples(packed)]
 
@@ -117,10 +113,11 @@ def pack_records(
     """
     files = tuple(record_files(config.input_dir))
     settings = settings_of(config, "input_dir") | ({"widths": widths} if widths else {})
-    stage = Stage("pack", config.output_dir, output.RECORDS, settings, files)
-    with stage:
-        if stage.begin(config.overwrite) is None:
-            return _pack(config, files, stage, widths)
+    with OutputFolder(
+        "pack", config.output_dir, RECORD_FILES, settings, files
+    ) as output:
+        if output.begin(config.overwrite) is None:
+            return _pack(config, files, output, widths)
     metadata = read_metadata(config.output_dir)
     if metadata is None:
         raise FileNotFoundError(
@@ -135,12 +132,12 @@ def pack_records(
 def _pack(
     config: PackDataConfig,
     files: tuple[str, ...],
-    stage: Stage,
+    output: OutputFolder,
     asked: tuple[int, int] | None,
 ) -> Metadata:
-    cache_dir = str(stage.folder)
-    _parser_of.cache_clear()  # The files may have changed since the last call.
-    index, parser = open_parser(files, NO_LIMITS, cache_dir)
+    cache_dir = str(output.partial_dir)
+    _cached_parser.cache_clear()  # The files may have changed since the last call.
+    parser = open_parser(files, NO_LIMITS, cache_dir)
     shape = parser.shape
     origin = origin_of(files)
     if shape.is_packed:
@@ -148,7 +145,7 @@ def _pack(
             f"{files[0]} holds packed records already. Pass the unpacked records as "
             "--input_dir."
         )
-    lengths, masks = _measure(files, len(index), config, cache_dir)
+    lengths, masks = _measure(files, len(parser.index), config, cache_dir)
     histogram = length_histogram(lengths, shape.max_seq_length)
     plan = make_plan(histogram, config.max_sequences_per_pack or None)
     assignment = assign(lengths, plan, config.seed)
@@ -156,14 +153,14 @@ def _pack(
     if asked:
         _check_widths(widths, asked)
         widths = asked
-    parts = _make_shards(config, files, assignment, widths, stage)
-    shards = record_shards(parts)
+    packed = _write_shards(config, files, assignment, widths, output)
+    shards = record_shards(packed)
     metadata = dataclasses.replace(
         _metadata(plan, shards, shape.max_predictions, widths, config), **origin
     )
     with contextlib.suppress(FileNotFoundError):
         os.unlink(metadata_file(config.output_dir))
-    stage.publish(parts)
+    output.publish(packed)
     write_metadata(config.output_dir, metadata)
     return metadata
 
@@ -186,16 +183,17 @@ def _measure(
     files: tuple[str, ...], count: int, config: PackDataConfig, cache_dir: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of tokens and of masked tokens of all records: two [n] arrays."""
-    pieces = (
+    tasks = (
         (files, begin, min(begin + _RECORDS_AT_ONCE, count), cache_dir)
         for begin in range(0, count, _RECORDS_AT_ONCE)
     )
-    sizes = []
+    measured = []
+    processes = _useful_processes(config, count)
     with ProgressReport(count, "records measured") as progress:
-        for part in in_order(measure_records, pieces, _useful_processes(config, count)):
-            sizes.append(part)
-            progress.add(len(part[0]), len(part[0]))
-    lengths, masks = (np.concatenate(part) for part in zip(*sizes, strict=True))
+        for sizes in in_order(measure_records, tasks, processes):
+            measured.append(sizes)
+            progress.add(len(sizes[0]), len(sizes[0]))
+    lengths, masks = map(np.concatenate, zip(*measured, strict=True))
     return lengths, masks
 
 
@@ -205,13 +203,13 @@ def _useful_processes(config: PackDataConfig, count: int) -> int:
     return min(asked, max(1, count // _RECORDS_WORTH_A_WORKER))
 
 
-def _make_shards(
+def _write_shards(
     config: PackDataConfig,
     files: tuple[str, ...],
     assignment: Assignment,
     widths: tuple[int, int],
-    stage: Stage,
-) -> list[Part]:
+    output: OutputFolder,
+) -> list[OutputFile]:
     """Writes all rows to shards of equal size, unless these are finished."""
     num_rows = assignment.num_rows
     num_shards = config.num_shards or min(len(files), num_rows)
@@ -220,36 +218,33 @@ def _make_shards(
             f"`num_shards` must be at most the number of packed records, {num_rows}. "
             f"Received: num_shards={num_shards}. Pass a smaller --num_shards."
         )
-    names = [shard_name(number, num_shards) for number in range(num_shards)]
-    bounds = [num_rows * number // num_shards for number in range(num_shards + 1)]
-    left = {
-        name: range(*bounds[number : number + 2])
-        for number, name in enumerate(names)
-        if not stage.finished(name)
+    shards = {
+        shard_name(number, num_shards): rows
+        for number, rows in enumerate(divide(range(num_rows), num_shards))
     }
-    pieces = (
-        (files, *assignment.rows(*piece), widths, str(stage.folder))
+    left = {n: rows for n, rows in shards.items() if not output.finished(n)}
+    tasks = (
+        (files, *assignment.rows(*block), widths, str(output.partial_dir))
         for rows in left.values()
-        for piece in _cut(rows)
+        for block in _blocks(rows)
     )
     total = sum(map(len, left.values()))
     processes = _useful_processes(config, len(assignment.members))
     with ProgressReport(total) as progress:
-        results = in_order(pack_rows, pieces, processes)
+        results = in_order(pack_rows, tasks, processes)
         for name, rows in left.items():
-            with RecordWriter(stage.folder / name) as writer:
-                for _ in _cut(rows):
+            with RecordWriter(output.partial_dir / name) as writer:
+                for _ in _blocks(rows):
                     frames = next(results)
                     for frame in frames:
                         writer.write_framed(frame)
                     progress.add(len(frames), len(frames))
-            counts = {"records": writer.num_records}
-            stage.finish(Part(name, writer.num_bytes, writer.crc32c, counts))
-    return [stage.finished(name) for name in names]
+            output.finish(writer.described({"records": writer.num_records}))
+    return [output.finished(name) for name in shards]
 
 
-def _cut(rows: range) -> list[tuple[int, int]]:
-    """Pieces of at most `_ROWS_AT_ONCE` rows, each as begin and end."""
+def _blocks(rows: range) -> list[tuple[int, int]]:
+    """Begin and end of blocks of at most `_ROWS_AT_ONCE` rows."""
     starts = range(rows.start, rows.stop, _ROWS_AT_ONCE)
     return [(start, min(start + _ROWS_AT_ONCE, rows.stop)) for start in starts]
 

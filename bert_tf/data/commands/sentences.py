@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bert_tf.config.text import SentencesConfig
-from bert_tf.data import output
-from bert_tf.data.commands.output_folder import Stage, settings_of
-from bert_tf.data.commands.streaming import process_stream
-from bert_tf.data.records.shards import Part, total_counts
+from bert_tf.data.commands.output_folder import (
+    TEXT_FILES,
+    OutputFolder,
+    settings_of,
+    write_documents,
+)
+from bert_tf.data.output_files import OutputFile, total_counts
 from bert_tf.data.text.documents import holds_words, read_lines
 from bert_tf.data.text.input_files import expand_paths
-from bert_tf.data.text.sentences import split_sentences
+from bert_tf.data.text.sentence_splitting import split_sentences
 from bert_tf.progress import ProgressReport
 
 
@@ -72,29 +75,14 @@ def make_sentences(config: SentencesConfig) -> Counter[str]:
       ValueError: if a file was not written by `extract`; the message says where.
     """
     paths = expand_paths(config.input, (".jsonl",))
-    stage = Stage(
-        "sentences",
-        config.output_dir,
-        output.TEXTS,
-        settings_of(config, "input"),
-        paths,
-    )
-    with stage:
-        parts = stage.begin(config.overwrite)
-        if parts is None:
-            parts = _make(config, paths, stage)
-            stage.publish(parts)
-    return total_counts(parts)
+    settings = settings_of(config, "input")
+    output = OutputFolder("sentences", config.output_dir, TEXT_FILES, settings, paths)
 
+    def make(output: OutputFolder) -> list[OutputFile]:
+        processes = config.num_processes
+        with ProgressReport(sum(map(os.path.getsize, paths)), "documents") as progress:
+            return write_documents(
+                _json_lines(paths), split_documents, output, ".txt", processes, progress
+            )
 
-def _make(config: SentencesConfig, paths: Sequence[str], stage: Stage) -> list[Part]:
-    total = sum(map(os.path.getsize, paths))
-    with ProgressReport(total, "documents") as progress:
-        return process_stream(
-            _json_lines(paths),
-            split_documents,
-            stage,
-            ".txt",
-            config.num_processes,
-            progress,
-        )
+    return total_counts(output.complete(config.overwrite, make))

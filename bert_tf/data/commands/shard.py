@@ -15,23 +15,21 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bert_tf.config.text import ShardConfig
-from bert_tf.data import output
-from bert_tf.data.commands.output_folder import Stage, settings_of
-from bert_tf.data.output import FileWriter
-from bert_tf.data.processes import in_order
-from bert_tf.data.records.shards import Part, share, total_counts
+from bert_tf.data.commands.output_folder import SHARD_FILES, OutputFolder, settings_of
+from bert_tf.data.output_files import FileWriter, OutputFile, total_counts
+from bert_tf.data.processes import divide, in_order
 from bert_tf.data.text.documents import (
+    FileRange,
     Sentences,
-    Stretch,
-    cut_into_stretches,
+    cut_into_ranges,
     holds_words,
-    read_stretch,
+    read_range,
 )
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.progress import ProgressReport
 
 _SIDES = ("training", "test")
-_STRETCH_BYTES = 1 << 20
+_RANGE_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +37,11 @@ class Job:
     """A part of the text, and the shards that hold it and no other text.
 
     Attributes:
-      stretches: The text, in order.
+      ranges: The text, in order.
       shards: Side, training or test -> file names.
     """
 
-    stretches: Sequence[Stretch]
+    ranges: Sequence[FileRange]
     shards: dict[str, Sequence[str]]
 
     @property
@@ -54,7 +52,7 @@ class Job:
     @property
     def num_bytes(self) -> int:
         """Size of its text."""
-        return sum(stretch.num_bytes for stretch in self.stretches)
+        return sum(file_range.num_bytes for file_range in self.ranges)
 
 
 def belongs_to_test(document: Sentences, seed: int, fraction: float) -> bool:
@@ -90,13 +88,10 @@ def shard_documents(config: ShardConfig) -> dict[str, Counter[str]]:
     """
     paths = expand_paths(config.input)
     settings = settings_of(config, "input")
-    with Stage("shard", config.output_dir, output.SIDES, settings, paths) as stage:
-        parts = stage.begin(config.overwrite)
-        if parts is None:
-            parts = _make_shards(config, paths, stage)
-            stage.publish(parts)
+    output = OutputFolder("shard", config.output_dir, SHARD_FILES, settings, paths)
+    files = output.complete(config.overwrite, lambda o: _make_shards(config, paths, o))
     return {
-        side: total_counts(part for part in parts if part.name.startswith(side))
+        side: total_counts(file for file in files if file.name.startswith(side))
         for side in _SIDES
     }
 
@@ -109,41 +104,41 @@ def _cut_into_jobs(config: ShardConfig, paths: Sequence[str]) -> list[Job]:
         for side, count in counts.items()
     }
     size = sum(map(os.path.getsize, paths))
-    wanted = min(_STRETCH_BYTES, size // min(counts.values()))
-    stretches = list(cut_into_stretches(paths, "google", wanted))
-    num_jobs = min(len(stretches), *counts.values())
+    wanted = min(_RANGE_BYTES, size // min(counts.values()))
+    ranges = list(cut_into_ranges(paths, "google", wanted))
+    num_jobs = min(len(ranges), *counts.values())
+    training, test = (divide(names[side], num_jobs) for side in _SIDES)
     return [
-        Job(
-            share(stretches, number, num_jobs),
-            {side: share(names[side], number, num_jobs) for side in _SIDES},
+        Job(job_ranges, dict(zip(_SIDES, shards, strict=True)))
+        for job_ranges, *shards in zip(
+            divide(ranges, num_jobs), training, test, strict=True
         )
-        for number in range(num_jobs)
     ]
 
 
-def _make_shards(config: ShardConfig, paths: Sequence[str], stage: Stage) -> list[Part]:
+def _make_shards(
+    config: ShardConfig, paths: Sequence[str], output: OutputFolder
+) -> list[OutputFile]:
     jobs = _cut_into_jobs(config, paths)
-    left = [job for job in jobs if not all(map(stage.finished, job.names))]
-    pieces = ((job, config, stage.folder) for job in left)
+    left = [job for job in jobs if not all(map(output.finished, job.names))]
+    tasks = ((job, config, output.partial_dir) for job in left)
     with ProgressReport(sum(job.num_bytes for job in left), "documents") as progress:
-        results = in_order(write_shards, pieces, config.num_processes)
-        for job, parts in zip(left, results, strict=True):
-            for part in parts:
-                _check_part(part, config)
-                stage.finish(part)
-            progress.add(job.num_bytes, total_counts(parts)["documents"])
-    names = [job.names for job in jobs]
-    return sorted(
-        map(stage.finished, itertools.chain(*names)),
-        key=lambda part: (not part.name.startswith("training"), part.name),
-    )
+        results = in_order(write_shards, tasks, config.num_processes)
+        for job, files in zip(left, results, strict=True):
+            for file in files:
+                _check_not_empty(file, config)
+                output.finish(file)
+            progress.add(job.num_bytes, total_counts(files)["documents"])
+    shards = [job.shards for job in jobs]
+    names = [name for side in _SIDES for sides in shards for name in sides[side]]
+    return list(map(output.finished, names))
 
 
-def _check_part(part: Part, config: ShardConfig) -> None:
-    if not part.counts.get("documents"):
+def _check_not_empty(file: OutputFile, config: ShardConfig) -> None:
+    if not file.counts.get("documents"):
         raise ValueError(
             f"`n_training_shards`, `n_test_shards` and `fraction_test_set` must leave "
-            f"no shard empty, but {part.name} gets no document. Received: "
+            f"no shard empty, but {file.name} gets no document. Received: "
             f"n_training_shards={config.n_training_shards}, "
             f"n_test_shards={config.n_test_shards}, "
             f"fraction_test_set={config.fraction_test_set}. Pass fewer shards, another "
@@ -151,7 +146,7 @@ def _check_part(part: Part, config: ShardConfig) -> None:
         )
 
 
-def write_shards(job: Job, config: ShardConfig, folder: Path) -> list[Part]:
+def write_shards(job: Job, config: ShardConfig, folder: Path) -> list[OutputFile]:
     """Writes the documents of a job to its shards in turn: one task of a process."""
     with ExitStack() as stack:
         writers = {
@@ -160,8 +155,8 @@ def write_shards(job: Job, config: ShardConfig, folder: Path) -> list[Part]:
         }
         counts: dict[str, Counter[str]] = {name: Counter() for name in job.names}
         turns = {side: itertools.cycle(writers[side]) for side in _SIDES}
-        for stretch in job.stretches:
-            for document in read_stretch(stretch, "google"):
+        for file_range in job.ranges:
+            for document in read_range(file_range, "google"):
                 if not any(map(holds_words, document)):
                     continue  # Control characters and the like.
                 fraction = config.fraction_test_set
@@ -171,7 +166,7 @@ def write_shards(job: Job, config: ShardConfig, folder: Path) -> list[Part]:
                 writer.append(("\n" * (writer.num_bytes > 0) + text).encode())
                 counts[writer.path.name].update(documents=1, sentences=len(document))
     return [
-        Part(w.path.name, w.num_bytes, w.crc32c, dict(counts[w.path.name]))
+        writer.described(counts[writer.path.name])
         for side in _SIDES
-        for w in writers[side]
+        for writer in writers[side]
     ]

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bert_tf.config.data import ShowDataConfig
-from bert_tf.data.records.formats import NO_LIMITS, open_parser
 from bert_tf.data.records.record_index import record_files
-from bert_tf.data.text.tokenization import load_vocabulary
+from bert_tf.data.records.record_set import NO_LIMITS, open_parser
+from bert_tf.data.text.vocabulary import load_vocabulary
 
 
 def describe_records(config: ShowDataConfig) -> Iterator[str]:
@@ -25,21 +25,17 @@ def describe_records(config: ShowDataConfig) -> Iterator[str]:
       ValueError: if the vocabulary cannot be used, or is too short for the records.
     """
     vocabulary = load_vocabulary(config.vocab_file)
-    index, parser = open_parser(record_files(config.input_dir), NO_LIMITS)
+    parser = open_parser(record_files(config.input_dir), NO_LIMITS)
+    index = parser.index
     for number in range(min(config.num_records, len(index))):
         features = parser(np.asarray([number]))
         values = {name: array[0].tolist() for name, array in features.items()}
-        yield f"{index.place(number)}\n{_describe(values, vocabulary)}"
+        yield f"{index.location(number)}\n{_describe(values, vocabulary)}"
     index.close()
 
 
 def _describe(features: dict[str, list], vocabulary: Sequence[str]) -> str:
-    """The lines of one record.
-
-    Args:
-      features: Name -> values.
-      vocabulary: Tokens by id.
-    """
+    """The lines of one record."""
     length = sum(1 for mask in features["input_mask"] if mask)
     hidden = [
         f"{position}: {_token(vocabulary, token)}"

@@ -14,31 +14,28 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.trainers import WordPieceTrainer
 
 from bert_tf.config.text import VocabConfig
-from bert_tf.data import output
-from bert_tf.data.commands.output_folder import Stage, settings_of
-from bert_tf.data.output import FileWriter
-from bert_tf.data.processes import in_order
-from bert_tf.data.records.shards import Part, total_counts
-from bert_tf.data.text.documents import (
-    Stretch,
-    cut_into_stretches,
-    read_stretch,
+from bert_tf.data.commands.output_folder import (
+    VOCABULARY_FILES,
+    OutputFolder,
+    settings_of,
 )
+from bert_tf.data.output_files import FileWriter, OutputFile, total_counts
+from bert_tf.data.processes import in_order
+from bert_tf.data.text.documents import FileRange, cut_into_ranges, read_range
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.tokenization import (
-    CONTINUATION,
     MAX_CHARS_PER_WORD,
-    SPECIAL_TOKENS,
     TokenizerSettings,
     WordSplitter,
 )
+from bert_tf.data.text.vocabulary import CONTINUATION, SPECIAL_TOKENS
 from bert_tf.progress import ProgressReport
 
 Result = TypeVar("Result")
 
 # [PAD], 99 tokens that users may replace, then the others: [UNK] is 100, [MASK] is 103.
 _NUM_UNUSED = 99
-_STRETCH_BYTES = 1 << 20
+_RANGE_BYTES = 1 << 20
 FIRST_TOKENS = (
     SPECIAL_TOKENS.pad,
     *(f"[unused{number}]" for number in range(_NUM_UNUSED)),
@@ -115,21 +112,21 @@ def train_vocabulary(
     return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
-def split_words(stretch: Stretch, settings: TokenizerSettings) -> str:
-    """The words of a stretch of text: one task of a worker process."""
+def split_words(file_range: FileRange, settings: TokenizerSettings) -> str:
+    """The words of a range of a file: one task of a worker process."""
     splitter = WordSplitter(settings)
     return " ".join(
         word
-        for document in read_stretch(stretch, "google")
+        for document in read_range(file_range, "google")
         for sentence in document
         for word in splitter.words(sentence)
         if len(word) <= MAX_CHARS_PER_WORD
     )
 
 
-def count_stretch(stretch: Stretch, settings: TokenizerSettings) -> Alphabet:
-    """The characters of a stretch of text: one task of a worker process."""
-    return count_characters(split_words(stretch, settings))
+def count_range(file_range: FileRange, settings: TokenizerSettings) -> Alphabet:
+    """The characters of a range of a file: one task of a worker process."""
+    return count_characters(split_words(file_range, settings))
 
 
 def make_vocabulary(config: VocabConfig) -> Counter[str]:
@@ -157,54 +154,53 @@ def make_vocabulary(config: VocabConfig) -> Counter[str]:
     # Manifests of earlier versions, without this setting, stay valid.
     usual = ["strip_accents"] if config.strip_accents is None else []
     settings = settings_of(config, "input", *usual)
-    with Stage("vocab", config.output_dir, output.VOCABULARY, settings, paths) as stage:
-        parts = stage.begin(config.overwrite)
-        if parts is None:
-            parts = [_write(config, paths, stage)]
-            stage.publish(parts)
-    return total_counts(parts)
+    output = OutputFolder("vocab", config.output_dir, VOCABULARY_FILES, settings, paths)
+    files = output.complete(config.overwrite, lambda o: [_write(config, paths, o)])
+    return total_counts(files)
 
 
-def _write(config: VocabConfig, paths: Sequence[str], stage: Stage) -> Part:
+def _write(
+    config: VocabConfig, paths: Sequence[str], output: OutputFolder
+) -> OutputFile:
     alphabet = Alphabet(Counter(), set())
-    for part in _results(count_stretch, "characters", config, paths):
-        alphabet.add(part)
+    for found in _over_ranges(count_range, "characters", config, paths):
+        alphabet.add(found)
     if not alphabet.counts:
         raise ValueError(
             "`input` must hold text. Received: "
             f"input={config.input}, which holds no word."
         )
     tokens = train_vocabulary(
-        _results(split_words, "words", config, paths),
+        _over_ranges(split_words, "words", config, paths),
         alphabet,
         config.vocab_size,
         config.min_frequency,
         config.limit_alphabet,
     )
-    with FileWriter(stage.folder / "vocab.txt") as writer:
+    with FileWriter(output.partial_dir / "vocab.txt") as writer:
         writer.append("".join(f"{token}\n" for token in tokens).encode())
-    part = Part("vocab.txt", writer.num_bytes, writer.crc32c, {"tokens": len(tokens)})
-    stage.finish(part)
-    return part
+    file = writer.described({"tokens": len(tokens)})
+    output.finish(file)
+    return file
 
 
-def _results(
-    function: Callable[[Stretch, TokenizerSettings], Result],
+def _over_ranges(
+    function: Callable[[FileRange, TokenizerSettings], Result],
     what: str,
     config: VocabConfig,
     paths: Sequence[str],
 ) -> Iterator[Result]:
-    """Applies a function to each stretch of the text, in order."""
-    stretches = list(cut_into_stretches(paths, "google", _STRETCH_BYTES))
+    """Applies a function to each range of the files, in order."""
+    ranges = list(cut_into_ranges(paths, "google", _RANGE_BYTES))
     strips = config.strip_accents
     settings = TokenizerSettings(
         config.do_lower_case, config.do_lower_case if strips is None else strips
     )
-    pieces = ((stretch, settings) for stretch in stretches)
-    total = sum(stretch.num_bytes for stretch in stretches)
+    tasks = ((file_range, settings) for file_range in ranges)
+    total = sum(file_range.num_bytes for file_range in ranges)
     with ProgressReport(total, f"MiB of {what}") as progress:
-        results = in_order(function, pieces, config.num_processes)
+        results = in_order(function, tasks, config.num_processes)
         for number, result in enumerate(results):
             yield result
-            size = stretches[number].num_bytes
+            size = ranges[number].num_bytes
             progress.add(size, size / 2**20)

@@ -8,25 +8,24 @@ duplicates together, are shuffled; training shuffles all records again.
 """
 
 import dataclasses
-import functools
 import os
 import random
 from collections.abc import Iterator, Sequence
 
 from bert_tf.config.data import CreateDataConfig
-from bert_tf.data.pretraining.counts import TextCounts, count_text
-from bert_tf.data.pretraining.instances import TrainingInstance, create_instances
+from bert_tf.data.pretraining.instances import InstanceMaker, Masker, TrainingInstance
+from bert_tf.data.pretraining.statistics import TextCounts, count_text
 from bert_tf.data.text.documents import (
-    Stretch,
+    FileRange,
     count_documents,
-    cut_into_stretches,
-    read_stretch,
+    cut_into_ranges,
+    read_range,
 )
 from bert_tf.data.text.tokenization import (
     UNCASED,
     TokenizerSettings,
-    WordPieceTokenizer,
     WordSplitter,
+    cached_tokenizer,
 )
 
 # Large enough for varied random next segments, small enough to keep every core busy.
@@ -37,21 +36,21 @@ _DUPLICATES_AT_ONCE = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class DocumentGroup:
     """Documents that are processed together.
 
     Attributes:
       number: Index of the group in the text, from 0.
-      stretches: Their parts of the files: at least two documents, if the text has two.
+      ranges: Their parts of the files: at least two documents, if the text has two.
     """
 
     number: int
-    stretches: tuple[Stretch, ...]
+    ranges: tuple[FileRange, ...]
 
     @property
     def num_bytes(self) -> int:
         """Size of the text."""
-        return sum(stretch.num_bytes for stretch in self.stretches)
+        return sum(file_range.num_bytes for file_range in self.ranges)
 
 
 def cut_into_groups(
@@ -59,12 +58,12 @@ def cut_into_groups(
     input_format: str,
     num_shards: int = 1,
     settings: TokenizerSettings = UNCASED,
-) -> Iterator[Group]:
+) -> Iterator[DocumentGroup]:
     """Cuts text into groups of about `GROUP_BYTES`.
 
     Args:
       paths: Text files.
-      input_format: google or text, see `cut_into_stretches`.
+      input_format: google or text, see `cut_into_ranges`.
       num_shards: Little text is cut into smaller groups, several for each shard, so
         that the shards have about the same size.
       settings: Those of the tokenizer: only documents with a token count.
@@ -76,27 +75,27 @@ def cut_into_groups(
     share = sum(map(os.path.getsize, paths)) // (_GROUPS_PER_SHARD * num_shards)
     target = min(GROUP_BYTES, max(share, _SMALL_GROUP_BYTES))
     number = size = documents = 0
-    current: list[Stretch] = []
-    ready: Group | None = None
-    for stretch in cut_into_stretches(paths, input_format, target):
-        current.append(stretch)
-        size += stretch.num_bytes
+    current: list[FileRange] = []
+    ready: DocumentGroup | None = None
+    for file_range in cut_into_ranges(paths, input_format, target):
+        current.append(file_range)
+        size += file_range.num_bytes
         if documents < 2:
-            documents += count_documents(stretch, input_format, splitter)
+            documents += count_documents(file_range, input_format, splitter)
         if size >= target and documents >= 2:
             if ready:
                 yield ready
-            ready = Group(number, tuple(current))
+            ready = DocumentGroup(number, tuple(current))
             number, size, documents, current = number + 1, 0, 0, []
     if ready and documents < 2:
         # A single document has no partner for random next segments: it joins the
         # previous group.
-        ready = Group(ready.number, (*ready.stretches, *current))
+        ready = DocumentGroup(ready.number, (*ready.ranges, *current))
         documents = 0
     if ready:
         yield ready
     if documents:
-        yield Group(number, tuple(current))
+        yield DocumentGroup(number, tuple(current))
 
 
 def tokenizer_settings(config: CreateDataConfig) -> TokenizerSettings:
@@ -106,16 +105,8 @@ def tokenizer_settings(config: CreateDataConfig) -> TokenizerSettings:
     )
 
 
-@functools.lru_cache(maxsize=1)
-def _tokenizer(
-    vocab_file: str, vocab_sha256: str, settings: TokenizerSettings
-) -> WordPieceTokenizer:
-    """The tokenizer of this process; by the checksum, a changed file is read again."""
-    return WordPieceTokenizer(vocab_file, settings)
-
-
 def make_instances(
-    group: Group, duplicates: range, config: CreateDataConfig, vocab_sha256: str
+    group: DocumentGroup, duplicates: range, config: CreateDataConfig, vocab_sha256: str
 ) -> tuple[list[TrainingInstance], TextCounts]:
     """Makes the instances of some duplicates of a group, in random order.
 
@@ -133,27 +124,27 @@ def make_instances(
       ValueError: if fewer than two documents hold text.
     """
     settings = tokenizer_settings(config)
-    tokenizer = _tokenizer(config.vocab_file, vocab_sha256, settings)
+    tokenizer = cached_tokenizer(config.vocab_file, vocab_sha256, settings)
     texts = [
         document
-        for stretch in group.stretches
-        for document in read_stretch(stretch, config.input_format)
+        for file_range in group.ranges
+        for document in read_range(file_range, config.input_format)
     ]
     documents = [tokenizer.encode(text) for text in texts]
     counts = TextCounts()
     if duplicates.start == 0:
         counts = count_text(texts, documents, tokenizer.special.unk)
+    masker = Masker(
+        config,
+        tokenizer.special,
+        len(tokenizer.inverse_vocab),
+        tokenizer.continuations,
+    )
     instances = []
     for duplicate in duplicates:
         rng = _generator(config.seed, group.number, duplicate)
-        instances += create_instances(
-            documents,
-            config,
-            tokenizer.special,
-            len(tokenizer.inverse_vocab),
-            rng,
-            tokenizer.continuations,
-        )
+        maker = InstanceMaker(config, tokenizer.special, masker, rng)
+        instances += maker.make(documents)
     _generator(config.seed, group.number, duplicates.start, "order").shuffle(instances)
     return instances, counts
 

@@ -1,19 +1,25 @@
 """Makes masked sentence pairs from tokenised documents.
 
-Source: google-research/bert, `create_pretraining_data.py` (Devlin et al. 2019,
-arXiv:1810.04805, section 3.1 and appendix A). Departures: another document is drawn
-from all others directly, where the original tries ten times and may then take the same
-one; masked positions are drawn without replacement, where it shuffles all of them and
-takes the first (the same distribution). Random tokens are drawn from all ids, as there.
+Sources:
+- Pairs: google-research/bert, `create_pretraining_data.py` (Devlin et al. 2019,
+  arXiv:1810.04805, section 3.1 and appendix A). Departures: another document is drawn
+  from all others directly, where the original tries ten times and may then take the
+  same one; masked positions are drawn without replacement, where it shuffles all of
+  them and takes the first (the same distribution). Random tokens are drawn from all
+  ids, as there.
+- Whole words: google-research/bert's README of May 2019. The pieces of a word are
+  selected together, and each is replaced independently.
+- N-grams of whole words: Lan et al. 2020 (arXiv:1909.11942), section 3.1, where n words
+  have a probability proportional to 1/n.
 """
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Collection, Sequence
 
 from bert_tf.config.data import CreateDataConfig
-from bert_tf.data.pretraining.masking import Masker
-from bert_tf.data.text.tokenization import SpecialTokens
+from bert_tf.data.text.vocabulary import SpecialTokens
 
 Document = Sequence[Sequence[int]]
 
@@ -37,6 +43,115 @@ class TrainingInstance:
     is_random_next: bool
     masked_lm_positions: list[int]
     masked_lm_ids: list[int]
+
+
+class Masker:
+    """Selects the tokens of a sequence to predict, and masks them.
+
+    Of the selected tokens 80% become [MASK], 10% a random token, and 10% stay: since
+    [MASK] never occurs in fine-tuning, the model must not rely on it.
+    """
+
+    def __init__(
+        self,
+        config: CreateDataConfig,
+        special: SpecialTokens,
+        vocab_size: int,
+        continuations: Collection[int],
+    ) -> None:
+        """Prepares for many sequences.
+
+        Args:
+          config: How many tokens, and whether whole words or n-grams.
+          special: Ids of the special tokens.
+          vocab_size: V; random tokens are drawn from [0, V).
+          continuations: Ids of the pieces that continue a word (##...).
+        """
+        self._config = config
+        self._mask_id = special.mask
+        self._vocab_size = vocab_size
+        self._continuations = continuations
+        self._ngram_weights = [1 / n for n in range(1, config.max_ngram_size + 1)]
+
+    def mask(
+        self, ids: list[int], segments: Sequence[range], rng: random.Random
+    ) -> tuple[list[int], list[int]]:
+        """Masks a sequence in place.
+
+        Args:
+          ids: The sequence with its special tokens.
+          segments: Positions of the tokens that may be masked, a range per segment.
+          rng: The only source of randomness.
+
+        Returns:
+          Ascending positions of the selected tokens, and the original tokens there.
+        """
+        config = self._config
+        num_tokens = sum(len(segment) for segment in segments)
+        limit = min(
+            config.max_predictions_per_seq,
+            max(1, round(len(ids) * config.masked_lm_prob)),
+            num_tokens,
+        )
+        if config.do_whole_word_mask:
+            positions = self._whole_words(ids, segments, limit, rng)
+        else:
+            candidates = [position for segment in segments for position in segment]
+            positions = sorted(rng.sample(candidates, limit))
+        labels = [ids[position] for position in positions]
+        for position in positions:
+            draw = rng.random()
+            if draw < 0.8:
+                ids[position] = self._mask_id
+            elif draw >= 0.9:
+                ids[position] = rng.randrange(self._vocab_size)
+        return positions, labels
+
+    def _whole_words(
+        self,
+        ids: Sequence[int],
+        segments: Sequence[range],
+        limit: int,
+        rng: random.Random,
+    ) -> list[int]:
+        """Selects at most `limit` positions.
+
+        Words, or n-grams of them, are tried in random order. One that exceeds the limit
+        is skipped and the next is tried, as in the original, so that long words do not
+        end the selection.
+        """
+        units = self._ngrams([self._words(ids, s) for s in segments], rng)
+        rng.shuffle(units)
+        chosen: set[int] = set()
+        for unit in units:
+            if len(chosen) == limit:
+                break
+            if len(chosen) + len(unit) <= limit and chosen.isdisjoint(unit):
+                chosen.update(unit)
+        return sorted(chosen)
+
+    def _words(self, ids: Sequence[int], segment: range) -> list[range]:
+        """The words of a segment, which may begin with the rest of a cut word."""
+        starts = [
+            position
+            for position in segment
+            if position == segment.start or ids[position] not in self._continuations
+        ]
+        bounds = itertools.pairwise([*starts, segment.stop])
+        return [range(begin, end) for begin, end in bounds]
+
+    def _ngrams(self, words: list[list[range]], rng: random.Random) -> list[range]:
+        """The positions of n words, from each word on; fewer at a segment's end."""
+        if len(self._ngram_weights) == 1:
+            return [word for segment in words for word in segment]
+        sizes = range(1, len(self._ngram_weights) + 1)
+        units = []
+        for segment in words:
+            lengths = rng.choices(sizes, self._ngram_weights, k=len(segment))
+            for first, n in enumerate(lengths):
+                last = segment[min(first + n, len(segment)) - 1]
+                units.append(range(segment[first].start, last.stop))
+        return units
 
 
 class InstanceMaker:
@@ -169,33 +284,3 @@ class InstanceMaker:
         positions, labels = self._masker.mask(ids, segments, self._rng)
         segment_ids = [0] * first_b + [1] * (len(ids) - first_b)
         return TrainingInstance(ids, segment_ids, is_random_next, positions, labels)
-
-
-def create_instances(
-    documents: Sequence[Document],
-    config: CreateDataConfig,
-    special: SpecialTokens,
-    vocab_size: int,
-    rng: random.Random,
-    continuations: Collection[int] = (),
-) -> list[TrainingInstance]:
-    """Makes the instances of a group of documents, see `InstanceMaker.make`.
-
-    Args:
-      documents: At least two documents of sentences of ids; random next segments come
-        from these documents too.
-      config: Lengths and probabilities.
-      special: Ids of the special tokens.
-      vocab_size: V.
-      rng: The only source of randomness: the same state gives the same instances.
-      continuations: Ids of the pieces that continue a word (##...), for whole-word
-        masks.
-
-    Returns:
-      Instances in document order.
-
-    Raises:
-      ValueError: if fewer than two documents hold text.
-    """
-    masker = Masker(config, special, vocab_size, continuations)
-    return InstanceMaker(config, special, masker, rng).make(documents)

@@ -4,7 +4,7 @@ A file may point to other files, ask for code that decodes it, and declare more 
 than it has: nothing of that is followed, the datasets must be the file's own. Besides,
 the HDF5 library (2.0.0) trusts what a file says of chunks: it loops forever where they
 have another number of dimensions than their dataset, crashes where one is shorter than
-its checksum, and takes what lies behind a short one in memory for its data.
+its checksum, and returns the memory after a short one as its data.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
-from bert_tf.data.records.hdf5 import (
+from bert_tf.data.records.hdf5_writer import (
     LABEL,
     MAX_PREDICTIONS,
     MAX_SEQ_LENGTH,
@@ -59,8 +59,9 @@ class Layout:
         padding may lack `input_mask`.
       num_records: Rows of each dataset.
       num_bytes: Size of the file.
-      max_seq_length: S; without padding the longest row, or what the file says.
-      max_predictions: P, likewise.
+      max_seq_length: S; without padding the attribute of the file, else the longest
+        row.
+      max_predictions: P, in the same way.
     """
 
     widths: dict[str, int]
@@ -83,14 +84,15 @@ def _refuse(path: str, name: str, rule: str, received: object) -> None:
 
 
 @contextlib.contextmanager
-def readable(place: object) -> Iterator[None]:
-    """Turns an error of the HDF5 library into one line that names the place."""
+def readable(location: object) -> Iterator[None]:
+    """Turns an error of the HDF5 library into one line that names the location."""
     try:
         yield
     except _LIBRARY_ERRORS as error:
         reason = " ".join(str(error).split())
         raise CorruptRecordError(
-            f"{place}: cannot be read as HDF5 ({reason}). Make or copy the file again."
+            f"{location}: cannot be read as HDF5 ({reason}). Make or copy the file "
+            "again."
         ) from error
 
 
@@ -150,20 +152,20 @@ def _width(dataset: h5py.h5d.DatasetID) -> int:
 
 
 def _checked_dataset(file: h5py.File, path: str, name: str) -> h5py.h5d.DatasetID:
-    """A dataset whose data is in this file, all of it, and needs no foreign code."""
+    """A dataset whose data is completely in this file, and needs no other code."""
     links, key = file.id.links, name.encode()
     if not links.exists(key):
         _refuse(path, name, "must be there", "no such dataset")
     # Only then may it be opened: a link may lead to any file of this machine.
     if links.get_info(key).type != h5py.h5l.TYPE_HARD:
-        _refuse(path, name, "must stand in the file itself", "a link")
+        _refuse(path, name, "must be in the file itself", "a link")
     dataset = h5py.h5o.open(file.id, key)
     if not isinstance(dataset, h5py.h5d.DatasetID):
         _refuse(path, name, "must be a dataset", "another object")
     made = dataset.get_create_plist()
     # Its shape may be asked for only then: the library may look for it in other files.
     if made.get_layout() == h5py.h5d.VIRTUAL or made.get_external_count():
-        _refuse(path, name, "must stand in the file itself", "data of other files")
+        _refuse(path, name, "must be in the file itself", "data of other files")
     is_variable = _is_variable(dataset)
     kind = dataset.get_type()
     kind = kind.get_super() if is_variable else kind
@@ -201,7 +203,7 @@ def filters_of(dataset: h5py.h5d.DatasetID) -> list[int]:
 
 
 def _missing_bytes(path: str, dataset: h5py.h5d.DatasetID, itemsize: int) -> str:
-    """What there is of a dataset in one piece, if that is not all of it."""
+    """How much of a contiguous dataset is in the file, if not all of it."""
     stored = dataset.get_storage_size()
     end = (dataset.get_offset() or 0) + stored
     is_whole = stored >= math.prod(dataset.shape) * itemsize
@@ -269,7 +271,7 @@ def _check_shapes(path: str, widths: dict[str, int], counts: dict[str, int]) -> 
 
 
 def _attribute(file: h5py.File, path: str, name: str) -> int | None:
-    """A number that a file says of itself."""
+    """A positive number that is an attribute of the file; None without it."""
     if not h5py.h5a.exists(file.id, name.encode()):
         return None
     attribute = h5py.h5a.open(file.id, name.encode())

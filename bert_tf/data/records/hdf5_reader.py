@@ -14,7 +14,6 @@ import zlib
 import h5py
 import numpy as np
 
-from bert_tf.data.records.hdf5 import PER_PREDICTION, PER_TOKEN
 from bert_tf.data.records.hdf5_layout import (
     GZIP,
     ROW_REFERENCE,
@@ -23,8 +22,8 @@ from bert_tf.data.records.hdf5_layout import (
     read_layout,
     readable,
 )
-from bert_tf.data.records.record_index import OpenFiles
-from bert_tf.data.records.record_numbers import NumberedRecords
+from bert_tf.data.records.hdf5_writer import PER_PREDICTION, PER_TOKEN
+from bert_tf.data.records.record_index import OpenFiles, RecordIndex
 from bert_tf.data.records.schema import RecordParser, RecordShape, ValueLimits
 from bert_tf.errors import CorruptRecordError
 
@@ -53,10 +52,10 @@ def _find_object(collection: bytes, number: int, size: int) -> bytes:
     words = np.frombuffer(collection, "<u8", len(collection) // 8)
     # This is several times faster than going from header to header. Without references
     # to it a header is the number and the size, but values may look the same.
-    places = np.flatnonzero(words[:-1] == number)
-    places = places[words[places + 1] == size]
-    if len(places) == 1:
-        begin = int(places[0]) * 8 + _OBJECT.size
+    headers = np.flatnonzero(words[:-1] == number)
+    headers = headers[words[headers + 1] == size]
+    if len(headers) == 1:
+        begin = int(headers[0]) * 8 + _OBJECT.size
         return collection[begin : begin + size]
     begin = _COLLECTION.size
     while begin + _OBJECT.size <= len(collection):
@@ -103,7 +102,7 @@ def _read_rows(path: str, dataset: h5py.Dataset, references: np.ndarray) -> np.n
     return np.frombuffer(b"".join(rows), dtype)
 
 
-def _runs(records: np.ndarray) -> list[tuple[int, int]]:
+def _consecutive_runs(records: np.ndarray) -> list[tuple[int, int]]:
     """Ascending numbers as stretches without a gap: the first one, and the end.
 
     A slice for each is several times faster than the library's list of records.
@@ -113,7 +112,7 @@ def _runs(records: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(begins.tolist(), ends.tolist(), strict=True))
 
 
-class Hdf5Index(NumberedRecords):
+class Hdf5Index(RecordIndex):
     """Random access to all records of a list of HDF5 files, by number.
 
     Attributes:
@@ -169,14 +168,14 @@ class Hdf5Index(NumberedRecords):
           CorruptRecordError: naming file and record, or dataset.
         """
         # In the order of the file, each once: the library takes no others.
-        unique, places = np.unique(numbers, return_inverse=True)
+        unique, positions = np.unique(numbers, return_inverse=True)
         shards, records = self.locate(unique)
         parts = [
             self._read_file(int(shard), records[shards == shard])
             for shard in np.unique(shards)
         ]
         return {
-            name: np.concatenate([part[name] for part in parts])[places]
+            name: np.concatenate([part[name] for part in parts])[positions]
             for name in parts[0]
         }
 
@@ -190,7 +189,7 @@ class Hdf5Index(NumberedRecords):
             raise CorruptRecordError(
                 f"{path}: the file was cut while it was read. Make or copy it again."
             )
-        arrays, runs = {}, _runs(records)
+        arrays, runs = {}, _consecutive_runs(records)
         for name, width in layout.widths.items():
             if not width:
                 continue
@@ -285,23 +284,23 @@ class Hdf5Parser(RecordParser):
           limits: What the values must stay below.
         """
         super().__init__(index, shape, limits)
-        self._limits["input_mask"] = 2
+        self._upper_bounds["input_mask"] = 2
 
     def padded_to(
         self, max_seq_length: int | None, max_predictions: int | None
     ) -> "Hdf5Parser":
         """A parser of longer records, if these have no padding; otherwise this one."""
-        if not self._index.is_variable_length:
+        if not self.index.is_variable_length:
             return self
         shape = dataclasses.replace(
             self.shape,
             max_seq_length=max(self.shape.max_seq_length, max_seq_length or 0),
             max_predictions=max(self.shape.max_predictions, max_predictions or 0),
         )
-        return Hdf5Parser(self._index, shape, self._value_limits)
+        return Hdf5Parser(self.index, shape, self.limits)
 
     def _parse(self, numbers: np.ndarray) -> Arrays:
-        arrays = self._index.read(numbers)
+        arrays = self.index.read(numbers)
         widths = dict.fromkeys(PER_TOKEN, self.shape.max_seq_length)
         widths |= dict.fromkeys(PER_PREDICTION, self.shape.max_predictions)
         for name, width in widths.items():
@@ -313,7 +312,7 @@ class Hdf5Parser(RecordParser):
         if gaps.any():
             number = int(numbers[int(np.argmax(gaps.any(axis=1)))])
             raise CorruptRecordError(
-                f"{self._index.place(number)}: `masked_lm_positions` must be 0 after "
+                f"{self.index.location(number)}: `masked_lm_positions` must be 0 after "
                 "the masked tokens only, since a 0 ends them. Make the file again."
             )
         arrays["masked_lm_weights"] = (positions != 0).astype(np.float32)

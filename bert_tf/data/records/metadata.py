@@ -6,12 +6,11 @@ import math
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bert_tf.data.output_files import OutputFile
 from bert_tf.files import write_whole
-
-RECORD_FORMAT = "tfrecord"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,7 @@ class Metadata:
     for packed records only: missing keys are None, and a missing `packed` is true.
 
     Attributes:
-      format: tfrecord.
+      format: tfrecord or hdf5.
       packed: Whether a sample holds several sequences.
       max_seq_length: S, tokens per sample.
       max_predictions_per_seq: Maximum number of masked tokens of a sequence.
@@ -62,7 +61,7 @@ class Metadata:
       extra: All other keys of the file.
     """
 
-    format: str | None = RECORD_FORMAT
+    format: str | None = "tfrecord"
     packed: bool = True
     max_seq_length: int | None = None
     max_predictions_per_seq: int | None = None
@@ -101,6 +100,19 @@ class Metadata:
                     f"be the sum of `shards`' records, {total}",
                     self.new_number_of_samples,
                 )
+
+
+def record_shards(files: Iterable[OutputFile]) -> tuple[Shard, ...]:
+    """Describes files with a count of `records` for metadata."""
+    return tuple(
+        Shard(
+            name=file.name,
+            records=file.counts["records"],
+            bytes=file.bytes,
+            crc32c=file.crc32c,
+        )
+        for file in files
+    )
 
 
 def metadata_file(record_dir: str | os.PathLike[str]) -> str:
@@ -154,7 +166,7 @@ def _from_json(values: dict[str, Any]) -> Metadata:
     return Metadata(**known, extra=extra)
 
 
-def _shard_from_json(values: Any) -> Shard:  # noqa: ANN401 - anything JSON can hold
+def _shard_from_json(values: object) -> Shard:
     keys = {field.name for field in dataclasses.fields(Shard)}
     if not isinstance(values, dict) or not keys <= set(values):
         _refuse("shards", f"hold objects with {', '.join(sorted(keys))}", values)

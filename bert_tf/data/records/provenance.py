@@ -5,7 +5,34 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
-from bert_tf.data.records.tokenizer_settings import Said, of_records
+from bert_tf.data.text.tokenizer_settings import StatedSettings, stated_settings
+from bert_tf.data.text.vocabulary import has_sha256, load_vocabulary
+from bert_tf.files import file_sha256
+
+
+def check_vocabulary(vocab_file: str, known: Mapping[str, Metadata]) -> None:
+    """Compares a vocabulary with those that records were made with.
+
+    Args:
+      vocab_file: The vocabulary to use.
+      known: Folder of records -> metadata; without a vocabulary in it, it is skipped.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_vocabulary`; or if records were made with
+        another vocabulary, naming both.
+    """
+    for folder, about in known.items():
+        sha256 = about.vocab_sha256
+        if sha256 is None or has_sha256(vocab_file, sha256):
+            continue
+        size = "" if about.vocab_size is None else f" of {about.vocab_size} words"
+        raise ValueError(
+            f"{metadata_file(folder)}: the records were made with another vocabulary, "
+            f"sha256 {sha256[:12]}...{size}. Received: {vocab_file}, sha256 "
+            f"{file_sha256(vocab_file)[:12]}... of {len(load_vocabulary(vocab_file))} "
+            "words. Pass the vocabulary of the records as --vocab_file, or make the "
+            "records again."
+        )
 
 
 def check_vocabularies(known: Mapping[str, Metadata]) -> None:
@@ -30,7 +57,7 @@ def check_vocabularies(known: Mapping[str, Metadata]) -> None:
             )
 
 
-def common_case(known: Mapping[str, Metadata]) -> Said | None:
+def common_case(known: Mapping[str, Metadata]) -> StatedSettings | None:
     """The case and accents that the folders state; None if none does.
 
     Args:
@@ -39,18 +66,21 @@ def common_case(known: Mapping[str, Metadata]) -> Said | None:
     Raises:
       ValueError: if two of them differ.
     """
-    said = [of_records(folder, about) for folder, about in known.items()]
-    said = [each for each in said if each]
-    for other in said[1:]:
-        for name, value in said[0].values.items():
+    stated = [
+        stated_settings(about.config or {}, metadata_file(folder))
+        for folder, about in known.items()
+    ]
+    first, *others = [each for each in stated if each] or [None]
+    for other in others:
+        for name, value in first.values.items():
             if other.values[name] != value:
                 raise ValueError(
                     "All records must be made with the same case and accents. "
-                    f"Received: {name}={value} in {said[0].source}, {name}="
+                    f"Received: {name}={value} in {first.source}, {name}="
                     f"{other.values[name]} in {other.source}. Use one of these folders "
                     "alone, or make the other records again."
                 )
-    return said[0] if said else None
+    return first
 
 
 def origin_of(files: Iterable[str]) -> dict[str, Any]:

@@ -1,21 +1,27 @@
-"""Opens a set of records for a model, after all checks."""
+"""Opens record files of either format, and checks sets of them for a model."""
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from bert_tf.data.records.formats import open_parser
 from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
-from bert_tf.data.records.record_index import record_files
-from bert_tf.data.records.record_numbers import NumberedRecords
+from bert_tf.data.records.record_index import RecordIndex, record_files
 from bert_tf.data.records.schema import (
+    ExampleParser,
     RecordParser,
     RecordShape,
     ValueLimits,
     check_sample,
+    record_shape,
 )
+from bert_tf.data.records.tfrecord import TfrecordIndex
 from bert_tf.errors import CorruptRecordError
 from bert_tf.launch import report
+
+# For commands without a model: ids need only fit into a record.
+NO_LIMITS = ValueLimits(vocab_size=2**28, type_vocab_size=2**28)
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Enough to find a wrong vocabulary before the first step, and done within a second;
 # every record is checked again when it is read.
@@ -24,13 +30,54 @@ _SAMPLE_SIZE = 2048
 _MAX_UNMASKED = 0.5
 
 
+def file_format(path: str) -> str:
+    """The format of a record file, by its first bytes: hdf5 or tfrecord."""
+    with open(path, "rb") as file:
+        is_hdf5 = file.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE
+    return "hdf5" if is_hdf5 else "tfrecord"
+
+
+def open_parser(
+    files: Sequence[str], limits: ValueLimits, cache_dir: str = ""
+) -> RecordParser:
+    """Opens record files of either format.
+
+    Args:
+      files: TFRecord files, or HDF5 files.
+      limits: Exclusive upper bounds of the ids.
+      cache_dir: Folder in which offsets of TFRecords are cached between runs; empty for
+        no cache.
+
+    Returns:
+      A parser, which gives the same features for the same records in either format.
+
+    Raises:
+      CorruptRecordError: if both formats occur, or a file is not valid.
+    """
+    formats: dict[str, str] = {}
+    for path in files:
+        formats.setdefault(file_format(path), path)
+    if len(formats) > 1:
+        raise CorruptRecordError(
+            "TFRecord and HDF5 files cannot be mixed in a set. Received: "
+            f"{formats['tfrecord']} and {formats['hdf5']}. Convert one of them with "
+            "`python -m bert_tf data convert`."
+        )
+    if "hdf5" in formats:
+        # Loaded only by those who have HDF5 files.
+        from bert_tf.data.records.hdf5_reader import Hdf5Index, Hdf5Parser
+
+        index = Hdf5Index(list(files))
+        return Hdf5Parser(index, index.shape, limits)
+    index = TfrecordIndex(list(files), cache_dir)
+    return ExampleParser(index, record_shape(index), limits)
+
+
 @dataclasses.dataclass(frozen=True)
 class RecordSet:
     """Records that can be read by number.
 
     Attributes:
-      index: Locates each record.
-      shape: The lengths of the records.
       parser: Reads and checks them.
       avg_seq_per_sample: Mean number of sequences per record; 1 if not packed.
       sha256: Of the number of records and of the checked sample: it differs for other
@@ -38,12 +85,20 @@ class RecordSet:
       metadata: Folder -> its metadata; None if it has none.
     """
 
-    index: NumberedRecords
-    shape: RecordShape
     parser: RecordParser
     avg_seq_per_sample: float = 1.0
     sha256: str = ""
     metadata: Mapping[str, Metadata | None] = dataclasses.field(default_factory=dict)
+
+    @property
+    def index(self) -> RecordIndex:
+        """Where the records are."""
+        return self.parser.index
+
+    @property
+    def shape(self) -> RecordShape:
+        """The lengths of the records."""
+        return self.parser.shape
 
     def __len__(self) -> int:
         """Number of records."""
@@ -63,7 +118,7 @@ def _check_lengths(
             )
 
 
-def _check_shards(folder: str, metadata: Metadata, index: NumberedRecords) -> None:
+def _check_shards(folder: str, metadata: Metadata, index: RecordIndex) -> None:
     """Compares the files that metadata lists with those of the folder."""
     if metadata.shards is not None:
         listed = {os.path.join(folder, shard.name) for shard in metadata.shards}
@@ -125,7 +180,7 @@ def _check_metadata(
 
 
 def _average(
-    metadata: dict[str, Metadata | None], index: NumberedRecords, shape: RecordShape
+    metadata: dict[str, Metadata | None], index: RecordIndex, shape: RecordShape
 ) -> float:
     """Sequences per record over all folders."""
     if not shape.is_packed:
@@ -172,15 +227,15 @@ def open_records(
         flags, the metadata or the model.
     """
     files = record_files(input_files_dir)
-    index, parser = open_parser(files, limits, cache_dir)
-    unpadded = parser
+    unpadded = open_parser(files, limits, cache_dir)
+    index = unpadded.index
     folders = sorted({os.path.dirname(path) for path in files})
     metadata = {folder: read_metadata(folder) for folder in folders}
     for folder, about in metadata.items():
         if about:
             _check_shards(folder, about, index)
-            _check_metadata(folder, about, index.format, parser.shape)
-    parser = parser.padded_to(max_seq_length, max_predictions_per_seq)
+            _check_metadata(folder, about, index.format, unpadded.shape)
+    parser = unpadded.padded_to(max_seq_length, max_predictions_per_seq)
     shape = parser.shape
     predictions = shape.max_predictions
     if shape.is_packed:
@@ -198,11 +253,11 @@ def open_records(
         },
     )
     average = _average(metadata, index, shape)
-    sample = check_sample(index, unpadded, _SAMPLE_SIZE)
+    sample = check_sample(unpadded, _SAMPLE_SIZE)
     if sample.unmasked > _MAX_UNMASKED:
         report(
             f"warning: {sample.unmasked:.1%} of the records of {input_files_dir} have "
             "no masked token, so they train and evaluate no masked LM. Make them again "
             "with a greater --max_predictions_per_seq or --masked_lm_prob."
         )
-    return RecordSet(index, shape, parser, average, sample.sha256, metadata)
+    return RecordSet(parser, average, sample.sha256, metadata)

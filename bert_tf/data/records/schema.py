@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_tf.data.records.record_index import RecordIndex
-from bert_tf.data.records.record_numbers import NumberedRecords
+from bert_tf.data.records.tfrecord import TfrecordIndex
 from bert_tf.errors import CorruptRecordError
 
 _PER_TOKEN = ("input_ids", "input_mask", "segment_ids")
@@ -59,22 +59,23 @@ class RecordShape:
         }
 
 
-def _shape_of(data: bytes, place: object) -> RecordShape:
+def _shape_of(data: bytes, location: object) -> RecordShape:
     """Reads the lengths of one serialised example."""
     try:
         feature = tf.train.Example.FromString(data).features.feature
     except Exception as error:
         raise CorruptRecordError(
-            f"{place}: the record must be a tf.train.Example. Make the file again, or "
-            "move it out of the folder if it holds other data."
+            f"{location}: the record must be a tf.train.Example. Make the file again, "
+            "or move it out of the folder if it holds other data."
         ) from error
     is_packed = "next_sentence_positions" in feature
     wanted = {*_PER_TOKEN, *_PER_PREDICTION, _LABEL}
     missing = (wanted | {*_ONLY_PACKED} if is_packed else wanted) - set(feature)
     if missing:
         raise CorruptRecordError(
-            f"{place}: the record lacks {', '.join(sorted(missing))}. It must hold the "
-            "features of BERT pre-training; `python -m bert_tf data create` makes them."
+            f"{location}: the record lacks {', '.join(sorted(missing))}. It must hold "
+            "the features of BERT pre-training; `python -m bert_tf data create` makes "
+            "them."
         )
     lengths = (
         len(feature[name].int64_list.value)
@@ -83,7 +84,7 @@ def _shape_of(data: bytes, place: object) -> RecordShape:
     return RecordShape(*lengths, is_packed)
 
 
-def record_shape(index: RecordIndex) -> RecordShape:
+def record_shape(index: TfrecordIndex) -> RecordShape:
     """The lengths of all records, read from the first one of each file.
 
     Raises:
@@ -92,15 +93,15 @@ def record_shape(index: RecordIndex) -> RecordShape:
     shapes = {}
     for number in index.starts[:-1]:
         [data] = index.read(np.asarray([number]))
-        shapes.setdefault(_shape_of(data, index.place(int(number))), int(number))
+        shapes.setdefault(_shape_of(data, index.location(int(number))), int(number))
     if len({shape.is_packed for shape in shapes}) > 1:
-        one, other = (index.place(number).path for number in shapes.values())
+        one, other = (index.location(number).path for number in shapes.values())
         raise CorruptRecordError(
             f"Packed and unpacked records cannot be mixed. Received: {one} and "
             f"{other}. Pack all of them, or none."
         )
     if len(shapes) > 1:
-        lines = [f"{index.place(n)} has {shape}" for shape, n in shapes.items()]
+        lines = [f"{index.location(n)} has {shape}" for shape, n in shapes.items()]
         raise CorruptRecordError(
             "All records of a set must have the same lengths. Received: "
             + "; ".join(lines)
@@ -138,11 +139,13 @@ class RecordParser(abc.ABC):
     """Records of some format to the model's inputs, labels and weights.
 
     Attributes:
+      index: Where the records are.
       shape: The lengths of the records.
+      limits: Exclusive upper bounds of the ids.
     """
 
     def __init__(
-        self, index: NumberedRecords, shape: RecordShape, limits: ValueLimits
+        self, index: RecordIndex, shape: RecordShape, limits: ValueLimits
     ) -> None:
         """Prepares for one set of records.
 
@@ -151,10 +154,10 @@ class RecordParser(abc.ABC):
           shape: The lengths of the records.
           limits: Exclusive upper bounds of the ids.
         """
-        self._index = index
+        self.index = index
         self.shape = shape
-        self._value_limits = limits
-        self._limits = limits.of(shape)
+        self.limits = limits
+        self._upper_bounds = limits.of(shape)
 
     def __call__(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """Reads, parses and checks records.
@@ -200,7 +203,7 @@ class RecordParser(abc.ABC):
         """Reads the features that the records hold: integers and float32."""
 
     def _check(self, arrays: dict[str, np.ndarray], numbers: np.ndarray) -> None:
-        for name, limit in self._limits.items():
+        for name, limit in self._upper_bounds.items():
             if name not in arrays:
                 continue
             values = arrays[name]
@@ -209,14 +212,14 @@ class RecordParser(abc.ABC):
             row = int(np.argmax(np.any((values < 0) | (values >= limit), axis=1)))
             wrong = values[row][(values[row] < 0) | (values[row] >= limit)][0]
             remedy = ""
-            if limit == self._limits["input_ids"]:
+            if limit == self._upper_bounds["input_ids"]:
                 remedy = (
                     " The records were made with a vocabulary that is larger than the "
                     f"model's vocab_size={limit}: use the model that belongs to it, or "
                     "make the records again."
                 )
             raise CorruptRecordError(
-                f"{self._index.place(int(numbers[row]))}: `{name}` must be in "
+                f"{self.index.location(int(numbers[row]))}: `{name}` must be in "
                 f"[0, {limit}). Received: {wrong}.{remedy}"
             )
 
@@ -225,35 +228,36 @@ class ExampleParser(RecordParser):
     """Serialised examples to the model's inputs, labels and weights."""
 
     def __init__(
-        self, index: RecordIndex, shape: RecordShape, limits: ValueLimits
+        self, index: TfrecordIndex, shape: RecordShape, limits: ValueLimits
     ) -> None:
         """Prepares for one set of records; see `RecordParser`."""
         super().__init__(index, shape, limits)
         self._specification = shape.specification()
 
     def _parse(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
-        records = self._index.read(numbers)
+        records = self.index.read(numbers)
         try:
             parsed = tf.io.parse_example(records, self._specification)
         except tf.errors.InvalidArgumentError:
             for number, record in zip(numbers, records, strict=True):
-                self._check_alone(record, self._index.place(int(number)))
+                self._check_alone(record, self.index.location(int(number)))
             raise
         return {name: tensor.numpy() for name, tensor in parsed.items()}
 
-    def _check_alone(self, record: bytes, place: object) -> None:
+    def _check_alone(self, record: bytes, location: object) -> None:
         """Parses a single record, to name the one that is wrong and the reason."""
-        shape = _shape_of(record, place)
+        shape = _shape_of(record, location)
         if shape != self.shape:
             raise CorruptRecordError(
-                f"{place}: all records of a set must have the same lengths. Received: "
-                f"{shape}, but the first record has {self.shape}. Make the file again."
+                f"{location}: all records of a set must have the same lengths. "
+                f"Received: {shape}, but the first record has {self.shape}. Make the "
+                "file again."
             )
         try:
             tf.io.parse_single_example(record, self._specification)
         except tf.errors.InvalidArgumentError as error:
             reason = " ".join(str(error.message).split())
-            raise CorruptRecordError(f"{place}: {reason}") from error
+            raise CorruptRecordError(f"{location}: {reason}") from error
 
 
 class Sample(NamedTuple):
@@ -268,17 +272,16 @@ class Sample(NamedTuple):
     unmasked: float
 
 
-def check_sample(
-    index: NumberedRecords, parser: RecordParser, sample_size: int
-) -> Sample:
+def check_sample(parser: RecordParser, sample_size: int) -> Sample:
     """Parses and checks records spread evenly over the set, before any training.
 
     Raises:
       CorruptRecordError: naming file and record.
     """
-    count = min(sample_size, len(index))
-    numbers = np.unique(np.linspace(0, len(index) - 1, count).astype(np.int64))
-    digest, unmasked = hashlib.sha256(str(len(index)).encode()), 0
+    total = len(parser.index)
+    count = min(sample_size, total)
+    numbers = np.unique(np.linspace(0, total - 1, count).astype(np.int64))
+    digest, unmasked = hashlib.sha256(str(total).encode()), 0
     for part in np.array_split(numbers, -(-len(numbers) // 256)):
         features = parser(part)
         unmasked += int((features["masked_lm_weights"] <= 0).all(axis=1).sum())

@@ -1,189 +1,198 @@
-"""Writes instances to TFRecord files of `tf.train.Example`, without TensorFlow.
+"""TFRecord files: an index of their records, checked random access, and writing.
 
-The features are those of google-research/bert, which other programs read too.
-Sources: TFRecord framing as TensorFlow documents it (`tf.io.TFRecordWriter`), and
-`tensorflow/core/example/{example,feature}.proto` in protocol buffer wire format.
+Source: the framing as TensorFlow documents it (`tf.io.TFRecordWriter`). TensorFlow's
+own reader has no random access, and takes seconds to import in each worker process.
 """
 
-import functools
+import contextlib
+import hashlib
+import os
 import struct
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bert_tf.data.output import FileWriter
-from bert_tf.data.pretraining.instances import TrainingInstance
-from bert_tf.data.records.record_index import masked_crc
+from bert_tf.data.output_files import FileWriter
+from bert_tf.data.records.record_index import OpenFiles, RecordIndex, RecordLocation
+from bert_tf.errors import CorruptRecordError
+from bert_tf.files import masked_crc32c, whole_file
 
-# Tags of the messages: field number and wire type 2 (length, then bytes).
-_EXAMPLE_FEATURES = b"\x0a"
-_FEATURES_ENTRY = b"\x0a"
-_ENTRY_KEY = b"\x0a"
-_ENTRY_FEATURE = b"\x12"
-_FEATURE_FLOATS = b"\x12"
-_FEATURE_INTS = b"\x1a"
-_LIST_VALUES = b"\x0a"
+# A record is: length (8 bytes), masked crc of the length (4), data, masked crc (4).
+_HEADER = struct.Struct("<QI")
+_FOOTER = struct.Struct("<I")
+_FRAME_BYTES = _HEADER.size + _FOOTER.size
 
 
-class _Varints(dict):
-    """Integers in base 128, low digits first, cached since ids recur."""
-
-    def __missing__(self, number: int) -> bytes:
-        rest = number & 0xFFFFFFFFFFFFFFFF  # negative ones: two's complement
-        digits = bytearray()
-        while rest > 0x7F:
-            digits.append(rest & 0x7F | 0x80)
-            rest >>= 7
-        digits.append(rest)
-        encoded = bytes(digits)
-        if len(encoded) <= 3:
-            self[number] = encoded
-        return encoded
-
-
-_VARINTS = _Varints()
-
-
-def _message(tag: bytes, payload: bytes) -> bytes:
-    return tag + _VARINTS[len(payload)] + payload
-
-
-def serialize_example(
-    ints: Mapping[str, Sequence[int]], floats: Mapping[str, Sequence[float]]
-) -> bytes:
-    """Writes a `tf.train.Example` in wire format.
+def scan_offsets(path: str) -> np.ndarray:
+    """Finds every record of a file by its length fields.
 
     Args:
-      ints: int64 features, plain Python integers.
-      floats: float32 features.
+      path: A TFRecord file.
 
     Returns:
-      The bytes that `tf.train.Example.FromString` and `tf.io.parse_example` read.
+      [n + 1] int64: the offset of each record, and the size of the file.
+
+    Raises:
+      CorruptRecordError: if the file is empty or truncated, or a length is damaged.
     """
-    entries = []
-    for name, values in ints.items():
-        packed = b"".join([_VARINTS[value] for value in values])
-        entries.append(_entry(name, _FEATURE_INTS, packed))
-    for name, values in floats.items():
-        packed = struct.pack(f"<{len(values)}f", *values)
-        entries.append(_entry(name, _FEATURE_FLOATS, packed))
-    return _message(_EXAMPLE_FEATURES, b"".join(entries))
+    size = os.path.getsize(path)
+    if size == 0:
+        raise CorruptRecordError(f"{path} is empty. Make it again, or remove it.")
+    offsets = [0]
+    offset = 0
+    with open(path, "rb") as file:
+        while offset < size:
+            header = file.read(_HEADER.size)
+            offset = _next_offset(path, len(offsets) - 1, offset, header, size)
+            offsets.append(offset)
+            file.seek(offset)
+    return np.asarray(offsets, np.int64)
 
 
-def _entry(name: str, kind: bytes, packed: bytes) -> bytes:
-    """One name with its values, as an entry of the map of features."""
-    return _entry_header(name, kind, len(packed)) + packed
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _entry_header(name: str, kind: bytes, size: int) -> bytes:
-    """The tags and lengths before values of `size` bytes."""
-    values = _LIST_VALUES + _VARINTS[size]
-    feature = kind + _VARINTS[len(values) + size] + values
-    key = _message(_ENTRY_KEY, name.encode())
-    entry = key + _ENTRY_FEATURE + _VARINTS[len(feature) + size] + feature
-    return _FEATURES_ENTRY + _VARINTS[len(entry) + size] + entry
-
-
-def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Integers below 2**28 in base 128: [n, 4] digits, low ones first, and counts."""
-    shifts = np.arange(4, dtype=np.uint32) * 7
-    digits = ((values[:, None] >> shifts) & 0x7F).astype(np.uint8)
-    sizes = 1 + (values[:, None] >= np.uint32(1) << shifts[1:]).sum(axis=1)
-    digits |= (np.arange(4) < (sizes - 1)[:, None]).astype(np.uint8) << 7
-    return digits, sizes.astype(np.uint8)
-
-
-# Look-up tables for ids of a vocabulary and for positions.
-_KNOWN_DIGITS, _KNOWN_SIZES = _varints(np.arange(1 << 16, dtype=np.uint32))
-
-
-def _varint_rows(values: np.ndarray) -> list[bytes]:
-    """Each row of [R, n] integers below 2**28, in base 128, low digits first."""
-    largest = int(values.max(initial=0))
-    if largest >= 1 << 28 or values.min(initial=0) < 0:
-        raise ValueError(f"Values must be in [0, 2**28). Received: up to {largest}.")
-    if largest < 1 << 7:  # Masks and segments.
-        return [row.tobytes() for row in values.astype(np.uint8)]
-    flat = values.astype(np.uint32).ravel()
-    if largest < len(_KNOWN_SIZES):
-        digits, sizes = _KNOWN_DIGITS[flat], _KNOWN_SIZES[flat]
-    else:
-        digits, sizes = _varints(flat)
-    # Only as many columns as the largest number has digits.
-    width = -(-largest.bit_length() // 7)
-    is_digit = np.arange(width, dtype=np.uint8) < sizes[:, None]
-    data = digits[:, :width][is_digit].tobytes()
-    ends = np.cumsum(sizes.reshape(values.shape).sum(axis=1, dtype=np.int64)).tolist()
-    return [data[a:b] for a, b in zip([0, *ends], ends, strict=False)]
-
-
-def serialize_examples(features: Mapping[str, np.ndarray]) -> list[bytes]:
-    """Writes many `tf.train.Example`s of the same shape in wire format.
-
-    Args:
-      features: Name -> [R, n], non-negative integers below 2**28, or float32.
-
-    Returns:
-      R serialised examples, as `serialize_example` writes them.
-    """
-    columns = []
-    for name, values in features.items():
-        if values.dtype.kind == "f":
-            rows = [row.tobytes() for row in values.astype("<f4")]
-            columns.append([_entry(name, _FEATURE_FLOATS, row) for row in rows])
-        else:
-            rows = _varint_rows(values)
-            columns.append([_entry(name, _FEATURE_INTS, row) for row in rows])
-    return [
-        _message(_EXAMPLE_FEATURES, b"".join(entries))
-        for entries in zip(*columns, strict=True)
-    ]
-
-
-def serialize_instance(
-    instance: TrainingInstance, max_seq_length: int, max_predictions_per_seq: int
-) -> bytes:
-    """Pads an instance and writes it as an example.
-
-    Args:
-      instance: At most S tokens and P masks.
-      max_seq_length: S.
-      max_predictions_per_seq: P.
-
-    Returns:
-      A serialised `tf.train.Example`; `next_sentence_labels` is 1 for a random next
-      segment.
-    """
-    length = len(instance.input_ids)
-    masks = len(instance.masked_lm_ids)
-    padding = [0] * (max_seq_length - length)
-    unused = [0] * (max_predictions_per_seq - masks)
-    return serialize_example(
-        {
-            "input_ids": instance.input_ids + padding,
-            "input_mask": [1] * length + padding,
-            "segment_ids": instance.segment_ids + padding,
-            "masked_lm_positions": instance.masked_lm_positions + unused,
-            "masked_lm_ids": instance.masked_lm_ids + unused,
-            "next_sentence_labels": [int(instance.is_random_next)],
-        },
-        {"masked_lm_weights": [1.0] * masks + unused},
+def _next_offset(path: str, record: int, offset: int, header: bytes, size: int) -> int:
+    """Offset of the record after the one at `offset`."""
+    location = f"{path}, record {record}, byte offset {offset}"
+    if len(header) == _HEADER.size:
+        length, crc = _HEADER.unpack(header)
+        if masked_crc32c(header[:8]) != crc:
+            raise CorruptRecordError(
+                f"{location}: the length field is damaged, or this is not an "
+                "uncompressed TFRecord file. Make the file again, unpack it if it is "
+                "compressed, or move it out of the folder if it never held records."
+            )
+        end = offset + _FRAME_BYTES + length
+        if end <= size:
+            return end
+    raise CorruptRecordError(
+        f"{location}: the file of {size} bytes is truncated within this record. Make "
+        "or copy the file again."
     )
+
+
+def _cache_files(path: str, cache_dir: str) -> tuple[str, str]:
+    """Paths of the stored offsets of a file in its current state.
+
+    Returns:
+      The path, and that of earlier versions, which left out inode and change time.
+    """
+    status = os.stat(path)
+    earlier = f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
+    # A copy may have the size and the time of the file that it replaces, but it has
+    # another inode or another change time.
+    state = f"{earlier}|{status.st_ctime_ns}|{status.st_ino}"
+    name, earlier_name = (
+        os.path.join(cache_dir, hashlib.sha256(text.encode()).hexdigest() + ".npy")
+        for text in (state, earlier)
+    )
+    return name, earlier_name
+
+
+def _stored_offsets(path: str, cache_dir: str) -> np.ndarray | None:
+    """The stored offsets of a file as it is now; None if there are no valid ones."""
+    name, earlier_name = _cache_files(path, cache_dir)
+    for stored in (name, earlier_name):
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            # The earlier name may be that of a replaced file: compare change times.
+            is_later = os.stat(stored).st_mtime_ns > os.stat(path).st_ctime_ns
+            if stored == name or is_later:
+                # Indexing a plain view is much faster than indexing the memory map.
+                offsets = np.load(stored, mmap_mode="r", allow_pickle=False)
+                return offsets.view(np.ndarray)
+    return None
+
+
+def load_offsets(path: str, cache_dir: str = "") -> np.ndarray:
+    """The offsets of `scan_offsets`, memory-mapped from a cache if there is one.
+
+    Args:
+      path: A TFRecord file.
+      cache_dir: Folder in which offsets are cached between runs; empty for no cache.
+
+    Returns:
+      [n + 1] int64.
+    """
+    if not cache_dir:
+        return scan_offsets(path)
+    offsets = _stored_offsets(path, cache_dir)
+    if offsets is None:
+        offsets = scan_offsets(path)
+        os.makedirs(cache_dir, exist_ok=True)
+        # Several workers may write it at once.
+        with whole_file(_cache_files(path, cache_dir)[0]) as file:
+            np.save(file, offsets)
+    return offsets
+
+
+class TfrecordIndex(RecordIndex):
+    """Random access to all records of a list of TFRecord files, by number."""
+
+    format = "tfrecord"
+
+    def __init__(self, files: list[str], cache_dir: str = "") -> None:
+        """Finds every record.
+
+        Args:
+          files: TFRecord files, in the order of the global record numbers.
+          cache_dir: Folder in which offsets are cached between runs; empty for none.
+
+        Raises:
+          CorruptRecordError: if a file is empty or truncated.
+        """
+        self._offsets = [load_offsets(path, cache_dir) for path in files]
+        super().__init__(files, [len(offsets) - 1 for offsets in self._offsets])
+        self._descriptors: OpenFiles[int] = OpenFiles(
+            lambda path: os.open(path, os.O_RDONLY), os.close
+        )
+
+    def location(self, number: int) -> RecordLocation:
+        """Location of the record with a global number."""
+        shard, record = map(int, self.locate(np.asarray(number)))
+        return RecordLocation(
+            self.files[shard], record, int(self._offsets[shard][record])
+        )
+
+    def read(self, numbers: np.ndarray) -> list[bytes]:
+        """Reads records and checks their checksums.
+
+        Args:
+          numbers: [n] int64 global record numbers, each in [0, len(self)).
+
+        Returns:
+          The n serialised examples.
+
+        Raises:
+          CorruptRecordError: naming file, record and byte offset.
+        """
+        return [
+            self._read_one(int(shard), int(record))
+            for shard, record in zip(*self.locate(numbers), strict=True)
+        ]
+
+    def _read_one(self, shard: int, record: int) -> bytes:
+        begin, end = self._offsets[shard][record : record + 2]
+        descriptor = self._descriptors[self.files[shard]]
+        frame = os.pread(descriptor, int(end - begin), int(begin))
+        data = frame[_HEADER.size : -_FOOTER.size]
+        if len(frame) == end - begin:
+            [crc] = _FOOTER.unpack_from(frame, len(frame) - _FOOTER.size)
+            if crc == masked_crc32c(data):
+                return data
+        location = RecordLocation(self.files[shard], record, int(begin))
+        raise CorruptRecordError(
+            f"{location}: the record is damaged (its checksum does not match). Make or "
+            "copy the file again."
+        )
+
+    def close(self) -> None:
+        """Closes every file."""
+        self._descriptors.close()
 
 
 def frame_record(data: bytes) -> bytes:
     """A record in TFRecord framing: length, its checksum, data, its checksum."""
-    length = struct.pack("<Q", len(data))
-    return b"".join(
-        (
-            length,
-            struct.pack("<I", masked_crc(length)),
-            data,
-            struct.pack("<I", masked_crc(data)),
-        )
-    )
+    length = len(data).to_bytes(8, "little")
+    header = _HEADER.pack(len(data), masked_crc32c(length))
+    return header + data + _FOOTER.pack(masked_crc32c(data))
 
 
 def shard_name(number: int, num_shards: int) -> str:

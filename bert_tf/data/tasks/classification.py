@@ -1,13 +1,320 @@
-"""Turns texts and pairs of texts into token sequences for a classifier."""
+"""Classification tasks: their files, labels and metrics, and their token sequences."""
 
-from collections.abc import Iterable
+import dataclasses
+import math
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from bert_tf.data.tasks.text_examples import TextExample
+from bert_tf.data.tasks.label_names import quoted, quoted_list, without_blanks
+from bert_tf.data.tasks.tables import Row, numbered_lines, read_rows
 from bert_tf.data.text.token_sequences import TokenSequences, pair_sequence
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 
 # [CLS] and two [SEP]; a shorter sequence cannot hold a pair.
 _MIN_SEQ_LENGTH = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class ColumnNames:
+    """The columns of a table that make an example.
+
+    Attributes:
+      text_a: The text, or the first of two.
+      text_b: The second text; empty if there is one text only.
+      label: The class or the number; empty if there is none.
+    """
+
+    text_a: str = ""
+    text_b: str = ""
+    label: str = ""
+
+    def without_label(self) -> "ColumnNames":
+        """The same columns for a file without labels."""
+        return dataclasses.replace(self, label="")
+
+
+@dataclasses.dataclass(frozen=True)
+class RowFilter:
+    """Selects the rows of a file that belong to a split.
+
+    Attributes:
+      columns: The columns that are compared.
+      values: Their values in the selected rows.
+      list_file: A file next to the table with such values, tab-separated; empty to use
+        `values`.
+      excludes: Whether those rows are left out instead, and all others are kept.
+    """
+
+    columns: tuple[str, ...]
+    values: Collection[tuple[str, ...]] = frozenset()
+    list_file: str = ""
+    excludes: bool = False
+
+    def select(self, rows: Iterator[Row], folder: str) -> Iterator[Row]:
+        """Streams the rows that belong to the split.
+
+        Args:
+          rows: Rows with the columns that are compared.
+          folder: The folder of `list_file`.
+        """
+        values = self.values
+        if self.list_file:
+            lines = numbered_lines(os.path.join(folder, self.list_file))
+            values = frozenset(tuple(line.split("\t")) for _, line in lines)
+        for row in rows:
+            key = tuple(row.values[column] for column in self.columns)
+            if (key in values) != self.excludes:
+                yield row
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitFile:
+    """A file with the examples of a split.
+
+    Attributes:
+      name: Its path in the task's folder.
+      columns: The columns of the examples.
+      header: Names of all columns, if the file has no header line.
+      row_filter: Selects the rows; None for all rows.
+      skips_broken_rows: Whether lines with a wrong number of columns are skipped.
+    """
+
+    name: str
+    columns: ColumnNames
+    header: tuple[str, ...] = ()
+    row_filter: RowFilter | None = None
+    skips_broken_rows: bool = False
+
+    @property
+    def needed_files(self) -> list[str]:
+        """The files that must exist to read it."""
+        extra = self.row_filter.list_file if self.row_filter else ""
+        return [self.name, extra] if extra else [self.name]
+
+    def rows(self, folder: str, columns: Sequence[str] = ()) -> Iterator[Row]:
+        """Streams the rows of the split.
+
+        Args:
+          folder: The task's folder.
+          columns: The columns to read; none for those of the examples.
+        """
+        columns = columns or list(filter(None, dataclasses.astuple(self.columns)))
+        compared = self.row_filter.columns if self.row_filter else ()
+        rows = read_rows(
+            os.path.join(folder, self.name),
+            [*columns, *compared],
+            self.header,
+            skips_broken_rows=self.skips_broken_rows,
+        )
+        return self.row_filter.select(rows, folder) if self.row_filter else rows
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationTask:
+    """The files of a task, its labels and its metrics.
+
+    Attributes:
+      name: As its authors write it.
+      label_names: The classes in the order of their numbers; empty for regression.
+      files: Split (train, dev, dev_mismatched, test, test_mismatched) -> the files that
+        may hold it, of which the first that exists is read.
+      metrics: Names for `bert_tf.evaluation.glue`.
+      folder: Usual name of the folder of its files; empty if there is none.
+      label_aliases: Other word for a class -> its name in `label_names`.
+      positive_label: The positive class of F1; empty for the second one.
+      label_range: Smallest and largest number of a regression.
+      download_name: Its name in `python -m bert_tf data download`; empty for own files.
+      notes: Lines about its files, for the log.
+    """
+
+    name: str
+    label_names: tuple[str, ...]
+    files: Mapping[str, tuple[SplitFile, ...]]
+    metrics: tuple[str, ...] = ("accuracy",)
+    folder: str = ""
+    label_aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    positive_label: str = ""
+    label_range: tuple[float, float] = (-math.inf, math.inf)
+    download_name: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether labels are numbers."""
+        return not self.label_names
+
+    @property
+    def positive_number(self) -> int:
+        """The number of the positive class of F1."""
+        if not self.positive_label:
+            return 1
+        return self.label_names.index(self.positive_label)
+
+    def find_file(self, data_dir: str, split: str) -> tuple[str, SplitFile]:
+        """Finds the file of a split.
+
+        Args:
+          data_dir: The task's folder, or its parent.
+          split: A key of `files`.
+
+        Returns:
+          The folder of the file, and the file.
+
+        Raises:
+          ValueError: if the task has no such split.
+          FileNotFoundError: if there is no such file.
+        """
+        if split not in self.files:
+            raise ValueError(
+                f"`split` must be one of {', '.join(self.files)} for {self.name}. "
+                f"Received: split={split}."
+            )
+        folders = [data_dir]
+        if self.folder:
+            folders.append(os.path.join(data_dir, self.folder))
+        for folder in folders:
+            for file in self.files[split]:
+                needed = (os.path.join(folder, name) for name in file.needed_files)
+                if all(map(os.path.isfile, needed)):
+                    return folder, file
+        wanted = [os.path.join(folder, self.files[split][0].name) for folder in folders]
+        raise FileNotFoundError(
+            f"`data_dir` must hold the files of {self.name}. Received: "
+            f"data_dir={data_dir}, without {' or '.join(wanted)}. "
+            f"{self._advice(data_dir)}"
+        )
+
+    def _advice(self, data_dir: str) -> str:
+        if not self.download_name:
+            return "Put the file there, or pass another --data_dir."
+        parent, last = os.path.split(os.path.normpath(data_dir))
+        output_dir = (parent or ".") if last == self.folder else data_dir
+        return (
+            f"Download them with `python -m bert_tf data download "
+            f"--name={self.download_name} --output_dir={output_dir}`."
+        )
+
+
+class TextExample(NamedTuple):
+    """One text, or a pair of texts, to be classified.
+
+    Attributes:
+      text_a: The text, or the first of two.
+      text_b: The second text, or None.
+      label: The number of its class, the number of a regression, or None if unknown.
+      location: File and line, for messages.
+    """
+
+    text_a: str
+    text_b: str | None
+    label: int | float | None
+    location: str
+
+
+def read_examples(
+    task: ClassificationTask, data_dir: str, split: str, *, needs_labels: bool = True
+) -> list[TextExample]:
+    """Reads the examples of a split.
+
+    Args:
+      task: Of `bert_tf.data.tasks.glue_tasks` or `bert_tf.data.tasks.custom_task`.
+      data_dir: The task's folder, or its parent.
+      split: A key of `task.files`.
+      needs_labels: Whether to read the labels, if the file has them. Prediction does
+        not, since they may be placeholders.
+
+    Returns:
+      The examples in the order of the file, at least one.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if the task has no such split, or the file is not valid; the message
+        names file and line.
+    """
+    folder, file = task.find_file(data_dir, split)
+    if not needs_labels:
+        file = dataclasses.replace(file, columns=file.columns.without_label())
+    columns = file.columns
+    numbers = {name: number for number, name in enumerate(task.label_names)}
+    for alias, name in task.label_aliases.items():
+        numbers[alias] = numbers[name]
+    examples = []
+    for row in file.rows(folder):
+        text_b = _text(row, columns.text_b) if columns.text_b else None
+        label = None
+        if columns.label and task.is_regression:
+            label = _number(row, columns.label, task.label_range)
+        elif columns.label:
+            label = _class_number(row, columns.label, task.label_names, numbers)
+        examples.append(
+            TextExample(_text(row, columns.text_a), text_b, label, row.location)
+        )
+    if not examples:
+        raise ValueError(
+            f"{os.path.join(folder, file.name)}: there are no examples for "
+            f"{task.name}, {split}. Use a file with examples."
+        )
+    return examples
+
+
+def label_name(row: Row, column: str) -> str:
+    """The class of a row, as a string without needless white space.
+
+    Raises:
+      ValueError: if it is not a string, a whole number or a Boolean, or is empty.
+    """
+    value = row.values[column]
+    name = without_blanks(str(value)) if isinstance(value, str | int) else ""
+    if not name or not _is_unicode(name):
+        raise ValueError(
+            f"{row.location}: {column!r} must be a class: a word, a whole number, true "
+            f"or false. Received: {quoted(value)}. Correct the line."
+        )
+    return name
+
+
+def _is_unicode(name: str) -> bool:
+    """Whether a string can be written to a file; a lone surrogate of JSON cannot."""
+    return name == name.encode(errors="replace").decode()
+
+
+def _class_number(
+    row: Row, column: str, names: tuple[str, ...], numbers: Mapping[str, int]
+) -> int:
+    name = label_name(row, column)
+    if name not in numbers:
+        raise ValueError(
+            f"{row.location}: {column!r} must be one of {quoted_list(names)}. "
+            f"Received: {quoted(name)}. Correct or remove the line."
+        )
+    return numbers[name]
+
+
+def _number(row: Row, column: str, label_range: tuple[float, float]) -> float:
+    value = row.values[column]
+    smallest, largest = label_range
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not (math.isfinite(number) and smallest <= number <= largest):
+        limits = "" if smallest == -math.inf else f" from {smallest:g} to {largest:g}"
+        raise ValueError(
+            f"{row.location}: {column!r} must be a number{limits}. Received: "
+            f"{quoted(value)}. Correct or remove the line."
+        )
+    return number
+
+
+def _text(row: Row, column: str) -> str:
+    value = row.values[column]
+    if not isinstance(value, str):
+        raise ValueError(
+            f"{row.location}: {column!r} must be text. Received: {quoted(value)}. Put "
+            "it in quotes, or use another column."
+        )
+    return value
 
 
 def encode_examples(

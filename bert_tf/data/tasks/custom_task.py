@@ -3,14 +3,14 @@
 import os
 from collections.abc import Sequence
 
-from bert_tf.data.tasks.labels import doubtful_names, listed
-from bert_tf.data.tasks.tables import check_columns, column_names
-from bert_tf.data.tasks.text_examples import (
+from bert_tf.data.tasks.classification import (
     ClassificationTask,
     ColumnNames,
     SplitFile,
     label_name,
 )
+from bert_tf.data.tasks.label_names import doubtful_names, quoted_list
+from bert_tf.data.tasks.tables import check_columns, column_names
 
 FILE_FORMATS = ("tsv", "jsonl")
 _SPLITS = ("train", "dev", "test")
@@ -58,7 +58,7 @@ def own_task(
       usual_columns: Names to try before the common ones.
 
     Returns:
-      The task, for `bert_tf.data.tasks.text_examples.read_examples`.
+      The task, for `bert_tf.data.tasks.classification.read_examples`.
 
     Raises:
       FileNotFoundError: if there is no such file, or no train file for the classes.
@@ -116,28 +116,28 @@ def _find_columns(
             "`text_b_column` needs `text_a_column`. Received: text_b_column="
             f"{columns.text_b} alone. Pass --text_a_column."
         )
-    place = f"{path}, line 1"
+    location = f"{path}, line 1"
     text_a, text_b = columns.text_a, columns.text_b
     if not text_a:
         choices = [*_PAIRS, *((name, "") for name in _TEXTS)]
         if usual.text_a:
             choices.insert(0, (usual.text_a, usual.text_b))
-        text_a, text_b = _guess(choices, present, place, "texts")
+        text_a, text_b = _guess(choices, present, location, "texts")
     label = columns.label
     if not label and needs_label:
         taken = (text_a.lower(), text_b.lower())
         names = ([usual.label] if usual.label else []) + list(_LABELS)
         free = [(name,) for name in names if name.lower() not in taken]
-        [label] = _guess(free, present, place, "labels")
+        [label] = _guess(free, present, location, "labels")
     label = label if needs_label else ""
     found = ColumnNames(text_a, text_b, label)
     wanted = [name for name in (text_a, text_b, label) if name]
-    check_columns(wanted, present, place)
+    check_columns(wanted, present, location)
     return found
 
 
 def _guess(
-    choices: Sequence[tuple[str, ...]], present: Sequence[str], place: str, what: str
+    choices: Sequence[tuple[str, ...]], present: Sequence[str], location: str, what: str
 ) -> tuple[str, ...]:
     """The first choice whose names all exist, in upper or lower case."""
     names = {name.lower(): name for name in present} | {name: name for name in present}
@@ -146,8 +146,8 @@ def _guess(
             return tuple(names.get(name, "") for name in choice)
     option = "--text_a_column" if what == "texts" else "--label_column"
     raise ValueError(
-        f"{place}: no column has a common name for {what}. Received: "
-        f"{listed(present)}. Name the column with {option}."
+        f"{location}: no column has a common name for {what}. Received: "
+        f"{quoted_list(present)}. Name the column with {option}."
     )
 
 
@@ -190,8 +190,8 @@ def _check_classes(path: str, column: str, names: Sequence[str]) -> None:
     if len(names) < 2:
         raise ValueError(
             f"{path}: {column!r} must have two or more classes. Received: "
-            f"{listed(names) if names else 'no examples'}. Use a training file that "
-            "has examples of all classes."
+            f"{quoted_list(names) if names else 'no examples'}. Use a training file "
+            "that has examples of all classes."
         )
 
 

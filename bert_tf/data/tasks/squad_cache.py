@@ -1,7 +1,6 @@
 """Windows of SQuAD's questions, built in several processes and cached in a file."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bert_tf.data.processes import in_order
-from bert_tf.data.tasks.squad import SquadExample
+from bert_tf.data.tasks.squad_files import SquadExample
 from bert_tf.data.tasks.squad_windows import (
     SquadWindows,
     TooManyTokensError,
@@ -24,7 +23,7 @@ from bert_tf.data.tasks.squad_windows import (
     too_many_tokens,
 )
 from bert_tf.data.text.token_sequences import TokenSequences
-from bert_tf.data.text.tokenization import TokenizerSettings, WordPieceTokenizer
+from bert_tf.data.text.tokenization import TokenizerSettings, cached_tokenizer
 from bert_tf.files import file_sha256, remove_unfinished, whole_file
 from bert_tf.resources import memory_total
 
@@ -36,7 +35,7 @@ _FORMAT_VERSION = 1
 _BYTES_PER_TOKEN = 96
 
 # Starting a process takes longer than so many questions.
-_EXAMPLES_PER_PIECE = 2048
+_EXAMPLES_PER_TASK = 2048
 
 _SEQUENCE_DTYPES = {
     field.name: np.dtype(np.int64 if field.name == "offsets" else np.int32)
@@ -93,8 +92,8 @@ def load_or_build_windows(
         many windows for the memory.
       RunError: if a worker process dies.
     """
-    vocabulary = file_sha256(vocab_file) if os.path.isfile(vocab_file) else ""
-    arguments = (vocab_file, vocabulary, tokenizer_settings, settings)
+    vocab_sha256 = file_sha256(vocab_file) if os.path.isfile(vocab_file) else ""
+    arguments = (vocab_file, vocab_sha256, tokenizer_settings, settings)
     if not cache_dir:
         return _build(data_file, examples, arguments, num_processes)
     key = {
@@ -102,7 +101,7 @@ def load_or_build_windows(
         "unicode": unicodedata.unidata_version,
         "data": file_sha256(data_file),
         "examples": [(each.question_id, each.is_impossible) for each in examples],
-        "vocabulary": vocabulary,
+        "vocabulary": vocab_sha256,
         "tokenizer": dataclasses.asdict(tokenizer_settings),
         "settings": dataclasses.asdict(settings),
     }
@@ -128,15 +127,15 @@ def _build(
     num_processes: int,
 ) -> SquadWindows:
     """Builds windows in worker processes, and joins them."""
-    size, memory = _EXAMPLES_PER_PIECE, memory_total()
+    size, memory = _EXAMPLES_PER_TASK, memory_total()
     max_tokens = memory // _BYTES_PER_TOKEN if memory else None
     starts = range(0, max(len(examples), 1), size)
-    pieces = ((examples[i : i + size], i, *arguments, max_tokens) for i in starts)
+    tasks = ((examples[i : i + size], i, *arguments, max_tokens) for i in starts)
     processes = num_processes if len(starts) > 1 else 1
     parts: list[SquadWindows] = []
     num_tokens = 0
     try:
-        for part in in_order(build_piece, pieces, processes):
+        for part in in_order(build_part, tasks, processes):
             parts.append(part)
             num_tokens += len(part.char_begin)
             if max_tokens is not None and num_tokens > max_tokens:
@@ -147,11 +146,11 @@ def _build(
     return join_windows(parts)
 
 
-def build_piece(
+def build_part(
     examples: Sequence[SquadExample],
     first_example: int,
     vocab_file: str,
-    vocabulary: str,
+    vocab_sha256: str,
     tokenizer_settings: TokenizerSettings,
     settings: WindowSettings,
     max_tokens: int | None = None,
@@ -162,7 +161,7 @@ def build_piece(
       examples: Some of the questions.
       first_example: Index of the first of them among all questions.
       vocab_file: One token per line.
-      vocabulary: Hash of its content.
+      vocab_sha256: Checksum of its content.
       tokenizer_settings: How text is normalised.
       settings: Lengths.
       max_tokens: See `build_windows`.
@@ -170,17 +169,8 @@ def build_piece(
     Returns:
       Their windows.
     """
-    tokenizer = _tokenizer(vocab_file, vocabulary, tokenizer_settings)
+    tokenizer = cached_tokenizer(vocab_file, vocab_sha256, tokenizer_settings)
     return build_windows(examples, tokenizer, settings, first_example, max_tokens)
-
-
-@functools.lru_cache(maxsize=1)  # Once per worker process.
-def _tokenizer(
-    vocab_file: str,
-    vocabulary: str,  # By this hash, a changed file is read again.
-    settings: TokenizerSettings,
-) -> WordPieceTokenizer:
-    return WordPieceTokenizer(vocab_file, settings)
 
 
 def write_windows(path: str, windows: SquadWindows) -> None:

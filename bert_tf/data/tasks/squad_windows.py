@@ -13,10 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_tf.config import checks
-from bert_tf.data.tasks.squad import SquadExample, stands_in_place
-from bert_tf.data.text.token_offsets import OffsetTokenizer, TokenOffsets
+from bert_tf.data.tasks.squad_files import SquadExample, is_at_its_start
 from bert_tf.data.text.token_sequences import TokenSequences, pair_sequence
-from bert_tf.data.text.tokenization import SpecialTokens, WordPieceTokenizer
+from bert_tf.data.text.tokenization import (
+    OffsetTokenizer,
+    SpecialTokens,
+    TokenOffsets,
+    WordPieceTokenizer,
+)
 
 _NUM_SPECIAL = 3  # [CLS] question [SEP] context [SEP]
 
@@ -268,7 +272,7 @@ def _answer_tokens(example: SquadExample, context: _Context) -> tuple[int, int] 
     if example.is_impossible or not example.answers:
         return None
     answer = example.answers[0]
-    if not stands_in_place(context.text, answer):
+    if not is_at_its_start(context.text, answer):
         return None
     end = answer.start + len(answer.text)
     [touched] = np.nonzero((context.ends > answer.start) & (context.begins < end))

@@ -1,11 +1,15 @@
-"""Reads rows of tab-separated and JSON-lines files, with file and line for messages."""
+"""Reads rows of tab-separated and JSON-lines files, with file and line for messages.
+
+Lines are split at tabs here: the module `csv`, with QUOTE_NONE too, refuses a carriage
+return within a text, and texts of more than 128 KiB.
+"""
 
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bert_tf.data.tasks.labels import listed
+from bert_tf.data.tasks.label_names import quoted_list
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -14,12 +18,12 @@ class Row(NamedTuple):
     """The requested columns of a row.
 
     Attributes:
-      place: File and line, for messages.
+      location: File and line, for messages.
       values: Column name -> string of a .tsv file, or any JSON value of a .jsonl file.
     """
 
-    place: str
-    values: dict[str, Any]
+    location: str
+    values: dict[str, object]
 
 
 def read_rows(
@@ -137,47 +141,47 @@ def _tab_rows(
         )
 
 
-def _check_single(columns: Sequence[str], header: Sequence[str], place: str) -> None:
+def _check_single(columns: Sequence[str], header: Sequence[str], location: str) -> None:
     """Refuses a requested column that occurs twice."""
     for column in columns:
         if list(header).count(column) > 1:
             raise ValueError(
-                f"{place}: there must be only one column {column!r}. Received: "
-                f"{listed(header)}. Rename the other, or use another column."
+                f"{location}: there must be only one column {column!r}. Received: "
+                f"{quoted_list(header)}. Rename the other, or use another column."
             )
 
 
 def _json_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
     for number, line in numbered_lines(path):
-        place = f"{path}, line {number}"
-        entry = _json_object(line, place)
-        check_columns(columns, entry, place)
-        yield Row(place, {column: entry[column] for column in columns})
+        location = f"{path}, line {number}"
+        entry = _json_object(line, location)
+        check_columns(columns, entry, location)
+        yield Row(location, {column: entry[column] for column in columns})
 
 
-def _json_object(line: str, place: str) -> dict[str, Any]:
+def _json_object(line: str, location: str) -> dict[str, object]:
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{place}: not JSON ({error}). Each line must hold one JSON object."
+            f"{location}: not JSON ({error}). Each line must hold one JSON object."
         ) from None
     if not isinstance(entry, dict):
         raise ValueError(
-            f"{place}: each line must hold one JSON object. Received: {line[:40]}."
+            f"{location}: each line must hold one JSON object. Received: {line[:40]}."
         )
     return entry
 
 
 def check_columns(
-    columns: Sequence[str], present: Sequence[str] | dict[str, Any], place: str
+    columns: Sequence[str], present: Sequence[str] | dict[str, object], location: str
 ) -> None:
     """Refuses a table without a requested column.
 
     Args:
       columns: The requested columns.
       present: All columns of the table.
-      place: File and line, for the message.
+      location: File and line, for the message.
 
     Raises:
       ValueError: if a column is missing; the message lists those of the table.
@@ -185,7 +189,7 @@ def check_columns(
     for column in columns:
         if column not in present:
             raise ValueError(
-                f"{place}: there must be a column {column!r}. Received: "
-                f"{listed(list(present))}. Use one of these columns, or correct the "
-                "file."
+                f"{location}: there must be a column {column!r}. Received: "
+                f"{quoted_list(list(present))}. Use one of these columns, or correct "
+                "the file."
             )

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
-from bert_tf.data.text.sentences import split_sentences
+from bert_tf.data.text.sentence_splitting import split_sentences
 from bert_tf.data.text.tokenization import CASED, WordSplitter
 
 Sentences = list[str]
@@ -20,7 +20,7 @@ _BYTES_AT_ONCE = 256 << 10
 _ANY_CASE = WordSplitter(CASED)
 
 
-class Stretch(NamedTuple):
+class FileRange(NamedTuple):
     """A part of a file that holds whole documents.
 
     Attributes:
@@ -39,9 +39,9 @@ class Stretch(NamedTuple):
         return self.end - self.begin
 
 
-def cut_into_stretches(
+def cut_into_ranges(
     paths: Sequence[str], input_format: str, target_bytes: int
-) -> Iterator[Stretch]:
+) -> Iterator[FileRange]:
     """Cuts files at ends of documents, without reading them completely.
 
     Args:
@@ -49,7 +49,7 @@ def cut_into_stretches(
       input_format: google (one sentence per line, a blank line between documents; the
         end of a file also ends a document) or text (each file is a document; files of
         more than `MAX_DOCUMENT_BYTES` are cut at a blank line).
-      target_bytes: A stretch of google's format ends at the first blank line after so
+      target_bytes: A range of google's format ends at the first blank line after so
         many bytes, or at a line end if none follows within `MAX_DOCUMENT_BYTES`.
 
     Yields:
@@ -65,7 +65,7 @@ def cut_into_stretches(
                 end = size
                 if begin + target_bytes < size:
                     end = _document_end(file, begin + target_bytes)
-                yield Stretch(path, begin, end)
+                yield FileRange(path, begin, end)
                 begin = end
 
 
@@ -118,17 +118,19 @@ def holds_words(text: str, splitter: WordSplitter = _ANY_CASE) -> bool:
     return any(map(str.isalnum, text)) or bool(splitter.words(text))
 
 
-def count_documents(stretch: Stretch, input_format: str, splitter: WordSplitter) -> int:
-    """How many documents with words a stretch holds: 0, 1, or 2 for any larger number.
+def count_documents(
+    file_range: FileRange, input_format: str, splitter: WordSplitter
+) -> int:
+    """Counts the documents with words in a range: 0, 1, or 2 for any larger number.
 
     Args:
-      stretch: The text.
-      input_format: google, or text, whose stretches are one document.
+      file_range: The text.
+      input_format: google, or text, whose ranges are one document.
       splitter: Decides what a word is.
     """
     count = 0
     is_new = True
-    for line in read_lines(*stretch):
+    for line in read_lines(*file_range):
         if not line:
             is_new = is_new or input_format == "google"
         elif is_new and holds_words(line, splitter):
@@ -140,16 +142,16 @@ def count_documents(stretch: Stretch, input_format: str, splitter: WordSplitter)
 
 
 def read_documents(paths: Sequence[str], input_format: str) -> Iterator[Sentences]:
-    """Streams the documents of files; see `cut_into_stretches` and `read_stretch`."""
-    for stretch in cut_into_stretches(paths, input_format, MAX_DOCUMENT_BYTES):
-        yield from read_stretch(stretch, input_format)
+    """Streams the documents of files; see `cut_into_ranges` and `read_range`."""
+    for file_range in cut_into_ranges(paths, input_format, MAX_DOCUMENT_BYTES):
+        yield from read_range(file_range, input_format)
 
 
-def read_stretch(stretch: Stretch, input_format: str) -> Iterator[Sentences]:
-    """Streams the documents of a stretch.
+def read_range(file_range: FileRange, input_format: str) -> Iterator[Sentences]:
+    """Streams the documents of a range.
 
     Args:
-      stretch: UTF-8 text; byte order marks, CRLF and CR line ends are fine.
+      file_range: UTF-8 text; byte order marks, CRLF and CR line ends are fine.
       input_format: google or text.
 
     Yields:
@@ -162,21 +164,18 @@ def read_stretch(stretch: Stretch, input_format: str) -> Iterator[Sentences]:
     """
     document: Sentences = []
     size = 0
-    for line in _parts(stretch, input_format):
+    is_google = input_format == "google"
+    lines = read_lines(*file_range)
+    for line in lines if is_google else join_paragraphs(lines):
         if line:
-            document += [line] if input_format == "google" else split_sentences(line)
+            document += [line] if is_google else split_sentences(line)
             size += len(line)
-        ends = not line and input_format == "google"
+        ends = not line and is_google
         if document and (ends or size > MAX_DOCUMENT_BYTES):
             yield document
             document, size = [], 0
     if document:
         yield document
-
-
-def _parts(stretch: Stretch, input_format: str) -> Iterator[str]:
-    lines = read_lines(*stretch)
-    return lines if input_format == "google" else join_paragraphs(lines)
 
 
 def join_paragraphs(lines: Iterator[str]) -> Iterator[str]:

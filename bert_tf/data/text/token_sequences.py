@@ -51,7 +51,7 @@ class TokenSequences:
         """Tokens of each sequence, [n] int64."""
         return np.diff(self.offsets)
 
-    def place(self, number: int) -> slice:
+    def span(self, number: int) -> slice:
         """The slice of the arrays that holds sequence `number`."""
         return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
 

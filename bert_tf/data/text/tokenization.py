@@ -3,23 +3,33 @@
 Source of the rules: google-research/bert, `tokenization.py` (`FullTokenizer`), whose
 words of more than 200 characters are [UNK]. The Unicode properties are those of
 Python's `unicodedata`, as there; the `tokenizers` library does the WordPiece matching.
+Its own normalizer differs from the original's for some characters, so words are split
+here.
 """
 
 import dataclasses
-import itertools
+import functools
+import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from tokenizers.models import WordPiece
 
-MAX_CHARS_PER_WORD = 200
-CONTINUATION = "##"
+from bert_tf.data.text.vocabulary import (
+    CONTINUATION,
+    SPECIAL_TOKENS,
+    SpecialTokens,
+    load_vocabulary,
+)
 
-# Text repeats itself, so the ids of text between blanks are cached. Long stretches
-# (whole sentences in languages without blanks) are not worth it.
-_MAX_REMEMBERED = 500_000
-_MAX_REMEMBERED_CHARS = 24
+MAX_CHARS_PER_WORD = 200
+
+# Text repeats itself, so the tokens of what is between blanks are cached, unless it is
+# long (whole sentences in languages without blanks).
+_MAX_CACHED = 500_000
+_MAX_CACHED_OFFSETS = 1 << 17
+_MAX_CACHED_CHARS = 24
 
 _CJK_RANGES = (
     (0x3400, 0x4DBF),
@@ -35,19 +45,8 @@ _CJK_RANGES = (
 # splits, so that they join the text around them.
 _CONTROLS_THAT_SPLIT = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"
 _DROP_CONTROLS = dict.fromkeys(map(ord, _CONTROLS_THAT_SPLIT))
-
-
-class SpecialTokens(NamedTuple):
-    """Ids of the tokens that the algorithm itself needs."""
-
-    pad: int
-    unk: int
-    cls: int
-    sep: int
-    mask: int
-
-
-SPECIAL_TOKENS = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# What lies between blanks, where these control characters are none.
+_BETWEEN_BLANKS = re.compile(r"[\S\x0b\x0c\x1c-\x1f\x85]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,118 +68,36 @@ UNCASED = TokenizerSettings()
 CASED = TokenizerSettings(do_lower_case=False, strip_accents=False)
 
 
-class _CleanTable(dict):
-    """For `str.translate`: drops control characters, sets blanks, isolates CJK."""
+class _CharTable(dict):
+    """For `str.translate`: each entry is computed when its character first occurs."""
 
-    def __init__(self, isolates_chinese: bool) -> None:
+    def __init__(self, entry: Callable[[str], str]) -> None:
         super().__init__()
-        self._isolates_chinese = isolates_chinese
+        self._entry = entry
 
     def __missing__(self, code: int) -> str:
-        char = chr(code)
-        category = unicodedata.category(char)
-        if char in "\t\n\r" or category == "Zs":
-            entry = " "
-        elif code in (0, 0xFFFD) or category in ("Cc", "Cf"):
-            entry = ""
-        elif self._isolates_chinese and any(
-            first <= code <= last for first, last in _CJK_RANGES
-        ):
-            entry = f" {char} "
-        else:
-            entry = char
-        self[code] = entry
+        self[code] = entry = self._entry(chr(code))
         return entry
 
 
-class _SplitTable(dict):
-    """For `str.translate`: isolates punctuation and, if asked, drops accents."""
-
-    def __init__(self, strip_accents: bool) -> None:
-        super().__init__()
-        self._strip_accents = strip_accents
-
-    def __missing__(self, code: int) -> str:
-        char = chr(code)
-        category = unicodedata.category(char)
-        if self._strip_accents and category == "Mn":
-            entry = ""
-        elif category.startswith("P") or (33 <= code <= 126 and not char.isalnum()):
-            entry = f" {char} "
-        else:
-            entry = char
-        self[code] = entry
-        return entry
+def _clean(char: str, *, isolates_chinese: bool) -> str:
+    """Drops control characters, makes blanks equal and Chinese characters words."""
+    category = unicodedata.category(char)
+    if char in "\t\n\r" or category == "Zs":
+        return " "
+    if char in "\0\ufffd" or category in ("Cc", "Cf"):
+        return ""
+    is_chinese = any(first <= ord(char) <= last for first, last in _CJK_RANGES)
+    return f" {char} " if isolates_chinese and is_chinese else char
 
 
-def load_vocabulary(vocab_file: str) -> list[str]:
-    """Reads a vocabulary, one token per line.
-
-    Args:
-      vocab_file: A UTF-8 file; any line ends, and blank lines at its end, are allowed.
-
-    Returns:
-      The tokens; a token's index is its id.
-
-    Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if it is not UTF-8, a token is empty or occurs twice, or one of the
-        special tokens is missing; the message names file and line.
-    """
-    try:
-        with open(vocab_file, "rb") as file:
-            data = file.read()
-    except (FileNotFoundError, IsADirectoryError):
-        raise FileNotFoundError(
-            f"`vocab_file` must be an existing file. Received: vocab_file={vocab_file}."
-        ) from None
-    lines = data.rstrip(b"\r\n").split(b"\n" if b"\n" in data else b"\r")
-    tokens: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        token = _decode_token(line, f"{vocab_file}, line {number}", first=number == 1)
-        if not token:
-            remedy = _replace(number, lines) if len(lines) > 1 else ""
-            raise ValueError(
-                f"{vocab_file}, line {number}: the line is empty. Each line must hold "
-                f"one token. {remedy}"
-            )
-        if token in tokens:
-            # Other programs give the token the id of its last line.
-            raise ValueError(
-                f"{vocab_file}, line {number}: the token {token!r} is on line "
-                f"{tokens[token]} already. {_replace(tokens[token], lines)}"
-            )
-        tokens[token] = number
-    missing = [token for token in SPECIAL_TOKENS if token not in tokens]
-    if missing:
-        raise ValueError(
-            f"{vocab_file}, lines 1 to {len(tokens)}: the special tokens "
-            f"{', '.join(missing)} are missing. Use a BERT vocabulary with one token "
-            "per line."
-        )
-    return list(tokens)
-
-
-def _replace(number: int, lines: Sequence[bytes]) -> str:
-    """The remedy for a line: replacing it, since removing it would change ids."""
-    known = {line.strip() for line in lines}
-    names = (f"[unused{n}]" for n in itertools.count())
-    free = next(name for name in names if name.encode() not in known)
-    return (
-        f"Replace line {number} by {free}, which is not in the file. Do not delete the "
-        "line: the ids of all later tokens would change."
-    )
-
-
-def _decode_token(line: bytes, place: str, first: bool) -> str:
-    """Decodes one line of a vocabulary; the first may have a byte order mark."""
-    try:
-        return line.decode("utf-8-sig" if first else "utf-8").strip(" \t\r")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{place}: not UTF-8 (byte {error.start}: 0x{line[error.start]:02x}). "
-            "Store the vocabulary as UTF-8."
-        ) from None
+def _split(char: str, *, strips_accents: bool) -> str:
+    """Makes punctuation marks words and, if asked, drops accents."""
+    category = unicodedata.category(char)
+    if strips_accents and category == "Mn":
+        return ""
+    is_sign = "!" <= char <= "~" and not char.isalnum()
+    return f" {char} " if is_sign or category.startswith("P") else char
 
 
 class WordSplitter:
@@ -197,8 +114,9 @@ class WordSplitter:
           settings: How to normalise text.
         """
         self.settings = settings
-        self._clean = _CleanTable(settings.tokenize_chinese_chars)
-        self._split = _SplitTable(settings.strip_accents)
+        chinese, strips = settings.tokenize_chinese_chars, settings.strip_accents
+        self._clean = _CharTable(functools.partial(_clean, isolates_chinese=chinese))
+        self._split = _CharTable(functools.partial(_split, strips_accents=strips))
 
     def words(self, text: str) -> list[str]:
         """Normalised words and punctuation marks, before WordPiece splits them."""
@@ -236,7 +154,7 @@ class WordPieceTokenizer(WordSplitter):
             max_input_chars_per_word=MAX_CHARS_PER_WORD,
             continuing_subword_prefix=CONTINUATION,
         )
-        self._remembered: dict[str, tuple[int, ...]] = {}
+        self._cache: dict[str, tuple[int, ...]] = {}
 
     def tokenize(self, text: str) -> list[str]:
         """The WordPieces of a text, without [CLS] and [SEP]."""
@@ -254,24 +172,24 @@ class WordPieceTokenizer(WordSplitter):
         return [self._encode_text(text) for text in texts]
 
     def _encode_text(self, text: str) -> list[int]:
-        # No rule of the original looks beyond a blank, so the stretches between
+        # No rule of the original looks beyond a blank, so the chunks between
         # blanks are encoded, and cached, independently.
-        stretches = text.split()
+        chunks = text.split()
         if not text.isprintable() and any(c in text for c in _CONTROLS_THAT_SPLIT):
-            stretches = text.translate(_DROP_CONTROLS).split()
-        remembered = self._remembered
+            chunks = text.translate(_DROP_CONTROLS).split()
+        cache = self._cache
         ids: list[int] = []
-        for stretch in stretches:
-            found = remembered.get(stretch)
-            ids += self._encode_stretch(stretch) if found is None else found
+        for chunk in chunks:
+            found = cache.get(chunk)
+            ids += self._encode_chunk(chunk) if found is None else found
         return ids
 
-    def _encode_stretch(self, stretch: str) -> tuple[int, ...]:
-        ids = tuple(i for word in self.words(stretch) for i in self._encode_word(word))
-        if len(stretch) <= _MAX_REMEMBERED_CHARS:
-            if len(self._remembered) >= _MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[stretch] = ids
+    def _encode_chunk(self, chunk: str) -> tuple[int, ...]:
+        ids = tuple(i for word in self.words(chunk) for i in self._encode_word(word))
+        if len(chunk) <= _MAX_CACHED_CHARS:
+            if len(self._cache) >= _MAX_CACHED:
+                self._cache.clear()
+            self._cache[chunk] = ids
         return ids
 
     def _encode_word(self, word: str) -> list[int]:
@@ -280,3 +198,140 @@ class WordPieceTokenizer(WordSplitter):
         except UnicodeEncodeError:
             # A lone surrogate, which no token of a UTF-8 vocabulary can hold.
             return [self.special.unk]
+
+
+@functools.lru_cache(maxsize=1)
+def cached_tokenizer(
+    vocab_file: str, vocab_sha256: str, settings: TokenizerSettings
+) -> WordPieceTokenizer:
+    """The tokenizer of a worker process: made once, and again if the file changes.
+
+    Args:
+      vocab_file: One token per line.
+      vocab_sha256: Checksum of its content.
+      settings: How to normalise text.
+    """
+    return WordPieceTokenizer(vocab_file, settings)
+
+
+class TokenOffsets(NamedTuple):
+    """The n tokens of a text; token i covers `text[begins[i]:ends[i]]`.
+
+    Attributes:
+      input_ids: n ids in [0, V).
+      begins: Index of the first character of each token.
+      ends: Index after its last character, > begins.
+    """
+
+    input_ids: list[int]
+    begins: list[int]
+    ends: list[int]
+
+
+class OffsetTokenizer:
+    """Splits text into WordPieces with their ranges of characters."""
+
+    def __init__(self, tokenizer: WordPieceTokenizer) -> None:
+        """Prepares for a tokenizer.
+
+        Args:
+          tokenizer: Makes the ids.
+        """
+        self._tokenizer = tokenizer
+        self._sizes = [
+            len(token.removeprefix(CONTINUATION)) for token in tokenizer.inverse_vocab
+        ]
+        self._cleaner = WordSplitter(CASED)
+        self._cache = functools.lru_cache(_MAX_CACHED_OFFSETS)(self._encode_chunk)
+        self._parts = functools.lru_cache(None)(self._decompose)
+        self._is_kept = functools.lru_cache(None)(self._survives)
+
+    def encode(self, text: str) -> TokenOffsets:
+        """The tokens of a text, without [CLS] and [SEP].
+
+        A token covers every character that it comes from: also the combining marks
+        that an uncased tokenizer strips, and characters dropped within it. Characters
+        that are dropped at either end of a word belong to no token, nor do blanks.
+        An [UNK] covers its whole word; several pieces may come from one character.
+
+        Args:
+          text: Any string.
+
+        Returns:
+          The tokens; the ids equal `WordPieceTokenizer.encode([text])[0]`.
+        """
+        tokens = TokenOffsets([], [], [])
+        for match in _BETWEEN_BLANKS.finditer(text):
+            chunk, start = match[0], match.start()
+            is_short = len(chunk) <= _MAX_CACHED_CHARS
+            encode = self._cache if is_short else self._encode_chunk
+            input_ids, begins, ends = encode(chunk)
+            tokens.input_ids.extend(input_ids)
+            tokens.begins.extend([start + begin for begin in begins])
+            tokens.ends.extend([start + end for end in ends])
+        return tokens
+
+    def _encode_chunk(self, chunk: str) -> TokenOffsets:
+        """The tokens of text without blanks: its words are end to end in `_spans`."""
+        begins, ends = self._spans(chunk)
+        [input_ids] = self._tokenizer.encode([chunk])
+        tokens = TokenOffsets(input_ids, [], [])
+        first = 0
+        remaining = iter(input_ids)
+        for word in self._tokenizer.words(chunk):
+            word_end = first + len(word)
+            while first < word_end:
+                token = next(remaining)
+                is_unknown = token == self._tokenizer.special.unk
+                last = word_end if is_unknown else first + self._sizes[token]
+                # Not begins[first], ends[last - 1]: canonical order may swap marks.
+                tokens.begins.append(min(begins[first:last]))
+                tokens.ends.append(max(ends[first:last]))
+                first = last
+        return tokens
+
+    def _spans(self, chunk: str) -> tuple[list[int], list[int]]:
+        """Source range of each normalised character; stripped marks extend it."""
+        parts = [
+            (part, source)
+            for source, char in enumerate(chunk)
+            for part in self._parts(char)
+        ]
+        if self._tokenizer.settings.strip_accents and not chunk.isascii():
+            parts = _canonically_ordered(parts)
+        begins: list[int] = []
+        ends: list[int] = []
+        for part, source in parts:
+            if self._is_kept(part):
+                begins.append(source)
+                ends.append(source + 1)
+            elif ends:
+                ends[-1] = max(ends[-1], source + 1)
+        return begins, ends
+
+    def _decompose(self, char: str) -> str:
+        """The characters that one becomes, before marks are ordered and stripped.
+
+        Final sigma is the only letter whose lower case depends on its neighbours, and
+        is one character in either form.
+        """
+        if not self._cleaner.words(char):
+            return ""
+        settings = self._tokenizer.settings
+        part = char.lower() if settings.do_lower_case else char
+        return unicodedata.normalize("NFD", part) if settings.strip_accents else part
+
+    def _survives(self, part: str) -> bool:
+        """Whether a normalised character is not stripped."""
+        return bool(self._tokenizer.words(part))
+
+
+def _canonically_ordered(parts: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Sorts each run of combining marks by class, as NFD does (Unicode 3.11, D108)."""
+    keys = []
+    run = 0
+    for part, _ in parts:
+        combining_class = unicodedata.combining(part)
+        run += combining_class == 0
+        keys.append((run, combining_class))
+    return [parts[i] for i in sorted(range(len(parts)), key=keys.__getitem__)]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import make_example, write_records
+from data.shared import LIMITS
 
 from bert_tf.data.batches.record_batches import (
     BatchShape,
@@ -11,17 +12,16 @@ from bert_tf.data.batches.record_batches import (
     evaluation_batches,
 )
 from bert_tf.data.batches.record_order import RecordOrder
-from bert_tf.data.records.record_index import RecordIndex, record_files
+from bert_tf.data.records.record_index import record_files
 from bert_tf.data.records.record_set import open_records
 from bert_tf.data.records.schema import (
     ExampleParser,
     RecordShape,
-    ValueLimits,
     record_shape,
 )
+from bert_tf.data.records.tfrecord import TfrecordIndex
 from bert_tf.errors import CorruptRecordError
 
-LIMITS = ValueLimits(vocab_size=30, type_vocab_size=2)
 ORDER = RecordOrder(num_records=150, seed=5)
 
 
@@ -171,7 +171,7 @@ def test_a_record_of_another_length_within_a_file_is_named(tmp_path):
     rng = np.random.default_rng(1)
     examples = [make_example(rng), make_example(rng, max_seq_length=24)]
     write_records(tmp_path / "part-0", examples)
-    index = RecordIndex(record_files(str(tmp_path)))
+    index = TfrecordIndex(record_files(str(tmp_path)))
     parser = ExampleParser(index, record_shape(index), LIMITS)
     with pytest.raises(CorruptRecordError, match="record 1, byte offset"):
         parser(np.asarray([0, 1]))

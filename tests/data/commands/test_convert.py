@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import make_example, write_records
+from data.shared import LIMITS, assert_equal_arrays, read_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,15 +12,13 @@ from bert_tf.config.conversion import ChopDataConfig, ConvertDataConfig, PickEva
 from bert_tf.config.data import PackDataConfig
 from bert_tf.data.batches.record_batches import BatchShape, TrainingReader
 from bert_tf.data.batches.record_order import RecordOrder
-from bert_tf.data.commands import convert as copying
+from bert_tf.data.commands import convert as convert_command
 from bert_tf.data.commands.convert import chop_records, convert_records, pick_records
 from bert_tf.data.commands.pack import pack_records
 from bert_tf.data.records.metadata import read_metadata
 from bert_tf.data.records.record_set import open_records
-from bert_tf.data.records.schema import ValueLimits
 from bert_tf.errors import CorruptRecordError, RunError
 
-LIMITS = ValueLimits(vocab_size=30, type_vocab_size=2)
 COUNTS = (23, 1, 40)
 
 
@@ -55,18 +54,6 @@ def convert(source, target, **options):
     return convert_records(config)
 
 
-def features_of(folder):
-    records = open_records(str(folder), LIMITS)
-    return records.parser(np.arange(len(records)))
-
-
-def assert_equal(first, second):
-    assert set(first) == set(second)
-    for name, array in first.items():
-        np.testing.assert_array_equal(array, second[name])
-        assert array.dtype == second[name].dtype
-
-
 FORMS = [
     {},
     {"compression": "gzip"},
@@ -80,11 +67,11 @@ def test_conversion_and_back_loses_nothing(tfrecords, tmp_path, form):
     assert metadata == read_metadata(tmp_path / "h")
     assert metadata.format == "hdf5"
     assert [shard.records for shard in metadata.shards] == list(COUNTS)
-    assert_equal(features_of(tfrecords), features_of(tmp_path / "h"))
+    assert_equal_arrays(read_features(tfrecords), read_features(tmp_path / "h"))
     convert(tmp_path / "h", tmp_path / "t", format="tfrecord")
     for number, path in enumerate(sorted((tmp_path / "t").iterdir())):
-        back = features_of(path)
-        assert_equal(back, features_of(sorted(tfrecords.iterdir())[number]))
+        back = read_features(path)
+        assert_equal_arrays(back, read_features(sorted(tfrecords.iterdir())[number]))
     again = convert(tmp_path / "t", tmp_path / "h2", **form)
     assert again.shards == metadata.shards  # Names, sizes and checksums.
 
@@ -100,7 +87,7 @@ def test_our_own_records_come_back_to_the_last_byte(tfrecords, tmp_path):
 
 def test_files_are_as_the_pytorch_trainers_expect(tfrecords, tmp_path):
     convert(tfrecords, tmp_path / "h")
-    features = features_of(sorted(tfrecords.iterdir())[0])
+    features = read_features(sorted(tfrecords.iterdir())[0])
     expected = {
         "input_ids": "i4",
         "input_mask": "i1",
@@ -127,7 +114,7 @@ def test_training_reads_the_same_batches_from_either(tfrecords, tmp_path):
         shape = BatchShape(micro_batch_size=4, num_micro_batches=2)
         readers.append(TrainingReader(records.parser, order, shape))
     for step in range(20):  # More than two epochs.
-        assert_equal(readers[0].batch(step), readers[1].batch(step))
+        assert_equal_arrays(readers[0].batch(step), readers[1].batch(step))
 
 
 def test_packed_records_have_no_form_in_hdf5(tfrecords, tmp_path):
@@ -191,7 +178,7 @@ def test_chopping_keeps_every_record_once_in_order(source, tmp_path, num_shards)
         num_processes=1,
     )
     metadata = chop_records(config)
-    assert_equal(features_of(source), features_of(tmp_path / "out"))
+    assert_equal_arrays(read_features(source), read_features(tmp_path / "out"))
     sizes = [shard.records for shard in metadata.shards]
     assert len(sizes) == num_shards
     assert max(sizes) - min(sizes) <= 1
@@ -221,8 +208,8 @@ def pick(source, target, count, **options):
 def test_picked_records_are_spread_evenly(source, tmp_path, count):
     metadata = pick(source, tmp_path / "out", count)
     chosen = [i * 64 // count for i in range(count)]
-    every, picked = features_of(source), features_of(tmp_path / "out")
-    assert_equal({n: x[chosen] for n, x in every.items()}, picked)
+    every, picked = read_features(source), read_features(tmp_path / "out")
+    assert_equal_arrays({n: x[chosen] for n, x in every.items()}, picked)
     assert metadata.new_number_of_samples == count
 
 
@@ -237,9 +224,9 @@ def test_packed_records_are_picked(tfrecords, tmp_path):
     )
     total = pack_records(pack_config).new_number_of_samples
     metadata = pick(tmp_path / "p", tmp_path / "out", 5, num_shards=2)
-    every, picked = features_of(tmp_path / "p"), features_of(tmp_path / "out")
+    every, picked = read_features(tmp_path / "p"), read_features(tmp_path / "out")
     chosen = [i * total // 5 for i in range(5)]
-    assert_equal({n: x[chosen] for n, x in every.items()}, picked)
+    assert_equal_arrays({n: x[chosen] for n, x in every.items()}, picked)
     assert metadata.packed
     assert metadata.original_number_of_samples == np.sum(
         picked["next_sentence_weights"] > 0
@@ -266,7 +253,7 @@ def test_an_interrupted_copy_resumes(source, tmp_path, monkeypatch):
         num_shards=3,
         num_processes=1,
     )
-    real, names = copying.copy_shard, []
+    real, names = convert_command.copy_shard, []
 
     def fail_at_the_third(files, numbers, path, form):
         names.append(path.name)
@@ -274,12 +261,12 @@ def test_an_interrupted_copy_resumes(source, tmp_path, monkeypatch):
             raise RunError("the power failed")
         return real(files, numbers, path, form)
 
-    monkeypatch.setattr(copying, "copy_shard", fail_at_the_third)
+    monkeypatch.setattr(convert_command, "copy_shard", fail_at_the_third)
     with pytest.raises(RunError, match="the power failed"):
         chop_records(config)
     chop_records(config)
     assert len(names) == len(set(names)) + 1 == 4
-    assert_equal(features_of(source), features_of(tmp_path / "out"))
+    assert_equal_arrays(read_features(source), read_features(tmp_path / "out"))
 
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=4)
@@ -302,7 +289,7 @@ def test_any_set_is_converted_and_chopped_without_loss(
         num_processes=1,
     )
     chop_records(config)
-    assert_equal(features_of(folder / "in"), features_of(folder / "c"))
+    assert_equal_arrays(read_features(folder / "in"), read_features(folder / "c"))
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,18 @@ import google_crc32c
 import numpy as np
 import pytest
 import tensorflow as tf
+from data.shared import contents
 
 from bert_tf.config.data import CreateDataConfig
-from bert_tf.data import output
 from bert_tf.data.commands import create
 from bert_tf.data.commands.create import create_records, make_group_records
-from bert_tf.data.commands.output_folder import Stage
-from bert_tf.data.pretraining import document_groups as groups
+from bert_tf.data.commands.output_folder import RECORD_FILES, OutputFolder
+from bert_tf.data.pretraining import document_groups
 from bert_tf.data.pretraining.document_groups import cut_into_groups
 from bert_tf.data.records.metadata import read_metadata
 from bert_tf.data.records.record_set import open_records
 from bert_tf.data.records.schema import RecordShape, ValueLimits
-from bert_tf.data.text.documents import read_documents, read_stretch
+from bert_tf.data.text.documents import read_documents, read_range
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.errors import RunError
 
@@ -38,10 +38,6 @@ def config(vocab_file, text_file, tmp_path):
         num_shards=3,
         num_processes=1,
     )
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def parsed(config):
@@ -72,7 +68,7 @@ def test_records_hold_the_text(config):
 def test_bytes_do_not_depend_on_the_number_of_processes(
     config, tmp_path, monkeypatch, group_bytes
 ):
-    monkeypatch.setattr(groups, "GROUP_BYTES", group_bytes)
+    monkeypatch.setattr(document_groups, "GROUP_BYTES", group_bytes)
     folders = []
     for number in (1, 3):
         folders.append(str(tmp_path / f"processes_{number}"))
@@ -118,11 +114,11 @@ def test_metadata_describes_the_files(config):
 
 
 def documents_of(group):
-    return [d for stretch in group.stretches for d in read_stretch(stretch, "google")]
+    return [d for file_range in group.ranges for d in read_range(file_range, "google")]
 
 
 def test_groups_hold_two_documents(tmp_path, monkeypatch):
-    monkeypatch.setattr(groups, "GROUP_BYTES", 10)
+    monkeypatch.setattr(document_groups, "GROUP_BYTES", 10)
     sizes = (20, 1, 3, 3, 3, 1, 30, 2)
     path = tmp_path / "a.txt"
     path.write_text("\n\n".join("x" * size for size in sizes))
@@ -138,7 +134,7 @@ def test_groups_hold_two_documents(tmp_path, monkeypatch):
 def test_text_at_the_end_without_tokens_joins_the_documents_before(
     config, tmp_path, monkeypatch, junk
 ):
-    monkeypatch.setattr(groups, "GROUP_BYTES", 100)
+    monkeypatch.setattr(document_groups, "GROUP_BYTES", 100)
     path = tmp_path / "a.txt"
     text = Path(config.input).read_text()
     path.write_text(f"{text}\n\nthe cat sat .\n\n{junk}\n", encoding="utf-8")
@@ -162,7 +158,7 @@ def test_blank_text_has_no_groups(tmp_path, content):
 def test_groups_keep_all_documents(text_file, monkeypatch):
     documents = list(read_documents([text_file], "google"))
     for size in (100, 300, 1000, 5000):
-        monkeypatch.setattr(groups, "GROUP_BYTES", size)
+        monkeypatch.setattr(document_groups, "GROUP_BYTES", size)
         found = list(cut_into_groups([text_file], "google"))
         assert [d for group in found for d in documents_of(group)] == documents
         assert sum(group.num_bytes for group in found) == os.path.getsize(text_file)
@@ -247,7 +243,7 @@ def test_more_shards_than_files_may_be_open_are_written(config):
 
 
 def many_shards(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(groups, "GROUP_BYTES", 300)
+    monkeypatch.setattr(document_groups, "GROUP_BYTES", 300)
     whole = dataclasses.replace(config, output_dir=str(tmp_path / "whole"))
     create_records(whole)
     return contents(whole.output_dir)
@@ -260,7 +256,7 @@ def test_interrupted_work_resumes_to_the_same_bytes(
     made = []
 
     def make_two_thirds(group, *rest):
-        if group.stretches[0].begin > os.path.getsize(config.input) * 0.7:
+        if group.ranges[0].begin > os.path.getsize(config.input) * 0.7:
             raise RunError("the power failed")
         return make_group_records(group, *rest)
 
@@ -314,15 +310,14 @@ def test_parts_of_other_settings_are_not_used(config, tmp_path, monkeypatch):
     with pytest.raises(RunError, match="stop"):
         create_records(dataclasses.replace(config, seed=77))
     monkeypatch.undo()
-    monkeypatch.setattr(groups, "GROUP_BYTES", 300)
+    monkeypatch.setattr(document_groups, "GROUP_BYTES", 300)
     create_records(config)
     assert contents(config.output_dir) == expected
 
 
 def test_two_processes_do_not_write_one_folder(config):
-    stage = Stage("create", config.output_dir, output.RECORDS, {}, [])
-    with stage:
-        stage.begin(overwrite=False)
+    with OutputFolder("create", config.output_dir, RECORD_FILES, {}, []) as output:
+        output.begin(overwrite=False)
         with pytest.raises(RunError, match="Another process is writing"):
             create_records(config)
 
@@ -360,7 +355,7 @@ def test_damaged_finished_part_is_made_again(config, tmp_path, monkeypatch):
     content[len(content) // 2] ^= 1
     part.write_bytes(content)
     monkeypatch.undo()
-    monkeypatch.setattr(groups, "GROUP_BYTES", 300)
+    monkeypatch.setattr(document_groups, "GROUP_BYTES", 300)
     create_records(config)
     assert contents(config.output_dir) == expected
 

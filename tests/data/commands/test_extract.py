@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+from data.shared import contents
 
 from bert_tf.cli.text import extract
 from bert_tf.config.text import ExtractConfig, SentencesConfig
-from bert_tf.data.commands import streaming
+from bert_tf.data.commands import output_folder
 from bert_tf.data.commands.extract import extract_documents
 from bert_tf.data.commands.sentences import make_sentences
 from bert_tf.data.text.documents import read_documents
@@ -31,10 +32,6 @@ def documents_of(folder):
         for path in sorted(Path(folder).iterdir())
         for line in path.read_text(encoding="utf-8").splitlines()
     ]
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 @pytest.mark.parametrize(
@@ -114,20 +111,20 @@ def test_bad_files_are_refused_with_file_and_line(tmp_path, name, content, messa
 
 
 @pytest.fixture
-def small_parts(monkeypatch):
-    """Many parts and pieces of a small input."""
-    monkeypatch.setattr(streaming, "PART_BYTES", 400_000)
-    monkeypatch.setattr(streaming, "PIECE_BYTES", 100_000)
+def small_files(monkeypatch):
+    """Many files and tasks of a small input."""
+    monkeypatch.setattr(output_folder, "FILE_BYTES", 400_000)
+    monkeypatch.setattr(output_folder, "TASK_BYTES", 100_000)
 
 
 @pytest.mark.slow
-def test_real_dump_becomes_sentences(real_data, tmp_path, small_parts):
+def test_real_dump_becomes_sentences(real_data, tmp_path, small_files):
     config = config_for(real_data / "text" / "dump" / DUMP, tmp_path)
     counts = extract_documents(config)
     assert counts["documents"] + counts["empty"] == 106
     assert counts["unparsable"] == 0
     manifest = json.loads(Path(f"{config.output_dir}_manifest.json").read_text())
-    noted = [part["counts"]["incomplete_sentences"] for part in manifest["files"]]
+    noted = [file["counts"]["incomplete_sentences"] for file in manifest["files"]]
     assert sum(noted) == counts["incomplete_sentences"] > 50
     assert len(contents(config.output_dir)) > 5
     sentences = SentencesConfig(
@@ -143,9 +140,9 @@ def test_real_dump_becomes_sentences(real_data, tmp_path, small_parts):
     anarchism += "societies based on voluntary institutions."
     assert documents[0][0] == anarchism
     # The same bytes from two processes.
-    for step, one in ((extract_documents, config), (make_sentences, sentences)):
+    for command, one in ((extract_documents, config), (make_sentences, sentences)):
         two = dataclasses.replace(one, output_dir=f"{one.output_dir}2", num_processes=2)
-        step(two)
+        command(two)
         assert contents(two.output_dir) == contents(one.output_dir)
 
 
@@ -165,33 +162,33 @@ def test_sentences_with_a_hole_are_counted(tmp_path, capsys):
 
 
 def test_an_interrupted_extraction_resumes_to_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "PART_BYTES", 300)
-    monkeypatch.setattr(streaming, "PIECE_BYTES", 100)
+    monkeypatch.setattr(output_folder, "FILE_BYTES", 300)
+    monkeypatch.setattr(output_folder, "TASK_BYTES", 100)
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
     whole = dataclasses.replace(
         config_for(path, tmp_path), output_dir=str(tmp_path / "whole")
     )
     extract_documents(whole)
-    real, calls = streaming.in_order, []
+    real, calls = output_folder.in_order, []
 
-    def fail_in_the_third_part(function, pieces, num_processes):
-        for number, result in enumerate(real(function, pieces, num_processes)):
+    def fail_in_the_third_file(function, tasks, num_processes):
+        for number, result in enumerate(real(function, tasks, num_processes)):
             if number == 7:
                 raise RunError("the power failed")
             yield result
 
-    monkeypatch.setattr(streaming, "in_order", fail_in_the_third_part)
+    monkeypatch.setattr(output_folder, "in_order", fail_in_the_third_file)
     config = config_for(path, tmp_path)
     with pytest.raises(RunError, match="the power failed"):
         extract_documents(config)
 
-    def count(function, pieces, num_processes):
-        for result in real(function, pieces, num_processes):
+    def count(function, tasks, num_processes):
+        for result in real(function, tasks, num_processes):
             calls.append(result)
             yield result
 
-    monkeypatch.setattr(streaming, "in_order", count)
+    monkeypatch.setattr(output_folder, "in_order", count)
     assert extract_documents(config)["documents"] == 30
     assert 0 < sum(counts["documents"] for _, counts in calls) < 25
     assert contents(config.output_dir) == contents(whole.output_dir)

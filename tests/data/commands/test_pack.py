@@ -4,21 +4,17 @@ import os
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from conftest import make_example, write_records
+from data.shared import LIMITS, read_features
 
 from bert_tf.config.data import IndexDataConfig, PackDataConfig
-from bert_tf.data.commands import pack as pack_module
+from bert_tf.data.commands import pack as pack_command
 from bert_tf.data.commands.index import index_records
 from bert_tf.data.commands.pack import pack_records
-from bert_tf.data.packing.record_rows import pack_examples
+from bert_tf.data.packing.layout import pack_examples
 from bert_tf.data.records.metadata import metadata_file, read_metadata
 from bert_tf.data.records.record_set import open_records
-from bert_tf.data.records.schema import ValueLimits
-from bert_tf.data.records.tfrecord import serialize_example, serialize_examples
 from bert_tf.errors import CorruptRecordError, RunError
-
-LIMITS = ValueLimits(vocab_size=30, type_vocab_size=2)
 
 
 @pytest.fixture(scope="module")
@@ -88,22 +84,18 @@ def sequences_of(features):
     return sorted(found)
 
 
-def all_features(folder):
-    records = open_records(folder, LIMITS)
-    return records, records.parser(np.arange(len(records)))
-
-
 def test_every_sequence_is_packed_once_and_unchanged(unpacked, packed):
     _, folder = packed
-    _, before = all_features(unpacked)
-    _, after = all_features(folder)
+    before = read_features(unpacked)
+    after = read_features(folder)
     before["input_mask"] = (before["input_mask"] > 0).astype("i4")
     assert sequences_of(after) == sequences_of(before)
 
 
 def test_metadata_counts_records_and_padding(packed):
     metadata, folder = packed
-    records, features = all_features(folder)
+    records = open_records(folder, LIMITS)
+    features = read_features(folder)
     tokens = (features["input_mask"] > 0).sum()
     assert metadata.original_number_of_samples == 120
     assert metadata.new_number_of_samples == len(records)
@@ -131,8 +123,8 @@ def test_bytes_depend_on_the_seed_alone(unpacked, tmp_path):
 def test_bytes_do_not_depend_on_the_number_of_processes(
     unpacked, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(pack_module, "_RECORDS_WORTH_A_WORKER", 1)
-    monkeypatch.setattr(pack_module, "_ROWS_AT_ONCE", 16)
+    monkeypatch.setattr(pack_command, "_RECORDS_WORTH_A_WORKER", 1)
+    monkeypatch.setattr(pack_command, "_ROWS_AT_ONCE", 16)
     folders = []
     for count in (1, 2):
         folder = tmp_path / str(count)
@@ -146,7 +138,7 @@ def test_bytes_do_not_depend_on_the_number_of_processes(
 
 def test_interrupted_packing_resumes_to_the_same_bytes(unpacked, tmp_path, monkeypatch):
     pack(unpacked, tmp_path / "whole", num_shards=5)
-    real, calls = pack_module.pack_rows, []
+    real, calls = pack_command.pack_rows, []
 
     def fail_at_the_fourth(*arguments):
         calls.append(arguments)
@@ -154,7 +146,7 @@ def test_interrupted_packing_resumes_to_the_same_bytes(unpacked, tmp_path, monke
             raise RunError("the power failed")
         return real(*arguments)
 
-    monkeypatch.setattr(pack_module, "pack_rows", fail_at_the_fourth)
+    monkeypatch.setattr(pack_command, "pack_rows", fail_at_the_fourth)
     with pytest.raises(RunError, match="the power failed"):
         pack(unpacked, tmp_path / "stopped", num_shards=5)
     assert not (tmp_path / "stopped").exists()
@@ -164,13 +156,13 @@ def test_interrupted_packing_resumes_to_the_same_bytes(unpacked, tmp_path, monke
         assert path.read_bytes() == (tmp_path / "stopped" / path.name).read_bytes()
     mine, other = (read_metadata(tmp_path / name) for name in ("stopped", "whole"))
     assert mine == other
-    monkeypatch.setattr(pack_module, "pack_rows", None)
+    monkeypatch.setattr(pack_command, "pack_rows", None)
     assert pack(unpacked, tmp_path / "stopped", num_shards=5) == other
 
 
 @pytest.mark.parametrize("max_sequences", [3, 2, 0])
 def test_examples_in_memory_are_packed_as_records_are(unpacked, max_sequences):
-    _, before = all_features(unpacked)
+    before = read_features(unpacked)
     before["input_mask"] = (before["input_mask"] > 0).astype("i4")
     names = ("input_ids", "input_mask", "segment_ids", "next_sentence_labels")
     names += ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")
@@ -189,7 +181,7 @@ def test_examples_in_memory_are_packed_as_records_are(unpacked, max_sequences):
 
 
 def test_examples_without_labels_are_packed(unpacked):
-    _, features = all_features(unpacked)
+    features = read_features(unpacked)
     names = ("input_ids", "input_mask", "segment_ids")
     packed, _ = pack_examples({name: features[name] for name in names})
     assert "masked_lm_ids" not in packed
@@ -198,25 +190,11 @@ def test_examples_without_labels_are_packed(unpacked):
 
 
 def test_masked_position_in_the_padding_is_refused(unpacked):
-    _, features = all_features(unpacked)
+    features = read_features(unpacked)
     row = int(np.flatnonzero(features["masked_lm_weights"][:, 0] > 0)[0])
     features["masked_lm_positions"][row, 0] = features["input_mask"][row].sum()
     with pytest.raises(ValueError, match="one in its padding"):
         pack_examples(features)
-
-
-def test_many_examples_are_written_as_one_is():
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, [1, 128, 16384, 2**21, 2**28], (6, 5))
-    weights = rng.random((6, 3)).astype("f4")
-    together = serialize_examples({"ids": ids, "weights": weights})
-    for row, data in enumerate(together):
-        single = serialize_example(
-            {"ids": ids[row].tolist()}, {"weights": weights[row].tolist()}
-        )
-        assert data == single
-        feature = tf.train.Example.FromString(data).features.feature
-        assert list(feature["ids"].int64_list.value) == ids[row].tolist()
 
 
 def test_packed_records_without_metadata_are_refused_until_indexed(unpacked, tmp_path):
@@ -266,7 +244,8 @@ def test_metadata_that_contradicts_the_records(unpacked, tmp_path, changes, patt
 def test_records_of_the_older_packer_are_read(unpacked, tmp_path):
     """P + 3 predictions, sequence numbers as weights, metadata without our keys."""
     pack(unpacked, tmp_path / "ours")
-    ours, features = all_features(str(tmp_path / "ours"))
+    ours = open_records(str(tmp_path / "ours"), LIMITS)
+    features = read_features(str(tmp_path / "ours"))
     order = ["input_ids", "input_mask", "segment_ids", "positions"]
     order += ["masked_lm_positions", "masked_lm_ids", "masked_lm_weights"]
     order += [f"next_sentence_{n}" for n in ("positions", "labels", "weights")]
@@ -286,7 +265,8 @@ def test_records_of_the_older_packer_are_read(unpacked, tmp_path):
     average = 120 / len(ours)
     metadata = {"avg_seq_per_sample": average, "compression_ratio": 0.4}
     (tmp_path / "theirs" / "training_metadata.json").write_text(json.dumps(metadata))
-    theirs, read = all_features(str(folder))
+    theirs = open_records(str(folder), LIMITS)
+    read = read_features(str(folder))
     assert theirs.avg_seq_per_sample == average
     assert theirs.shape.max_predictions == width + 3
     assert sequences_of(read) == sequences_of(features)

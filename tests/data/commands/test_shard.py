@@ -2,6 +2,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from data.shared import contents
 
 from bert_tf.config.text import ShardConfig
 from bert_tf.data.commands.shard import belongs_to_test, shard_documents
@@ -26,11 +27,6 @@ def documents_of(config, side):
     return list(read_documents(expand_paths(pattern), "google"))
 
 
-def contents(config):
-    folder = Path(config.output_dir)
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
 def test_every_document_is_on_one_side(config):
     counts = shard_documents(config)
     train, test = documents_of(config, "training"), documents_of(config, "test")
@@ -39,7 +35,7 @@ def test_every_document_is_on_one_side(config):
     assert counts["test"]["sentences"] == sum(map(len, test))
     every = list(read_documents([config.input], "google"))
     assert sorted(train + test) == sorted(every)
-    assert len(contents(config)) == 5
+    assert len(contents(config.output_dir)) == 5
 
 
 def test_side_depends_on_text_and_seed_only(config, tmp_path):
@@ -75,7 +71,7 @@ def test_bytes_do_not_depend_on_the_number_of_processes(config, tmp_path, shards
             num_processes=number,
         )
         shard_documents(one)
-        made.append(contents(one))
+        made.append(contents(one.output_dir))
     assert made[0] == made[1]
 
 
@@ -101,11 +97,11 @@ def test_shard_without_documents_is_refused(config, options):
 
 def test_finished_shards_are_kept_and_used_folders_refused(config):
     first = shard_documents(config)
-    before = contents(config)
+    before = contents(config.output_dir)
     assert shard_documents(config) == first
     with pytest.raises(FileExistsError, match="`output_dir` must not hold"):
         shard_documents(dataclasses.replace(config, seed=3))
-    assert contents(config) == before
+    assert contents(config.output_dir) == before
 
 
 def test_documents_without_words_are_left_out(config, tmp_path):

@@ -18,12 +18,8 @@ from bert_tf.data.commands.vocab import (
     train_vocabulary,
 )
 from bert_tf.data.text.documents import read_documents
-from bert_tf.data.text.tokenization import (
-    CASED,
-    UNCASED,
-    WordPieceTokenizer,
-    load_vocabulary,
-)
+from bert_tf.data.text.tokenization import CASED, UNCASED, WordPieceTokenizer
+from bert_tf.data.text.vocabulary import load_vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,4 @@
+import collections
 import math
 import random
 
@@ -6,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_tf.config.data import CreateDataConfig
-from bert_tf.data.pretraining.instances import create_instances
-from bert_tf.data.text.tokenization import SpecialTokens
+from bert_tf.data.pretraining.instances import InstanceMaker, Masker
+from bert_tf.data.text.vocabulary import SpecialTokens
 
 SPECIAL = SpecialTokens(pad=0, unk=1, cls=2, sep=3, mask=4)
 # No real token is one that a mask could be replaced by: these are drawn from [0, 50).
@@ -16,6 +17,12 @@ VOCAB_SIZE = 50
 
 def make_config(**settings_):
     return CreateDataConfig(input="i", output_dir="o", vocab_file="v", **settings_)
+
+
+def create_instances(documents, config, seed):
+    rng = random.Random(seed)
+    masker = Masker(config, SPECIAL, VOCAB_SIZE, ())
+    return InstanceMaker(config, SPECIAL, masker, rng).make(documents)
 
 
 def numbered_documents(num_documents, num_sentences, sentence_length):
@@ -93,9 +100,7 @@ def test_any_instances_are_well_formed(
 ):
     config = make_config(**settings_)
     documents = numbered_documents(num_documents, num_sentences, sentence_length)
-    instances = create_instances(
-        documents, config, SPECIAL, VOCAB_SIZE, random.Random(seed)
-    )
+    instances = create_instances(documents, config, seed)
     assert instances
     for instance in instances:
         check(instance, documents, config)
@@ -108,9 +113,7 @@ def many():
     # is hardly one.
     config = make_config(max_seq_length=64, short_seq_prob=0.0)
     documents = numbered_documents(60, 400, 8)
-    instances = create_instances(
-        documents, config, SPECIAL, VOCAB_SIZE, random.Random(1)
-    )
+    instances = create_instances(documents, config, 1)
     return documents, instances
 
 
@@ -175,9 +178,7 @@ def test_segment_of_a_true_next_follows_without_a_gap():
     documents = numbered_documents(4, 6, 3)
     config = make_config(max_seq_length=256)
     for seed in range(20):
-        for instance in create_instances(
-            documents, config, SPECIAL, VOCAB_SIZE, random.Random(seed)
-        ):
+        for instance in create_instances(documents, config, seed):
             a, b = restored_segments(instance)
             if not instance.is_random_next:
                 assert b[0] == a[-1] + 1
@@ -188,9 +189,7 @@ def test_unused_sentences_are_put_back():
     documents = numbered_documents(5, 30, 2)
     config = make_config(max_seq_length=512, short_seq_prob=0.0)
     covered = []
-    for instance in create_instances(
-        documents, config, SPECIAL, VOCAB_SIZE, random.Random(3)
-    ):
+    for instance in create_instances(documents, config, 3):
         a, b = restored_segments(instance)
         assert len(instance.input_ids) < 512
         covered += a if instance.is_random_next else a + b
@@ -202,9 +201,7 @@ def test_share_of_documents_with_short_targets_is_short_seq_prob():
     # Each document is one long sentence after another: one target length per document.
     config = make_config(max_seq_length=64, short_seq_prob=0.3)
     documents = numbered_documents(600, 40, 2)
-    instances = create_instances(
-        documents, config, SPECIAL, VOCAB_SIZE, random.Random(5)
-    )
+    instances = create_instances(documents, config, 5)
     longest = {}
     for instance in instances:
         a, _ = restored_segments(instance)
@@ -219,10 +216,7 @@ def test_share_of_documents_with_short_targets_is_short_seq_prob():
 def test_same_seed_gives_the_same_instances():
     documents = numbered_documents(3, 20, 5)
     config = make_config(max_seq_length=32)
-    one, two, other = (
-        create_instances(documents, config, SPECIAL, VOCAB_SIZE, random.Random(seed))
-        for seed in (7, 7, 8)
-    )
+    one, two, other = (create_instances(documents, config, seed) for seed in (7, 7, 8))
     assert one == two
     assert one != other
 
@@ -230,15 +224,99 @@ def test_same_seed_gives_the_same_instances():
 def test_empty_sentences_and_documents_are_left_out():
     documents = [[[], [1001]], [], [[]], [[2001], [], [2002]]]
     config = make_config()
-    instances = create_instances(
-        documents, config, SPECIAL, VOCAB_SIZE, random.Random(0)
-    )
+    instances = create_instances(documents, config, 0)
     assert all(all(restored_segments(instance)) for instance in instances)
 
 
 @pytest.mark.parametrize("documents", [[], [[[5, 6], [7]]], [[[5]], [], [[]]]])
 def test_single_document_is_refused(documents):
     with pytest.raises(ValueError, match="at least two documents.*Received: [01]"):
-        create_instances(
-            documents, make_config(), SPECIAL, VOCAB_SIZE, random.Random(0)
-        )
+        create_instances(documents, make_config(), 0)
+
+
+CONTINUATIONS = range(100, 200)  # 10..99 begin a word.
+
+
+def make_masker(**options):
+    options = {"do_whole_word_mask": True, "max_predictions_per_seq": 20} | options
+    config = CreateDataConfig(input="i", output_dir="o", vocab_file="v", **options)
+    return Masker(config, SPECIAL, 200, CONTINUATIONS)
+
+
+def masked_positions(masker, segments, seed):
+    ids, positions_of = [2], []
+    for segment in segments:
+        positions_of.append(range(len(ids), len(ids) + len(segment)))
+        ids += [*segment, 3]
+    before = list(ids)
+    positions, labels = masker.mask(ids, positions_of, random.Random(seed))
+    assert labels == [before[position] for position in positions]
+    untouched = set(range(len(ids))) - set(positions)
+    assert all(ids[position] == before[position] for position in untouched)
+    return positions, positions_of
+
+
+def words_of(segments, positions_of):
+    """Each word as the set of its positions, found another way than by the masker."""
+    words = []
+    for segment, own_positions in zip(segments, positions_of, strict=True):
+        for number, (token, position) in enumerate(
+            zip(segment, own_positions, strict=True)
+        ):
+            if token in CONTINUATIONS and number:
+                words[-1].add(position)
+            else:
+                words.append({position})
+    return words
+
+
+SEGMENTS = st.lists(
+    st.lists(st.integers(10, 199), min_size=1, max_size=40), min_size=2, max_size=2
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(SEGMENTS, st.integers(1, 4), st.integers(0, 10**6))
+def test_words_are_masked_as_a_whole(segments, max_ngram_size, seed):
+    masker = make_masker(max_ngram_size=max_ngram_size)
+    positions, positions_of = masked_positions(masker, segments, seed)
+    length = sum(map(len, segments)) + 3
+    assert len(positions) <= min(20, max(1, round(0.15 * length)))
+    assert positions == sorted(set(positions))
+    for word in words_of(segments, positions_of):
+        assert word <= set(positions) or word.isdisjoint(positions)
+
+
+def test_all_words_are_masked_equally_often():
+    segments = [[10, 100, 11, 12, 101, 102], [100, 13, 14, 15]]
+    masker = make_masker(masked_lm_prob=0.3)
+    counts = collections.Counter()
+    for seed in range(6000):
+        counts.update(masked_positions(masker, segments, seed)[0])
+    # Of 13 tokens 4 are masked. Words of one token are equivalent to each other, so
+    # their shares agree within five standard deviations of a share of 1/3: 0.03.
+    ones = [counts[position] / 6000 for position in (3, 9, 10, 11)]
+    assert max(ones) - min(ones) < 0.03
+    assert counts[1] == counts[2]
+    assert counts[4] == counts[5] == counts[6]
+
+
+def test_ngrams_favour_fewer_words():
+    # Words of one token, so far apart in number that n-grams rarely touch.
+    segments = [list(range(10, 90)) * 3, [10]]
+    masker = make_masker(max_ngram_size=3, masked_lm_prob=0.01)
+    sizes = collections.Counter()
+    for seed in range(3000):
+        positions, _ = masked_positions(masker, segments, seed)
+        assert len(positions) == 2
+        sizes[positions[1] - positions[0] == 1] += 1
+    # The first unit has 1, 2 or 3 words with probability 6/11, 3/11, 2/11; three do not
+    # fit. Two positions are one pair if the first fitting unit is one: 3/9; two single
+    # ones are neighbours with probability 2/240 (the ends aside).
+    assert abs(sizes[True] / 3000 - (1 / 3 + 2 / 3 * 2 / 240)) < 0.05
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_ngrams_without_whole_words_are_refused(n):
+    with pytest.raises(ValueError, match="`max_ngram_size` must be 1 unless"):
+        make_masker(do_whole_word_mask=False, max_ngram_size=n)

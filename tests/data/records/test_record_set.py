@@ -1,15 +1,24 @@
+import subprocess
+import sys
+
+import h5py
 import numpy as np
 import pytest
 from conftest import make_example, write_records
+from data.shared import LIMITS
 
-from bert_tf.config.data import IndexDataConfig
+from bert_tf.config.data import IndexDataConfig, ShowDataConfig
 from bert_tf.data.commands.index import index_records
+from bert_tf.data.commands.show import describe_records
 from bert_tf.data.records.metadata import metadata_file
-from bert_tf.data.records.record_set import open_records
-from bert_tf.data.records.schema import ValueLimits
+from bert_tf.data.records.record_index import record_files
+from bert_tf.data.records.record_set import (
+    NO_LIMITS,
+    file_format,
+    open_parser,
+    open_records,
+)
 from bert_tf.errors import CorruptRecordError
-
-LIMITS = ValueLimits(vocab_size=30, type_vocab_size=2)
 
 
 @pytest.fixture
@@ -62,3 +71,88 @@ def test_the_advice_about_other_files_than_listed_works(folder, change):
     index_records(IndexDataConfig(input_dir=str(folder), overwrite=True))
     expected = {"missing": 20, "more": 40, "shorter": 40, "damaged metadata": 30}
     assert len(open_records(str(folder), LIMITS)) == expected[change]
+
+
+@pytest.fixture
+def hdf5_dir(tiny_records, tmp_path):
+    """The tiny records, written with h5py."""
+    features = open_records(tiny_records, LIMITS).parser(np.arange(150))
+    names = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for number, rows in enumerate((slice(0, 90), slice(90, 150))):
+        with h5py.File(folder / f"part_{number}_of_2.hdf5", "w") as file:
+            for name in (*names, "masked_lm_ids"):
+                file[name] = features[name][rows]
+            file["next_sentence_labels"] = features["next_sentence_labels"][rows, 0]
+    return folder
+
+
+def test_the_content_decides_and_not_the_name(hdf5_dir, tiny_records, tmp_path):
+    renamed = tmp_path / "part-0.tfrecord"
+    (hdf5_dir / "part_0_of_2.hdf5").rename(renamed)
+    assert file_format(str(renamed)) == "hdf5"
+    assert file_format(record_files(tiny_records)[0]) == "tfrecord"
+
+
+def test_both_formats_have_the_same_numbers(hdf5_dir, tiny_records):
+    parsers = [
+        open_parser(record_files(str(folder)), NO_LIMITS)
+        for folder in (tiny_records, hdf5_dir)
+    ]
+    assert [parser.index.format for parser in parsers] == ["tfrecord", "hdf5"]
+    numbers = np.array([149, 3, 90, 89])
+    first, second = (parser(numbers) for parser in parsers)
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])
+
+
+def test_both_formats_in_a_set_are_refused(hdf5_dir, tiny_records):
+    with pytest.raises(CorruptRecordError, match="cannot be mixed.*data convert"):
+        open_records(f"{tiny_records},{hdf5_dir}", LIMITS)
+
+
+def test_hdf5_files_are_indexed_and_then_checked(hdf5_dir):
+    metadata = index_records(IndexDataConfig(input_dir=str(hdf5_dir)))
+    assert metadata.format == "hdf5"
+    assert [shard.records for shard in metadata.shards] == [90, 60]
+    assert len(open_records(str(hdf5_dir), LIMITS)) == 150
+    (hdf5_dir / "part_1_of_2.hdf5").unlink()
+    with pytest.raises(
+        CorruptRecordError, match="lists the file part_1_of_2.hdf5, which is missing"
+    ):
+        open_records(str(hdf5_dir), LIMITS)
+
+
+def test_metadata_of_another_format_is_refused(hdf5_dir):
+    text = '{"avg_seq_per_sample": 1.0, "packed": false, "format": "tfrecord"}'
+    (hdf5_dir.parent / "set_metadata.json").write_text(text)
+    with pytest.raises(CorruptRecordError, match="format=tfrecord.*format=hdf5"):
+        open_records(str(hdf5_dir), LIMITS)
+
+
+def test_records_are_shown_alike(hdf5_dir, tiny_records, vocab_file):
+    shown = [
+        [
+            "\n".join(text.splitlines()[1:])  # The first line is the location.
+            for text in describe_records(
+                ShowDataConfig(input_dir=str(folder), vocab_file=vocab_file)
+            )
+        ]
+        for folder in (tiny_records, hdf5_dir)
+    ]
+    assert len(shown[0]) == 2
+    assert shown[0] == shown[1]
+
+
+@pytest.mark.slow
+def test_tfrecords_are_opened_without_the_modules_for_hdf5(tiny_records):
+    code = (
+        "import sys\n"
+        "from bert_tf.data.records.record_set import NO_LIMITS, open_parser\n"
+        "from bert_tf.data.records.record_index import record_files\n"
+        f"open_parser(record_files({tiny_records!r}), NO_LIMITS)\n"
+        "hdf5 = 'bert_tf.data.records.hdf5'\n"
+        "assert not any(name.startswith(hdf5) for name in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

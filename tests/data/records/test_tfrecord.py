@@ -1,75 +1,163 @@
+import hashlib
+import os
+import shutil
 import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from crashing import crash_points
 
-from bert_tf.data.pretraining.instances import TrainingInstance
+from bert_tf.data.records import record_index, tfrecord
+from bert_tf.data.records.record_index import record_files
 from bert_tf.data.records.tfrecord import (
     RecordWriter,
-    serialize_example,
-    serialize_instance,
+    TfrecordIndex,
+    scan_offsets,
     shard_name,
 )
-
-S, P = 16, 4
-INSTANCE = TrainingInstance(
-    input_ids=[101, 7, 103, 102, 30521, 200, 102],
-    segment_ids=[0, 0, 0, 0, 1, 1, 1],
-    is_random_next=True,
-    masked_lm_positions=[2, 5],
-    masked_lm_ids=[128, 16384],
-)
-PADDED = {
-    "input_ids": [101, 7, 103, 102, 30521, 200, 102] + [0] * 9,
-    "input_mask": [1] * 7 + [0] * 9,
-    "segment_ids": [0] * 4 + [1] * 3 + [0] * 9,
-    "masked_lm_positions": [2, 5, 0, 0],
-    "masked_lm_ids": [128, 16384, 0, 0],
-    "masked_lm_weights": [1.0, 1.0, 0.0, 0.0],
-    "next_sentence_labels": [1],
-}
+from bert_tf.errors import CorruptRecordError
 
 
-def test_examples_parse_by_the_specification_of_google_research():
-    specification = {
-        "input_ids": tf.io.FixedLenFeature([S], tf.int64),
-        "input_mask": tf.io.FixedLenFeature([S], tf.int64),
-        "segment_ids": tf.io.FixedLenFeature([S], tf.int64),
-        "masked_lm_positions": tf.io.FixedLenFeature([P], tf.int64),
-        "masked_lm_ids": tf.io.FixedLenFeature([P], tf.int64),
-        "masked_lm_weights": tf.io.FixedLenFeature([P], tf.float32),
-        "next_sentence_labels": tf.io.FixedLenFeature([1], tf.int64),
-    }
-    data = serialize_instance(INSTANCE, S, P)
-    parsed = tf.io.parse_example([data, data], specification)
-    for name, expected in PADDED.items():
-        np.testing.assert_array_equal(parsed[name].numpy(), [expected, expected])
+@pytest.fixture
+def copied(tiny_records, tmp_path):
+    """A copy of the tiny records that may be damaged."""
+    return shutil.copytree(tiny_records, tmp_path / "copy")
 
 
-def test_example_is_the_one_that_tensorflow_would_write():
-    feature = {
-        name: tf.train.Feature(float_list=tf.train.FloatList(value=values))
-        if name.endswith("weights")
-        else tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-        for name, values in PADDED.items()
-    }
-    expected = tf.train.Example(features=tf.train.Features(feature=feature))
-    data = serialize_instance(INSTANCE, S, P)
-    assert tf.train.Example.FromString(data) == expected
-    assert len(data) == expected.ByteSize()
+def test_records_are_those_that_tensorflow_reads(tiny_records):
+    files = record_files(tiny_records)
+    expected = [r.numpy() for r in tf.data.TFRecordDataset(files)]
+    index = TfrecordIndex(files)
+    assert len(index) == len(expected) == 150
+    assert index.read(np.arange(150)) == expected
+    assert index.read(np.asarray([149, 0, 60])) == [expected[i] for i in (149, 0, 60)]
 
 
-@pytest.mark.parametrize("count", [0, 1, 200])
-def test_numbers_of_any_size_survive(count):
-    ints = [0, 1, 127, 128, 16383, 16384, 2**31, 2**63 - 1, -1, -(2**63)] * count
-    floats = [0.0, -1.5, 3.4e38] * count
-    data = serialize_example({"ints": ints}, {"größe": floats})
-    feature = tf.train.Example.FromString(data).features.feature
-    assert list(feature["ints"].int64_list.value) == ints
-    np.testing.assert_array_equal(
-        feature["größe"].float_list.value, np.asarray(floats, np.float32)
-    )
+def test_a_location_names_file_record_and_offset(tiny_records):
+    files = record_files(tiny_records)
+    location = TfrecordIndex(files).location(61)
+    assert location.path == files[1]
+    assert location.record == 1
+    first = next(iter(tf.data.TFRecordDataset(files[1]))).numpy()
+    assert location.offset == len(first) + 16  # 12 bytes before the data, 4 after
+
+
+def test_offsets_of_a_file_that_another_replaced_are_not_used(copied, tmp_path):
+    """Of the same size and time, as a copy that keeps times may be."""
+    cache = str(tmp_path / "cache")
+    path = copied / "part-0.tfrecord"
+    before = TfrecordIndex([str(path)], cache)
+    status = path.stat()
+    records = before.read(np.arange(len(before)))
+    with tf.io.TFRecordWriter(str(tmp_path / "other")) as writer:
+        for record in reversed(records):
+            writer.write(record)
+    (tmp_path / "other").replace(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    after = TfrecordIndex([str(path)], cache)
+    assert after.read(np.arange(len(after))) == records[::-1]
+
+
+@pytest.mark.parametrize("is_later", [True, False])
+def test_offsets_of_an_earlier_version_are_used_if_later_than_the_file(
+    copied, tmp_path, is_later
+):
+    """Its name for them, of path, size and time, may be that of a replaced file."""
+    path = copied / "part-0.tfrecord"
+    status = path.stat()
+    state = f"{path}|{status.st_size}|{status.st_mtime_ns}"
+    stored = tmp_path / f"{hashlib.sha256(state.encode()).hexdigest()}.npy"
+    np.save(stored, scan_offsets(str(path))[:-1])  # One record less.
+    os.utime(stored, ns=(status.st_ctime_ns + is_later,) * 2)
+    assert len(TfrecordIndex([str(path)], str(tmp_path))) == 60 - is_later
+
+
+def test_offsets_that_a_killed_process_was_storing_are_stored_again(copied, tmp_path):
+    cache = tmp_path / "cache"
+    path = str(copied / "part-0.tfrecord")
+
+    def prepare():
+        shutil.rmtree(cache, ignore_errors=True)
+
+    for _ in crash_points(cache, prepare, lambda: TfrecordIndex([path], str(cache))):
+        assert len(TfrecordIndex([path], str(cache))) == 60
+        assert [name.endswith(".npy") for name in os.listdir(cache)] == [True]
+
+
+def test_offsets_are_kept_and_mapped(tiny_records, tmp_path, monkeypatch):
+    cache = str(tmp_path / "cache")
+    files = record_files(tiny_records)
+    before = TfrecordIndex(files, cache)
+    monkeypatch.setattr(tfrecord, "scan_offsets", None)  # must not be called
+    after = TfrecordIndex(files, cache)
+    assert len(before) == len(after) == 150
+    assert before.read(np.arange(150)) == after.read(np.arange(150))
+
+
+def test_kept_offsets_of_a_changed_file_are_not_used(copied, tmp_path):
+    cache = str(tmp_path / "cache")
+    TfrecordIndex(record_files(str(copied)), cache)
+    shutil.copy(copied / "part-2.tfrecord", copied / "part-0.tfrecord")
+    assert len(TfrecordIndex(record_files(str(copied)), cache)) == 130
+
+
+def test_more_files_than_may_be_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(record_index, "_MAX_OPEN_FILES", 2)
+    for number in range(5):
+        with tf.io.TFRecordWriter(str(tmp_path / f"part-{number}")) as writer:
+            writer.write(b"%d" % number)
+    index = TfrecordIndex(record_files(str(tmp_path)))
+    for _ in range(2):
+        assert index.read(np.arange(5)) == [b"0", b"1", b"2", b"3", b"4"]
+    index.close()
+
+
+def test_empty_file_is_named(copied):
+    path = copied / "part-1.tfrecord"
+    path.write_bytes(b"")
+    with pytest.raises(CorruptRecordError, match=f"{path} is empty"):
+        TfrecordIndex(record_files(str(copied)))
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 100])
+def test_truncated_file_is_named_with_record_and_offset(copied, cut):
+    path = copied / "part-1.tfrecord"
+    last = int(scan_offsets(str(path))[-2])
+    path.write_bytes(path.read_bytes()[:-cut])
+    pattern = f"{path}, record 49, byte offset {last}: the file of .* is truncated"
+    with pytest.raises(CorruptRecordError, match=pattern):
+        TfrecordIndex(record_files(str(copied)))
+
+
+def test_every_flipped_byte_of_a_record_is_found(copied):
+    path = copied / "part-1.tfrecord"
+    content = path.read_bytes()
+    begin, end = map(int, scan_offsets(str(path))[3:5])
+    pattern = f"{path}, record 3, byte offset {begin}: "
+    for place in range(begin, end, 7):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x10
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptRecordError, match=pattern):
+            TfrecordIndex([str(path)]).read(np.asarray([3]))
+
+
+def test_a_text_file_is_refused(tmp_path):
+    path = tmp_path / "notes"
+    path.write_text("This is not a record file at all.")
+    with pytest.raises(CorruptRecordError, match="not an uncompressed TFRecord file"):
+        TfrecordIndex([str(path)])
+
+
+def test_cut_offsets_in_the_cache_are_made_again(tiny_records, tmp_path):
+    cache = tmp_path / "cache"
+    files = record_files(tiny_records)
+    TfrecordIndex(files, str(cache))
+    for stored in cache.iterdir():
+        stored.write_bytes(stored.read_bytes()[:50])
+    assert len(TfrecordIndex(files, str(cache))) == 150
 
 
 def test_file_is_byte_for_byte_that_of_tensorflow(tmp_path):
@@ -83,7 +171,7 @@ def test_file_is_byte_for_byte_that_of_tensorflow(tmp_path):
     content = (tmp_path / "ours").read_bytes()
     assert content == (tmp_path / "expected").read_bytes()
     assert writer.num_records == 3
-    assert writer.num_bytes == len(content)
+    assert writer.described({}).bytes == len(content)
 
 
 def test_checksum_is_that_of_the_file(tmp_path):
@@ -95,7 +183,8 @@ def test_checksum_is_that_of_the_file(tmp_path):
         whole.write((tmp_path / "ours").read_bytes())
     [masked] = struct.unpack("<I", (tmp_path / "whole").read_bytes()[-4:])
     rotated = (masked - 0xA282EAD8) & 0xFFFFFFFF
-    assert writer.crc32c == f"{(rotated >> 17 | rotated << 15) & 0xFFFFFFFF:08x}"
+    crc32c = (rotated >> 17 | rotated << 15) & 0xFFFFFFFF
+    assert writer.described({}).crc32c == f"{crc32c:08x}"
 
 
 def test_file_has_its_name_only_when_complete(tmp_path):

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
-from bert_tf.data.tasks.classification import encode_examples, truncated_lengths
-from bert_tf.data.tasks.text_examples import TextExample
+from bert_tf.data.tasks.classification import (
+    TextExample,
+    encode_examples,
+    truncated_lengths,
+)
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 
 
@@ -18,7 +21,7 @@ def encoded(tokenizer, pairs, max_seq_length):
     assert len(sequences) == len(pairs)
     results = []
     for number in range(len(sequences)):
-        place = sequences.place(number)
+        place = sequences.span(number)
         tokens = [tokenizer.inverse_vocab[i] for i in sequences.input_ids[place]]
         results.append((" ".join(tokens), sequences.segment_ids[place].tolist()))
     return results
@@ -106,6 +109,6 @@ def test_sequences_are_those_of_model_garden(
             original,
         )
         length = sum(feature.input_mask)
-        place = ours.place(number)
+        place = ours.span(number)
         assert ours.input_ids[place].tolist() == feature.input_ids[:length]
         assert ours.segment_ids[place].tolist() == feature.segment_ids[:length]

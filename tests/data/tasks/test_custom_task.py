@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from bert_tf.data.tasks.classification import ColumnNames, read_examples
 from bert_tf.data.tasks.custom_task import own_task
-from bert_tf.data.tasks.text_examples import ColumnNames, read_examples
 
 
 def write_lines(path, *lines):

@@ -3,14 +3,15 @@ import os
 
 import numpy as np
 import pytest
+from data.shared import arrays_of, assert_equal_windows
 
 from bert_tf.data.tasks import squad_cache
-from bert_tf.data.tasks.squad import SquadExample
 from bert_tf.data.tasks.squad_cache import (
     load_or_build_windows,
     read_windows,
     write_windows,
 )
+from bert_tf.data.tasks.squad_files import SquadExample
 from bert_tf.data.tasks.squad_windows import WindowSettings, build_windows
 from bert_tf.data.text.tokenization import CASED, UNCASED, WordPieceTokenizer
 
@@ -45,20 +46,6 @@ def expected(vocab_file):
     return build_windows(EXAMPLES, WordPieceTokenizer(vocab_file), SETTINGS)
 
 
-def flat(windows):
-    arrays = {**vars(windows.sequences), **vars(windows)}
-    del arrays["sequences"]
-    return arrays
-
-
-def assert_same(left, right):
-    left, right = flat(left), flat(right)
-    assert left.keys() == right.keys()
-    for name, array in left.items():
-        assert array.dtype == right[name].dtype
-        np.testing.assert_array_equal(array, right[name])
-
-
 def forbid_building(monkeypatch):
     def build(*_):
         raise AssertionError("built again")
@@ -74,24 +61,24 @@ def cached_file(arguments):
 
 
 def test_windows_are_those_of_all_examples(arguments, expected):
-    assert_same(load_or_build_windows(**arguments), expected)
+    assert_equal_windows(load_or_build_windows(**arguments), expected)
 
 
-def test_pieces_make_the_same_windows(arguments, expected, monkeypatch):
-    monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_PIECE", 3)
-    assert_same(load_or_build_windows(**arguments), expected)
+def test_parts_make_the_same_windows(arguments, expected, monkeypatch):
+    monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_TASK", 3)
+    assert_equal_windows(load_or_build_windows(**arguments), expected)
 
 
 def test_two_processes_make_the_same_windows(arguments, expected, monkeypatch):
-    monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_PIECE", 4)
+    monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_TASK", 4)
     arguments |= {"num_processes": 2}
-    assert_same(load_or_build_windows(**arguments), expected)
+    assert_equal_windows(load_or_build_windows(**arguments), expected)
 
 
 def test_windows_are_built_once(arguments, expected, monkeypatch):
     load_or_build_windows(**arguments)
     forbid_building(monkeypatch)
-    assert_same(load_or_build_windows(**arguments), expected)
+    assert_equal_windows(load_or_build_windows(**arguments), expected)
 
 
 def test_the_cache_holds_one_file_that_others_may_read(arguments):
@@ -107,7 +94,7 @@ def test_the_cache_holds_one_file_that_others_may_read(arguments):
 def test_without_a_cache_nothing_is_written(arguments, expected, tmp_path):
     before = sorted(os.listdir(tmp_path))
     arguments["cache_dir"] = ""
-    assert_same(load_or_build_windows(**arguments), expected)
+    assert_equal_windows(load_or_build_windows(**arguments), expected)
     assert sorted(os.listdir(tmp_path)) == before
 
 
@@ -179,8 +166,8 @@ def test_a_damaged_file_is_built_again_with_a_warning(arguments, expected, damag
     with open(path, "wb") as file:
         file.write(damage(data))
     with pytest.warns(UserWarning, match="is damaged .* and built again"):
-        assert_same(load_or_build_windows(**arguments), expected)
-    assert_same(read_windows(path, len(EXAMPLES)), expected)
+        assert_equal_windows(load_or_build_windows(**arguments), expected)
+    assert_equal_windows(read_windows(path, len(EXAMPLES)), expected)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +192,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, expected, name, value):
 
 def test_pickled_objects_are_refused(tmp_path, expected):
     path = str(tmp_path / "windows.npz")
-    np.savez(path, **flat(expected) | {"char_begin": np.array([{}], object)})
+    np.savez(path, **arrays_of(expected) | {"char_begin": np.array([{}], object)})
     with pytest.raises(ValueError, match="allow_pickle=False"):
         read_windows(path, len(EXAMPLES))
 
@@ -228,7 +215,7 @@ def test_a_missing_vocabulary_is_named(arguments):
 
 def test_windows_that_memory_does_not_hold_are_refused(arguments, monkeypatch):
     """Each piece fits, but not all of them together."""
-    monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_PIECE", 2)
+    monkeypatch.setattr(squad_cache, "_EXAMPLES_PER_TASK", 2)
     monkeypatch.setattr(squad_cache, "memory_total", lambda: 96 * 150)
     with pytest.raises(
         ValueError, match=r"squad\.json: The windows of \d .* 150 tokens"

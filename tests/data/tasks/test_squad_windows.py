@@ -1,9 +1,9 @@
 import dataclasses
 
-import numpy as np
 import pytest
+from data.shared import assert_equal_windows
 
-from bert_tf.data.tasks.squad import SquadAnswer, SquadExample
+from bert_tf.data.tasks.squad_files import SquadAnswer, SquadExample
 from bert_tf.data.tasks.squad_windows import (
     WindowSettings,
     best_windows,
@@ -11,8 +11,7 @@ from bert_tf.data.tasks.squad_windows import (
     join_windows,
     window_spans,
 )
-from bert_tf.data.text.token_offsets import OffsetTokenizer
-from bert_tf.data.text.tokenization import WordPieceTokenizer
+from bert_tf.data.text.tokenization import OffsetTokenizer, WordPieceTokenizer
 
 CONTEXT = "The cat sat on a mat and the dog"
 NARROW = WindowSettings(max_seq_length=9, doc_stride=2, max_query_length=2)
@@ -37,7 +36,7 @@ def build(tokenizer, *examples, settings=NARROW):
 
 
 def tokens(windows, tokenizer, number):
-    ids = windows.sequences.input_ids[windows.sequences.place(number)]
+    ids = windows.sequences.input_ids[windows.sequences.span(number)]
     return " ".join(tokenizer.inverse_vocab[i] for i in ids)
 
 
@@ -49,22 +48,12 @@ def labelled_texts(windows, examples):
     """What the labels of each window cover, None for those without."""
     texts = []
     for number, (first, last) in enumerate(labels(windows)):
-        place = windows.sequences.place(number)
+        place = windows.sequences.span(number)
         context = examples[windows.example_index[number]].context
         begin = windows.char_begin[place][first]
         end = windows.char_end[place][last]
         texts.append(context[begin:end] if first else None)
     return texts
-
-
-def assert_same(left, right):
-    for name, array in vars(left).items():
-        if name == "sequences":
-            assert_same(array, right.sequences)
-        else:
-            other = getattr(right, name)
-            assert array.dtype == other.dtype
-            np.testing.assert_array_equal(array, other)
 
 
 def test_a_long_context_makes_overlapping_windows(tokenizer):
@@ -75,7 +64,7 @@ def test_a_long_context_makes_overlapping_windows(tokenizer):
         "[CLS] was it [SEP] a mat and the [SEP]",
         "[CLS] was it [SEP] and the dog [SEP]",
     ]
-    first = windows.sequences.segment_ids[windows.sequences.place(0)]
+    first = windows.sequences.segment_ids[windows.sequences.span(0)]
     assert first.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1]
 
 
@@ -87,7 +76,7 @@ def test_characters_are_those_of_the_context_only(tokenizer):
 
 def test_max_context_agrees_with_working_by_hand(tokenizer):
     windows = build(tokenizer, example(CONTEXT))
-    shown = [windows.is_max_context[windows.sequences.place(i)] for i in range(4)]
+    shown = [windows.is_max_context[windows.sequences.span(i)] for i in range(4)]
     assert [row[4:-1].tolist() for row in shown] == [
         [True, True, True, False],
         [False, True, True, False],
@@ -217,8 +206,8 @@ def test_windows_of_parts_join_to_those_of_the_whole(tokenizer):
         for i in range(3)
     ]
     assert whole.example_index.tolist() == [0, 0, 0, 0, 1, 2]
-    assert_same(join_windows(parts), whole)
-    assert_same(join_windows([whole]), whole)
+    assert_equal_windows(join_windows(parts), whole)
+    assert_equal_windows(join_windows([whole]), whole)
 
 
 def test_no_examples_make_no_windows(tokenizer):

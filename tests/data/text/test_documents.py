@@ -3,7 +3,7 @@ import time
 import pytest
 
 from bert_tf.data.text import documents
-from bert_tf.data.text.documents import document_bytes, read_documents, read_stretch
+from bert_tf.data.text.documents import document_bytes, read_documents, read_range
 from bert_tf.data.text.tokenization import UNCASED, WordSplitter
 
 
@@ -108,9 +108,9 @@ def test_stretches_hold_whole_documents_for_any_line_end(tmp_path, end, target):
     blocks = [[f"{n} a", f"{n} b"] for n in range(9)]
     text = (end * 2).join(end.join(block) for block in blocks)
     path = write(tmp_path / "a.txt", text)
-    stretches = list(documents.cut_into_stretches([path], "google", target))
-    assert sum(stretch.num_bytes for stretch in stretches) == len(text)
-    found = [d for stretch in stretches for d in read_stretch(stretch, "google")]
+    ranges = list(documents.cut_into_ranges([path], "google", target))
+    assert sum(file_range.num_bytes for file_range in ranges) == len(text)
+    found = [d for file_range in ranges for d in read_range(file_range, "google")]
     assert found == blocks
 
 
@@ -127,13 +127,13 @@ NO_WORDS = ["\x1a", "\u200b", "\ufeff", "\x01\x02", "\xad", "\x00", "\ufffd", "\
 @pytest.mark.parametrize("junk", NO_WORDS)
 def test_documents_without_tokens_do_not_count(tmp_path, junk):
     path = write(tmp_path / "a.txt", f"The cat.\nSat.\n\n{junk}\n\n{junk}\n")
-    [stretch] = documents.cut_into_stretches([path], "google", 1000)
+    [file_range] = documents.cut_into_ranges([path], "google", 1000)
     splitter = WordSplitter(UNCASED)
-    assert documents.count_documents(stretch, "google", splitter) == 1
-    assert documents.count_documents(stretch, "text", splitter) == 1
+    assert documents.count_documents(file_range, "google", splitter) == 1
+    assert documents.count_documents(file_range, "text", splitter) == 1
     path = write(tmp_path / "b.txt", f"{junk}\n\n{junk}.\nx\n\n{junk}\n\ny\n\nz\n")
-    [stretch] = documents.cut_into_stretches([path], "google", 1000)
-    assert documents.count_documents(stretch, "google", splitter) == 2
+    [file_range] = documents.cut_into_ranges([path], "google", 1000)
+    assert documents.count_documents(file_range, "google", splitter) == 2
 
 
 @pytest.mark.parametrize("text", ["a", ".", "北", "1", "é", "😀", "  x"])

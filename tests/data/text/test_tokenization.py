@@ -1,7 +1,7 @@
 import json
-import re
 
 import pytest
+from data.shared import SPECIALS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import normalizers, pre_tokenizers
@@ -10,12 +10,12 @@ from bert_tf.data.text import tokenization
 from bert_tf.data.text.tokenization import (
     CASED,
     UNCASED,
+    OffsetTokenizer,
     TokenizerSettings,
     WordPieceTokenizer,
     WordSplitter,
 )
 
-SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 HARD = {
     "empty": "",
     "blank": " \t\n\r ",
@@ -75,17 +75,17 @@ def test_any_text_splits_as_in_the_original(pair, text):
     assert ours.tokenize(text) == original.tokenize(text)
 
 
-def test_remembered_text_splits_the_same_again(vocab_file):
+def test_cached_text_splits_the_same_again(vocab_file):
     tokenizer = WordPieceTokenizer(vocab_file)
     first = tokenizer.tokenize("Running, running RUNNING!")
     assert tokenizer.tokenize("Running, running RUNNING!") == first
 
 
 def test_memory_of_words_is_bounded(vocab_file, monkeypatch):
-    monkeypatch.setattr(tokenization, "_MAX_REMEMBERED", 3)
+    monkeypatch.setattr(tokenization, "_MAX_CACHED", 3)
     tokenizer = WordPieceTokenizer(vocab_file)
     [ids] = tokenizer.encode(["the cat sat on a mat the cat " + "y" * 50])
-    assert len(tokenizer._remembered) <= 3
+    assert len(tokenizer._cache) <= 3
     assert ids[:2] == ids[6:8]
 
 
@@ -141,76 +141,6 @@ def test_real_text_splits_as_in_the_original(real_data, original_tokenizer):
         assert ids == expected, text
 
 
-def test_vocabulary_with_crlf_and_byte_order_mark_is_read(tmp_path):
-    path = tmp_path / "vocab.txt"
-    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*SPECIALS, "é", "", ""]).encode())
-    assert tokenization.load_vocabulary(str(path)) == [*SPECIALS, "é"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (
-            b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\n",
-            r"vocab\.txt, lines 1 to 5: .* \[MASK\] are missing",
-        ),
-        (b"[PAD]\nthe\ncat\nthe\n", r"vocab\.txt, line 4: .*'the' is on line 2"),
-        (b"[PAD]\n\nthe\n", r"vocab\.txt, line 2: the line is empty"),
-        (b"[PAD]\nthe\n\xff\xfe\n", r"vocab\.txt, line 3: not UTF-8 \(byte 0: 0xff"),
-        (b"", r"vocab\.txt, line 1: the line is empty"),
-    ],
-)
-def test_bad_vocabulary_is_refused_with_file_and_line(tmp_path, content, message):
-    path = tmp_path / "vocab.txt"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        WordPieceTokenizer(str(path))
-
-
-def advice(path):
-    """Number and new content of the line that the message speaks of, if any."""
-    try:
-        tokenization.load_vocabulary(str(path))
-    except ValueError as error:
-        found = re.search(r"Replace line (\d+) by (\S+), which", str(error))
-        return int(found[1]), found[2]
-    return None
-
-
-@pytest.mark.parametrize(
-    "tokens",
-    [
-        [*SPECIALS, "[unused0]", "the", "cat", "the", "dog", "cat"],
-        [*SPECIALS, "[unused0]", "the", "", "cat", "  ", "dog"],
-        ["[PAD]", "", *SPECIALS[1:], "[unused1]", "the", "[unused0]"],
-    ],
-)
-def test_advice_about_a_line_of_a_vocabulary_moves_no_other_line(tmp_path, tokens):
-    path = tmp_path / "vocab.txt"
-    lines = list(tokens)
-    path.write_text("\n".join(lines))
-    while found := advice(path):
-        number, name = found
-        lines[number - 1] = name
-        path.write_text("\n".join(lines))
-    loaded = tokenization.load_vocabulary(str(path))
-    assert len(loaded) == len(tokens)
-    # A token keeps the last of its ids, which is the one that other programs use.
-    for token in filter(str.strip, tokens):
-        assert loaded.index(token) == len(tokens) - 1 - tokens[::-1].index(token)
-
-
-def test_vocabulary_with_cr_line_ends_is_read(tmp_path):
-    path = tmp_path / "vocab.txt"
-    path.write_bytes("\r".join([*SPECIALS, "a"]).encode())
-    assert tokenization.load_vocabulary(str(path)) == [*SPECIALS, "a"]
-
-
-def test_missing_vocabulary_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="vocab_file=.*none.txt"):
-        WordPieceTokenizer(str(tmp_path / "none.txt"))
-
-
 def test_sigma_is_final_at_the_end_of_a_word_only(tmp_path):
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join([*SPECIALS, "σ", "##α", "##ς"]), encoding="utf-8")
@@ -261,3 +191,143 @@ def test_case_and_accents_are_independent(settings, expected):
 def test_chinese_characters_may_stay_in_their_words():
     settings = TokenizerSettings(tokenize_chinese_chars=False)
     assert WordSplitter(settings).words("我在cat 北京。") == ["我在cat", "北京", "。"]
+
+
+HARD_FOR_OFFSETS = {
+    "empty": "",
+    "blank": " \t\n\r ",
+    "marks in any order": "a\u0301\u0323\u0308b \u0301al x\u20dd\u0301 \u0344 \u0f73",
+    "marks that stay": "a\U0001d16d\u302e\u0301b c\u302e\U0001d16d क\u093e\u0941\u0301",
+    "cjk with marks": "北\u0301京 豈\U00020000\U0002f800\u0323a",
+    "hangul": "한글 각\u0301 \u1100\u1161\u11a8",
+    "final sigma": "ΟΔΟΣ ΟΔΟΣ, ΑΣ'Α ΑΣ\u200b Σ ΟΔΟΣ\u00adΑ Σ\u0301",
+    "growing letters": "İstanbul ẞ ﬁ ǆ ᾼ ΐ",
+    "controls": "a\x00b\x01c\x0bd\x0ce\x1cf\x1dg\x1eh\x1fi\x7fj\x85k\x9f \x1c \x85",
+    "formats": "a\u00adb\u200bc\u200d\u0301d\ufeffe\u2060 \u200b",
+    "blanks": "a\u00a0b\u1680c\u2028d\u2029e\u3000f\ti\nj\rk\ufffdl",
+    "surrogates": "the \ud800 cat\udc00s",
+    "special tokens": "[CLS] the [MASK] cat[SEP]mat [UNK] ##s ## # [unused1]",
+    "punctuation": "U.S.A.'s $5.00 a_b~c`d^e «x» ¿q? 北京。\u1fef\u037e\u0301",
+    "long words": "x" * 200 + " " + "x" * 201 + " " + "x\u0301" * 200 + "," + "é" * 201,
+}
+LIKELY_WITH_MARKS = st.sampled_from(
+    "aAéÉßİıσΣς北한 \t\u00a0\u2028\x1c\x00\u00ad\u0301\u0323\u302e\U0001d16d.,'[]#-😀"
+)
+OFFSET_SETTINGS = [
+    UNCASED,
+    CASED,
+    TokenizerSettings(do_lower_case=True, strip_accents=False),
+    TokenizerSettings(do_lower_case=False, strip_accents=True),
+    TokenizerSettings(tokenize_chinese_chars=False),
+]
+TEXTS_WITH_MARKS = (
+    st.text(LIKELY_WITH_MARKS) | st.text() | st.text(st.characters(max_codepoint=0x24F))
+)
+
+
+@pytest.fixture(scope="module", params=OFFSET_SETTINGS, ids=str)
+def tokenizer(request, vocab_file):
+    return WordPieceTokenizer(vocab_file, request.param)
+
+
+@pytest.fixture(scope="module")
+def uncased(vocab_file):
+    return WordPieceTokenizer(vocab_file)
+
+
+def slices(tokenizer, text):
+    _, begins, ends = OffsetTokenizer(tokenizer).encode(text)
+    return [text[begin:end] for begin, end in zip(begins, ends, strict=True)]
+
+
+def check_offsets(tokenizer, text):
+    """Ids are the tokenizer's; a slice alone makes what its token says."""
+    found = OffsetTokenizer(tokenizer).encode(text)
+    assert found.input_ids == tokenizer.encode([text])[0]
+    assert len(found.begins) == len(found.ends) == len(found.input_ids)
+    for token, begin, end in zip(*found, strict=True):
+        assert 0 <= begin < end <= len(text)
+        if token != tokenizer.special.unk:
+            piece = tokenizer.inverse_vocab[token].removeprefix("##")
+            # The last letter of a word may look different from within it.
+            alone = "".join(tokenizer.words(text[begin:end])).replace("ς", "σ")
+            assert piece.replace("ς", "σ") in alone
+
+
+@pytest.mark.parametrize("name", HARD_FOR_OFFSETS)
+def test_hard_strings_have_the_ids_of_the_tokenizer(tokenizer, name):
+    check_offsets(tokenizer, HARD_FOR_OFFSETS[name])
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(text=TEXTS_WITH_MARKS)
+def test_any_text_has_the_ids_of_the_tokenizer(tokenizer, text):
+    check_offsets(tokenizer, text)
+
+
+def test_pieces_cover_their_letters(uncased):
+    assert slices(uncased, "The cat, running!") == [
+        *("The", "cat", ",", "run", "ning", "!")
+    ]
+
+
+def test_accents_belong_to_their_letters(uncased):
+    text = "Cafe\u0301 naïve e\u0301\u0323\u00ad\u0308."
+    expected = ["Cafe\u0301", "naïve", "e\u0301\u0323\u00ad\u0308", "."]
+    assert slices(uncased, text) == expected
+
+
+def test_an_accent_on_a_blank_belongs_to_no_token(uncased):
+    assert slices(uncased, "a \u0301cat") == ["a", "cat"]
+
+
+def test_accents_that_a_cased_vocabulary_keeps_are_characters(vocab_file):
+    cased = WordPieceTokenizer(vocab_file, CASED)
+    assert slices(cased, "é mat") == ["é", "mat"]
+
+
+def test_each_chinese_character_is_a_token(uncased):
+    assert slices(uncased, "我在北京，mat北cat。") == [
+        *("我", "在", "北", "京", "，", "mat", "北", "cat", "。")
+    ]
+
+
+def test_unknown_words_are_covered_whole(uncased):
+    assert slices(uncased, "the жук, cat") == ["the", "жук", ",", "cat"]
+
+
+def test_a_word_of_more_than_200_letters_is_one_token(uncased):
+    assert slices(uncased, "a " + "x" * 201 + ".") == ["a", "x" * 201, "."]
+
+
+def test_dropped_characters_within_a_word_are_covered_and_at_its_ends_not(uncased):
+    assert slices(uncased, "\u200bc\x00a\x1ct\u200b dog") == ["c\x00a\x1ct", "dog"]
+
+
+def test_pieces_of_one_character_cover_all_of_it(tmp_path):
+    path = tmp_path / "vocab.txt"
+    tokens = [*SPECIALS, "\u1100", "##\u1161"]
+    path.write_text("\n".join(tokens), encoding="utf-8")
+    assert slices(WordPieceTokenizer(str(path)), "가") == ["가", "가"]
+
+
+def test_a_letter_that_grows_when_lower_cased_is_one_character(uncased):
+    assert slices(uncased, "İt İİ") == ["İt", "İ", "İ"]
+
+
+def test_marks_in_another_order_keep_their_places(tmp_path):
+    # U+302E has combining class 224 and goes before U+1D16D with 226.
+    path = tmp_path / "vocab.txt"
+    tokens = [*SPECIALS, "a", "##\u302e"]
+    path.write_text("\n".join([*tokens, "##\U0001d16d"]), encoding="utf-8")
+    tokenizer = WordPieceTokenizer(str(path))
+    found = OffsetTokenizer(tokenizer).encode("a\U0001d16d\u302e")
+    assert found == ([5, 6, 7], [0, 2, 1], [1, 3, 2])
+
+
+def test_memory_of_the_cache_is_bounded(uncased, monkeypatch):
+    monkeypatch.setattr(tokenization, "_MAX_CACHED_OFFSETS", 2)
+    tokenizer = OffsetTokenizer(uncased)
+    found = tokenizer.encode("the cat sat on the mat " + "y" * 30)
+    assert tokenizer._cache.cache_info().currsize == 2
+    assert found.begins[:6] == [0, 4, 8, 12, 15, 19]

@@ -1,0 +1,177 @@
+"""The tasks of GLUE, and XNLI: their classes, files, columns and metrics.
+
+Source: the files as gluebenchmark.com distributes them; google-research/bert,
+`run_classifier.py`, for the order of texts and classes, and for XNLI.
+"""
+
+import dataclasses
+
+from bert_tf.data.tasks.classification import (
+    ClassificationTask,
+    ColumnNames,
+    RowFilter,
+    SplitFile,
+)
+
+XNLI_LANGUAGES = tuple("ar bg de el en es fr hi ru sw th tr ur vi zh".split())
+
+_BINARY = ("0", "1")
+# Names that models have for the classes that the files number.
+_SIMILAR = {"not_equivalent": "0", "equivalent": "1"}
+_DUPLICATE = {"not_duplicate": "0", "duplicate": "1"}
+_ACCEPTABLE = {"unacceptable": "0", "acceptable": "1"}
+_POSITIVE = {"negative": "0", "positive": "1"}
+_FOLLOWING = {"not_entailment": "0", "entailment": "1"}
+_ENTAILMENT = ("entailment", "not_entailment")
+_INFERENCE = ("contradiction", "entailment", "neutral")
+_PAIR = ColumnNames("sentence1", "sentence2", "label")
+# The order of CoLA's columns; the third one is the mark that its source gives.
+_COLA_HEADER = ("source", "label", "mark", "sentence")
+
+
+def _files(
+    columns: ColumnNames, dev: str = "dev.tsv", test: str = "test.tsv"
+) -> dict[str, tuple[SplitFile, ...]]:
+    """Files with a header line; the test file has no labels."""
+    return {
+        "train": (SplitFile("train.tsv", columns),),
+        "dev": (SplitFile(dev, columns),),
+        "test": (SplitFile(test, columns.without_label()),),
+    }
+
+
+def _cola() -> ClassificationTask:
+    columns = ColumnNames("sentence", label="label")
+    files = {
+        name: (SplitFile(f"{name}.tsv", columns, header=_COLA_HEADER),)
+        for name in ("train", "dev")
+    }
+    files["test"] = (SplitFile("test.tsv", columns.without_label()),)
+    metrics = ("matthews_correlation", "accuracy")
+    return ClassificationTask(
+        "CoLA", _BINARY, files, metrics, label_aliases=_ACCEPTABLE
+    )
+
+
+def _mnli() -> ClassificationTask:
+    columns = ColumnNames("sentence1", "sentence2", "gold_label")
+    files = _files(columns, "dev_matched.tsv", "test_matched.tsv")
+    for name in ("dev", "test"):
+        [matched] = files[name]
+        mismatched = dataclasses.replace(matched, name=f"{name}_mismatched.tsv")
+        files[f"{name}_mismatched"] = (mismatched,)
+    return ClassificationTask("MNLI", _INFERENCE, files)
+
+
+def _mrpc() -> ClassificationTask:
+    """GLUE's three files, else the original corpus and GLUE's list of dev pairs."""
+    columns = ColumnNames("#1 String", "#2 String", "Quality")
+    dev = RowFilter(("#1 ID", "#2 ID"), list_file="mrpc_dev_ids.tsv")
+    train = dataclasses.replace(dev, excludes=True)
+    source = "msr_paraphrase_train.txt"
+    raw = {
+        "train": SplitFile(source, columns, row_filter=train),
+        "dev": SplitFile(source, columns, row_filter=dev),
+        # It has labels, but GLUE's test set has none.
+        "test": SplitFile("msr_paraphrase_test.txt", columns.without_label()),
+    }
+    files = {name: (*glue, raw[name]) for name, glue in _files(columns).items()}
+    metrics = ("accuracy", "f1")
+    return ClassificationTask("MRPC", _BINARY, files, metrics, label_aliases=_SIMILAR)
+
+
+def _qqp() -> ClassificationTask:
+    files = _files(ColumnNames("question1", "question2", "is_duplicate"))
+    # Some questions of the official files contain line ends, which break their rows.
+    for name in ("train", "dev"):
+        [file] = files[name]
+        files[name] = (dataclasses.replace(file, skips_broken_rows=True),)
+    metrics = ("accuracy", "f1")
+    return ClassificationTask("QQP", _BINARY, files, metrics, label_aliases=_DUPLICATE)
+
+
+def _sts_b() -> ClassificationTask:
+    return ClassificationTask(
+        "STS-B",
+        (),
+        _files(ColumnNames("sentence1", "sentence2", "score")),
+        ("pearson", "spearman"),
+        label_range=(0.0, 5.0),
+    )
+
+
+def _xnli(language: str) -> ClassificationTask:
+    """MultiNLI's machine-translated training set, and XNLI's own dev and test."""
+    if language not in XNLI_LANGUAGES:
+        raise ValueError(
+            f"`xnli_language` must be one of {', '.join(XNLI_LANGUAGES)}. Received: "
+            f"xnli_language={language}."
+        )
+    train = SplitFile(
+        f"multinli/multinli.train.{language}.tsv",
+        ColumnNames("premise", "hypo", "label"),
+    )
+    columns = ColumnNames("sentence1", "sentence2", "gold_label")
+    own = RowFilter(("language",), values={(language,)})
+    files = {
+        name: (SplitFile(f"xnli.{name}.tsv", columns, row_filter=own),)
+        for name in ("dev", "test")
+    }
+    return ClassificationTask(
+        "XNLI",
+        _INFERENCE,
+        {"train": (train,), **files},
+        folder="XNLI",
+        label_aliases={"contradictory": "contradiction"},
+    )
+
+
+_UNPLACED = (
+    _cola(),
+    _mnli(),
+    _mrpc(),
+    ClassificationTask(
+        "QNLI", _ENTAILMENT, _files(ColumnNames("question", "sentence", "label"))
+    ),
+    _qqp(),
+    ClassificationTask("RTE", _ENTAILMENT, _files(_PAIR)),
+    ClassificationTask(
+        "SST-2",
+        _BINARY,
+        _files(ColumnNames("sentence", label="label")),
+        label_aliases=_POSITIVE,
+    ),
+    _sts_b(),
+    ClassificationTask("WNLI", _BINARY, _files(_PAIR), label_aliases=_FOLLOWING),
+)
+_GLUE = tuple(
+    dataclasses.replace(task, folder=task.name, download_name=task.name.lower())
+    for task in _UNPLACED
+)
+TASK_NAMES = (*(task.name for task in _GLUE), "XNLI")
+
+
+def find_task(name: str, language: str = "zh") -> ClassificationTask:
+    """Finds a published task.
+
+    Args:
+      name: Of `TASK_NAMES`; case and hyphens do not matter.
+      language: For XNLI only, one of `XNLI_LANGUAGES`.
+
+    Returns:
+      The task, for `bert_tf.data.tasks.classification.read_examples`.
+
+    Raises:
+      ValueError: if there is no such task or language.
+    """
+    for task in (*_GLUE, _xnli(language)):
+        if _plain(task.name) == _plain(name):
+            return task
+    raise ValueError(
+        f"`task_name` must be one of {', '.join(TASK_NAMES)}, or tsv or jsonl for your "
+        f"own files. Received: task_name={name}."
+    )
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")

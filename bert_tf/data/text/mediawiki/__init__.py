@@ -1,0 +1,1 @@
+"""Dumps of MediaWiki, such as those of Wikipedia, to plain text."""

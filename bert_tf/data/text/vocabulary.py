@@ -1,0 +1,228 @@
+"""Reads vocabularies, and checks that two, or one and a model, belong together."""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+CONTINUATION = "##"
+
+_UNUSED = re.compile(r"\[unused\d+\]")
+_MAX_MULTIPLE = 1024
+_MAX_SHARE = 20
+_MAX_EXAMPLES = 3
+
+
+class SpecialTokens(NamedTuple):
+    """Ids of the tokens that the algorithm itself needs."""
+
+    pad: int
+    unk: int
+    cls: int
+    sep: int
+    mask: int
+
+
+SPECIAL_TOKENS = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def load_vocabulary(vocab_file: str) -> list[str]:
+    """Reads a vocabulary, one token per line.
+
+    Args:
+      vocab_file: A UTF-8 file; any line ends, and blank lines at its end, are allowed.
+
+    Returns:
+      The tokens; a token's index is its id.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is not UTF-8, a token is empty or occurs twice, or one of the
+        special tokens is missing; the message names file and line.
+    """
+    try:
+        with open(vocab_file, "rb") as file:
+            data = file.read()
+    except (FileNotFoundError, IsADirectoryError):
+        raise FileNotFoundError(
+            f"`vocab_file` must be an existing file. Received: vocab_file={vocab_file}."
+        ) from None
+    lines = data.rstrip(b"\r\n").split(b"\n" if b"\n" in data else b"\r")
+    tokens: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        token = _decode_token(line, f"{vocab_file}, line {number}", first=number == 1)
+        if not token:
+            remedy = _replace(number, lines) if len(lines) > 1 else ""
+            raise ValueError(
+                f"{vocab_file}, line {number}: the line is empty. Each line must hold "
+                f"one token. {remedy}"
+            )
+        if token in tokens:
+            # Other programs give the token the id of its last line.
+            raise ValueError(
+                f"{vocab_file}, line {number}: the token {token!r} is on line "
+                f"{tokens[token]} already. {_replace(tokens[token], lines)}"
+            )
+        tokens[token] = number
+    missing = [token for token in SPECIAL_TOKENS if token not in tokens]
+    if missing:
+        raise ValueError(
+            f"{vocab_file}, lines 1 to {len(tokens)}: the special tokens "
+            f"{', '.join(missing)} are missing. Use a BERT vocabulary with one token "
+            "per line."
+        )
+    return list(tokens)
+
+
+def _replace(number: int, lines: Sequence[bytes]) -> str:
+    """The remedy for a line: replacing it, since removing it would change ids."""
+    known = {line.strip() for line in lines}
+    names = (f"[unused{n}]" for n in itertools.count())
+    free = next(name for name in names if name.encode() not in known)
+    return (
+        f"Replace line {number} by {free}, which is not in the file. Do not delete the "
+        "line: the ids of all later tokens would change."
+    )
+
+
+def _decode_token(line: bytes, location: str, first: bool) -> str:
+    """Decodes one line of a vocabulary; the first may have a byte order mark."""
+    try:
+        return line.decode("utf-8-sig" if first else "utf-8").strip(" \t\r")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{location}: not UTF-8 (byte {error.start}: 0x{line[error.start]:02x}). "
+            "Store the vocabulary as UTF-8."
+        ) from None
+
+
+def is_padding(num_rows: int, num_words: int) -> bool:
+    """Whether an embedding table has unused rows only to reach a round number.
+
+    Trainers round the number of words up to a multiple of a power of 2: 30522 words
+    become 30528 rows (8), 30592 (128) or 30720 (1024).
+
+    Args:
+      num_rows: Rows of the table.
+      num_words: Words of the vocabulary, or rows of another table.
+    """
+    surplus = num_rows - num_words
+    if surplus < 0:
+        return False
+    multiple = 8
+    while multiple < _MAX_MULTIPLE and surplus >= multiple:
+        multiple *= 2
+    return surplus < 8 or (surplus < multiple and num_rows % multiple == 0)
+
+
+def check_size(
+    vocab_file: str, num_rows: int, *, may_be_small: bool = False
+) -> list[str]:
+    """Compares a vocabulary's size with that of a model's word embedding table.
+
+    A table may have unused rows: padding, see `is_padding`, or up to a twentieth (and
+    1,024) more, for example if words were added to a model but not to its vocab.txt.
+
+    Args:
+      vocab_file: One token per line.
+      num_rows: `vocab_size` of the architecture.
+      may_be_small: Whether a vocabulary with far fewer words gives only a warning.
+
+    Returns:
+      A line about unused rows, if there are any.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_vocabulary`; or if the vocabulary has
+        more words than rows, or so few that it is another model's.
+    """
+    num_words = len(load_vocabulary(vocab_file))
+    surplus = num_rows - num_words
+    most = num_rows if may_be_small else min(num_words // _MAX_SHARE, _MAX_MULTIPLE)
+    if not (0 <= surplus <= most or is_padding(num_rows, num_words)):
+        own = ", with your own words in place of [unusedN]" if surplus < 0 else ""
+        raise ValueError(
+            f"{vocab_file} has {num_words} words, but the architecture has "
+            f"vocab_size={num_rows}. Use the vocab.txt that belongs to it{own}."
+        )
+    if not surplus:
+        return []
+    kind = "" if is_padding(num_rows, num_words) else "warning: "
+    return [
+        f"{kind}The word embedding table has {num_rows} rows for the {num_words} words "
+        f"of {vocab_file}: the last {surplus} are unused."
+    ]
+
+
+def check_same_words(vocab_file: str, model_vocab_file: str) -> list[str]:
+    """Compares a vocabulary with that of the weights, token by token.
+
+    The user's own words may replace [unusedN], and may follow after all others.
+
+    Args:
+      vocab_file: The vocabulary to use.
+      model_vocab_file: The vocabulary that the weights were trained with.
+
+    Returns:
+      A line about the user's own words, if there are any.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_vocabulary`; or if a token has another
+        id in one of them than in the other.
+    """
+    if Path(vocab_file).resolve() == Path(model_vocab_file).resolve():
+        return []
+    ours, theirs = load_vocabulary(vocab_file), load_vocabulary(model_vocab_file)
+    differing = [
+        (number, mine, known)
+        for number, (mine, known) in enumerate(
+            itertools.zip_longest(ours, theirs), start=1
+        )
+        if mine != known
+    ]
+    wrong = [
+        (number, mine, known)
+        for number, mine, known in differing
+        if known is not None and not _UNUSED.fullmatch(known)
+    ]
+    if wrong:
+        number, mine, known = wrong[0]
+        found = "nothing" if mine is None else repr(mine)
+        raise ValueError(
+            f"{vocab_file} must have the tokens of {model_vocab_file}, which is next "
+            f"to the weights, in the same order. Received: {len(wrong)} of "
+            f"{len(theirs)} lines differ, first line {number}: {found} instead "
+            f"of {known!r}. Leave out --vocab_file, or put your own words in place of "
+            "[unusedN]."
+        )
+    own = [mine for _, mine, _ in differing if mine is not None]
+    if not own:
+        return []
+    first = ", ".join(own[:_MAX_EXAMPLES]) + (
+        ", ..." if len(own) > _MAX_EXAMPLES else ""
+    )
+    return [
+        f"{vocab_file} has {len(own)} of your own words in place of [unusedN] or after "
+        f"the words of {model_vocab_file}: {first}."
+    ]
+
+
+def has_sha256(vocab_file: str, sha256: str) -> bool:
+    """Whether a vocabulary has a checksum, in any of the ways to store it.
+
+    Line ends, a byte order mark and blank lines at the end make no difference.
+
+    Args:
+      vocab_file: One token per line.
+      sha256: Of a vocabulary file, hexadecimal.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_vocabulary`.
+    """
+    tokens = load_vocabulary(vocab_file)
+    contents = [Path(vocab_file).read_bytes()]
+    for mark, line_end in itertools.product(("", "\ufeff"), ("\n", "\r\n")):
+        text = mark + line_end.join(tokens)
+        contents += [(text + line_end * count).encode() for count in range(3)]
+    return any(hashlib.sha256(each).hexdigest() == sha256 for each in contents)
