@@ -33,8 +33,12 @@ from bert_tf.jobs.folder_task import FolderTask, require_same_task
 from bert_tf.jobs.reporting import report_results
 from bert_tf.jobs.running import run_job
 from bert_tf.jobs.starting_point import StartingPoint, find_starting_point
-from bert_tf.modeling.finetuning import build_classifier_model
-from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, RegressionTask
+from bert_tf.modeling.finetuning import (
+    ClassTask,
+    FinetuningTask,
+    RegressionTask,
+    build_classifier_model,
+)
 from bert_tf.training import checkpoints
 from bert_tf.training.runlog import RunLog
 

@@ -30,8 +30,7 @@ from bert_tf.jobs.starting_point import (
     find_starting_point,
 )
 from bert_tf.jobs.tokenizer import RunTokenizer, pretraining_tokenizer
-from bert_tf.modeling.losses import PretrainingTask
-from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy, choose_policy
 
 

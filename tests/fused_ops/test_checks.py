@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bert_tf import fused_ops
 from bert_tf.config import PRESETS, BertConfig
-from bert_tf.modeling.tasks import build_encoder_model
+from bert_tf.modeling.models import build_encoder_model
 from bert_tf.precision import PrecisionPolicy
 
 BETAS = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-6, "weight_decay_rate": 0.0}

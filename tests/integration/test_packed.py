@@ -14,8 +14,7 @@ from bert_tf.data.records.schema import ValueLimits
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
 from bert_tf.jobs import pretraining
-from bert_tf.modeling.losses import PretrainingTask
-from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.training.gradients import GradientAccumulator, GradientSettings
 
 LIMITS = ValueLimits(vocab_size=30, type_vocab_size=2)

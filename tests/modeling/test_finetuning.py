@@ -14,8 +14,13 @@ from bert_tf.config import BertConfig
 from bert_tf.data.batches.example_batches import LabelledSequences
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.jobs.plan import weights_by_name
-from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
-from bert_tf.modeling.finetuning_losses import ClassTask, RegressionTask, SpanTask
+from bert_tf.modeling.finetuning import (
+    ClassTask,
+    RegressionTask,
+    SpanTask,
+    build_classifier_model,
+    build_span_model,
+)
 from bert_tf.precision import PrecisionPolicy
 
 S = 16

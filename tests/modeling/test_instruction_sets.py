@@ -14,8 +14,8 @@ from conftest import INSTRUCTION_SETS, require_isa
 
 from bert_tf import fused_ops
 from bert_tf.config import PRESETS, BertConfig
-from bert_tf.modeling.losses import PretrainingTask
-from bert_tf.modeling.tasks import backends_of, build_pretraining_model
+from bert_tf.modeling.models import backends_of
+from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
 
 S, V, P = 75, 100, 3  # More than two blocks of 32 tokens, the last not whole.

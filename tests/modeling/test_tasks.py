@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from bert_tf.modeling import ops
-from bert_tf.modeling.tasks import build_encoder_model, build_pretraining_model
+from bert_tf.modeling.models import build_encoder_model
+from bert_tf.modeling.pretraining import build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
 
 S = 16

@@ -16,8 +16,8 @@ import tensorflow as tf
 from bert_tf import fused_ops
 from bert_tf.modeling import ops
 from bert_tf.modeling.backends import fused_operations
+from bert_tf.modeling.backends.fused_layout import FusedScope, unpadded
 from bert_tf.modeling.backends.interface import Dropout
-from bert_tf.modeling.backends.layout import part_at, unpadded
 
 B, S, N, D = 3, 24, 2, 16
 H = N * D
@@ -262,7 +262,8 @@ def test_a_part_of_a_layout_takes_its_rows_and_gives_them_back():
     x, upstream = draw(0, len(STAYS), 32), draw(1, len(READ), 32)
     # Twice, in any order, and where there is no row.
     positions = [[2, 0, 2], [2, 2, 2], [3, 3, 3], [4, 0, 4]]
-    part = part_at(unpadded(tf.constant(GAPS)), tf.constant(positions))
+    whole = FusedScope(tf.float32, tf.constant(GAPS), unpadded(tf.constant(GAPS)))
+    part = whole.narrowed(tf.constant(positions)).layout
     rows = [STAYS.index(place) for place in READ]
     found, down = values_and_gradients(part.take, [x], upstream)
     np.testing.assert_array_equal(found, x.numpy()[rows])

@@ -8,9 +8,10 @@ import tensorflow as tf
 from bert_tf import fused_ops
 from bert_tf.modeling import ops
 from bert_tf.modeling.backends import fused_operations, fused_products
-from bert_tf.modeling.backends.fused_products import GradientSum, Kernels
+from bert_tf.modeling.backends.fused_layout import Layout, unpadded
+from bert_tf.modeling.backends.fused_products import Kernels
 from bert_tf.modeling.backends.interface import Dropout
-from bert_tf.modeling.backends.layout import Layout, unpadded
+from bert_tf.modeling.backends.step import GradientSum
 
 pytestmark = pytest.mark.usefixtures("isa")
 
@@ -462,7 +463,7 @@ def test_what_is_added_to_a_gradient_is_added_before_rounding():
 
 
 def test_a_sum_is_taken_once_and_put_back():
-    total = GradientSum()
+    total = GradientSum([2, 3])
     assert total.take().shape == (0, 0)
     total.put(tf.ones([2, 3]))
     np.testing.assert_array_equal(total.take(), np.ones([2, 3]))
@@ -473,7 +474,8 @@ def test_a_sum_is_taken_once_and_put_back():
 
 
 def test_gradients_of_kernels_with_sums_are_added_up_there():
-    matrices, sums = [draw(0, 64, 32), draw(1, 64, 32)], [GradientSum(), GradientSum()]
+    matrices = [draw(0, 64, 32), draw(1, 64, 32)]
+    sums = [GradientSum([64, 32]) for _ in matrices]
     kernels = Kernels(matrices, sums=sums)
     assert kernels.differentiated == ()
     expected = np.zeros([64, 64])

@@ -1,16 +1,19 @@
-"""Whole models: inputs to logits, as functional Keras models."""
+"""BERT's pre-training: both heads, the model, and its losses.
+
+Losses and accuracies are sums and counts, so that they add up over any batches.
+"""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 import tensorflow as tf
 
 from bert_tf.config import BertConfig
 from bert_tf.modeling import ops
-from bert_tf.modeling.backends.choice import Backends, Block
+from bert_tf.modeling.backends.choice import Block
 from bert_tf.modeling.backends.interface import MaskedLmWeights
-from bert_tf.modeling.backends.step import StepScope
+from bert_tf.modeling.backends.step import ModelStep
 from bert_tf.modeling.encoder import Bert
 from bert_tf.modeling.layers import (
     BertLayer,
@@ -19,14 +22,19 @@ from bert_tf.modeling.layers import (
     LayerSettings,
     OutputLayer,
 )
-from bert_tf.precision import PrecisionPolicy
+from bert_tf.modeling.models import (
+    ModelOptions,
+    encoder_inputs,
+    layer_settings,
+    model_outputs,
+    step_scope,
+)
 
-_DEFAULT_POLICY = PrecisionPolicy()
-_SEQUENCE_INPUTS = ("input_ids", "input_mask", "segment_ids", "positions")
+LOSS_NAMES = ("mlm_loss", "nsp_loss")
 
 
 class Transform(BertLayer):
-    """Variables of what stands before the tied output layer."""
+    """Variables of the dense layer before the tied output layer."""
 
     def __init__(self, settings: LayerSettings) -> None:
         super().__init__(settings, name="transform")
@@ -34,7 +42,6 @@ class Transform(BertLayer):
         self.layer_norm = LayerNorm(settings)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes projection and normalisation."""
         self.dense.build(input_shape)
         self.layer_norm.build(input_shape)
 
@@ -47,11 +54,10 @@ class Predictions(BertLayer):
     ) -> None:
         super().__init__(settings, name="predictions")
         self.transform = Transform(settings)
-        # As a function: the variable is not a weight of this layer.
+        # A function, so that Keras does not count the variable as this layer's weight.
         self.word_embeddings = word_embeddings
 
-    def build(self, *_: Any) -> None:  # noqa: ANN401
-        """Makes the transform and one bias per word."""
+    def build(self, *_: object) -> None:
         self.transform.build((None, None, self.config.hidden_size))
         self.output_bias = self.add_weight(
             name="output_bias", shape=(self.config.vocab_size,), initializer="zeros"
@@ -60,7 +66,7 @@ class Predictions(BertLayer):
 
     @property
     def block(self) -> MaskedLmWeights:
-        """For the backend."""
+        """The weights as the backend takes them."""
         transform = self.transform
         return MaskedLmWeights(
             transform.dense.pair,
@@ -86,13 +92,11 @@ class PretrainingHeads(BertLayer):
         # Class 0 is "follows", class 1 is "random".
         self.seq_relationship = OutputLayer(settings, 2, "seq_relationship")
 
-    def build(self, *_: Any) -> None:  # noqa: ANN401
-        """Makes both heads."""
+    def build(self, *_: object) -> None:
         self.predictions.build()
         self.seq_relationship.build()
 
     def blocks(self) -> list[Block]:
-        """The masked-LM head."""
         return [(self.predictions.backend, self.predictions.block)]
 
     def call(
@@ -101,9 +105,9 @@ class PretrainingHeads(BertLayer):
         masked_lm_positions: tf.Tensor,
         masked_lm_ids: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
-        """The outputs of `Bert` and [B, P] -> what `build_pretraining_model` says.
+        """The outputs of `Bert` to those of `build_pretraining_model`.
 
-        With `masked_lm_ids` [B, P] it is `masked_lm_losses` [B, P] instead of logits.
+        With `masked_lm_ids` [B, P], to `masked_lm_losses` [B, P] instead of logits.
         """
         masked = ops.gather_rows(encoded["sequence_output"], masked_lm_positions)
         name = "masked_lm_logits" if masked_lm_ids is None else "masked_lm_losses"
@@ -118,8 +122,8 @@ class PretrainingModel(keras.Model):
 
     Attributes:
       with_labels: The same graph for training: from these inputs and `masked_lm_ids`
-        [B, P] to `masked_lm_losses` [B, P] in nats, and `next_sentence_logits`. No
-        masked-LM logits need be kept for the backward pass.
+        [B, P] to `masked_lm_losses` [B, P] in nats, and `next_sentence_logits`. The
+        backward pass need not keep masked-LM logits in float32.
     """
 
     def __init__(
@@ -132,119 +136,29 @@ class PretrainingModel(keras.Model):
         self.with_labels = with_labels
 
 
-def encoder_inputs(
-    max_seq_length: int | None, *, keyed_dropout: bool
-) -> dict[str, Any]:
-    """Symbolic inputs of the encoder, and where asked for the key of its dropout."""
-    widths = dict.fromkeys(_SEQUENCE_INPUTS, max_seq_length)
-    widths["next_sentence_positions"] = None
-    if keyed_dropout:
-        widths["dropout_key"] = 3
-    return {
-        name: keras.Input((width,), dtype="int32", name=name)
-        for name, width in widths.items()
-    }
-
-
-def layer_settings(
-    config: BertConfig,
-    policy: PrecisionPolicy,
-    seed: int,
-    *,
-    allow_fused: bool,
-    recompute: bool = False,
-    unpad: bool = True,
-) -> LayerSettings:
-    """What the layers of a model share; see `build_pretraining_model`."""
-    backends = Backends(config, policy, allow_fused=allow_fused, unpads=unpad)
-    return LayerSettings(config, backends, seed, recompute)
-
-
-def backends_of(model: keras.Model) -> Backends:
-    """The backends of a model's layers."""
-    return _bert_layers(model)[0].settings.backends
-
-
-def step_scope(model: keras.Model, *, accumulates: bool = False) -> StepScope:
-    """What the calls of a step, or of an evaluation, share; see `StepScope`."""
-    blocks = [block for layer in _bert_layers(model) for block in layer.blocks()]
-    return backends_of(model).step_scope(blocks, accumulates=accumulates)
-
-
-def _bert_layers(model: keras.Model) -> list[BertLayer]:
-    return [layer for layer in model.layers if isinstance(layer, BertLayer)]
-
-
-def build_encoder_model(
-    config: BertConfig,
-    *,
-    max_seq_length: int | None = None,
-    policy: PrecisionPolicy = _DEFAULT_POLICY,
-    seed: int = 0,
-    allow_fused: bool = False,
-) -> keras.Model:
-    """A BERT without heads.
-
-    Args:
-      config: The architecture.
-      max_seq_length: S, where it is known; any length otherwise.
-      policy: Decides compute types.
-      seed: Decides the initial weights.
-      allow_fused: See `build_pretraining_model`.
-
-    Returns:
-      A model from a dict of int32 `input_ids, input_mask, segment_ids, positions`
-      [B, S] and `next_sentence_positions` [B, K] to a dict of float32
-      `sequence_output` [B, S, H] and `pooled_output` [B, K, H].
-    """
-    inputs = encoder_inputs(max_seq_length, keyed_dropout=False)
-    outputs = Bert(layer_settings(config, policy, seed, allow_fused=allow_fused))(
-        inputs
-    )
-    names = ("sequence_output", "pooled_output")
-    return keras.Model(inputs, {name: outputs[name] for name in names}, name="encoder")
-
-
 def build_pretraining_model(
     config: BertConfig,
     *,
     max_seq_length: int | None = None,
-    policy: PrecisionPolicy = _DEFAULT_POLICY,
-    seed: int = 0,
     keyed_dropout: bool = False,
-    allow_fused: bool = False,
-    recompute: bool = False,
-    unpad: bool = True,
+    **options: Unpack[ModelOptions],
 ) -> PretrainingModel:
     """A BERT with masked-LM and next-sentence heads.
 
     Args:
       config: The architecture.
-      max_seq_length: S, where it is known; any length otherwise.
-      policy: Decides compute types.
-      seed: Decides the initial weights.
+      max_seq_length: S; None for any length.
       keyed_dropout: Whether dropout is decided by an input `dropout_key` [B, 3] (seed,
-        step, place in the global batch) instead of the model's own generator.
-      allow_fused: Use the fused operations where they are built and the policy allows
-        them; XLA cannot compile them.
-      recompute: Keep only each encoder layer's input for the backward pass, which
-        makes the rest again: less memory, a third more products.
-      unpad: Leave out of the encoder what stands behind the tokens of each row, and of
-        its last layer what no head reads, where it computes by the fused operations.
+        step, number of the row in the global batch) instead of the model's own
+        generator.
+      options: See `ModelOptions`.
 
     Returns:
       A model from the inputs of `build_encoder_model` and `masked_lm_positions`
       [B, P] to a dict of float32 `masked_lm_logits` [B, P, V] and
       `next_sentence_logits` [B, K, 2].
     """
-    settings = layer_settings(
-        config,
-        policy,
-        seed,
-        allow_fused=allow_fused,
-        recompute=recompute,
-        unpad=unpad,
-    )
+    settings = layer_settings(config, options)
     inputs = encoder_inputs(max_seq_length, keyed_dropout=keyed_dropout)
     positions = keras.Input((None,), dtype="int32", name="masked_lm_positions")
     bert = Bert(settings)
@@ -261,3 +175,78 @@ def build_pretraining_model(
             name="pretraining_losses",
         ),
     )
+
+
+class PretrainingTask:
+    """Masked-LM and next-sentence losses of a pre-training model.
+
+    Attributes:
+      model: What `build_pretraining_model` returns.
+      loss_names: Names of the losses whose means are added up.
+    """
+
+    loss_names = LOSS_NAMES
+
+    def __init__(self, model: PretrainingModel) -> None:
+        self.model = model
+
+    def counts(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """How many predictions each loss is a mean of.
+
+        Args:
+          features: Record features with any leading axes.
+
+        Returns:
+          [2] float32: masked tokens, and sequences with a next-sentence label.
+        """
+        return tf.stack([tf.reduce_sum(weights) for weights in _weights(features)])
+
+    def loss_sums(self, features: dict[str, tf.Tensor], *, training: bool) -> tf.Tensor:
+        """Summed losses of one micro-batch.
+
+        Args:
+          features: Inputs of the model, labels and weights; [B, ...].
+          training: Whether dropout is on.
+
+        Returns:
+          [2] float32, in nats, in the order of `loss_names`.
+        """
+        outputs = model_outputs(self.model.with_labels, features, training)
+        _, follows = _labels(features)
+        losses = (
+            outputs["masked_lm_losses"],
+            ops.cross_entropy(outputs["next_sentence_logits"], follows),
+        )
+        pairs = zip(losses, _weights(features), strict=True)
+        return tf.stack([tf.reduce_sum(loss * weights) for loss, weights in pairs])
+
+    def step_scope(self, *, accumulates: bool = False) -> ModelStep:
+        """See `models.step_scope`."""
+        return step_scope(self.model, accumulates=accumulates)
+
+    def evaluation_sums(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Loss sum, hits and count of both predictions: [2, 3] float32."""
+        outputs = model_outputs(self.model, features, training=False)
+        logits = (outputs["masked_lm_logits"], outputs["next_sentence_logits"])
+        rows = []
+        for x, y, w in zip(logits, _labels(features), _weights(features), strict=True):
+            loss = tf.reduce_sum(ops.cross_entropy(x, y) * w)
+            rows.append([loss, tf.reduce_sum(_hits(x, y) * w), tf.reduce_sum(w)])
+        return tf.convert_to_tensor(rows)
+
+
+def _hits(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """1 where the largest logit is the label's: [B, P] float32."""
+    guess = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+    return tf.cast(tf.equal(guess, labels), tf.float32)
+
+
+def _labels(features: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Labels of both predictions, int32."""
+    return features["masked_lm_ids"], features["next_sentence_labels"]
+
+
+def _weights(features: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """1 for a real prediction, 0 for padding; packed records store other numbers."""
+    weights = (features["masked_lm_weights"], features["next_sentence_weights"])
+    return tuple(tf.cast(w > 0, tf.float32) for w in weights)
