@@ -79,7 +79,7 @@ def training() -> worker.Step:
         config,
         max_seq_length=length,
         policy=policy,
-        keyed_dropout=True,
+        seeded_dropout=True,
         allow_fused=True,
         recompute=work.get("recompute", False),
     )

@@ -266,7 +266,7 @@ class MaskFiller(Predictor):
         """See `Predictor`."""
         super().__init__(model_dir, **settings)
         new = ("cls/seq_relationship/*", "bert/pooler/*")
-        self._model = self._load("pretraining", None, new=new, keyed_dropout=True)
+        self._model = self._load("pretraining", None, new=new, seeded_dropout=True)
         config = settings_of(self._model).config
         self.max_seq_length = config.max_position_embeddings
         self._compiled = tf.function(self._masked_logits, reduce_retracing=True)

@@ -132,7 +132,7 @@ def _build_model(
         max_seq_length=lengths.pop() if len(lengths) == 1 else None,
         policy=policy,
         seed=seed,
-        keyed_dropout=True,
+        seeded_dropout=True,
         allow_fused=not config.runtime.use_xla,
         recompute=config.runtime.recompute,
         unpad=config.runtime.unpad,

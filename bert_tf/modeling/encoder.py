@@ -248,7 +248,7 @@ class Bert(BertLayer):
 
         Args:
           inputs: `input_ids, input_mask, segment_ids, positions` [B, S],
-            `next_sentence_positions` [B, K]; optionally `dropout_key` [B, 3], to
+            `next_sentence_positions` [B, K]; optionally `dropout_seed` [B, 3], to
             decide dropout, and `read_positions` [B, R]: the only hidden states that
             the caller reads, besides those of the pooled vectors. All int32.
           training: Whether dropout is on.
@@ -257,7 +257,7 @@ class Bert(BertLayer):
           `sequence_output` [B, S, H] (0 where nothing was computed) and
           `pooled_output` [B, K, H], float32.
         """
-        seed = inputs.get("dropout_key")
+        seed = inputs.get("dropout_seed")
         if seed is None:
             seed = self._drawn_seed(inputs["input_ids"])
         read, pooled = inputs.get("read_positions"), inputs["next_sentence_positions"]

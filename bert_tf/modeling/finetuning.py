@@ -69,11 +69,11 @@ def build_span_model(
       options: See `ModelOptions`.
 
     Returns:
-      A model from the inputs of `build_encoder_model` and `dropout_key` [B, 3] to
+      A model from the inputs of `build_encoder_model` and `dropout_seed` [B, 3] to
       `span_logits` [B, S, 2] float32: of the answer's start and of its end.
     """
     settings = layer_settings(config, options)
-    inputs = encoder_inputs(max_seq_length, keyed_dropout=True)
+    inputs = encoder_inputs(max_seq_length, seeded_dropout=True)
     encoded = Bert(settings)(inputs)
     logits = SpanHead(settings)(encoded["sequence_output"])
     return keras.Model(inputs, {"span_logits": logits}, name="span_model")
@@ -97,15 +97,15 @@ def build_classifier_model(
       options: See `ModelOptions`.
 
     Returns:
-      A model from the inputs of `build_encoder_model` and `dropout_key` [B, 3] to
+      A model from the inputs of `build_encoder_model` and `dropout_seed` [B, 3] to
       `class_logits` [B, K, C] float32.
     """
     settings = layer_settings(config, options)
-    inputs = encoder_inputs(max_seq_length, keyed_dropout=True)
+    inputs = encoder_inputs(max_seq_length, seeded_dropout=True)
     read = {"read_positions": inputs["next_sentence_positions"]}
     pooled = Bert(settings)(inputs | read)["pooled_output"]
     head = ClassifierHead(settings, num_outputs, dropout_before_logits)
-    logits = head(pooled, inputs["dropout_key"])
+    logits = head(pooled, inputs["dropout_seed"])
     return keras.Model(inputs, {"class_logits": logits}, name="classifier_model")
 
 

@@ -50,13 +50,13 @@ def layer_settings(config: BertConfig, options: ModelOptions) -> LayerSettings:
 
 
 def encoder_inputs(
-    max_seq_length: int | None, *, keyed_dropout: bool
+    max_seq_length: int | None, *, seeded_dropout: bool
 ) -> dict[str, Any]:
-    """Symbolic inputs of the encoder, with `dropout_key` if it is `keyed_dropout`."""
+    """Symbolic inputs of the encoder, with `dropout_seed` if it is `seeded_dropout`."""
     widths = dict.fromkeys(_SEQUENCE_INPUTS, max_seq_length)
     widths["next_sentence_positions"] = None
-    if keyed_dropout:
-        widths["dropout_key"] = 3
+    if seeded_dropout:
+        widths["dropout_seed"] = 3
     return {
         name: keras.Input((width,), dtype="int32", name=name)
         for name, width in widths.items()
@@ -81,7 +81,7 @@ def build_encoder_model(
       [B, S] and `next_sentence_positions` [B, K] to a dict of float32
       `sequence_output` [B, S, H] and `pooled_output` [B, K, H].
     """
-    inputs = encoder_inputs(max_seq_length, keyed_dropout=False)
+    inputs = encoder_inputs(max_seq_length, seeded_dropout=False)
     outputs = Bert(layer_settings(config, options))(inputs)
     names = ("sequence_output", "pooled_output")
     return keras.Model(inputs, {name: outputs[name] for name in names}, name="encoder")
@@ -90,11 +90,11 @@ def build_encoder_model(
 def model_outputs(
     model: keras.Model, features: dict[str, tf.Tensor], training: bool
 ) -> dict[str, tf.Tensor]:
-    """The outputs of a model with keyed dropout, for features that hold its inputs."""
+    """The outputs of a model with seeded dropout, for features that hold its inputs."""
     features = dict(features)
     if not training:  # Without effect, but an input.
         rows = tf.shape(features["input_ids"])[0]
-        features["dropout_key"] = tf.zeros([rows, 3], tf.int32)
+        features["dropout_seed"] = tf.zeros([rows, 3], tf.int32)
     inputs = {tensor.name: features[tensor.name] for tensor in model.inputs}
     return model(inputs, training=training)
 

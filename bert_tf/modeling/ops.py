@@ -152,7 +152,7 @@ def num_kept(rate: float) -> int:
     return max(1, round((1.0 - rate) * 256))
 
 
-def dropout(x: tf.Tensor, rate: float, key: tf.Tensor, stream: int) -> tf.Tensor:
+def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor, stream: int) -> tf.Tensor:
     """Sets a share of `x` to zero and scales the rest, with reproducible masks.
 
     The bits come from one Philox stream for each (seed, stream, step), with an offset
@@ -164,7 +164,7 @@ def dropout(x: tf.Tensor, rate: float, key: tf.Tensor, stream: int) -> tf.Tensor
     Args:
       x: [B, ...] float32, consecutive rows of the global batch.
       rate: Share to drop, in [0, 1).
-      key: [B, 3] int32: seed, step, and the row's number in the global batch.
+      seed: [B, 3] int32: seed, step, and the row's number in the global batch.
       stream: Number of this dropout within the model.
 
     Returns:
@@ -181,10 +181,10 @@ def dropout(x: tf.Tensor, rate: float, key: tf.Tensor, stream: int) -> tf.Tensor
         row_size = tf.reduce_prod(tf.shape(x)[1:])
     blocks = -(-row_size // 16)  # Philox makes 16 bytes at a time.
     batch_size = tf.shape(x)[0]
-    seed, step, first_row = tf.unstack(tf.cast(key[0], tf.uint64))
+    run, step, first_row = tf.unstack(tf.cast(seed[0], tf.uint64))
     bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=tf.stack([batch_size, blocks * 4]),
-        key=(seed * tf.constant(2**32, tf.uint64) + stream)[None],
+        key=(run * tf.constant(2**32, tf.uint64) + stream)[None],
         counter=tf.stack([first_row * tf.cast(blocks, tf.uint64), step]),
         alg=_PHILOX,
         dtype=tf.uint32,

@@ -140,7 +140,7 @@ def build_pretraining_model(
     config: BertConfig,
     *,
     max_seq_length: int | None = None,
-    keyed_dropout: bool = False,
+    seeded_dropout: bool = False,
     **options: Unpack[ModelOptions],
 ) -> PretrainingModel:
     """A BERT with masked-LM and next-sentence heads.
@@ -148,7 +148,7 @@ def build_pretraining_model(
     Args:
       config: The architecture.
       max_seq_length: S; None for any length.
-      keyed_dropout: Whether dropout is decided by an input `dropout_key` [B, 3] (seed,
+      seeded_dropout: Whether an input `dropout_seed` [B, 3] decides dropout (seed,
         step, number of the row in the global batch) instead of the model's own
         generator.
       options: See `ModelOptions`.
@@ -159,7 +159,7 @@ def build_pretraining_model(
       `next_sentence_logits` [B, K, 2].
     """
     settings = layer_settings(config, options)
-    inputs = encoder_inputs(max_seq_length, keyed_dropout=keyed_dropout)
+    inputs = encoder_inputs(max_seq_length, seeded_dropout=seeded_dropout)
     positions = keras.Input((None,), dtype="int32", name="masked_lm_positions")
     bert = Bert(settings)
     encoded = bert({**inputs, "read_positions": positions})

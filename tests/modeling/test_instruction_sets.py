@@ -57,7 +57,7 @@ def features(kind):
         "masked_lm_ids": rng.integers(5, V, (len(lengths), P)),
         "next_sentence_positions": starts,
         "next_sentence_labels": rng.integers(0, 2, (len(lengths), most)),
-        "dropout_key": [[1, 2, row] for row in range(len(lengths))],
+        "dropout_seed": [[1, 2, row] for row in range(len(lengths))],
     }
     result = {name: tf.constant(x, tf.int32) for name, x in arrays.items()}
     result["masked_lm_weights"] = tf.ones([len(lengths), P])
@@ -72,7 +72,7 @@ def task(precision, is_fused):
         BertConfig.from_dict(values, source="test"),
         max_seq_length=S,
         policy=PrecisionPolicy(precision),
-        keyed_dropout=True,
+        seeded_dropout=True,
         allow_fused=is_fused,
     )
     assert (backends_of(model).fused_dtype is not None) == is_fused

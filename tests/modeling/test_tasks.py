@@ -163,22 +163,22 @@ def test_padded_length_does_not_matter(config, model, make_inputs, sequences):
 
 
 @pytest.fixture(scope="module")
-def keyed_model(config):
-    return build_pretraining_model(config, max_seq_length=S, keyed_dropout=True)
+def seeded_model(config):
+    return build_pretraining_model(config, max_seq_length=S, seeded_dropout=True)
 
 
 @pytest.fixture(scope="module")
-def keyed_inputs(make_inputs, sequences):
+def seeded_inputs(make_inputs, sequences):
     inputs = with_positions(make_inputs([[s] for s in sequences], S), [1, 4])
-    key = [[17, 4, row] for row in range(len(sequences))]
-    return {**inputs, "dropout_key": np.array(key, np.int32)}
+    seed = [[17, 4, row] for row in range(len(sequences))]
+    return {**inputs, "dropout_seed": np.array(seed, np.int32)}
 
 
-def test_dropout_of_micro_batches_is_that_of_the_batch(keyed_model, keyed_inputs):
-    whole = logits_of(keyed_model, keyed_inputs, training=True)
+def test_dropout_of_micro_batches_is_that_of_the_batch(seeded_model, seeded_inputs):
+    whole = logits_of(seeded_model, seeded_inputs, training=True)
     for first in range(0, 8, 2):
-        part = {name: x[first : first + 2] for name, x in keyed_inputs.items()}
-        outputs = logits_of(keyed_model, part, training=True)
+        part = {name: x[first : first + 2] for name, x in seeded_inputs.items()}
+        outputs = logits_of(seeded_model, part, training=True)
         for ours, expected in zip(outputs, whole, strict=True):
             # A wrong bit would move a logit by more than a tenth.
             np.testing.assert_allclose(
@@ -186,17 +186,17 @@ def test_dropout_of_micro_batches_is_that_of_the_batch(keyed_model, keyed_inputs
             )
 
 
-def test_the_step_changes_dropout_in_training_only(keyed_model, keyed_inputs):
-    later = {**keyed_inputs, "dropout_key": keyed_inputs["dropout_key"] + [0, 1, 0]}
+def test_the_step_changes_dropout_in_training_only(seeded_model, seeded_inputs):
+    later = {**seeded_inputs, "dropout_seed": seeded_inputs["dropout_seed"] + [0, 1, 0]}
     for training in (False, True):
         now, then = (
-            logits_of(keyed_model, inputs, training=training)[0]
-            for inputs in (keyed_inputs, later)
+            logits_of(seeded_model, inputs, training=training)[0]
+            for inputs in (seeded_inputs, later)
         )
         assert np.array_equal(now, then) != training
 
 
-def test_each_dropout_has_a_stream_of_its_own(keyed_model, keyed_inputs, monkeypatch):
+def test_each_dropout_has_a_stream_of_its_own(seeded_model, seeded_inputs, monkeypatch):
     streams = []
     dropout = ops.dropout
 
@@ -205,7 +205,7 @@ def test_each_dropout_has_a_stream_of_its_own(keyed_model, keyed_inputs, monkeyp
         return dropout(x, rate, key, stream)
 
     monkeypatch.setattr(ops, "dropout", remember)
-    keyed_model(keyed_inputs, training=True)
+    seeded_model(seeded_inputs, training=True)
     # Embeddings, and attention probabilities and two outputs in each of two layers.
     assert len(streams) == len(set(streams)) == 1 + 2 * 3
 

@@ -45,7 +45,7 @@ def cut(features, num_micro_batches):
 
 def make_task(config, seed=1):
     model = build_pretraining_model(
-        config, max_seq_length=16, seed=seed, keyed_dropout=True
+        config, max_seq_length=16, seed=seed, seeded_dropout=True
     )
     return PretrainingTask(model)
 
@@ -96,7 +96,7 @@ def test_gradients_that_products_add_up_are_the_sums(tiny_config, parser, recomp
         config,
         max_seq_length=16,
         policy=PrecisionPolicy("bf16"),
-        keyed_dropout=True,
+        seeded_dropout=True,
         allow_fused=True,
         recompute=recompute,
     )

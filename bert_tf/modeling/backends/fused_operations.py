@@ -130,7 +130,7 @@ def attention(
         "x": x,
         "bias": bias,
         "input_mask": input_mask,
-        "key": dropout.seed,
+        "seed": dropout.seed,
         "queries": tf.zeros([0, 0], tf.int32) if queries is None else queries,
     }
     y, normalisers = library.bert_attention(**inputs, **shared)

@@ -35,7 +35,7 @@ def results(precision, make_features, *, allow_fused, **settings):
         CONFIG,
         max_seq_length=32,
         policy=PrecisionPolicy(precision),
-        keyed_dropout=True,
+        seeded_dropout=True,
         allow_fused=allow_fused,
         **settings,
     )

@@ -94,7 +94,7 @@ def test_what_the_operations_lack_is_said_and_not_used():
 
 def build(policy, **settings):
     return build_pretraining_model(
-        CONFIG, max_seq_length=32, policy=policy, keyed_dropout=True, **settings
+        CONFIG, max_seq_length=32, policy=policy, seeded_dropout=True, **settings
     )
 
 

@@ -22,7 +22,7 @@ from bert_tf.modeling.backends.interface import Dropout
 B, S, N, D = 3, 24, 2, 16
 H = N * D
 RATE = 0.1
-KEY = tf.constant([[7, 5, 11 + row] for row in range(B)])  # Seed, step, row.
+SEED = tf.constant([[7, 5, 11 + row] for row in range(B)])  # Seed, step, row.
 MASK = tf.ones([B, S], tf.int32)
 
 
@@ -56,12 +56,12 @@ def differentiable(operation, *inputs, **settings):
     return tf.custom_gradient(lambda *inputs: operation(*inputs, **settings))(*inputs)
 
 
-def add_norm(x, bias, residual, gamma, beta, mask, *, rate, stream, epsilon, key=KEY):
+def add_norm(x, bias, residual, gamma, beta, mask, *, rate, stream, epsilon, seed=SEED):
     return differentiable(
         fused_operations.dropout_add_norm,
         *(x, bias, residual, gamma, beta),
         input_mask=mask,
-        dropout=Dropout(rate, key, stream),
+        dropout=Dropout(rate, seed, stream),
         epsilon=epsilon,
     )
 
@@ -182,7 +182,7 @@ def test_dropout_residual_and_normalisation(rate, dtype, tolerance):
         return add_norm(x, bias, residual, gamma, beta, MASK, epsilon=1e-12, **settings)
 
     def theirs(x, bias, residual, gamma, beta):
-        dropped = ops.dropout(x + bias, rate, KEY, 12345)
+        dropped = ops.dropout(x + bias, rate, SEED, 12345)
         return ops.layer_norm(dropped + residual, gamma, beta, 1e-12)
 
     assert_close(
@@ -221,7 +221,7 @@ def test_without_padding_and_back():
 
 def test_dropout_residual_and_normalisation_without_padding():
     """The same bits as in whole rows, and the same sums over all places."""
-    mask, key = tf.constant(GAPS, tf.int32), tf.constant([[7, 5, 11]] * 4)
+    mask, seed = tf.constant(GAPS, tf.int32), tf.constant([[7, 5, 11]] * 4)
     shape = (4, 5, H)
     x, residual, upstream = draw(0, *shape), draw(1, *shape), draw(2, *shape)
     vectors = [draw(3, H), draw(4, H), draw(5, H)]
@@ -238,7 +238,7 @@ def test_dropout_residual_and_normalisation_without_padding():
             rate=0.5,
             stream=3,
             epsilon=1e-12,
-            key=key,
+            seed=seed,
         )
         return layout.put_back(y) if leaves_out else y
 
@@ -278,12 +278,12 @@ def test_a_part_of_a_layout_takes_its_rows_and_gives_them_back():
 def test_dropout_residual_and_normalisation_of_some_tokens():
     """Each token has the bits that it has among all of them."""
     is_read = np.isin(np.arange(20), READ).reshape(4, 5).astype(np.int32)
-    x, key = bf16(draw(0, 4, 5, H)), tf.constant([[7, 5, 11]] * 4)
+    x, seed = bf16(draw(0, 4, 5, H)), tf.constant([[7, 5, 11]] * 4)
     vectors = [draw(3, H), draw(4, H), draw(5, H)]
 
     def apply(x, mask):
         bias, gamma, beta = vectors
-        settings = {"rate": 0.5, "stream": 3, "epsilon": 1e-12, "key": key}
+        settings = {"rate": 0.5, "stream": 3, "epsilon": 1e-12, "seed": seed}
         return add_norm(x, bias, x, gamma, beta, mask, **settings)
 
     whole = apply(x, tf.ones([4, 5], tf.int32))
@@ -320,7 +320,7 @@ def test_shapes_that_do_not_fit_are_refused(shape, mask, residual, message):
 def test_dropped_numbers_are_those_of_the_other_path(width):
     """For rows whose bytes begin anywhere in a block of the generator, too."""
     ones, zeros = tf.ones([B, S, width]), tf.zeros([width])
-    expected = ops.dropout(ones, RATE, KEY, 77).numpy() != 0
+    expected = ops.dropout(ones, RATE, SEED, 77).numpy() != 0
     library = fused_ops.library()
     _, total, _ = library.bert_dropout_add_norm(
         x=bf16(ones),
@@ -329,7 +329,7 @@ def test_dropped_numbers_are_those_of_the_other_path(width):
         gamma=zeros,
         beta=zeros,
         input_mask=MASK,
-        key=KEY,
+        seed=SEED,
         stream=77,
         kept=ops.num_kept(RATE),
         epsilon=1.0,

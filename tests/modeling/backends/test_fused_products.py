@@ -64,7 +64,7 @@ def cross_entropy(x, table, bias, labels):
     return apply(x, bias, table)
 
 
-def attend(x, bias, mask, key, queries=None, *, heads, rate, stream):
+def attend(x, bias, mask, seed, queries=None, *, heads, rate, stream):
     @tf.custom_gradient
     def apply(x, bias):
         return fused_operations.attention(
@@ -72,7 +72,7 @@ def attend(x, bias, mask, key, queries=None, *, heads, rate, stream):
             bias,
             input_mask=mask,
             queries=queries,
-            dropout=Dropout(rate, key, stream),
+            dropout=Dropout(rate, seed, stream),
             heads=heads,
         )
 
@@ -242,7 +242,7 @@ def test_attention(length, head, rate, dtype, tolerance):
     x, bias = draw(0, batch, length, 3 * width), draw(1, 3 * width)
     upstream = draw(2, batch, length, width)
     visible = tf.cast(mask > 0, tf.float32)[:, :, None]
-    key = tf.constant([[7, 5, 11 + row] for row in range(batch)])
+    seed = tf.constant([[7, 5, 11 + row] for row in range(batch)])
 
     def theirs(x):
         def split(part):
@@ -253,13 +253,15 @@ def test_attention(length, head, rate, dtype, tolerance):
         query, keys, value = map(split, tf.split(x + bias, 3, axis=-1))
         scores = tf.matmul(query / head**0.5, keys, transpose_b=True)
         probabilities = tf.nn.softmax(scores + ops.attention_bias(tf.constant(mask)))
-        dropped = ops.dropout(probabilities, rate, key, 9)
+        dropped = ops.dropout(probabilities, rate, seed, 9)
         merged = tf.transpose(tf.matmul(dropped, value), [0, 2, 1, 3])
         return tf.reshape(merged, [batch, length, width])
 
     def ours(x):
         x = tf.cast(x, dtype)
-        return attend(x, bias, tf.constant(mask), key, heads=heads, rate=rate, stream=9)
+        return attend(
+            x, bias, tf.constant(mask), seed, heads=heads, rate=rate, stream=9
+        )
 
     results = []
     for function in (ours, theirs):
@@ -283,13 +285,13 @@ def test_attention_without_padding(length, head, rate):
     width = heads * head
     x, bias = draw(0, batch, length, 3 * width), draw(1, 3 * width)
     upstream = draw(2, batch, length, width) * (mask > 0)[:, :, None]
-    key = tf.constant([[7, 5, 11 + row] for row in range(batch)])
+    seed = tf.constant([[7, 5, 11 + row] for row in range(batch)])
 
     def apply(x, bias, leaves_out):
         x, layout = half(x), unpadded(tf.constant(mask))
         if leaves_out:
             x = layout.take(x)
-        y = attend(x, bias, tf.constant(mask), key, heads=heads, rate=rate, stream=9)
+        y = attend(x, bias, tf.constant(mask), seed, heads=heads, rate=rate, stream=9)
         return layout.put_back(y) if leaves_out else y
 
     results = []
@@ -318,14 +320,14 @@ def test_attention_of_some_queries(length, head, share, dtype, tolerance):
     is_read = np.random.default_rng(3).random((batch, length)) < share
     part = Layout(tf.constant(is_read))
     upstream = draw(2, batch, length, width) * is_read[:, :, None]
-    key = tf.constant([[7, 5, 11 + row] for row in range(batch)])
+    seed = tf.constant([[7, 5, 11 + row] for row in range(batch)])
 
     def apply(x, bias, queries):
         return attend(
             tf.cast(x, dtype),
             bias,
             tf.constant(mask),
-            key,
+            seed,
             queries,
             heads=heads,
             rate=0.1,
@@ -352,10 +354,10 @@ def test_queries_that_x_does_not_have_are_refused():
     x = tf.zeros([3, 96], tf.bfloat16)
 
     def of(queries):
-        key = tf.zeros([2, 3], tf.int32)
+        seed = tf.zeros([2, 3], tf.int32)
         shared = {"heads": 1, "rate": 0.0, "stream": 1}
         queries = tf.constant(queries)
-        return attend(x, tf.zeros([96]), mask, key, queries, **shared)
+        return attend(x, tf.zeros([96]), mask, seed, queries, **shared)
 
     assert of([[0, 1, 0, 0], [1, 0, 0, 0]]).shape == (2, 32)
     with pytest.raises(tf.errors.InvalidArgumentError, match="but x has 1 tokens"):

@@ -96,7 +96,7 @@ def build(policy=PrecisionPolicy("bf16")):  # noqa: B008 - it is frozen
         max_seq_length=32,
         policy=policy,
         allow_fused=True,
-        keyed_dropout=True,
+        seeded_dropout=True,
     )
 
 
