@@ -15,7 +15,7 @@ from bert_tf.evaluation.squad import SquadPredictions
 
 
 def check_scorer(*, is_version_2: bool) -> None:
-    """Checks that the scorer can be loaded, before a training and not after it.
+    """Loads the scorer, so that a run fails before its training and not after it.
 
     Raises:
       RunError: if tf-models-official is not installed.
@@ -121,11 +121,12 @@ def _articles(examples: list[SquadExample]) -> list[dict[str, Any]]:
 
 
 def _official(name: str) -> ModuleType:
-    """Loads an official scorer, which imports slowly and may not be installed."""
+    """Loads an official scorer: only when needed, as it imports slowly."""
     try:
         return importlib.import_module(f"official.nlp.tools.{name}")
     except ModuleNotFoundError as error:
         raise RunError(
-            f"Scoring SQuAD needs tf-models-official ({error}). Install it with "
-            "`pip install tf-models-official==2.20.*`, or leave out --do_eval."
+            "The official SQuAD scorer cannot be imported from tf-models-official, a "
+            f"dependency of bert_tf ({error}). Install it with `pip install "
+            "tf-models-official==2.20.*`, or leave out --do_eval."
         ) from None
