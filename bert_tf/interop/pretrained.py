@@ -12,11 +12,11 @@ from bert_tf.data.records.tokenizer_settings import choose_settings
 from bert_tf.data.records.vocabulary_check import check_size
 from bert_tf.data.text.tokenization import UNCASED
 from bert_tf.errors import RunError
-from bert_tf.interop import names
-from bert_tf.interop.architecture import conform, require_plausible
-from bert_tf.interop.destinations import Form, Model, write_model
-from bert_tf.interop.labels import Head
-from bert_tf.interop.sources import folder_of
+from bert_tf.interop import tensor_names
+from bert_tf.interop.classifier_labels import Head
+from bert_tf.interop.export import Form, Model, write_model
+from bert_tf.interop.tensor_shapes import conform, require_plausible
+from bert_tf.interop.weight_files import folder_of
 from bert_tf.interop.weights import Weights, assign_weights, read_weights
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
 from bert_tf.modeling.models import build_encoder_model, settings_of
@@ -42,7 +42,7 @@ def from_pretrained(
     """Builds a model with the weights of a file, whoever wrote it.
 
     Args:
-      path: See `sources.find_source`; the architecture's file must be beside it.
+      path: See `weight_files.find_source`; the architecture's file must be beside it.
       task: "encoder", "pretraining", "classifier" or "squad".
       new: Names, or patterns with * and ?, of weights that the file may lack, such as
         "cls/*" for the heads of pre-training; they are newly initialised.
@@ -71,7 +71,7 @@ def from_pretrained(
         )
     require_plausible(weights.config, weights.tensors, weights.source)
     model = _build(task, weights, settings)
-    variables = {names.of_variable(v.path): v for v in model.weights}
+    variables = {tensor_names.of_variable(v.path): v for v in model.weights}
     new = (*new, *_UNUSED.get(task, ()))
     for line in assign_weights(weights, variables, new=new).lines():
         logging.warning("%s: %s", weights.source, line)
@@ -122,13 +122,13 @@ def save_pretrained(
     if settings is None:
         raise ValueError(
             "`model` must have layers of bert_tf.modeling. Received: layers "
-            f"{names.listed(layer.name for layer in model.layers)}."
+            f"{tensor_names.listed(layer.name for layer in model.layers)}."
         )
     config = settings.config
     tensors = {
-        names.of_variable(variable.path): variable.numpy()
+        tensor_names.of_variable(variable.path): variable.numpy()
         for variable in model.weights
-        if names.is_encoder(variable.path) or not encoder_only
+        if tensor_names.is_encoder(variable.path) or not encoder_only
     }
     tensors, notes = conform(tensors, config, "The model")
     tokenizer = UNCASED

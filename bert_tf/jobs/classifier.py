@@ -23,8 +23,8 @@ from bert_tf.evaluation.glue import (
     regression_metrics,
     write_test_results,
 )
-from bert_tf.interop.labels import CLASSIFY, Head, read_head
-from bert_tf.interop.sources import find_source
+from bert_tf.interop.classifier_labels import CLASSIFY, Head, read_head
+from bert_tf.interop.weight_files import find_source
 from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.jobs import finetuning, results
 from bert_tf.jobs.class_names import choose_task, description_of

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from bert_tf.data.records.tokenizer_settings import TASK_FILE
 from bert_tf.files import read_object
-from bert_tf.interop.sources import Source
+from bert_tf.interop.weight_files import Source
 
 REGRESSION = "regression"
 MULTI_LABEL = "multi_label_classification"

@@ -6,7 +6,7 @@ import os
 import re
 from typing import NamedTuple
 
-from bert_tf.interop import sharded
+from bert_tf.interop import huggingface
 from bert_tf.interop.tf_files import INDEX
 from bert_tf.interop.torch_files import is_torch
 
@@ -49,14 +49,14 @@ _KINDS = {
     ".pt": Kind.TORCH,
     ".pth": Kind.TORCH,
     ".ckpt": Kind.TORCH,  # Of trainers for PyTorch; TensorFlow's have an index.
-    f".safetensors{sharded.INDEX}": Kind.SAFETENSORS,
-    f".bin{sharded.INDEX}": Kind.TORCH,
+    f".safetensors{huggingface.SHARD_INDEX}": Kind.SAFETENSORS,
+    f".bin{huggingface.SHARD_INDEX}": Kind.TORCH,
 }
 _FILES = (
     SAFETENSORS,
-    f"{SAFETENSORS}{sharded.INDEX}",
+    f"{SAFETENSORS}{huggingface.SHARD_INDEX}",
     TORCH,
-    f"{TORCH}{sharded.INDEX}",
+    f"{TORCH}{huggingface.SHARD_INDEX}",
 )
 _CODE = "can hold code, and is not read: save the weights as model.safetensors"
 _ARCHIVE = "is an archive: unpack it, and name what is in it"
@@ -106,7 +106,7 @@ def find_source(path: str | os.PathLike[str]) -> Source:
             ".bin or .pt file, or a checkpoint without its ending, such as "
             "/dir/bert_model.ckpt."
         )
-    index = sharded.index_of_part(path)
+    index = huggingface.index_of_part(path)
     if index:
         raise ValueError(
             f"{path} is one of several files of a model. Name the folder, or {index}, "

@@ -11,9 +11,10 @@ from bert_tf.data.records.tokenizer_settings import choose_settings
 from bert_tf.data.records.vocabulary_check import check_same_words, check_size
 from bert_tf.data.text.tokenization import UNCASED
 from bert_tf.errors import RunError
-from bert_tf.interop import names
-from bert_tf.interop.architecture import conform
-from bert_tf.interop.destinations import (
+from bert_tf.interop import tensor_names
+from bert_tf.interop.classifier_labels import Head, read_head
+from bert_tf.interop.export import (
+    GELU_NOTE,
     Form,
     Model,
     find_form,
@@ -21,9 +22,8 @@ from bert_tf.interop.destinations import (
     weights_file,
     write_model,
 )
-from bert_tf.interop.labels import Head, read_head
-from bert_tf.interop.model_card import GELU_NOTE
-from bert_tf.interop.sources import Source, find_source, folder_of
+from bert_tf.interop.tensor_shapes import conform
+from bert_tf.interop.weight_files import Source, find_source, folder_of
 from bert_tf.interop.weights import Weights, read_weights
 
 
@@ -58,8 +58,8 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
     """Writes the weights of any BERT in another form.
 
     Args:
-      source: See `sources.find_source`.
-      destination: See `destinations.find_form`.
+      source: See `weight_files.find_source`.
+      destination: See `export.find_form`.
       options: The rest.
 
     Returns:
@@ -79,7 +79,9 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
     config = _config(weights, options)
     tensors = weights.tensors
     if options.encoder_only:
-        tensors = {name: t for name, t in tensors.items() if names.is_encoder(name)}
+        tensors = {
+            name: t for name, t in tensors.items() if tensor_names.is_encoder(name)
+        }
     tensors, notes = conform(tensors, config, weights.source)
     vocab_file = options.vocab_file or weights.vocab_file
     settings = UNCASED

@@ -1,6 +1,6 @@
 import pytest
 
-from bert_tf.interop.sources import Kind, Source, find_source
+from bert_tf.interop.weight_files import Kind, Source, find_source
 
 
 def touch(folder, *names):

@@ -20,10 +20,10 @@ from bert_tf.config import PRESETS
 from bert_tf.data.records.tokenizer_settings import choose_settings
 from bert_tf.data.text.tokenization import CASED
 from bert_tf.errors import RunError
-from bert_tf.interop.conversion import ConvertOptions, convert
-from bert_tf.interop.destinations import Form, find_form
+from bert_tf.interop.export import Form, find_form
 from bert_tf.interop.pretrained import from_pretrained, save_pretrained
 from bert_tf.interop.torch_files import load_torch
+from bert_tf.interop.weight_conversion import ConvertOptions, convert
 from bert_tf.interop.weights import read_weights
 from bert_tf.training import checkpoints
 
@@ -334,7 +334,7 @@ def test_a_model_without_a_bert_is_refused(tmp_path):
     import keras
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="top")])
-    with pytest.raises(ValueError, match="a layer called bert.* Received: layers top"):
+    with pytest.raises(ValueError, match="of bert_tf.modeling. Received: layers top"):
         save_pretrained(model, tmp_path)
 
 

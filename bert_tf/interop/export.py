@@ -1,5 +1,6 @@
-"""Weights to the files that others read."""
+"""Weights to the files of other programs, with what they need beside them."""
 
+import dataclasses
 import enum
 import json
 import os
@@ -15,24 +16,74 @@ from bert_tf.data.records.vocabulary_check import check_size
 from bert_tf.data.text.tokenization import UNCASED, TokenizerSettings, load_vocabulary
 from bert_tf.files import whole_file, write_whole
 from bert_tf.interop import huggingface
-from bert_tf.interop.architecture import Architecture, find_architecture
-from bert_tf.interop.labels import (
+from bert_tf.interop.classifier_labels import (
     NO_HEAD,
     TASK_FILE,
     Head,
     default_names,
     describe_head,
 )
-from bert_tf.interop.model_card import model_card
-from bert_tf.interop.sources import (
+from bert_tf.interop.tf_files import INDEX, save_tf
+from bert_tf.interop.tokenizer_files import tokenizer_config, tokenizer_files
+from bert_tf.interop.torch_files import save_torch
+from bert_tf.interop.weight_files import (
     HUGGINGFACE_CONFIG,
     ORIGINAL_CONFIG,
     SAFETENSORS,
     VOCABULARY,
 )
-from bert_tf.interop.tf_files import INDEX, save_tf
-from bert_tf.interop.tokenizer_files import tokenizer_config, tokenizer_files
-from bert_tf.interop.torch_files import save_torch
+
+_TEMPLATE = """\
+---
+library_name: transformers
+pipeline_tag: {pipeline}
+tags:
+- bert
+---
+
+# {name}
+
+A BERT written by bert_tf.
+
+| | |
+| --- | --- |
+| layers | {config.num_hidden_layers} |
+| hidden size | {config.hidden_size} |
+| attention heads | {config.num_attention_heads} |
+| feed-forward size | {config.intermediate_size} |
+| vocabulary | {config.vocab_size} |
+| positions | {config.max_position_embeddings} |
+| source | {source} |
+
+With [transformers](https://huggingface.co/docs/transformers):
+
+```python
+from transformers import AutoTokenizer, {name}
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = {name}.from_pretrained("PATH")
+outputs = model(**tokenizer("A sentence.", return_tensors="pt"))
+```
+
+`tokenizer.json` gives the token ids of the training, with one exception: [CLS], [SEP],
+[MASK], [PAD] and [UNK] within a text are special tokens here, and were plain text in
+training. `BertTokenizer` of transformers does not read that file: it drops private-use
+characters, knows no final sigma, and takes words of over 100 characters for unknown.
+"""
+GELU_NOTE = (
+    "keras-hub always approximates gelu: its outputs differ from this model's, whose "
+    "gelu is exact, by about 0.004"
+)
+_SENTENCES = """
+With [sentence-transformers](https://www.sbert.net), which takes the mean of the hidden
+states of a sentence:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("PATH").encode(["A sentence."])
+```
+"""
 
 
 class Form(enum.Enum):
@@ -53,6 +104,43 @@ _FORMS = {
 }
 # The tanh approximation, as transformers knows it.
 _ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A class of transformers.
+
+    Attributes:
+      name: The class.
+      tensor: A tensor that no other one has, in google-research/bert's naming.
+      pipeline: What the class is for, in the words of model cards.
+    """
+
+    name: str
+    tensor: str
+    pipeline: str
+
+
+# The first that fits counts: BertForPreTraining has the tensors of the two below it.
+_ARCHITECTURES = (
+    Architecture(
+        "BertForSequenceClassification", "output_weights", "text-classification"
+    ),
+    Architecture(
+        "BertForQuestionAnswering", "cls/squad/output_weights", "question-answering"
+    ),
+    Architecture(
+        "BertForPreTraining", "cls/seq_relationship/output_weights", "fill-mask"
+    ),
+    Architecture("BertForMaskedLM", "cls/predictions/output_bias", "fill-mask"),
+)
+_ENCODER = Architecture("BertModel", "", "feature-extraction")
+
+
+def find_architecture(tensors: Mapping[str, np.ndarray]) -> Architecture:
+    """The class of transformers that has the heads of these tensors."""
+    fitting = (a for a in _ARCHITECTURES if a.tensor in tensors)
+    return next(fitting, _ENCODER)
 
 
 class Model(NamedTuple):
@@ -230,3 +318,25 @@ def huggingface_config(
 
 def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def model_card(architecture: Architecture, config: BertConfig, source: str) -> str:
+    """The text of a model card.
+
+    Args:
+      architecture: The class that reads the model.
+      config: Its sizes.
+      source: What the weights were made from, for the reader.
+
+    Returns:
+      Markdown, after a head of YAML that the hub reads.
+    """
+    card = _TEMPLATE.format(
+        name=architecture.name,
+        pipeline=architecture.pipeline,
+        config=config,
+        source=source.replace("|", "\\|").replace("\n", " "),
+    )
+    if config.hidden_act == "gelu":
+        card += f"\n{GELU_NOTE[0].upper()}{GELU_NOTE[1:]}.\n"
+    return card + _SENTENCES if architecture.name == "BertModel" else card
