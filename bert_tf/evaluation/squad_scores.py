@@ -34,9 +34,9 @@ def score_squad(dataset_path: str, predictions: SquadPredictions) -> dict[str, f
       `exact_match` and `f1` in percent, and `total` questions. For 2.0 also
       `HasAns_` and `NoAns_` with `exact`, `f1` and `total`, for the questions with and
       without an answer if there are any; and `best_exact` and `best_f1` in percent
-      with `best_exact_thresh` and `best_f1_thresh`, the null odds above which to give
-      no answer for them. Like the official scorer's those use the given answers only:
-      an answer that the threshold has emptied stays empty.
+      with `best_exact_thresh` and `best_f1_thresh`, the thresholds of null odds for
+      them. As in the official scorer, these use the given answers only: an answer that
+      a threshold has already replaced by "" stays so.
 
     Raises:
       FileNotFoundError: if there is no such file.

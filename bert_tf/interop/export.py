@@ -87,7 +87,7 @@ vectors = SentenceTransformer("PATH").encode(["A sentence."])
 
 
 class Form(enum.Enum):
-    """What can be written; the value is what the command line calls it."""
+    """The forms that can be written; the value is the command line's name."""
 
     TRANSFORMERS = "transformers"
     TENSORFLOW = "tensorflow"
@@ -144,15 +144,15 @@ def find_architecture(tensors: Mapping[str, np.ndarray]) -> Architecture:
 
 
 class Model(NamedTuple):
-    """All that is written.
+    """A model to be written.
 
     Attributes:
       tensors: google-research/bert's name -> float32 values.
       config: The architecture.
       vocab_file: The vocabulary, or empty to write none.
       tokenizer: What is done to text first.
-      source: What the weights were made from, for the reader of the model card.
-      head: What is known of the classifier's outputs, and of the task.
+      source: Where the weights come from, for the reader of the model card.
+      head: The classifier's outputs and the task, as far as they are known.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -164,7 +164,7 @@ class Model(NamedTuple):
 
 
 def find_form(destination: str) -> Form:
-    """What a destination asks for by its name.
+    """The form that the name of a destination implies.
 
     Args:
       destination: A name in .safetensors, .bin, .pth or .pt; or with `ckpt` in its
@@ -180,7 +180,7 @@ def find_form(destination: str) -> Form:
 
 
 def weights_file(destination: str, form: Form) -> str:
-    """The file that tells whether a destination is there already."""
+    """The file whose existence means that a destination is in use."""
     if form is Form.TRANSFORMERS:
         return os.path.join(destination, SAFETENSORS)
     return destination + INDEX if form is Form.TENSORFLOW else destination
@@ -199,7 +199,7 @@ def write_model(
     Args:
       model: What to write.
       destination: The folder, file, or checkpoint without `.index`.
-      form: What it asks for.
+      form: The form of the files.
       weights_only: Write nothing beside the weights.
       overwrite: Replace files of the same names, which may be another model's.
 
@@ -207,7 +207,7 @@ def write_model(
       The files, the weights' first.
 
     Raises:
-      ValueError: if the vocabulary does not belong to the model, or a file is there.
+      ValueError: if the vocabulary does not belong to the model, or a file exists.
       OSError: if a file cannot be written.
     """
     folder = destination if form is Form.TRANSFORMERS else os.path.dirname(destination)
@@ -223,21 +223,21 @@ def write_model(
 
 
 def require_free(weights: str, texts: Mapping[str, str]) -> None:
-    """Refuses to write over weights, or over texts that differ.
+    """Refuses to overwrite weights, or other files with another content.
 
     Args:
       weights: The file of the weights.
       texts: Path -> content of other files.
 
     Raises:
-      ValueError: naming the file that is there.
+      ValueError: naming the file that exists.
     """
     paths = [weights, *(path for path, text in texts.items() if _differs(path, text))]
     taken = next(filter(os.path.exists, paths), None)
     if taken:
         raise ValueError(
-            f"{taken} is there already. Name another destination, or replace it with "
-            "--overwrite."
+            f"{taken} exists already. Name another destination, or pass --overwrite to "
+            "replace it."
         )
 
 
@@ -264,7 +264,7 @@ def _write_weights(model: Model, destination: str, form: Form) -> None:
 
 
 def _texts(model: Model, form: Form) -> dict[str, str]:
-    """File name -> content of all that stands beside the weights."""
+    """File name -> content of all files beside the weights."""
     texts = {}
     if model.vocab_file:
         check_size(model.vocab_file, model.config.vocab_size, may_be_small=True)
@@ -309,8 +309,8 @@ def huggingface_config(
     values["hidden_act"] = _ACTIVATIONS.get(config.hidden_act, config.hidden_act)
     if architecture.name == "BertForSequenceClassification":
         names = head.names or default_names(len(tensors["output_bias"]))
-        values["id2label"] = {str(place): name for place, name in enumerate(names)}
-        values["label2id"] = {name: place for place, name in enumerate(names)}
+        values["id2label"] = {str(number): name for number, name in enumerate(names)}
+        values["label2id"] = {name: number for number, name in enumerate(names)}
         if head.problem_type:
             values["problem_type"] = head.problem_type
     return values | {"pad_token_id": 0, "dtype": "float32"}
@@ -326,7 +326,7 @@ def model_card(architecture: Architecture, config: BertConfig, source: str) -> s
     Args:
       architecture: The class that reads the model.
       config: Its sizes.
-      source: What the weights were made from, for the reader.
+      source: Where the weights come from, for the reader.
 
     Returns:
       Markdown, after a head of YAML that the hub reads.

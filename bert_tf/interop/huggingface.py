@@ -1,4 +1,4 @@
-"""Hugging Face's files of a BERT, read without running code from them."""
+"""Hugging Face's files of a BERT: configs, tensor names, safetensors, shards."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from bert_tf.files import placeholder
 from bert_tf.interop import tensor_names
 from bert_tf.interop.tensor_shapes import require_float
 
-# What a BertConfig cannot say, and the value at which it makes no difference.
+# Keys that a BertConfig does not have, with the value that BERT has.
 _NEUTRAL_VALUES = {
     "model_type": "bert",
     "position_embedding_type": "absolute",
@@ -33,8 +33,8 @@ _TYPES = frozenset("F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL".split()
 def bert_config_from_huggingface(values: Mapping[str, Any]) -> BertConfig:
     """Makes a config from the keys of a Hugging Face `config.json`.
 
-    The keys that both know have the same meaning; `hidden_act` "gelu" is the error
-    function in both. What only their trainer and tokenizer use is passed over.
+    Keys that both have mean the same; `hidden_act` "gelu" uses the error function in
+    both. Keys of their trainer and tokenizer are ignored.
 
     Args:
       values: Key -> value, as in the file.
@@ -43,7 +43,7 @@ def bert_config_from_huggingface(values: Mapping[str, Any]) -> BertConfig:
       The architecture.
 
     Raises:
-      ValueError: if the file describes something else than BERT's encoder.
+      ValueError: if the file describes another model than BERT's encoder.
     """
     for key, neutral in _NEUTRAL_VALUES.items():
         if values.get(key, neutral) != neutral:
@@ -90,7 +90,7 @@ def to_original_names(
       google-research/bert's name -> values, float32.
 
     Raises:
-      ValueError: if a tensor is unknown, or a tied one is there twice and differs.
+      ValueError: if a tensor is unknown, or the copies of a tied one differ.
     """
     kept = {name: t for name, t in tensors.items() if not tensor_names.is_ignored(name)}
     unknown = {
@@ -123,8 +123,8 @@ def to_huggingface_names(
 
     Args:
       tensors: google-research/bert's name -> values; kernels [I, O].
-      with_tied: Whether the decoder's weight, which is the word table, is there too,
-        as in PyTorch's own state of a model.
+      with_tied: Whether to add the decoder's weight, which is the word table, as in a
+        PyTorch model's `state_dict`.
 
     Returns:
       Hugging Face's name -> values; kernels [O, I]. Names of the encoder have the
@@ -199,7 +199,7 @@ def _check_types(path: str | os.PathLike[str], slices: Mapping[str, Any]) -> Non
 
 
 def index_of_part(path: str) -> str:
-    """Where the index of a part should be; empty if the file is no part of several."""
+    """The path of a shard's index; empty if the file is not a shard."""
     found = _PART.match(path)
     return f"{found[1]}{found[3]}{SHARD_INDEX}" if found and int(found[2]) > 1 else ""
 
@@ -218,22 +218,22 @@ def load_sharded(
 
     Raises:
       FileNotFoundError: naming the files that are missing.
-      ValueError: if the index is damaged, names files elsewhere, or does not say what
-        is in its files.
+      ValueError: if the index is damaged, names files elsewhere, or does not match the
+        content of its files.
     """
-    places = _read_index(path)
+    files = _read_index(path)
     folder = os.path.dirname(path)
-    parts = sorted(set(places.values()))
+    parts = sorted(set(files.values()))
     absent = [part for part in parts if not os.path.isfile(os.path.join(folder, part))]
     if absent:
         raise FileNotFoundError(
-            f"{path} names {len(parts)} files, of which there is no "
+            f"{path} names {len(parts)} files, of which these are missing: "
             f"{', '.join(absent)}. Fetch all of them."
         )
     tensors: dict[str, np.ndarray] = {}
     for part in parts:
         found = load(os.path.join(folder, part))
-        expected = {name for name, place in places.items() if place == part}
+        expected = {name for name, file in files.items() if file == part}
         if found.keys() != expected:
             name = sorted(found.keys() ^ expected)[0]
             raise ValueError(
@@ -241,7 +241,7 @@ def load_sharded(
                 f"{name}. Fetch both again."
             )
         tensors |= found
-    return {name: tensors[name] for name in places}
+    return {name: tensors[name] for name in files}
 
 
 def _read_index(path: str) -> dict[str, str]:
@@ -253,14 +253,14 @@ def _read_index(path: str) -> dict[str, str]:
             raise ValueError(f"it is {found}")
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
-        places = values.get("weight_map") if isinstance(values, dict) else None
-        if not isinstance(places, dict) or not places:
+        files = values.get("weight_map") if isinstance(values, dict) else None
+        if not isinstance(files, dict) or not files:
             raise ValueError("it has no `weight_map`")
-        for place in places.values():
-            if not isinstance(place, str) or os.path.basename(place) != place:
-                raise ValueError(f"it names {place!r}, which is no file beside it")
+        for file in files.values():
+            if not isinstance(file, str) or os.path.basename(file) != file:
+                raise ValueError(f"it names {file!r}, which is not a file beside it")
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not an index of weights: {error}. Fetch it again."
         ) from error
-    return places
+    return files

@@ -1,4 +1,4 @@
-"""Models from the files of others, and models as such files: the Python interface."""
+"""Python interface: models from weight files of any program, and folders of them."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ _BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "classifier": build_classifier_model,
     "squad": build_span_model,
 }
-# What a task does not use, and files made for the same task may lack.
+# Weights that a task does not use, so that files of the task may lack them.
 _UNUSED = {"squad": ("bert/pooler/*",)}
 
 
@@ -56,8 +56,8 @@ def from_pretrained(
     Raises:
       FileNotFoundError: if there are no weights.
       ValueError: if they cannot be read, or the task is unknown.
-      RunError: listing names that are missing and shapes that differ, or if there is no
-        file with the architecture.
+      RunError: listing names that are missing and shapes that differ, or if no file has
+        the architecture.
     """
     if task not in _BUILDERS:
         raise ValueError(

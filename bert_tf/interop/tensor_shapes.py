@@ -18,11 +18,11 @@ _POSITIONS = "bert/embeddings/position_embeddings"
 
 
 class Fitted(NamedTuple):
-    """A tensor that has the shape it should have.
+    """A tensor of the expected shape.
 
     Attributes:
       values: The tensor.
-      note: What was done to it, or empty.
+      note: How it was adapted, or empty.
     """
 
     values: np.ndarray
@@ -35,7 +35,7 @@ def padded_size(vocab_size: int) -> int:
 
 
 def require_float(name: str, values: np.ndarray) -> None:
-    """Refuses integers as weights: a quantised file says elsewhere what they mean.
+    """Refuses integers as weights: quantised files keep their scales elsewhere.
 
     Raises:
       ValueError: naming the tensor.
@@ -48,7 +48,7 @@ def require_float(name: str, values: np.ndarray) -> None:
 
 
 def require_finite(name: str, values: np.ndarray, source: str) -> None:
-    """Refuses weights that a training has ruined.
+    """Refuses weights with NaN or infinity, as of a training that diverged.
 
     Raises:
       ValueError: naming the tensor.
@@ -57,8 +57,7 @@ def require_finite(name: str, values: np.ndarray, source: str) -> None:
     if count:
         raise ValueError(
             f"{source}: {count} of the {values.size} values of {name} are not finite "
-            "numbers. The training that wrote them went wrong: take an earlier "
-            "checkpoint."
+            "numbers: the training that wrote them diverged. Use an earlier checkpoint."
         )
 
 
@@ -68,11 +67,11 @@ def fit(
     shape: tuple[int, ...],
     initial: Callable[[], np.ndarray] | None = None,
 ) -> Fitted | None:
-    """Gives a tensor another number of rows, where that has a meaning.
+    """Changes the number of a tensor's rows, where that has a meaning.
 
-    A vocabulary is padded to a multiple of 8 or a higher power of 2 with rows of 0, for
-    tokens that no text has, and such rows are cut off again. Positions that the file
-    does not know keep their initial values.
+    A vocabulary is padded to a multiple of 8 or a higher power of 2 with rows of 0,
+    which no text uses, or such padding is cut off. Positions that the file lacks keep
+    their initial values.
 
     Args:
       name: The tensor, as google-research/bert names it.
@@ -112,8 +111,8 @@ def expected_shapes(
 
     Args:
       config: The architecture.
-      tensors: google-research/bert's name -> values; a head that is there in part is
-        expected as a whole. The pooler, which models for questions lack, is a head.
+      tensors: google-research/bert's name -> values; of a head with any tensor, all are
+        expected. The pooler, which models for questions lack, counts as a head.
 
     Returns:
       google-research/bert's name -> shape.
@@ -178,7 +177,7 @@ def _classifier(scope: str, classes: int, width: int) -> dict[str, tuple[int, ..
 def require_plausible(
     config: BertConfig, tensors: Mapping[str, np.ndarray], source: str
 ) -> None:
-    """Refuses a config that is far from the tensors, before memory is taken for it.
+    """Refuses a config that is far from the tensors, before memory is allocated for it.
 
     Args:
       config: The architecture.
@@ -245,5 +244,5 @@ def conform(
     if left_out:
         notes.append(f"left out: {tensor_names.listed(left_out)}")
     if _POOLER not in kept:
-        notes.append("there is no pooler: who needs one must train it")
+        notes.append("no pooler in the file: fine-tuning that uses it must train it")
     return kept, notes

@@ -1,7 +1,7 @@
 """The pickles inside PyTorch's files: tensors without their values, and plain data.
 
-A pickle can ask for any code to be run. `_Unpickler` has a closed list of globals, for
-which it has its own functions and types. Before that, `_checked` goes through all
+A pickle can ask for any code to be run. `_Unpickler` has a closed list of globals,
+which are functions and types of this module. Before it, `_checked` scans all
 instructions: such a list alone prevents neither exhausted memory nor changed objects.
 """
 

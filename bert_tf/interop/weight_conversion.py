@@ -1,4 +1,4 @@
-"""From the weights of one program to those of another."""
+"""Converts weights from the form of one program to that of another."""
 
 import dataclasses
 import os
@@ -63,11 +63,11 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
       options: The rest.
 
     Returns:
-      What to tell the user, line by line: what was read, adapted or left out, written.
+      Lines to print: what was read, adapted, left out, and written.
 
     Raises:
       FileNotFoundError: if a file is missing.
-      ValueError: if the source cannot be read, or the destination is there already.
+      ValueError: if the source cannot be read, or the destination exists.
       RunError: if tensors are missing or misshapen.
       OSError: if the destination cannot be written.
     """
@@ -105,7 +105,7 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
         head=Head() if options.encoder_only else _head(found, tensors),
     )
     if form is Form.TRANSFORMERS and not model.vocab_file:
-        notes.append("no tokenizer: there is no vocab.txt beside the source")
+        notes.append("no tokenizer was written: the source has no vocab.txt beside it")
     if config.hidden_act == "gelu" and form is Form.TRANSFORMERS:
         notes.append(GELU_NOTE)
     files = write_model(
@@ -124,7 +124,7 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
 
 
 def _head(source: Source, tensors: Mapping[str, np.ndarray]) -> Head:
-    """What is known of the classifier, or of the task without one."""
+    """The classifier's head, or only the task if there is no classifier."""
     return read_head(source, int(np.size(tensors.get("output_bias", ()))))
 
 

@@ -72,7 +72,7 @@ def build_span_model(
       A model from the inputs of `build_encoder_model` and `dropout_seed` [B, 3] to
       `span_logits` [B, S, 2] float32: of the answer's start and of its end.
     """
-    settings = layer_settings(config, options)
+    settings = layer_settings(config, **options)
     inputs = encoder_inputs(max_seq_length, seeded_dropout=True)
     encoded = Bert(settings)(inputs)
     logits = SpanHead(settings)(encoded["sequence_output"])
@@ -100,7 +100,7 @@ def build_classifier_model(
       A model from the inputs of `build_encoder_model` and `dropout_seed` [B, 3] to
       `class_logits` [B, K, C] float32.
     """
-    settings = layer_settings(config, options)
+    settings = layer_settings(config, **options)
     inputs = encoder_inputs(max_seq_length, seeded_dropout=True)
     read = {"read_positions": inputs["next_sentence_positions"]}
     pooled = Bert(settings)(inputs | read)["pooled_output"]

@@ -12,6 +12,7 @@ from bert_tf.modeling.encoder import Bert
 from bert_tf.modeling.layers import BertLayer, LayerSettings
 from bert_tf.precision import PrecisionPolicy
 
+_DEFAULT_POLICY = PrecisionPolicy()
 _SEQUENCE_INPUTS = ("input_ids", "input_mask", "segment_ids", "positions")
 
 
@@ -19,8 +20,8 @@ class ModelOptions(TypedDict, total=False):
     """Keyword arguments of every function that builds a model.
 
     Attributes:
-      policy: Decides compute types; default: float32.
-      seed: Decides the initial weights; default: 0.
+      policy: Decides compute types. Default: float32.
+      seed: Decides the initial weights. Default: 0.
       allow_fused: Use the fused operations where they are built and the policy allows
         them; XLA cannot compile them. Default: False.
       recompute: Keep only each encoder layer's input for the backward pass, which
@@ -36,17 +37,18 @@ class ModelOptions(TypedDict, total=False):
     unpad: bool
 
 
-def layer_settings(config: BertConfig, options: ModelOptions) -> LayerSettings:
-    """The settings that the layers of one model share."""
-    backends = Backends(
-        config,
-        options.get("policy", PrecisionPolicy()),
-        allow_fused=options.get("allow_fused", False),
-        unpads=options.get("unpad", True),
-    )
-    return LayerSettings(
-        config, backends, options.get("seed", 0), options.get("recompute", False)
-    )
+def layer_settings(
+    config: BertConfig,
+    *,
+    policy: PrecisionPolicy = _DEFAULT_POLICY,
+    seed: int = 0,
+    allow_fused: bool = False,
+    recompute: bool = False,
+    unpad: bool = True,
+) -> LayerSettings:
+    """The settings that the layers of one model share; see `ModelOptions`."""
+    backends = Backends(config, policy, allow_fused=allow_fused, unpads=unpad)
+    return LayerSettings(config, backends, seed, recompute)
 
 
 def encoder_inputs(
@@ -82,7 +84,7 @@ def build_encoder_model(
       `sequence_output` [B, S, H] and `pooled_output` [B, K, H].
     """
     inputs = encoder_inputs(max_seq_length, seeded_dropout=False)
-    outputs = Bert(layer_settings(config, options))(inputs)
+    outputs = Bert(layer_settings(config, **options))(inputs)
     names = ("sequence_output", "pooled_output")
     return keras.Model(inputs, {name: outputs[name] for name in names}, name="encoder")
 

@@ -158,7 +158,7 @@ def build_pretraining_model(
       [B, P] to a dict of float32 `masked_lm_logits` [B, P, V] and
       `next_sentence_logits` [B, K, 2].
     """
-    settings = layer_settings(config, options)
+    settings = layer_settings(config, **options)
     inputs = encoder_inputs(max_seq_length, seeded_dropout=seeded_dropout)
     positions = keras.Input((None,), dtype="int32", name="masked_lm_positions")
     bert = Bert(settings)

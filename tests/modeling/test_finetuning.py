@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import TINY
-from modeling.test_tasks import ENCODER
+from modeling.variable_names import ENCODER
 from oracles.numpy_bert import NumpyBert
 from scipy.special import log_softmax
 

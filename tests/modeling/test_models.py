@@ -3,6 +3,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from modeling.variable_names import ENCODER, HEADS
 
 from bert_tf.modeling import ops
 from bert_tf.modeling.models import build_encoder_model
@@ -10,31 +11,6 @@ from bert_tf.modeling.pretraining import build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
 
 S = 16
-# The names in google-research/bert's published checkpoints, for two layers.
-PER_LAYER = """
-attention/self/query/kernel attention/self/query/bias
-attention/self/key/kernel attention/self/key/bias
-attention/self/value/kernel attention/self/value/bias
-attention/output/dense/kernel attention/output/dense/bias
-attention/output/LayerNorm/gamma attention/output/LayerNorm/beta
-intermediate/dense/kernel intermediate/dense/bias
-output/dense/kernel output/dense/bias output/LayerNorm/gamma output/LayerNorm/beta
-""".split()
-ENCODER = [
-    *"""
-bert/embeddings/word_embeddings bert/embeddings/token_type_embeddings
-bert/embeddings/position_embeddings
-bert/embeddings/LayerNorm/gamma bert/embeddings/LayerNorm/beta
-bert/pooler/dense/kernel bert/pooler/dense/bias
-""".split(),
-    *(f"bert/encoder/layer_{n}/{name}" for n in range(2) for name in PER_LAYER),
-]
-HEADS = """
-cls/predictions/transform/dense/kernel cls/predictions/transform/dense/bias
-cls/predictions/transform/LayerNorm/gamma cls/predictions/transform/LayerNorm/beta
-cls/predictions/output_bias
-cls/seq_relationship/output_weights cls/seq_relationship/output_bias
-""".split()
 # As of numbers below 10 in float32 after some sums.
 TOLERANCE = 1e-5
 
@@ -77,6 +53,12 @@ def test_variables_have_the_original_names(model, config):
     assert sorted(weights_of(model)) == sorted(ENCODER + HEADS)
     encoder = build_encoder_model(config)
     assert sorted(weights_of(encoder)) == sorted(ENCODER)
+
+
+def test_an_unknown_option_is_refused(config):
+    for build in (build_pretraining_model, build_encoder_model):
+        with pytest.raises(TypeError, match="alow_fused"):
+            build(config, alow_fused=True)
 
 
 def test_variables_have_the_original_shapes(model):
