@@ -1,4 +1,7 @@
-"""Fine-tuning: heads for answer spans, classes and numbers, their models and losses."""
+"""Fine-tuning: heads for answer spans, classes and numbers, their models and losses.
+
+A new head is a layer, a function that builds its model, and a `FinetuningTask`, here.
+"""
 
 import abc
 from typing import Unpack

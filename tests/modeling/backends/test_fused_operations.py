@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.special
 import tensorflow as tf
+from modeling.backends.bfloat16 import draw, half
 
 from bert_tf import fused_ops
 from bert_tf.modeling import ops
@@ -27,11 +28,6 @@ MASK = tf.ones([B, S], tf.int32)
 
 
 pytestmark = pytest.mark.usefixtures("isa")
-
-
-def draw(seed, *shape, scale=1.0):
-    values = scale * np.random.default_rng(seed).normal(size=shape)
-    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
 
 
 def values_and_gradients(function, inputs, upstream):
@@ -66,10 +62,6 @@ def add_norm(x, bias, residual, gamma, beta, mask, *, rate, stream, epsilon, see
     )
 
 
-def bf16(x):
-    return tf.cast(x, tf.bfloat16)
-
-
 TOLERANCES = [("bfloat16", 2**-7), ("float32", 5e-5)]
 
 
@@ -99,13 +91,13 @@ def test_the_gradient_of_gelu_at_any_width_and_of_what_is_not_finite(width, plac
 
     def gradient(x, upstream):
         return fused_ops.library().bert_bias_gelu_grad(
-            x=bf16(x), bias=bias, dy=bf16(upstream), approximate=False
+            x=half(x), bias=bias, dy=half(upstream), approximate=False
         )
 
     with tf.GradientTape() as tape:
-        rounded = tf.cast(bf16(x), tf.float32)
+        rounded = tf.cast(half(x), tf.float32)
         tape.watch(rounded)
-        y = tf.reduce_sum(ops.gelu(rounded) * tf.cast(bf16(upstream), tf.float32))
+        y = tf.reduce_sum(ops.gelu(rounded) * tf.cast(half(upstream), tf.float32))
     expected = tape.gradient(y, rounded).numpy()
     dx, dbias = gradient(x, upstream)
     np.testing.assert_allclose(tf.cast(dx, tf.float32), expected, rtol=2**-8, atol=1e-4)
@@ -165,7 +157,7 @@ def test_a_logit_that_is_not_finite_makes_the_loss_so(place, bad):
     logits = draw(0, 2, 100).numpy()
     logits[1, place] = bad
     losses, _ = fused_ops.library().bert_cross_entropy(
-        logits=bf16(logits), bias=tf.zeros([100]), labels=tf.constant([1, 2])
+        logits=half(logits), bias=tf.zeros([100]), labels=tf.constant([1, 2])
     )
     assert np.isfinite(losses).tolist() == [True, False]
 
@@ -202,7 +194,7 @@ def test_without_padding_and_back():
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
         layout = unpadded(tf.constant(GAPS))
-        taken = layout.take(bf16(x))
+        taken = layout.take(half(x))
         tape.watch(taken)
         whole = layout.put_back(taken)
     flat = x.numpy().reshape(20, 32)
@@ -210,10 +202,10 @@ def test_without_padding_and_back():
     expected = np.zeros((20, 32), np.float32)
     expected[STAYS] = flat[STAYS]
     np.testing.assert_array_equal(tf.cast(whole, "float32"), expected.reshape(4, 5, 32))
-    down = tape.gradient(taken, x, output_gradients=bf16(upstream))
+    down = tape.gradient(taken, x, output_gradients=half(upstream))
     expected[STAYS] = upstream
     np.testing.assert_array_equal(down, expected.reshape(4, 5, 32))
-    up = tape.gradient(whole, taken, output_gradients=bf16(later))
+    up = tape.gradient(whole, taken, output_gradients=half(later))
     np.testing.assert_array_equal(
         tf.cast(up, "float32"), later.numpy().reshape(20, 32)[STAYS]
     )
@@ -229,7 +221,7 @@ def test_dropout_residual_and_normalisation_without_padding():
                            [4, 5, 1])  # fmt: skip
 
     def apply(leaves_out, x, residual, bias, gamma, beta):
-        x, residual = bf16(x), bf16(residual)
+        x, residual = half(x), half(residual)
         layout = unpadded(mask)
         if leaves_out:
             x, residual = layout.take(x), layout.take(residual)
@@ -278,7 +270,7 @@ def test_a_part_of_a_layout_takes_its_rows_and_gives_them_back():
 def test_dropout_residual_and_normalisation_of_some_tokens():
     """Each token has the bits that it has among all of them."""
     is_read = np.isin(np.arange(20), READ).reshape(4, 5).astype(np.int32)
-    x, seed = bf16(draw(0, 4, 5, H)), tf.constant([[7, 5, 11]] * 4)
+    x, seed = half(draw(0, 4, 5, H)), tf.constant([[7, 5, 11]] * 4)
     vectors = [draw(3, H), draw(4, H), draw(5, H)]
 
     def apply(x, mask):
@@ -323,9 +315,9 @@ def test_dropped_numbers_are_those_of_the_other_path(width):
     expected = ops.dropout(ones, RATE, SEED, 77).numpy() != 0
     library = fused_ops.library()
     _, total, _ = library.bert_dropout_add_norm(
-        x=bf16(ones),
+        x=half(ones),
         bias=zeros,
-        residual=bf16(tf.zeros_like(ones)),
+        residual=half(tf.zeros_like(ones)),
         gamma=zeros,
         beta=zeros,
         input_mask=MASK,
@@ -341,13 +333,13 @@ def test_dropped_numbers_are_those_of_the_other_path(width):
 def test_what_is_not_finite_stays_so(bad):
     x = draw(0, B, S, H).numpy()
     x[1, 2, 3] = bad
-    ours, _ = fused_operations.bias_gelu(bf16(x), tf.zeros([H]), approximate=False)
+    ours, _ = fused_operations.bias_gelu(half(x), tf.zeros([H]), approximate=False)
     finite = np.isfinite(tf.cast(ours, tf.float32).numpy())
     assert finite.sum() >= finite.size - 1
     total = add_norm(
-        bf16(x),
+        half(x),
         tf.zeros([H]),
-        bf16(draw(1, B, S, H)),
+        half(draw(1, B, S, H)),
         tf.ones([H]),
         tf.zeros([H]),
         MASK,

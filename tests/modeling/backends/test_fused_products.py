@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.special
 import tensorflow as tf
+from modeling.backends.bfloat16 import draw, half, single
 
 from bert_tf import fused_ops
 from bert_tf.modeling import ops
@@ -14,12 +15,6 @@ from bert_tf.modeling.backends.interface import Dropout
 from bert_tf.modeling.backends.step import GradientSum
 
 pytestmark = pytest.mark.usefixtures("isa")
-
-
-def draw(seed, *shape):
-    """Numbers that bfloat16 holds exactly, as float32."""
-    values = np.random.default_rng(seed).normal(size=shape)
-    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
 
 
 def product(x, matrices):
@@ -77,14 +72,6 @@ def attend(x, bias, mask, seed, queries=None, *, heads, rate, stream):
         )
 
     return apply(x, bias)
-
-
-def half(x):
-    return tf.cast(x, tf.bfloat16)
-
-
-def single(x):
-    return tf.cast(x, tf.float32).numpy()
 
 
 def assert_close(ours, expected, tolerance):
