@@ -81,7 +81,7 @@ class PrecisionPolicy:
 
         Args:
           operation: TensorFlow's name of the operation's type, such as MatMul.
-          name: Where in the model it stands, as a variable path.
+          name: The path of its layer.
 
         Returns:
           float32, bfloat16 or float16.

@@ -6,7 +6,7 @@ import sys
 
 from bert_tf.cli import main
 from bert_tf.config import BertConfig
-from bert_tf.interop.fitting import padded_size
+from bert_tf.interop.tensor_shapes import padded_size
 
 
 def translated(arguments: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ import tensorflow as tf
 from conftest import ROOT, TINY
 
 from bert_tf.config import BertConfig
-from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.modeling.pretraining import build_pretraining_model
 from bert_tf.precision import PrecisionPolicy, choose_policy, read_rules
 
 # What Habana's file for BERT holds, as its documentation lists it.

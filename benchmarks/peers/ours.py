@@ -16,12 +16,8 @@ from bert_tf import fused_ops
 from bert_tf.config import BertConfig
 from bert_tf.distribute import Communicator
 from bert_tf.modeling.backends.fused_products import prepack
-from bert_tf.modeling.losses import PretrainingTask
-from bert_tf.modeling.tasks import (
-    build_encoder_model,
-    build_pretraining_model,
-    step_scope,
-)
+from bert_tf.modeling.models import build_encoder_model, step_scope
+from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
 from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.optimizer_types import build_optimizer
@@ -83,7 +79,7 @@ def training() -> worker.Step:
         config,
         max_seq_length=length,
         policy=policy,
-        keyed_dropout=True,
+        seeded_dropout=True,
         allow_fused=True,
         recompute=work.get("recompute", False),
     )

@@ -28,8 +28,13 @@ from bert_tf.data.packing.layout import RowSettings
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.prediction import compiled
-from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
-from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, SpanTask
+from bert_tf.modeling.finetuning import (
+    ClassTask,
+    FinetuningTask,
+    SpanTask,
+    build_classifier_model,
+    build_span_model,
+)
 from bert_tf.precision import PrecisionPolicy
 from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.optimizer_types import build_optimizer

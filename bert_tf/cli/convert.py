@@ -79,8 +79,8 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = vars(_make_parser().parse_args(arguments))
     # TensorFlow takes seconds to load, and wrong options should not wait for it.
-    from bert_tf.interop.conversion import ConvertOptions, convert
-    from bert_tf.interop.destinations import Form
+    from bert_tf.interop.export import Form
+    from bert_tf.interop.weight_conversion import ConvertOptions, convert
 
     form = Form(options["form"]) if options["form"] else None
     source, destination = options.pop("source"), options.pop("destination")

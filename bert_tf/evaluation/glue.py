@@ -14,7 +14,7 @@ CLASSIFICATION_METRICS = ("accuracy", *_BINARY_METRICS)
 def classification_metrics(
     names: Sequence[str], scores: np.ndarray, labels: np.ndarray, *, positive: int = 1
 ) -> dict[str, float]:
-    """Compares the classes with the highest scores with the true ones.
+    """Metrics of the classes with the highest scores.
 
     Args:
       names: accuracy (in [0, 1]); of two classes also f1 (in [0, 1], of the positive

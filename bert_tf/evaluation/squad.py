@@ -102,23 +102,23 @@ def predict_answers(
     end_logits: np.ndarray,
     settings: AnswerSettings,
 ) -> SquadPredictions:
-    """Chooses the answers that the logits favour.
+    """Chooses the answers with the highest logits.
 
-    In each window the tokens with the highest start and end logits are paired; a pair
-    counts if both are of the context, it starts where no other window shows more
-    context, does not end before it starts and is not too long. The first token is
-    checked for context because overlapping windows offer the same span several times,
-    with logits that see less of what surrounds it. No answer is [CLS] to [CLS] of the
-    window where that scores lowest: it must be likely in all windows, since each may
-    hold the answer. Of equal logits or scores the first one is taken. Sums are exact:
-    float64 of float32 logits.
+    In each window the tokens with the highest start and end logits are paired. A pair
+    counts if both are in the context, no other window has more context around its
+    first token, it does not end before it starts, and it is not too long. The check of
+    context matters because overlapping windows contain the same span several times,
+    with logits from less context. "No answer" is [CLS] to [CLS] of the window where
+    that scores lowest: it must be likely in all windows, since each may contain the
+    answer. Of equal logits or scores the first one counts. Sums are exact: float64 of
+    float32 logits.
 
     Args:
       examples: The questions.
       windows: The windows of all questions.
       start_logits: [T] float32, of each token to be the first of the answer.
       end_logits: [T] float32, to be the last.
-      settings: What counts as an answer.
+      settings: Limits of an answer.
 
     Returns:
       An answer for every question. Where no span is possible it is "", and the score of

@@ -15,7 +15,7 @@ from bert_tf.evaluation.squad import SquadPredictions
 
 
 def check_scorer(*, is_version_2: bool) -> None:
-    """Checks that the scorer can be loaded, before a training and not after it.
+    """Loads the scorer, so that a run fails before its training and not after it.
 
     Raises:
       RunError: if tf-models-official is not installed.
@@ -34,9 +34,9 @@ def score_squad(dataset_path: str, predictions: SquadPredictions) -> dict[str, f
       `exact_match` and `f1` in percent, and `total` questions. For 2.0 also
       `HasAns_` and `NoAns_` with `exact`, `f1` and `total`, for the questions with and
       without an answer if there are any; and `best_exact` and `best_f1` in percent
-      with `best_exact_thresh` and `best_f1_thresh`, the null odds above which to give
-      no answer for them. Like the official scorer's those use the given answers only:
-      an answer that the threshold has emptied stays empty.
+      with `best_exact_thresh` and `best_f1_thresh`, the thresholds of null odds for
+      them. As in the official scorer, these use the given answers only: an answer that
+      a threshold has already replaced by "" stays so.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -121,11 +121,12 @@ def _articles(examples: list[SquadExample]) -> list[dict[str, Any]]:
 
 
 def _official(name: str) -> ModuleType:
-    """Loads an official scorer, which imports slowly and may not be installed."""
+    """Loads an official scorer: only when needed, as it imports slowly."""
     try:
         return importlib.import_module(f"official.nlp.tools.{name}")
     except ModuleNotFoundError as error:
         raise RunError(
-            f"Scoring SQuAD needs tf-models-official ({error}). Install it with "
-            "`pip install tf-models-official==2.20.*`, or leave out --do_eval."
+            "The official SQuAD scorer cannot be imported from tf-models-official, a "
+            f"dependency of bert_tf ({error}). Install it with `pip install "
+            "tf-models-official==2.20.*`, or leave out --do_eval."
         ) from None

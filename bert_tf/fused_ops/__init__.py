@@ -1,8 +1,8 @@
 """The fused operations for CPUs: a compiled library with several instruction sets.
 
-Training works without it, more slowly: `bert_tf.modeling` has the same formulas as
-TensorFlow operations. One file serves every x86-64 processor: it chooses among its
-instruction sets when it is loaded. `bert_tf.fused_ops.build` compiles it.
+Training works without it, more slowly: `bert_tf.modeling.backends.reference` has the
+same formulas as TensorFlow operations. One file serves every x86-64 processor: it
+selects an instruction set when it is loaded. `bert_tf.fused_ops.build` compiles it.
 """
 
 import ctypes
@@ -28,12 +28,12 @@ TITLES = {
     "avx2": "AVX2",
     REFERENCE: "TensorFlow",
 }
-# Names the best path that may be used; a processor without it uses its next best.
+# The best path that may be used; a processor without it uses its next best.
 ENVIRONMENT_VARIABLE = "BERT_TF_ISA"
-# Names a library to load, whatever its source, for tests of the operations; 0: none.
+# The path of a library to load, whatever its source, for tests; 0: none.
 FILE_VARIABLE = "BERT_TF_KERNELS"
 
-# No flag lets the compiler reorder sums: the source reorders those that may be.
+# No flag allows reordering of sums: where that is safe, the source does it.
 FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math"]
 _AVX2 = ["-mavx2", "-mfma"]
 _AVX512 = [*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
@@ -44,7 +44,7 @@ ISA_FLAGS = {
     "avx512": _AVX512,
     "avx2": _AVX2,
 }
-# By the number that the library's bert_tf_lacks returns.
+# Reasons, by the number that the library's bert_tf_lacks returns.
 _OF_PROCESSOR = 1
 _LACKING = (
     "",
@@ -58,14 +58,14 @@ _limit = ""  # The path to use; empty: the best.
 
 
 def files() -> list[Path]:
-    """The files that a library is made of."""
+    """The source files of a library."""
     patterns = ("*.cc", "*.h", "*.inc")
     return sorted(path for pattern in patterns for path in FOLDER.glob(pattern))
 
 
 @functools.cache
 def recipe() -> dict[str, str]:
-    """What a library must have been made of to be loaded here."""
+    """The source, flags and TensorFlow that a library must match to be loaded here."""
     source = b"".join(path.name.encode() + path.read_bytes() for path in files())
     # Without the folders, which differ between hosts.
     of_tensorflow = [f for f in tf.sysconfig.get_compile_flags() if f[:2] != "-I"]
@@ -81,14 +81,14 @@ def library_name(best: str = "amx") -> str:
     """The file name of the library of this source, these flags and this TensorFlow.
 
     Args:
-      best: Its best instruction set; it has all that are listed after that, too.
+      best: Its best instruction set; it also has those listed after that.
     """
     key = hashlib.sha256(json.dumps([recipe(), best]).encode()).hexdigest()
     return f"library-{key[:16]}.so"
 
 
 def folders() -> list[Path]:
-    """Where libraries are: beside the source, or in the user's cache."""
+    """The folders of libraries: beside the source, and in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(cache):  # As its specification asks.
         cache = os.path.join(os.path.expanduser("~"), ".cache")
@@ -120,7 +120,7 @@ def seal(library: bytes) -> bytes:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a library is undamaged: loading a damaged one ends the process.
+    """Whether a library is undamaged: loading a damaged one can end the process.
 
     Raises:
       OSError: if the file cannot be read.
@@ -153,8 +153,8 @@ def allowed_isa() -> str:
     """The path that the environment variable names; empty if it is not set.
 
     Raises:
-      ValueError: if there is no path of that name. One that this processor lacks is
-        accepted: it uses its next best, and `why_not_better` says so.
+      ValueError: if no path has that name. One that this processor lacks is accepted:
+        it uses its next best, and `why_not_better` reports it.
     """
     name = os.environ.get(ENVIRONMENT_VARIABLE, "")
     if name and name not in TITLES:
@@ -166,7 +166,7 @@ def allowed_isa() -> str:
 
 
 def wrong_machine() -> str:
-    """Why there is no library for this kind of machine; empty if there is."""
+    """Why no library can be built for this kind of machine; empty if one can."""
     machine = platform.machine()
     if machine in ("x86_64", "AMD64"):
         return ""
@@ -193,7 +193,7 @@ def why_missing() -> str:
 
 
 def _lacks(name: str) -> int:
-    """Who lacks an instruction set, an index of `_LACKING`."""
+    """Whether processor, system or library lack an instruction set; see `_LACKING`."""
     return _load(library_file())[1].bert_tf_lacks(name.encode())
 
 
@@ -221,7 +221,7 @@ def why_not(name: str) -> str:
 
 
 def why_not_better() -> str:
-    """Why this machine computes with less than it was asked for, or than it could.
+    """Why a better path than the one in use is not used.
 
     Returns:
       A reason if the variable names a path that is not used, if the processor has a
@@ -239,7 +239,7 @@ def why_not_better() -> str:
 
 
 def paths() -> dict[str, str]:
-    """What this machine can compute with, best first, whatever `limit` says.
+    """The paths that this machine can use, best first, regardless of `limit`.
 
     Returns:
       Name of an instruction set -> the checksum of its code: equal code rounds equally.
@@ -252,7 +252,7 @@ def paths() -> dict[str, str]:
 
 
 def limit(name: str) -> None:
-    """Computes with one path of `paths` from now on, also in models that exist.
+    """Uses one path of `paths` from now on, also in existing models.
 
     A model is built with or without the fused operations: `REFERENCE` changes nothing
     in one that has them.
@@ -275,21 +275,23 @@ def limit(name: str) -> None:
 
 @functools.cache
 def library() -> ModuleType | None:
-    """The operations of the library, or None where it cannot, or must not, be used."""
+    """The operations of the library, or None if it cannot or must not be used."""
     if _limit == REFERENCE or why_missing():
         return None
     operations, functions = _load(library_file())
     name = _limit or _usable()[0]
     if not functions.bert_tf_use(name.encode()):
-        raise RuntimeError(f"{library_file()} refuses {name}, which it offers.")
+        raise RuntimeError(
+            f"{library_file()} cannot use {name}, which it reported as usable."
+        )
     return operations
 
 
 def are_in_use() -> bool:
-    """Whether the library is there, and this process computes on the CPU."""
+    """Whether the library is loaded, and this process computes on the CPU."""
     return not tf.config.get_visible_devices("GPU") and library() is not None
 
 
 def in_use() -> str:
-    """The path that this process computes by."""
+    """The path that this process uses."""
     return (_limit or _usable()[0]) if are_in_use() else REFERENCE

@@ -1,8 +1,8 @@
-// Self-attention of all heads, from the product of a layer's inputs with its three
-// projections to the heads' outputs side by side, without the scores ever leaving the
-// second cache; and its gradient, which makes them again. fused.py says what it computes.
-// Blocks of scores between different sequences of a row, and padding, are left out; the
-// padding behind a row's tokens need not be there (see Places).
+// Self-attention of all heads, from the projected queries, keys and values to the heads'
+// outputs side by side. Scores never leave the second-level cache; the gradient recomputes
+// them. `attention` in bert_tf/modeling/backends/fused_operations.py defines the result.
+// Blocks of scores between different sequences of a row, and of padding, are skipped; the
+// padding after a row's tokens may be left out of the inputs (see Positions).
 
 #ifndef BERT_TF_FUSED_OPS_ATTENTION_H_
 #define BERT_TF_FUSED_OPS_ATTENTION_H_
@@ -15,12 +15,12 @@
 namespace bert_tf {
 namespace BERT_TF_ISA {
 
-// Numbers between rows of scores: a stride of 2 KB would leave but two sets of the cache.
+// Added to the stride of scores: with 2 KB, all rows would share two sets of the cache.
 constexpr int64_t kApart = 16;
 constexpr float kLn2 = 0.69314718f;
 
-// One head of one row. Scores here are those of fused.py over ln 2, so that their
-// exponentials are powers of two.
+// One head of one row. Scores are divided by ln 2 here, so that their exponentials are
+// powers of two.
 template <typename T>
 struct Head {
   Head(const Attention<T>& call, const DropoutMask& dropout, int64_t number)
@@ -29,8 +29,8 @@ struct Head {
         number(number),
         row(number / call.heads),
         n(number % call.heads),
-        begin(call.places.begins[row]),
-        length(call.places.begins[row + 1] - begin),
+        begin(call.positions.begins[row]),
+        length(call.positions.begins[row + 1] - begin),
         padded(RoundUp(length)),
         first_query(call.queries.begins[row]),
         num_queries(call.queries.begins[row + 1] - first_query),
@@ -39,7 +39,7 @@ struct Head {
         width(call.heads * call.head),
         scale(1.0f / sqrtf(static_cast<float>(head))) {}
 
-  // The position in the row of query number i.
+  // The position of query i in its row.
   int64_t Position(int64_t i) const {
     return call.queries.offsets == nullptr ? i : call.queries.offsets[first_query + i];
   }
@@ -67,10 +67,10 @@ struct Head {
       Write(out + i, (Read(a + i) + Read(b + i)) * Set(factor));
   }
 
-  // Calls 32 positions of the next one to the second cache. A row of x is longer than a
-  // page, so that the processor does not foresee what is read next.
+  // Prefetches 32 positions of the next head into the second-level cache. The rows of x
+  // are longer than a page, and the hardware prefetcher does not cross pages.
   void PrefetchNext(int64_t first) const {
-    if (number + 1 < call.places.rows * call.heads)
+    if (number + 1 < call.positions.rows * call.heads)
       Head(call, dropout, number + 1).Prefetch(first);
   }
 
@@ -87,14 +87,14 @@ struct Head {
   const Attention<T>& call;
   const DropoutMask& dropout;
   int64_t number, row, n;
-  int64_t begin, length;  // The row's first token in x, and how many it has.
-  int64_t padded;         // Its length in whole blocks.
-  int64_t first_query, num_queries, padded_queries;  // The same of its queries.
+  int64_t begin, length;  // The row's first token in x, and its number of tokens.
+  int64_t padded;         // The length rounded up to whole blocks.
+  int64_t first_query, num_queries, padded_queries;  // The same for its queries.
   int64_t head, width;    // D, H
   float scale;
 };
 
-// [rows, D] -> panels whose columns are its rows.
+// [rows, D] -> panels whose columns are the rows.
 template <typename T>
 void PackRows(const T* x, int64_t rows, int64_t head, T* panels) {
   for (int64_t s = 0; s < rows; s += kBlock) {
@@ -103,7 +103,7 @@ void PackRows(const T* x, int64_t rows, int64_t head, T* panels) {
   }
 }
 
-// [rows, D] -> panels whose columns are its columns.
+// [rows, D] -> panels whose columns are the columns.
 template <typename T>
 void PackColumns(const T* x, int64_t rows, int64_t head, T* panels) {
   for (int64_t d = 0; d < head; d += kBlock) {
@@ -112,13 +112,13 @@ void PackColumns(const T* x, int64_t rows, int64_t head, T* panels) {
   }
 }
 
-// Keys of a row by their positions, or its queries by their numbers, in whole blocks of 32.
+// A range of keys (positions in the row), or of queries, in whole blocks of 32.
 struct Span {
   int64_t begin, end;
   int64_t steps() const { return (end - begin) / kBlock; }
 };
 
-// 32 rows, as deep as a head, times the panels of the rows of `span`: columns of `sums`.
+// 32 rows of depth D times the panels of the rows in `span` -> columns of `sums`.
 template <typename T>
 inline void MultiplyRows(const Head<T>& task, const Rows<T>& left, const T* panels,
                          Span span, float* sums, int64_t stride) {
@@ -126,7 +126,7 @@ inline void MultiplyRows(const Head<T>& task, const Rows<T>& left, const T* pane
     Multiply(left, panels + j * task.head, task.head / kBlock, sums + j, stride, false);
 }
 
-// 32 rows, whose depth is `span`, times panels that are `depth` deep -> [32, D].
+// 32 rows with depth `span` times panels with `depth` rows -> [32, D].
 template <typename T>
 inline void MultiplyColumns(const Head<T>& task, Rows<T> left, const T* panels,
                             int64_t depth, Span span, float* sums) {
@@ -136,8 +136,8 @@ inline void MultiplyColumns(const Head<T>& task, Rows<T> left, const T* panels,
              task.head, false);
 }
 
-// What a head needs besides matrices: which sequence each position belongs to, and which
-// blocks of 32 positions may see each other.
+// Per row: the sequence of each position, and the blocks of 32 positions whose scores are
+// needed.
 class Memory {
  public:
   template <typename T>
@@ -147,11 +147,11 @@ class Memory {
     sequence = numbers.Get<int32_t>(task.padded + 1 + 2 * blocks_);
     first_ = sequence + task.padded + 1;
     last_ = first_ + blocks_;
-    const int64_t row_length = task.call.places.length;
+    const int64_t row_length = task.call.positions.length;
     memcpy(sequence, task.call.sequences + task.row * row_length,
            task.length * sizeof(int32_t));
     for (int64_t i = task.length; i <= task.padded; ++i) sequence[i] = 0;
-    // Sequences that stand in order, with padding behind: any other row is one block.
+    // Blocks are skipped only where sequences are in order and padding comes last.
     int32_t before = 1;
     for (int64_t i = 0; i < task.padded; ++i) {
       if (sequence[i] > 0 && sequence[i] < before) is_in_order_ = false;
@@ -170,15 +170,15 @@ class Memory {
       const int64_t last = Least((i + 1) * kBlock, task.num_queries) - 1;
       const Span from = SeenBy(task.Position(i * kBlock) / kBlock * kBlock);
       const Span to = SeenBy(task.Position(last) / kBlock * kBlock);
-      // Of padding alone nothing is seen.
+      // Padding attends to nothing.
       seen_[i] = from.steps() == 0 ? to : to.steps() == 0 ? from : Span{from.begin, to.end};
     }
   }
 
-  // The keys that the block of queries from number `first` on may see.
+  // The keys that the 32 queries from `first` on may attend to.
   Span Keys(int64_t first) const { return seen_[first / kBlock]; }
 
-  // The queries that may see the block of keys from position `first` on.
+  // The queries that may attend to the 32 keys from position `first` on.
   Span Queries(int64_t first) const {
     Span span{0, 0};
     for (int64_t i = 0; i < query_blocks_; ++i) {
@@ -189,7 +189,7 @@ class Memory {
     return span;
   }
 
-  // The blocks of what a query sees that hold its own sequence; none for padding.
+  // The blocks with a query's own sequence; none for padding.
   Span Own(int32_t own, Span seen) const {
     if (own <= 0) return {seen.begin, seen.begin};
     if (!is_in_order_) return seen;
@@ -202,7 +202,7 @@ class Memory {
   uint8_t* bytes;     // For dropout.
 
  private:
-  // The positions that those of the block from `position` on may see.
+  // The positions that the block from `position` on may attend to.
   Span SeenBy(int64_t position) const {
     if (!is_in_order_) return {0, blocks_ * kBlock};
     const int64_t block = position / kBlock;
@@ -218,12 +218,12 @@ class Memory {
   }
 
   int64_t blocks_, query_blocks_;
-  int32_t *first_, *last_;  // Sequences of each block; 0 if all of it is padding.
-  Span* seen_;              // By each block of queries.
+  int32_t *first_, *last_;  // Of the sequences in each block; 0 if it is all padding.
+  Span* seen_;              // The keys of each block of queries.
   bool is_in_order_ = true;
 };
 
-// What one query sees, and which of its probabilities dropout keeps. Padding sees nothing.
+// The keys of one query, and the probabilities that dropout keeps.
 class View {
  public:
   template <typename T>
@@ -233,7 +233,7 @@ class View {
         own_(sequence_[position]) {
     if (!task.dropout.is_on() || span.steps() == 0) return;
     const int64_t count = Least(span.end, task.length) - span.begin;
-    const int64_t length = task.call.places.length;
+    const int64_t length = task.call.positions.length;
     bytes_ = task.dropout.Bytes(task.row,
                                 (task.n * length + position) * length + span.begin,
                                 count, memory.bytes) -
@@ -247,19 +247,19 @@ class View {
     return bytes_ == nullptr ? All() : BytesBelow(bytes_ + j, limit_);
   }
 
-  // 2^(score - offset) of 16 keys; 0 for those that the query does not see.
+  // 2^(score - offset) of 16 keys; 0 for those of other sequences.
   V Exponential(int64_t j, const float* scores, V offset) const {
     return Where(Seen(j), PowerOfTwo(Read(scores + j) - offset));
   }
 
-  // Zeros for what the block of 32 queries sees, but not this one.
+  // Zeros for keys of the block of 32 queries that are not this query's.
   template <typename T>
   void FillOthers(Span seen, T* row) const {
     memset(row + seen.begin, 0, (span.begin - seen.begin) * sizeof(T));
     memset(row + span.end, 0, (seen.end - span.end) * sizeof(T));
   }
 
-  const Span span;  // Where it sees anything.
+  const Span span;  // The blocks with keys of the query.
 
  private:
   const int32_t* sequence_;
@@ -272,9 +272,9 @@ template <typename T>
 class AttentionForward {
  public:
   static void Run(const Loop& loop, const Attention<T>& call, T* y, float* normalisers) {
-    const int64_t length = call.places.length;
+    const int64_t length = call.positions.length;
     const DropoutMask dropout(call.dropout, call.heads * length * length);
-    ForEach(loop, call.places.rows * call.heads, length * length * 4,
+    ForEach(loop, call.positions.rows * call.heads, length * length * 4,
             [&](int64_t number) {
               Compute(Head<T>(call, dropout, number), y, normalisers + number * length);
             });
@@ -282,8 +282,8 @@ class AttentionForward {
 
  private:
   static void Compute(const Head<T>& task, T* out, float* normalisers) {
-    // Positions that are no query have none.
-    for (int64_t s = 0; s < task.call.places.length; ++s) normalisers[s] = 0.0f;
+    // Positions without a query get 0.
+    for (int64_t s = 0; s < task.call.positions.length; ++s) normalisers[s] = 0.0f;
     if (task.num_queries == 0) return;
     static thread_local Scratch halves, floats;
     const int64_t size = task.padded * task.head;
@@ -330,8 +330,8 @@ class AttentionForward {
     }
   }
 
-  // One query: scores -> exponentials, those that dropout keeps. Returns the sum of all;
-  // the normaliser is the logarithm to base 2 of the sum of the powers of the scores.
+  // One query: scores -> exponentials, 0 where dropped. Returns the sum of all of them;
+  // the normaliser is log2(sum(2^score)).
   static float Row(const View& view, const float* scores, T* exponentials,
                    float* normaliser) {
     const Span span = view.span;
@@ -360,7 +360,7 @@ class AttentionBackward {
  public:
   static void Run(const Loop& loop, const Attention<T>& call, const float* normalisers,
                   const T* dy, float* row_sums, T* dx, float* dbias) {
-    const int64_t length = call.places.length, rows = call.places.rows;
+    const int64_t length = call.positions.length, rows = call.positions.rows;
     const int64_t width = 3 * call.heads * call.head;
     const DropoutMask dropout(call.dropout, call.heads * length * length);
     ForEach(loop, rows * call.heads, length * length * 10, [&](int64_t number) {
@@ -381,7 +381,7 @@ class AttentionBackward {
     for (int part = 0; part < 3; ++part) {
       for (int64_t d = 0; d < task.head; ++d) dbias[columns[part] + d] = 0.0f;
     }
-    // The gradient of what is no query.
+    // Positions without a query have no gradient.
     for (int64_t s = 0; task.num_queries < task.length && s < task.length; ++s)
       memset(dx + (task.begin + s) * 3 * task.width + columns[0], 0,
              task.head * sizeof(T));
@@ -479,13 +479,13 @@ class AttentionBackward {
       Write(dscores + j, Read(scores + j) * (Read(dprobabilities + j) - total));
   }
 
-  // 32 columns of [queries, keys], the rows of `span`, as 32 rows of a left matrix.
+  // Transposes 32 columns of [queries, keys], rows `span`, into a left matrix of 32 rows.
   static void Turn(const Head<T>& task, const T* x, Span span, T* turned) {
     for (int64_t s = span.begin; s < span.end; s += kBlock)
       PackTransposed(x + s * task.padded, task.padded, turned + s * kBlock);
   }
 
-  // What belongs to a position, [D], times `factor` into dx, and added to dbias.
+  // Writes the gradient of one position, [D], times `factor` to dx, adds it to dbias.
   static void WriteHead(const Head<T>& task, int64_t position, int64_t column,
                         float factor, const float* x, T* dx, float* dbias) {
     T* o = dx + (task.begin + position) * 3 * task.width + column;

@@ -1,7 +1,7 @@
 """Compiles the library of fused operations.
 
-Each instruction set is compiled with its own flags; see isa.h. Those that the compiler
-does not know are left out.
+Each instruction set is compiled with its own flags, see isa.h. Those that the compiler
+does not support are left out.
 """
 
 import concurrent.futures
@@ -22,10 +22,10 @@ from bert_tf import fused_ops
 from bert_tf.errors import RunError
 from bert_tf.files import temporary_folder, whole_file, write_whole
 
-_SECONDS = 600  # That a compiler may take for one file.
+_SECONDS = 600  # Time limit for one file.
 _COMPILERS = ("g++", "c++", "clang++")
 _NEWER = "g++ 11 or later"
-# What the flags of each instruction set turn on; an old assembler refuses it as well.
+# Uses the instructions of each set, so that an old assembler fails as well.
 _PROBE = """
 #include <immintrin.h>
 #ifdef __AVX512F__
@@ -41,7 +41,7 @@ void Tiles() { _tile_dpbf16ps(0, 1, 2); }
 
 
 def build() -> Path:
-    """Builds the library where there is none that can be loaded.
+    """Builds the library, unless one exists that can be loaded.
 
     It is written beside its source or, where that fails, into the user's cache. Several
     processes may call it at once, also on hosts that share the folder: one compiles,
@@ -89,7 +89,7 @@ def build() -> Path:
 
 
 def build_at_first_use() -> None:
-    """Builds the library if it is missing and wanted; a line says if that fails."""
+    """Builds the library if it is missing and allowed; prints a line if that fails."""
     is_wanted = fused_ops.allowed_isa() != fused_ops.REFERENCE
     if (
         not is_wanted
@@ -98,7 +98,7 @@ def build_at_first_use() -> None:
     ):
         return
     try:
-        # One that another host built, and this one cannot load, is left alone.
+        # An undamaged one that only another host can load is kept.
         if not any(map(fused_ops.is_whole, fused_ops.built_libraries())):
             build()
     except (RunError, OSError) as error:
@@ -131,10 +131,10 @@ def find_compiler() -> list[str]:
 
 
 def known_isas(compiler: Sequence[str]) -> list[str]:
-    """The best instruction set that a compiler knows, and all that are listed after it.
+    """The best instruction set that a compiler supports, and those listed after it.
 
     Raises:
-      RunError: if it knows none.
+      RunError: if it supports none.
     """
     names = list(fused_ops.ISA_FLAGS)
     with tempfile.TemporaryDirectory() as temporary:
@@ -158,19 +158,19 @@ def compile_library(
     log: Path,
     more_flags: Sequence[str] = (),
 ) -> None:
-    """Compiles every source by itself, and links them.
+    """Compiles each source file and links them.
 
     Args:
       compiler: Its command.
       library: The file to write, in a folder for the object files.
-      isas: The instruction sets that it has.
-      log: Where the compiler's output goes if it fails.
+      isas: The instruction sets to include.
+      log: The file for the compiler's output if it fails.
       more_flags: For the compiler and the linker.
 
     Raises:
       RunError: if the compiler fails.
     """
-    log.unlink(missing_ok=True)  # Of another try.
+    log.unlink(missing_ok=True)  # Of an earlier attempt.
     # Hosts with other folders and the same compiler make equal files.
     folders = {fused_ops.FOLDER: "fused_ops", tf.sysconfig.get_include(): "tensorflow"}
     same = [f"-ffile-prefix-map={folder}={name}" for folder, name in folders.items()]
@@ -247,7 +247,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _first_error(result: subprocess.CompletedProcess[str]) -> str:
-    """The line of a compiler's output that says what is wrong."""
+    """The first line with an error in a compiler's output."""
     lines = result.stderr.splitlines() or [f"exit status {result.returncode}"]
     return next((line for line in lines if "error" in line), lines[-1])
 

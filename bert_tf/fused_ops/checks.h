@@ -1,6 +1,6 @@
-// What the operations refuse before they read anything: shapes, attributes and numbers
-// that do not fit. A message names the operation's argument; TensorFlow adds the operation.
-// Shape functions refuse the same while a graph is built, as far as sizes are known then.
+// Checks of shapes, attributes and indices, made before any data is read. A message names
+// the argument; TensorFlow adds the operation. Shape functions make the same checks while a
+// graph is built, as far as sizes are known then.
 
 #ifndef BERT_TF_FUSED_OPS_CHECKS_H_
 #define BERT_TF_FUSED_OPS_CHECKS_H_
@@ -25,7 +25,7 @@ using tensorflow::shape_inference::ShapeHandle;
 constexpr int64_t kAnySize = -1;
 using Sizes = absl::Span<const int64_t>;
 
-// The first of several that is an error.
+// The first error among several.
 inline absl::Status FirstError(std::initializer_list<absl::Status> statuses) {
   for (const absl::Status& status : statuses) {
     if (!status.ok()) return status;
@@ -55,7 +55,7 @@ inline absl::Status RequireSameShape(const Tensor& tensor, const char* name,
                          tensor.shape().DebugString());
 }
 
-// Takes a tensor [..., width] apart into rows, of at least one number each.
+// The rows and the width, at least 1, of a tensor [..., width].
 inline absl::Status RequireRows(const Tensor& tensor, const char* name, int64_t* rows,
                                 int64_t* width) {
   *width = tensor.dims() > 0 ? tensor.dim_size(tensor.dims() - 1) : 0;
@@ -66,7 +66,7 @@ inline absl::Status RequireRows(const Tensor& tensor, const char* name, int64_t*
   return absl::OkStatus();
 }
 
-// Rows of numbers of which those from `size` on are padding.
+// A matrix whose columns from `size` on are padding.
 inline absl::Status RequireWideMatrix(const Tensor& tensor, const char* name,
                                       int64_t size) {
   if (tensor.dims() == 2 && size > 0 && tensor.dim_size(1) >= size)
@@ -87,7 +87,7 @@ inline absl::Status RequireIndices(const Tensor& tensor, const char* name, int64
   return absl::OkStatus();
 }
 
-// Sizes whose product is a number of bytes or of numbers.
+// Sizes whose product must fit int64.
 inline absl::Status RequireProduct(const char* name, Sizes sizes) {
   int64_t product = 1;
   for (const int64_t size : sizes)
@@ -96,7 +96,7 @@ inline absl::Status RequireProduct(const char* name, Sizes sizes) {
   return InvalidArgument(name, " is too large");
 }
 
-// The attributes of dropout: `kept` of 256 values of a byte let a number pass.
+// The attributes of dropout: `kept` of the 256 values of a random byte keep a number.
 inline absl::Status GetDropout(tensorflow::OpKernelConstruction* context,
                                int64_t* stream, int64_t* kept) {
   TF_RETURN_IF_ERROR(context->GetAttr("stream", stream));
@@ -105,11 +105,11 @@ inline absl::Status GetDropout(tensorflow::OpKernelConstruction* context,
   return InvalidArgument("kept must lie within [1, 256], not be ", *kept);
 }
 
-// The key of dropout [B, 3] for the rows of a mask [B, S].
-inline absl::Status RequireKey(const Tensor& key, const Tensor& input_mask) {
+// The seed of dropout [B, 3] for the rows of a mask [B, S].
+inline absl::Status RequireSeed(const Tensor& seed, const Tensor& input_mask) {
   if (input_mask.dims() == 0)
     return InvalidArgument("input_mask must be [B, S], not a scalar");
-  return RequireShape(key, "key", {input_mask.dim_size(0), 3});
+  return RequireShape(seed, "seed", {input_mask.dim_size(0), 3});
 }
 
 // ------------------------------------------------------------------ shape functions
@@ -125,17 +125,17 @@ inline absl::Status InferRows(InferenceContext* c, int rows, int vector,
   return c->ReplaceDim(x, -1, width, shape);
 }
 
-// Joins what is known of the shape of an input with a shape that it must have.
+// Merges the shape of an input with the shape that it must have.
 inline absl::Status InferSame(InferenceContext* c, int input, ShapeHandle* shape) {
   return c->Merge(*shape, c->input(input), shape);
 }
 
-// The inputs `mask` [B, S] and `key` [B, 3].
-inline absl::Status InferMaskAndKey(InferenceContext* c, int mask, int key) {
+// The inputs `mask` [B, S] and `seed` [B, 3].
+inline absl::Status InferMaskAndSeed(InferenceContext* c, int mask, int seed) {
   ShapeHandle rows, numbers;
   DimensionHandle dimension;
   TF_RETURN_IF_ERROR(c->WithRank(c->input(mask), 2, &rows));
-  TF_RETURN_IF_ERROR(c->WithRank(c->input(key), 2, &numbers));
+  TF_RETURN_IF_ERROR(c->WithRank(c->input(seed), 2, &numbers));
   TF_RETURN_IF_ERROR(c->WithValue(c->Dim(numbers, 1), 3, &dimension));
   return c->Merge(c->Dim(rows, 0), c->Dim(numbers, 0), &dimension);
 }

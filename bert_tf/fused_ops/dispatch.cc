@@ -1,5 +1,5 @@
-// Which instruction sets the processor, its system and this library have, and which one is
-// in use.
+// Finds the instruction sets that the processor, the system and this library have, and
+// selects one.
 
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,8 +13,8 @@
 
 namespace bert_tf {
 
-// The table of an instruction set that the compiler did not know is not compiled, and has
-// no address here.
+// The table of an instruction set that the compiler does not know is not linked, and its
+// address is null here.
 extern __attribute__((weak)) const Isa kAmx, kAvx512Bf16, kAvx512, kAvx2;
 
 namespace {
@@ -29,7 +29,7 @@ bool HasAvx512() {
          __builtin_cpu_supports("avx512dq");
 }
 
-// Compilers before AVX512-BF16 and AMX refuse their names in __builtin_cpu_supports.
+// Not __builtin_cpu_supports: old compilers do not know AVX512-BF16 and AMX.
 bool HasAvx512Bf16() {
   unsigned a, b, c, d;
   return HasAvx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5) != 0;
@@ -42,7 +42,7 @@ bool HasAmx() {
          (d & kBf16) != 0 && (d & kTile) != 0;
 }
 
-// Linux lets a process use the tile registers after it has asked for them.
+// Linux grants a process the tile registers on request.
 bool MayUseTiles() {
   constexpr int kRequestPermission = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
@@ -79,7 +79,7 @@ void OutOfMemory() { throw std::bad_alloc(); }
 
 }  // namespace bert_tf
 
-// Who lacks an instruction set: 0 nobody, 1 the processor, 2 the system, which does not
+// What lacks an instruction set: 0 nothing, 1 the processor, 2 the system, which does not
 // allow it, 3 the library, whose compiler did not know it.
 extern "C" int bert_tf_lacks(const char* name) {
   const bert_tf::Choice* choice = bert_tf::Find(name);
@@ -88,14 +88,14 @@ extern "C" int bert_tf_lacks(const char* name) {
   return choice->isa == nullptr ? 3 : 0;
 }
 
-// Makes an instruction set the one in use; 0 if it cannot be used.
+// Selects an instruction set; 0 if it cannot be used.
 extern "C" int bert_tf_use(const char* name) {
   if (bert_tf_lacks(name) != 0) return 0;
   bert_tf::current.store(bert_tf::Find(name)->isa, std::memory_order_release);
   return 1;
 }
 
-// The best instruction set from the start: an operation never finds none.
+// Selects the best instruction set at load time: there always is one.
 static const bool kIsChosen = [] {
   for (const bert_tf::Choice& choice : bert_tf::kChoices) {
     if (bert_tf_use(choice.name)) return true;

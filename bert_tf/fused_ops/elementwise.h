@@ -1,5 +1,5 @@
-// Element-wise operations of BERT: one pass over memory each, bfloat16 or float32 at the
-// edges and float32 inside. bert_tf/modeling/fused.py says what each computes.
+// Element-wise operations of BERT: one pass over memory each, bfloat16 or float32 in and
+// out, float32 inside. bert_tf/modeling/backends/fused_operations.py defines the results.
 
 #ifndef BERT_TF_FUSED_OPS_ELEMENTWISE_H_
 #define BERT_TF_FUSED_OPS_ELEMENTWISE_H_
@@ -12,7 +12,7 @@
 namespace bert_tf {
 namespace BERT_TF_ISA {
 
-// Calls function(i, count) for 16 numbers of a row at a time, and for what is left.
+// Calls function(i, count) for 16 numbers of a row at a time, and for the remainder.
 template <typename Function>
 BERT_TF_INLINE void ForColumns(int64_t width, const Function& function) {
   int64_t i = 0;
@@ -20,8 +20,8 @@ BERT_TF_INLINE void ForColumns(int64_t width, const Function& function) {
   if (i < width) function(i, width - i);
 }
 
-// The same in four lanes: function(i, count, lane), so that what is added up in each does
-// not wait for the others.
+// The same with function(i, count, lane) in four lanes: independent sums, which need not
+// wait for one another's additions.
 template <typename Function>
 BERT_TF_INLINE void ForColumnsInLanes(int64_t width, const Function& function) {
   int64_t i = 0;
@@ -34,7 +34,7 @@ BERT_TF_INLINE void ForColumnsInLanes(int64_t width, const Function& function) {
   for (; i < width; i += 16) function(i, Least(16, width - i), 0);
 }
 
-// Sixteen numbers, or the first `count` of them; zeros behind.
+// Sixteen numbers, or the first `count` of them and zeros.
 BERT_TF_INLINE V ReadSome(const float* x, int64_t count) {
   return count == 16 ? Read(x) : ReadFirst(x, count);
 }
@@ -54,7 +54,7 @@ BERT_TF_INLINE void WriteSome(T* target, int64_t count, V x) {
 BERT_TF_INLINE void AddSome(float* target, int64_t count, V x) {
   WriteSome(target, count, ReadSome(target, count) + x);
 }
-// x, with `others` from number `count` on.
+// The first `count` numbers of x, then those of `others`.
 BERT_TF_INLINE V OnlyFirst(V x, int64_t count, float others = 0.0f) {
   if (count == 16) return x;
   float all[16];
@@ -131,13 +131,14 @@ void BiasGeluGrad(const Loop& loop, const T* x, const float* bias, const T* dy,
 
 // ------------------------------------------- bias, dropout, residual, layer normalisation
 
-// Which numbers of a token dropout keeps: [width] bytes below the limit, and 16 behind.
-inline const uint8_t* TokenBytes(const DropoutMask& dropout, const Places& places,
+// The random bytes of a token, [width] and 16 more to read past the end: dropout keeps
+// the numbers whose byte is below the limit.
+inline const uint8_t* TokenBytes(const DropoutMask& dropout, const Positions& positions,
                                  int64_t token, int64_t width, uint8_t* memory) {
   if (!dropout.is_on()) return nullptr;
-  const int64_t row = RowOf(places, token);
-  const int64_t position =
-      places.offsets == nullptr ? token - places.begins[row] : places.offsets[token];
+  const int64_t row = RowOf(positions, token);
+  const int64_t position = positions.offsets == nullptr ? token - positions.begins[row]
+                                                        : positions.offsets[token];
   return dropout.Bytes(row, position * width, width, memory);
 }
 
@@ -149,14 +150,14 @@ BERT_TF_INLINE V KeepSome(const DropoutMask& dropout, const uint8_t* bytes, int6
 
 template <typename T>
 void DropoutAddNorm(const Loop& loop, const Norm<T>& n, T* y, T* sum, float* statistics) {
-  const int64_t width = n.width, rows = n.places.begins[n.places.rows];
-  const DropoutMask dropout(n.dropout, n.places.length * width);
+  const int64_t width = n.width, rows = n.positions.begins[n.positions.rows];
+  const DropoutMask dropout(n.dropout, n.positions.length * width);
   ForParts(loop, rows, width * 6, [&](int64_t, int64_t begin, int64_t end) {
     static thread_local Scratch floats, random;
     float* h = floats.Get<float>(width + 16);
     uint8_t* memory = random.Get<uint8_t>(DropoutMask::Room(width));
     for (int64_t r = begin; r < end; ++r) {
-      const uint8_t* bytes = TokenBytes(dropout, n.places, r, width, memory);
+      const uint8_t* bytes = TokenBytes(dropout, n.positions, r, width, memory);
       V total = Zero();
       ForColumns(width, [&](int64_t i, int64_t count) {
         const V x = ReadSome(n.x + r * width + i, count) + ReadSome(n.bias + i, count);
@@ -187,8 +188,8 @@ void DropoutAddNorm(const Loop& loop, const Norm<T>& n, T* y, T* sum, float* sta
 
 template <typename T>
 void DropoutAddNormGrad(const Loop& loop, const NormGrad<T>& n) {
-  const int64_t width = n.width, rows = n.places.begins[n.places.rows];
-  const DropoutMask dropout(n.dropout, n.places.length * width);
+  const int64_t width = n.width, rows = n.positions.begins[n.positions.rows];
+  const DropoutMask dropout(n.dropout, n.positions.length * width);
   float *biases = n.partial, *gammas = biases + kParts * width;
   float* betas = gammas + kParts * width;
   memset(n.partial, 0, 3 * kParts * width * sizeof(float));
@@ -200,7 +201,7 @@ void DropoutAddNormGrad(const Loop& loop, const NormGrad<T>& n) {
     float *db = biases + part * width, *dg = gammas + part * width;
     float* dt = betas + part * width;
     for (int64_t r = begin; r < end; ++r) {
-      const uint8_t* bytes = TokenBytes(dropout, n.places, r, width, memory);
+      const uint8_t* bytes = TokenBytes(dropout, n.positions, r, width, memory);
       const V mean = Set(n.statistics[2 * r]), factor = Set(n.statistics[2 * r + 1]);
       V first = Zero(), second = Zero();
       ForColumns(width, [&](int64_t i, int64_t count) {
@@ -209,7 +210,7 @@ void DropoutAddNormGrad(const Loop& loop, const NormGrad<T>& n) {
         const V s = d * ReadSome(n.gamma + i, count);
         Write(normal + i, z);
         Write(scaled + i, s);
-        first = first + s;  // What is behind the row is 0 in d.
+        first = first + s;  // Past the end of the row d is 0.
         second = Fma(s, z, second);
         AddSome(dg + i, count, d * z);
         AddSome(dt + i, count, d);
@@ -241,7 +242,7 @@ void CrossEntropyLosses(const Loop& loop, const CrossEntropy<T>& c, float* losse
       V most[4] = {Set(kLowest), Set(kLowest), Set(kLowest), Set(kLowest)};
       ForColumnsInLanes(c.width, [&](int64_t i, int64_t count, int lane) {
         const V x = ReadSome(a + i, count) + ReadSome(c.bias + i, count);
-        // The number itself is second: what is not a number is kept.
+        // Max returns its second argument for NaN: a NaN reaches the loss.
         most[lane] = Max(most[lane], OnlyFirst(x, count, kLowest));
       });
       const float largest =

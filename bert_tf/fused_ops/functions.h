@@ -1,7 +1,7 @@
 // Functions of sixteen numbers at a time, and the random bits of dropout.
 //
-// Products and sums that decide on accuracy are written as fused ones, which no compiler
-// flag takes apart.
+// Where accuracy depends on it, products and sums are explicit FMAs, which no compiler
+// flag can split.
 
 #ifndef BERT_TF_FUSED_OPS_FUNCTIONS_H_
 #define BERT_TF_FUSED_OPS_FUNCTIONS_H_
@@ -11,8 +11,8 @@
 namespace bert_tf {
 namespace BERT_TF_ISA {
 
-// 2^x to two units in the last place: 2^n times a polynomial on [-1/2, 1/2] with the least
-// largest relative error. What is not finite stays so.
+// 2^x to 2 ulp: 2^n times the minimax polynomial on [-1/2, 1/2] (relative error).
+// Infinities and NaN stay so.
 BERT_TF_INLINE V PowerOfTwo(V x) {
   const V n = Round(x);
   const V f = x - n;
@@ -25,12 +25,12 @@ BERT_TF_INLINE V PowerOfTwo(V x) {
   return TimesPowerOfTwo(p, n);
 }
 
-// e^x to two units in the last place: 2^n e^f, f on [-ln2/2, ln2/2]. Infinite above what
-// float32 holds, 0 below; what is not a number stays so.
+// e^x to 2 ulp: 2^n e^f, f in [-ln2/2, ln2/2]. Infinite above the range of float32, 0
+// below; NaN stays NaN.
 BERT_TF_INLINE V Exp(V x) {
   x = Min(Set(89.0f), Max(Set(-104.0f), x));
   const V n = Round(x * Set(1.44269504f));
-  // ln 2 in two parts, the first so short that n times it is exact.
+  // ln 2 in two parts; the first has so few bits that n times it is exact.
   const V f = Fma(n, Set(2.12194440e-4f), Fma(n, Set(-0.693359375f), x));
   V p = Set(1.9875691500e-4f);
   p = Fma(p, f, Set(1.3981999507e-3f));
@@ -42,29 +42,29 @@ BERT_TF_INLINE V Exp(V x) {
   return TimesPowerOfTwo(p, n);
 }
 
-// 1 / x by a step of Newton's method: a third of the time of a division.
+// 1 / x with one step of Newton's method: a third of the time of a division.
 BERT_TF_INLINE V Reciprocal(V x) {
   const V r = ApproximateReciprocal(x);
   return Fma(r, Fnma(x, r, Set(1.0f)), r);
 }
 
-// P of 1/2 + x P(x^2 - 12.5), the highest power first: of all that make it right at +-5,
-// beyond which it is taken as 0 and 1, the polynomial with the least largest error. Half
-// the time of formulas with an exponential and a division.
+// P of 1/2 + x P(x^2 - 12.5), highest power first: the minimax polynomial that is exact at
+// +-5, beyond which the function is taken as 0 and 1. Half the time of formulas with an
+// exponential and a division.
 constexpr int kTerms = 12;
-// The standard normal distribution function; x times it is off by at most 3e-6.
+// The standard normal distribution function; the error of x times it is at most 3e-6.
 constexpr float kNormalCdf[kTerms] = {
     -8.975046760e-16f, 3.407785664e-14f, -5.379359068e-13f, 8.649941007e-12f,
     -2.110466663e-10f, 4.425067424e-9f,  -7.753524045e-8f,  1.284711971e-6f,
     -2.067796049e-5f,  3.297575458e-4f,  -5.623875652e-3f,  1.413637549e-1f};
-// The derivative of x times it, off by at most 2e-5.
+// The derivative of x times it; the error is at most 2e-5.
 constexpr float kGeluDerivative[kTerms] = {
     -1.765925798e-14f, 4.996370613e-13f, -3.775217985e-12f, 3.554759959e-11f,
     -1.427784113e-9f,  2.494337537e-8f,  -2.801597816e-7f,  3.157174888e-6f,
     -3.661805385e-5f,  4.276944092e-4f,  -6.009899080e-3f,  1.421305686e-1f};
 
 BERT_TF_INLINE V HalfAndOdd(V x, const float* coefficients) {
-  // A bound comes first: what is not a number stays so.
+  // Min and Max return their second argument for NaN: NaN stays NaN.
   const V near = Min(Set(5.0f), Max(Set(-5.0f), x));
   const V v = Fms(near, near, Set(12.5f));
   V p = Set(coefficients[0]);
@@ -79,8 +79,8 @@ BERT_TF_INLINE V Gelu(V x) {
 
 BERT_TF_INLINE V GeluDerivative(V x) { return HalfAndOdd(x, kGeluDerivative); }
 
-// The standard normal distribution function to 1e-7 of each value at 0 and 1e-5 at -8:
-// erfc(z) = t e^(P(t) - z^2) with t = 1 / (1 + z / 2), P with the least largest error.
+// The standard normal distribution function, relative error 1e-7 at 0 and 1e-5 at -8:
+// erfc(z) = t e^(P(t) - z^2) with t = 1 / (1 + z / 2), P minimax.
 BERT_TF_INLINE V NormalCdf(V x) {
   constexpr float kFit[10] = {1.215651611e-1f,  -5.514440996e-1f, 8.465341571e-1f,
                               -2.746410436e-1f, -4.373535958e-1f, 1.961515308e-1f,
@@ -95,7 +95,7 @@ BERT_TF_INLINE V NormalCdf(V x) {
   return Where(Below(x, Zero()), tail, Set(1.0f) - tail);
 }
 
-// For float32 activations: the polynomials above are as exact as bfloat16 needs.
+// For float32 activations; the polynomials above are exact enough for bfloat16 only.
 BERT_TF_INLINE V ExactGelu(V x) { return Max(Set(-100.0f), x) * NormalCdf(x); }
 
 BERT_TF_INLINE V ExactGeluDerivative(V x) {
@@ -121,7 +121,7 @@ BERT_TF_INLINE V GeluTanh(V x) {
 }
 
 BERT_TF_INLINE V GeluTanhDerivative(V x) {
-  // It is 0 or 1 long before; the bound comes first: what is not a number stays so.
+  // Beyond the bound it is 0 or 1. Min and Max as above: NaN stays NaN.
   x = Min(Set(20.0f), Max(Set(-20.0f), x));
   const V square = x * x, one = Set(1.0f), half = Set(0.5f);
   const V t = Tanh(x * Fma(square, Set(kRootOf2OverPi * kCubic), Set(kRootOf2OverPi)));
@@ -129,7 +129,7 @@ BERT_TF_INLINE V GeluTanhDerivative(V x) {
   return Fma(half * x * Fnma(t, t, one), inner, Fma(half, t, half));
 }
 
-// Philox4x32-10 (Salmon et al. 2011), the numbers of TensorFlow's
+// Philox4x32-10 (Salmon et al. 2011), with the output of TensorFlow's
 // StatelessRandomUniformFullIntV2. A block is 16 bytes.
 class Philox {
  public:
@@ -137,7 +137,7 @@ class Philox {
 
   Philox(uint64_t key, uint64_t counter_high) : key_(key), high_(counter_high) {}
 
-  // The bytes of `kBlocksAtOnce` blocks from number `first` on.
+  // The bytes of `kBlocksAtOnce` blocks from block `first` on.
   void Fill(uint64_t first, uint8_t* bytes) const {
     for (int i = 0; i < kBlocksAtOnce; i += kLanes)
       FillLanes(first + i, bytes + 16 * i);
@@ -164,7 +164,7 @@ class Philox {
     uint32_t k0 = static_cast<uint32_t>(key_), k1 = static_cast<uint32_t>(key_ >> 32);
     for (int round = 0; round < kRounds; ++round) {
       const __m512i a = _mm512_mul_epu32(m0, c0), b = _mm512_mul_epu32(m1, c2);
-      constexpr int kXor = 0x96;  // Of three.
+      constexpr int kXor = 0x96;  // The truth table of a ^ b ^ c.
       c0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(b, 32), c1,
                                      _mm512_set1_epi64(k0), kXor);
       c2 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(a, 32), c3,
@@ -221,7 +221,7 @@ class Philox {
   uint64_t high_;
 };
 
-// The dropout of one layer: which bytes keep which numbers.
+// The dropout of one layer: the random byte of each number.
 class DropoutMask {
  public:
   DropoutMask(const Dropout& dropout, int64_t row_size)
@@ -239,8 +239,8 @@ class DropoutMask {
     return count + 16 * (Philox::kBlocksAtOnce + 1);
   }
 
-  // The bytes that decide on `count` numbers of a row of the batch, from number `begin`
-  // on: a pointer into `memory`.
+  // The bytes of `count` numbers of a row of the batch from `begin` on: a pointer into
+  // `memory`.
   const uint8_t* Bytes(int64_t row, int64_t begin, int64_t count,
                        uint8_t* memory) const {
     const uint64_t first = (first_row_ + row) * blocks_ + begin / 16;
@@ -258,11 +258,11 @@ class DropoutMask {
 };
 
 // The row of the batch that a token belongs to.
-inline int64_t RowOf(const Places& places, int64_t token) {
-  int64_t low = 0, high = places.rows;
+inline int64_t RowOf(const Positions& positions, int64_t token) {
+  int64_t low = 0, high = positions.rows;
   while (high - low > 1) {
     const int64_t middle = (low + high) / 2;
-    if (places.begins[middle] <= token) {
+    if (positions.begins[middle] <= token) {
       low = middle;
     } else {
       high = middle;

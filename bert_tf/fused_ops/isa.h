@@ -1,10 +1,10 @@
-// What the operations and the instruction sets share: plain arguments, and the table of
-// functions that each instruction set fills in.
+// The interface between the operations and the instruction sets: structs of arguments, and
+// a table of functions that each instruction set fills in.
 //
 // The functions of an instruction set are compiled with its flags, in a separate translation
-// unit and namespace. No header that defines inline functions outside of that
-// namespace may be included there: the linker keeps one copy of such a function, which
-// could be the one with instructions that this processor lacks.
+// unit and namespace. That unit must not include a header with inline functions outside of
+// the namespace: the linker keeps one copy of such a function, which could be the one with
+// instructions that this processor lacks.
 
 #ifndef BERT_TF_FUSED_OPS_ISA_H_
 #define BERT_TF_FUSED_OPS_ISA_H_
@@ -15,8 +15,8 @@ namespace bert_tf {
 
 using bfloat = uint16_t;  // The upper half of a float32.
 
-// Sums over rows are made of this many parts, whatever the number of threads, so that
-// they are the same on every machine size.
+// Sums over rows are split into this many parts for any number of threads, so that they
+// round equally.
 constexpr int64_t kParts = 32;
 constexpr int64_t kBlock = 32;  // Rows, columns and depth of one step of a product.
 
@@ -28,32 +28,32 @@ __attribute__((always_inline)) constexpr int64_t RoundUp(int64_t x) {
 struct Loop {
   void (*run)(const Loop& loop, int64_t total, int64_t cost,
               void (*call)(const void* function, int64_t i), const void* function);
-  void* context;  // Of TensorFlow.
+  void* context;  // TensorFlow's OpKernelContext.
   int64_t num_threads;
 };
 
-// Which positions of the rows [B, S] of a batch have a token in [T, ...]: all of them, all
-// up to the last token of each row, or any others. Those of a row stand one after another.
-struct Places {
+// The positions of a batch [B, S] that have a token in [T, ...]: all of them, all up to the
+// last token of each row, or any others. The tokens of a row are consecutive.
+struct Positions {
   int64_t rows, length;    // B, S
-  const int64_t* begins;   // [B + 1]: the first token of each row, and their number.
+  const int64_t* begins;   // [B + 1]: the first token of each row, and T.
   const int32_t* offsets;  // [T]: each token's position in its row. Null: 0, 1, 2, ...
 };
 
 // The dropout of one layer: one Philox stream for seed, layer and step.
 struct Dropout {
   uint64_t key, step, first_row;
-  int64_t kept;  // Of 256 values of a byte, how many keep a number; 256: none is dropped.
+  int64_t kept;  // A number is kept if its random byte is below; 256: no dropout.
 };
 
-// What the attention of a layer reads.
+// The inputs of a layer's attention.
 template <typename T>
 struct Attention {
   const T* x;                // [tokens, 3 H]
   const float* bias;         // [3 H]
   const int32_t* sequences;  // [B, S], 0 is padding.
-  Places places;             // Of x, without offsets.
-  Places queries;            // Whose outputs are wanted, [queries, H]; all are in x.
+  Positions positions;             // Of x, without offsets.
+  Positions queries;            // The outputs to compute, [queries, H]; all are in x.
   Dropout dropout;
   int64_t heads, head;  // N, D
 };
@@ -63,7 +63,7 @@ template <typename T>
 struct Norm {
   const T *x, *residual;             // [tokens, H]
   const float *bias, *gamma, *beta;  // [H]
-  Places places;
+  Positions positions;
   Dropout dropout;
   int64_t width;  // H
   float epsilon;
@@ -74,7 +74,7 @@ struct NormGrad {
   const T *dy, *sum;         // [tokens, H]
   const float *statistics;   // [tokens, 2]
   const float *gamma;        // [H]
-  Places places;
+  Positions positions;
   Dropout dropout;
   int64_t width;
   float* partial;                    // [3, kParts, H]
@@ -85,7 +85,7 @@ struct NormGrad {
 template <typename T>
 struct CrossEntropy {
   const T* logits;    // [rows, stride]
-  const float* bias;  // [width]; the columns from there on are padding.
+  const float* bias;  // [width]; the columns from `width` on are padding.
   const int32_t* labels;
   int64_t rows, stride, width;
 };
@@ -99,7 +99,7 @@ struct Operations {
   void (*bias_gelu_grad)(const Loop&, const T* x, const float* bias, const T* dy,
                          int64_t rows, int64_t width, bool approximate, float* partial,
                          T* dx, float* dbias);
-  // sum: of x, bias and residual, or null where nobody reads it.
+  // sum: of x, bias and residual; null if it is not needed.
   void (*dropout_add_norm)(const Loop&, const Norm<T>&, T* y, T* sum, float* statistics);
   void (*dropout_add_norm_grad)(const Loop&, const NormGrad<T>&);
   void (*attention)(const Loop&, const Attention<T>&, T* y, float* normalisers);
@@ -123,7 +123,7 @@ struct Product {
 struct KernelGradients {
   const bfloat *x, *dy;  // [rows, depth], [rows, count * width]
   int64_t rows, depth, height, count, width;
-  bool adds;                 // To what the gradients hold.
+  bool adds;                 // Add to the gradients instead of overwriting them.
   float* const* gradients;  // count of [height, width]
 };
 
@@ -135,7 +135,7 @@ struct AdamStep {
   bool adapts;  // LAMB's trust ratio.
 };
 
-// What one instruction set computes.
+// The functions of one instruction set.
 struct Isa {
   const char* name;
   Operations<bfloat> bf16;
@@ -143,7 +143,7 @@ struct Isa {
   void (*pack_kernels)(const Loop&, const float* const* kernels, int64_t count,
                        int64_t rows, int64_t width, bfloat* forward, bfloat* backward);
   void (*product)(const Loop&, const Product&, const bfloat* added, bfloat* y);
-  // y and activated: null where nobody reads them.
+  // y and activated: null if not needed.
   void (*product_gelu)(const Loop&, const Product&, const float* bias, bool approximate,
                        bfloat* y, bfloat* activated);
   void (*kernel_gradients)(const Loop&, const KernelGradients&);

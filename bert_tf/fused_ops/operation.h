@@ -1,5 +1,5 @@
-// What the operations share: views of tensors, work in parallel, memory that may run out,
-// positions of tokens, keys of dropout.
+// What the operations share: access to tensors, parallel loops, errors when memory runs
+// out, positions of tokens, seeds of dropout.
 
 #ifndef BERT_TF_FUSED_OPS_OPERATION_H_
 #define BERT_TF_FUSED_OPS_OPERATION_H_
@@ -24,8 +24,8 @@ using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::TensorShape;
 
-// Not by flat(), which ends the process where memory begins at an odd address, as that of
-// a tensor that was made elsewhere may.
+// Not flat(), which ends the process if the memory is not aligned, which is possible for
+// tensors that TensorFlow did not allocate.
 template <typename T>
 const T* Data(const Tensor& tensor) {
   return static_cast<const T*>(tensor.data());
@@ -35,8 +35,8 @@ T* Data(Tensor* tensor) {
   return static_cast<T*>(tensor->data());
 }
 
-// An operation that fails with ResourceExhausted where memory runs out, in any thread,
-// instead of ending the process: what allocates throws std::bad_alloc.
+// An operation that fails with ResourceExhausted when memory runs out in any thread,
+// instead of ending the process: allocations throw std::bad_alloc.
 class Operation : public tensorflow::OpKernel {
  public:
   using tensorflow::OpKernel::OpKernel;
@@ -46,8 +46,8 @@ class Operation : public tensorflow::OpKernel {
       Run(context);
     } catch (const std::bad_alloc&) {
       context->CtxFailure(tensorflow::errors::ResourceExhausted(
-          "there is not enough memory for what ", type_string(),
-          " works in; a smaller batch needs less"));
+          "there is not enough memory for the buffers of ", type_string(),
+          ": use a smaller batch"));
     }
   }
 
@@ -55,13 +55,13 @@ class Operation : public tensorflow::OpKernel {
   virtual void Run(OpKernelContext* context) = 0;
 };
 
-// Lets an instruction set work in parallel on the threads of an operation.
+// The parallel loop of an instruction set, on the threads of an operation.
 inline Loop MakeLoop(OpKernelContext* context) {
   const auto run = [](const Loop& loop, int64_t total, int64_t cost,
                       void (*call)(const void*, int64_t), const void* function) {
     auto* device = static_cast<OpKernelContext*>(loop.context)->device();
     const auto& threads = *device->tensorflow_cpu_worker_threads();
-    std::atomic<bool> memory_ran_out{false};  // TensorFlow's threads know no exceptions.
+    std::atomic<bool> memory_ran_out{false};  // Exceptions must not leave a thread.
     tensorflow::Shard(threads.num_threads, threads.workers, total,
                       std::max<int64_t>(1, cost), [&](int64_t first, int64_t last) {
                         try {
@@ -77,40 +77,41 @@ inline Loop MakeLoop(OpKernelContext* context) {
   return {run, context, threads};
 }
 
-// Which positions of a mask [B, S] have a token; see `Places`. Of a mask that Check refuses
-// nothing is read.
-class TokenPlaces {
+// The positions of a mask [B, S] that have a token; see `Positions`. Of a mask that is not
+// a matrix nothing is read.
+class TokenPositions {
  public:
-  // All positions, or those up to the last of each row that is not 0.
-  static TokenPlaces WithoutGaps(const Tensor& mask, int64_t tokens) {
-    TokenPlaces places(mask);
+  // All positions if there are as many tokens, else those up to the last nonzero one of
+  // each row.
+  static TokenPositions WithoutGaps(const Tensor& mask, int64_t tokens) {
+    TokenPositions positions(mask);
     const bool are_all = tokens == mask.NumElements();
-    places.ForRows([&](const int32_t* row) {
-      int64_t count = places.length_;
+    positions.ForRows([&](const int32_t* row) {
+      int64_t count = positions.length_;
       while (!are_all && count > 0 && row[count - 1] == 0) --count;
       return count;
     });
-    return places;
+    return positions;
   }
 
-  // Those that are not 0.
-  static TokenPlaces Marked(const Tensor& mask) {
-    TokenPlaces places(mask);
-    places.has_offsets_ = true;
-    places.ForRows([&](const int32_t* row) {
-      const size_t before = places.offsets_.size();
-      for (int64_t i = 0; i < places.length_; ++i) {
-        if (row[i] != 0) places.offsets_.push_back(static_cast<int32_t>(i));
+  // The nonzero positions.
+  static TokenPositions Marked(const Tensor& mask) {
+    TokenPositions positions(mask);
+    positions.has_offsets_ = true;
+    positions.ForRows([&](const int32_t* row) {
+      const size_t before = positions.offsets_.size();
+      for (int64_t i = 0; i < positions.length_; ++i) {
+        if (row[i] != 0) positions.offsets_.push_back(static_cast<int32_t>(i));
       }
-      return static_cast<int64_t>(places.offsets_.size() - before);
+      return static_cast<int64_t>(positions.offsets_.size() - before);
     });
-    return places;
+    return positions;
   }
 
-  // Whichever are as many as there are tokens. Where both are, they are the same.
-  static TokenPlaces Of(const Tensor& mask, int64_t tokens) {
-    TokenPlaces places = WithoutGaps(mask, tokens);
-    return places.size() == tokens ? places : Marked(mask);
+  // Those of the two above that are as many as the tokens. If both are, they are equal.
+  static TokenPositions Of(const Tensor& mask, int64_t tokens) {
+    TokenPositions positions = WithoutGaps(mask, tokens);
+    return positions.size() == tokens ? positions : Marked(mask);
   }
 
   int64_t size() const { return begins_.back(); }
@@ -126,11 +127,12 @@ class TokenPlaces {
                            has_offsets_ ? ", or that are not 0" : "");
   }
 
-  // Whether the positions, which are marked, are among others without gaps.
-  absl::Status CheckAmong(const TokenPlaces& others) const {
+  // Whether the positions, from `Marked`, are among others, from `WithoutGaps`.
+  absl::Status CheckAmong(const TokenPositions& others) const {
     if (mask_.shape() != others.mask_.shape())
       return InvalidArgument("queries must have the shape of input_mask, ",
-                             others.mask_.shape().DebugString(), ", not ", mask_.shape().DebugString());
+                             others.mask_.shape().DebugString(), ", not ",
+                             mask_.shape().DebugString());
     for (size_t row = 0; row + 1 < begins_.size(); ++row) {
       const int64_t count = others.begins_[row + 1] - others.begins_[row];
       if (begins_[row] == begins_[row + 1]) continue;
@@ -142,13 +144,13 @@ class TokenPlaces {
     return absl::OkStatus();
   }
 
-  Places places() const {
+  Positions positions() const {
     return {static_cast<int64_t>(begins_.size()) - 1, length_, begins_.data(),
             has_offsets_ ? offsets_.data() : nullptr};
   }
 
  private:
-  explicit TokenPlaces(const Tensor& mask) : mask_(mask) {}
+  explicit TokenPositions(const Tensor& mask) : mask_(mask) {}
 
   // Calls count(row), the number of a row's tokens, for each row.
   template <typename Count>
@@ -168,11 +170,11 @@ class TokenPlaces {
   bool has_offsets_ = false;
 };
 
-// key: [B, 3] int32: seed, step, and place of the first row in the global batch. Where
-// there are no rows, nothing is dropped and nothing read.
-inline Dropout MakeDropout(const Tensor& key, int64_t stream, int64_t kept) {
+// seed: [B, 3] int32: seed, step, and the row's number in the global batch; the other rows
+// follow the first. Without rows nothing is read.
+inline Dropout MakeDropout(const Tensor& seed, int64_t stream, int64_t kept) {
   const auto number = [&](int64_t i) -> uint64_t {
-    return key.NumElements() == 0 ? 0 : static_cast<int64_t>(Data<int32_t>(key)[i]);
+    return seed.NumElements() == 0 ? 0 : static_cast<int64_t>(Data<int32_t>(seed)[i]);
   };
   return {(number(0) << 32) + static_cast<uint64_t>(stream), number(1), number(2), kept};
 }
@@ -189,7 +191,7 @@ inline const Operations<float>& CurrentOperations<float>() {
   return CurrentIsa().fp32;
 }
 
-// Registers the kernels of an operation whose activations are bfloat16 or float32.
+// Registers an operation for activations in bfloat16 and in float32.
 #define BERT_TF_REGISTER(name, Class)                                              \
   REGISTER_KERNEL_BUILDER(                                                         \
       Name(name).Device(DEVICE_CPU).TypeConstraint<tensorflow::bfloat16>("T"),     \

@@ -1,27 +1,28 @@
-// Self-attention of all heads as TensorFlow operations; attention.h computes them.
+// Self-attention of all heads as TensorFlow operations; attention.h has the arithmetic.
 
 #include "operation.h"
 
 namespace bert_tf {
 
-// Checks what both operations read.
+// Checks the inputs that both operations have.
 absl::Status CheckAttention(const Tensor& x, const Tensor& bias, const Tensor& input_mask,
-                            const TokenPlaces& places, const Tensor& key, int64_t tokens,
-                            int64_t width, int64_t heads, const Tensor& queries,
-                            const TokenPlaces& query_places) {
+                            const TokenPositions& positions, const Tensor& seed,
+                            int64_t tokens, int64_t width, int64_t heads,
+                            const Tensor& queries,
+                            const TokenPositions& query_positions) {
   if (heads > width || width % (3 * heads * kBlock) != 0)
     return InvalidArgument("x must be [..., 3 H], H being ", heads,
                            " heads of 32 n, not ", x.shape().DebugString());
   TF_RETURN_IF_ERROR(RequireShape(bias, "bias", {width}));
-  TF_RETURN_IF_ERROR(places.Check(tokens));
-  TF_RETURN_IF_ERROR(RequireKey(key, input_mask));
-  if (queries.NumElements() > 0) TF_RETURN_IF_ERROR(query_places.CheckAmong(places));
-  // Numbers of positions are squared, and up to 16 bytes or cycles are spent on each.
+  TF_RETURN_IF_ERROR(positions.Check(tokens));
+  TF_RETURN_IF_ERROR(RequireSeed(seed, input_mask));
+  if (queries.NumElements() > 0) TF_RETURN_IF_ERROR(query_positions.CheckAmong(positions));
+  // The number of positions is squared, times up to 16 bytes or cycles for each pair.
   const int64_t length = input_mask.dim_size(1);
   return RequireProduct("input_mask", {16, heads, length + kBlock, length + kBlock});
 }
 
-// What the operation and its gradient share: the attributes, and a call that is checked.
+// The operation and its gradient share attributes, inputs and checks.
 template <typename T>
 class AttentionBase : public Operation {
  public:
@@ -33,21 +34,22 @@ class AttentionBase : public Operation {
  private:
   void Run(OpKernelContext* context) override {
     const Tensor &x = context->input(0), &bias = context->input(1);
-    const Tensor &input_mask = context->input(2), &key = context->input(3);
+    const Tensor &input_mask = context->input(2), &seed = context->input(3);
     int64_t tokens, width;
     OP_REQUIRES_OK(context, RequireRows(x, "x", &tokens, &width));
-    const TokenPlaces places = TokenPlaces::WithoutGaps(input_mask, tokens);
+    const TokenPositions positions = TokenPositions::WithoutGaps(input_mask, tokens);
     const Tensor& queries = context->input(4);
     const bool are_all = queries.NumElements() == 0;
-    const TokenPlaces query_places = are_all ? places : TokenPlaces::Marked(queries);
-    OP_REQUIRES_OK(context, CheckAttention(x, bias, input_mask, places, key, tokens,
-                                           width, heads_, queries, query_places));
+    const TokenPositions query_positions =
+        are_all ? positions : TokenPositions::Marked(queries);
+    OP_REQUIRES_OK(context, CheckAttention(x, bias, input_mask, positions, seed, tokens,
+                                           width, heads_, queries, query_positions));
     TensorShape shape = x.shape();
-    if (!are_all) shape = TensorShape({query_places.size(), width});
+    if (!are_all) shape = TensorShape({query_positions.size(), width});
     shape.set_dim(shape.dims() - 1, width / 3);
     Attend(context,
-           {Data<T>(x), Data<float>(bias), Data<int32_t>(input_mask), places.places(),
-            query_places.places(), MakeDropout(key, stream_, kept_), heads_,
+           {Data<T>(x), Data<float>(bias), Data<int32_t>(input_mask), positions.positions(),
+            query_positions.positions(), MakeDropout(seed, stream_, kept_), heads_,
             width / 3 / heads_},
            shape);
   }
@@ -106,8 +108,8 @@ class AttentionGradOp : public AttentionBase<T> {
       std::fill_n(Data<float>(dbias), dbias->NumElements(), 0.0f);
       return;
     }
-    // Rows without a token write nothing.
-    std::vector<float> row_sums(call.places.rows * bias.NumElements());
+    // Rows without tokens write nothing.
+    std::vector<float> row_sums(call.positions.rows * bias.NumElements());
     CurrentOperations<T>().attention_grad(MakeLoop(context), call,
                                           Data<float>(normalisers), Data<T>(dy),
                                           row_sums.data(), Data<T>(dx),
@@ -115,12 +117,12 @@ class AttentionGradOp : public AttentionBase<T> {
   }
 };
 
-// [..., H] for x [..., 3 H]; [queries, H] where not all are.
+// [..., H] for x [..., 3 H]; [queries, H] unless all positions are queries.
 absl::Status InferOutput(InferenceContext* c, ShapeHandle* y) {
   ShapeHandle x, queries;
   DimensionHandle width;
   TF_RETURN_IF_ERROR(InferRows(c, 0, 1, &x));
-  TF_RETURN_IF_ERROR(InferMaskAndKey(c, 2, 3));
+  TF_RETURN_IF_ERROR(InferMaskAndSeed(c, 2, 3));
   TF_RETURN_IF_ERROR(c->Divide(c->Dim(x, -1), 3, true, &width));
   TF_RETURN_IF_ERROR(c->WithRank(c->input(4), 2, &queries));
   if (!c->ValueKnown(c->Dim(queries, 0))) {
@@ -137,7 +139,7 @@ REGISTER_OP("BertAttention")
     .Input("x: T")
     .Input("bias: float")
     .Input("input_mask: int32")
-    .Input("key: int32")
+    .Input("seed: int32")
     .Input("queries: int32")
     .Output("y: T")
     .Output("normalisers: float")
@@ -158,7 +160,7 @@ REGISTER_OP("BertAttentionGrad")
     .Input("x: T")
     .Input("bias: float")
     .Input("input_mask: int32")
-    .Input("key: int32")
+    .Input("seed: int32")
     .Input("queries: int32")
     .Input("normalisers: float")
     .Input("dy: T")

@@ -1,5 +1,5 @@
-// The element-wise operations of BERT as TensorFlow operations; elementwise.h computes
-// them.
+// The element-wise operations of BERT as TensorFlow operations; elementwise.h has the
+// arithmetic.
 
 #include "operation.h"
 
@@ -76,16 +76,16 @@ class DropoutAddNormOp : public Operation {
     const Tensor& gamma = context->input(3);
     const Tensor& beta = context->input(4);
     const Tensor& input_mask = context->input(5);
-    const Tensor& key = context->input(6);
+    const Tensor& seed = context->input(6);
     int64_t rows, width;
     OP_REQUIRES_OK(context, RequireRows(x, "x", &rows, &width));
-    const TokenPlaces places = TokenPlaces::Of(input_mask, rows);
+    const TokenPositions positions = TokenPositions::Of(input_mask, rows);
     OP_REQUIRES_OK(
         context,
-        FirstError({places.Check(rows), RequireShape(bias, "bias", {width}),
+        FirstError({positions.Check(rows), RequireShape(bias, "bias", {width}),
                     RequireSameShape(residual, "residual", x, "x"),
                     RequireShape(gamma, "gamma", {width}),
-                    RequireShape(beta, "beta", {width}), RequireKey(key, input_mask)}));
+                    RequireShape(beta, "beta", {width}), RequireSeed(seed, input_mask)}));
     Tensor *y, *sum = nullptr, *statistics;
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
     // Only the gradient reads the sums: a prediction does not write them.
@@ -95,8 +95,8 @@ class DropoutAddNormOp : public Operation {
                                                      &statistics));
     const Norm<T> norm = {Data<T>(x),         Data<T>(residual),
                           Data<float>(bias),  Data<float>(gamma),
-                          Data<float>(beta),  places.places(),
-                          MakeDropout(key, stream_, kept_),
+                          Data<float>(beta),  positions.positions(),
+                          MakeDropout(seed, stream_, kept_),
                           width,              epsilon_};
     CurrentOperations<T>().dropout_add_norm(MakeLoop(context), norm, Data<T>(y),
                                             sum == nullptr ? nullptr : Data<T>(sum),
@@ -121,15 +121,15 @@ class DropoutAddNormGradOp : public Operation {
     const Tensor& statistics = context->input(2);
     const Tensor& gamma = context->input(3);
     const Tensor& input_mask = context->input(4);
-    const Tensor& key = context->input(5);
+    const Tensor& seed = context->input(5);
     int64_t rows, width;
     OP_REQUIRES_OK(context, RequireRows(dy, "dy", &rows, &width));
-    const TokenPlaces places = TokenPlaces::Of(input_mask, rows);
+    const TokenPositions positions = TokenPositions::Of(input_mask, rows);
     OP_REQUIRES_OK(
         context,
-        FirstError({places.Check(rows), RequireSameShape(sum, "sum", dy, "dy"),
+        FirstError({positions.Check(rows), RequireSameShape(sum, "sum", dy, "dy"),
                     RequireShape(statistics, "statistics", {rows, 2}),
-                    RequireShape(gamma, "gamma", {width}), RequireKey(key, input_mask)}));
+                    RequireShape(gamma, "gamma", {width}), RequireSeed(seed, input_mask)}));
     Tensor* outputs[5];
     for (int i = 0; i < 5; ++i) {
       const TensorShape& shape = i < 2 ? dy.shape() : gamma.shape();
@@ -140,8 +140,8 @@ class DropoutAddNormGradOp : public Operation {
                               Data<T>(sum),
                               Data<float>(statistics),
                               Data<float>(gamma),
-                              places.places(),
-                              MakeDropout(key, stream_, kept_),
+                              positions.positions(),
+                              MakeDropout(seed, stream_, kept_),
                               width,
                               partial.data(),
                               Data<T>(outputs[0]),
@@ -157,7 +157,7 @@ class DropoutAddNormGradOp : public Operation {
 
 // ------------------------------------------------- cross entropy of masked tokens
 
-// Checks what both operations read.
+// Checks the inputs that both operations have.
 absl::Status CheckLogits(const Tensor& logits, const Tensor& bias, const Tensor& labels) {
   TF_RETURN_IF_ERROR(RequireShape(bias, "bias", {kAnySize}));
   TF_RETURN_IF_ERROR(RequireWideMatrix(logits, "logits", bias.NumElements()));
@@ -256,7 +256,7 @@ REGISTER_OP("BertDropoutAddNorm")
     .Input("gamma: float")
     .Input("beta: float")
     .Input("input_mask: int32")
-    .Input("key: int32")
+    .Input("seed: int32")
     .Output("y: T")
     .Output("sum: T")
     .Output("statistics: float")
@@ -269,7 +269,7 @@ REGISTER_OP("BertDropoutAddNorm")
       TF_RETURN_IF_ERROR(InferRows(c, 0, 1, &x));
       TF_RETURN_IF_ERROR(InferSame(c, 2, &x));
       for (int i = 3; i < 5; ++i) TF_RETURN_IF_ERROR(InferSame(c, i, &vector));
-      TF_RETURN_IF_ERROR(InferMaskAndKey(c, 5, 6));
+      TF_RETURN_IF_ERROR(InferMaskAndSeed(c, 5, 6));
       for (int i = 0; i < 2; ++i) c->set_output(i, x);
       c->set_output(2, c->Matrix(InferenceContext::kUnknownDim, 2));
       return absl::OkStatus();
@@ -282,7 +282,7 @@ REGISTER_OP("BertDropoutAddNormGrad")
     .Input("statistics: float")
     .Input("gamma: float")
     .Input("input_mask: int32")
-    .Input("key: int32")
+    .Input("seed: int32")
     .Output("dx: T")
     .Output("dresidual: T")
     .Output("dbias: float")
@@ -295,7 +295,7 @@ REGISTER_OP("BertDropoutAddNormGrad")
       ShapeHandle dy;
       TF_RETURN_IF_ERROR(InferRows(c, 0, 3, &dy));
       TF_RETURN_IF_ERROR(InferSame(c, 1, &dy));
-      TF_RETURN_IF_ERROR(InferMaskAndKey(c, 4, 5));
+      TF_RETURN_IF_ERROR(InferMaskAndSeed(c, 4, 5));
       for (int i = 0; i < 2; ++i) c->set_output(i, dy);
       for (int i = 2; i < 5; ++i) c->set_output(i, c->input(3));
       return absl::OkStatus();

@@ -1,5 +1,5 @@
 // The norm of all gradients, and one step of LAMB or Adam on one variable, in place, as
-// TensorFlow operations; optimizer.h computes them.
+// TensorFlow operations; optimizer.h has the arithmetic.
 
 #include <functional>
 
@@ -11,8 +11,8 @@ namespace bert_tf {
 
 using tensorflow::Var;
 
-// The sum of the squares of all tensors: of each block by itself, and over blocks in their
-// order, so that it is the same for any number of threads.
+// The sum of the squares of all tensors: per block, then over the blocks in order, so that
+// it is the same for any number of threads.
 class SquareSumOp : public Operation {
  public:
   using Operation::Operation;
@@ -85,7 +85,7 @@ class AdamStepOp : public Operation {
                          context, tensorflow::HandleFromInput(context, i),
                          &variables[i]));
     }
-    // By address: two steps that share variables do not wait for each other.
+    // In order of address, so that two steps that share variables do not deadlock.
     Var* in_order[3] = {variables[0].get(), variables[1].get(), variables[2].get()};
     std::sort(in_order, in_order + 3, std::less<Var*>());
     OP_REQUIRES(context, in_order[0] != in_order[1] && in_order[1] != in_order[2],
@@ -108,7 +108,7 @@ class AdamStepOp : public Operation {
     float* values[3];
     for (int i = 0; i < 3; ++i) {
       Tensor* tensor = variables[i]->tensor();
-      if (!tensor->RefCountIsOne()) {  // Somebody still reads the old value.
+      if (!tensor->RefCountIsOne()) {  // The old value is still being read.
         Tensor copy;
         OP_REQUIRES_OK(context, context->allocate_temp(tensorflow::DT_FLOAT,
                                                        tensor->shape(), &copy));

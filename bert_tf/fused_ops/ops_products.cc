@@ -1,4 +1,5 @@
-// The matrix products of a dense layer as TensorFlow operations; products.h computes them.
+// The matrix products of a dense layer as TensorFlow operations; products.h has the
+// arithmetic.
 
 #include "operation.h"
 
@@ -49,7 +50,7 @@ class ProductBase : public Operation {
     TF_RETURN_IF_ERROR(RequireRows(x, "x", &rows, &depth));
     if (depth % kBlock != 0)
       return InvalidArgument("x must have a depth of 32 n, not ", depth);
-    // Compared before it is rounded up, by which it might overflow.
+    // Compared before it is rounded up, which might overflow.
     if (panels.dims() != 1 || width_ > panels.NumElements() ||
         panels.NumElements() % depth != 0 ||
         panels.NumElements() / depth != RoundUp(width_))
@@ -59,7 +60,7 @@ class ProductBase : public Operation {
     return absl::OkStatus();
   }
 
-  // Makes an output, [..., width]; none, where nobody reads it.
+  // Allocates an output [..., width], or none if it is not needed.
   absl::Status Allocate(OpKernelContext* context, int output, bfloat** y) {
     *y = nullptr;
     if (!context->output_required(output)) return absl::OkStatus();
@@ -104,8 +105,8 @@ class PlainProductOp : public ProductBase {
   }
 };
 
-// The product, and its activation after a bias was added. Only the gradient reads the
-// product: a prediction does not write it.
+// The product, and the activation of product + bias. Only the gradient reads the product:
+// a prediction does not write it.
 class GeluProductOp : public ProductBase {
  public:
   explicit GeluProductOp(OpKernelConstruction* context) : ProductBase(context) {
@@ -132,7 +133,7 @@ class GeluProductOp : public ProductBase {
 };
 
 // x [rows, I] and dy [rows, n O] -> n gradients [I', O], x transposed times dy, added to
-// sums where they are given and not empty. Columns of x from I' on are padding.
+// the sums that are given and not empty. Columns of x from I' on are padding.
 class KernelGradientsOp : public Operation {
  public:
   explicit KernelGradientsOp(OpKernelConstruction* context) : Operation(context) {
@@ -171,7 +172,7 @@ class KernelGradientsOp : public Operation {
       if (adds) {
         OP_REQUIRES_OK(context,
                        RequireShape(sums[i], "each sum in sums", {height_, width}));
-        // In place, unless somebody else still reads the sum.
+        // In place, unless the sum is still being read elsewhere.
         OP_REQUIRES_OK(context, context->forward_input_or_allocate_output(
                                     {2 + i}, i, shape, &gradient));
         if (Data<float>(gradient) != Data<float>(sums[i]))

@@ -1,5 +1,5 @@
 // The norm of all gradients, and one step of LAMB or Adam on one variable: two passes over
-// memory, or one. The formulas are those of bert_tf/training/updates.py.
+// memory, or one. bert_tf/training has the formulas.
 
 #ifndef BERT_TF_FUSED_OPS_OPTIMIZER_H_
 #define BERT_TF_FUSED_OPS_OPTIMIZER_H_
@@ -11,7 +11,7 @@
 namespace bert_tf {
 namespace BERT_TF_ISA {
 
-constexpr int64_t kRun = 2048;  // Numbers summed in float32: few enough.
+constexpr int64_t kRun = 2048;  // So few numbers are summed in float32.
 
 // The sum of squares: float32 within a run, float64 over the runs.
 inline double SquareSum(const float* data, int64_t count) {
@@ -27,7 +27,7 @@ inline double SquareSum(const float* data, int64_t count) {
   return total;
 }
 
-// The direction in which a weight goes.
+// The direction of a weight's update.
 BERT_TF_INLINE V Direction(const AdamStep& s, V w, V m, V v) {
   const V denominator = Root(v * Set(s.v_scale)) + Set(s.epsilon);
   return Fma(Set(s.decay), w, Quotient(m * Set(s.m_scale), denominator));
@@ -37,7 +37,7 @@ struct Squares {
   double w = 0.0, u = 0.0;
 };
 
-// The new moments of numbers begin .. end, and what the trust ratio is made of.
+// Updates the moments begin .. end; returns the sums of squares of the trust ratio.
 inline Squares Moments(const AdamStep& s, int64_t begin, int64_t end) {
   Squares squares;
   for (int64_t first = begin; first < end; first += kRun) {

@@ -1,9 +1,9 @@
-// Products of 32 rows and 32 columns at a time, summed in float32: by the tiles of AMX, by
-// AVX512-BF16's products of pairs, or in float32.
+// The micro-kernels: products of 32 rows and 32 columns, summed in float32, with AMX's
+// tiles, with AVX512-BF16's products of pairs, or in float32.
 //
-// The left matrix is read as it lies in memory. The right one is packed into panels of 32
-// columns: for every 32 rows two halves side by side, [16 pairs of rows][16 columns][2] of
-// bfloat16, or [32 rows][16 columns] of float32.
+// The left matrix is read in place. The right one is prepacked into panels of 32 columns:
+// for every 32 rows two halves side by side, [16 pairs of rows][16 columns][2] of bfloat16,
+// or [32 rows][16 columns] of float32.
 
 #ifndef BERT_TF_FUSED_OPS_PANELS_H_
 #define BERT_TF_FUSED_OPS_PANELS_H_
@@ -15,10 +15,10 @@
 namespace bert_tf {
 namespace BERT_TF_ISA {
 
-constexpr int64_t kStep = kBlock * kBlock;  // Numbers of a panel for 32 rows of depth.
+constexpr int64_t kStep = kBlock * kBlock;  // Numbers of a panel per 32 rows of depth.
 constexpr int64_t kHalf = kStep / 2;
 
-// Memory of one thread that grows and is kept; see OutOfMemory.
+// A buffer of one thread that grows and is reused; throws through OutOfMemory.
 class Scratch {
  public:
   ~Scratch() { free(data_); }
@@ -53,7 +53,7 @@ template <typename T>
 inline Rows<T> RowMajor(const T* data, int64_t stride) {
   return {data, stride, kBlock, 16 * stride};
 }
-// What PackTransposed makes.
+// The result of PackTransposed.
 template <typename T>
 inline Rows<T> Packed(const T* data) {
   return {data, kBlock, kStep, kHalf};
@@ -61,7 +61,7 @@ inline Rows<T> Packed(const T* data) {
 
 // ------------------------------------------------------------------ float32
 
-// Adds the product of some rows, [kRows, 32 steps], and half a panel or all of it.
+// Adds the product of [kRows, 32 steps] and half a panel or all of it.
 template <int kRows, int kHalves, typename Between>
 BERT_TF_INLINE void MultiplySomeRows(const Rows<float>& a, const float* panel,
                                      int64_t steps, float* sums, int64_t stride,
@@ -104,18 +104,18 @@ inline void MultiplySomeRows(const Rows<float>& a, int64_t first, const float* p
                                    adds, [] {});
 }
 
-// [32, 32 steps] times a panel into 32 x 32 of `sums`, added to what is there or not.
-// between() is called before each step: some other work in small parts.
+// [32, 32 steps] times a panel -> 32 x 32 of `sums`, overwritten or added to. between() is
+// called before each step, to interleave the writing of the previous product.
 template <typename Between>
 inline void Multiply(const Rows<float>& a, const float* panel, int64_t steps, float* sums,
                      int64_t stride, bool adds, const Between& between) {
 #ifdef __AVX512F__
-  // 22 sums, two of the panel and one of the left matrix in 32 registers.
+  // 32 registers: 22 sums, two of the panel and one of the left matrix.
   MultiplySomeRows<11, 2>(a, panel, steps, sums, stride, adds, between);
   MultiplySomeRows<11, 2>(a, 11, panel, steps, sums, stride, adds);
   MultiplySomeRows<10, 2>(a, 22, panel, steps, sums, stride, adds);
 #else
-  // 12 sums, two of the panel and one of the left matrix in 16 registers.
+  // 16 registers: 12 sums, two of the panel and one of the left matrix.
   for (int64_t h = 0; h < 2; ++h, panel += kHalf, sums += 16) {
     if (h == 0) {
       MultiplySomeRows<6, 1>(a, panel, steps, sums, stride, adds, between);
@@ -133,7 +133,7 @@ inline void Multiply(const Rows<float>& a, const float* panel, int64_t steps, fl
 
 #if defined(__AMX_BF16__)
 
-// Sets up the eight tiles of this thread, 16 rows of 64 bytes each, while it lives.
+// Configures this thread's eight tiles, 16 rows of 64 bytes each, for its lifetime.
 class TileScope {
  public:
   TileScope() {
@@ -142,19 +142,19 @@ class TileScope {
       uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
       uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
     } config;
-    // What it reads is not declared to be read by every compiler.
+    // Not every compiler declares that the intrinsic reads this memory.
     asm volatile("" ::: "memory");
     _tile_loadconfig(&config);
   }
   ~TileScope() { _tile_release(); }
 };
 
-// See above. Reading the left side past the first cache, where the panel is, makes it 1.3
-// times as fast.
+// As in float32. Loading the left tiles with a hint that bypasses the first-level cache,
+// which holds the panel, is 1.3 times as fast.
 template <typename Between>
 inline void Multiply(const Rows<bfloat>& a, const bfloat* panel, int64_t steps,
                      float* sums, int64_t stride, bool adds, const Between& between) {
-  asm volatile("" ::: "memory");  // Loads of tiles, as above.
+  asm volatile("" ::: "memory");  // As above, for the loads of tiles.
   if (adds) {
     _tile_loadd(0, sums, 4 * stride);
     _tile_loadd(1, sums + 16, 4 * stride);
@@ -186,7 +186,7 @@ inline void Multiply(const Rows<bfloat>& a, const bfloat* panel, int64_t steps,
 
 #else
 
-class TileScope {  // There are no tiles to set up.
+class TileScope {  // No tiles to configure.
  public:
   TileScope() {}
   ~TileScope() {}
@@ -228,7 +228,7 @@ BERT_TF_INLINE void MultiplySomeRows(const Rows<bfloat>& a, int64_t first,
   }
 }
 
-// See above: 22 sums, two of the panel and one of the left matrix in 32 registers.
+// As in float32; 32 registers: 22 sums, two of the panel and one of the left matrix.
 template <typename Between>
 inline void Multiply(const Rows<bfloat>& a, const bfloat* panel, int64_t steps,
                      float* sums, int64_t stride, bool adds, const Between& between) {
@@ -239,22 +239,22 @@ inline void Multiply(const Rows<bfloat>& a, const bfloat* panel, int64_t steps,
 
 #else
 
-// One step of a panel, in float32.
+// One step of a panel, widened to float32.
 inline void WidenStep(const bfloat* panel, float* wide) {
-  for (int64_t p = 0; p < kBlock; ++p, panel += 32, wide += 32) {  // Of both halves.
+  for (int64_t p = 0; p < kBlock; ++p, panel += 32, wide += 32) {  // Both halves.
     Write(wide, ReadFirstOfPairs(panel));
     Write(wide + 16, ReadSecondOfPairs(panel));
   }
 }
 
-// See above: each step of 32 x 32 x 32 is made float32 first, which costs a fifth. What
-// is used again should be made float32 before, see WidenPanel.
+// As in float32, but each step of 32 x 32 x 32 is widened first, which costs a fifth. Data
+// that is used again should be widened once, see WidenPanel.
 template <typename Between>
 inline void Multiply(const Rows<bfloat>& a, const bfloat* panel, int64_t steps,
                      float* sums, int64_t stride, bool adds, const Between& between) {
   alignas(64) float left[kStep];
   alignas(64) float right[kStep];
-  // Without a step the sums are 0 too.
+  // Without any step the sums must be 0 too.
   for (int64_t r = 0; steps == 0 && !adds && r < kBlock; ++r)
     memset(sums + r * stride, 0, kBlock * sizeof(float));
   const bfloat* x = a.data;
@@ -279,10 +279,10 @@ inline void Multiply(const Rows<T>& a, const T* panel, int64_t steps, float* sum
   Multiply(a, panel, steps, sums, stride, adds, [] {});
 }
 
-// What products of bfloat16 that are used many times are kept as: Factor. Without products
-// of bfloat16 they are made float32 once, by Widen and WidenPanel.
+// Factor: the type in which operands that are used many times are kept. Without bfloat16
+// instructions they are widened to float32 once, by Widen and WidenPanel.
 #if defined(__AMX_BF16__)
-constexpr int64_t kMultiplyAdds = 1000;  // In a cycle, about.
+constexpr int64_t kMultiplyAdds = 1000;  // Per cycle, roughly.
 #elif defined(__AVX512BF16__)
 constexpr int64_t kMultiplyAdds = 32;
 #else
@@ -310,8 +310,8 @@ inline const float* WidenPanel(const bfloat* panel, int64_t steps, Scratch* memo
 
 // ------------------------------------------------------------------ packing
 
-// Past the caches where a step packs all of its kernels before it reads them: that saves
-// reading the memory first.
+// Non-temporal stores, which bypass the caches, if kernels are prepacked for a whole step:
+// they are read much later, and the old content of the memory need not be loaded.
 #ifdef __AVX512F__
 
 template <bool kPastCaches>
@@ -323,7 +323,7 @@ inline void Store(void* target, __m512i value) {
   }
 }
 
-// Two rows of 32 -> pairs of their columns 0..15 and 16..31.
+// Two rows of 32 -> pairs for columns 0..15 and 16..31.
 inline void Interleave(__m512i first, __m512i second, __m512i* low, __m512i* high) {
   alignas(64) static const uint16_t kLow[32] = {
       0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
@@ -359,7 +359,7 @@ inline void Transpose(__m512i* r) {
   }
 }
 
-// 32 x 32 of a right matrix -> one step of a panel. Beyond `rows` and `columns` it is 0.
+// 32 x 32 of a right matrix -> one step of a panel, 0 beyond `rows` and `columns`.
 template <bool kPastCaches = false>
 inline void PackStep(const bfloat* x, int64_t stride, int64_t rows, int64_t columns,
                      bfloat* panel) {
@@ -409,8 +409,8 @@ inline void PackTransposed(const bfloat* x, int64_t stride, int64_t rows,
   }
 }
 
-// 32 x 32 of x, transposed, at two places: [32, 32] in rows of `row` numbers, its columns
-// from 16 on `half` numbers behind the others. All of x is there.
+// 32 x 32 of x, transposed, in two halves: rows have a stride of `row` numbers, and columns
+// from 16 on begin `half` numbers after the others. All 32 x 32 numbers of x exist.
 inline void TransposeFloats(const float* x, int64_t stride, float* target, int64_t row,
                             int64_t half) {
   for (int64_t i = 0; i < kBlock; i += 16) {
@@ -467,7 +467,7 @@ inline void TransposeFloats(const float* x, int64_t stride, float* target, int64
 
 #endif
 
-// The same for float32; all 32 x 32 numbers of x are there.
+// The same for float32; all 32 x 32 numbers of x exist.
 inline void PackStep(const float* x, int64_t stride, float* panel) {
   for (int64_t i = 0; i < kBlock; ++i) {
     Write(panel + 16 * i, Read(x + i * stride));

@@ -1,5 +1,5 @@
 // The matrix products of a dense layer: bfloat16 in, summed in float32.
-// bert_tf/modeling/products.py says what each computes.
+// bert_tf/modeling/backends/fused_products.py defines the results.
 
 #ifndef BERT_TF_FUSED_OPS_PRODUCTS_H_
 #define BERT_TF_FUSED_OPS_PRODUCTS_H_
@@ -12,7 +12,7 @@ namespace BERT_TF_ISA {
 
 // ------------------------------------------------------------------------- packing
 
-// 32 x 32 of a float32 matrix, rounded; beyond `rows` and `columns` it is 0.
+// 32 x 32 of a float32 matrix, rounded; 0 beyond `rows` and `columns`.
 inline void ReadBlock(const float* x, int64_t stride, int64_t rows, int64_t columns,
                       bfloat* block) {
   for (int64_t i = 0; i < kBlock; ++i) {
@@ -38,15 +38,15 @@ inline void PackKernels(const Loop& loop, const float* const* kernels, int64_t c
       PackStepOfTransposed<true>(block, kBlock, kBlock, kBlock,
                                  backward + i * columns * kBlock + j * kStep);
     }
-    _mm_sfence();  // Other threads read them next.
+    _mm_sfence();  // Other threads read the non-temporal stores next.
   });
 }
 
 // ------------------------------------------------------------------- rows times panels
 
-// Rows of x that stay in the second cache while all panels pass by, in numbers.
+// Numbers of x that stay in the second-level cache while all panels are read.
 constexpr int64_t kResident = 800000 / sizeof(Factor);
-constexpr int64_t kDeepest = 4096;  // Of a product that is made in one go.
+constexpr int64_t kDeepest = 4096;  // Deeper products are split, see below.
 
 struct Range {
   int64_t begin, end;
@@ -56,7 +56,7 @@ struct Range {
 template <typename T>
 class Left;
 
-// What is missing in the last ones is 0: these are copied, once for all panels.
+// The last block, if it is not whole, is copied and filled with 0, once for all panels.
 template <>
 class Left<bfloat> {
  public:
@@ -105,8 +105,8 @@ class Left<float> {
   const float* wide_;
 };
 
-// x [rows, depth] times panels; finish(row, column, begin, end, sums, stride) is called
-// with rows begin .. end of each 32 x 32 sums: a few with each step of the next product.
+// x [rows, depth] times panels. finish(row, column, begin, end, sums, stride) writes rows
+// begin .. end of a block of 32 x 32 sums: a few rows with each step of the next product.
 template <typename Finish>
 void MultiplyRange(const Product& m, Range rows, Range columns, const Finish& finish) {
   static thread_local Scratch memory;
@@ -116,11 +116,11 @@ void MultiplyRange(const Product& m, Range rows, Range columns, const Finish& fi
   const int64_t blocks = (rows.end - rows.begin + kBlock - 1) / kBlock;
   const int64_t rows_each = (kBlock + steps - 1) / steps;
   const int64_t lines_each = (m.depth + blocks * steps - 1) / (blocks * steps);
-  int64_t done_row = 0, done_column = 0, done = kBlock;  // Rows that are finished.
+  int64_t done_row = 0, done_column = 0, done = kBlock;  // Of the previous block.
   int current = 0;
   for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
     const bfloat* panel = m.panels + column * m.depth;
-    // The next panel is called to the second cache, a share with each block of rows.
+    // Prefetches the next panel into the second-level cache, a part per block of rows.
     const char* next = reinterpret_cast<const char*>(panel + m.depth * kBlock);
     const Factor* factors = WidenPanel(panel, steps, &memory);
     for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
@@ -141,8 +141,7 @@ void MultiplyRange(const Product& m, Range rows, Range columns, const Finish& fi
   finish(done_row, done_column, done, kBlock, sums[1 - current], kBlock);
 }
 
-// The same, part by part of the depth, so that rows and panels of a part stay in the
-// cache.
+// The same with a depth that is split, so that the rows and panels of a part fit the cache.
 template <typename Finish>
 void MultiplyDeep(const Product& m, Range rows, Range columns, const Finish& finish) {
   static thread_local Scratch memory;
@@ -164,7 +163,7 @@ void MultiplyDeep(const Product& m, Range rows, Range columns, const Finish& fin
   }
 }
 
-// Shares the product out to the threads.
+// Distributes the product over the threads.
 template <typename Finish>
 void MultiplyAll(const Loop& loop, const Product& m, const Finish& finish) {
   if (m.rows == 0 || m.width == 0) return;
@@ -188,15 +187,15 @@ void MultiplyAll(const Loop& loop, const Product& m, const Finish& finish) {
     } else {
       MultiplyDeep(m, rows, columns, finish);
     }
-    _mm_sfence();  // What is written past the caches, for the threads that read it.
+    _mm_sfence();  // For the threads that read the non-temporal stores.
   });
 }
 
-// Rounds 32 numbers into a row of a matrix with `width` columns, from `column` on.
+// Rounds 32 numbers into a row of a matrix of `width` columns, from `column` on.
 BERT_TF_INLINE void WriteColumns(bfloat* row, int64_t column, int64_t width, V low,
                                  V high) {
   if (width % kBlock == 0) {
-    // Past the caches: they cannot hold all of the matrix until it is read.
+    // Non-temporal: the caches cannot hold the whole matrix until it is read.
     Stream(row + column, Rounded(low, high));
   } else {
     WriteFirst(row + column, width - column, Rounded(low, high));
@@ -221,12 +220,12 @@ inline void PlainProduct(const Loop& loop, const Product& m, const bfloat* added
   });
 }
 
-// The product, and its activation after a bias was added. Only the gradient reads the
-// product: a prediction does not write it.
+// The product, and the activation of product + bias. Only the gradient reads the product:
+// a prediction does not write it.
 template <bool kApproximate>
 void GeluProduct(const Loop& loop, const Product& m, const float* bias, bfloat* y,
                  bfloat* activated) {
-  // The gradient knows the product as it is written: rounded.
+  // Rounded, as the gradient will read it.
   const auto activate = [](V product, const float* b) {
     const V x = AsBfloat(product) + Read(b);
     return kApproximate ? GeluTanh(x) : Gelu(x);
@@ -257,10 +256,10 @@ inline void ProductGelu(const Loop& loop, const Product& m, const float* bias,
 
 // ------------------------------------------------------------- gradients of the kernels
 
-// Of a gradient, in blocks: what a task packs of x stays in the second cache.
+// Blocks of a gradient per task: what a task packs of x stays in the second-level cache.
 constexpr int64_t kChunkBlocks = 12, kGroupBlocks = 48;
 constexpr int64_t kDeep = 1024 / sizeof(Factor);  // Rows of x and dy taken at a time.
-// Panels packed at a time: a row of one alone is but one cache line of a page.
+// Panels packed at a time: a row of a single one is only one cache line of a page.
 constexpr int64_t kPanels = 16;
 
 struct Matrix {
@@ -329,10 +328,10 @@ inline void GradientChunk(const Matrix& x, const Matrix& dy, int64_t rows, bool 
   }
 }
 
-// x transposed times dy, as `count` gradients side by side.
+// x transposed times dy: `count` gradients side by side.
 inline void ComputeKernelGradients(const Loop& loop, const KernelGradients& k) {
   if (k.rows == 0) return;
-  // Each task: some rows of one gradient, some of its columns.
+  // A task: some rows and some columns of one gradient.
   const int64_t threads = loop.num_threads, total = k.count * k.width;
   const int64_t row_blocks = (k.height + kBlock - 1) / kBlock;
   const int64_t column_blocks = (k.width + kBlock - 1) / kBlock;

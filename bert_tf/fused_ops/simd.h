@@ -27,7 +27,7 @@ BERT_TF_INLINE void Write(float* target, V x) { _mm512_storeu_ps(target, x); }
 BERT_TF_INLINE V Fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 BERT_TF_INLINE V Fms(V a, V b, V c) { return _mm512_fmsub_ps(a, b, c); }
 BERT_TF_INLINE V Fnma(V a, V b, V c) { return _mm512_fnmadd_ps(a, b, c); }
-// The second where one is not a number.
+// The second argument if either is NaN.
 BERT_TF_INLINE V Min(V a, V b) { return _mm512_min_ps(a, b); }
 BERT_TF_INLINE V Max(V a, V b) { return _mm512_max_ps(a, b); }
 BERT_TF_INLINE V Abs(V x) { return _mm512_abs_ps(x); }
@@ -82,7 +82,7 @@ BERT_TF_INLINE V AsBfloat(V x) {
 
 #else
 
-// To the nearest, ties to even; what is not a number stays so: in the upper halves.
+// Rounds to nearest, ties to even; NaN stays NaN. The result is in the upper halves.
 BERT_TF_INLINE __m512i RoundedBits(V x) {
   const __m512i bits = _mm512_castps_si512(x);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -109,11 +109,11 @@ BERT_TF_INLINE V AsBfloat(V x) {
 #endif
 
 BERT_TF_INLINE void Write(bfloat* target, H x) { _mm512_storeu_si512(target, x); }
-// Past the caches; the target is a multiple of 64 bytes.
+// A non-temporal store; the target is aligned to 64 bytes.
 BERT_TF_INLINE void Stream(bfloat* target, H x) {
   _mm512_stream_si512(reinterpret_cast<__m512i*>(target), x);
 }
-// Of sixteen pairs, the first or the second of each.
+// The first or the second of each of sixteen pairs.
 BERT_TF_INLINE V ReadFirstOfPairs(const bfloat* x) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(x), 16));
 }
@@ -124,14 +124,14 @@ BERT_TF_INLINE V ReadSecondOfPairs(const bfloat* x) {
 BERT_TF_INLINE __mmask32 FirstColumns(int64_t count) {
   return count >= 32 ? 0xffffffffu : count <= 0 ? 0u : (1u << count) - 1u;
 }
-// The first `count` of them, at most 32; zeros behind.
+// The first `count` of them, at most 32, then zeros.
 BERT_TF_INLINE H ReadFirst(const bfloat* x, int64_t count) {
   return _mm512_maskz_loadu_epi16(FirstColumns(count), x);
 }
 BERT_TF_INLINE void WriteFirst(bfloat* target, int64_t count, H x) {
   _mm512_mask_storeu_epi16(target, FirstColumns(count), x);
 }
-// The first `count` of 16 numbers; zeros behind.
+// The first `count` of 16 numbers, then zeros.
 BERT_TF_INLINE V ReadFirst(const float* x, int64_t count) {
   return _mm512_maskz_loadu_ps(static_cast<__mmask16>(FirstColumns(count)), x);
 }
@@ -175,7 +175,7 @@ BERT_TF_INLINE V Fms(V x, V y, V z) {
 BERT_TF_INLINE V Fnma(V x, V y, V z) {
   return {_mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b)};
 }
-// The second where one is not a number.
+// The second argument if either is NaN.
 BERT_TF_INLINE V Min(V x, V y) {
   return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)};
 }
@@ -190,9 +190,9 @@ BERT_TF_INLINE V Round(V x) {
   constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
   return {_mm256_round_ps(x.a, kMode), _mm256_round_ps(x.b, kMode)};
 }
-// n is whole; beyond what an exponent holds the result is 0 or infinite, as it should be.
+// n is an integer; outside of the range of exponents the result is 0 or infinite.
 BERT_TF_INLINE __m256 TimesPowerOfTwo(__m256 x, __m256 n) {
-  // In two steps, so that results below the normal numbers are not cut to 0.
+  // In two steps, so that subnormal results are not flushed to 0.
   const __m256 bounded =
       _mm256_min_ps(_mm256_set1_ps(252.0f), _mm256_max_ps(_mm256_set1_ps(-252.0f), n));
   const __m256i whole = _mm256_cvtps_epi32(bounded);
@@ -267,7 +267,7 @@ BERT_TF_INLINE V Read(const bfloat* x) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
 }
-// To the nearest, ties to even; what is not a number stays so: in the lower halves.
+// Rounds to nearest, ties to even; NaN stays NaN. The result is in the lower halves.
 BERT_TF_INLINE __m256i RoundedBits(__m256 x) {
   const __m256i bits = _mm256_castps_si256(x);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
@@ -293,7 +293,7 @@ BERT_TF_INLINE void Write(bfloat* target, H x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), x.a);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(target) + 1, x.b);
 }
-// Past the caches; the target is a multiple of 64 bytes.
+// A non-temporal store; the target is aligned to 64 bytes.
 BERT_TF_INLINE void Stream(bfloat* target, H x) {
   _mm256_stream_si256(reinterpret_cast<__m256i*>(target), x.a);
   _mm256_stream_si256(reinterpret_cast<__m256i*>(target) + 1, x.b);
@@ -303,7 +303,7 @@ BERT_TF_INLINE V AsBfloat(V x) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(RoundedBits(x.a), 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(RoundedBits(x.b), 16))};
 }
-// Of sixteen pairs, the first or the second of each.
+// The first or the second of each of sixteen pairs.
 BERT_TF_INLINE V ReadFirstOfPairs(const bfloat* x) {
   const __m256i* in = reinterpret_cast<const __m256i*>(x);
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(in), 16)),
@@ -315,7 +315,7 @@ BERT_TF_INLINE V ReadSecondOfPairs(const bfloat* x) {
   return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(in), mask)),
           _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(in + 1), mask))};
 }
-// The first `count` of 32 numbers; zeros behind.
+// The first `count` of 32 numbers, then zeros.
 BERT_TF_INLINE H ReadFirst(const bfloat* x, int64_t count) {
   if (count >= 32) {
     const __m256i* in = reinterpret_cast<const __m256i*>(x);
@@ -332,7 +332,7 @@ BERT_TF_INLINE void WriteFirst(bfloat* target, int64_t count, H x) {
   Write(all, x);
   if (count > 0) memcpy(target, all, count * sizeof(bfloat));
 }
-// The first `count` of 16 numbers; zeros behind.
+// The first `count` of 16 numbers, then zeros.
 BERT_TF_INLINE V ReadFirst(const float* x, int64_t count) {
   if (count >= 16) return Read(x);
   alignas(32) float all[16] = {};
@@ -342,7 +342,7 @@ BERT_TF_INLINE V ReadFirst(const float* x, int64_t count) {
 
 #endif
 
-// Two times sixteen numbers into what holds either type.
+// Writes two times sixteen numbers as either type.
 BERT_TF_INLINE void Write(float* target, V low, V high) {
   Write(target, low);
   Write(target + 16, high);
@@ -373,7 +373,7 @@ inline void ForParts(const Loop& loop, int64_t total, int64_t cost,
   });
 }
 
-// Adds up rows of partial sums [kParts, width], in their order.
+// Adds up the rows of partial sums [kParts, width], in order.
 inline void AddParts(const float* parts, int64_t width, float* sums) {
   for (int64_t i = 0; i < width; ++i) sums[i] = 0.0f;
   for (int64_t part = 0; part < kParts; ++part) {

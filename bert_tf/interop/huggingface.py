@@ -1,9 +1,10 @@
-"""Hugging Face's files of a BERT, read without running code from them."""
+"""Hugging Face's files of a BERT: configs, tensor names, safetensors, shards."""
 
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_dtypes  # noqa: F401  # Gives NumPy bfloat16, which files may hold.
@@ -12,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 
 from bert_tf.config import BertConfig
 from bert_tf.files import placeholder
-from bert_tf.interop import names
-from bert_tf.interop.fitting import require_float
+from bert_tf.interop import tensor_names
+from bert_tf.interop.tensor_shapes import require_float
 
-# What a BertConfig cannot say, and the value at which it makes no difference.
+# Keys that a BertConfig does not have, with the value that BERT has.
 _NEUTRAL_VALUES = {
     "model_type": "bert",
     "position_embedding_type": "absolute",
@@ -23,14 +24,17 @@ _NEUTRAL_VALUES = {
     "add_cross_attention": False,
     "pruned_heads": {},
 }
+SHARD_INDEX = ".index.json"
+_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)$")
+_MAX_INDEX_BYTES = 64 << 20
 _TYPES = frozenset("F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL".split())
 
 
 def bert_config_from_huggingface(values: Mapping[str, Any]) -> BertConfig:
     """Makes a config from the keys of a Hugging Face `config.json`.
 
-    The keys that both know have the same meaning; `hidden_act` "gelu" is the error
-    function in both. What only their trainer and tokenizer use is passed over.
+    Keys that both have mean the same; `hidden_act` "gelu" uses the error function in
+    both. Keys of their trainer and tokenizer are ignored.
 
     Args:
       values: Key -> value, as in the file.
@@ -39,7 +43,7 @@ def bert_config_from_huggingface(values: Mapping[str, Any]) -> BertConfig:
       The architecture.
 
     Raises:
-      ValueError: if the file describes something else than BERT's encoder.
+      ValueError: if the file describes another model than BERT's encoder.
     """
     for key, neutral in _NEUTRAL_VALUES.items():
         if values.get(key, neutral) != neutral:
@@ -86,10 +90,12 @@ def to_original_names(
       google-research/bert's name -> values, float32.
 
     Raises:
-      ValueError: if a tensor is unknown, or a tied one is there twice and differs.
+      ValueError: if a tensor is unknown, or the copies of a tied one differ.
     """
-    kept = {name: t for name, t in tensors.items() if not names.is_ignored(name)}
-    unknown = {n: kept.pop(n) for n in list(kept) if names.from_huggingface(n) is None}
+    kept = {name: t for name, t in tensors.items() if not tensor_names.is_ignored(name)}
+    unknown = {
+        n: kept.pop(n) for n in list(kept) if tensor_names.from_huggingface(n) is None
+    }
     if unknown and not (keeps_unknown and kept):
         raise ValueError(
             "Every tensor must belong to a BERT with the heads of pre-training, "
@@ -98,7 +104,7 @@ def to_original_names(
         )
     renamed: dict[str, np.ndarray] = {}
     for theirs, values in kept.items():
-        name, is_transposed = names.from_huggingface(theirs)
+        name, is_transposed = tensor_names.from_huggingface(theirs)
         require_float(theirs, values)
         values = np.ascontiguousarray(values.T if is_transposed else values, np.float32)
         if name in renamed and not np.array_equal(renamed[name], values):
@@ -117,8 +123,8 @@ def to_huggingface_names(
 
     Args:
       tensors: google-research/bert's name -> values; kernels [I, O].
-      with_tied: Whether the decoder's weight, which is the word table, is there too,
-        as in PyTorch's own state of a model.
+      with_tied: Whether to add the decoder's weight, which is the word table, as in a
+        PyTorch model's `state_dict`.
 
     Returns:
       Hugging Face's name -> values; kernels [O, I]. Names of the encoder have the
@@ -127,11 +133,11 @@ def to_huggingface_names(
     Raises:
       ValueError: if a tensor belongs to no BERT.
     """
-    prefix = "bert." if all(map(names.is_encoder, tensors)) else ""
+    prefix = "bert." if all(map(tensor_names.is_encoder, tensors)) else ""
     renamed = {}
     for name, values in tensors.items():
-        theirs = names.to_huggingface(name)
-        is_transposed = names.from_huggingface(theirs).is_transposed
+        theirs = tensor_names.to_huggingface(name)
+        is_transposed = tensor_names.from_huggingface(theirs).is_transposed
         theirs = theirs.removeprefix(prefix)
         renamed[theirs] = np.ascontiguousarray(values.T if is_transposed else values)
     if with_tied and "cls.predictions.bias" in renamed:
@@ -190,3 +196,71 @@ def _check_types(path: str | os.PathLike[str], slices: Mapping[str, Any]) -> Non
                 f"{path}: {name} must be of a type among {', '.join(sorted(_TYPES))}. "
                 f"Received: {found.get_dtype()}. Save the weights as F32."
             )
+
+
+def index_of_part(path: str) -> str:
+    """The path of a shard's index; empty if the file is not a shard."""
+    found = _PART.match(path)
+    return f"{found[1]}{found[3]}{SHARD_INDEX}" if found and int(found[2]) > 1 else ""
+
+
+def load_sharded(
+    path: str, load: Callable[[str], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Reads the tensors of all files that an index names.
+
+    Args:
+      path: The index: `model.safetensors.index.json`, `pytorch_model.bin.index.json`.
+      load: Reads one file.
+
+    Returns:
+      Name -> values, as in the files.
+
+    Raises:
+      FileNotFoundError: naming the files that are missing.
+      ValueError: if the index is damaged, names files elsewhere, or does not match the
+        content of its files.
+    """
+    files = _read_index(path)
+    folder = os.path.dirname(path)
+    parts = sorted(set(files.values()))
+    absent = [part for part in parts if not os.path.isfile(os.path.join(folder, part))]
+    if absent:
+        raise FileNotFoundError(
+            f"{path} names {len(parts)} files, of which these are missing: "
+            f"{', '.join(absent)}. Fetch all of them."
+        )
+    tensors: dict[str, np.ndarray] = {}
+    for part in parts:
+        found = load(os.path.join(folder, part))
+        expected = {name for name, file in files.items() if file == part}
+        if found.keys() != expected:
+            name = sorted(found.keys() ^ expected)[0]
+            raise ValueError(
+                f"{path} and {part} do not belong together: only one of them has "
+                f"{name}. Fetch both again."
+            )
+        tensors |= found
+    return {name: tensors[name] for name in files}
+
+
+def _read_index(path: str) -> dict[str, str]:
+    """Tensor -> file, which is in the index's own folder."""
+    try:
+        if os.path.getsize(path) > _MAX_INDEX_BYTES:
+            raise ValueError(f"it has over {_MAX_INDEX_BYTES} bytes")
+        if found := placeholder(path):
+            raise ValueError(f"it is {found}")
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+        files = values.get("weight_map") if isinstance(values, dict) else None
+        if not isinstance(files, dict) or not files:
+            raise ValueError("it has no `weight_map`")
+        for file in files.values():
+            if not isinstance(file, str) or os.path.basename(file) != file:
+                raise ValueError(f"it names {file!r}, which is not a file beside it")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not an index of weights: {error}. Fetch it again."
+        ) from error
+    return files

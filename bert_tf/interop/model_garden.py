@@ -1,9 +1,9 @@
 """Encoder checkpoints of TensorFlow's Model Garden (`official.nlp`), by our names.
 
-They name a tensor by its place among the objects of a model. The newer encoder calls
-its parts by name; the older one numbers those that have weights: 0 to 2 are the tables
-of words, positions and segments, 3 is their normalisation, the layers of the encoder
-follow, and the pooler comes last. Heads are split off in kernels: [H, N, D] is [H, H].
+A tensor's name is its path among the objects of a model. The newer encoder names its
+parts; the older one numbers those with weights: 0 to 2 are the tables of words,
+positions and segments, 3 is their normalisation, the encoder's layers follow, and the
+pooler is the last. Kernels have separate axes for heads: [H, N, D] instead of [H, H].
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Models from the files of others, and models as such files: the Python interface."""
+"""Python interface: models from weight files of any program, and folders of them."""
 
 import logging
 import os
@@ -12,15 +12,15 @@ from bert_tf.data.text.tokenization import UNCASED
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import RunError
-from bert_tf.interop import names
-from bert_tf.interop.architecture import conform, require_plausible
-from bert_tf.interop.destinations import Form, Model, write_model
-from bert_tf.interop.labels import Head
-from bert_tf.interop.sources import folder_of
+from bert_tf.interop import tensor_names
+from bert_tf.interop.classifier_labels import Head
+from bert_tf.interop.export import Form, Model, write_model
+from bert_tf.interop.tensor_shapes import conform, require_plausible
+from bert_tf.interop.weight_files import folder_of
 from bert_tf.interop.weights import Weights, assign_weights, read_weights
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
-from bert_tf.modeling.tasks import build_encoder_model, build_pretraining_model
-from bert_tf.precision import PrecisionPolicy
+from bert_tf.modeling.models import build_encoder_model, settings_of
+from bert_tf.modeling.pretraining import build_pretraining_model
 
 _BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "encoder": build_encoder_model,
@@ -28,7 +28,7 @@ _BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "classifier": build_classifier_model,
     "squad": build_span_model,
 }
-# What a task does not use, and files made for the same task may lack.
+# Weights that a task does not use, so that files of the task may lack them.
 _UNUSED = {"squad": ("bert/pooler/*",)}
 
 
@@ -42,13 +42,13 @@ def from_pretrained(
     """Builds a model with the weights of a file, whoever wrote it.
 
     Args:
-      path: See `sources.find_source`; the architecture's file must be beside it.
+      path: See `weight_files.find_source`; the architecture's file must be beside it.
       task: "encoder", "pretraining", "classifier" or "squad".
       new: Names, or patterns with * and ?, of weights that the file may lack, such as
         "cls/*" for the heads of pre-training; they are newly initialised.
       settings: For the function that builds the model, such as `max_seq_length`, or
-        `num_outputs` of a classifier that is newly initialised; see `modeling.tasks`
-        and `modeling.finetuning`.
+        `num_outputs` of a classifier that is newly initialised; see `modeling.models`,
+        `modeling.pretraining` and `modeling.finetuning`.
 
     Returns:
       The model. What is newly initialised or not used is logged.
@@ -56,8 +56,8 @@ def from_pretrained(
     Raises:
       FileNotFoundError: if there are no weights.
       ValueError: if they cannot be read, or the task is unknown.
-      RunError: listing names that are missing and shapes that differ, or if there is no
-        file with the architecture.
+      RunError: listing names that are missing and shapes that differ, or if no file has
+        the architecture.
     """
     if task not in _BUILDERS:
         raise ValueError(
@@ -71,7 +71,7 @@ def from_pretrained(
         )
     require_plausible(weights.config, weights.tensors, weights.source)
     model = _build(task, weights, settings)
-    variables = {names.of_variable(v.path): v for v in model.weights}
+    variables = {tensor_names.of_variable(v.path): v for v in model.weights}
     new = (*new, *_UNUSED.get(task, ()))
     for line in assign_weights(weights, variables, new=new).lines():
         logging.warning("%s: %s", weights.source, line)
@@ -79,15 +79,14 @@ def from_pretrained(
 
 
 def _build(task: str, weights: Weights, settings: dict[str, Any]) -> keras.Model:
-    defaults: dict[str, Any] = {"max_seq_length": None, "policy": PrecisionPolicy()}
     if task == "classifier" and "num_outputs" not in settings:
         if "output_bias" not in weights.tensors:
             raise ValueError(
                 f"`num_outputs` must be given: the {weights.source} has no classifier. "
                 "To predict, name a model that was trained for classes."
             )
-        defaults["num_outputs"] = weights.tensors["output_bias"].size
-    return _BUILDERS[task](weights.config, **defaults | settings)
+        settings = {**settings, "num_outputs": weights.tensors["output_bias"].size}
+    return _BUILDERS[task](weights.config, **settings)
 
 
 def save_pretrained(
@@ -106,7 +105,7 @@ def save_pretrained(
     replaced.
 
     Args:
-      model: A model of `modeling.tasks`, or one built from its layers.
+      model: A model of `bert_tf.modeling`, or one built from its layers.
       path: The folder.
       vocab_file: The model's vocabulary.
       do_lower_case: Whether the tokenizer lower-cases and strips accents; None: as the
@@ -119,25 +118,26 @@ def save_pretrained(
         or the vocabulary is not its own.
       OSError: if a file cannot be written.
     """
-    encoder = next((layer for layer in model.layers if layer.name == "bert"), None)
-    if encoder is None:
+    settings = settings_of(model)
+    if settings is None:
         raise ValueError(
-            "`model` must have a layer called bert, as those of bert_tf.modeling do. "
-            f"Received: layers {names.listed(layer.name for layer in model.layers)}."
+            "`model` must have layers of bert_tf.modeling. Received: layers "
+            f"{tensor_names.listed(layer.name for layer in model.layers)}."
         )
+    config = settings.config
     tensors = {
-        names.of_variable(variable.path): variable.numpy()
+        tensor_names.of_variable(variable.path): variable.numpy()
         for variable in model.weights
-        if names.is_encoder(variable.path) or not encoder_only
+        if tensor_names.is_encoder(variable.path) or not encoder_only
     }
-    tensors, notes = conform(tensors, encoder.config, "The model")
-    settings = UNCASED
+    tensors, notes = conform(tensors, config, "The model")
+    tokenizer = UNCASED
     if vocab_file:
-        notes += check_size(vocab_file, encoder.config.vocab_size, may_be_small=True)
+        notes += check_size(vocab_file, config.vocab_size, may_be_small=True)
         choice = choose_settings(
             {"do_lower_case": do_lower_case}, [folder_of(vocab_file)], vocab_file
         )
-        settings = choice.settings
+        tokenizer = choice.settings
         notes += choice.notes
     for note in notes:
         logging.warning("%s: %s", path, note)
@@ -147,5 +147,5 @@ def save_pretrained(
             f"`label_names` must be {head.num_outputs}, one for each output of the "
             f"model's classifier. Received: label_names={list(label_names)}."
         )
-    whole = Model(tensors, encoder.config, vocab_file, settings, "bert_tf", head)
+    whole = Model(tensors, config, vocab_file, tokenizer, "bert_tf", head)
     write_model(whole, os.fspath(path), Form.TRANSFORMERS, overwrite=True)

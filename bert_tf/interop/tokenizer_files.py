@@ -83,7 +83,7 @@ def tokenizer_files(
 
 def _tokenizer(vocabulary: list[str], settings: TokenizerSettings) -> str:
     """`tokenizer.json`: BERT's rules, and [CLS] A [SEP] B [SEP] around its tokens."""
-    ids = {token: place for place, token in enumerate(vocabulary)}
+    ids = {token: number for number, token in enumerate(vocabulary)}
     special = SPECIAL_TOKENS
     tokenizer = Tokenizer(
         WordPiece(
@@ -161,8 +161,8 @@ def _isolated(chinese: bool) -> list[int]:
 def _final_sigma() -> str:
     """Matches a capital sigma that Python makes a final one (Unicode, 3.13).
 
-    It is so behind a letter with case and before none; characters that such rules pass
-    over, as the apostrophe, may stand between.
+    It does after a cased letter, and not before one; case-ignorable characters, such as
+    the apostrophe, may be in between.
     """
     codes = [*range(32, 127), *_codes()]
     before, behind = (

@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
-from bert_tf.interop import huggingface, model_garden, names, sharded
-from bert_tf.interop.fitting import fit, require_finite, require_float
-from bert_tf.interop.sharded import load_sharded
-from bert_tf.interop.sources import Kind, Source, find_source
+from bert_tf.interop import huggingface, model_garden, tensor_names
+from bert_tf.interop.huggingface import load_sharded
+from bert_tf.interop.tensor_shapes import fit, require_finite, require_float
 from bert_tf.interop.tf_files import load_tf
 from bert_tf.interop.torch_files import load_torch
+from bert_tf.interop.weight_files import Kind, Source, find_source
 
 # State of the optimizer in every checkpoint of this program and google-research/bert:
 # that weights alone are taken says that it is not.
@@ -62,9 +62,11 @@ class LoadReport:
         """What to tell the user; empty if every tensor went into its variable."""
         lines = list(self.adapted)
         if self.newly_initialised:
-            lines.append(f"newly initialised: {names.listed(self.newly_initialised)}")
+            lines.append(
+                f"newly initialised: {tensor_names.listed(self.newly_initialised)}"
+            )
         if self.unused:
-            lines.append(f"not used: {names.listed(self.unused)}")
+            lines.append(f"not used: {tensor_names.listed(self.unused)}")
         return lines
 
 
@@ -76,7 +78,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     state of optimizers is left out; nothing in the file is executed.
 
     Args:
-      path: See `sources.find_source`.
+      path: See `weight_files.find_source`.
 
     Returns:
       The weights.
@@ -110,14 +112,14 @@ def _from_tensorflow(prefix: str) -> tuple[dict[str, np.ndarray], list[str]]:
         renamed, more = _without_wrapper(tensors)
     except ValueError as error:
         raise ValueError(f"{prefix}: {error}") from error
-    usual = {names.usual_scopes(name): name for name in renamed}
+    usual = {tensor_names.usual_scopes(name): name for name in renamed}
     if len(usual) < len(renamed):
         raise ValueError(f"{prefix} has two layer normalisations in one scope.")
-    if not any(map(names.is_original, usual)):
-        found = names.listed(sorted(tensors)) or "none that could be weights"
+    if not any(map(tensor_names.is_original, usual)):
+        found = tensor_names.listed(sorted(tensors)) or "none that could be weights"
         raise ValueError(f"{prefix} must hold tensors of a BERT. Received: {found}.")
     for name, theirs in usual.items():
-        if names.is_original(name):
+        if tensor_names.is_original(name):
             require_float(f"{prefix}: {theirs}", renamed[theirs])
     floats = {n: np.asarray(renamed[theirs], np.float32) for n, theirs in usual.items()}
     return floats, notes + more
@@ -127,7 +129,7 @@ def _without_wrapper(
     tensors: Mapping[str, np.ndarray],
 ) -> tuple[Mapping[str, np.ndarray], list[str]]:
     """The tensors without what all names of the BERT begin with, and a note of it."""
-    wrapper = names.wrapper_of(tensors)
+    wrapper = tensor_names.wrapper_of(tensors)
     if not wrapper:
         return tensors, []
     renamed = {name.removeprefix(wrapper): t for name, t in tensors.items()}
@@ -170,7 +172,7 @@ def _slot(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
 def _from_huggingface(source: Source) -> tuple[dict[str, np.ndarray], list[str]]:
     is_safetensors = source.kind is Kind.SAFETENSORS
     load = huggingface.read_safetensors if is_safetensors else load_torch
-    is_sharded = source.path.endswith(sharded.INDEX)
+    is_sharded = source.path.endswith(huggingface.SHARD_INDEX)
     tensors = load_sharded(source.path, load) if is_sharded else load(source.path)
     try:
         tensors, notes = _without_wrapper(tensors)
@@ -183,7 +185,7 @@ def _check_layers(
     source: Source, tensors: Mapping[str, np.ndarray], config: BertConfig | None
 ) -> None:
     """Refuses a config that would make a model of a part of the layers."""
-    found = names.num_layers(tensors)
+    found = tensor_names.num_layers(tensors)
     if config and found > config.num_hidden_layers:
         raise ValueError(
             f"{source.path} has {found} layers, but {source.config_file} beside it "
@@ -211,7 +213,7 @@ def assign_weights(
     """Assigns weights to variables of the same names.
 
     Vocabularies that differ by padding to a multiple of 8 fit, and positions may grow:
-    see `fitting.fit`.
+    see `tensor_shapes.fit`.
 
     Args:
       weights: What to assign.
@@ -251,7 +253,10 @@ def assign_weights(
         raise RunError(_misfit(weights.source, problems, unused))
     for name, values in fitted.items():
         variables[name].assign(values)
-    have, want = names.num_layers(weights.tensors), names.num_layers(variables)
+    have, want = (
+        tensor_names.num_layers(weights.tensors),
+        tensor_names.num_layers(variables),
+    )
     if want and have > want:
         notes.append(
             f"warning: it has {have} layers, of which the model has the first {want}"
@@ -262,7 +267,9 @@ def assign_weights(
 
 
 def _misfit(source: str, problems: list[str], unused: tuple[str, ...]) -> str:
-    message = f"{source} does not fit the model: {names.listed(problems, '; ')}."
+    message = f"{source} does not fit the model: {tensor_names.listed(problems, '; ')}."
     if unused:
-        message += f" Tensors that the model does not use: {names.listed(unused)}."
+        message += (
+            f" Tensors that the model does not use: {tensor_names.listed(unused)}."
+        )
     return f"{message} Check --bert_config_file or --preset, and what the model is for."

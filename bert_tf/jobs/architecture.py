@@ -8,8 +8,8 @@ from bert_tf.config import PRESETS, BertConfig
 from bert_tf.config.run import RunFilesConfig
 from bert_tf.data.text.tokenizer_settings import TOKENIZER_CONFIG
 from bert_tf.files import whole_file, write_whole
-from bert_tf.interop.sources import ORIGINAL_CONFIG, VOCABULARY, find_source
 from bert_tf.interop.tokenizer_files import tokenizer_config
+from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY, find_source
 from bert_tf.interop.weights import read_config
 from bert_tf.jobs.starting_point import StartingPoint
 from bert_tf.jobs.tokenizer import RunTokenizer

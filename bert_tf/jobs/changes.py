@@ -7,7 +7,7 @@ from typing import Any
 
 from bert_tf import fused_ops
 from bert_tf.config import BertConfig
-from bert_tf.interop.sources import ORIGINAL_CONFIG
+from bert_tf.interop.weight_files import ORIGINAL_CONFIG
 from bert_tf.jobs.plan import Plan
 from bert_tf.jobs.starting_point import StartingPoint, accumulation_steps
 from bert_tf.training.runlog import RunLog

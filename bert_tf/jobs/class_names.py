@@ -13,7 +13,7 @@ from bert_tf.data.tasks.classification import ClassificationTask, ColumnNames
 from bert_tf.data.tasks.custom_task import FILE_FORMATS, find_label_names, own_task
 from bert_tf.data.tasks.glue_tasks import find_task
 from bert_tf.data.tasks.label_names import quoted_list, same_names
-from bert_tf.interop.labels import (
+from bert_tf.interop.classifier_labels import (
     CLASSIFY,
     MULTI_LABEL,
     REGRESSION,

@@ -23,8 +23,8 @@ from bert_tf.evaluation.glue import (
     regression_metrics,
     write_test_results,
 )
-from bert_tf.interop.labels import CLASSIFY, Head, read_head
-from bert_tf.interop.sources import find_source
+from bert_tf.interop.classifier_labels import CLASSIFY, Head, read_head
+from bert_tf.interop.weight_files import find_source
 from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.jobs import finetuning, results
 from bert_tf.jobs.class_names import choose_task, description_of
@@ -33,8 +33,12 @@ from bert_tf.jobs.folder_task import FolderTask, require_same_task
 from bert_tf.jobs.reporting import report_results
 from bert_tf.jobs.running import run_job
 from bert_tf.jobs.starting_point import StartingPoint, find_starting_point
-from bert_tf.modeling.finetuning import build_classifier_model
-from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, RegressionTask
+from bert_tf.modeling.finetuning import (
+    ClassTask,
+    FinetuningTask,
+    RegressionTask,
+    build_classifier_model,
+)
 from bert_tf.training import checkpoints
 from bert_tf.training.runlog import RunLog
 

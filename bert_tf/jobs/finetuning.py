@@ -31,7 +31,7 @@ from bert_tf.jobs.restoring import restore
 from bert_tf.jobs.starting_point import StartingPoint, accumulation_steps
 from bert_tf.jobs.steps import take_steps
 from bert_tf.jobs.tokenizer import RunTokenizer, finetuning_tokenizer
-from bert_tf.modeling.finetuning_losses import FinetuningTask
+from bert_tf.modeling.finetuning import FinetuningTask
 from bert_tf.precision import PrecisionPolicy, choose_policy
 from bert_tf.training.runlog import RunLog
 

@@ -4,7 +4,7 @@ import os
 from typing import Any, NamedTuple
 
 from bert_tf.data.tasks.custom_task import FILE_FORMATS
-from bert_tf.interop.labels import CLASSIFY, TASK_FILE, read_description
+from bert_tf.interop.classifier_labels import CLASSIFY, TASK_FILE, read_description
 from bert_tf.jobs.starting_point import StartingPoint
 
 PRETRAINING = "pretraining"

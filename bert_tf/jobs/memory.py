@@ -6,6 +6,7 @@ to peaks that were measured, see docs/performance.md: it is right to within `ERR
 
 import dataclasses
 import logging
+from collections.abc import Collection
 
 import tensorflow as tf
 
@@ -14,7 +15,7 @@ from bert_tf.config import BertConfig
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
 from bert_tf.jobs.plan import Plan
-from bert_tf.modeling.tasks import backends_of
+from bert_tf.modeling.models import backends_of
 
 ERROR = 0.25  # Of the estimate: the largest that was measured, rounded up.
 
@@ -100,6 +101,7 @@ def estimate_training(
     rows: Rows,
     *,
     fused_bytes: int = 0,
+    exempt: Collection[str] = (),
     recompute: bool = False,
     num_workers: int = 1,
 ) -> Estimate:
@@ -110,20 +112,28 @@ def estimate_training(
       rows: Of a micro-batch.
       fused_bytes: Of a number in the encoder where the fused operations compute it;
         0 where they do not.
+      exempt: Paths of layers that the reference computes all the same, see
+        `Backends.exempt`.
       recompute: Whether only each layer's input is kept for the backward pass.
       num_workers: Of the run; several need buffers for their sums.
     """
-    kind = _FUSED.get(fused_bytes, _REFERENCE)
-    layer = (
+    fused = _FUSED.get(fused_bytes, _REFERENCE)
+    num_exempt = sum(path.startswith("bert/encoder/") for path in exempt)
+    layers = [
         kind.per_hidden * bert.hidden_size
         + kind.per_intermediate * bert.intermediate_size
         + kind.per_score * bert.num_attention_heads * rows.length
-    )
-    kept = bert.num_hidden_layers * layer
+        for kind in (
+            *[fused] * (bert.num_hidden_layers - num_exempt),
+            *[_REFERENCE] * num_exempt,
+        )
+    ]
+    kept = sum(layers)
     if recompute:
         inputs = bert.num_hidden_layers * bert.hidden_size
-        kept = layer + inputs * (fused_bytes or _FLOAT)
-    logits = kind.per_logit * rows.predictions * bert.vocab_size
+        kept = max(layers) + inputs * (fused_bytes or _FLOAT)
+    head = _REFERENCE if "cls/predictions" in exempt else fused
+    logits = head.per_logit * rows.predictions * bert.vocab_size
     sets = _SETS_OF_FUSED if fused_bytes else _SETS
     program = _PROGRAM
     if num_workers > 1:
@@ -169,12 +179,14 @@ def warn_about_memory(plan: Plan, communicator: Communicator) -> list[str]:
     rows = _rows(plan)
     if rows is None or tf.config.get_visible_devices("GPU"):
         return []  # The estimate is of the host's memory, not a GPU's.
-    dtype = backends_of(plan.task.model).fused_dtype
+    backends = backends_of(plan.task.model)
+    dtype = backends.fused_dtype
     recompute = plan.config.runtime.recompute
     estimate = estimate_training(
         plan.bert,
         rows,
         fused_bytes=dtype.size if dtype else 0,
+        exempt=backends.exempt,
         recompute=recompute,
         num_workers=communicator.size,
     )

@@ -13,7 +13,7 @@ from bert_tf.config import BertConfig, OptimizerConfig
 from bert_tf.data.batches.record_batches import BatchShape
 from bert_tf.data.batches.record_order import RecordOrder
 from bert_tf.files import lock, remove_unfinished
-from bert_tf.interop.names import of_variable
+from bert_tf.interop.tensor_names import of_variable
 from bert_tf.jobs.starting_point import StartingPoint
 from bert_tf.precision import PrecisionPolicy
 from bert_tf.training import checkpoints

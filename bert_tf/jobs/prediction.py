@@ -25,15 +25,19 @@ from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.vocabulary import check_same_words, check_size
 from bert_tf.evaluation.prediction import collect, compiled
 from bert_tf.evaluation.squad import AnswerSettings, predict_answers
-from bert_tf.interop.labels import CLASSIFY, MULTI_LABEL, REGRESSION, read_head
+from bert_tf.interop.classifier_labels import (
+    CLASSIFY,
+    MULTI_LABEL,
+    REGRESSION,
+    read_head,
+)
 from bert_tf.interop.pretrained import from_pretrained
-from bert_tf.interop.sources import find_source, folder_of
+from bert_tf.interop.weight_files import find_source, folder_of
 from bert_tf.jobs.compute_path import describe_path, own_path
 from bert_tf.jobs.folder_task import SQUAD
 from bert_tf.jobs.results import read_description
-from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, SpanTask
-from bert_tf.modeling.losses import model_outputs
-from bert_tf.modeling.tasks import backends_of
+from bert_tf.modeling.finetuning import ClassTask, FinetuningTask, SpanTask
+from bert_tf.modeling.models import backends_of, model_outputs, settings_of
 from bert_tf.precision import choose_policy
 
 MASK = "[MASK]"
@@ -121,7 +125,7 @@ class Predictor:
             allow_fused=True,
             **settings,
         )
-        rows = model.get_layer("bert").config.vocab_size
+        rows = settings_of(model).config.vocab_size
         _log(check_size(self._vocab_file, rows), logging.INFO)
         backends = backends_of(model)
         is_fused = backends.fused_dtype is not None
@@ -266,8 +270,8 @@ class MaskFiller(Predictor):
         """See `Predictor`."""
         super().__init__(model_dir, **settings)
         new = ("cls/seq_relationship/*", "bert/pooler/*")
-        self._model = self._load("pretraining", None, new=new, keyed_dropout=True)
-        config = self._model.get_layer("bert").config
+        self._model = self._load("pretraining", None, new=new, seeded_dropout=True)
+        config = settings_of(self._model).config
         self.max_seq_length = config.max_position_embeddings
         self._compiled = tf.function(self._masked_logits, reduce_retracing=True)
 

@@ -30,8 +30,7 @@ from bert_tf.jobs.starting_point import (
     find_starting_point,
 )
 from bert_tf.jobs.tokenizer import RunTokenizer, pretraining_tokenizer
-from bert_tf.modeling.losses import PretrainingTask
-from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy, choose_policy
 
 
@@ -133,7 +132,7 @@ def _build_model(
         max_seq_length=lengths.pop() if len(lengths) == 1 else None,
         policy=policy,
         seed=seed,
-        keyed_dropout=True,
+        seeded_dropout=True,
         allow_fused=not config.runtime.use_xla,
         recompute=config.runtime.recompute,
         unpad=config.runtime.unpad,

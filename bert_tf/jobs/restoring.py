@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from bert_tf.config import BertConfig
-from bert_tf.interop.sources import Kind, find_source
+from bert_tf.interop.weight_files import Kind, find_source
 from bert_tf.interop.weights import Weights, assign_weights, read_weights
 from bert_tf.jobs.plan import slots_by_name, weights_by_name
 from bert_tf.jobs.starting_point import StartingPoint

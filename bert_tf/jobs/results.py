@@ -12,7 +12,7 @@ from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
 from bert_tf.evaluation.prediction import predict
 from bert_tf.files import write_whole
-from bert_tf.interop.labels import TASK_FILE, read_description
+from bert_tf.interop.classifier_labels import TASK_FILE, read_description
 from bert_tf.jobs.architecture import write_architecture
 from bert_tf.jobs.finetuning import FinetuningPlan
 

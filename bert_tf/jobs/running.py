@@ -20,7 +20,7 @@ from bert_tf.jobs.compute_path import describe_path, unpad_notes
 from bert_tf.jobs.memory import warn_about_memory
 from bert_tf.jobs.plan import Plan, prepare_output_dir
 from bert_tf.jobs.reporting import thread_warnings
-from bert_tf.modeling.tasks import backends_of
+from bert_tf.modeling.models import backends_of
 from bert_tf.training.runlog import ConsoleLog, RunLog
 
 Results = dict[str, float]

@@ -22,8 +22,7 @@ from bert_tf.jobs.reporting import report_results
 from bert_tf.jobs.running import run_job
 from bert_tf.jobs.starting_point import StartingPoint, find_starting_point
 from bert_tf.jobs.tokenizer import RunTokenizer
-from bert_tf.modeling.finetuning import build_span_model
-from bert_tf.modeling.finetuning_losses import SpanTask
+from bert_tf.modeling.finetuning import SpanTask, build_span_model
 from bert_tf.training.runlog import RunLog
 
 # No answer is read from the pooler, and files made for questions may lack it.

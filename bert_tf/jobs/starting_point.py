@@ -6,7 +6,7 @@ from typing import Any
 
 from bert_tf.config import PretrainingConfig
 from bert_tf.errors import RunError
-from bert_tf.interop.sources import Kind, find_source
+from bert_tf.interop.weight_files import Kind, find_source
 from bert_tf.training import checkpoints
 from bert_tf.training.checkpoints import RunPosition
 

@@ -17,7 +17,7 @@ from bert_tf.data.text.tokenization import TokenizerSettings, WordPieceTokenizer
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.vocabulary import check_same_words, check_size
 from bert_tf.files import file_sha256
-from bert_tf.interop.sources import VOCABULARY, Source, find_source, folder_of
+from bert_tf.interop.weight_files import VOCABULARY, Source, find_source, folder_of
 from bert_tf.jobs.starting_point import StartingPoint
 
 

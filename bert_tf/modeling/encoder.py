@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -24,7 +23,7 @@ from bert_tf.modeling.layers import (
 
 
 class SelfAttention(BertLayer):
-    """Variables of the three projections."""
+    """Variables of the query, key and value projections."""
 
     def __init__(self, settings: LayerSettings) -> None:
         super().__init__(settings, name="self")
@@ -34,7 +33,6 @@ class SelfAttention(BertLayer):
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the projections."""
         for projection in (self.query, self.key, self.value):
             projection.build(input_shape)
 
@@ -48,14 +46,13 @@ class Attention(BertLayer):
         self.residual_output = ResidualOutput(settings)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes all variables."""
         self.self_attention.build(input_shape)
         self.residual_output.build(input_shape)
         self.backend = self.settings.backends.choose_backend(self.path)
 
     @property
     def block(self) -> AttentionWeights:
-        """For the backend."""
+        """The weights as the backend takes them."""
         projections, output = self.self_attention, self.residual_output
         return AttentionWeights(
             projections.query.pair,
@@ -72,7 +69,7 @@ class Attention(BertLayer):
         dropout_seed: tf.Tensor,
         training: bool = False,
     ) -> tf.Tensor:
-        """Tokens in the layout of `scope` -> the same, or fewer if it is narrowed."""
+        """Tokens in the layout of `scope` -> the same; fewer if it is narrowed."""
         config = self.config
         probabilities = self.self_attention.dropout(
             config.attention_probs_dropout_prob, dropout_seed, training
@@ -86,14 +83,13 @@ class Attention(BertLayer):
 
 
 class Intermediate(BertLayer):
-    """Variables of the widening half of the feed-forward block."""
+    """Variables of the first half of the feed-forward block."""
 
     def __init__(self, settings: LayerSettings) -> None:
         super().__init__(settings, name="intermediate")
         self.dense = Dense(settings, self.config.intermediate_size, "dense")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the projection to intermediate_size."""
         self.dense.build(input_shape)
 
 
@@ -110,7 +106,6 @@ class EncoderLayer(BertLayer):
         self.residual_output = ResidualOutput(settings)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the three parts."""
         self.attention.build(input_shape)
         self.intermediate.build(input_shape)
         self.residual_output.build((*input_shape[:-1], self.config.intermediate_size))
@@ -118,14 +113,13 @@ class EncoderLayer(BertLayer):
 
     @property
     def block(self) -> FeedForwardWeights:
-        """For the backend."""
+        """The weights as the backend takes them."""
         output = self.residual_output
         return FeedForwardWeights(
             self.intermediate.dense.pair, output.dense.pair, output.layer_norm.pair
         )
 
     def blocks(self) -> list[Block]:
-        """Attention and feed-forward."""
         return [(self.backend, self.attention.block), (self.backend, self.block)]
 
     def call(
@@ -135,7 +129,7 @@ class EncoderLayer(BertLayer):
         dropout_seed: tf.Tensor,
         training: bool = False,
     ) -> tf.Tensor:
-        """As `Attention`."""
+        """See `Attention.call`."""
         x = self.attention(
             inputs, scope=scope, dropout_seed=dropout_seed, training=training
         )
@@ -155,12 +149,10 @@ class Encoder(BertLayer):
         ]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes every layer."""
         for layer in self.encoder_layers:
             layer.build(input_shape)
 
     def blocks(self) -> list[Block]:
-        """Those of all layers."""
         return [block for layer in self.encoder_layers for block in layer.blocks()]
 
     def call(
@@ -173,12 +165,12 @@ class Encoder(BertLayer):
     ) -> tf.Tensor:
         """[B, S, H] float32 and `input_mask` [B, S] -> [B, S, H] float32.
 
-        Each stretch of layers with one backend is a scope of it. The last layer need
-        not compute what is at no `read_positions` [B, R], if there are any.
+        Consecutive layers with the same backend share one encoder scope. With
+        `read_positions` [B, R], the last layer need not compute other positions.
         """
         x = inputs
-        stretches = itertools.groupby(self.encoder_layers, lambda layer: layer.backend)
-        for backend, layers in stretches:
+        groups = itertools.groupby(self.encoder_layers, lambda layer: layer.backend)
+        for backend, layers in groups:
             scope = backend.encoder_scope(input_mask)
             x = scope.enter(x)
             for layer in layers:
@@ -213,7 +205,6 @@ class Pooler(BertLayer):
         self.dense = Dense(settings, self.config.hidden_size, "dense")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the projection."""
         self.dense.build(input_shape)
         self.backend = self.settings.backends.choose_backend(self.path)
 
@@ -230,18 +221,16 @@ class Bert(BertLayer):
         self.embeddings = Embeddings(settings)
         self.encoder = Encoder(settings)
         self.pooler = Pooler(settings)
-        # Used only where the caller gives no seed of its own (`model.fit`).
+        # Used only where the caller passes no seed (`model.fit`).
         self.seed_generator = keras.random.SeedGenerator(settings.seed)
 
-    def build(self, *_: Any) -> None:  # noqa: ANN401
-        """Makes the three parts."""
+    def build(self, *_: object) -> None:
         shape = (None, None, self.config.hidden_size)
         self.embeddings.build()
         self.encoder.build(shape)
         self.pooler.build(shape)
 
     def blocks(self) -> list[Block]:
-        """Those of the encoder."""
         return self.encoder.blocks()
 
     def _drawn_seed(self, input_ids: tf.Tensor) -> tf.Tensor:
@@ -259,17 +248,16 @@ class Bert(BertLayer):
 
         Args:
           inputs: `input_ids, input_mask, segment_ids, positions` [B, S],
-            `next_sentence_positions` [B, K] and, if the caller decides dropout,
-            `dropout_key` [B, 3]; all int32. Where the caller reads few of the hidden
-            states, `read_positions` [B, R] beside those of the pooled vectors: the
-            last layer need not compute the others.
+            `next_sentence_positions` [B, K]; optionally `dropout_seed` [B, 3], to
+            decide dropout, and `read_positions` [B, R]: the only hidden states that
+            the caller reads, besides those of the pooled vectors. All int32.
           training: Whether dropout is on.
 
         Returns:
           `sequence_output` [B, S, H] (0 where nothing was computed) and
           `pooled_output` [B, K, H], float32.
         """
-        seed = inputs.get("dropout_key")
+        seed = inputs.get("dropout_seed")
         if seed is None:
             seed = self._drawn_seed(inputs["input_ids"])
         read, pooled = inputs.get("read_positions"), inputs["next_sentence_positions"]

@@ -1,16 +1,26 @@
-"""BERT with a head of fine-tuning: answer spans, or classes and numbers."""
+"""Fine-tuning: heads for answer spans, classes and numbers, their models and losses.
 
-from typing import Any
+A new head is a layer, a function that builds its model, and a `FinetuningTask`, here.
+"""
+
+import abc
+from typing import Unpack
 
 import keras
 import tensorflow as tf
 
 from bert_tf.config import BertConfig
 from bert_tf.modeling import ops
+from bert_tf.modeling.backends.step import ModelStep
 from bert_tf.modeling.encoder import Bert
 from bert_tf.modeling.layers import BertLayer, LayerSettings, OutputLayer
-from bert_tf.modeling.tasks import encoder_inputs, layer_settings
-from bert_tf.precision import PrecisionPolicy
+from bert_tf.modeling.models import (
+    ModelOptions,
+    encoder_inputs,
+    layer_settings,
+    model_outputs,
+    step_scope,
+)
 
 
 class SpanHead(BertLayer):
@@ -20,8 +30,7 @@ class SpanHead(BertLayer):
         super().__init__(settings, name="cls")
         self.squad = OutputLayer(settings, 2, "squad")
 
-    def build(self, *_: Any) -> None:  # noqa: ANN401
-        """Makes the output layer."""
+    def build(self, *_: object) -> None:
         self.squad.build()
 
     def call(self, sequence_output: tf.Tensor) -> tf.Tensor:
@@ -46,34 +55,28 @@ class ClassifierHead(OutputLayer):
     ) -> tf.Tensor:
         """[B, K, H] and [B, 3] -> [B, K, C] float32."""
         dropout = self.dropout(self.dropout_rate, dropout_seed, training)
-        return super().call(ops.dropout(pooled_output, *dropout))
+        return super().call(pooled_output, dropout)
 
 
 def build_span_model(
     config: BertConfig,
     *,
-    max_seq_length: int,
-    policy: PrecisionPolicy,
-    seed: int = 0,
-    allow_fused: bool = False,
-    recompute: bool = False,
-    unpad: bool = True,
+    max_seq_length: int | None = None,
+    **options: Unpack[ModelOptions],
 ) -> keras.Model:
-    """A BERT that points at answers; see `build_pretraining_model` for the arguments.
+    """A BERT that finds answers.
+
+    Args:
+      config: The architecture.
+      max_seq_length: S; None for any length.
+      options: See `ModelOptions`.
 
     Returns:
-      A model from the inputs of `build_encoder_model` and `dropout_key` [B, 3] to
-      `span_logits` [B, S, 2] float32: of beginning and of end.
+      A model from the inputs of `build_encoder_model` and `dropout_seed` [B, 3] to
+      `span_logits` [B, S, 2] float32: of the answer's start and of its end.
     """
-    settings = layer_settings(
-        config,
-        policy,
-        seed,
-        allow_fused=allow_fused,
-        recompute=recompute,
-        unpad=unpad,
-    )
-    inputs = encoder_inputs(max_seq_length, keyed_dropout=True)
+    settings = layer_settings(config, **options)
+    inputs = encoder_inputs(max_seq_length, seeded_dropout=True)
     encoded = Bert(settings)(inputs)
     logits = SpanHead(settings)(encoded["sequence_output"])
     return keras.Model(inputs, {"span_logits": logits}, name="span_model")
@@ -84,41 +87,114 @@ def build_classifier_model(
     num_outputs: int,
     dropout_before_logits: float = 0.1,
     *,
-    max_seq_length: int,
-    policy: PrecisionPolicy,
-    seed: int = 0,
-    allow_fused: bool = False,
-    recompute: bool = False,
-    unpad: bool = True,
+    max_seq_length: int | None = None,
+    **options: Unpack[ModelOptions],
 ) -> keras.Model:
-    """A BERT that sorts sequences into classes, or gives each a number.
+    """A BERT that classifies sequences, or gives each a number.
 
     Args:
       config: The architecture.
       num_outputs: C, the number of classes; 1 for a number.
-      dropout_before_logits: Of the pooled vector, in training.
-      max_seq_length: See `build_pretraining_model`, also for the rest.
-      policy: Decides compute types.
-      seed: Decides the initial weights.
-      allow_fused: Use the fused operations.
-      recompute: Make activations again.
-      unpad: Leave out padding.
+      dropout_before_logits: Rate for the pooled vector, in training.
+      max_seq_length: S; None for any length.
+      options: See `ModelOptions`.
 
     Returns:
-      A model from the inputs of `build_encoder_model` and `dropout_key` [B, 3] to
+      A model from the inputs of `build_encoder_model` and `dropout_seed` [B, 3] to
       `class_logits` [B, K, C] float32.
     """
-    settings = layer_settings(
-        config,
-        policy,
-        seed,
-        allow_fused=allow_fused,
-        recompute=recompute,
-        unpad=unpad,
-    )
-    inputs = encoder_inputs(max_seq_length, keyed_dropout=True)
+    settings = layer_settings(config, **options)
+    inputs = encoder_inputs(max_seq_length, seeded_dropout=True)
     read = {"read_positions": inputs["next_sentence_positions"]}
     pooled = Bert(settings)(inputs | read)["pooled_output"]
     head = ClassifierHead(settings, num_outputs, dropout_before_logits)
-    logits = head(pooled, inputs["dropout_key"])
+    logits = head(pooled, inputs["dropout_seed"])
     return keras.Model(inputs, {"class_logits": logits}, name="classifier_model")
+
+
+class FinetuningTask(abc.ABC):
+    """A model and its loss, one for each example of a row; see `training.gradients`.
+
+    Attributes:
+      model: A model of `finetuning`.
+      loss_names: One loss.
+      output: Name of the model's output.
+      num_outputs: Logits of each token, or of each example.
+    """
+
+    loss_names = ("loss",)
+    output: str
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        self.num_outputs = model.output[self.output].shape[-1]
+
+    def counts(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """How many examples the loss is a mean of: [1] float32."""
+        return tf.reduce_sum(features["example_weights"])[None]
+
+    def loss_sums(self, features: dict[str, tf.Tensor], *, training: bool) -> tf.Tensor:
+        """Summed loss of one micro-batch: [1] float32.
+
+        Args:
+          features: Inputs of the model, labels and `example_weights` [B, K].
+          training: Whether dropout is on.
+        """
+        logits = self.logits(features, training=training)
+        losses = self.losses(logits, features)
+        return tf.reduce_sum(losses * features["example_weights"])[None]
+
+    def logits(
+        self, features: dict[str, tf.Tensor], *, training: bool = False
+    ) -> tf.Tensor:
+        """The model's output."""
+        return model_outputs(self.model, features, training)[self.output]
+
+    @abc.abstractmethod
+    def losses(self, logits: tf.Tensor, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """The loss of each example: [B, K] float32; any number where there is none."""
+
+    def step_scope(self, *, accumulates: bool = False) -> ModelStep:
+        """See `models.step_scope`."""
+        return step_scope(self.model, accumulates=accumulates)
+
+
+class SpanTask(FinetuningTask):
+    """Start and end of an answer: labels `start_positions, end_positions` [B, K].
+
+    The softmax of an example is over its own tokens. Departure from
+    google-research/bert: its softmax includes the padding.
+    """
+
+    output = "span_logits"
+
+    def losses(self, logits: tf.Tensor, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Mean of both cross entropies in nats, from [B, S, 2]."""
+        numbers = tf.range(1, tf.shape(features["start_positions"])[1] + 1)
+        is_own = features["input_mask"][:, None, :] == numbers[:, None]  # [B, K, S]
+        total = 0.0
+        names = ("start_positions", "end_positions")
+        for name, scores in zip(names, tf.unstack(logits, axis=-1), strict=True):
+            own = tf.where(is_own, scores[:, None, :], ops.MASKED_SCORE)
+            total += ops.cross_entropy(own, features[name])
+        return total / 2.0
+
+
+class ClassTask(FinetuningTask):
+    """One of C classes: `labels` [B, K] int32."""
+
+    output = "class_logits"
+
+    def losses(self, logits: tf.Tensor, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Cross entropy in nats, from [B, K, C]."""
+        return ops.cross_entropy(logits, features["labels"])
+
+
+class RegressionTask(FinetuningTask):
+    """A number: `labels` [B, K] float32."""
+
+    output = "class_logits"
+
+    def losses(self, logits: tf.Tensor, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Squared error, from [B, K, 1]."""
+        return tf.square(logits[..., 0] - features["labels"])

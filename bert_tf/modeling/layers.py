@@ -1,10 +1,10 @@
 """The layers of BERT, named so that variable paths are the original tensor names.
 
-They hold variables; what is computed with them is a backend's.
+Layers hold variables; their backends compute.
 """
 
 import zlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -17,6 +17,7 @@ from bert_tf.modeling.backends.interface import (
     EmbeddingTables,
     Ids,
     NormWeights,
+    OutputWeights,
 )
 
 
@@ -27,8 +28,8 @@ class LayerSettings(NamedTuple):
       config: The architecture.
       backends: Compute the layers.
       seed: Decides the initial weights, together with each variable's path.
-      recomputes: Whether the backward pass makes each encoder layer's activations
-        again instead of keeping them.
+      recomputes: Whether the backward pass recomputes each encoder layer's activations
+        instead of keeping them.
     """
 
     config: BertConfig
@@ -40,14 +41,14 @@ class LayerSettings(NamedTuple):
 class BertLayer(keras.layers.Layer):
     """A layer that holds the shared settings and makes seeded float32 weights."""
 
-    def __init__(self, settings: LayerSettings, **kwargs: Any) -> None:  # noqa: ANN401
-        # Backends choose types of numbers; Keras would make float32 of others.
-        super().__init__(dtype="float32", autocast=False, **kwargs)
+    def __init__(self, settings: LayerSettings, name: str) -> None:
+        # Backends choose dtypes; Keras would cast other inputs to float32.
+        super().__init__(dtype="float32", autocast=False, name=name)
         self.settings = settings
         self.config = settings.config
 
     def add_normal(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
-        """Adds a weight drawn from a normal distribution cut at two deviations.
+        """Adds a weight drawn from a normal distribution truncated at two deviations.
 
         The draw depends on the model's seed and the variable's path alone, so that
         every worker makes the same weights.
@@ -60,12 +61,12 @@ class BertLayer(keras.layers.Layer):
         return self.add_weight(name=name, shape=shape, initializer=initializer)
 
     def dropout(self, rate: float, seed: tf.Tensor, training: bool) -> Dropout:
-        """This layer's dropout, of a stream that no other layer of the model uses."""
+        """This layer's dropout, with a stream that no other layer of the model uses."""
         stream = zlib.crc32(self.path.encode()) % 2**31
         return Dropout(rate if training else 0.0, seed, stream)
 
     def blocks(self) -> list[Block]:
-        """What of a model's layer is computed by blocks, once in each call."""
+        """The blocks inside this layer, each computed once in a call of the model."""
         return []
 
 
@@ -77,7 +78,6 @@ class Dense(BertLayer):
         self.units = units
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes kernel and bias for inputs of width `input_shape[-1]`."""
         self.kernel = self.add_normal("kernel", (input_shape[-1], self.units))
         self.bias = self.add_weight(
             name="bias", shape=(self.units,), initializer="zeros"
@@ -85,7 +85,7 @@ class Dense(BertLayer):
 
     @property
     def pair(self) -> DenseWeights:
-        """For a backend."""
+        """Kernel and bias as a backend takes them."""
         return DenseWeights(self.kernel, self.bias)
 
 
@@ -96,19 +96,18 @@ class LayerNorm(BertLayer):
         super().__init__(settings, name="LayerNorm")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes scale and shift for the last axis."""
         shape = (input_shape[-1],)
         self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
         self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones")
 
     @property
     def pair(self) -> NormWeights:
-        """For a backend."""
+        """Scale and shift as a backend takes them."""
         return NormWeights(self.gamma, self.beta)
 
 
 class ResidualOutput(BertLayer):
-    """Variables of the end of a block: a dense layer and a normalisation."""
+    """The last variables of a block: a dense layer and a normalisation."""
 
     def __init__(self, settings: LayerSettings) -> None:
         super().__init__(settings, name="output")
@@ -116,31 +115,29 @@ class ResidualOutput(BertLayer):
         self.layer_norm = LayerNorm(settings)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the projection from width `input_shape[-1]` to H."""
         self.dense.build(input_shape)
         self.layer_norm.build((*input_shape[:-1], self.config.hidden_size))
 
 
 class OutputLayer(BertLayer):
-    """Logits: weights [C, H] in the original's layout, and bias [C]."""
+    """A head's output layer: weights [C, H], as in the original, and bias [C]."""
 
     def __init__(self, settings: LayerSettings, num_outputs: int, name: str) -> None:
         super().__init__(settings, name=name)
         self.num_outputs = num_outputs
 
-    def build(self, *_: Any) -> None:  # noqa: ANN401
-        """Makes weights and bias."""
+    def build(self, *_: object) -> None:
         shape = (self.num_outputs, self.config.hidden_size)
         self.output_weights = self.add_normal("output_weights", shape)
         self.output_bias = self.add_weight(
             name="output_bias", shape=(self.num_outputs,), initializer="zeros"
         )
+        self.backend = self.settings.backends.choose_backend(self.path)
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, dropout: Dropout | None = None) -> tf.Tensor:
         """[B, N, H] -> [B, N, C] float32."""
-        weights = tf.convert_to_tensor(self.output_weights)
-        logits = tf.einsum("bnh,ch->bnc", inputs, weights)
-        return logits + tf.convert_to_tensor(self.output_bias)
+        weights = OutputWeights(self.output_weights, self.output_bias)
+        return self.backend.output_logits(inputs, weights, dropout)
 
 
 class Embeddings(BertLayer):
@@ -150,8 +147,7 @@ class Embeddings(BertLayer):
         super().__init__(settings, name="embeddings")
         self.layer_norm = LayerNorm(settings)
 
-    def build(self, *_: Any) -> None:  # noqa: ANN401
-        """Makes the three tables."""
+    def build(self, *_: object) -> None:
         config, width = self.config, self.config.hidden_size
         self.word_embeddings = self.add_normal(
             "word_embeddings", (config.vocab_size, width)

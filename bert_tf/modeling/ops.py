@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
-# Added to scores of positions that must not be seen. Large and negative, not -inf:
-# -inf makes the softmax of a row without any visible position NaN.
+# The score of positions that a softmax must not see. Large and negative, not -inf: -inf
+# makes the softmax of a row without any visible position NaN.
 MASKED_SCORE = -1e9
 
 _PHILOX = 1  # The number of the Philox algorithm in TensorFlow's raw operations.
@@ -41,7 +40,7 @@ _ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 
 
 def activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The activation function that `BertConfig.hidden_act` names."""
+    """The activation function of that name in `BertConfig.hidden_act`."""
     return _ACTIVATIONS[name]
 
 
@@ -90,14 +89,16 @@ def matmul(
 def _times_weights(
     a: tf.Tensor, b: tf.Tensor, dtype: tf.DType, transpose_b: bool
 ) -> tf.Tensor:
-    """`matmul` of two matrices; the gradient of the second one is a float32 sum.
+    """`matmul` of two matrices, with a float32 gradient of the second one.
 
-    That of `tf.matmul` is rounded to 16 bits before micro-batches and workers are
-    summed, so that it would depend on how many there are.
+    The gradient of `tf.matmul` is rounded to 16 bits before it is summed over
+    micro-batches and workers, so that the sum would depend on their number.
     """
 
     @tf.custom_gradient
-    def apply(a: tf.Tensor, b: tf.Tensor) -> Any:  # noqa: ANN401
+    def apply(
+        a: tf.Tensor, b: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
         x, weights = tf.cast(a, dtype), tf.cast(b, dtype)
 
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -114,7 +115,7 @@ def _times_weights(
 
 
 def attention_bias(input_mask: tf.Tensor) -> tf.Tensor:
-    """What to add to attention scores so that each sequence sees only itself.
+    """The term of attention scores by which each sequence sees only itself.
 
     Args:
       input_mask: [B, S] int32: 0 is padding, any other number is the sequence that a
@@ -129,7 +130,7 @@ def attention_bias(input_mask: tf.Tensor) -> tf.Tensor:
 
 
 def gather_rows(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-    """Takes the vectors at `positions` of each row.
+    """The vectors at `positions` of each row.
 
     Args:
       x: [B, S, H].
@@ -142,27 +143,28 @@ def gather_rows(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Of the softmax of [..., C] float32, for labels [...] int32; in nats."""
+    """Cross entropy in nats of logits [..., C] float32 and labels [...] int32."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
 def num_kept(rate: float) -> int:
-    """Of 256 values of a byte, how many let a number pass: 1 .. 256."""
+    """How many of the 256 values of a random byte keep a number: 1 .. 256."""
     return max(1, round((1.0 - rate) * 256))
 
 
-def dropout(x: tf.Tensor, rate: float, key: tf.Tensor, stream: int) -> tf.Tensor:
-    """Sets a share of `x` to zero and scales the rest, by place in the global batch.
+def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor, stream: int) -> tf.Tensor:
+    """Sets a share of `x` to zero and scales the rest, with reproducible masks.
 
-    The bits come from one Philox stream for each (seed, stream, step); a row's place in
-    the global batch is an offset into it. So the same rows draw the same bits however
-    the batch is cut into micro-batches and workers. One byte decides one number, hence
-    the true rate is the nearest multiple of 1/256, and the scale is exact for it.
+    The bits come from one Philox stream for each (seed, stream, step), with an offset
+    that is the row's number in the global batch. So the same rows draw the same bits
+    however the batch is split into micro-batches and workers. One byte decides one
+    number, hence the true rate is the nearest multiple of 1/256, and the scale is exact
+    for it.
 
     Args:
-      x: [B, ...] float32; its rows stand one after another in the global batch.
-      rate: Share to drop, in [0, 1). 0 returns `x`.
-      key: [B, 3] int32: seed, step, and place of the row in the global batch.
+      x: [B, ...] float32, consecutive rows of the global batch.
+      rate: Share to drop, in [0, 1).
+      seed: [B, 3] int32: seed, step, and the row's number in the global batch.
       stream: Number of this dropout within the model.
 
     Returns:
@@ -179,10 +181,10 @@ def dropout(x: tf.Tensor, rate: float, key: tf.Tensor, stream: int) -> tf.Tensor
         row_size = tf.reduce_prod(tf.shape(x)[1:])
     blocks = -(-row_size // 16)  # Philox makes 16 bytes at a time.
     batch_size = tf.shape(x)[0]
-    seed, step, first_row = tf.unstack(tf.cast(key[0], tf.uint64))
+    run, step, first_row = tf.unstack(tf.cast(seed[0], tf.uint64))
     bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=tf.stack([batch_size, blocks * 4]),
-        key=(seed * tf.constant(2**32, tf.uint64) + stream)[None],
+        key=(run * tf.constant(2**32, tf.uint64) + stream)[None],
         counter=tf.stack([first_row * tf.cast(blocks, tf.uint64), step]),
         alg=_PHILOX,
         dtype=tf.uint32,

@@ -297,7 +297,7 @@ class GradientAccumulator:
         part = settings.rank * batch["input_ids"].shape[0] + i
         rows = part * size + tf.range(size)  # Places in the global batch.
         seed_and_step = tf.repeat(tf.stack([settings.seed, step])[None], size, axis=0)
-        features["dropout_key"] = tf.concat([seed_and_step, rows[:, None]], axis=1)
+        features["dropout_seed"] = tf.concat([seed_and_step, rows[:, None]], axis=1)
         if features["input_ids"].shape[0] is None and not settings.use_xla:
             # XLA would compile the step again for each number of rows.
             features = _without_empty_rows(features)

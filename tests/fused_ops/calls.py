@@ -45,15 +45,15 @@ class Draw:
         return {"stream": self.size(100), "kept": int(kept)}
 
     def rows(self):
-        """A mask [B, S], a key, and the leading axes of what has its places."""
+        """A mask [B, S], a seed, and the leading axes of tensors of its tokens."""
         batch, length = self.size(4), 1 + self.size(70)
         counts = self.rng.integers(length + 1, size=batch)
         mask = (np.arange(length) < counts[:, None]).astype(np.int32)
         mask *= 1 + np.arange(length, dtype=np.int32) // self.one((5, 40))
         tokens = int(counts.sum())
         is_short = self.size(2) == 1 and tokens < mask.size
-        key = self.rng.integers(-9, 99, size=(batch, 3)).astype(np.int32)
-        shared = {"input_mask": mask, "key": key}
+        seed = self.rng.integers(-9, 99, size=(batch, 3)).astype(np.int32)
+        shared = {"input_mask": mask, "seed": seed}
         return shared, [tokens] if is_short else [batch, length]
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bert_tf import fused_ops
 from bert_tf.config import PRESETS, BertConfig
-from bert_tf.modeling.tasks import build_encoder_model
+from bert_tf.modeling.models import build_encoder_model
 from bert_tf.precision import PrecisionPolicy
 
 BETAS = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-6, "weight_decay_rate": 0.0}
@@ -38,7 +38,7 @@ NORM = {
     "gamma": tf.zeros([8]),
     "beta": tf.zeros([8]),
     "input_mask": tf.ones([2, 3], tf.int32),
-    "key": tf.zeros([2, 3], tf.int32),
+    "seed": tf.zeros([2, 3], tf.int32),
     "stream": 1,
     "kept": 230,
     "epsilon": 1e-12,
@@ -54,8 +54,8 @@ NORM = {
         ({"gamma": tf.zeros([7])}, "gamma must have the shape"),
         ({"beta": tf.zeros([1, 8])}, "beta must have the shape"),
         ({"residual": half(6, 8)}, "residual must have the shape of x"),
-        ({"key": tf.zeros([2, 2], tf.int32)}, "key must have the shape"),
-        ({"key": tf.zeros([0, 3], tf.int32)}, "key must have the shape"),
+        ({"seed": tf.zeros([2, 2], tf.int32)}, "seed must have the shape"),
+        ({"seed": tf.zeros([0, 3], tf.int32)}, "seed must have the shape"),
         ({"kept": 0}, "kept must lie within"),
         ({"kept": 257}, "kept must lie within"),
         ({"epsilon": np.nan}, "epsilon must be at least 0"),
@@ -118,11 +118,11 @@ def test_a_step_refuses_what_it_cannot_update(library):
 
 def test_no_rows_make_empty_results_and_gradients_of_zero(library):
     bias, mask = tf.ones([8]), tf.zeros([0, 3], tf.int32)
-    x, key = half(0, 3, 8), tf.zeros([0, 3], tf.int32)
+    x, seed = half(0, 3, 8), tf.zeros([0, 3], tf.int32)
     assert library.bert_bias_gelu(x=x, bias=bias, approximate=False).shape == x.shape
     _, dbias = library.bert_bias_gelu_grad(x=x, bias=bias, dy=x, approximate=True)
     np.testing.assert_array_equal(dbias, np.zeros(8))
-    dropout = {"input_mask": mask, "key": key, "stream": 1, "kept": 230}
+    dropout = {"input_mask": mask, "seed": seed, "stream": 1, "kept": 230}
     y, total, statistics = library.bert_dropout_add_norm(
         x=x, bias=bias, residual=x, gamma=bias, beta=bias, epsilon=0.0, **dropout
     )

@@ -14,8 +14,7 @@ from bert_tf.data.records.schema import ValueLimits
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
 from bert_tf.jobs import pretraining
-from bert_tf.modeling.losses import PretrainingTask
-from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.training.gradients import GradientAccumulator, GradientSettings
 
 LIMITS = ValueLimits(vocab_size=30, type_vocab_size=2)
@@ -45,7 +44,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def task(tiny_config):
     model = build_pretraining_model(
-        tiny_config.without_dropout(), seed=1, keyed_dropout=True
+        tiny_config.without_dropout(), seed=1, seeded_dropout=True
     )
     return PretrainingTask(model)
 
@@ -86,7 +85,7 @@ def test_one_sequence_does_not_reach_the_others(folders, task):
     def logits(ids):
         inputs = features | {"input_ids": ids}
         rows = len(ids)
-        inputs["dropout_key"] = tf.zeros([rows, 3], tf.int32)
+        inputs["dropout_seed"] = tf.zeros([rows, 3], tf.int32)
         names = [tensor.name for tensor in task.model.inputs]
         return task.model({name: inputs[name] for name in names})
 

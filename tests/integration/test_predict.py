@@ -17,7 +17,7 @@ from bert_tf.interop.pretrained import from_pretrained
 from bert_tf.interop.tf_files import save_tf
 from bert_tf.jobs import classifier, squad
 from bert_tf.jobs.prediction import Classifier, MaskFiller, QuestionAnswerer
-from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.modeling.pretraining import build_pretraining_model
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = (

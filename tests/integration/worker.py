@@ -23,7 +23,7 @@ from bert_tf.jobs import pretraining
 from bert_tf.jobs.agreement import agree
 from bert_tf.jobs.compute_path import describe_path, own_path
 from bert_tf.jobs.preparation import prepare
-from bert_tf.modeling.tasks import backends_of
+from bert_tf.modeling.models import backends_of
 from bert_tf.training.runlog import RunLog
 
 

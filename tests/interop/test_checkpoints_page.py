@@ -19,7 +19,7 @@ from interop.tiny_bert import (
 from oracles import files
 
 from bert_tf.cli import main
-from bert_tf.interop.conversion import ConvertOptions, convert
+from bert_tf.interop.weight_conversion import ConvertOptions, convert
 from bert_tf.interop.weights import read_weights
 
 PAGE = (files.ROOT / "docs/checkpoints.md").read_text()

@@ -3,8 +3,7 @@ import os
 import pytest
 
 from bert_tf.cli import convert, main
-from bert_tf.interop.destinations import Form
-from bert_tf.interop.model_card import GELU_NOTE
+from bert_tf.interop.export import GELU_NOTE, Form
 
 
 def test_it_says_what_it_read_and_wrote(tf1, tmp_path, capsys):

@@ -17,8 +17,8 @@ from interop.tiny_bert import (
 from safetensors.numpy import save_file
 
 from bert_tf.errors import RunError
-from bert_tf.interop.architecture import conform
 from bert_tf.interop.huggingface import to_huggingface_names
+from bert_tf.interop.tensor_shapes import conform
 from bert_tf.interop.torch_files import save_torch
 from bert_tf.interop.weights import Weights, assign_weights, read_weights
 

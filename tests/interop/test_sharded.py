@@ -45,7 +45,7 @@ def test_all_files_are_read(tmp_path, tiny, tiny_tensors, stem, kind, names_inde
 def test_a_missing_file_is_named(tmp_path, tiny, tiny_tensors):
     write_parts(tmp_path, tiny, tiny_tensors)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    pattern = "names 2 files, of which there is no model-00002-of-00002.safetensors"
+    pattern = "names 2 files, .* missing: model-00002-of-00002.safetensors"
     with pytest.raises(FileNotFoundError, match=pattern):
         read_weights(tmp_path)
 
@@ -78,7 +78,7 @@ def test_an_index_that_names_files_elsewhere_is_refused(
     tmp_path, tiny, tiny_tensors, place
 ):
     write_parts(tmp_path, tiny, tiny_tensors, x=place)
-    with pytest.raises(ValueError, match="which is no file beside it"):
+    with pytest.raises(ValueError, match="which is not a file beside it"):
         read_weights(tmp_path)
 
 

@@ -16,8 +16,8 @@ from interop.tiny_bert import (
 from oracles import files
 
 from bert_tf.data.text.tokenization import WordPieceTokenizer
-from bert_tf.interop.conversion import ConvertOptions, convert
 from bert_tf.interop.pretrained import from_pretrained
+from bert_tf.interop.weight_conversion import ConvertOptions, convert
 from bert_tf.interop.weights import read_weights
 
 TORCH_PYTHON = files.ROOT / ".venv-bench/bin/python"
@@ -122,7 +122,7 @@ def outputs_of(folder, task):
         "positions": np.tile(np.arange(8, dtype=np.int32), (2, 1)),
         "next_sentence_positions": np.zeros((2, 1), np.int32),
         "masked_lm_positions": np.tile(np.arange(8, dtype=np.int32), (2, 1)),
-        "dropout_key": np.zeros((2, 3), np.int32),
+        "dropout_seed": np.zeros((2, 3), np.int32),
     }
     model = from_pretrained(folder, task)
     wanted = {name: inputs[name] for name in model.input}

@@ -4,7 +4,6 @@ import dataclasses
 import types
 
 import pytest
-import tensorflow as tf
 
 from bert_tf import resources
 from bert_tf.config import PRESETS
@@ -12,6 +11,8 @@ from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
 from bert_tf.jobs import memory
 from bert_tf.jobs.memory import ERROR, Rows, estimate_training, num_weights
+from bert_tf.modeling.backends.choice import Backends
+from bert_tf.precision import PrecisionPolicy, PrecisionRules
 
 GIB, MB, MIB = 2**30, 10**6, 2**20
 FUSED, FP32 = {"fused_bytes": 2}, {"fused_bytes": 4}
@@ -98,11 +99,21 @@ def test_where_nothing_is_known_nothing_is_refused(machine):
     memory.require_memory(PRESETS["large"], workers(99))
 
 
+LAYERS = [f"bert/encoder/layer_{number}" for number in range(12)]
+
+
+def backends(policy=PrecisionPolicy("bf16")):  # noqa: B008 - it is frozen
+    """Those of a model of base with a masked-LM head, without its weights."""
+    made = Backends(PRESETS["base"], policy, allow_fused=True)
+    for path in (*LAYERS, "cls/predictions"):
+        made.choose_backend(path)
+    return made
+
+
 @pytest.fixture(autouse=True)
 def fused(monkeypatch):
     """The plans below are of models that compute by the fused operations."""
-    backends = types.SimpleNamespace(fused_dtype=tf.bfloat16)
-    monkeypatch.setattr(memory, "backends_of", lambda model: backends)
+    monkeypatch.setattr(memory, "backends_of", lambda model: backends())
 
 
 def plan(*, rows, recomputes=False, do_train=True):
@@ -157,6 +168,31 @@ def test_memory_that_other_programs_have_does_not_count(machine):
 def test_without_training_nothing_is_said(machine):
     machine(GIB, free=GIB)
     assert memory.warn_about_memory(plan(rows=32, do_train=False), workers(1)) == []
+
+
+def test_a_layer_that_a_precision_list_exempts_needs_what_the_reference_needs(
+    machine, monkeypatch
+):
+    """A layer of base keeps 18 x 768 + 5 x 3072 = 29,184 bytes for each token if fused,
+    and 54 x 768 + 14 x 3072 + 12 x 12 x 128 = 102,912 if not."""
+    exceptions = (("layer_3/", "MatMul"), ("cls/predictions/", "MatMul"))
+    types_ = ("MatMul", "BatchMatMul", "BiasAdd", "Softmax")
+    rules = PrecisionRules(types_, non_convertible_exceptions=exceptions)
+    mixed = backends(PrecisionPolicy("bf16", rules))
+    assert [*mixed.exempt] == [LAYERS[3], "cls/predictions"]
+    rows, base = Rows(32, 128, 20), PRESETS["base"]
+    fused, partly, reference = (
+        estimate_training(base, rows, **settings).activations
+        for settings in (FUSED, FUSED | {"exempt": mixed.exempt}, {})
+    )
+    logits = 32 * 20 * 30522 * 4
+    assert partly - fused == 32 * 128 * (102_912 - 29_184) + logits
+    assert fused < partly < reference
+    machine(64 * GIB, limit=4300 * MIB)
+    assert memory.warn_about_memory(plan(rows=32), workers(1)) == []
+    monkeypatch.setattr(memory, "backends_of", lambda model: mixed)
+    [line] = memory.warn_about_memory(plan(rows=32), workers(1))
+    assert "a worker needs about" in line
 
 
 def test_each_part_of_the_architecture_counts():

@@ -77,7 +77,7 @@ def _pretraining_features(config, *, packed):
         "masked_lm_ids": rng.integers(5, config.vocab_size, (4, 4)),
         "next_sentence_positions": starts,
         "next_sentence_labels": rng.integers(0, 2, starts.shape),
-        "dropout_key": [[1, 2, row] for row in range(4)],
+        "dropout_seed": [[1, 2, row] for row in range(4)],
     }
     weights = {
         "masked_lm_weights": np.tile([1, 1, 1, 0], (4, 1)),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import TINY
-from modeling.test_tasks import ENCODER
+from modeling.variable_names import ENCODER
 from oracles.numpy_bert import NumpyBert
 from scipy.special import log_softmax
 
@@ -14,8 +14,13 @@ from bert_tf.config import BertConfig
 from bert_tf.data.batches.example_batches import LabelledSequences
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.jobs.plan import weights_by_name
-from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
-from bert_tf.modeling.finetuning_losses import ClassTask, RegressionTask, SpanTask
+from bert_tf.modeling.finetuning import (
+    ClassTask,
+    RegressionTask,
+    SpanTask,
+    build_classifier_model,
+    build_span_model,
+)
 from bert_tf.precision import PrecisionPolicy
 
 S = 16
@@ -228,7 +233,7 @@ def test_variables_have_the_original_names_and_shapes(tasks, kind):
 def test_the_classifier_drops_out_its_pooled_vector(features, config):
     """Without any other dropout, training differs by the head's alone."""
     inputs = features("class", PLAIN)
-    inputs["dropout_key"] = tf.constant([[1, 2, row] for row in range(8)], tf.int32)
+    inputs["dropout_seed"] = tf.constant([[1, 2, row] for row in range(8)], tf.int32)
     differs = {}
     for rate in (0.0, 0.5):
         model = build_classifier_model(
@@ -248,8 +253,8 @@ def test_the_classifier_drops_out_its_pooled_vector(features, config):
 @pytest.mark.parametrize("recompute", [False, True])
 def test_padding_that_is_left_out_changes_no_bit(features, recompute):
     """Of the logits; gradients of vectors are sums over rows in other parts."""
-    key = tf.constant([[7, 5, row] for row in range(len(PACKED))])
-    inputs = features("span", PACKED) | {"dropout_key": key}
+    seed = tf.constant([[7, 5, row] for row in range(len(PACKED))])
+    inputs = features("span", PACKED) | {"dropout_seed": seed}
     logits, gradients = [], []
     for leaves_out in (True, False):
         task = make_task(

@@ -14,8 +14,8 @@ from conftest import INSTRUCTION_SETS, require_isa
 
 from bert_tf import fused_ops
 from bert_tf.config import PRESETS, BertConfig
-from bert_tf.modeling.losses import PretrainingTask
-from bert_tf.modeling.tasks import backends_of, build_pretraining_model
+from bert_tf.modeling.models import backends_of
+from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
 
 S, V, P = 75, 100, 3  # More than two blocks of 32 tokens, the last not whole.
@@ -57,7 +57,7 @@ def features(kind):
         "masked_lm_ids": rng.integers(5, V, (len(lengths), P)),
         "next_sentence_positions": starts,
         "next_sentence_labels": rng.integers(0, 2, (len(lengths), most)),
-        "dropout_key": [[1, 2, row] for row in range(len(lengths))],
+        "dropout_seed": [[1, 2, row] for row in range(len(lengths))],
     }
     result = {name: tf.constant(x, tf.int32) for name, x in arrays.items()}
     result["masked_lm_weights"] = tf.ones([len(lengths), P])
@@ -72,7 +72,7 @@ def task(precision, is_fused):
         BertConfig.from_dict(values, source="test"),
         max_seq_length=S,
         policy=PrecisionPolicy(precision),
-        keyed_dropout=True,
+        seeded_dropout=True,
         allow_fused=is_fused,
     )
     assert (backends_of(model).fused_dtype is not None) == is_fused

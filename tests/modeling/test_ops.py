@@ -13,16 +13,16 @@ X = np.linspace(-6, 6, 97, dtype=np.float32)
 TOLERANCE = 2e-6
 
 
-def make_key(rows, seed=5, step=3):
-    """A dropout key [B, 3] of rows with these places in the global batch."""
+def make_seed(rows, seed=5, step=3):
+    """A dropout seed [B, 3] of rows with these numbers in the global batch."""
     return tf.constant([[seed, step, row] for row in rows], tf.int32)
 
 
-def draw(rows, rate=0.3, stream=11, shape=(5, 7), **key):
+def draw(rows, rate=0.3, stream=11, shape=(5, 7), **seeds):
     """What dropout makes of ones [B, *shape]; rows of 35 do not fill Philox blocks."""
     rows = list(rows)
     ones = tf.ones([len(rows), *shape])
-    return ops.dropout(ones, rate, make_key(rows, **key), stream).numpy()
+    return ops.dropout(ones, rate, make_seed(rows, **seeds), stream).numpy()
 
 
 def test_gelu_is_x_times_the_normal_distribution():
@@ -164,16 +164,16 @@ def test_seed_step_and_stream_change_the_bits(change):
     assert abs((first == second).mean() - 0.58) < 5 * deviation + 1 / 256
 
 
-def test_the_same_key_draws_the_same_bits():
+def test_the_same_seed_draws_the_same_bits():
     np.testing.assert_array_equal(draw(range(4)), draw(range(4)))
 
 
 def test_dropout_scales_the_values_that_it_keeps():
     x = tf.reshape(tf.range(1.0, 81.0), [2, 40])
-    y = ops.dropout(x, 0.5, make_key([0, 1]), 1).numpy()
+    y = ops.dropout(x, 0.5, make_seed([0, 1]), 1).numpy()
     assert set((y / x.numpy()).ravel().tolist()) == {0.0, 2.0}
 
 
 def test_rate_0_returns_the_input():
     x = tf.ones([2, 3])
-    assert ops.dropout(x, 0.0, make_key([0, 1]), 1) is x
+    assert ops.dropout(x, 0.0, make_seed([0, 1]), 1) is x

@@ -7,7 +7,8 @@ from oracles.numpy_bert import NumpyBert
 
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.interop.huggingface import bert_config_from_huggingface
-from bert_tf.modeling.tasks import build_encoder_model, build_pretraining_model
+from bert_tf.modeling.models import build_encoder_model
+from bert_tf.modeling.pretraining import build_pretraining_model
 
 # Float32 rounds to 6e-8 of a number; twelve layers of sums over hundreds of numbers up
 # to about 20 leave some 1e-5.

@@ -10,8 +10,7 @@ from bert_tf.data.records.record_set import open_records
 from bert_tf.data.records.schema import ValueLimits
 from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
-from bert_tf.modeling.losses import PretrainingTask
-from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
 from bert_tf.training.gradients import (
     GradientAccumulator,
@@ -46,7 +45,7 @@ def cut(features, num_micro_batches):
 
 def make_task(config, seed=1):
     model = build_pretraining_model(
-        config, max_seq_length=16, seed=seed, keyed_dropout=True
+        config, max_seq_length=16, seed=seed, seeded_dropout=True
     )
     return PretrainingTask(model)
 
@@ -97,7 +96,7 @@ def test_gradients_that_products_add_up_are_the_sums(tiny_config, parser, recomp
         config,
         max_seq_length=16,
         policy=PrecisionPolicy("bf16"),
-        keyed_dropout=True,
+        seeded_dropout=True,
         allow_fused=True,
         recompute=recompute,
     )
@@ -116,7 +115,7 @@ def test_gradients_that_products_add_up_are_the_sums(tiny_config, parser, recomp
     kernels = {p for p in paths if "layer_0" in p and "kernel" in p}
     assert scopes[0].sums.keys() == kernels | {"bert/embeddings/word_embeddings"}
     # Outside of a step no memory is held.
-    assert all(scopes[0].take_sum(path).shape == (0, 0) for path in scopes[0].sums)
+    assert all(total.take().shape == (0, 0) for total in scopes[0].sums.values())
     # What is done to each part must not be done to the sum before it.
     gradients_of(Watched(model), batch, clip_each_micro_batch=True)
     gradients_of(Watched(model), batch, allreduce_post_accumulation=False)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
-from bert_tf.modeling.backends.step import CurrentStep, StepScope
+from bert_tf.modeling.backends.step import ModelStep, Recorder
 from bert_tf.training import loss_scale
 from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.loss_scale import LossScale
@@ -34,7 +34,7 @@ class OneWeight:
         return tf.cast(weight, tf.float32)[None] * numbers
 
     def step_scope(self, *, accumulates):
-        return StepScope(CurrentStep(), [], accumulates=accumulates)
+        return ModelStep(Recorder(), [])
 
 
 def batch(number):

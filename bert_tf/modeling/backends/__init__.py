@@ -1,4 +1,4 @@
-"""How the sub-layers of BERT are computed: by TensorFlow, or by the compiled library.
+"""The arithmetic of BERT's sub-layers, by TensorFlow or by the compiled library.
 
-`interface` says what a backend does, `choice` chooses the one of each layer.
+`interface` defines a backend, `choice` chooses the one of each layer.
 """

@@ -8,49 +8,45 @@ import tensorflow as tf
 from bert_tf import fused_ops
 from bert_tf.config import BertConfig
 from bert_tf.modeling.backends.fused import Fused, why_not
-from bert_tf.modeling.backends.interface import (
-    AttentionWeights,
-    Backend,
-    FeedForwardWeights,
-    MaskedLmWeights,
-)
+from bert_tf.modeling.backends.interface import Backend, BlockWeights
 from bert_tf.modeling.backends.reference import Reference
-from bert_tf.modeling.backends.step import CurrentStep, StepScope
+from bert_tf.modeling.backends.step import ModelStep, Recorder
 from bert_tf.precision import PrecisionPolicy
 
 _SELF = "attention/self"
 _DENSE = [f"{_SELF}/{name}" for name in ("query", "key", "value")]
 _DENSE += ["attention/output/dense", "intermediate/dense", "output/dense"]
-# Layers by the pattern of their path -> their products: types of TensorFlow's
-# operations, and where in the layer they stand.
+# Pattern of a layer's path -> its products: types of TensorFlow's operations, and paths
+# within the layer.
 _PRODUCTS = {
     "bert/encoder/layer_[0-9]+": [
         ("BatchMatMul", _SELF),
-        *(("MatMul", place) for place in _DENSE),
+        *(("MatMul", part) for part in _DENSE),
     ],
     "bert/pooler": [("MatMul", "dense")],
     "cls/predictions": [("MatMul", "transform/dense"), ("MatMul", "")],
 }
-# Those that have fused operations -> where these stand.
+# Pattern of a layer that has fused operations -> the parts that these compute.
 _FUSED = {
     "bert/encoder/layer_[0-9]+": [
         *(_SELF, *_DENSE, "attention/output/LayerNorm", "output/LayerNorm"),
     ],
     "cls/predictions": [""],
 }
-# What they stand for; they compute in float32 inside.
+# TensorFlow's operations that the fused ones replace. Those compute in bfloat16 what a
+# list would exempt, so a layer with an exempt one is the reference's.
 _FUSED_TYPES = ("BiasAdd", "Softmax", "MatMul", "BatchMatMul")
 
-Block = tuple[Backend, AttentionWeights | FeedForwardWeights | MaskedLmWeights]
+Block = tuple[Backend, BlockWeights]
 
 
 class Backends:
-    """The backends of one model, and which layer has which.
+    """The backends of one model, and the choice for each of its layers.
 
     Attributes:
-      why_not_fused: Why no layer may have the compiled operations; empty if they may.
-      exempt: Layers that may not, and what of them the precision list exempts.
-      unpads: Whether the compiled operations leave out padding.
+      why_not_fused: Why no layer can be fused; empty if layers can.
+      exempt: Layer that is not fused -> the operation that the precision list exempts.
+      unpads: Whether fused layers leave out padding.
     """
 
     def __init__(
@@ -66,13 +62,13 @@ class Backends:
         Args:
           config: The architecture.
           policy: Decides compute types.
-          allow_fused: Whether the compiled operations may be used where they are built.
+          allow_fused: Whether the fused operations may be used where they are built.
           unpads: See `Fused`.
         """
         self.unpads = unpads
         self._policy = policy
-        self._current = CurrentStep()
-        self._reference = Reference(config, policy, self._current)
+        self._recorder = Recorder()
+        self._reference = Reference(config, policy, self._recorder)
         self._fused: Fused | None = None
         self._fused_layers: set[str] = set()
         self.exempt: dict[str, str] = {}
@@ -80,23 +76,26 @@ class Backends:
         if not self.why_not_fused:
             dtype = tf.bfloat16 if policy.name == "bf16" else tf.float32
             self._fused = Fused(
-                config, policy, self._current, dtype=dtype, unpads=unpads
+                config, policy, self._recorder, dtype=dtype, unpads=unpads
             )
 
     def choose_backend(self, path: str) -> Backend:
-        """The backend of a layer, and of those inside of it: the only choice there is.
+        """The only choice of a layer's backend; the layers inside have the same.
+
+        The policy records the types of the layer's products, `exempt` the reason why it
+        is not fused.
 
         Args:
-          path: Of the layer.
+          path: The layer's path.
         """
         layer, pattern = _layer_at(path)
-        for operation, place in _PRODUCTS.get(pattern, ()):
-            self._policy.record(operation, _join(layer, place))
+        for operation, part in _PRODUCTS.get(pattern, ()):
+            self._policy.record(operation, _join(layer, part))
         if self._fused is None or pattern not in _FUSED:
             return self._reference
         exempt = self._policy.first_kept(
-            (operation, _join(layer, place))
-            for place in _FUSED[pattern]
+            (operation, _join(layer, part))
+            for part in _FUSED[pattern]
             for operation in _FUSED_TYPES
         )
         if exempt:
@@ -107,32 +106,36 @@ class Backends:
 
     @property
     def fused_dtype(self) -> tf.DType | None:
-        """Of activations where the compiled operations make them; None for nowhere."""
+        """The type of activations in fused layers; None if no layer is fused."""
         return self._fused.dtype if self._fused_layers else None
 
-    def step_scope(
-        self, blocks: Iterable[Block], *, accumulates: bool = False
-    ) -> StepScope:
-        """What the calls of a step, or of an evaluation, share; see `StepScope`.
+    def step_scope(self, blocks: Iterable[Block], *, accumulates: bool) -> ModelStep:
+        """The step scopes of all backends; see `interface.Backend.step_scope`.
 
         Args:
-          blocks: Each block of the model that is computed once in each call.
-          accumulates: See `StepScope`.
+          blocks: Each block that the model computes once in each call.
+          accumulates: Whether gradients may be added up over the calls inside.
         """
-        products = [p for backend, block in blocks for p in backend.products_of(block)]
-        return StepScope(self._current, products, accumulates=accumulates)
+        by_backend: dict[Backend, list[BlockWeights]] = {}
+        for backend, weights in blocks:
+            by_backend.setdefault(backend, []).append(weights)
+        scopes = [
+            backend.step_scope(weights, accumulates=accumulates)
+            for backend, weights in by_backend.items()
+        ]
+        return ModelStep(self._recorder, scopes)
 
 
 def _layer_at(path: str) -> tuple[str, str]:
-    """The layer at or around a path, and its pattern; empty if it has no products."""
+    """The layer that a path is of or inside of, and its pattern; empty for others."""
     for pattern in _PRODUCTS:
         if found := re.match(f"{pattern}(?=/|$)", path):
             return found[0], pattern
     return "", ""
 
 
-def _join(layer: str, place: str) -> str:
-    return f"{layer}/{place}" if place else layer
+def _join(layer: str, part: str) -> str:
+    return f"{layer}/{part}" if part else layer
 
 
 def _why_not_fused(

@@ -1,28 +1,29 @@
 """The backend of the compiled operations: CPUs, bfloat16 or float32.
 
-Each block is one function with a gradient of its own, which adds the residual's
-gradient inside of the product that makes its input's.
+Each block is one function with its own gradient. The backward product that computes the
+input's gradient also adds the residual's: one tensor [T, H] less to write and to read.
 """
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import keras
 import tensorflow as tf
 
 from bert_tf.config import BertConfig
 from bert_tf.modeling.backends import fused_operations, fused_products
+from bert_tf.modeling.backends.fused_layout import FusedScope, unpadded
+from bert_tf.modeling.backends.fused_operations import Gradient
+from bert_tf.modeling.backends.fused_products import Kernels, Prepacked, prepack
 from bert_tf.modeling.backends.interface import (
     AttentionWeights,
+    BlockWeights,
     Dropout,
     EncoderScope,
     FeedForwardWeights,
     MaskedLmWeights,
 )
-from bert_tf.modeling.backends.layout import Layout, part_at, unpadded
 from bert_tf.modeling.backends.reference import Reference
-from bert_tf.modeling.backends.step import CurrentStep
+from bert_tf.modeling.backends.step import GradientSum, Recorder, StepScope
 from bert_tf.precision import PrecisionPolicy
 
 # Activations of a config -> whether they are the tanh approximation.
@@ -32,11 +33,11 @@ GELUS = {
     "gelu_new": True,
     "gelu_pytorch_tanh": True,
 }
-_MULTIPLE = 32  # Of widths: the depth of a product's step.
+_MULTIPLE = 32  # Widths must be multiples: a micro-kernel takes 32 numbers at a time.
 
 
 def why_not(config: BertConfig) -> str:
-    """Why this backend does not have a model's widths and activation; empty if it has.
+    """Why this backend cannot compute a model's sizes or activation; empty if it can.
 
     Args:
       config: The architecture.
@@ -54,58 +55,60 @@ def why_not(config: BertConfig) -> str:
     return ""
 
 
-@dataclasses.dataclass(frozen=True)
-class FusedScope:
-    """The tokens of one call of the encoder, [T, H], or whole rows [B, S, H].
+class FusedStepScope:
+    """Prepacks each kernel once for all micro-batches, and owns the gradient sums.
+
+    A product adds its kernels' gradients to their sums in place. A separate gradient
+    would be written, read again and added: 12 more bytes a weight for each micro-batch
+    (5% of a step of `small`).
 
     Attributes:
-      dtype: Of activations.
-      input_mask: [B, S] int32.
-      layout: Of what `leave` gets; None for whole rows.
-      whole: Of what a narrowed scope's attention takes; None if it is `layout`.
+      sums: By path of a kernel; each kernel belongs to one product.
+      prepacked: By path of a product's first kernel; empty outside of the scope.
     """
 
-    dtype: tf.DType
-    input_mask: tf.Tensor
-    layout: Layout | None
-    whole: Layout | None = None
+    def __init__(
+        self,
+        backend: "Fused",
+        products: Iterable[Sequence[keras.Variable]],
+        *,
+        accumulates: bool,
+    ) -> None:
+        """See `interface.Backend.step_scope`.
 
-    def enter(self, x: tf.Tensor) -> tf.Tensor:
-        """See `interface.EncoderScope`."""
-        x = tf.cast(x, self.dtype)
-        return x if self.layout is None else self.layout.take(x)
+        Args:
+          backend: Uses the scope while it is entered.
+          products: The kernels of each product that is computed once in each call.
+          accumulates: Whether there are sums.
+        """
+        self._backend = backend
+        self._products = list(products)
+        kernels = [k for kernels in self._products for k in kernels if accumulates]
+        self.sums = {kernel.path: GradientSum(kernel.shape) for kernel in kernels}
+        self.prepacked: dict[str, Prepacked] = {}
 
-    def leave(self, x: tf.Tensor) -> tf.Tensor:
-        """See `interface.EncoderScope`."""
-        x = x if self.layout is None else self.layout.put_back(x)
-        return tf.cast(x, tf.float32)
+    def __enter__(self) -> "FusedStepScope":
+        self.prepacked = {
+            kernels[0].path: prepack(_tensors(*kernels)) for kernels in self._products
+        }
+        for total in self.sums.values():
+            total.clear()  # A step that failed may have left some.
+        self._backend.step = self
+        return self
 
-    def narrowed(self, positions: tf.Tensor) -> EncoderScope:
-        """See `interface.EncoderScope`."""
-        if self.layout is None:
-            return self
-        part = part_at(self.layout, positions)
-        return dataclasses.replace(self, layout=part, whole=self.layout)
-
-    @property
-    def queries(self) -> tf.Tensor | None:
-        """Where the outputs of attention are, if not everywhere: [B, S] int32."""
-        return self.layout.mask if self.whole is not None else None
-
-    @property
-    def mask(self) -> tf.Tensor:
-        """Where the tokens that `leave` gets are: [B, S] int32."""
-        return self.input_mask if self.whole is None else self.layout.mask
+    def __exit__(self, *error: object) -> None:
+        self._backend.step = None
+        self.prepacked = {}
 
 
 class Fused(Reference):
-    """See `interface.Backend`; what the library does not have is the reference's."""
+    """Implements `interface.Backend`; what the library lacks is the reference's."""
 
     def __init__(
         self,
         config: BertConfig,
         policy: PrecisionPolicy,
-        current: CurrentStep,
+        recorder: Recorder,
         *,
         dtype: tf.DType,
         unpads: bool,
@@ -113,19 +116,19 @@ class Fused(Reference):
         """A backend of one model.
 
         Args:
-          config: The architecture; `why_not` must have nothing against it.
+          config: The architecture, for which `why_not` must be empty.
           policy: See `Reference`.
-          current: See `Reference`.
-          dtype: Of activations in the encoder, bfloat16 or float32.
-          unpads: Whether the encoder leaves out the padding behind the tokens of a row,
-            and of the last layer what is not read.
+          recorder: See `Reference`.
+          dtype: The type of activations in the encoder, bfloat16 or float32.
+          unpads: Whether the encoder leaves out the padding after the tokens of a row,
+            and the last layer the positions that are not read.
         """
-        super().__init__(config, policy, current)
+        super().__init__(config, policy, recorder)
         self.dtype = dtype
         self._unpads = unpads
+        self.step: FusedStepScope | None = None  # While one is entered.
 
     def encoder_scope(self, input_mask: tf.Tensor) -> EncoderScope:
-        """See `interface.Backend`."""
         layout = unpadded(input_mask) if self._unpads else None
         return FusedScope(self.dtype, input_mask, layout)
 
@@ -137,17 +140,16 @@ class Fused(Reference):
         probabilities: Dropout,
         output: Dropout,
     ) -> tf.Tensor:
-        """See `interface.Backend`."""
         # One product instead of three: their outputs stand side by side.
         parts = (weights.query, weights.key, weights.value)
-        projection = self._current.kernels([part.kernel for part in parts])
-        end = self._current.kernels([weights.output.kernel])
+        projection = self._kernels([part.kernel for part in parts])
+        end = self._kernels([weights.output.kernel])
         bias = tf.concat([tf.convert_to_tensor(part.bias) for part in parts], axis=0)
 
         @tf.custom_gradient
         def block(
             x: tf.Tensor, bias: tf.Tensor, *vectors_and_kernels: tf.Tensor
-        ) -> Any:  # noqa: ANN401 - of tf.custom_gradient
+        ) -> tuple[tf.Tensor, Gradient]:
             projected, d_projection = fused_products.product(x, projection)
             context, d_attention = fused_operations.attention(
                 projected,
@@ -185,14 +187,13 @@ class Fused(Reference):
         scope: FusedScope,
         output: Dropout,
     ) -> tf.Tensor:
-        """See `interface.Backend`."""
-        first = self._current.kernels([weights.inner.kernel])
-        second = self._current.kernels([weights.outer.kernel])
+        first = self._kernels([weights.inner.kernel])
+        second = self._kernels([weights.outer.kernel])
 
         @tf.custom_gradient
         def block(
             x: tf.Tensor, bias: tf.Tensor, *vectors_and_kernels: tf.Tensor
-        ) -> Any:  # noqa: ANN401 - of tf.custom_gradient
+        ) -> tuple[tf.Tensor, Gradient]:
             y, d_products = fused_products.feed_forward(
                 x,
                 bias,
@@ -216,12 +217,13 @@ class Fused(Reference):
     def masked_lm_losses(
         self, x: tf.Tensor, weights: MaskedLmWeights, labels: tf.Tensor
     ) -> tf.Tensor:
-        """See `interface.Backend`."""
         rows = tf.reshape(self.transformed(x, weights), [-1, self.config.hidden_size])
-        table = self._current.kernels([weights.words])
+        table = self._kernels([weights.words])
 
         @tf.custom_gradient
-        def losses(x: tf.Tensor, bias: tf.Tensor, *_: tf.Tensor) -> Any:  # noqa: ANN401
+        def losses(
+            x: tf.Tensor, bias: tf.Tensor, *_: tf.Tensor
+        ) -> tuple[tf.Tensor, Gradient]:
             flat = tf.reshape(labels, [-1])
             return fused_products.cross_entropy(x, bias, table, flat)
 
@@ -229,18 +231,22 @@ class Fused(Reference):
         found = losses(tf.cast(rows, self.dtype), bias, *table.differentiated)
         return tf.reshape(found, tf.shape(labels))
 
-    def products_of(
-        self, weights: AttentionWeights | FeedForwardWeights | MaskedLmWeights
-    ) -> list[Sequence[keras.Variable]]:
-        """See `interface.Backend`; products of float32 take kernels as they are."""
-        if self.dtype != tf.bfloat16:
-            return []
-        if isinstance(weights, AttentionWeights):
-            parts = (weights.query, weights.key, weights.value)
-            return [[part.kernel for part in parts], [weights.output.kernel]]
-        if isinstance(weights, FeedForwardWeights):
-            return [[weights.inner.kernel], [weights.outer.kernel]]
-        return [[weights.words]]
+    def step_scope(
+        self, blocks: Sequence[BlockWeights], *, accumulates: bool
+    ) -> StepScope:
+        # TensorFlow's float32 products take kernels as they are.
+        used = blocks if self.dtype == tf.bfloat16 else ()
+        products = [kernels for block in used for kernels in _products_of(block)]
+        return FusedStepScope(self, products, accumulates=accumulates)
+
+    def _kernels(self, variables: Sequence[keras.Variable]) -> Kernels:
+        """The kernels of one product, with what the step scope prepared for it."""
+        matrices = _tensors(*variables)
+        if self.step is None:
+            return Kernels(matrices)
+        paths = [variable.path for variable in variables]
+        sums = [self.step.sums[path] for path in paths if path in self.step.sums]
+        return Kernels(matrices, self.step.prepacked.get(paths[0]), sums)
 
     def _add_norm(
         self,
@@ -249,7 +255,7 @@ class Fused(Reference):
         vectors: Sequence[tf.Tensor],
         scope: FusedScope,
         dropout: Dropout,
-    ) -> tuple[tf.Tensor, fused_operations.Gradient]:
+    ) -> tuple[tf.Tensor, Gradient]:
         """The end of a block."""
         bias, gamma, beta = vectors
         return fused_operations.dropout_add_norm(
@@ -258,7 +264,7 @@ class Fused(Reference):
             residual,
             gamma,
             beta,
-            input_mask=scope.mask,
+            input_mask=scope.present,
             dropout=dropout,
             epsilon=self.config.layer_norm_eps,
         )
@@ -266,3 +272,13 @@ class Fused(Reference):
 
 def _tensors(*variables: keras.Variable) -> list[tf.Tensor]:
     return [tf.convert_to_tensor(variable) for variable in variables]
+
+
+def _products_of(weights: BlockWeights) -> list[list[keras.Variable]]:
+    """The kernels of each product of a block."""
+    if isinstance(weights, AttentionWeights):
+        projections = [weights.query, weights.key, weights.value]
+        return [[dense.kernel for dense in projections], [weights.output.kernel]]
+    if isinstance(weights, FeedForwardWeights):
+        return [[weights.inner.kernel], [weights.outer.kernel]]
+    return [[weights.words]]

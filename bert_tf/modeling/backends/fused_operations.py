@@ -1,9 +1,9 @@
 """The compiled operations between BERT's products, each with its gradient.
 
-bfloat16 or float32 in and out, float32 inside; `bert_tf.fused_ops` is the library. A
-function computes what the operations of `ops` named in it compute, drops the same
-numbers, and returns its value and the function of its gradient: what
-`tf.custom_gradient` takes. A block is made of several.
+bfloat16 or float32 in and out, float32 inside; `bert_tf.fused_ops` is the library. Each
+function computes the same as the operations of `ops` that its docstring names, with the
+same dropout masks. It returns its value and the function of its gradient, the pair that
+`tf.custom_gradient` takes, so that a block can be composed of several.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from bert_tf import fused_ops
 from bert_tf.modeling import ops
 from bert_tf.modeling.backends.interface import Dropout
 
-# Gradient of the value -> gradients of the float tensors, in the order of arguments.
+# Gradient of the value -> gradients of the float arguments, in their order.
 Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 
 
@@ -62,9 +62,9 @@ def dropout_add_norm(
       residual: The shape and type of `x`.
       gamma: Scale of the normalisation, [H] float32.
       beta: Its shift, [H] float32.
-      input_mask: [B, S] int32, of which the library knows the positions of [T, H]: of
-        `unpadded`, or the layout's own mask.
-      dropout: Of what is added to `residual`.
+      input_mask: [B, S] int32, not 0 at the positions of the T rows; whole rows may
+        have 0 anywhere.
+      dropout: Applied to `x + bias`.
       epsilon: Added to the variance.
 
     Returns:
@@ -106,22 +106,22 @@ def attention(
 ) -> tuple[tf.Tensor, Gradient]:
     """All of self-attention after the projections.
 
-    Scores and probabilities are never written to memory; the backward pass makes them
-    again.
+    Scores and probabilities are never written to memory; the backward pass recomputes
+    them.
 
     Args:
       x: [B, S, 3 H] bfloat16 or float32: query, key, value side by side; or [T, 3 H]
         in the layout of `unpadded`.
       bias: [3 H] float32.
       input_mask: [B, S] int32, see `ops.attention_bias`.
-      queries: [B, S] int32, not 0 at the Q positions whose outputs are wanted; all if
-        None.
-      dropout: Of the probabilities.
+      queries: [B, S] int32, not 0 at the Q positions whose outputs are computed; None
+        for all.
+      dropout: Applied to the probabilities.
       heads: N; D = H / N is a multiple of 32.
 
     Returns:
-      [B, S, H], [T, H], or [Q, H] if there are `queries`; of the type of `x`, 0 at
-      padding. The gradients of `x` and `bias`.
+      [B, S, H], [T, H], or [Q, H] with `queries`; of the type of `x`, 0 at padding. The
+      gradients of `x` and `bias`.
     """
     library = fused_ops.library()
     shared = {"heads": heads, "stream": dropout.stream}
@@ -130,7 +130,7 @@ def attention(
         "x": x,
         "bias": bias,
         "input_mask": input_mask,
-        "key": dropout.seed,
+        "seed": dropout.seed,
         "queries": tf.zeros([0, 0], tf.int32) if queries is None else queries,
     }
     y, normalisers = library.bert_attention(**inputs, **shared)

@@ -1,6 +1,6 @@
 """The products of the fused path: bfloat16 by the library, float32 by TensorFlow.
 
-bfloat16 has float32 sums, and float32 gradients of the kernels. As in
+bfloat16 products are summed in float32, and the gradients of kernels are float32. As in
 `fused_operations`, a function returns its value and the function of its gradient.
 """
 
@@ -12,15 +12,16 @@ import tensorflow as tf
 from bert_tf import fused_ops
 from bert_tf.modeling.backends import fused_operations
 from bert_tf.modeling.backends.fused_operations import Gradient
+from bert_tf.modeling.backends.step import GradientSum
 
-_MULTIPLE = 32  # Of a product's depth, and of what stands side by side.
+_MULTIPLE = 32  # The depth of a product must be one of these.
 
 
 class Prepacked(NamedTuple):
-    """One matrix [I, O] in the order that the library's products read.
+    """A matrix [I, O] in the layout that the library's products read.
 
     Attributes:
-      forward: For products with it.
+      forward: For products with the matrix.
       backward: For products with its transpose.
     """
 
@@ -29,47 +30,17 @@ class Prepacked(NamedTuple):
 
 
 def prepack(matrices: Sequence[tf.Tensor]) -> Prepacked:
-    """Packs float32 matrices of one shape [I, O], side by side."""
+    """Prepacks float32 matrices of one shape [I, O], side by side."""
     return Prepacked(*fused_ops.library().bert_pack_kernels(kernels=matrices))
 
 
-class GradientSum:
-    """The sum of a kernel's gradients, in memory that is written in place.
-
-    Who takes the sum owns its memory until he puts the new one back: TensorFlow would
-    copy what a variable still holds.
-    """
-
-    def __init__(self) -> None:
-        """An empty sum."""
-        self._variable = tf.Variable(
-            tf.zeros([0, 0]), shape=tf.TensorShape([None, None]), trainable=False
-        )
-
-    def clear(self) -> tf.Operation:
-        """Makes it empty."""
-        return self._variable.assign(tf.zeros([0, 0]), read_value=False)
-
-    def take(self) -> tf.Tensor:
-        """The sum [I, O], which is empty afterwards; [0, 0] if it was before."""
-        total = self._variable.read_value()
-        with tf.control_dependencies([total]):
-            cleared = self.clear()
-        with tf.control_dependencies([] if cleared is None else [cleared]):
-            return tf.identity(total)
-
-    def put(self, total: tf.Tensor) -> None:
-        """Makes it `total`."""
-        self._variable.assign(total, read_value=False)
-
-
 class Kernels(NamedTuple):
-    """The matrices of one product, side by side.
+    """The kernels of one product, side by side.
 
     Attributes:
       matrices: n float32 matrices [I, O].
-      prepacked: What `prepack` makes of them, where it is there already.
-      sums: Where their gradients are added up; empty where the gradients are returned.
+      prepacked: The same prepacked, if a step scope has done it.
+      sums: One for each matrix, to add its gradient to; empty to return gradients.
     """
 
     matrices: Sequence[tf.Tensor]
@@ -81,14 +52,14 @@ class Kernels(NamedTuple):
         """The matrices whose gradients a product returns."""
         return () if self.sums else self.matrices
 
-    def packed(self) -> Prepacked:
-        """Packs them, if that is not done."""
+    def as_prepacked(self) -> Prepacked:
+        """The step scope's, or made for this call."""
         return self.prepacked or prepack(self.matrices)
 
     def gradients(
         self, x: tf.Tensor, dy: tf.Tensor, height: int
     ) -> Sequence[tf.Tensor]:
-        """`x` transposed times `dy`, for `differentiated`; bfloat16.
+        """`x` transposed times `dy` (bfloat16): float32, one for each `differentiated`.
 
         Args:
           x: [..., I'], at least `height` wide.
@@ -106,13 +77,13 @@ class Kernels(NamedTuple):
         return ()
 
 
-# Gradient of a product, and at most one tensor to add to that of its input before that
-# is written -> gradients of the input and of the kernels.
+# Gradient of a product, and at most one tensor to add to the input's gradient before
+# that is written -> gradients of the input and of the kernels.
 ProductGradient = Callable[..., tuple[tf.Tensor, Sequence[tf.Tensor]]]
 
 
 def product(x: tf.Tensor, kernels: Kernels) -> tuple[tf.Tensor, ProductGradient]:
-    """The product with matrices that stand side by side.
+    """The product with matrices side by side.
 
     Args:
       x: [..., I] bfloat16 or float32.
@@ -123,7 +94,7 @@ def product(x: tf.Tensor, kernels: Kernels) -> tuple[tf.Tensor, ProductGradient]
     """
     if x.dtype == tf.float32:
         return _float_product(x, kernels.matrices)
-    forward, backward = kernels.packed()
+    forward, backward = kernels.as_prepacked()
     depth, width = kernels.matrices[0].shape
     width *= len(kernels.matrices)
     y = _times(x, forward, width)
@@ -145,7 +116,7 @@ def feed_forward(
     *,
     approximate: bool,
 ) -> tuple[tf.Tensor, Callable[..., tuple[tf.Tensor, ...]]]:
-    """`gelu(x @ W1 + b1) @ W2`, the activation while the products are in the cache.
+    """`gelu(x @ W1 + b1) @ W2`; the activation is applied while products are in cache.
 
     Args:
       x: [..., H] bfloat16 or float32.
@@ -155,13 +126,16 @@ def feed_forward(
       approximate: Whether the activation is `ops.gelu_tanh`, not `ops.gelu`.
 
     Returns:
-      [..., H] of the type of `x`; its gradient, as that of a product with the bias'
-      between the input's and the kernels'.
+      [..., H] of the type of `x`; its gradient, a product's, which returns that of the
+      bias between those of the input and of the kernels.
     """
     if x.dtype == tf.float32:
         return _float_feed_forward(x, bias, first, second, approximate=approximate)
     library = fused_ops.library()
-    (one, one_backward), (two, two_backward) = first.packed(), second.packed()
+    (one, one_backward), (two, two_backward) = (
+        first.as_prepacked(),
+        second.as_prepacked(),
+    )
     size, wide = first.matrices[0].shape
     inner, activated = library.bert_product_gelu(
         x=x, panels=one, bias=bias, width=wide, approximate=approximate
@@ -173,7 +147,8 @@ def feed_forward(
         dy: tf.Tensor, added: Sequence[tf.Tensor] = ()
     ) -> tuple[tf.Tensor, ...]:
         dactivated = _times(dy, two_backward, wide)
-        # On its own: to read `inner` by blocks of columns takes twice as long.
+        # Not within the product above: reading `inner` by blocks of columns takes twice
+        # as long.
         dinner, dbias = library.bert_bias_gelu_grad(
             x=inner, bias=bias, dy=dactivated, approximate=approximate
         )
@@ -190,7 +165,7 @@ def cross_entropy(
 ) -> tuple[tf.Tensor, Gradient]:
     """Cross entropy of the softmax of `x @ table^T + bias`.
 
-    The logits, of the type of `x`, are all that a step writes of [R, V].
+    Of the size [R, V], a step writes only the logits, in the type of `x`.
 
     Args:
       x: [R, H] bfloat16 or float32.
@@ -199,17 +174,18 @@ def cross_entropy(
       labels: [R] int32 in [0, V).
 
     Returns:
-      [R] float32, in nats; the gradients of `x`, `bias` and, where its product returns
-      it, of the table.
+      [R] float32, in nats; the gradients of `x`, of `bias` and, unless it has a sum, of
+      the table.
     """
     library = fused_ops.library()
     [matrix] = table.matrices
     size, depth = matrix.shape
-    width = -(-size // _MULTIPLE) * _MULTIPLE  # Its gradient is a product's depth.
+    # The gradient of the logits is multiplied by the table: V is that product's depth.
+    width = -(-size // _MULTIPLE) * _MULTIPLE
     if x.dtype == tf.float32:
         logits = tf.matmul(x, matrix, transpose_b=True)
     else:
-        forward, backward = table.packed()
+        forward, backward = table.as_prepacked()
         logits = _times(x, backward, width)
     losses, normalisers = library.bert_cross_entropy(
         logits=logits, bias=bias, labels=labels
@@ -236,7 +212,7 @@ def cross_entropy(
 def _times(
     x: tf.Tensor, panels: tf.Tensor, width: int, added: Sequence[tf.Tensor] = ()
 ) -> tf.Tensor:
-    """`x` times a packed matrix of that width, plus at most one matrix like it."""
+    """`x` times a prepacked matrix of that width, plus at most one matrix `added`."""
     return fused_ops.library().bert_product(
         x=x, panels=panels, added=added, width=width
     )
@@ -245,7 +221,7 @@ def _times(
 def _float_product(
     x: tf.Tensor, matrices: Sequence[tf.Tensor]
 ) -> tuple[tf.Tensor, ProductGradient]:
-    """`product` in float32, as one product of two matrices."""
+    """`product` in float32, as one product with the concatenated matrices."""
     matrix = tf.concat(matrices, axis=1)
     rows = tf.reshape(x, [-1, x.shape[-1]])
     y = _with_last(tf.matmul(rows, matrix), x)

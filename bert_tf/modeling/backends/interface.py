@@ -9,13 +9,15 @@ from typing import NamedTuple, Protocol
 import keras
 import tensorflow as tf
 
+from bert_tf.modeling.backends.step import StepScope
+
 
 class Dropout(NamedTuple):
     """One dropout of the model; see `ops.dropout`.
 
     Attributes:
       rate: 0 outside of training.
-      seed: Seed, step, and place of each row in the global batch: [B, 3] int32.
+      seed: Seed, step, and the row's number in the global batch: [B, 3] int32.
       stream: Number of this dropout within the model.
     """
 
@@ -25,7 +27,7 @@ class Dropout(NamedTuple):
 
 
 class DenseWeights(NamedTuple):
-    """Of y = x W + b.
+    """A dense layer, y = x W + b.
 
     Attributes:
       kernel: W, [I, O].
@@ -37,14 +39,14 @@ class DenseWeights(NamedTuple):
 
 
 class NormWeights(NamedTuple):
-    """Of a layer normalisation: scale and shift, [H]."""
+    """Scale and shift of a layer normalisation, [H]."""
 
     gamma: keras.Variable
     beta: keras.Variable
 
 
 class EmbeddingTables(NamedTuple):
-    """What is summed for each token, [V, H], and normalised."""
+    """The three tables [V, H] whose rows are summed, and the normalisation."""
 
     words: keras.Variable
     segments: keras.Variable
@@ -53,7 +55,7 @@ class EmbeddingTables(NamedTuple):
 
 
 class AttentionWeights(NamedTuple):
-    """Of self-attention, up to its normalisation: four matrices [H, H]."""
+    """Self-attention: four kernels [H, H], and the normalisation of the sub-layer."""
 
     query: DenseWeights
     key: DenseWeights
@@ -63,7 +65,7 @@ class AttentionWeights(NamedTuple):
 
 
 class FeedForwardWeights(NamedTuple):
-    """Of the feed-forward sub-layer: [H, I] and [I, H], and its normalisation."""
+    """Feed-forward: kernels [H, I] and [I, H], and the normalisation."""
 
     inner: DenseWeights
     outer: DenseWeights
@@ -71,12 +73,12 @@ class FeedForwardWeights(NamedTuple):
 
 
 class MaskedLmWeights(NamedTuple):
-    """Of the masked-LM head.
+    """The masked-LM head.
 
     Attributes:
-      transform: [H, H].
-      norm: Of the transformed vectors.
-      words: The table of the embeddings, [V, H].
+      transform: Kernel [H, H] and bias.
+      norm: Normalises the transformed vectors.
+      words: The word embeddings, [V, H].
       bias: [V].
     """
 
@@ -86,8 +88,23 @@ class MaskedLmWeights(NamedTuple):
     bias: keras.Variable
 
 
+class OutputWeights(NamedTuple):
+    """The output layer of a head with few outputs.
+
+    Attributes:
+      kernel: [C, H], transposed as in google-research/bert.
+      bias: [C].
+    """
+
+    kernel: keras.Variable
+    bias: keras.Variable
+
+
+BlockWeights = AttentionWeights | FeedForwardWeights | MaskedLmWeights
+
+
 class Ids(NamedTuple):
-    """What a token's embeddings are looked up by: [B, S] int32."""
+    """Rows of the three embedding tables, for each token: [B, S] int32."""
 
     words: tf.Tensor
     segments: tf.Tensor
@@ -95,21 +112,22 @@ class Ids(NamedTuple):
 
 
 class EncoderScope(Protocol):
-    """How one call of the encoder lays out its tokens, made from `input_mask`."""
+    """The layout of the tokens in one call of the encoder, made from `input_mask`."""
 
     def enter(self, x: tf.Tensor) -> tf.Tensor:
-        """[B, S, H] float32 -> what the blocks of the backend take."""
+        """[B, S, H] float32 -> the layout of the backend's blocks."""
 
     def leave(self, x: tf.Tensor) -> tf.Tensor:
-        """What the blocks return -> [B, S, H] float32, 0 where nothing was computed."""
+        """The reverse; [B, S, H] is 0 at positions that were not computed."""
 
     def narrowed(self, positions: tf.Tensor) -> "EncoderScope":
-        """Of the last layer, whose outputs are read at some positions only.
+        """The scope of the last layer, where only some of its outputs are read.
 
-        Its attention takes what this scope lays out. A backend may compute the rest.
+        Its attention block takes this scope's layout, and returns the narrowed one. A
+        backend may compute the other positions too.
 
         Args:
-          positions: [B, R] int32, in any order.
+          positions: Those that are read, [B, R] int32, in any order.
         """
 
 
@@ -122,7 +140,7 @@ class Backend(Protocol):
         """The normalised sum of the embeddings: [B, S, H] float32."""
 
     def encoder_scope(self, input_mask: tf.Tensor) -> EncoderScope:
-        """What the blocks of one call of the encoder share.
+        """The layout that the blocks of one call of the encoder share.
 
         Args:
           input_mask: [B, S] int32: 0 is padding, any other number is the sequence that
@@ -159,7 +177,17 @@ class Backend(Protocol):
     ) -> tf.Tensor:
         """[B, P, H] float32 and [B, P] int32 -> cross entropy [B, P], in nats."""
 
-    def products_of(
-        self, weights: AttentionWeights | FeedForwardWeights | MaskedLmWeights
-    ) -> list[Sequence[keras.Variable]]:
-        """The kernels of each product that a step scope prepares; see `StepScope`."""
+    def output_logits(
+        self, x: tf.Tensor, weights: OutputWeights, dropout: Dropout | None
+    ) -> tf.Tensor:
+        """[B, N, H] float32 -> logits [B, N, C] float32, with dropout of the input."""
+
+    def step_scope(
+        self, blocks: Sequence[BlockWeights], *, accumulates: bool
+    ) -> StepScope:
+        """A scope that may be entered again and again.
+
+        Args:
+          blocks: Those of the model that this backend computes once in each call.
+          accumulates: Whether their gradients may be added up over the calls inside.
+        """

@@ -1,7 +1,7 @@
 """The backend of TensorFlow's operations: the definition, for any device and XLA."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -10,6 +10,7 @@ from bert_tf.config import BertConfig
 from bert_tf.modeling import ops
 from bert_tf.modeling.backends.interface import (
     AttentionWeights,
+    BlockWeights,
     DenseWeights,
     Dropout,
     EmbeddingTables,
@@ -18,67 +19,77 @@ from bert_tf.modeling.backends.interface import (
     Ids,
     MaskedLmWeights,
     NormWeights,
+    OutputWeights,
 )
-from bert_tf.modeling.backends.step import CurrentStep
+from bert_tf.modeling.backends.step import GradientSum, Recorder, StepScope
 from bert_tf.precision import PrecisionPolicy
 
 
 class ReferenceScope:
-    """Whole rows, [B, S, H] float32.
+    """Whole rows, [B, S, H] float32, in every layer.
 
     Attributes:
-      bias: What is added to attention scores: see `ops.attention_bias`.
+      bias: Added to attention scores, see `ops.attention_bias`.
     """
 
     def __init__(self, input_mask: tf.Tensor) -> None:
         self.bias = ops.attention_bias(input_mask)
 
     def enter(self, x: tf.Tensor) -> tf.Tensor:
-        """The same."""
         return x
 
     def leave(self, x: tf.Tensor) -> tf.Tensor:
-        """The same."""
         return x
 
     def narrowed(self, positions: tf.Tensor) -> EncoderScope:
-        """The same: all positions are computed."""
         del positions
         return self
 
 
+class ReferenceStepScope:
+    """Nothing: TensorFlow's products take kernels as they are, and return gradients."""
+
+    def __init__(self) -> None:
+        self.sums: Mapping[str, GradientSum] = {}
+
+    def __enter__(self) -> "ReferenceStepScope":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
 class Reference:
-    """See `interface.Backend`."""
+    """Implements `interface.Backend`, which documents the methods."""
 
     def __init__(
-        self, config: BertConfig, policy: PrecisionPolicy, current: CurrentStep
+        self, config: BertConfig, policy: PrecisionPolicy, recorder: Recorder
     ) -> None:
         """A backend of one model.
 
         Args:
           config: The architecture.
-          policy: Decides in which type each product is computed.
-          current: The step that is being made, if any.
+          policy: Decides the type of each product.
+          recorder: Records lookups in the word table.
         """
         self.config = config
         self._policy = policy
-        self._current = current
+        self._recorder = recorder
         self._activation = ops.activation(config.hidden_act)
 
     def embeddings(
         self, tables: EmbeddingTables, ids: Ids, dropout: Dropout
     ) -> tf.Tensor:
-        """See `interface.Backend`."""
-        words = self._current.look_up(tables.words, ids.words)
+        words = self._recorder.look_up(tables.words, ids.words)
         # A product with one-hot rows: its gradient is a product too, where that of
         # a gather would add B * S rows into a table of two, one after another.
         one_hot = tf.one_hot(ids.segments, self.config.type_vocab_size)
         segments = one_hot @ tf.convert_to_tensor(tables.segments)
-        places = tf.gather(tf.convert_to_tensor(tables.positions), ids.positions)
-        return ops.dropout(self._norm(words + segments + places, tables.norm), *dropout)
+        positions = tf.gather(tf.convert_to_tensor(tables.positions), ids.positions)
+        summed = words + segments + positions
+        return ops.dropout(self._norm(summed, tables.norm), *dropout)
 
     def encoder_scope(self, input_mask: tf.Tensor) -> EncoderScope:
-        """See `interface.Backend`."""
         return ReferenceScope(input_mask)
 
     def attention_block(
@@ -89,10 +100,7 @@ class Reference:
         probabilities: Dropout,
         output: Dropout,
     ) -> tf.Tensor:
-        """See `interface.Backend`.
-
-        Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.
-        """
+        """Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2."""
         name = _layer_of(weights.query.kernel).rpartition("/")[0]
         dtype = self._policy.compute_dtype("BatchMatMul", name)
         scale = 1 / math.sqrt(self.config.head_size)
@@ -113,21 +121,16 @@ class Reference:
         scope: ReferenceScope,
         output: Dropout,
     ) -> tf.Tensor:
-        """See `interface.Backend`.
-
-        Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.3.
-        """
+        """Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.3."""
         del scope
         inner = self._activation(self._dense(x, weights.inner))
         y = ops.dropout(self._dense(inner, weights.outer), *output)
         return self._norm(y + x, weights.norm)
 
     def pooled(self, x: tf.Tensor, weights: DenseWeights) -> tf.Tensor:
-        """See `interface.Backend`."""
         return tf.tanh(self._dense(x, weights))
 
     def masked_lm_logits(self, x: tf.Tensor, weights: MaskedLmWeights) -> tf.Tensor:
-        """See `interface.Backend`."""
         dtype = self._policy.compute_dtype("MatMul", _layer_of(weights.bias))
         table = tf.convert_to_tensor(weights.words)
         rows = tf.reshape(self.transformed(x, weights), [-1, self.config.hidden_size])
@@ -139,19 +142,26 @@ class Reference:
     def masked_lm_losses(
         self, x: tf.Tensor, weights: MaskedLmWeights, labels: tf.Tensor
     ) -> tf.Tensor:
-        """See `interface.Backend`."""
         logits = self.masked_lm_logits(x, weights)
         return ops.cross_entropy(logits, labels)
 
-    def products_of(
-        self, weights: AttentionWeights | FeedForwardWeights | MaskedLmWeights
-    ) -> list[Sequence[keras.Variable]]:
-        """None: TensorFlow's products take kernels as they are."""
-        del weights
-        return []
+    def output_logits(
+        self, x: tf.Tensor, weights: OutputWeights, dropout: Dropout | None
+    ) -> tf.Tensor:
+        kernel, bias = map(tf.convert_to_tensor, weights)
+        if dropout is not None:
+            x = ops.dropout(x, *dropout)
+        # In float32 under every policy: few numbers, which go into a loss.
+        return tf.einsum("bnh,ch->bnc", x, kernel) + bias
+
+    def step_scope(
+        self, blocks: Sequence[BlockWeights], *, accumulates: bool
+    ) -> StepScope:
+        del blocks, accumulates
+        return ReferenceStepScope()
 
     def transformed(self, x: tf.Tensor, weights: MaskedLmWeights) -> tf.Tensor:
-        """What stands before the masked-LM head's product: [B, P, H] float32."""
+        """The input of the masked-LM head's product: [B, P, H] float32."""
         return self._norm(
             self._activation(self._dense(x, weights.transform)), weights.norm
         )
@@ -180,5 +190,5 @@ class Reference:
 
 
 def _layer_of(variable: keras.Variable) -> str:
-    """The path of the layer that holds a variable: its name in precision lists."""
+    """The path of a variable's layer: the layer's name in precision lists."""
     return variable.path.rpartition("/")[0]

@@ -1,35 +1,88 @@
-"""What the micro-batches of an optimizer step share: prepacked weights, and sums."""
+"""What the micro-batches of an optimizer step share under any backend."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import keras
 import tensorflow as tf
 
-from bert_tf.modeling.backends.fused_products import (
-    GradientSum,
-    Kernels,
-    Prepacked,
-    prepack,
-)
+
+class GradientSum:
+    """The sum of a matrix's gradients, in memory that is written in place.
+
+    The taker of the sum owns its memory until it puts the new sum back: TensorFlow
+    would copy what a variable still holds.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        """An empty sum of gradients of that shape, [I, O]."""
+        self._shape = tuple(shape)
+        self._variable = tf.Variable(
+            tf.zeros([0, 0]), shape=tf.TensorShape([None, None]), trainable=False
+        )
+
+    def clear(self) -> tf.Operation:
+        """Makes it empty."""
+        return self._variable.assign(tf.zeros([0, 0]), read_value=False)
+
+    def take(self) -> tf.Tensor:
+        """The sum, which is empty afterwards; [0, 0] if nothing was added."""
+        total = self._variable.read_value()
+        with tf.control_dependencies([total]):
+            cleared = self.clear()
+        with tf.control_dependencies([] if cleared is None else [cleared]):
+            return tf.identity(total)
+
+    def take_dense(self) -> tf.Tensor:
+        """As `take`, but zeros [I, O] if nothing was added.
+
+        A loss that does not use a head leaves the sums of its weights empty.
+        """
+        total = self.take()
+        # Padded, not tf.zeros: TensorFlow would keep those as long as the graph.
+        ends = [[0, size] for size in self._shape]
+        total = tf.cond(tf.size(total) > 0, lambda: total, lambda: tf.pad(total, ends))
+        return tf.ensure_shape(total, self._shape)
+
+    def put(self, total: tf.Tensor) -> None:
+        """Makes it `total`."""
+        self._variable.assign(total, read_value=False)
+
+
+class StepScope(Protocol):
+    """What a backend prepares for the calls of an optimizer step, or an evaluation.
+
+    Attributes:
+      sums: By path of a variable: where its gradient is added up in place, instead of
+        being returned.
+    """
+
+    sums: Mapping[str, GradientSum]
+
+    def __enter__(self) -> "StepScope":
+        """Prepares the weights, and empties the sums."""
+
+    def __exit__(self, *error: object) -> None:
+        """Forgets the prepared weights."""
 
 
 class _Lookup(NamedTuple):
-    """Rows that were taken of a table: its path, their numbers and themselves."""
+    """Rows of a table that were looked up."""
 
     path: str
-    numbers: tf.Tensor
+    indices: tf.Tensor
     rows: tf.Tensor
 
 
 class MicroBatch:
     """The gradients of one forward-backward, with respect to all variables of a model.
 
-    The gradient of a table is that of its products, which fills it, plus those of the
-    rows that were looked up, which are added where they belong. TensorFlow would write
-    the rows' into a table of zeros, and add the two: 3% of a step of `small`.
+    The gradient of the word table is that of the masked-LM product, which is dense,
+    plus those of the rows that were looked up, which are added in place. TensorFlow
+    would scatter the rows into a table of zeros, and add the two: 3% of a step of
+    `small`.
     """
 
     def __init__(
@@ -37,7 +90,7 @@ class MicroBatch:
         variables: Sequence[keras.Variable],
         sums: Mapping[str, GradientSum],
     ) -> None:
-        """See `StepScope.micro_batch`."""
+        """See `ModelStep.micro_batch`."""
         self._variables = variables
         self._sums = sums
         self._lookups: list[_Lookup] = []
@@ -45,114 +98,84 @@ class MicroBatch:
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
-        """Records the forward pass that is inside."""
+        """Records the forward pass inside."""
         with self._tape:
             self._tape.watch([variable.value for variable in self._variables])
             yield
 
-    def look_up(self, table: keras.Variable, numbers: tf.Tensor) -> tf.Tensor:
-        """Rows of a table, whose gradient is made apart from the table's."""
-        rows = tf.gather(tf.stop_gradient(tf.convert_to_tensor(table)), numbers)
+    def look_up(self, table: keras.Variable, indices: tf.Tensor) -> tf.Tensor:
+        """Rows of a table, with a gradient separate from the table's."""
+        rows = tf.gather(tf.stop_gradient(tf.convert_to_tensor(table)), indices)
         self._tape.watch(rows)
-        self._lookups.append(_Lookup(table.path, numbers, rows))
+        self._lookups.append(_Lookup(table.path, indices, rows))
         return rows
 
     def gradients(self, loss: tf.Tensor) -> list[tf.Tensor | None]:
         """Dense float32 gradients, None for those that are in their sums."""
-        paths = [v.path for v in self._variables if v.path not in self._sums]
-        variables = [v.value for v in self._variables if v.path not in self._sums]
+        returned = [v for v in self._variables if v.path not in self._sums]
         *dense, drows = self._tape.gradient(
             loss,
-            [*variables, [lookup.rows for lookup in self._lookups]],
+            [*(v.value for v in returned), [lookup.rows for lookup in self._lookups]],
             unconnected_gradients="zero",
         )
-        found = dict(zip(paths, map(tf.convert_to_tensor, dense), strict=True))
-        for (path, numbers, _), taken in zip(self._lookups, drows, strict=True):
-            indices = numbers[..., None]
-            if path in self._sums:
-                total = self._sums[path].take()
-                total = tf.tensor_scatter_nd_add(total, indices, taken)
-                self._sums[path].put(total)
+        found = {
+            v.path: tf.convert_to_tensor(gradient)
+            for v, gradient in zip(returned, dense, strict=True)
+        }
+        for (path, indices, _), rows in zip(self._lookups, drows, strict=True):
+            summed = self._sums.get(path)
+            total = summed.take_dense() if summed else found[path]
+            total = tf.tensor_scatter_nd_add(total, indices[..., None], rows)
+            if summed:
+                summed.put(total)
             else:
-                found[path] = tf.tensor_scatter_nd_add(found[path], indices, taken)
+                found[path] = total
         return [found.get(variable.path) for variable in self._variables]
 
 
-class CurrentStep:
-    """The step that the layers of one model take part in, as their backends see it.
+class Recorder:
+    """The micro-batch that is being recorded, as the backends of one model see it.
 
     Attributes:
-      scope: The step; None outside of one.
+      micro_batch: None while none is being recorded.
     """
 
     def __init__(self) -> None:
-        self.scope: StepScope | None = None
+        self.micro_batch: MicroBatch | None = None
 
-    def kernels(self, variables: Sequence[keras.Variable]) -> Kernels:
-        """The matrices of one product, with what the step has prepared for them."""
-        matrices = [tf.convert_to_tensor(variable) for variable in variables]
-        if self.scope is None:
-            return Kernels(matrices)
-        paths = [variable.path for variable in variables]
-        sums = self.scope.sums
-        return Kernels(
-            matrices,
-            self.scope.prepacked.get(paths[0]),
-            [sums[path] for path in paths if path in sums],
-        )
-
-    def look_up(self, table: keras.Variable, numbers: tf.Tensor) -> tf.Tensor:
-        """Rows of a table [V, H] by number [B, S] -> [B, S, H]."""
-        if self.scope is None or self.scope.part is None:
-            return tf.gather(tf.convert_to_tensor(table), numbers)
-        return self.scope.part.look_up(table, numbers)
+    def look_up(self, table: keras.Variable, indices: tf.Tensor) -> tf.Tensor:
+        """Rows of a table [V, H] by index [B, S] -> [B, S, H]."""
+        if self.micro_batch is None:
+            return tf.gather(tf.convert_to_tensor(table), indices)
+        return self.micro_batch.look_up(table, indices)
 
 
-class StepScope:
-    """Holds what the calls inside share: those of a step, or of an evaluation.
-
-    The sums are variables that outlive the graph of a step, and are empty outside of
-    one. A product adds its kernels' gradients to them in place: a gradient by itself
-    would be written, read again, and added, 12 bytes a weight more for each
-    micro-batch (5% of a step of `small`).
+class ModelStep:
+    """The step scopes of a model's backends, entered and left together.
 
     Attributes:
-      prepacked: By path of a product's first kernel.
-      sums: By path of a kernel; each is the kernel of one product.
-      part: The micro-batch whose forward pass is being recorded, if any.
+      sums: Theirs, by path of a variable. They outlive the graph of a step, and are
+        empty outside of one.
     """
 
-    def __init__(
-        self,
-        current: CurrentStep,
-        products: Sequence[Sequence[keras.Variable]],
-        *,
-        accumulates: bool,
-    ) -> None:
-        """Prepares a scope that can be entered again and again.
+    def __init__(self, recorder: Recorder, scopes: Sequence[StepScope]) -> None:
+        """A scope that may be entered again and again.
 
         Args:
-          current: Tells the backends of the model.
-          products: The kernels of each product that is made once in each call.
-          accumulates: Whether the gradients of these kernels are added up over all
-            micro-batches inside.
+          recorder: Of the model's backends.
+          scopes: Of the same backends.
         """
-        self._current = current
-        self._products = products
-        kernels = [kernel for kernels in products for kernel in kernels]
-        self.prepacked: dict[str, Prepacked] = {}
-        self.sums = {k.path: GradientSum() for k in kernels} if accumulates else {}
-        self.part: MicroBatch | None = None
+        self._recorder = recorder
+        self._scopes = scopes
+        self._entered = contextlib.ExitStack()
+        self.sums = {path: sum for scope in scopes for path, sum in scope.sums.items()}
 
-    def __enter__(self) -> "StepScope":
-        """Packs the kernels, and empties the sums."""
-        self.prepacked = {
-            kernels[0].path: prepack([tf.convert_to_tensor(k) for k in kernels])
-            for kernels in self._products
-        }
-        for total in self.sums.values():
-            total.clear()  # Of a step that failed.
-        self._current.scope = self
+    def __enter__(self) -> "ModelStep":
+        """Enters the backends' scopes."""
+        with contextlib.ExitStack() as stack:
+            for scope in self._scopes:
+                stack.enter_context(scope)
+            self._entered = stack.pop_all()
         return self
 
     def __exit__(
@@ -161,24 +184,24 @@ class StepScope:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Forgets the packed kernels."""
-        self._current.scope = None
-        self.prepacked = {}
+        """Leaves them."""
+        self._entered.close()
 
     @contextlib.contextmanager
     def micro_batch(self, variables: Sequence[keras.Variable]) -> Iterator[MicroBatch]:
         """Records the forward pass inside, for its gradients.
 
         Args:
-          variables: Of the model, all that the sums are of among them.
+          variables: Those of the model, which include all that have a sum.
         """
-        self.part = MicroBatch(variables, self.sums)
+        micro_batch = MicroBatch(variables, self.sums)
+        self._recorder.micro_batch = micro_batch
         try:
-            with self.part.recorded():
-                yield self.part
+            with micro_batch.recorded():
+                yield micro_batch
         finally:
-            self.part = None
+            self._recorder.micro_batch = None
 
     def take_sum(self, path: str) -> tf.Tensor | None:
-        """The sum of a variable's gradients, None if the scope does not make it."""
-        return self.sums[path].take() if path in self.sums else None
+        """The sum of a variable's gradients; None if it has no sum."""
+        return self.sums[path].take_dense() if path in self.sums else None

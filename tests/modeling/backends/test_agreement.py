@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from bert_tf.config import PRESETS
-from bert_tf.modeling.losses import PretrainingTask, model_outputs
-from bert_tf.modeling.tasks import build_pretraining_model
+from bert_tf.modeling.models import model_outputs
+from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
 
 # Dropout on, and weights so large that every input has a visible effect.
@@ -35,7 +35,7 @@ def results(precision, make_features, *, allow_fused, **settings):
         CONFIG,
         max_seq_length=32,
         policy=PrecisionPolicy(precision),
-        keyed_dropout=True,
+        seeded_dropout=True,
         allow_fused=allow_fused,
         **settings,
     )

@@ -10,8 +10,8 @@ from conftest import ROOT
 from bert_tf.config import PRESETS
 from bert_tf.modeling.backends.choice import Backends
 from bert_tf.modeling.backends.fused import Fused
-from bert_tf.modeling.losses import PretrainingTask
-from bert_tf.modeling.tasks import backends_of, build_pretraining_model
+from bert_tf.modeling.models import backends_of
+from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy, PrecisionRules, read_rules
 
 pytestmark = pytest.mark.usefixtures("isa")
@@ -94,7 +94,7 @@ def test_what_the_operations_lack_is_said_and_not_used():
 
 def build(policy, **settings):
     return build_pretraining_model(
-        CONFIG, max_seq_length=32, policy=policy, keyed_dropout=True, **settings
+        CONFIG, max_seq_length=32, policy=policy, seeded_dropout=True, **settings
     )
 
 

@@ -12,26 +12,22 @@ import numpy as np
 import pytest
 import scipy.special
 import tensorflow as tf
+from modeling.backends.bfloat16 import draw, half
 
 from bert_tf import fused_ops
 from bert_tf.modeling import ops
 from bert_tf.modeling.backends import fused_operations
+from bert_tf.modeling.backends.fused_layout import FusedScope, unpadded
 from bert_tf.modeling.backends.interface import Dropout
-from bert_tf.modeling.backends.layout import part_at, unpadded
 
 B, S, N, D = 3, 24, 2, 16
 H = N * D
 RATE = 0.1
-KEY = tf.constant([[7, 5, 11 + row] for row in range(B)])  # Seed, step, row.
+SEED = tf.constant([[7, 5, 11 + row] for row in range(B)])  # Seed, step, row.
 MASK = tf.ones([B, S], tf.int32)
 
 
 pytestmark = pytest.mark.usefixtures("isa")
-
-
-def draw(seed, *shape, scale=1.0):
-    values = scale * np.random.default_rng(seed).normal(size=shape)
-    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
 
 
 def values_and_gradients(function, inputs, upstream):
@@ -56,18 +52,14 @@ def differentiable(operation, *inputs, **settings):
     return tf.custom_gradient(lambda *inputs: operation(*inputs, **settings))(*inputs)
 
 
-def add_norm(x, bias, residual, gamma, beta, mask, *, rate, stream, epsilon, key=KEY):
+def add_norm(x, bias, residual, gamma, beta, mask, *, rate, stream, epsilon, seed=SEED):
     return differentiable(
         fused_operations.dropout_add_norm,
         *(x, bias, residual, gamma, beta),
         input_mask=mask,
-        dropout=Dropout(rate, key, stream),
+        dropout=Dropout(rate, seed, stream),
         epsilon=epsilon,
     )
-
-
-def bf16(x):
-    return tf.cast(x, tf.bfloat16)
 
 
 TOLERANCES = [("bfloat16", 2**-7), ("float32", 5e-5)]
@@ -99,13 +91,13 @@ def test_the_gradient_of_gelu_at_any_width_and_of_what_is_not_finite(width, plac
 
     def gradient(x, upstream):
         return fused_ops.library().bert_bias_gelu_grad(
-            x=bf16(x), bias=bias, dy=bf16(upstream), approximate=False
+            x=half(x), bias=bias, dy=half(upstream), approximate=False
         )
 
     with tf.GradientTape() as tape:
-        rounded = tf.cast(bf16(x), tf.float32)
+        rounded = tf.cast(half(x), tf.float32)
         tape.watch(rounded)
-        y = tf.reduce_sum(ops.gelu(rounded) * tf.cast(bf16(upstream), tf.float32))
+        y = tf.reduce_sum(ops.gelu(rounded) * tf.cast(half(upstream), tf.float32))
     expected = tape.gradient(y, rounded).numpy()
     dx, dbias = gradient(x, upstream)
     np.testing.assert_allclose(tf.cast(dx, tf.float32), expected, rtol=2**-8, atol=1e-4)
@@ -165,7 +157,7 @@ def test_a_logit_that_is_not_finite_makes_the_loss_so(place, bad):
     logits = draw(0, 2, 100).numpy()
     logits[1, place] = bad
     losses, _ = fused_ops.library().bert_cross_entropy(
-        logits=bf16(logits), bias=tf.zeros([100]), labels=tf.constant([1, 2])
+        logits=half(logits), bias=tf.zeros([100]), labels=tf.constant([1, 2])
     )
     assert np.isfinite(losses).tolist() == [True, False]
 
@@ -182,7 +174,7 @@ def test_dropout_residual_and_normalisation(rate, dtype, tolerance):
         return add_norm(x, bias, residual, gamma, beta, MASK, epsilon=1e-12, **settings)
 
     def theirs(x, bias, residual, gamma, beta):
-        dropped = ops.dropout(x + bias, rate, KEY, 12345)
+        dropped = ops.dropout(x + bias, rate, SEED, 12345)
         return ops.layer_norm(dropped + residual, gamma, beta, 1e-12)
 
     assert_close(
@@ -202,7 +194,7 @@ def test_without_padding_and_back():
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
         layout = unpadded(tf.constant(GAPS))
-        taken = layout.take(bf16(x))
+        taken = layout.take(half(x))
         tape.watch(taken)
         whole = layout.put_back(taken)
     flat = x.numpy().reshape(20, 32)
@@ -210,10 +202,10 @@ def test_without_padding_and_back():
     expected = np.zeros((20, 32), np.float32)
     expected[STAYS] = flat[STAYS]
     np.testing.assert_array_equal(tf.cast(whole, "float32"), expected.reshape(4, 5, 32))
-    down = tape.gradient(taken, x, output_gradients=bf16(upstream))
+    down = tape.gradient(taken, x, output_gradients=half(upstream))
     expected[STAYS] = upstream
     np.testing.assert_array_equal(down, expected.reshape(4, 5, 32))
-    up = tape.gradient(whole, taken, output_gradients=bf16(later))
+    up = tape.gradient(whole, taken, output_gradients=half(later))
     np.testing.assert_array_equal(
         tf.cast(up, "float32"), later.numpy().reshape(20, 32)[STAYS]
     )
@@ -221,7 +213,7 @@ def test_without_padding_and_back():
 
 def test_dropout_residual_and_normalisation_without_padding():
     """The same bits as in whole rows, and the same sums over all places."""
-    mask, key = tf.constant(GAPS, tf.int32), tf.constant([[7, 5, 11]] * 4)
+    mask, seed = tf.constant(GAPS, tf.int32), tf.constant([[7, 5, 11]] * 4)
     shape = (4, 5, H)
     x, residual, upstream = draw(0, *shape), draw(1, *shape), draw(2, *shape)
     vectors = [draw(3, H), draw(4, H), draw(5, H)]
@@ -229,7 +221,7 @@ def test_dropout_residual_and_normalisation_without_padding():
                            [4, 5, 1])  # fmt: skip
 
     def apply(leaves_out, x, residual, bias, gamma, beta):
-        x, residual = bf16(x), bf16(residual)
+        x, residual = half(x), half(residual)
         layout = unpadded(mask)
         if leaves_out:
             x, residual = layout.take(x), layout.take(residual)
@@ -238,7 +230,7 @@ def test_dropout_residual_and_normalisation_without_padding():
             rate=0.5,
             stream=3,
             epsilon=1e-12,
-            key=key,
+            seed=seed,
         )
         return layout.put_back(y) if leaves_out else y
 
@@ -262,7 +254,8 @@ def test_a_part_of_a_layout_takes_its_rows_and_gives_them_back():
     x, upstream = draw(0, len(STAYS), 32), draw(1, len(READ), 32)
     # Twice, in any order, and where there is no row.
     positions = [[2, 0, 2], [2, 2, 2], [3, 3, 3], [4, 0, 4]]
-    part = part_at(unpadded(tf.constant(GAPS)), tf.constant(positions))
+    whole = FusedScope(tf.float32, tf.constant(GAPS), unpadded(tf.constant(GAPS)))
+    part = whole.narrowed(tf.constant(positions)).layout
     rows = [STAYS.index(place) for place in READ]
     found, down = values_and_gradients(part.take, [x], upstream)
     np.testing.assert_array_equal(found, x.numpy()[rows])
@@ -277,12 +270,12 @@ def test_a_part_of_a_layout_takes_its_rows_and_gives_them_back():
 def test_dropout_residual_and_normalisation_of_some_tokens():
     """Each token has the bits that it has among all of them."""
     is_read = np.isin(np.arange(20), READ).reshape(4, 5).astype(np.int32)
-    x, key = bf16(draw(0, 4, 5, H)), tf.constant([[7, 5, 11]] * 4)
+    x, seed = half(draw(0, 4, 5, H)), tf.constant([[7, 5, 11]] * 4)
     vectors = [draw(3, H), draw(4, H), draw(5, H)]
 
     def apply(x, mask):
         bias, gamma, beta = vectors
-        settings = {"rate": 0.5, "stream": 3, "epsilon": 1e-12, "key": key}
+        settings = {"rate": 0.5, "stream": 3, "epsilon": 1e-12, "seed": seed}
         return add_norm(x, bias, x, gamma, beta, mask, **settings)
 
     whole = apply(x, tf.ones([4, 5], tf.int32))
@@ -319,16 +312,16 @@ def test_shapes_that_do_not_fit_are_refused(shape, mask, residual, message):
 def test_dropped_numbers_are_those_of_the_other_path(width):
     """For rows whose bytes begin anywhere in a block of the generator, too."""
     ones, zeros = tf.ones([B, S, width]), tf.zeros([width])
-    expected = ops.dropout(ones, RATE, KEY, 77).numpy() != 0
+    expected = ops.dropout(ones, RATE, SEED, 77).numpy() != 0
     library = fused_ops.library()
     _, total, _ = library.bert_dropout_add_norm(
-        x=bf16(ones),
+        x=half(ones),
         bias=zeros,
-        residual=bf16(tf.zeros_like(ones)),
+        residual=half(tf.zeros_like(ones)),
         gamma=zeros,
         beta=zeros,
         input_mask=MASK,
-        key=KEY,
+        seed=SEED,
         stream=77,
         kept=ops.num_kept(RATE),
         epsilon=1.0,
@@ -340,13 +333,13 @@ def test_dropped_numbers_are_those_of_the_other_path(width):
 def test_what_is_not_finite_stays_so(bad):
     x = draw(0, B, S, H).numpy()
     x[1, 2, 3] = bad
-    ours, _ = fused_operations.bias_gelu(bf16(x), tf.zeros([H]), approximate=False)
+    ours, _ = fused_operations.bias_gelu(half(x), tf.zeros([H]), approximate=False)
     finite = np.isfinite(tf.cast(ours, tf.float32).numpy())
     assert finite.sum() >= finite.size - 1
     total = add_norm(
-        bf16(x),
+        half(x),
         tf.zeros([H]),
-        bf16(draw(1, B, S, H)),
+        half(draw(1, B, S, H)),
         tf.ones([H]),
         tf.zeros([H]),
         MASK,

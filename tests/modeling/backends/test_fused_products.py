@@ -4,21 +4,17 @@ import numpy as np
 import pytest
 import scipy.special
 import tensorflow as tf
+from modeling.backends.bfloat16 import draw, half, single
 
 from bert_tf import fused_ops
 from bert_tf.modeling import ops
 from bert_tf.modeling.backends import fused_operations, fused_products
-from bert_tf.modeling.backends.fused_products import GradientSum, Kernels
+from bert_tf.modeling.backends.fused_layout import Layout, unpadded
+from bert_tf.modeling.backends.fused_products import Kernels
 from bert_tf.modeling.backends.interface import Dropout
-from bert_tf.modeling.backends.layout import Layout, unpadded
+from bert_tf.modeling.backends.step import GradientSum
 
 pytestmark = pytest.mark.usefixtures("isa")
-
-
-def draw(seed, *shape):
-    """Numbers that bfloat16 holds exactly, as float32."""
-    values = np.random.default_rng(seed).normal(size=shape)
-    return tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
 
 
 def product(x, matrices):
@@ -63,7 +59,7 @@ def cross_entropy(x, table, bias, labels):
     return apply(x, bias, table)
 
 
-def attend(x, bias, mask, key, queries=None, *, heads, rate, stream):
+def attend(x, bias, mask, seed, queries=None, *, heads, rate, stream):
     @tf.custom_gradient
     def apply(x, bias):
         return fused_operations.attention(
@@ -71,19 +67,11 @@ def attend(x, bias, mask, key, queries=None, *, heads, rate, stream):
             bias,
             input_mask=mask,
             queries=queries,
-            dropout=Dropout(rate, key, stream),
+            dropout=Dropout(rate, seed, stream),
             heads=heads,
         )
 
     return apply(x, bias)
-
-
-def half(x):
-    return tf.cast(x, tf.bfloat16)
-
-
-def single(x):
-    return tf.cast(x, tf.float32).numpy()
 
 
 def assert_close(ours, expected, tolerance):
@@ -241,7 +229,7 @@ def test_attention(length, head, rate, dtype, tolerance):
     x, bias = draw(0, batch, length, 3 * width), draw(1, 3 * width)
     upstream = draw(2, batch, length, width)
     visible = tf.cast(mask > 0, tf.float32)[:, :, None]
-    key = tf.constant([[7, 5, 11 + row] for row in range(batch)])
+    seed = tf.constant([[7, 5, 11 + row] for row in range(batch)])
 
     def theirs(x):
         def split(part):
@@ -252,13 +240,15 @@ def test_attention(length, head, rate, dtype, tolerance):
         query, keys, value = map(split, tf.split(x + bias, 3, axis=-1))
         scores = tf.matmul(query / head**0.5, keys, transpose_b=True)
         probabilities = tf.nn.softmax(scores + ops.attention_bias(tf.constant(mask)))
-        dropped = ops.dropout(probabilities, rate, key, 9)
+        dropped = ops.dropout(probabilities, rate, seed, 9)
         merged = tf.transpose(tf.matmul(dropped, value), [0, 2, 1, 3])
         return tf.reshape(merged, [batch, length, width])
 
     def ours(x):
         x = tf.cast(x, dtype)
-        return attend(x, bias, tf.constant(mask), key, heads=heads, rate=rate, stream=9)
+        return attend(
+            x, bias, tf.constant(mask), seed, heads=heads, rate=rate, stream=9
+        )
 
     results = []
     for function in (ours, theirs):
@@ -282,13 +272,13 @@ def test_attention_without_padding(length, head, rate):
     width = heads * head
     x, bias = draw(0, batch, length, 3 * width), draw(1, 3 * width)
     upstream = draw(2, batch, length, width) * (mask > 0)[:, :, None]
-    key = tf.constant([[7, 5, 11 + row] for row in range(batch)])
+    seed = tf.constant([[7, 5, 11 + row] for row in range(batch)])
 
     def apply(x, bias, leaves_out):
         x, layout = half(x), unpadded(tf.constant(mask))
         if leaves_out:
             x = layout.take(x)
-        y = attend(x, bias, tf.constant(mask), key, heads=heads, rate=rate, stream=9)
+        y = attend(x, bias, tf.constant(mask), seed, heads=heads, rate=rate, stream=9)
         return layout.put_back(y) if leaves_out else y
 
     results = []
@@ -317,14 +307,14 @@ def test_attention_of_some_queries(length, head, share, dtype, tolerance):
     is_read = np.random.default_rng(3).random((batch, length)) < share
     part = Layout(tf.constant(is_read))
     upstream = draw(2, batch, length, width) * is_read[:, :, None]
-    key = tf.constant([[7, 5, 11 + row] for row in range(batch)])
+    seed = tf.constant([[7, 5, 11 + row] for row in range(batch)])
 
     def apply(x, bias, queries):
         return attend(
             tf.cast(x, dtype),
             bias,
             tf.constant(mask),
-            key,
+            seed,
             queries,
             heads=heads,
             rate=0.1,
@@ -351,10 +341,10 @@ def test_queries_that_x_does_not_have_are_refused():
     x = tf.zeros([3, 96], tf.bfloat16)
 
     def of(queries):
-        key = tf.zeros([2, 3], tf.int32)
+        seed = tf.zeros([2, 3], tf.int32)
         shared = {"heads": 1, "rate": 0.0, "stream": 1}
         queries = tf.constant(queries)
-        return attend(x, tf.zeros([96]), mask, key, queries, **shared)
+        return attend(x, tf.zeros([96]), mask, seed, queries, **shared)
 
     assert of([[0, 1, 0, 0], [1, 0, 0, 0]]).shape == (2, 32)
     with pytest.raises(tf.errors.InvalidArgumentError, match="but x has 1 tokens"):
@@ -462,7 +452,7 @@ def test_what_is_added_to_a_gradient_is_added_before_rounding():
 
 
 def test_a_sum_is_taken_once_and_put_back():
-    total = GradientSum()
+    total = GradientSum([2, 3])
     assert total.take().shape == (0, 0)
     total.put(tf.ones([2, 3]))
     np.testing.assert_array_equal(total.take(), np.ones([2, 3]))
@@ -473,7 +463,8 @@ def test_a_sum_is_taken_once_and_put_back():
 
 
 def test_gradients_of_kernels_with_sums_are_added_up_there():
-    matrices, sums = [draw(0, 64, 32), draw(1, 64, 32)], [GradientSum(), GradientSum()]
+    matrices = [draw(0, 64, 32), draw(1, 64, 32)]
+    sums = [GradientSum([64, 32]) for _ in matrices]
     kernels = Kernels(matrices, sums=sums)
     assert kernels.differentiated == ()
     expected = np.zeros([64, 64])

@@ -1,6 +1,6 @@
 import pytest
 
-from bert_tf.interop import names
+from bert_tf.interop import tensor_names
 
 # Hugging Face's name, the original's name, whether the axes are swapped. Written by
 # hand from google-research/bert's graph and Hugging Face's BertForPreTraining.
@@ -62,8 +62,8 @@ def test_each_name_has_its_counterpart(theirs, ours, axes):
     is_head = theirs.startswith(("cls.", "classifier.", "qa_outputs."))
     full = theirs if is_head else f"bert.{theirs}"
     for spelling in (theirs, full):
-        assert names.from_huggingface(spelling) == (ours, axes == "T")
-    assert names.to_huggingface(ours) == full
+        assert tensor_names.from_huggingface(spelling) == (ours, axes == "T")
+    assert tensor_names.to_huggingface(ours) == full
 
 
 @pytest.mark.parametrize("theirs, ours, _", PAIRS, ids=[pair[0] for pair in PAIRS])
@@ -71,12 +71,12 @@ def test_older_files_call_scale_and_shift_gamma_and_beta(theirs, ours, _):
     if "LayerNorm" in theirs:
         older = theirs.replace("Norm.weight", "Norm.gamma")
         older = older.replace("Norm.bias", "Norm.beta")
-        assert names.from_huggingface(older) == (ours, False)
+        assert tensor_names.from_huggingface(older) == (ours, False)
 
 
 def test_the_tied_decoder_is_the_word_table_and_the_output_bias():
-    weight = names.from_huggingface("cls.predictions.decoder.weight")
-    bias = names.from_huggingface("cls.predictions.decoder.bias")
+    weight = tensor_names.from_huggingface("cls.predictions.decoder.weight")
+    bias = tensor_names.from_huggingface("cls.predictions.decoder.bias")
     assert weight == ("bert/embeddings/word_embeddings", False)
     assert bias == ("cls/predictions/output_bias", False)
 
@@ -98,31 +98,33 @@ def test_the_tied_decoder_is_the_word_table_and_the_output_bias():
 )
 def test_fused_modules_of_mlperf_have_their_counterpart(theirs, usual):
     layer = "bert.encoder.layer.3"
-    expected = names.from_huggingface(f"{layer}.{usual}")
+    expected = tensor_names.from_huggingface(f"{layer}.{usual}")
     assert expected is not None
     for prefix in ("", "bert_model_segment."):
-        assert names.from_huggingface(f"{prefix}{layer}.{theirs}") == expected
+        assert tensor_names.from_huggingface(f"{prefix}{layer}.{theirs}") == expected
 
 
 def test_segments_of_mlperf_are_passed_over():
-    name = names.from_huggingface("heads_only_segment.cls.seq_relationship.weight")
+    name = tensor_names.from_huggingface(
+        "heads_only_segment.cls.seq_relationship.weight"
+    )
     assert name == ("cls/seq_relationship/output_weights", False)
 
 
 def test_variables_of_the_classifier_stand_in_a_scope():
-    assert names.of_variable("classifier/output_bias") == "output_bias"
-    assert names.of_variable("cls/squad/output_bias") == "cls/squad/output_bias"
+    assert tensor_names.of_variable("classifier/output_bias") == "output_bias"
+    assert tensor_names.of_variable("cls/squad/output_bias") == "cls/squad/output_bias"
 
 
 def test_long_lists_are_cut():
-    assert names.listed(["a", "b"]) == "a, b"
-    assert names.listed(map(str, range(22)), "; ").endswith("; 19; and 2 more")
+    assert tensor_names.listed(["a", "b"]) == "a, b"
+    assert tensor_names.listed(map(str, range(22)), "; ").endswith("; 19; and 2 more")
 
 
 def test_position_ids_are_ignored():
-    assert names.is_ignored("embeddings.position_ids")
-    assert names.is_ignored("bert.embeddings.position_ids")
-    assert not names.is_ignored("embeddings.position_embeddings.weight")
+    assert tensor_names.is_ignored("embeddings.position_ids")
+    assert tensor_names.is_ignored("bert.embeddings.position_ids")
+    assert not tensor_names.is_ignored("embeddings.position_embeddings.weight")
 
 
 @pytest.mark.parametrize(
@@ -144,10 +146,10 @@ def test_position_ids_are_ignored():
     ],
 )
 def test_other_names_have_no_counterpart(name):
-    assert names.from_huggingface(name) is None
+    assert tensor_names.from_huggingface(name) is None
 
 
 @pytest.mark.parametrize("name", ["bert/pooler/dense/gamma", "global_step", "*", ""])
 def test_other_names_of_checkpoints_are_refused(name):
     with pytest.raises(ValueError, match="`name` must be a tensor of google-research"):
-        names.to_huggingface(name)
+        tensor_names.to_huggingface(name)

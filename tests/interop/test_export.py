@@ -8,9 +8,14 @@ from tokenizers import Tokenizer
 
 from bert_tf.config import BertConfig
 from bert_tf.data.text.tokenization import CASED, UNCASED, WordPieceTokenizer
-from bert_tf.interop.architecture import find_architecture
-from bert_tf.interop.destinations import Form, Model, huggingface_config, write_model
-from bert_tf.interop.model_card import model_card
+from bert_tf.interop.export import (
+    Form,
+    Model,
+    find_architecture,
+    huggingface_config,
+    model_card,
+    write_model,
+)
 from bert_tf.interop.tokenizer_files import tokenizer_files
 
 # What the original treats as the library does; see `tokenization` for the others.

@@ -1,4 +1,4 @@
-"""What the files beside weights say of the outputs of their classifier."""
+"""Labels and problem type of a classifier, from the files beside its weights."""
 
 import os
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from bert_tf.data.text.tokenizer_settings import TASK_FILE
 from bert_tf.files import read_object
-from bert_tf.interop.sources import Source
+from bert_tf.interop.weight_files import Source
 
 REGRESSION = "regression"
 MULTI_LABEL = "multi_label_classification"
@@ -17,13 +17,13 @@ class Head(NamedTuple):
     """A classifier's outputs.
 
     Attributes:
-      num_outputs: How many there are; 0: the weights have no classifier.
-      names: The class of each, in their order; empty if no file names them (LABEL_0,
-        LABEL_1, ... are no names), or if the output is a number.
-      problem_type: In the words of transformers; "regression": numbers; empty: not
-        said, one class of several.
-      path: The file that says so, or empty.
-      description: What task.json beside the weights says; empty without it.
+      num_outputs: Their number; 0: the weights have no classifier.
+      names: The class of each, in order; empty if no file names them (LABEL_0, LABEL_1,
+        ... do not count), or if the output is a number.
+      problem_type: As in transformers; "regression" for numbers; empty if unknown,
+        which means one class of several.
+      path: The file with this information, or empty.
+      description: The content of task.json beside the weights; empty without it.
     """
 
     num_outputs: int = 0
@@ -37,7 +37,7 @@ NO_HEAD = Head()
 
 
 def read_description(folder: str) -> dict[str, Any]:
-    """What task.json in a folder says; empty if there is none.
+    """The content of task.json in a folder; empty if there is none.
 
     Raises:
       ValueError: if it is not a JSON object.
@@ -50,8 +50,8 @@ def read_head(source: Source, num_outputs: int) -> Head:
 
     Args:
       source: The weights.
-      num_outputs: Outputs of their classifier; 0: there is none, and files beside
-        them say nothing about it.
+      num_outputs: Outputs of their classifier; 0: there is none, and the files are not
+        read for it.
 
     Raises:
       ValueError: if a file cannot be used, there are more or fewer names than outputs,
@@ -76,11 +76,11 @@ def read_head(source: Source, num_outputs: int) -> Head:
             "not those of the model."
         )
     names = task if task.names else config
-    said = task if task.problem_type else config
+    known = task if task.problem_type else config
     return head._replace(
         names=() if num_outputs == 1 else names.names,
-        problem_type=said.problem_type,
-        path=names.path or said.path,
+        problem_type=known.problem_type,
+        path=names.path or known.path,
     )
 
 
@@ -100,7 +100,7 @@ def _from_description(description: Mapping[str, Any], path: str) -> Head:
 
 
 def _from_config(path: str) -> Head:
-    """Of a config.json of transformers; a bert_config.json of others says nothing."""
+    """The head in transformers' config.json; other bert_config.json files have none."""
     if not path:
         return Head()
     values = read_object(path)
@@ -140,7 +140,7 @@ def _numbered_names(values: Mapping[str, Any], path: str) -> tuple[str, ...]:
 
 
 def _check_inverse(values: Mapping[str, Any], names: list[str], path: str) -> None:
-    """Refuses a label2id that says something else, but for LABEL_0, LABEL_1, ..."""
+    """Refuses a label2id that contradicts the names, except LABEL_0, LABEL_1, ..."""
     theirs = values.get("label2id")
     if isinstance(theirs, dict):  # Some files have the numbers as strings.
         theirs = {name: str(number) for name, number in theirs.items()}
@@ -177,12 +177,12 @@ def _bad(path: str, problem: str, received: object) -> ValueError:
 
 
 def default_names(count: int) -> tuple[str, ...]:
-    """What transformers calls classes without a name."""
+    """The names that transformers gives to unnamed classes."""
     return tuple(f"LABEL_{number}" for number in range(count))
 
 
 def describe_head(head: Head) -> dict[str, Any]:
-    """What task.json beside weights says of their task; empty if nothing is known."""
+    """The content of task.json for weights; empty if their task is unknown."""
     known: dict[str, Any] = {}
     if head.names or (head.problem_type == REGRESSION and head.num_outputs == 1):
         known = {"task": CLASSIFY, "label_names": list(head.names)}

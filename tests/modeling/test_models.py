@@ -3,37 +3,14 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from modeling.variable_names import ENCODER, HEADS
 
 from bert_tf.modeling import ops
-from bert_tf.modeling.tasks import build_encoder_model, build_pretraining_model
+from bert_tf.modeling.models import build_encoder_model
+from bert_tf.modeling.pretraining import build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
 
 S = 16
-# The names in google-research/bert's published checkpoints, for two layers.
-PER_LAYER = """
-attention/self/query/kernel attention/self/query/bias
-attention/self/key/kernel attention/self/key/bias
-attention/self/value/kernel attention/self/value/bias
-attention/output/dense/kernel attention/output/dense/bias
-attention/output/LayerNorm/gamma attention/output/LayerNorm/beta
-intermediate/dense/kernel intermediate/dense/bias
-output/dense/kernel output/dense/bias output/LayerNorm/gamma output/LayerNorm/beta
-""".split()
-ENCODER = [
-    *"""
-bert/embeddings/word_embeddings bert/embeddings/token_type_embeddings
-bert/embeddings/position_embeddings
-bert/embeddings/LayerNorm/gamma bert/embeddings/LayerNorm/beta
-bert/pooler/dense/kernel bert/pooler/dense/bias
-""".split(),
-    *(f"bert/encoder/layer_{n}/{name}" for n in range(2) for name in PER_LAYER),
-]
-HEADS = """
-cls/predictions/transform/dense/kernel cls/predictions/transform/dense/bias
-cls/predictions/transform/LayerNorm/gamma cls/predictions/transform/LayerNorm/beta
-cls/predictions/output_bias
-cls/seq_relationship/output_weights cls/seq_relationship/output_bias
-""".split()
 # As of numbers below 10 in float32 after some sums.
 TOLERANCE = 1e-5
 
@@ -76,6 +53,12 @@ def test_variables_have_the_original_names(model, config):
     assert sorted(weights_of(model)) == sorted(ENCODER + HEADS)
     encoder = build_encoder_model(config)
     assert sorted(weights_of(encoder)) == sorted(ENCODER)
+
+
+def test_an_unknown_option_is_refused(config):
+    for build in (build_pretraining_model, build_encoder_model):
+        with pytest.raises(TypeError, match="alow_fused"):
+            build(config, alow_fused=True)
 
 
 def test_variables_have_the_original_shapes(model):
@@ -162,22 +145,22 @@ def test_padded_length_does_not_matter(config, model, make_inputs, sequences):
 
 
 @pytest.fixture(scope="module")
-def keyed_model(config):
-    return build_pretraining_model(config, max_seq_length=S, keyed_dropout=True)
+def seeded_model(config):
+    return build_pretraining_model(config, max_seq_length=S, seeded_dropout=True)
 
 
 @pytest.fixture(scope="module")
-def keyed_inputs(make_inputs, sequences):
+def seeded_inputs(make_inputs, sequences):
     inputs = with_positions(make_inputs([[s] for s in sequences], S), [1, 4])
-    key = [[17, 4, row] for row in range(len(sequences))]
-    return {**inputs, "dropout_key": np.array(key, np.int32)}
+    seed = [[17, 4, row] for row in range(len(sequences))]
+    return {**inputs, "dropout_seed": np.array(seed, np.int32)}
 
 
-def test_dropout_of_micro_batches_is_that_of_the_batch(keyed_model, keyed_inputs):
-    whole = logits_of(keyed_model, keyed_inputs, training=True)
+def test_dropout_of_micro_batches_is_that_of_the_batch(seeded_model, seeded_inputs):
+    whole = logits_of(seeded_model, seeded_inputs, training=True)
     for first in range(0, 8, 2):
-        part = {name: x[first : first + 2] for name, x in keyed_inputs.items()}
-        outputs = logits_of(keyed_model, part, training=True)
+        part = {name: x[first : first + 2] for name, x in seeded_inputs.items()}
+        outputs = logits_of(seeded_model, part, training=True)
         for ours, expected in zip(outputs, whole, strict=True):
             # A wrong bit would move a logit by more than a tenth.
             np.testing.assert_allclose(
@@ -185,17 +168,17 @@ def test_dropout_of_micro_batches_is_that_of_the_batch(keyed_model, keyed_inputs
             )
 
 
-def test_the_step_changes_dropout_in_training_only(keyed_model, keyed_inputs):
-    later = {**keyed_inputs, "dropout_key": keyed_inputs["dropout_key"] + [0, 1, 0]}
+def test_the_step_changes_dropout_in_training_only(seeded_model, seeded_inputs):
+    later = {**seeded_inputs, "dropout_seed": seeded_inputs["dropout_seed"] + [0, 1, 0]}
     for training in (False, True):
         now, then = (
-            logits_of(keyed_model, inputs, training=training)[0]
-            for inputs in (keyed_inputs, later)
+            logits_of(seeded_model, inputs, training=training)[0]
+            for inputs in (seeded_inputs, later)
         )
         assert np.array_equal(now, then) != training
 
 
-def test_each_dropout_has_a_stream_of_its_own(keyed_model, keyed_inputs, monkeypatch):
+def test_each_dropout_has_a_stream_of_its_own(seeded_model, seeded_inputs, monkeypatch):
     streams = []
     dropout = ops.dropout
 
@@ -204,7 +187,7 @@ def test_each_dropout_has_a_stream_of_its_own(keyed_model, keyed_inputs, monkeyp
         return dropout(x, rate, key, stream)
 
     monkeypatch.setattr(ops, "dropout", remember)
-    keyed_model(keyed_inputs, training=True)
+    seeded_model(seeded_inputs, training=True)
     # Embeddings, and attention probabilities and two outputs in each of two layers.
     assert len(streams) == len(set(streams)) == 1 + 2 * 3
 

@@ -1,53 +1,107 @@
-"""Which tensors a BERT of some config has, and what their heads make of it."""
+"""Shapes of a BERT's tensors: which a config asks for, and which nearly fit."""
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from bert_tf.config import BertConfig
+from bert_tf.data.text.vocabulary import is_padding
 from bert_tf.errors import RunError
-from bert_tf.interop import names
-from bert_tf.interop.fitting import fit, require_finite
+from bert_tf.interop import tensor_names
 
 _POOLER = "bert/pooler/dense/kernel"
+# Trainers pad the vocabulary so that products fill whole tiles: 30522 becomes 30528.
+_MULTIPLE = 8
+_OF_VOCABULARY = ("bert/embeddings/word_embeddings", "cls/predictions/output_bias")
+_POSITIONS = "bert/embeddings/position_embeddings"
 
 
-@dataclasses.dataclass(frozen=True)
-class Architecture:
-    """A class of transformers.
+class Fitted(NamedTuple):
+    """A tensor of the expected shape.
 
     Attributes:
-      name: The class.
-      tensor: A tensor that no other one has, in google-research/bert's naming.
-      pipeline: What the class is for, in the words of model cards.
+      values: The tensor.
+      note: How it was adapted, or empty.
     """
 
-    name: str
-    tensor: str
-    pipeline: str
+    values: np.ndarray
+    note: str = ""
 
 
-# The first that fits counts: BertForPreTraining has the tensors of the two below it.
-_ARCHITECTURES = (
-    Architecture(
-        "BertForSequenceClassification", "output_weights", "text-classification"
-    ),
-    Architecture(
-        "BertForQuestionAnswering", "cls/squad/output_weights", "question-answering"
-    ),
-    Architecture(
-        "BertForPreTraining", "cls/seq_relationship/output_weights", "fill-mask"
-    ),
-    Architecture("BertForMaskedLM", "cls/predictions/output_bias", "fill-mask"),
-)
-_ENCODER = Architecture("BertModel", "", "feature-extraction")
+def padded_size(vocab_size: int) -> int:
+    """The size of a vocabulary that is padded to a multiple of 8."""
+    return -(-vocab_size // _MULTIPLE) * _MULTIPLE
 
 
-def find_architecture(tensors: Mapping[str, np.ndarray]) -> Architecture:
-    """The class of transformers that has the heads of these tensors."""
-    fitting = (a for a in _ARCHITECTURES if a.tensor in tensors)
-    return next(fitting, _ENCODER)
+def require_float(name: str, values: np.ndarray) -> None:
+    """Refuses integers as weights: quantised files keep their scales elsewhere.
+
+    Raises:
+      ValueError: naming the tensor.
+    """
+    if np.issubdtype(values.dtype, np.integer) or values.dtype == np.bool_:
+        raise ValueError(
+            f"{name} must be of a floating type. Received: {values.dtype}, as in "
+            "quantised models. Save the weights as float32, float16 or bfloat16."
+        )
+
+
+def require_finite(name: str, values: np.ndarray, source: str) -> None:
+    """Refuses weights with NaN or infinity, as of a training that diverged.
+
+    Raises:
+      ValueError: naming the tensor.
+    """
+    count = values.size - np.count_nonzero(np.isfinite(values))
+    if count:
+        raise ValueError(
+            f"{source}: {count} of the {values.size} values of {name} are not finite "
+            "numbers: the training that wrote them diverged. Use an earlier checkpoint."
+        )
+
+
+def fit(
+    name: str,
+    values: np.ndarray,
+    shape: tuple[int, ...],
+    initial: Callable[[], np.ndarray] | None = None,
+) -> Fitted | None:
+    """Changes the number of a tensor's rows, where that has a meaning.
+
+    A vocabulary is padded to a multiple of 8 or a higher power of 2 with rows of 0,
+    which no text uses, or such padding is cut off. Positions that the file lacks keep
+    their initial values.
+
+    Args:
+      name: The tensor, as google-research/bert names it.
+      values: The tensor of the file, [R, ...].
+      shape: The shape it should have.
+      initial: Gives the initial values of that shape; without them positions do not
+        grow.
+
+    Returns:
+      The tensor, or None if it does not fit.
+    """
+    if values.shape == shape:
+        return Fitted(values)
+    if not shape or values.ndim != len(shape) or values.shape[1:] != shape[1:]:
+        return None
+    have, want = values.shape[0], shape[0]
+    if name in _OF_VOCABULARY and is_padding(want, have):
+        padding = np.zeros((want - have, *shape[1:]), np.float32)
+        return Fitted(
+            np.concatenate([values, padding]),
+            f"{name}: {have} rows padded to {want} with 0",
+        )
+    if name in _OF_VOCABULARY and is_padding(have, want):
+        return Fitted(values[:want], f"{name}: {have} rows, the padding cut, {want}")
+    if name == _POSITIONS and want > have and initial:
+        return Fitted(
+            np.concatenate([values, initial()[have:]]),
+            f"{name}: {have} positions grown to {want}, the new ones untrained",
+        )
+    return None
 
 
 def expected_shapes(
@@ -57,8 +111,8 @@ def expected_shapes(
 
     Args:
       config: The architecture.
-      tensors: google-research/bert's name -> values; a head that is there in part is
-        expected as a whole. The pooler, which models for questions lack, is a head.
+      tensors: google-research/bert's name -> values; of a head with any tensor, all are
+        expected. The pooler, which models for questions lack, counts as a head.
 
     Returns:
       google-research/bert's name -> shape.
@@ -123,7 +177,7 @@ def _classifier(scope: str, classes: int, width: int) -> dict[str, tuple[int, ..
 def require_plausible(
     config: BertConfig, tensors: Mapping[str, np.ndarray], source: str
 ) -> None:
-    """Refuses a config that is far from the tensors, before memory is taken for it.
+    """Refuses a config that is far from the tensors, before memory is allocated for it.
 
     Args:
       config: The architecture.
@@ -177,17 +231,18 @@ def conform(
             notes += [fitted.note] if fitted.note else []
     if problems:
         raise RunError(
-            f"{source} does not fit its config: {names.listed(problems, '; ')}. Name "
-            "the right one with --bert_config_file."
+            f"{source} does not fit its config: "
+            f"{tensor_names.listed(problems, '; ')}. Name the right one with "
+            "--bert_config_file."
         )
     left_out = sorted(tensors.keys() - kept.keys())
-    if (found := names.num_layers(tensors)) > config.num_hidden_layers:
+    if (found := tensor_names.num_layers(tensors)) > config.num_hidden_layers:
         notes.append(
             f"warning: there are {found} layers, of which the first "
             f"{config.num_hidden_layers} are kept"
         )
     if left_out:
-        notes.append(f"left out: {names.listed(left_out)}")
+        notes.append(f"left out: {tensor_names.listed(left_out)}")
     if _POOLER not in kept:
-        notes.append("there is no pooler: who needs one must train it")
+        notes.append("no pooler in the file: fine-tuning that uses it must train it")
     return kept, notes

@@ -1,4 +1,4 @@
-"""From the weights of one program to those of another."""
+"""Converts weights from the form of one program to that of another."""
 
 import dataclasses
 import os
@@ -11,9 +11,10 @@ from bert_tf.data.text.tokenization import UNCASED
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.vocabulary import check_same_words, check_size
 from bert_tf.errors import RunError
-from bert_tf.interop import names
-from bert_tf.interop.architecture import conform
-from bert_tf.interop.destinations import (
+from bert_tf.interop import tensor_names
+from bert_tf.interop.classifier_labels import Head, read_head
+from bert_tf.interop.export import (
+    GELU_NOTE,
     Form,
     Model,
     find_form,
@@ -21,9 +22,8 @@ from bert_tf.interop.destinations import (
     weights_file,
     write_model,
 )
-from bert_tf.interop.labels import Head, read_head
-from bert_tf.interop.model_card import GELU_NOTE
-from bert_tf.interop.sources import Source, find_source, folder_of
+from bert_tf.interop.tensor_shapes import conform
+from bert_tf.interop.weight_files import Source, find_source, folder_of
 from bert_tf.interop.weights import Weights, read_weights
 
 
@@ -58,16 +58,16 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
     """Writes the weights of any BERT in another form.
 
     Args:
-      source: See `sources.find_source`.
-      destination: See `destinations.find_form`.
+      source: See `weight_files.find_source`.
+      destination: See `export.find_form`.
       options: The rest.
 
     Returns:
-      What to tell the user, line by line: what was read, adapted or left out, written.
+      Lines to print: what was read, adapted, left out, and written.
 
     Raises:
       FileNotFoundError: if a file is missing.
-      ValueError: if the source cannot be read, or the destination is there already.
+      ValueError: if the source cannot be read, or the destination exists.
       RunError: if tensors are missing or misshapen.
       OSError: if the destination cannot be written.
     """
@@ -79,7 +79,9 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
     config = _config(weights, options)
     tensors = weights.tensors
     if options.encoder_only:
-        tensors = {name: t for name, t in tensors.items() if names.is_encoder(name)}
+        tensors = {
+            name: t for name, t in tensors.items() if tensor_names.is_encoder(name)
+        }
     tensors, notes = conform(tensors, config, weights.source)
     vocab_file = options.vocab_file or weights.vocab_file
     settings = UNCASED
@@ -103,7 +105,7 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
         head=Head() if options.encoder_only else _head(found, tensors),
     )
     if form is Form.TRANSFORMERS and not model.vocab_file:
-        notes.append("no tokenizer: there is no vocab.txt beside the source")
+        notes.append("no tokenizer was written: the source has no vocab.txt beside it")
     if config.hidden_act == "gelu" and form is Form.TRANSFORMERS:
         notes.append(GELU_NOTE)
     files = write_model(
@@ -122,7 +124,7 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
 
 
 def _head(source: Source, tensors: Mapping[str, np.ndarray]) -> Head:
-    """What is known of the classifier, or of the task without one."""
+    """The classifier's head, or only the task if there is no classifier."""
     return read_head(source, int(np.size(tensors.get("output_bias", ()))))
 
 

@@ -20,10 +20,10 @@ from bert_tf.config import PRESETS
 from bert_tf.data.text.tokenization import CASED
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.errors import RunError
-from bert_tf.interop.conversion import ConvertOptions, convert
-from bert_tf.interop.destinations import Form, find_form
+from bert_tf.interop.export import Form, find_form
 from bert_tf.interop.pretrained import from_pretrained, save_pretrained
 from bert_tf.interop.torch_files import load_torch
+from bert_tf.interop.weight_conversion import ConvertOptions, convert
 from bert_tf.interop.weights import read_weights
 from bert_tf.training import checkpoints
 
@@ -211,7 +211,7 @@ def test_what_is_left_out_is_told(tmp_path, tiny, tiny_tensors):
     tf1 = write_tf1(tmp_path / "tf1", {**tensors, "crf/x": np.ones(2, "f4")}, tiny)
     notes = run(tf1, tmp_path / "out")
     assert "left out: crf/x" in notes
-    assert "there is no pooler: who needs one must train it" in notes
+    assert "no pooler in the file: fine-tuning that uses it must train it" in notes
 
 
 def test_a_source_without_a_config_needs_one(tf1, tmp_path):
@@ -225,7 +225,7 @@ def test_a_source_without_a_config_needs_one(tf1, tmp_path):
 def test_without_a_vocabulary_there_is_no_tokenizer(tf1, tmp_path):
     (tmp_path / "tf1" / "vocab.txt").unlink()
     notes = run(tf1, tmp_path / "out")
-    assert "no tokenizer: there is no vocab.txt beside the source" in notes
+    assert "no tokenizer was written: the source has no vocab.txt beside it" in notes
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"config.json", "model.safetensors", "README.md"}
 
@@ -242,12 +242,12 @@ def test_a_larger_vocabulary_is_refused(tf1, tmp_path):
 
 def test_other_files_are_not_replaced_unless_asked(tf1, tmp_path, tiny):
     run(tf1, tmp_path / "out")
-    with pytest.raises(ValueError, match="model.safetensors is there already"):
+    with pytest.raises(ValueError, match="model.safetensors exists already"):
         run(tf1, tmp_path / "out")
     run(tf1, tmp_path / "out", overwrite=True)
     other = dataclasses.replace(tiny, hidden_dropout_prob=0.5)
     write_neighbours(tmp_path / "mine", other, "bert_config.json")
-    with pytest.raises(ValueError, match="mine/bert_config.json is there already"):
+    with pytest.raises(ValueError, match="mine/bert_config.json exists already"):
         run(tf1, tmp_path / "mine" / "bert_model.ckpt")
     run(tf1, tmp_path / "mine" / "bert_model.ckpt", weights_only=True)
     kept = json.loads((tmp_path / "mine" / "bert_config.json").read_text())
@@ -334,7 +334,7 @@ def test_a_model_without_a_bert_is_refused(tmp_path):
     import keras
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="top")])
-    with pytest.raises(ValueError, match="a layer called bert.* Received: layers top"):
+    with pytest.raises(ValueError, match="of bert_tf.modeling. Received: layers top"):
         save_pretrained(model, tmp_path)
 
 

@@ -1,8 +1,8 @@
 """Names of BERT's tensors: google-research/bert's, which are ours, and Hugging Face's.
 
-Hugging Face names the same modules with dots. Its linear layers hold `weight` [O, I],
-the original's hold `kernel` [I, O]; its older files say gamma and beta in layer
-normalisation where newer ones say weight and bias.
+Hugging Face names the same modules with dots. Its linear layers have `weight` [O, I],
+the original's have `kernel` [I, O]. Layer normalisation has gamma and beta in its older
+files, weight and bias in newer ones.
 """
 
 import re
@@ -40,7 +40,7 @@ _HEADS = {
     "qa_outputs.bias": "cls/squad/output_bias",
 }
 _HEAD_PREFIXES = ("cls.", "classifier.", "qa_outputs.")
-# How the PyTorch trainers of MLPerf and NVIDIA call the same modules.
+# The names of the same modules in the PyTorch trainers of MLPerf and NVIDIA.
 _SPELLINGS = (
     (r"^(bert_model_segment|heads_only_segment)\.", ""),
     (r"\.dense_act\.", ".dense."),
@@ -50,7 +50,7 @@ _SPELLINGS = (
     (r"\.multi_head_attention\.k_(weight|bias)$", r".self.key.\1"),
     (r"\.multi_head_attention\.v_(weight|bias)$", r".self.value.\1"),
 )
-# What wraps a whole model in PyTorch: devices, compilers, trainers, sentence encoders.
+# Prefixes of models in PyTorch's wrappers: devices, compilers, trainers, encoders.
 _WRAPPER = r"((?:module|_orig_mod|model|auto_model|\d+)\.)+"
 _INSIDE_WRAPPER = re.compile(rf"({_WRAPPER})embeddings\.word_embeddings\.weight")
 _INSIDE_ANY = re.compile(r"(.+\.)bert\.embeddings\.word_embeddings\.weight")
@@ -70,7 +70,7 @@ class TensorName(NamedTuple):
 
     Attributes:
       name: google-research/bert's name, which is the variable's path in our models.
-      is_transposed: Whether its axes stand in the other order than Hugging Face's.
+      is_transposed: Whether its axes are in the reverse order of Hugging Face's.
     """
 
     name: str
@@ -171,7 +171,7 @@ def from_huggingface(huggingface_name: str) -> TensorName | None:
     """
     usual = usual_spelling(huggingface_name)
     name = usual.removeprefix("bert.")
-    if name != usual and name.startswith(_HEAD_PREFIXES):  # Heads stand outside.
+    if name != usual and name.startswith(_HEAD_PREFIXES):  # Heads have no prefix.
         return None
     found = re.search(r"\.layer\.(0|[1-9][0-9]*)\.", name)
     number = found[1] if found else ""
@@ -205,13 +205,13 @@ def to_huggingface(name: str) -> str:
 def of_variable(path: str) -> str:
     """The original's name of a variable of our models, by its path.
 
-    It is the path, but the original's classifier stands in no scope.
+    It is the path, except that the original's classifier has no scope.
     """
     return path.removeprefix(_CLASSIFIER)
 
 
 def is_original(name: str) -> bool:
-    """Whether a tensor is so called in one of google-research/bert's models."""
+    """Whether one of google-research/bert's models has a tensor of that name."""
     try:
         to_huggingface(name)
     except ValueError:
@@ -220,12 +220,12 @@ def is_original(name: str) -> bool:
 
 
 def is_encoder(name: str) -> bool:
-    """Whether a tensor in the original's naming belongs to no head."""
+    """Whether a tensor in the original's naming belongs to the encoder, not a head."""
     return name.startswith("bert/")
 
 
 def listed(items: Iterable[str], separator: str = ", ") -> str:
-    """The first items in one line, for messages, and how many more there are."""
+    """The first items, and the number of the others, in one line of a message."""
     items = list(items)
     shown = separator.join(items[:_MAX_LISTED])
     more = len(items) - _MAX_LISTED

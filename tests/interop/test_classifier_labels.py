@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from bert_tf.interop.labels import describe_head, read_head
-from bert_tf.interop.sources import Kind, Source
+from bert_tf.interop.classifier_labels import describe_head, read_head
+from bert_tf.interop.weight_files import Kind, Source
 
 NAMES = ("neg", "neu", "pos")
 

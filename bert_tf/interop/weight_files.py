@@ -1,4 +1,4 @@
-"""What a path is: which of the files of BERTs, and what lies beside it."""
+"""Finds the weights at a path, and the config and vocabulary beside them."""
 
 import enum
 import glob
@@ -6,13 +6,13 @@ import os
 import re
 from typing import NamedTuple
 
-from bert_tf.interop import sharded
+from bert_tf.interop import huggingface
 from bert_tf.interop.tf_files import INDEX
 from bert_tf.interop.torch_files import is_torch
 
 
 class Kind(enum.Enum):
-    """Forms of weights; the value is what messages call them."""
+    """Forms of weights; the value is the name in messages."""
 
     TENSORFLOW = "TensorFlow checkpoint"
     SAFETENSORS = "safetensors file"
@@ -20,14 +20,14 @@ class Kind(enum.Enum):
 
 
 class Source(NamedTuple):
-    """Weights and what belongs to them.
+    """Weights and the files beside them.
 
     Attributes:
       kind: Their form.
       path: The file, or a TensorFlow checkpoint without `.index`.
       config_file: The description of the architecture beside it, or empty.
       vocab_file: The vocabulary beside it, or empty.
-      notes: What a reader may not expect: which of several files of a folder it is.
+      notes: Remarks for the user: which of several files of a folder was chosen.
     """
 
     kind: Kind
@@ -49,17 +49,17 @@ _KINDS = {
     ".pt": Kind.TORCH,
     ".pth": Kind.TORCH,
     ".ckpt": Kind.TORCH,  # Of trainers for PyTorch; TensorFlow's have an index.
-    f".safetensors{sharded.INDEX}": Kind.SAFETENSORS,
-    f".bin{sharded.INDEX}": Kind.TORCH,
+    f".safetensors{huggingface.SHARD_INDEX}": Kind.SAFETENSORS,
+    f".bin{huggingface.SHARD_INDEX}": Kind.TORCH,
 }
 _FILES = (
     SAFETENSORS,
-    f"{SAFETENSORS}{sharded.INDEX}",
+    f"{SAFETENSORS}{huggingface.SHARD_INDEX}",
     TORCH,
-    f"{TORCH}{sharded.INDEX}",
+    f"{TORCH}{huggingface.SHARD_INDEX}",
 )
-_CODE = "can hold code, and is not read: save the weights as model.safetensors"
-_ARCHIVE = "is an archive: unpack it, and name what is in it"
+_CODE = "can contain code and is not read: save the weights as model.safetensors"
+_ARCHIVE = "is an archive: unpack it, and name a file in it"
 _REFUSED = {
     **dict.fromkeys((".h5", ".hdf5", ".keras", ".pb", ".pkl", ".pickle"), _CODE),
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"), _ARCHIVE),
@@ -72,13 +72,13 @@ _STATE = "checkpoint"
 
 
 def find_source(path: str | os.PathLike[str]) -> Source:
-    """Finds out what a path is.
+    """Finds the weights at a path.
 
     Args:
       path: A file; a TensorFlow checkpoint, with its ending or without; or a folder
-        with `model.safetensors`, `pytorch_model.bin`, the index of several of either,
-        or checkpoints, of which the one counts that the file `checkpoint` names, or
-        else the one with the most steps.
+        with `model.safetensors`, `pytorch_model.bin`, the index of shards of either, or
+        checkpoints: the one that the file `checkpoint` names, or else the one with the
+        most steps.
 
     Returns:
       The weights' file and its neighbours.
@@ -106,21 +106,21 @@ def find_source(path: str | os.PathLike[str]) -> Source:
             ".bin or .pt file, or a checkpoint without its ending, such as "
             "/dir/bert_model.ckpt."
         )
-    index = sharded.index_of_part(path)
+    index = huggingface.index_of_part(path)
     if index:
         raise ValueError(
             f"{path} is one of several files of a model. Name the folder, or {index}, "
-            "which says what is in them."
+            "which lists their tensors."
         )
     if path.endswith(".ckpt") and not is_torch(path):
         raise ValueError(
-            f"{path} is no file of PyTorch, and a checkpoint of TensorFlow has files "
-            f"{path}.index and {path}.data-00000-of-00001. Fetch those."
+            f"{path} is not a PyTorch file, and a TensorFlow checkpoint consists of "
+            f"{path}.index and {path}.data-00000-of-00001. Fetch those files."
         )
     kind = next((kind for end, kind in _KINDS.items() if path.lower().endswith(end)), 0)
     if not kind:
         ending = os.path.splitext(path)[1].lower()
-        reason = _REFUSED.get(ending, "is of no kind that is known to hold weights")
+        reason = _REFUSED.get(ending, "is of an unknown kind")
         raise ValueError(
             f"{path} must be a .safetensors, .bin or .pt file, or a checkpoint of "
             f"TensorFlow. Received: a file that {reason}."
@@ -135,12 +135,12 @@ def folder_of(path: str) -> str:
 
 def _broken_link(path: str) -> str:
     if os.path.islink(path) and not os.path.exists(path):
-        return f" {path} is a link to {os.readlink(path)}, which is not there."
+        return f" {path} is a link to {os.readlink(path)}, which does not exist."
     return ""
 
 
 def _in_folder(folder: str) -> tuple[Kind, str, tuple[str, ...]]:
-    """What is read of a folder: its form, its path, and notes about the choice."""
+    """The weights of a folder: form, path, and notes about the choice."""
     there = [name for name in _FILES if os.path.isfile(os.path.join(folder, name))]
     named, newest = _named_checkpoint(folder), _newest_checkpoint(folder)
     if there:
@@ -161,14 +161,16 @@ def _in_folder(folder: str) -> tuple[Kind, str, tuple[str, ...]]:
         )
     notes = ()
     if named:
-        notes = (f"the file {_STATE} names {named}, which is not there",)
+        notes = (f"the file {_STATE} names {named}, which does not exist",)
     elif sum(name.endswith(INDEX) for name in os.listdir(folder)) > 1:
-        notes = (f"no file {_STATE} names it: it is the one with the most steps",)
+        notes = (
+            f"there is no file {_STATE}: this is the checkpoint with the most steps",
+        )
     return Kind.TENSORFLOW, os.path.join(folder, newest), notes
 
 
 def _named_checkpoint(folder: str) -> str:
-    """What the file `checkpoint` names, if it does; folders in it do not count."""
+    """The checkpoint that the file `checkpoint` names, without its folder; or empty."""
     state = os.path.join(folder, _STATE)
     if not os.path.isfile(state):
         return ""

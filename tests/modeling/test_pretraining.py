@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import log_softmax
 
-from bert_tf.modeling.losses import PretrainingTask
+from bert_tf.modeling.pretraining import PretrainingTask
 
 
 class FixedModel:

@@ -1,5 +1,6 @@
-"""Weights to the files that others read."""
+"""Weights to the files of other programs, with what they need beside them."""
 
+import dataclasses
 import enum
 import json
 import os
@@ -15,28 +16,78 @@ from bert_tf.data.text.tokenizer_settings import TOKENIZER_CONFIG
 from bert_tf.data.text.vocabulary import check_size, load_vocabulary
 from bert_tf.files import whole_file, write_whole
 from bert_tf.interop import huggingface
-from bert_tf.interop.architecture import Architecture, find_architecture
-from bert_tf.interop.labels import (
+from bert_tf.interop.classifier_labels import (
     NO_HEAD,
     TASK_FILE,
     Head,
     default_names,
     describe_head,
 )
-from bert_tf.interop.model_card import model_card
-from bert_tf.interop.sources import (
+from bert_tf.interop.tf_files import INDEX, save_tf
+from bert_tf.interop.tokenizer_files import tokenizer_config, tokenizer_files
+from bert_tf.interop.torch_files import save_torch
+from bert_tf.interop.weight_files import (
     HUGGINGFACE_CONFIG,
     ORIGINAL_CONFIG,
     SAFETENSORS,
     VOCABULARY,
 )
-from bert_tf.interop.tf_files import INDEX, save_tf
-from bert_tf.interop.tokenizer_files import tokenizer_config, tokenizer_files
-from bert_tf.interop.torch_files import save_torch
+
+_TEMPLATE = """\
+---
+library_name: transformers
+pipeline_tag: {pipeline}
+tags:
+- bert
+---
+
+# {name}
+
+A BERT written by bert_tf.
+
+| | |
+| --- | --- |
+| layers | {config.num_hidden_layers} |
+| hidden size | {config.hidden_size} |
+| attention heads | {config.num_attention_heads} |
+| feed-forward size | {config.intermediate_size} |
+| vocabulary | {config.vocab_size} |
+| positions | {config.max_position_embeddings} |
+| source | {source} |
+
+With [transformers](https://huggingface.co/docs/transformers):
+
+```python
+from transformers import AutoTokenizer, {name}
+
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+model = {name}.from_pretrained("PATH")
+outputs = model(**tokenizer("A sentence.", return_tensors="pt"))
+```
+
+`tokenizer.json` gives the token ids of the training, with one exception: [CLS], [SEP],
+[MASK], [PAD] and [UNK] within a text are special tokens here, and were plain text in
+training. `BertTokenizer` of transformers does not read that file: it drops private-use
+characters, knows no final sigma, and takes words of over 100 characters for unknown.
+"""
+GELU_NOTE = (
+    "keras-hub always approximates gelu: its outputs differ from this model's, whose "
+    "gelu is exact, by about 0.004"
+)
+_SENTENCES = """
+With [sentence-transformers](https://www.sbert.net), which takes the mean of the hidden
+states of a sentence:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("PATH").encode(["A sentence."])
+```
+"""
 
 
 class Form(enum.Enum):
-    """What can be written; the value is what the command line calls it."""
+    """The forms that can be written; the value is the command line's name."""
 
     TRANSFORMERS = "transformers"
     TENSORFLOW = "tensorflow"
@@ -55,16 +106,53 @@ _FORMS = {
 _ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A class of transformers.
+
+    Attributes:
+      name: The class.
+      tensor: A tensor that no other one has, in google-research/bert's naming.
+      pipeline: What the class is for, in the words of model cards.
+    """
+
+    name: str
+    tensor: str
+    pipeline: str
+
+
+# The first that fits counts: BertForPreTraining has the tensors of the two below it.
+_ARCHITECTURES = (
+    Architecture(
+        "BertForSequenceClassification", "output_weights", "text-classification"
+    ),
+    Architecture(
+        "BertForQuestionAnswering", "cls/squad/output_weights", "question-answering"
+    ),
+    Architecture(
+        "BertForPreTraining", "cls/seq_relationship/output_weights", "fill-mask"
+    ),
+    Architecture("BertForMaskedLM", "cls/predictions/output_bias", "fill-mask"),
+)
+_ENCODER = Architecture("BertModel", "", "feature-extraction")
+
+
+def find_architecture(tensors: Mapping[str, np.ndarray]) -> Architecture:
+    """The class of transformers that has the heads of these tensors."""
+    fitting = (a for a in _ARCHITECTURES if a.tensor in tensors)
+    return next(fitting, _ENCODER)
+
+
 class Model(NamedTuple):
-    """All that is written.
+    """A model to be written.
 
     Attributes:
       tensors: google-research/bert's name -> float32 values.
       config: The architecture.
       vocab_file: The vocabulary, or empty to write none.
       tokenizer: What is done to text first.
-      source: What the weights were made from, for the reader of the model card.
-      head: What is known of the classifier's outputs, and of the task.
+      source: Where the weights come from, for the reader of the model card.
+      head: The classifier's outputs and the task, as far as they are known.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -76,7 +164,7 @@ class Model(NamedTuple):
 
 
 def find_form(destination: str) -> Form:
-    """What a destination asks for by its name.
+    """The form that the name of a destination implies.
 
     Args:
       destination: A name in .safetensors, .bin, .pth or .pt; or with `ckpt` in its
@@ -92,7 +180,7 @@ def find_form(destination: str) -> Form:
 
 
 def weights_file(destination: str, form: Form) -> str:
-    """The file that tells whether a destination is there already."""
+    """The file whose existence means that a destination is in use."""
     if form is Form.TRANSFORMERS:
         return os.path.join(destination, SAFETENSORS)
     return destination + INDEX if form is Form.TENSORFLOW else destination
@@ -111,7 +199,7 @@ def write_model(
     Args:
       model: What to write.
       destination: The folder, file, or checkpoint without `.index`.
-      form: What it asks for.
+      form: The form of the files.
       weights_only: Write nothing beside the weights.
       overwrite: Replace files of the same names, which may be another model's.
 
@@ -119,7 +207,7 @@ def write_model(
       The files, the weights' first.
 
     Raises:
-      ValueError: if the vocabulary does not belong to the model, or a file is there.
+      ValueError: if the vocabulary does not belong to the model, or a file exists.
       OSError: if a file cannot be written.
     """
     folder = destination if form is Form.TRANSFORMERS else os.path.dirname(destination)
@@ -135,21 +223,21 @@ def write_model(
 
 
 def require_free(weights: str, texts: Mapping[str, str]) -> None:
-    """Refuses to write over weights, or over texts that differ.
+    """Refuses to overwrite weights, or other files with another content.
 
     Args:
       weights: The file of the weights.
       texts: Path -> content of other files.
 
     Raises:
-      ValueError: naming the file that is there.
+      ValueError: naming the file that exists.
     """
     paths = [weights, *(path for path, text in texts.items() if _differs(path, text))]
     taken = next(filter(os.path.exists, paths), None)
     if taken:
         raise ValueError(
-            f"{taken} is there already. Name another destination, or replace it with "
-            "--overwrite."
+            f"{taken} exists already. Name another destination, or pass --overwrite to "
+            "replace it."
         )
 
 
@@ -176,7 +264,7 @@ def _write_weights(model: Model, destination: str, form: Form) -> None:
 
 
 def _texts(model: Model, form: Form) -> dict[str, str]:
-    """File name -> content of all that stands beside the weights."""
+    """File name -> content of all files beside the weights."""
     texts = {}
     if model.vocab_file:
         check_size(model.vocab_file, model.config.vocab_size, may_be_small=True)
@@ -221,8 +309,8 @@ def huggingface_config(
     values["hidden_act"] = _ACTIVATIONS.get(config.hidden_act, config.hidden_act)
     if architecture.name == "BertForSequenceClassification":
         names = head.names or default_names(len(tensors["output_bias"]))
-        values["id2label"] = {str(place): name for place, name in enumerate(names)}
-        values["label2id"] = {name: place for place, name in enumerate(names)}
+        values["id2label"] = {str(number): name for number, name in enumerate(names)}
+        values["label2id"] = {name: number for number, name in enumerate(names)}
         if head.problem_type:
             values["problem_type"] = head.problem_type
     return values | {"pad_token_id": 0, "dtype": "float32"}
@@ -230,3 +318,25 @@ def huggingface_config(
 
 def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def model_card(architecture: Architecture, config: BertConfig, source: str) -> str:
+    """The text of a model card.
+
+    Args:
+      architecture: The class that reads the model.
+      config: Its sizes.
+      source: Where the weights come from, for the reader.
+
+    Returns:
+      Markdown, after a head of YAML that the hub reads.
+    """
+    card = _TEMPLATE.format(
+        name=architecture.name,
+        pipeline=architecture.pipeline,
+        config=config,
+        source=source.replace("|", "\\|").replace("\n", " "),
+    )
+    if config.hidden_act == "gelu":
+        card += f"\n{GELU_NOTE[0].upper()}{GELU_NOTE[1:]}.\n"
+    return card + _SENTENCES if architecture.name == "BertModel" else card

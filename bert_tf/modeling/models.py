@@ -1,0 +1,128 @@
+"""What all models share: settings, inputs, calls and step scopes; and the encoder."""
+
+from typing import Any, TypedDict, Unpack
+
+import keras
+import tensorflow as tf
+
+from bert_tf.config import BertConfig
+from bert_tf.modeling.backends.choice import Backends
+from bert_tf.modeling.backends.step import ModelStep
+from bert_tf.modeling.encoder import Bert
+from bert_tf.modeling.layers import BertLayer, LayerSettings
+from bert_tf.precision import PrecisionPolicy
+
+_DEFAULT_POLICY = PrecisionPolicy()
+_SEQUENCE_INPUTS = ("input_ids", "input_mask", "segment_ids", "positions")
+
+
+class ModelOptions(TypedDict, total=False):
+    """Keyword arguments of every function that builds a model.
+
+    Attributes:
+      policy: Decides compute types. Default: float32.
+      seed: Decides the initial weights. Default: 0.
+      allow_fused: Use the fused operations where they are built and the policy allows
+        them; XLA cannot compile them. Default: False.
+      recompute: Keep only each encoder layer's input for the backward pass, which
+        computes the rest again: less memory, a third more products. Default: False.
+      unpad: In fused layers, leave out the padding after the tokens of each row, and in
+        the last one the positions that no head reads. Default: True.
+    """
+
+    policy: PrecisionPolicy
+    seed: int
+    allow_fused: bool
+    recompute: bool
+    unpad: bool
+
+
+def layer_settings(
+    config: BertConfig,
+    *,
+    policy: PrecisionPolicy = _DEFAULT_POLICY,
+    seed: int = 0,
+    allow_fused: bool = False,
+    recompute: bool = False,
+    unpad: bool = True,
+) -> LayerSettings:
+    """The settings that the layers of one model share; see `ModelOptions`."""
+    backends = Backends(config, policy, allow_fused=allow_fused, unpads=unpad)
+    return LayerSettings(config, backends, seed, recompute)
+
+
+def encoder_inputs(
+    max_seq_length: int | None, *, seeded_dropout: bool
+) -> dict[str, Any]:
+    """Symbolic inputs of the encoder, with `dropout_seed` if it is `seeded_dropout`."""
+    widths = dict.fromkeys(_SEQUENCE_INPUTS, max_seq_length)
+    widths["next_sentence_positions"] = None
+    if seeded_dropout:
+        widths["dropout_seed"] = 3
+    return {
+        name: keras.Input((width,), dtype="int32", name=name)
+        for name, width in widths.items()
+    }
+
+
+def build_encoder_model(
+    config: BertConfig,
+    *,
+    max_seq_length: int | None = None,
+    **options: Unpack[ModelOptions],
+) -> keras.Model:
+    """A BERT without heads.
+
+    Args:
+      config: The architecture.
+      max_seq_length: S; None for any length.
+      options: See `ModelOptions`.
+
+    Returns:
+      A model from a dict of int32 `input_ids, input_mask, segment_ids, positions`
+      [B, S] and `next_sentence_positions` [B, K] to a dict of float32
+      `sequence_output` [B, S, H] and `pooled_output` [B, K, H].
+    """
+    inputs = encoder_inputs(max_seq_length, seeded_dropout=False)
+    outputs = Bert(layer_settings(config, **options))(inputs)
+    names = ("sequence_output", "pooled_output")
+    return keras.Model(inputs, {name: outputs[name] for name in names}, name="encoder")
+
+
+def model_outputs(
+    model: keras.Model, features: dict[str, tf.Tensor], training: bool
+) -> dict[str, tf.Tensor]:
+    """The outputs of a model with seeded dropout, for features that hold its inputs."""
+    features = dict(features)
+    if not training:  # Without effect, but an input.
+        rows = tf.shape(features["input_ids"])[0]
+        features["dropout_seed"] = tf.zeros([rows, 3], tf.int32)
+    inputs = {tensor.name: features[tensor.name] for tensor in model.inputs}
+    return model(inputs, training=training)
+
+
+def settings_of(model: keras.Model) -> LayerSettings | None:
+    """The settings of a model's layers; None if it has no BERT in it."""
+    layers = _bert_layers(model)
+    return layers[0].settings if layers else None
+
+
+def backends_of(model: keras.Model) -> Backends:
+    """The backends of a model's layers."""
+    return settings_of(model).backends
+
+
+def step_scope(model: keras.Model, *, accumulates: bool = False) -> ModelStep:
+    """A scope for the calls of an optimizer step, or of an evaluation.
+
+    Args:
+      model: The model.
+      accumulates: Whether the gradients of some kernels are added up over the calls
+        inside, see `ModelStep.sums`.
+    """
+    blocks = [block for layer in _bert_layers(model) for block in layer.blocks()]
+    return backends_of(model).step_scope(blocks, accumulates=accumulates)
+
+
+def _bert_layers(model: keras.Model) -> list[BertLayer]:
+    return [layer for layer in model.layers if isinstance(layer, BertLayer)]

@@ -1,0 +1,252 @@
+"""BERT's pre-training: both heads, the model, and its losses.
+
+Losses and accuracies are sums and counts, so that they add up over any batches.
+"""
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import keras
+import tensorflow as tf
+
+from bert_tf.config import BertConfig
+from bert_tf.modeling import ops
+from bert_tf.modeling.backends.choice import Block
+from bert_tf.modeling.backends.interface import MaskedLmWeights
+from bert_tf.modeling.backends.step import ModelStep
+from bert_tf.modeling.encoder import Bert
+from bert_tf.modeling.layers import (
+    BertLayer,
+    Dense,
+    LayerNorm,
+    LayerSettings,
+    OutputLayer,
+)
+from bert_tf.modeling.models import (
+    ModelOptions,
+    encoder_inputs,
+    layer_settings,
+    model_outputs,
+    step_scope,
+)
+
+LOSS_NAMES = ("mlm_loss", "nsp_loss")
+
+
+class Transform(BertLayer):
+    """Variables of the dense layer before the tied output layer."""
+
+    def __init__(self, settings: LayerSettings) -> None:
+        super().__init__(settings, name="transform")
+        self.dense = Dense(settings, self.config.hidden_size, "dense")
+        self.layer_norm = LayerNorm(settings)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.dense.build(input_shape)
+        self.layer_norm.build(input_shape)
+
+
+class Predictions(BertLayer):
+    """The masked-LM head, whose output layer is the transposed word table."""
+
+    def __init__(
+        self, settings: LayerSettings, word_embeddings: Callable[[], keras.Variable]
+    ) -> None:
+        super().__init__(settings, name="predictions")
+        self.transform = Transform(settings)
+        # A function, so that Keras does not count the variable as this layer's weight.
+        self.word_embeddings = word_embeddings
+
+    def build(self, *_: object) -> None:
+        self.transform.build((None, None, self.config.hidden_size))
+        self.output_bias = self.add_weight(
+            name="output_bias", shape=(self.config.vocab_size,), initializer="zeros"
+        )
+        self.backend = self.settings.backends.choose_backend(self.path)
+
+    @property
+    def block(self) -> MaskedLmWeights:
+        """The weights as the backend takes them."""
+        transform = self.transform
+        return MaskedLmWeights(
+            transform.dense.pair,
+            transform.layer_norm.pair,
+            self.word_embeddings(),
+            self.output_bias,
+        )
+
+    def call(self, inputs: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """[B, P, H] -> logits [B, P, V]; with labels [B, P] their losses [B, P]."""
+        if labels is None:
+            return self.backend.masked_lm_logits(inputs, self.block)
+        return self.backend.masked_lm_losses(inputs, self.block, labels)
+
+
+class PretrainingHeads(BertLayer):
+    """Both heads of pre-training, under the original scope `cls`."""
+
+    def __init__(self, settings: LayerSettings, bert: Bert) -> None:
+        super().__init__(settings, name="cls")
+        embeddings = bert.embeddings
+        self.predictions = Predictions(settings, lambda: embeddings.word_embeddings)
+        # Class 0 is "follows", class 1 is "random".
+        self.seq_relationship = OutputLayer(settings, 2, "seq_relationship")
+
+    def build(self, *_: object) -> None:
+        self.predictions.build()
+        self.seq_relationship.build()
+
+    def blocks(self) -> list[Block]:
+        return [(self.predictions.backend, self.predictions.block)]
+
+    def call(
+        self,
+        encoded: dict[str, tf.Tensor],
+        masked_lm_positions: tf.Tensor,
+        masked_lm_ids: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """The outputs of `Bert` to those of `build_pretraining_model`.
+
+        With `masked_lm_ids` [B, P], to `masked_lm_losses` [B, P] instead of logits.
+        """
+        masked = ops.gather_rows(encoded["sequence_output"], masked_lm_positions)
+        name = "masked_lm_logits" if masked_lm_ids is None else "masked_lm_losses"
+        return {
+            name: self.predictions(masked, masked_lm_ids),
+            "next_sentence_logits": self.seq_relationship(encoded["pooled_output"]),
+        }
+
+
+class PretrainingModel(keras.Model):
+    """A functional model from the inputs of pre-training to both heads' logits.
+
+    Attributes:
+      with_labels: The same graph for training: from these inputs and `masked_lm_ids`
+        [B, P] to `masked_lm_losses` [B, P] in nats, and `next_sentence_logits`. The
+        backward pass need not keep masked-LM logits in float32.
+    """
+
+    def __init__(
+        self,
+        inputs: dict[str, Any],
+        logits: dict[str, Any],
+        with_labels: keras.Model,
+    ) -> None:
+        super().__init__(inputs=inputs, outputs=logits, name="pretraining")
+        self.with_labels = with_labels
+
+
+def build_pretraining_model(
+    config: BertConfig,
+    *,
+    max_seq_length: int | None = None,
+    seeded_dropout: bool = False,
+    **options: Unpack[ModelOptions],
+) -> PretrainingModel:
+    """A BERT with masked-LM and next-sentence heads.
+
+    Args:
+      config: The architecture.
+      max_seq_length: S; None for any length.
+      seeded_dropout: Whether an input `dropout_seed` [B, 3] decides dropout (seed,
+        step, number of the row in the global batch) instead of the model's own
+        generator.
+      options: See `ModelOptions`.
+
+    Returns:
+      A model from the inputs of `build_encoder_model` and `masked_lm_positions`
+      [B, P] to a dict of float32 `masked_lm_logits` [B, P, V] and
+      `next_sentence_logits` [B, K, 2].
+    """
+    settings = layer_settings(config, **options)
+    inputs = encoder_inputs(max_seq_length, seeded_dropout=seeded_dropout)
+    positions = keras.Input((None,), dtype="int32", name="masked_lm_positions")
+    bert = Bert(settings)
+    encoded = bert({**inputs, "read_positions": positions})
+    heads = PretrainingHeads(settings, bert)
+    inputs |= {"masked_lm_positions": positions}
+    labels = keras.Input((None,), dtype="int32", name="masked_lm_ids")
+    return PretrainingModel(
+        inputs,
+        heads(encoded, positions),
+        keras.Model(
+            {**inputs, "masked_lm_ids": labels},
+            heads(encoded, positions, labels),
+            name="pretraining_losses",
+        ),
+    )
+
+
+class PretrainingTask:
+    """Masked-LM and next-sentence losses of a pre-training model.
+
+    Attributes:
+      model: What `build_pretraining_model` returns.
+      loss_names: Names of the losses whose means are added up.
+    """
+
+    loss_names = LOSS_NAMES
+
+    def __init__(self, model: PretrainingModel) -> None:
+        self.model = model
+
+    def counts(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """How many predictions each loss is a mean of.
+
+        Args:
+          features: Record features with any leading axes.
+
+        Returns:
+          [2] float32: masked tokens, and sequences with a next-sentence label.
+        """
+        return tf.stack([tf.reduce_sum(weights) for weights in _weights(features)])
+
+    def loss_sums(self, features: dict[str, tf.Tensor], *, training: bool) -> tf.Tensor:
+        """Summed losses of one micro-batch.
+
+        Args:
+          features: Inputs of the model, labels and weights; [B, ...].
+          training: Whether dropout is on.
+
+        Returns:
+          [2] float32, in nats, in the order of `loss_names`.
+        """
+        outputs = model_outputs(self.model.with_labels, features, training)
+        _, follows = _labels(features)
+        losses = (
+            outputs["masked_lm_losses"],
+            ops.cross_entropy(outputs["next_sentence_logits"], follows),
+        )
+        pairs = zip(losses, _weights(features), strict=True)
+        return tf.stack([tf.reduce_sum(loss * weights) for loss, weights in pairs])
+
+    def step_scope(self, *, accumulates: bool = False) -> ModelStep:
+        """See `models.step_scope`."""
+        return step_scope(self.model, accumulates=accumulates)
+
+    def evaluation_sums(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Loss sum, hits and count of both predictions: [2, 3] float32."""
+        outputs = model_outputs(self.model, features, training=False)
+        logits = (outputs["masked_lm_logits"], outputs["next_sentence_logits"])
+        rows = []
+        for x, y, w in zip(logits, _labels(features), _weights(features), strict=True):
+            loss = tf.reduce_sum(ops.cross_entropy(x, y) * w)
+            rows.append([loss, tf.reduce_sum(_hits(x, y) * w), tf.reduce_sum(w)])
+        return tf.convert_to_tensor(rows)
+
+
+def _hits(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """1 where the largest logit is the label's: [B, P] float32."""
+    guess = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+    return tf.cast(tf.equal(guess, labels), tf.float32)
+
+
+def _labels(features: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Labels of both predictions, int32."""
+    return features["masked_lm_ids"], features["next_sentence_labels"]
+
+
+def _weights(features: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """1 for a real prediction, 0 for padding; packed records store other numbers."""
+    weights = (features["masked_lm_weights"], features["next_sentence_weights"])
+    return tuple(tf.cast(w > 0, tf.float32) for w in weights)
