@@ -32,7 +32,7 @@ from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, SpanTask
 from bert_tf.precision import PrecisionPolicy
 from bert_tf.training.gradients import GradientSettings
-from bert_tf.training.optimizer_types import build_optimizer
+from bert_tf.training.optimizers import build_optimizer
 from bert_tf.training.trainer import Trainer
 
 work = worker.workload()

@@ -48,7 +48,7 @@ def create(arguments: Sequence[str]) -> None:
     check_launch(config.horovod)
     if config.horovod:
         from bert_tf.distribute import connect
-        from bert_tf.jobs.agreement import agree
+        from bert_tf.jobs.run.agreement import agree
 
         communicator = connect(horovod=True)
         agree(communicator)

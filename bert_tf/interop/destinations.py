@@ -30,9 +30,9 @@ from bert_tf.interop.sources import (
     SAFETENSORS,
     VOCABULARY,
 )
-from bert_tf.interop.tf_files import INDEX, save_tf
 from bert_tf.interop.tokenizer_files import tokenizer_config, tokenizer_files
 from bert_tf.interop.torch_files import save_torch
+from bert_tf.tf_checkpoint import INDEX, save_tf
 
 
 class Form(enum.Enum):

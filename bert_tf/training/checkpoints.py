@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from bert_tf.errors import RunError
 from bert_tf.files import file_sha256, remove_unfinished, sync_folder, write_whole
+from bert_tf.tf_checkpoint import load_tf, write_tensors
 
 FORMAT_VERSION = 1
-_STEP_NAME = "global_step"
-_MAX_LISTED = 20
+STEP_NAME = "global_step"
 _INCOMPLETE = ".incomplete"
 _STATE_KEYS = ("model_checkpoint_path", "all_model_checkpoint_paths")
 _INDEX = re.compile(r"^model\.ckpt-\d+\.index$")
@@ -25,12 +25,6 @@ _MANIFEST = re.compile(r"^model\.ckpt-(\d+)\.json$")
 # the other two in earlier versions of this program.
 _LEFTOVER = re.compile(
     r"model\.ckpt-\d+(\.tmp\..*|\.json[a-z0-9_]{8}\.tmp)$|checkpoint[a-z0-9_]{8}\.tmp$"
-)
-# Tensors that training systems keep beside the weights, of no use to another run.
-_BOOKKEEPING = re.compile(
-    r"(^|/)(adam_m|adam_v|accum|Adam|Adam_1|LAMB|LAMB_1|m|v|global_step|local_step|"
-    r"loss_scale.*|good_steps|beta1_power|beta2_power|save_counter.*|"
-    r"_CHECKPOINTABLE_OBJECT_GRAPH)$"
 )
 
 
@@ -111,15 +105,9 @@ def _write(
     position: RunPosition,
 ) -> None:
     """Does the steps of `save` in their order."""
-    named = dict(tensors) | {_STEP_NAME: tf.constant(position.step, tf.int64)}
-    names = sorted(named)
+    named = dict(tensors) | {STEP_NAME: tf.constant(position.step, tf.int64)}
     temporary = f"{prefix}.tmp"
-    tf.raw_ops.SaveV2(
-        prefix=temporary,
-        tensor_names=names,
-        shape_and_slices=[""] * len(names),
-        tensors=[tf.convert_to_tensor(named[name]) for name in names],
-    )
+    write_tensors(temporary, named)
     marker = prefix + _INCOMPLETE
     with open(marker, "w"):
         pass  # Says that the files are ours to remove, should this be interrupted.
@@ -195,95 +183,14 @@ def read_manifest(prefix: str) -> RunPosition | None:
     return position
 
 
-def open_checkpoint(prefix: str) -> Any:  # noqa: ANN401 - TensorFlow names no class
-    """Opens a checkpoint of names and tensors; runs no code from it.
-
-    Args:
-      prefix: Path without .index.
-
-    Raises:
-      RunError: if there is no checkpoint, or it cannot be read.
-    """
-    prefix = prefix.removesuffix(".index")
-    if not os.path.exists(f"{prefix}.index"):
-        raise RunError(
-            f"There is no checkpoint {prefix} (no file {prefix}.index). Name the path "
-            "without its ending, such as /dir/bert_model.ckpt."
-        )
-    try:
-        return tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        raise RunError(f"{prefix} cannot be read: {error}") from error
-
-
 def step_of(prefix: str) -> int:
-    """The step that a checkpoint tells; 0 if it tells none."""
-    reader = open_checkpoint(prefix)
-    is_there = reader.has_tensor(_STEP_NAME)
-    return int(reader.get_tensor(_STEP_NAME)) if is_there else 0
-
-
-def shape_of(prefix: str, name: str) -> list[int] | None:
-    """The shape of a checkpoint's tensor; None if there is none of that name."""
-    return open_checkpoint(prefix).get_variable_to_shape_map().get(name)
-
-
-def restore(
-    prefix: str,
-    weights: Mapping[str, tf.Variable],
-    slots: Mapping[str, tf.Variable] | None = None,
-) -> tuple[int, list[str]]:
-    """Assigns a checkpoint's tensors to variables of the same names.
-
-    Args:
-      prefix: The checkpoint, without .index.
-      weights: Name -> variable; all must be there.
-      slots: Optimizer state, likewise, or None to leave it alone.
-
-    Returns:
-      The checkpoint's step (0 if it has none), and the names of its tensors that
-      nothing here is called.
+    """The step of a checkpoint, 0 if it does not have one.
 
     Raises:
-      RunError: listing names that are missing and shapes that differ; no variable is
-        changed then.
+      FileNotFoundError, ValueError: see `load_tf`.
     """
-    reader = open_checkpoint(prefix)
-    shapes = reader.get_variable_to_shape_map()
-    wanted = dict(weights) | dict(slots or {})
-    problems = [
-        f"{name} {tuple(variable.shape)} is missing"
-        for name, variable in wanted.items()
-        if name not in shapes
-    ]
-    problems += [
-        f"{name} must have shape {tuple(variable.shape)}, found {tuple(shapes[name])}"
-        for name, variable in wanted.items()
-        if name in shapes and tuple(variable.shape) != tuple(shapes[name])
-    ]
-    if slots is not None and _STEP_NAME not in shapes:
-        problems.append(f"{_STEP_NAME} is missing")
-    if problems and slots and not any(name in shapes for name in slots):
-        raise RunError(
-            f"{prefix} holds weights without the state of an optimizer, so that no run "
-            "can be resumed from it. Name it with --init_checkpoint, without --resume "
-            "and with another output_dir, to begin with its weights."
-        )
-    if problems:
-        more = len(problems) - _MAX_LISTED
-        problems = problems[:_MAX_LISTED] + [f"and {more} more"] * (more > 0)
-        raise RunError(
-            f"{prefix} does not fit the model: {'; '.join(problems)}. Check "
-            "--bert_config_file or --preset"
-            + ("." if slots is None else ", or name another output_dir.")
-        )
-    try:
-        for name, variable in wanted.items():
-            variable.assign(reader.get_tensor(name))
-    except tf.errors.OpError as error:
-        raise RunError(f"{prefix} is damaged at {name}: {error.message}") from error
-    extra = sorted(n for n in shapes if n not in wanted and not _BOOKKEEPING.search(n))
-    return step_of(prefix), extra
+    found = load_tf(prefix, lambda shapes: {STEP_NAME} & shapes.keys())
+    return int(found.get(STEP_NAME, 0))
 
 
 def remove(directory: str, step: int) -> None:

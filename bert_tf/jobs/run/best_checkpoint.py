@@ -1,4 +1,4 @@
-"""The best checkpoint of a fine-tuning, beside the newest ones."""
+"""The best checkpoint of a run, kept in <output_dir>/best next to the newest ones."""
 
 import contextlib
 import json
@@ -7,20 +7,21 @@ import shutil
 
 from bert_tf.errors import RunError
 from bert_tf.files import whole_file, write_whole
-from bert_tf.jobs.plan import BEST_DIR, Plan, weights_by_name
+from bert_tf.jobs.run.output_dir import BEST_DIR
+from bert_tf.jobs.run.plan import Plan
+from bert_tf.jobs.run.resume import load_checkpoint, weights_by_name
 from bert_tf.training import checkpoints
 
 _NOTE = "best.json"
 _LAST = "last_step"
-# With these beside it a checkpoint can be used without any other flag.
+# With these files next to it, a checkpoint can be used without any other flag.
 _DESCRIPTION = ("bert_config.json", "vocab.txt", "tokenizer_config.json", "task.json")
 
 
 def forget_best(output_dir: str) -> None:
-    """Removes the note of the best checkpoint of a run that is being replaced.
+    """Deletes the note about the best checkpoint of an overwritten run.
 
-    A new run must not find it when it is resumed, whether it looks for its own best
-    checkpoint from the start or not.
+    The new run would take it for its own when it is resumed.
     """
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(output_dir, BEST_DIR, _NOTE))
@@ -29,16 +30,19 @@ def forget_best(output_dir: str) -> None:
 class BestCheckpoint:
     """The weights with the highest value of one result, in <output_dir>/best.
 
-    What an earlier part of the same run has found counts on.
+    A resumed run keeps what it found before it was stopped.
     """
 
     def __init__(self, plan: Plan, criterion: str, rank: int) -> None:
-        """Takes up what is there.
+        """Reads the note of a resumed run.
 
         Args:
           plan: The run.
-          criterion: Name of the result that is to be high.
+          criterion: Name of the result; the highest value is the best.
           rank: This worker; the first one writes.
+
+        Raises:
+          RunError: if the note or its checkpoint is damaged.
         """
         self._plan = plan
         self._criterion = criterion
@@ -57,27 +61,27 @@ class BestCheckpoint:
             return {name: found[name] for name in ("step", self._criterion, _LAST)}
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"{self._note} is damaged ({error!r}). Delete the folder, and what was "
-                "best before this point is forgotten."
+                f"{self._note} is damaged ({error!r}). Delete its folder: the best "
+                "checkpoint is then chosen from the evaluations to come."
             ) from error
 
     def _check_weights(self, step: int) -> None:
-        """Finds now what would be missed at the end of the training."""
+        """Refuses a damaged checkpoint now, not at the end of the training."""
         prefix = os.path.join(self._folder, f"model.ckpt-{step}")
         if checkpoints.read_manifest(prefix) is None:
             raise RunError(
                 f"{self._note} names step {step}, but there is no {prefix}.json. "
-                "Restore it; or delete the folder, and what was best so far is "
-                "forgotten."
+                "Restore it, or delete its folder: the best checkpoint is then chosen "
+                "from the evaluations to come."
             )
 
     @property
     def last_step(self) -> int:
-        """The step after which weights were offered last; 0 if none were."""
+        """The last step that was evaluated; 0 if there is none."""
         return int(self._best[_LAST]) if self._best else 0
 
     def offer(self, step: int, results: dict[str, float]) -> bool:
-        """Saves the weights if their result is the best so far; says whether it is."""
+        """Saves the weights if their result is the best so far; returns whether."""
         value = results[self._criterion]
         is_best = self._best is None or value > self._best[self._criterion]
         if is_best:
@@ -108,7 +112,7 @@ class BestCheckpoint:
                 global_batch_size=self._plan.shape.global_batch_size,
                 learning_rate=self._plan.learning_rate,
                 seed=self._plan.seed,
-                num_records=self._plan.num_train_records,
+                num_records=self._plan.training_set.num_records,
             ),
         )
 
@@ -118,11 +122,11 @@ class BestCheckpoint:
                 checkpoints.remove(self._folder, other)
 
     def load(self) -> str:
-        """Puts the best weights and their step in place; returns a line about it."""
+        """Loads the best weights and their step; returns a line for the log."""
         if self._best is None:
             return "No checkpoint has been evaluated yet."
         step, value = int(self._best["step"]), self._best[self._criterion]
         prefix = os.path.join(self._folder, f"model.ckpt-{step}")
-        checkpoints.restore(prefix, weights_by_name(self._plan.task.model))
+        load_checkpoint(prefix, weights_by_name(self._plan.task.model))
         self._plan.optimizer.iterations.assign(step)
         return f"Best: step {step}, {self._criterion} = {value:.6g}, in {prefix}."

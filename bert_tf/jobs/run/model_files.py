@@ -1,10 +1,10 @@
-"""Which vocabulary a run has, and what is done to its text before it is cut up."""
+"""The files of a run's model: its architecture, its vocabulary and its tokenizer."""
 
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 
-from bert_tf.config import BertConfig, PretrainingConfig
+from bert_tf.config import PRESETS, BertConfig, PretrainingConfig
 from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.config.run import RunFilesConfig
 from bert_tf.data.records.metadata import Metadata
@@ -17,8 +17,49 @@ from bert_tf.data.records.vocabulary_check import (
 )
 from bert_tf.data.text.tokenization import TokenizerSettings, WordPieceTokenizer
 from bert_tf.files import file_sha256
-from bert_tf.interop.sources import VOCABULARY, Source, find_source, folder_of
-from bert_tf.jobs.starting_point import StartingPoint
+from bert_tf.interop.sources import (
+    ORIGINAL_CONFIG,
+    VOCABULARY,
+    Source,
+    find_source,
+    folder_of,
+)
+from bert_tf.interop.weights import read_config
+from bert_tf.jobs.run.resume import StartingPoint
+
+
+def load_bert_config(files: RunFilesConfig, start: StartingPoint) -> BertConfig:
+    """The architecture of the flags, or else of the weights.
+
+    A resumed run has its own: its init_checkpoint may be gone.
+
+    Args:
+      files: The settings.
+      start: Where the run starts.
+
+    Raises:
+      FileNotFoundError: if a file is missing.
+      ValueError: if a value is out of range, or there is no architecture.
+    """
+    if files.preset:
+        return PRESETS[files.preset]
+    if files.bert_config_file:
+        return BertConfig.from_json_file(files.bert_config_file)
+    own = os.path.join(files.output_dir, ORIGINAL_CONFIG)
+    has_own = os.path.isfile(own)
+    found = None
+    if files.init_checkpoint and not (start.is_own and has_own):
+        found = read_config(find_source(files.init_checkpoint))
+    if found is not None:
+        return found
+    if has_own:
+        return BertConfig.from_json_file(own)
+    raise ValueError(
+        "`bert_config_file` or `preset` must be given: there is no config next to "
+        "`init_checkpoint` or in `output_dir`. Received: init_checkpoint="
+        f"{files.init_checkpoint!r}, output_dir={files.output_dir!r}. Pass "
+        "--bert_config_file."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +68,8 @@ class RunTokenizer:
 
     Attributes:
       vocab_file: The vocabulary; empty if a pre-training has none.
-      settings: What is done to text; None if a pre-training does not know.
-      notes: Who decided, and what is odd.
+      settings: Case and accents; None if a pre-training does not know them.
+      notes: Lines for the log.
     """
 
     vocab_file: str
@@ -47,7 +88,7 @@ def finetuning_tokenizer(
 
     Args:
       config: The settings.
-      start: Where the run begins.
+      start: Where the run starts.
 
     Raises:
       FileNotFoundError: if there is no vocabulary.
@@ -60,9 +101,10 @@ def finetuning_tokenizer(
     vocab_file = files.vocab_file or of_weights or _in_output_dir(files)
     if not vocab_file:
         raise FileNotFoundError(
-            "`vocab_file` must be given: there is no vocab.txt beside "
+            "`vocab_file` must be given: there is no vocab.txt next to "
             "`init_checkpoint` or in `output_dir`. Received: init_checkpoint="
-            f"{files.init_checkpoint!r}, output_dir={files.output_dir!r}."
+            f"{files.init_checkpoint!r}, output_dir={files.output_dir!r}. Pass "
+            "--vocab_file."
         )
     notes = check_same_words(vocab_file, of_weights) if of_weights else []
     choice = choose_settings(
@@ -83,7 +125,7 @@ def pretraining_tokenizer(
 
     Args:
       config: The settings.
-      start: Where the run begins.
+      start: Where the run starts.
       bert: The architecture.
       records: Folder -> metadata, of all records that are read.
 
@@ -114,11 +156,11 @@ def pretraining_tokenizer(
     ]
     if silent and vocab_file:
         notes.append(
-            f"The records of {', '.join(silent)} have no metadata that names their "
+            f"The records of {', '.join(silent)} have no metadata with their "
             f"vocabulary: it could not be compared with {vocab_file}."
         )
         if not (files.vocab_file or start.is_own):
-            vocab_file = ""  # It may be another one than the records'.
+            vocab_file = ""  # The records may be of another vocabulary.
     if records and not vocab_file:
         notes.append(_missing_vocabulary(files))
     choice = choose_settings(
@@ -133,22 +175,21 @@ def pretraining_tokenizer(
 
 
 def _missing_vocabulary(files: RunFilesConfig) -> str:
-    """A line about checkpoints without a vocabulary, or beside a doubtful one."""
+    """A line about checkpoints without a vocabulary, or next to a doubtful one."""
     left = _in_output_dir(files)
     if left:
         return (
-            f"warning: {left} stays beside the checkpoints, and may be another "
-            "vocabulary than that of the records: pass --vocab_file with the one that "
-            "they were made with, or delete it."
+            f"warning: {left} stays next to the checkpoints, and may not be the "
+            "vocabulary of the records: pass theirs as --vocab_file, or delete it."
         )
     return (
-        "No vocabulary is stored beside the checkpoints: pass --vocab_file with "
-        "the one that the records were made with."
+        "No vocabulary is stored next to the checkpoints: pass that of the records as "
+        "--vocab_file."
     )
 
 
 def _initial_weights(files: RunFilesConfig, start: StartingPoint) -> Source | None:
-    """What init_checkpoint names; a resumed run may no longer have it."""
+    """The files of init_checkpoint, which a resumed run no longer needs."""
     if not files.init_checkpoint:
         return None
     try:
@@ -162,7 +203,7 @@ def _initial_weights(files: RunFilesConfig, start: StartingPoint) -> Source | No
 def _vocabulary_of_weights(
     files: RunFilesConfig, start: StartingPoint, source: Source | None
 ) -> str:
-    """The vocabulary beside the weights that a run begins with; empty if none is."""
+    """The vocabulary next to the weights that a run starts from, or empty."""
     if start.is_own and (own := _in_output_dir(files)):
         return own
     return source.vocab_file if source else ""
@@ -174,7 +215,7 @@ def _in_output_dir(files: RunFilesConfig) -> str:
 
 
 def _vocabulary_of_records(known: Iterable[Metadata]) -> str:
-    """The file that records were made with, if it is still there as it was."""
+    """The vocabulary of the records, if the file is still there and unchanged."""
     for about in known:
         path = (about.config or {}).get("vocab_file")
         if about.vocab_sha256 and isinstance(path, str) and os.path.isfile(path):
@@ -186,7 +227,7 @@ def _vocabulary_of_records(known: Iterable[Metadata]) -> str:
 def _folders(
     files: RunFilesConfig, start: StartingPoint, source: Source | None, vocab_file: str
 ) -> list[str]:
-    """Folders that may have the files of the tokenizer, the one that counts first."""
+    """Folders that may have the tokenizer's files, the decisive one first."""
     folders = [files.output_dir] if start.is_own else []
     if source:
         folders.append(folder_of(source.path))

@@ -22,7 +22,7 @@ from bert_tf import fused_ops
 from bert_tf.distribute import Communicator
 from bert_tf.errors import OtherWorkerFailed, RunError
 from bert_tf.fused_ops.build import build_at_first_use
-from bert_tf.jobs.compute_path import (
+from bert_tf.jobs.run.compute_path import (
     ComputePath,
     Worker,
     best_path,

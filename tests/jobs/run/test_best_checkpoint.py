@@ -10,8 +10,8 @@ import tensorflow as tf
 from crashing import crash_points
 
 from bert_tf.errors import RunError
-from bert_tf.jobs.best import BestCheckpoint, forget_best
-from bert_tf.jobs.starting_point import StartingPoint
+from bert_tf.jobs.run.best_checkpoint import BestCheckpoint, forget_best
+from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.training import checkpoints
 
 DESCRIPTION = {"bert_config.json", "vocab.txt", "tokenizer_config.json", "task.json"}
@@ -40,7 +40,7 @@ def plan(tmp_path, monkeypatch):
         shape=types.SimpleNamespace(global_batch_size=16),
         learning_rate=0.1,
         seed=1,
-        num_train_records=32,
+        training_set=types.SimpleNamespace(num_records=32),
     )
 
 

@@ -1,7 +1,7 @@
-"""What a training will need of the machine's memory, before it begins.
+"""How much memory a training needs, estimated before it starts.
 
-Out of memory, a process in a container is killed without a word. The formula is fitted
-to peaks that were measured, see docs/performance.md: it is right to within `ERROR`.
+A process that runs out of memory in a container is killed without a message. The
+formula is fitted to measured peaks (see docs/performance.md) and right within `ERROR`.
 """
 
 import dataclasses
@@ -13,18 +13,16 @@ from bert_tf import resources
 from bert_tf.config import BertConfig
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
-from bert_tf.jobs.plan import Plan
-from bert_tf.modeling.tasks import backends_of
 
-ERROR = 0.25  # Of the estimate: the largest that was measured, rounded up.
+ERROR = 0.25  # Of the estimate: the largest measured one, rounded up.
 
 _GIB = 2**30
 _FLOAT = 4  # Bytes.
-# Python, TensorFlow and its graph, with 190 MiB of library files: a newer Linux keeps
-# more of them in memory, which it gives up when others need it.
+# Python, TensorFlow and its graph, with 190 MiB of library files. A newer Linux keeps
+# more of these in memory, and frees them when other programs need it.
 _PROGRAM = 600 * 2**20
-# Sets of tensors as large as the weights: these, two moments, the sum of gradients, a
-# micro-batch's gradients, and two that a step of the reference makes of them.
+# Sets of tensors as large as the weights: weights, two moments, the sum of gradients,
+# the gradients of a micro-batch, and two temporary sets of a step of the reference.
 _SETS, _SETS_OF_FUSED = 7, 5
 # Horovod's buffer, and the sums that it returns.
 _BUFFER_OF_HOROVOD = 128 * 2**20
@@ -33,7 +31,7 @@ _SETS_OF_HOROVOD = 1
 
 @dataclasses.dataclass(frozen=True)
 class _Activations:
-    """Bytes that the backward pass finds of a layer, for each token.
+    """Bytes per token that a layer keeps for the backward pass.
 
     Attributes:
       per_hidden: Times the hidden size H.
@@ -49,7 +47,7 @@ class _Activations:
 
 
 _REFERENCE = _Activations(54, 14, 12, 8)
-# By the bytes of a number in the encoder where the fused operations compute it.
+# By the size of the compute dtype of the fused operations.
 _FUSED = {4: _Activations(36, 10, 0, 8), 2: _Activations(18, 5, 0, 4)}
 
 
@@ -58,9 +56,9 @@ class Rows:
     """The rows of a micro-batch.
 
     Attributes:
-      count: How many.
-      length: S, tokens of each.
-      predictions: P, masked tokens of each whose logits are computed.
+      count: B.
+      length: S, tokens in a row.
+      predictions: P, masked tokens in a row.
     """
 
     count: int
@@ -70,11 +68,11 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Bytes that a worker will need.
+    """Bytes that a worker needs.
 
     Attributes:
-      weights: The program, and all that has the size of the weights.
-      activations: What grows with the micro-batch.
+      weights: The program, and every set of tensors as large as the weights.
+      activations: Proportional to the micro-batch.
     """
 
     weights: int
@@ -103,15 +101,14 @@ def estimate_training(
     recompute: bool = False,
     num_workers: int = 1,
 ) -> Estimate:
-    """What a worker that trains needs.
+    """Memory of a worker that trains.
 
     Args:
       bert: The architecture.
       rows: Of a micro-batch.
-      fused_bytes: Of a number in the encoder where the fused operations compute it;
-        0 where they do not.
+      fused_bytes: Size of the compute dtype of the fused operations; 0: not fused.
       recompute: Whether only each layer's input is kept for the backward pass.
-      num_workers: Of the run; several need buffers for their sums.
+      num_workers: Of the run; several need buffers for the allreduce.
     """
     kind = _FUSED.get(fused_bytes, _REFERENCE)
     layer = (
@@ -135,7 +132,7 @@ def estimate_training(
 
 
 def require_memory(bert: BertConfig, communicator: Communicator) -> None:
-    """Refuses, before anything is made, a model whose weights alone cannot fit.
+    """Refuses, before it is built, a model whose weights alone cannot fit.
 
     Args:
       bert: The architecture.
@@ -156,65 +153,54 @@ def require_memory(bert: BertConfig, communicator: Communicator) -> None:
     )
 
 
-def warn_about_memory(plan: Plan, communicator: Communicator) -> list[str]:
-    """A line if a training will probably need more memory than there is.
+def memory_warnings(
+    bert: BertConfig,
+    rows: Rows,
+    communicator: Communicator,
+    *,
+    fused_bytes: int,
+    recompute: bool,
+) -> list[str]:
+    """A line if a training probably needs more memory than there is.
 
     Args:
-      plan: The run.
+      bert: The architecture.
+      rows: Of a micro-batch.
       communicator: The workers.
+      fused_bytes: See `estimate_training`.
+      recompute: See `estimate_training`.
 
     Returns:
-      The lines to print.
+      Lines for the log.
     """
-    rows = _rows(plan)
-    if rows is None or tf.config.get_visible_devices("GPU"):
-        return []  # The estimate is of the host's memory, not a GPU's.
-    dtype = backends_of(plan.task.model).fused_dtype
-    recompute = plan.config.runtime.recompute
     estimate = estimate_training(
-        plan.bert,
+        bert,
         rows,
-        fused_bytes=dtype.size if dtype else 0,
+        fused_bytes=fused_bytes,
         recompute=recompute,
         num_workers=communicator.size,
     )
     logging.debug("Memory of a worker: %s, %s.", rows, estimate)
-    return _warning(estimate, rows, recompute, communicator.local_size)
-
-
-def _warning(
-    estimate: Estimate, rows: Rows, recomputes: bool, workers: int
-) -> list[str]:
+    workers = communicator.local_size
     limit = _available(workers)
-    if limit is None or estimate.total <= limit:
+    # The estimate is of the host's memory, not a GPU's.
+    on_gpu = bool(tf.config.get_visible_devices("GPU"))
+    if on_gpu or limit is None or estimate.total <= limit:
         return []
-    remedy = "" if recomputes else ", or --recompute"
+    remedy = "" if recompute else ", or --recompute"
     return [
         f"warning: a worker needs about {estimate.total / _GIB:.1f} GiB to train "
         f"({estimate.weights / _GIB:.1f} for weights, moments, gradients and the "
         f"program, {estimate.activations / _GIB:.1f} for activations of {rows.count} "
-        f"rows of {rows.length} tokens; give or take {ERROR:.0%}), and there are "
+        f"rows of {rows.length} tokens; within {ERROR:.0%}), and there are "
         f"{limit / _GIB:.1f} GiB for each of {workers} ({_source()}). It may be "
         "killed: use a smaller --train_batch_size with more "
         f"--num_accumulation_steps{remedy}."
     ]
 
 
-def _rows(plan: Plan) -> Rows | None:
-    """Of a micro-batch of training; None without training."""
-    config = plan.config
-    if not config.training.do_train or not plan.num_train_records:
-        return None
-    count = config.batch.train_batch_size
-    records = getattr(plan, "train_records", None)  # Of pre-training.
-    if records is None:
-        return Rows(count, config.max_seq_length)
-    shape = records.shape
-    return Rows(count, shape.max_seq_length, shape.max_predictions)
-
-
 def _available(workers: int) -> int | None:
-    """Bytes for each of the workers here: of the limit, and of what nobody else has."""
+    """Bytes for each worker of this host: within the limit, and not used by others."""
     total, free = resources.memory_total(), resources.memory_free()
     if total is None:
         return None
@@ -224,6 +210,6 @@ def _available(workers: int) -> int | None:
 
 
 def _source() -> str:
-    """Where the number of bytes comes from."""
+    """What limits the memory, for messages."""
     limited = resources.memory_limit() is not None
     return "the container's limit" if limited else "this machine's memory"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_tf.interop import tf_files
-from bert_tf.interop.tf_files import load_tf, save_tf
+from bert_tf import tf_checkpoint
+from bert_tf.tf_checkpoint import load_tf, save_tf
 
 ARRAYS = {
     "a/kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -232,5 +232,5 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(prefix, tmp_path):
 
 def test_the_reader_does_not_use_tensorflows_own(prefix, monkeypatch):
     write(prefix, ARRAYS)
-    monkeypatch.setattr(tf_files, "tf", None)
+    monkeypatch.setattr(tf_checkpoint, "tf", None)
     assert read(prefix).keys() == ARRAYS.keys()

@@ -1,15 +1,15 @@
 import types
 
 import pytest
+from runs import position
 
-from bert_tf.jobs.folder_task import (
+from bert_tf.jobs.run.output_dir import (
     PRETRAINING,
     FolderTask,
     require_same_task,
     squad_task,
 )
-from bert_tf.jobs.starting_point import StartingPoint
-from bert_tf.training.checkpoints import RunPosition
+from bert_tf.jobs.run.resume import StartingPoint
 
 MRPC = FolderTask("classify", "MRPC")
 SETTINGS = {
@@ -20,17 +20,9 @@ SETTINGS = {
 
 
 def check(known, task, *, do_train=True):
-    """Goes on with `task` in /used, whose newest manifest is of `known`."""
-    position = RunPosition(
-        step=3,
-        records=48,
-        global_batch_size=16,
-        learning_rate=0.01,
-        seed=42,
-        num_records=150,
-        config=SETTINGS[known],
-    )
-    start = StartingPoint("/used/model.ckpt-3", True, position, is_own=True)
+    """Resumes `task` in /used, whose newest manifest is of `known`."""
+    manifest = position(config=SETTINGS[known])
+    start = StartingPoint("/used/model.ckpt-3", True, manifest, is_own=True)
     config = types.SimpleNamespace(
         files=types.SimpleNamespace(output_dir="/used"),
         training=types.SimpleNamespace(do_train=do_train),
@@ -50,13 +42,15 @@ def test_both_tasks_are_named():
         check("classify", squad_task(False))
 
 
-def test_pretraining_is_not_told_to_start_from_weights_without_its_heads():
-    with pytest.raises(ValueError, match="Name another output_dir, or add") as caught:
+def test_pretraining_is_not_advised_to_start_from_weights_without_its_heads():
+    with pytest.raises(
+        ValueError, match="Pass another --output_dir, or --overw"
+    ) as caught:
         check("classify", FolderTask(PRETRAINING))
     assert "--init_checkpoint" not in str(caught.value)
 
 
-def test_a_head_of_other_classes_is_thought_of():
+def test_other_classes_are_advised_a_new_head():
     wanted = "--init_checkpoint=/used .and --new_head for other classes. to start"
     with pytest.raises(ValueError, match=wanted):
         check("classify", FolderTask("classify", "RTE"))
@@ -64,7 +58,7 @@ def test_a_head_of_other_classes_is_thought_of():
         check("squad", MRPC)
 
 
-def test_without_training_another_folder_is_asked_for():
-    wanted = r"Name an output_dir with checkpoints of classification \(MRPC\)\."
+def test_without_training_another_folder_is_advised():
+    wanted = r"Pass an --output_dir with checkpoints of classification \(MRPC\)\."
     with pytest.raises(ValueError, match=wanted):
         check("pretraining", MRPC, do_train=False)

@@ -20,9 +20,9 @@ from bert_tf.config.finetuning import (
 )
 from bert_tf.distribute import Communicator
 from bert_tf.errors import OtherWorkerFailed, RunError
-from bert_tf.jobs import agreement
-from bert_tf.jobs.agreement import agree, settings
-from bert_tf.jobs.compute_path import worker_paths
+from bert_tf.jobs.run import agreement
+from bert_tf.jobs.run.agreement import agree, settings
+from bert_tf.jobs.run.compute_path import worker_paths
 
 
 @pytest.fixture(autouse=True)

@@ -26,12 +26,17 @@ from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.evaluation.prediction import collect, compiled
 from bert_tf.evaluation.squad import AnswerSettings, predict_answers
-from bert_tf.interop.labels import CLASSIFY, MULTI_LABEL, REGRESSION, read_head
+from bert_tf.interop.labels import (
+    CLASSIFY,
+    MULTI_LABEL,
+    REGRESSION,
+    read_description,
+    read_head,
+)
 from bert_tf.interop.pretrained import from_pretrained
 from bert_tf.interop.sources import find_source, folder_of
-from bert_tf.jobs.compute_path import describe_path, own_path
-from bert_tf.jobs.folder_task import SQUAD
-from bert_tf.jobs.results import read_description
+from bert_tf.jobs.run.compute_path import describe_path, own_path
+from bert_tf.jobs.run.output_dir import SQUAD
 from bert_tf.modeling.finetuning_losses import ClassTask, FinetuningTask, SpanTask
 from bert_tf.modeling.losses import model_outputs
 from bert_tf.modeling.tasks import backends_of

@@ -1,17 +1,15 @@
-"""The estimate of a training's memory, and what is said of it."""
+"""The estimate of a training's memory, and its warnings."""
 
 import dataclasses
-import types
 
 import pytest
-import tensorflow as tf
 
 from bert_tf import resources
 from bert_tf.config import PRESETS
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
-from bert_tf.jobs import memory
-from bert_tf.jobs.memory import ERROR, Rows, estimate_training, num_weights
+from bert_tf.jobs.run import memory
+from bert_tf.jobs.run.memory import ERROR, Rows, estimate_training, num_weights
 
 GIB, MB, MIB = 2**30, 10**6, 2**20
 FUSED, FP32 = {"fused_bytes": 2}, {"fused_bytes": 4}
@@ -98,37 +96,25 @@ def test_where_nothing_is_known_nothing_is_refused(machine):
     memory.require_memory(PRESETS["large"], workers(99))
 
 
-@pytest.fixture(autouse=True)
-def fused(monkeypatch):
-    """The plans below are of models that compute by the fused operations."""
-    backends = types.SimpleNamespace(fused_dtype=tf.bfloat16)
-    monkeypatch.setattr(memory, "backends_of", lambda model: backends)
-
-
-def plan(*, rows, recomputes=False, do_train=True):
-    """As much of a pre-training's plan as counts."""
-    shape = types.SimpleNamespace(max_seq_length=128, max_predictions=20)
-    return types.SimpleNamespace(
-        bert=PRESETS["base"],
-        task=types.SimpleNamespace(model=None),
-        config=types.SimpleNamespace(
-            training=types.SimpleNamespace(do_train=do_train),
-            batch=types.SimpleNamespace(train_batch_size=rows),
-            runtime=types.SimpleNamespace(recompute=recomputes),
-        ),
-        num_train_records=1000,
-        train_records=types.SimpleNamespace(shape=shape),
+def warnings(rows, num_workers=1, *, recompute=False):
+    """Of a training of BERT-base with the fused operations in bfloat16."""
+    return memory.memory_warnings(
+        PRESETS["base"],
+        Rows(rows, 128, 20),
+        workers(num_workers),
+        fused_bytes=2,
+        recompute=recompute,
     )
 
 
 def test_what_fits_is_not_warned_of(machine):
     machine(64 * GIB, limit=5 * GIB, free=64 * GIB)
-    assert memory.warn_about_memory(plan(rows=32), workers(1)) == []
+    assert warnings(32) == []
 
 
 def test_too_large_a_micro_batch_is_warned_of_with_what_to_do(machine):
     machine(64 * GIB, limit=4 * GIB, free=64 * GIB)
-    [line] = memory.warn_about_memory(plan(rows=64), workers(1))
+    [line] = warnings(64)
     assert line.startswith("warning: a worker needs about 5.4 GiB to train")
     assert "64 rows of 128 tokens" in line
     assert "there are 4.0 GiB for each of 1 (the container's limit)" in line
@@ -137,26 +123,21 @@ def test_too_large_a_micro_batch_is_warned_of_with_what_to_do(machine):
 
 def test_the_advice_makes_it_fit(machine):
     machine(64 * GIB, limit=4 * GIB, free=64 * GIB)
-    assert memory.warn_about_memory(plan(rows=64, recomputes=True), workers(1)) == []
-    assert memory.warn_about_memory(plan(rows=8), workers(1)) == []
+    assert warnings(64, recompute=True) == []
+    assert warnings(8) == []
 
 
 def test_the_workers_of_a_host_share_its_memory(machine):
     machine(9 * GIB, free=8 * GIB)
-    assert memory.warn_about_memory(plan(rows=32), workers(1)) == []
-    [line] = memory.warn_about_memory(plan(rows=32), workers(2))
+    assert warnings(32) == []
+    [line] = warnings(32, 2)
     assert "there are 4.0 GiB for each of 2 (this machine's memory)" in line
 
 
 def test_memory_that_other_programs_have_does_not_count(machine):
     machine(64 * GIB, free=2 * GIB, own=1 * GIB)
-    [line] = memory.warn_about_memory(plan(rows=32), workers(1))
+    [line] = warnings(32)
     assert "there are 3.0 GiB for each of 1" in line
-
-
-def test_without_training_nothing_is_said(machine):
-    machine(GIB, free=GIB)
-    assert memory.warn_about_memory(plan(rows=32, do_train=False), workers(1)) == []
 
 
 def test_each_part_of_the_architecture_counts():

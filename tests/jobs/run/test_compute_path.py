@@ -4,7 +4,7 @@ import pytest
 
 from bert_tf import fused_ops
 from bert_tf.config import BertConfig
-from bert_tf.jobs.compute_path import (
+from bert_tf.jobs.run.compute_path import (
     ComputePath,
     best_path,
     describe_path,
