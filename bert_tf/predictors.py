@@ -8,8 +8,9 @@ import contextlib
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict, Unpack
 
+import keras
 import numpy as np
 import scipy.special
 import tensorflow as tf
@@ -25,7 +26,11 @@ from bert_tf.data.tasks.text_examples import TextExample
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.evaluation.prediction import collect, compiled
-from bert_tf.evaluation.squad import AnswerSettings, predict_answers
+from bert_tf.evaluation.squad import (
+    AnswerSettings,
+    SquadPredictions,
+    predict_answers,
+)
 from bert_tf.interop.labels import (
     CLASSIFY,
     MULTI_LABEL,
@@ -45,6 +50,15 @@ from bert_tf.precision import choose_policy
 MASK = "[MASK]"
 
 
+class PredictorSettings(TypedDict, total=False):
+    """Arguments of all predictors; see `Predictor`."""
+
+    vocab_file: str
+    do_lower_case: bool | None
+    precision: str
+    batch_size: int
+
+
 def _log(notes: Sequence[str], level: int) -> None:
     for note in notes:
         logging.log(logging.WARNING if note.startswith("warning") else level, note)
@@ -54,10 +68,10 @@ class Predictor:
     """What the three kinds share: a model, its vocabulary and its description.
 
     Attributes:
-      kind: The task that its models are trained for, as task.json says it; empty for
-        pre-training, which writes no such file.
+      kind: The task in the task.json of its models; empty for pre-training, which
+        writes no such file.
       batch_size: Rows that are computed at once.
-      description: What task.json beside the weights says; empty without it.
+      description: The content of task.json next to the weights; empty without it.
     """
 
     kind = ""
@@ -71,12 +85,12 @@ class Predictor:
         precision: str = "",
         batch_size: int = 32,
     ) -> None:
-        """Finds what belongs to the model.
+        """Finds the files of the model.
 
         Args:
           model_dir: The output_dir of a training, or any weights with their config.
-          vocab_file: Default: that beside the weights.
-          do_lower_case: Default: as the files beside the weights say, or else if the
+          vocab_file: Default: that next to the weights.
+          do_lower_case: Default: from the files next to the weights, else true if the
             vocabulary is uncased.
           precision: As the flag of the training scripts.
           batch_size: Rows that are computed at once.
@@ -93,7 +107,7 @@ class Predictor:
         self._vocab_file = vocab_file or source.vocab_file
         if not self._vocab_file:
             raise FileNotFoundError(
-                f"There is no vocab.txt beside {source.path}. Name it with vocab_file."
+                f"There is no vocab.txt next to {source.path}. Pass `vocab_file`."
             )
         choice = choose_settings(
             {"do_lower_case": do_lower_case},
@@ -113,11 +127,13 @@ class Predictor:
         if known != self.kind:
             raise ValueError(
                 "The model must be one for this kind of prediction. Received: "
-                f"{self.path}, whose task.json says {known}. Use `python -m bert_tf "
-                f"predict {known}` for it, or name another model."
+                f"{self.path} with the task {known} in its task.json. Use `python -m "
+                f"bert_tf predict {known}` for it, or pass another model."
             )
 
-    def _load(self, task: str, max_seq_length: int | None, **settings: Any) -> Any:  # noqa: ANN401
+    def _load(
+        self, task: str, max_seq_length: int | None, **settings: object
+    ) -> keras.Model:
         path = own_path()
         model = from_pretrained(
             self.path,
@@ -136,7 +152,7 @@ class Predictor:
         return model
 
     def _compile(self, task: FinetuningTask) -> None:
-        """Packs the weights once for all calls."""
+        """Prepacks the weights once for all calls."""
         self._task = task
         self._graph = self._stack.enter_context(compiled(task))
 
@@ -152,11 +168,11 @@ class Predictor:
 
 
 class Classifier(Predictor):
-    """Sorts texts into classes, or gives each a number."""
+    """Predicts the class of a text, or a number."""
 
     kind = CLASSIFY
 
-    def __init__(self, model_dir: str, **settings: Any) -> None:  # noqa: ANN401
+    def __init__(self, model_dir: str, **settings: Unpack[PredictorSettings]) -> None:
         """See `Predictor`."""
         super().__init__(model_dir, **settings)
         self.max_seq_length = self.description.get("max_seq_length", 128)
@@ -176,7 +192,9 @@ class Classifier(Predictor):
                 f"head: they are called {', '.join(numbers)}."
             )
 
-    def __call__(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, Any]]:
+    def __call__(
+        self, texts: Sequence[str | tuple[str, str]]
+    ) -> list[dict[str, object]]:
         """Predicts.
 
         Args:
@@ -214,7 +232,7 @@ class QuestionAnswerer(Predictor):
 
     kind = SQUAD
 
-    def __init__(self, model_dir: str, **settings: Any) -> None:  # noqa: ANN401
+    def __init__(self, model_dir: str, **settings: Unpack[PredictorSettings]) -> None:
         """See `Predictor`."""
         super().__init__(model_dir, **settings)
         known = self.description
@@ -232,7 +250,7 @@ class QuestionAnswerer(Predictor):
         )
         self._compile(SpanTask(self._load("squad", self.max_seq_length)))
 
-    def __call__(self, questions: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    def __call__(self, questions: Sequence[tuple[str, str]]) -> list[dict[str, object]]:
         """Answers.
 
         Args:
@@ -255,7 +273,7 @@ class QuestionAnswerer(Predictor):
         )
         return [self._result(found, example.question_id) for example in examples]
 
-    def _result(self, found: Any, question_id: str) -> dict[str, Any]:  # noqa: ANN401
+    def _result(self, found: SquadPredictions, question_id: str) -> dict[str, object]:
         answer = found.answers[question_id]
         probability = sum(
             entry["probability"]
@@ -266,9 +284,9 @@ class QuestionAnswerer(Predictor):
 
 
 class MaskFiller(Predictor):
-    """Says which words may stand in place of [MASK]."""
+    """Predicts the words for [MASK]."""
 
-    def __init__(self, model_dir: str, **settings: Any) -> None:  # noqa: ANN401
+    def __init__(self, model_dir: str, **settings: Unpack[PredictorSettings]) -> None:
         """See `Predictor`."""
         super().__init__(model_dir, **settings)
         new = ("cls/seq_relationship/*", "bert/pooler/*")
@@ -279,7 +297,7 @@ class MaskFiller(Predictor):
 
     def __call__(
         self, texts: Sequence[str], num_words: int = 5
-    ) -> list[list[list[dict[str, Any]]]]:
+    ) -> list[list[list[dict[str, object]]]]:
         """Predicts.
 
         Args:
@@ -317,7 +335,7 @@ class MaskFiller(Predictor):
 
     def _fill(
         self, encoded: list[list[int]], num_words: int
-    ) -> list[list[list[dict[str, Any]]]]:
+    ) -> list[list[list[dict[str, object]]]]:
         sequences = TokenSequences.join((ids, [0] * len(ids)) for ids in encoded)
         masks = [
             np.flatnonzero(np.equal(i, self._tokenizer.special.mask)) for i in encoded
@@ -340,7 +358,7 @@ class MaskFiller(Predictor):
         logits = model_outputs(self._model, features, False)["masked_lm_logits"]
         return tf.nn.softmax(logits)
 
-    def _best(self, row: np.ndarray, num_words: int) -> list[dict[str, Any]]:
+    def _best(self, row: np.ndarray, num_words: int) -> list[dict[str, object]]:
         words = self._tokenizer.inverse_vocab
         known = row[: len(words)]  # Tables may be padded.
         chosen = np.argsort(-known, kind="stable")[:num_words]

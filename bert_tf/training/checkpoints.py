@@ -21,8 +21,8 @@ _INCOMPLETE = ".incomplete"
 _STATE_KEYS = ("model_checkpoint_path", "all_model_checkpoint_paths")
 _INDEX = re.compile(r"^model\.ckpt-\d+\.index$")
 _MANIFEST = re.compile(r"^model\.ckpt-(\d+)\.json$")
-# Of `save`: tensor files before their renaming and, of TensorFlow's, before theirs; and
-# the other two in earlier versions of this program.
+# Temporary files of `save`: tensor files before they are renamed, by us or TensorFlow;
+# and manifests and the file `checkpoint` of earlier versions of this program.
 _LEFTOVER = re.compile(
     r"model\.ckpt-\d+(\.tmp\..*|\.json[a-z0-9_]{8}\.tmp)$|checkpoint[a-z0-9_]{8}\.tmp$"
 )
@@ -30,7 +30,7 @@ _LEFTOVER = re.compile(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunPosition:
-    """Where a run stands: what a manifest keeps beside the tensors.
+    """The position of a run, which a manifest keeps next to the tensors.
 
     Attributes:
       step: Steps taken.
@@ -42,7 +42,8 @@ class RunPosition:
       loss_scale: Of float16; None without one.
       num_finite_steps: Steps since the loss scale was last changed.
       data_sha256: Of the training set; None in manifests of earlier versions.
-      is_packed: Whether its records are packed; None likewise, or if it has none.
+      is_packed: Whether its records are packed; None if it has none, or in manifests
+        of earlier versions.
       config: The settings of the run.
     """
 
@@ -68,32 +69,32 @@ def save(
 ) -> str:
     """Writes and commits one checkpoint.
 
-    The tensor files are written under another name, renamed, and only then named by
-    the manifest, whose own renaming makes the checkpoint count. Last comes the file
-    `checkpoint`, which other tools read.
+    The tensor files are written under temporary names and renamed. Then the manifest is
+    written atomically: it commits the checkpoint. Last comes the file `checkpoint`,
+    which other tools read.
 
     Args:
       directory: Where; exists.
       tensors: Name -> value; `global_step` is added.
-      position: Where the run stands.
+      position: That of the run.
 
     Returns:
       The checkpoint's prefix, directory/model.ckpt-<step>.
 
     Raises:
-      RunError: if it cannot be written; older checkpoints are as they were.
+      RunError: if it cannot be written; older checkpoints are not changed.
     """
     prefix = os.path.join(directory, f"model.ckpt-{position.step}")
     try:
         _write(directory, prefix, tensors, position)
     except (OSError, tf.errors.OpError) as error:
-        # What there is of it takes room that may be what is missing.
+        # The disk may be full: unfinished files must not stay.
         with contextlib.suppress(OSError):
             remove_leftovers(directory)
         raise RunError(
-            f"The checkpoint {prefix} cannot be written: {error}. Older ones are as "
-            "they were. Make room, and give the same command again: it resumes from "
-            "the last."
+            f"The checkpoint {prefix} cannot be written: {error}. Older checkpoints "
+            "are not changed. Make room and run the same command again: it resumes "
+            "from the newest."
         ) from error
     return prefix
 
@@ -104,20 +105,20 @@ def _write(
     tensors: Mapping[str, tf.Tensor],
     position: RunPosition,
 ) -> None:
-    """Does the steps of `save` in their order."""
+    """Writes, renames and commits; see `save`."""
     named = dict(tensors) | {STEP_NAME: tf.constant(position.step, tf.int64)}
     temporary = f"{prefix}.tmp"
     write_tensors(temporary, named)
     marker = prefix + _INCOMPLETE
     with open(marker, "w"):
-        pass  # Says that the files are ours to remove, should this be interrupted.
+        pass  # Marks the files for `remove_leftovers`, should this be interrupted.
     if os.path.exists(f"{prefix}.json"):
         os.remove(f"{prefix}.json")  # Of a run that is overwritten.
     for file in _tensor_files(temporary):
         with open(file, "rb") as written:
             os.fsync(written.fileno())
         os.replace(file, prefix + file.removeprefix(temporary))
-    sync_folder(directory)  # Before the manifest says that they are there.
+    sync_folder(directory)  # Before the manifest names them.
     files = {os.path.basename(f): file_sha256(f) for f in _tensor_files(prefix)}
     manifest = {"format": FORMAT_VERSION, **dataclasses.asdict(position)}
     manifest["files"] = files
@@ -127,7 +128,7 @@ def _write(
 
 
 def _name_newest(directory: str, step: int) -> None:
-    """Writes the file `checkpoint`, which other tools read, unless it is right."""
+    """Writes the file `checkpoint`, which other tools read, if it must change."""
     text = "".join(f'{key}: "model.ckpt-{step}"\n' for key in _STATE_KEYS)
     path = os.path.join(directory, "checkpoint")
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
@@ -137,7 +138,7 @@ def _name_newest(directory: str, step: int) -> None:
 
 
 def committed_steps(directory: str) -> list[int]:
-    """Steps of the checkpoints whose manifest is there, in rising order."""
+    """Steps of the checkpoints with a manifest, in rising order."""
     if not os.path.isdir(directory):
         return []
     matches = map(_MANIFEST.match, os.listdir(directory))
@@ -145,7 +146,7 @@ def committed_steps(directory: str) -> list[int]:
 
 
 def read_manifest(prefix: str) -> RunPosition | None:
-    """What a manifest says of its checkpoint, after comparing the files' checksums.
+    """Reads a manifest, and compares the checksums of its files.
 
     Args:
       prefix: The checkpoint, without .index.
@@ -154,7 +155,7 @@ def read_manifest(prefix: str) -> RunPosition | None:
       The position, or None if there is no manifest (a checkpoint of another program).
 
     Raises:
-      RunError: if the manifest cannot be read, or a file is not as it says.
+      RunError: if the manifest cannot be read, or a checksum differs.
     """
     path = f"{prefix}.json"
     if not os.path.exists(path):
@@ -176,7 +177,7 @@ def read_manifest(prefix: str) -> RunPosition | None:
         found = file_sha256(file) if os.path.exists(file) else "no file"
         if found != expected:
             raise RunError(
-                f"{file} must have sha256 {expected}, as {path} says. Received: "
+                f"{file} must have sha256 {expected} (see {path}). Received: "
                 f"{found}. Restore the file, or remove {prefix}.* to use an older "
                 "checkpoint."
             )
@@ -204,10 +205,10 @@ def remove(directory: str, step: int) -> None:
 
 
 def remove_leftovers(directory: str) -> None:
-    """Completes what an interrupted `save` or `remove` left, for the folder's owner.
+    """Cleans up after an interrupted `save` or `remove`; for the folder's owner alone.
 
-    Files of checkpoints that were not committed are deleted, and nothing that was not
-    written by this module; the file `checkpoint` names the newest one that was.
+    Files of checkpoints that were not committed are deleted, and no file that this
+    module did not write. The file `checkpoint` then names the newest committed one.
     """
     remove_unfinished(directory)
     for file in os.listdir(directory):
@@ -225,7 +226,7 @@ def remove_leftovers(directory: str) -> None:
 
 
 def foreign_checkpoints(directory: str) -> list[str]:
-    """Names of checkpoints without a manifest: those of another program."""
+    """Names of checkpoints without a manifest, which another program wrote."""
     files = os.listdir(directory) if os.path.isdir(directory) else []
     names = [f.removesuffix(".index") for f in files if _INDEX.match(f)]
     prefixes = {name: os.path.join(directory, name) for name in names}

@@ -1,7 +1,7 @@
-"""What workers must have in common: their code, their settings, and how they compute.
+"""What must be equal on all workers: code, settings and compute path.
 
 Each worker updates its own copy of the weights by the sum of all gradients. The copies
-stay equal only while every worker rounds alike: they would drift apart without a word.
+stay equal only if all workers round in the same way; nothing would report a drift.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ import tensorflow as tf
 
 import bert_tf
 from bert_tf import fused_ops
+from bert_tf.config.run import RunConfig
 from bert_tf.distribute import Communicator
 from bert_tf.errors import OtherWorkerFailed, RunError
 from bert_tf.fused_ops.build import build_at_first_use
@@ -66,8 +67,8 @@ def code() -> dict[str, str]:
     }
 
 
-def settings(config: Any) -> dict[str, str]:  # noqa: ANN401 - of any script
-    """What decides on the weights: flag, or what else it is -> value."""
+def settings(config: RunConfig) -> dict[str, str]:
+    """Settings that change the weights: flag, or another name -> value."""
     found = {
         f"--{name}": str(value)
         for group, values in dataclasses.asdict(config).items()
@@ -79,7 +80,7 @@ def settings(config: Any) -> dict[str, str]:  # noqa: ANN401 - of any script
     try:
         policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
     except (ValueError, OSError) as error:
-        # Refused later, with this message, if it is that of all workers.
+        # If it is the same on all workers, it is refused later with this message.
         return found | {"precision": str(error)}
     rules = hashlib.sha256(repr(policy.rules).encode()).hexdigest()[:12]
     precision = f"{policy.name} (lists {rules})" if policy.rules else policy.name
@@ -92,16 +93,16 @@ def _device() -> str:
 
 def agree(
     communicator: Communicator,
-    config: Any = None,  # noqa: ANN401
+    config: RunConfig | None = None,
     threads: int = 1,
 ) -> tuple[ComputePath, list[str]]:
-    """Compares the workers, and limits `kernels` to what all of them have.
+    """Compares the workers, and limits `fused_ops` to what all of them have.
 
-    Called before anything is built of it.
+    To be called before a model is built.
 
     Args:
       communicator: The workers.
-      config: Of a script; None if there are no weights.
+      config: The settings; None if there are no weights.
       threads: Of this worker.
 
     Returns:
@@ -120,7 +121,7 @@ def agree(
     communicator.agree(error)
     if config and _device() == "CPU" and communicator.local_rank == 0:
         build_at_first_use()
-    communicator.agree(None)  # The others of this host load what the first has built.
+    communicator.agree(None)  # The library is built before the others load it.
     own: Worker = {
         "host": socket.gethostname(),
         "folder": str(Path(bert_tf.__file__).parent),
@@ -133,7 +134,7 @@ def agree(
     workers = [json.loads(text) for text in texts]
     if message := difference(workers):
         if communicator.rank:
-            raise OtherWorkerFailed("The workers differ; the first one says in what.")
+            raise OtherWorkerFailed("The workers differ; the first one reports how.")
         raise RunError(message)
     path = best_path(workers)
     fused_ops.limit(path.name)
@@ -147,10 +148,10 @@ _ADVICE = {
 
 
 def difference(workers: Sequence[Worker]) -> str:
-    """What workers must have in common and do not, and what to do; empty if nothing.
+    """What differs between workers although it must not, and the remedy; or empty.
 
     Args:
-      workers: What each says of itself.
+      workers: The facts about each of them.
     """
     lines = []
     for part, advice in _ADVICE.items():
@@ -163,17 +164,17 @@ def difference(workers: Sequence[Worker]) -> str:
         lines += [*found, f"{advice}."] if found else []
     if not lines:
         return ""
-    return "\n  ".join(["The workers differ where they must not.", *lines])
+    return "\n  ".join(["The workers must not differ, but they do:", *lines])
 
 
 def _listed(name: str, values: Sequence[Any], workers: Sequence[Worker]) -> str:
-    """The values of something by worker, for a message."""
+    """The values by worker, for a message."""
     parts = [f"{v} on {worker_names(r, workers)}" for v, r in by_value(values).items()]
     return f"{name}: {'; '.join(parts)}."
 
 
 def _warnings(workers: Sequence[Worker], path: ComputePath) -> list[str]:
-    """What may make workers drift apart, or some wait for others."""
+    """What may make weights drift apart, or workers wait for each other."""
     threads = [worker["threads"] for worker in workers]
     if len({*threads}) == 1:
         return []

@@ -1,4 +1,4 @@
-"""How the workers compute: the best path that all of them have, and a line about it."""
+"""The compute path: the best one that all workers have, and a line about it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from bert_tf.modeling.backends.choice import Backends
 
 _NAMED = 3  # Workers that a message names; it counts the others.
 
-# The facts about a worker that all workers get: JSON, see `agreement.agree`.
+# The facts about a worker, sent to all workers as JSON: see `agreement.agree`.
 Worker = dict[str, Any]
 
 
@@ -23,8 +23,8 @@ class ComputePath:
 
     Attributes:
       name: The best of `fused_ops.paths` that all of them have.
-      reason: Why it is not a better one, if a worker has a better one or was asked for
-        it, or if the library is missing; empty otherwise.
+      reason: Why it is not a better one, if a worker has a better one or was limited
+        to this one, or if the library is missing; empty otherwise.
     """
 
     name: str
@@ -88,7 +88,7 @@ def best_path(workers: Sequence[Worker]) -> ComputePath:
 
 
 def _differing_libraries(workers: Sequence[Worker], name: str) -> str:
-    """Whose code of a path differs, and what to copy where for it to be the same."""
+    """Which workers' libraries differ, and which file to copy where."""
     ranks = by_value([dict(worker["paths"])[name] for worker in workers])
     firsts = [first for first, *_ in ranks.values()]
     complete = [fused_ops.library_name(isa) for isa in reversed(fused_ops.ISA_FLAGS)]
@@ -110,7 +110,7 @@ def _differing_libraries(workers: Sequence[Worker], name: str) -> str:
 
 
 def own_path() -> ComputePath:
-    """How a process without other workers computes."""
+    """The compute path of a process without other workers."""
     if not tf.config.get_visible_devices("GPU"):
         build_at_first_use()
     return best_path([worker_paths()])
@@ -124,20 +124,18 @@ def unpad_notes(backends: Backends) -> list[str]:
     """
     if backends.fused_dtype is not None or not backends.unpads:
         return []
-    return [
-        "--unpad has no effect: padding is computed where operations are not fused."
-    ]
+    return ["--unpad has no effect: only the fused operations skip padding."]
 
 
 def describe_path(
     backends: Backends, path: ComputePath, *, use_xla: bool = False
 ) -> str:
-    """One line about the fused operations: where they are used, and why not elsewhere.
+    """A line about the fused operations: where they are used, and why not elsewhere.
 
     Args:
       backends: Of the layers of a model that is built.
       path: How all workers compute.
-      use_xla: Whether XLA compiles the model, which knows none of them.
+      use_xla: Whether XLA compiles the model; it cannot use them.
     """
     if tf.config.get_visible_devices("GPU"):
         return "fused operations: not used, computing on a GPU."

@@ -227,23 +227,20 @@ def build_plan(
     runtime, position = config.runtime, start.position
     policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
     seed = position.seed if position else config.training.seed
-    deterministic = config.training.deterministic_run
-    task = make_task(
-        bert.without_dropout() if deterministic else bert,
-        {
-            "policy": policy,
-            "seed": seed,
-            "allow_fused": not runtime.use_xla,
-            "recompute": runtime.recompute,
-            "unpad": runtime.unpad,
-        },
-    )
+    model_settings: ModelSettings = {
+        "policy": policy,
+        "seed": seed,
+        "allow_fused": not runtime.use_xla,
+        "recompute": runtime.recompute,
+        "unpad": runtime.unpad,
+    }
+    has_dropout = not config.training.deterministic_run
+    task = make_task(bert if has_dropout else bert.without_dropout(), model_settings)
     learning_rate = _learning_rate(settings, start, shape.size)
     optimizer, schedule = _make_optimizer(settings, learning_rate, task.model)
-    do_train = config.training.do_train
     restored = restore(
         *(start, task.model, optimizer, bert),
-        do_train=do_train,
+        do_train=config.training.do_train,
         head=head,
         weights=weights,
     )

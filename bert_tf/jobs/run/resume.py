@@ -34,7 +34,7 @@ _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 @dataclasses.dataclass(frozen=True)
 class StartingPoint:
-    """Which checkpoint a run begins with, and how much of it is taken.
+    """Which checkpoint a run starts from, and how much of it is taken.
 
     Attributes:
       prefix: The checkpoint, or empty for new weights.
