@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from bert_tf import fused_ops
+from bert_tf.distribute import Communicator
 
 Features = dict[str, tf.Tensor]
 
@@ -68,15 +69,6 @@ class Task(Protocol):
           accumulates: Whether it may own accumulators: the backward pass then adds the
             gradients of kernels into them, over all micro-batches inside.
         """
-
-
-class Reduction(Protocol):
-    """Adds up tensors over the workers."""
-
-    size: int
-
-    def sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
-        """The sums, equal on every worker."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,7 +181,7 @@ class GradientAccumulator:
     def __init__(
         self,
         task: Task,
-        reduction: Reduction,
+        communicator: Communicator,
         settings: GradientSettings,
         loss_scale: tf.Variable | None = None,
     ) -> None:
@@ -197,13 +189,13 @@ class GradientAccumulator:
 
         Args:
           task: The model and its losses.
-          reduction: The workers.
+          communicator: The workers.
           settings: How the gradient is made.
           loss_scale: Factor of the loss in the backward pass, by which gradients are
             divided again: a power of 2, float32 scalar.
         """
         self._task = task
-        self._reduction = reduction
+        self._workers = communicator
         self._settings = settings
         self._loss_scale = loss_scale
         self._variables = task.model.trainable_variables
@@ -244,9 +236,9 @@ class GradientAccumulator:
         # One grouped allreduce per step: tensors travel together, and every worker gets
         # the same bits, so that all of them make the same update.
         if self._settings.allreduce_post_accumulation:
-            *gradients, losses = self._reduction.sum([*gradients, losses], "gradients")
+            *gradients, losses = self._workers.sum([*gradients, losses], "gradients")
         else:
-            [losses] = self._reduction.sum([losses], "losses")
+            [losses] = self._workers.sum([losses], "losses")
         return gradients, losses
 
     def _divisors(self, batch: Features) -> tf.Tensor:
@@ -257,8 +249,8 @@ class GradientAccumulator:
             rows = [
                 self._task.counts({n: x[i] for n, x in batch.items()}) for i in parts
             ]
-            return tf.stack(rows) * (num_micro_batches * self._reduction.size)
-        [counts] = self._reduction.sum([self._task.counts(batch)], "counts")
+            return tf.stack(rows) * (num_micro_batches * self._workers.size)
+        [counts] = self._workers.sum([self._task.counts(batch)], "counts")
         return tf.repeat(counts[None], num_micro_batches, axis=0)
 
     def _accumulate(
@@ -314,11 +306,11 @@ class GradientAccumulator:
         gradients, losses = self._compute(features, counts[i])
         if settings.clip_each_micro_batch:
             # The mean over micro-batches is in the counts: undo it for the norm.
-            parts = batch["input_ids"].shape[0] * self._reduction.size
+            parts = batch["input_ids"].shape[0] * self._workers.size
             limit = settings.max_grad_norm / parts
             gradients, _ = clip_by_global_norm(gradients, limit)
         if not settings.allreduce_post_accumulation:
-            gradients = self._reduction.sum(gradients, "micro_batch_gradients")
+            gradients = self._workers.sum(gradients, "micro_batch_gradients")
         return gradients, losses
 
     def _micro_batch(

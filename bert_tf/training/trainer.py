@@ -6,11 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from bert_tf import fused_ops
+from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
 from bert_tf.training.gradients import (
     GradientAccumulator,
     GradientSettings,
-    Reduction,
     Task,
     clip_scale,
     global_norm,
@@ -48,7 +48,7 @@ class Trainer:
         self,
         task: Task,
         optimizer: BertOptimizer,
-        reduction: Reduction,
+        communicator: Communicator,
         settings: GradientSettings,
         loss_scale: LossScale | None = None,
         *,
@@ -59,7 +59,7 @@ class Trainer:
         Args:
           task: The model and its losses.
           optimizer: Updates the model's trainable variables.
-          reduction: The workers.
+          communicator: The workers.
           settings: How the gradient of a step is made.
           loss_scale: Of float16; None without one.
           rows_vary: Whether batches have different numbers of rows. One graph is then
@@ -75,7 +75,7 @@ class Trainer:
         self.optimizer.build(self._variables)
         self.loss_scale = loss_scale
         scale = loss_scale.variable if loss_scale else None
-        self._gradients = GradientAccumulator(task, reduction, settings, scale)
+        self._gradients = GradientAccumulator(task, communicator, settings, scale)
         self._graph = tf.function(self._step)
         self._rows_vary = rows_vary
 

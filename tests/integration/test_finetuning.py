@@ -1,4 +1,4 @@
-"""run_squad as a whole: it learns, predicts, scores, stops, goes on and packs."""
+"""run_squad as a whole: it learns, predicts, scores, stops, resumes and packs."""
 
 import math
 import re
@@ -154,7 +154,7 @@ def test_packed_predictions_are_those_of_single_rows(command, trained, copied):
 
 
 def test_a_checkpoint_starts_another_training(command, trained, tmp_path):
-    """Its steps count from 0, and it goes on to answer what it knew."""
+    """Its steps count from 0, and it still answers what it knew."""
     more = ("--do_train", "--do_eval", "--num_train_steps=2", "--learning_rate=1e-6")
     scores = run(command(tmp_path, *more, f"--init_checkpoint={trained[0]}"))
     assert scores["global_step"] == 2

@@ -166,7 +166,7 @@ def test_f1_is_that_of_the_positive_class(trained, folder, model, run, tmp_path)
 # Heads without names.
 
 
-def test_classes_without_names_are_taken_from_the_data_and_this_is_said(
+def test_classes_without_names_are_taken_from_the_data_and_this_is_logged(
     reordered, folder, run, tmp_path
 ):
     names = [f"LABEL_{number}" for number in range(3)]
@@ -210,7 +210,7 @@ def test_other_classes_are_refused_with_both_lists(trained, folder, run, tmp_pat
     task = read_json(tmp_path / "output" / "task.json")
     assert task["label_names"] == ["meals", "travel", "weather"]
     assert "(classes food, travel, weather) is not used" in text
-    # The same command goes on with the new head.
+    # The same command resumes with the new head.
     text = run(
         *on(tmp_path, trained, "--do_train", "--new_head", "--num_train_steps=2")
     )

@@ -51,7 +51,7 @@ def test_a_worker_that_another_variable_holds_back_is_named():
     assert best_path(workers) == ComputePath("avx2", "worker 1 (b): BERT_TF_ISA=avx2")
 
 
-def test_each_reason_of_several_workers_is_said():
+def test_each_reason_of_several_workers_is_logged():
     asked = "BERT_TF_ISA=amx, but this processor has no AMX"
     workers = [
         worker("a", *LEVELS[1:], missing=asked),
@@ -125,7 +125,7 @@ def test_a_path_below_the_best_is_explained():
     assert line == "fused operations: AVX512-BF16, not better: worker 1 (b): no AMX."
 
 
-def test_a_missing_library_is_said_in_every_precision():
+def test_a_missing_library_is_logged_in_every_precision():
     for name in ("fp32", "bf16"):
         path = ComputePath(fused_ops.REFERENCE, NOT_BUILT)
         line = describe_path(backends(PrecisionPolicy(name)), path)
@@ -141,7 +141,7 @@ def exempting(pattern):
 
 
 @pytest.mark.usefixtures("isa")
-def test_the_reason_of_a_model_without_them_is_said():
+def test_the_reason_of_a_model_without_them_is_logged():
     def reason(policy=BF16, *, use_xla=False, **settings):
         found = backends(policy, allow_fused=not use_xla, **settings)
         line = describe_path(found, VECTORS, use_xla=use_xla)
@@ -170,7 +170,7 @@ def test_the_layers_that_a_list_exempts_are_named():
 def test_padding_that_only_the_fused_operations_leave_out_is_reported():
     [line] = unpad_notes(backends(allow_fused=False))
     assert line == (
-        "--unpad has no effect: padding is computed where operations are not fused."
+        "--unpad has no effect: only the fused operations skip padding."
     )
 
 
