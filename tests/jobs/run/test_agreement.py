@@ -33,7 +33,7 @@ def unlimited():
 
 
 class Two(Communicator):
-    """The first, or second, of two workers; the other one differs in the given facts."""
+    """The first, or second, of two workers; the other one differs as given."""
 
     size = 2
 
