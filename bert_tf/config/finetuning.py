@@ -44,7 +44,6 @@ class FinetuningBatchConfig(RunBatchConfig):
     pack_sequences: bool = False
 
     def __post_init__(self) -> None:
-        """Checks that every number is positive."""
         super().__post_init__()
         checks.require_positive(self, "predict_batch_size")
         if self.max_seq_length is not None:
@@ -160,7 +159,6 @@ class SquadDataConfig:
     num_processes: int = 0
 
     def __post_init__(self) -> None:
-        """Checks each number."""
         names = ("doc_stride", "max_query_length", "n_best_size", "max_answer_length")
         checks.require_positive(self, *names)
         checks.require_not_negative(self, "num_processes")

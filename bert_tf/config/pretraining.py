@@ -65,7 +65,6 @@ class BatchConfig(RunBatchConfig):
     max_predictions_per_seq: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks that every number is positive."""
         super().__post_init__()
         for name in ("max_seq_length", "max_predictions_per_seq"):
             if getattr(self, name) is not None:

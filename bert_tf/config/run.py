@@ -73,7 +73,6 @@ class RunBatchConfig:
     eval_batch_size: int = 8
 
     def __post_init__(self) -> None:
-        """Checks that every number is positive."""
         names = ("train_batch_size", "num_accumulation_steps", "eval_batch_size")
         checks.require_positive(self, *names)
 
@@ -189,7 +188,6 @@ class RunTrainingConfig:
     clip_each_micro_batch: bool = False
 
     def __post_init__(self) -> None:
-        """Checks each field."""
         checks.require_positive(self, "save_checkpoints_steps", "display_loss_steps")
         if self.steps_this_run is not None:
             checks.require_positive(self, "steps_this_run")

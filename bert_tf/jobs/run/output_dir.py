@@ -92,7 +92,7 @@ class FolderTask(NamedTuple):
     kind: str
     name: str = ""
 
-    def __str__(self) -> str:  # noqa: D105 - for messages
+    def __str__(self) -> str:
         title = _TITLES.get(self.kind, self.kind)
         return f"{title} ({self.name})" if self.name else title
 
