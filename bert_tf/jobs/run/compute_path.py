@@ -124,7 +124,9 @@ def unpad_notes(backends: Backends) -> list[str]:
     """
     if backends.fused_dtype is not None or not backends.unpads:
         return []
-    return ["--unpad has no effect: only the fused operations skip padding."]
+    return [
+        "--unpad has no effect: padding is computed where operations are not fused."
+    ]
 
 
 def describe_path(

@@ -169,7 +169,9 @@ def test_the_layers_that_a_list_exempts_are_named():
 
 def test_padding_that_only_the_fused_operations_leave_out_is_reported():
     [line] = unpad_notes(backends(allow_fused=False))
-    assert line == ("--unpad has no effect: only the fused operations skip padding.")
+    assert line == (
+        "--unpad has no effect: padding is computed where operations are not fused."
+    )
 
 
 @pytest.mark.usefixtures("isa")
