@@ -67,7 +67,7 @@ test-sanitize: environment  ## Tests of the compiled operations, under AddressSa
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:use_sigaltstack=0 \
 	$(BIN)/python -m pytest -q -p no:faulthandler $(PYTEST_ARGS) tests/fused_ops \
 	  tests/modeling/backends \
-	  tests/training/test_in_place.py
+	  tests/training/test_update_formulas.py
 
 bench: setup .venv-bench/stamp  ## Speed against other systems (25 minutes)
 	@$(BIN)/python benchmarks/speed.py

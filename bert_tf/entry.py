@@ -1,4 +1,4 @@
-"""What every entry script does: parse flags, run a job, print an error as one line."""
+"""What every entry script does: parse flags, run a job, print errors as one line."""
 
 import importlib
 import os
@@ -13,7 +13,7 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     """Parses flags before TensorFlow is loaded, then runs the job.
 
     Args:
-      config_class: Of the script's settings.
+      config_class: The class of the script's settings.
       job: Module of `bert_tf.jobs` whose `run` takes them.
       arguments: The command line, program name first.
 

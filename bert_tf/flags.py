@@ -5,11 +5,13 @@ import sys
 import types
 import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 from absl import flags
 
 from bert_tf.config import field_descriptions
+
+Config = TypeVar("Config")
 
 # Flags of other systems' scripts that have no effect here: their commands still run.
 _WITHOUT_EFFECT: dict[str, type] = {
@@ -55,7 +57,7 @@ class HelpRequest(Exception):  # noqa: N818 - not an error
     """The command line asks for help; the text is the message."""
 
 
-def _plain_type(annotation: Any) -> type:  # noqa: ANN401
+def _plain_type(annotation: type | types.UnionType) -> type:
     """The type of a field's flag: that of the field without `| None`."""
     if isinstance(annotation, types.UnionType):
         return next(t for t in typing.get_args(annotation) if t is not type(None))
@@ -139,7 +141,7 @@ def help_text(config_class: type) -> str:
     return "\n".join(lines)
 
 
-def parse(config_class: type, arguments: Sequence[str]) -> Any:  # noqa: ANN401
+def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
     """Makes a run's config from a command line.
 
     Args:
@@ -166,11 +168,23 @@ def parse(config_class: type, arguments: Sequence[str]) -> Any:  # noqa: ANN401
         raise FlagError(
             f"Every argument must be a flag, --name=value. Received: {rest[1]!r}."
         )
-    return _make_config(config_class, _said(values, _aliases(config_class)))
+    passed = _passed(values, _aliases(config_class))
+    return config_class(
+        **{
+            name: group(
+                **{
+                    field.name: passed[field.name]
+                    for field in dataclasses.fields(group)
+                    if field.name in passed
+                }
+            )
+            for name, group in _groups(config_class).items()
+        }
+    )
 
 
-def _said(values: flags.FlagValues, aliases: dict[str, str]) -> dict[str, Any]:
-    """The flags that were on the command line, aliases resolved."""
+def _passed(values: flags.FlagValues, aliases: dict[str, str]) -> dict[str, object]:
+    """The values of the flags on the command line, aliases resolved."""
     passed = {name: values[name].value for name in values if values[name].present}
     for name, target in aliases.items():
         if name in passed:
@@ -178,9 +192,9 @@ def _said(values: flags.FlagValues, aliases: dict[str, str]) -> dict[str, Any]:
             if passed.setdefault(target, value) != value:
                 raise FlagError(
                     f"`{name}` and `{target}` are the same flag. Received: "
-                    f"{name}={value}, {target}={passed[target]}."
+                    f"{name}={value}, {target}={passed[target]}. Pass one of them."
                 )
-    return passed
+    return {n: tuple(x) if isinstance(x, list) else x for n, x in passed.items()}
 
 
 def ignored_flags(arguments: Sequence[str]) -> list[str]:
@@ -192,19 +206,7 @@ def ignored_flags(arguments: Sequence[str]) -> list[str]:
     return [name for name in _WITHOUT_EFFECT if values[name].value]
 
 
-def _make_config(config_class: type, passed: dict[str, Any]) -> Any:  # noqa: ANN401
-    groups = {}
-    for group_name, group in _groups(config_class).items():
-        names = {field.name for field in dataclasses.fields(group)}
-        chosen = {name: passed[name] for name in passed.keys() & names}
-        for name, value in chosen.items():
-            if isinstance(value, list):
-                chosen[name] = tuple(value)
-        groups[group_name] = group(**chosen)
-    return config_class(**groups)
-
-
-def to_arguments(config: Any) -> list[str]:  # noqa: ANN401
+def to_arguments(config: object) -> list[str]:
     """The command line that `parse` makes the same config from."""
     arguments = []
     for group in vars(config).values():

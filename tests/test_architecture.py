@@ -21,6 +21,7 @@ LAYERS = {
     "files": 0,
     "resources": 0,
     "fused_ops": 0,
+    "tf_checkpoint": 0,
     "data": 1,
     "download": 1,
     "modeling": 1,
@@ -29,9 +30,10 @@ LAYERS = {
     "flags": 2,
     "interop": 2,
     "jobs": 3,
-    "cli": 4,
-    "entry": 4,
-    "__main__": 5,
+    "predictors": 4,
+    "cli": 5,
+    "entry": 5,
+    "__main__": 6,
     "__init__": 3,  # Offers what a user of models needs, loaded when asked for.
 }
 MAY_IMPORT = {
@@ -115,6 +117,19 @@ def test_data_flows_one_way(name):
         other = rest.split(".")[0]
         if own != "commands" and other not in ("", own):
             assert other in DATA[own], f"{name} must not import {imported}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "jobs").rglob("*.py")), ids=module_name
+)
+def test_jobs_do_not_know_each_other(path):
+    """What they share is in jobs/run, which knows none of them."""
+    jobs = ["pretraining", "finetuning", "squad", "classifier"]
+    others = {"squad": jobs[:1] + jobs[3:], "classifier": jobs[:1] + jobs[2:3]}
+    unknown = others.get(path.stem, jobs)
+    if path.parent.name == "run" or path.stem in jobs:
+        for name in imports(path):
+            assert name not in {f"bert_tf.jobs.{job}" for job in unknown}, name
 
 
 BACKENDS = "bert_tf.modeling.backends"

@@ -20,7 +20,7 @@ from bert_tf.modeling.models import build_encoder_model, step_scope
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
 from bert_tf.training.gradients import GradientSettings
-from bert_tf.training.optimizer_types import build_optimizer
+from bert_tf.training.optimizers import build_optimizer
 from bert_tf.training.trainer import Trainer
 
 work = worker.workload()

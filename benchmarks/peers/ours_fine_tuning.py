@@ -37,7 +37,7 @@ from bert_tf.modeling.finetuning import (
 )
 from bert_tf.precision import PrecisionPolicy
 from bert_tf.training.gradients import GradientSettings
-from bert_tf.training.optimizer_types import build_optimizer
+from bert_tf.training.optimizers import build_optimizer
 from bert_tf.training.trainer import Trainer
 
 work = worker.workload()

@@ -1,18 +1,26 @@
-"""`python -m bert_tf data ...`: from text to records."""
+"""`python -m bert_tf data ...`: from downloads and text to records.
+
+A command imports its work when it runs: TensorFlow takes seconds to load, and wrong
+options should not wait for it.
+"""
 
 from collections.abc import Sequence
 
-from bert_tf.cli import conversion, download, pipeline, text
+from bert_tf.cli import pipeline
 from bert_tf.cli.arguments import parse_config
+from bert_tf.config.conversion import ChopDataConfig, ConvertDataConfig, PickEvalConfig
 from bert_tf.config.data import (
     CreateDataConfig,
     IndexDataConfig,
     PackDataConfig,
     ShowDataConfig,
 )
+from bert_tf.config.download import DownloadConfig, VerifyConfig
+from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
 from bert_tf.launch import check_launch, report
 
 _PROG = "python -m bert_tf data"
+_SHORT_OPTIONS = {"show": {"num_records": "-n"}}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -27,20 +35,83 @@ def main(arguments: Sequence[str]) -> None:
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
         print(f"usage: {_PROG} SUBCOMMAND ...\n")
-        for subcommand, (_, description) in SUBCOMMANDS.items():
-            print(f"  {subcommand:10} {description}")
+        print(f"  {'all':10} Runs the commands that a TOML file lists")
+        for subcommand, (config_class, _) in SUBCOMMANDS.items():
+            # The first line of its docstring: "Splits ... (`python -m ...`)."
+            print(f"  {subcommand:10} {config_class.__doc__.split(' (`')[0]}")
+        return
+    if name == "all":
+        pipeline.run(arguments[1:], lambda command, words: main([command, *words]))
         return
     if name not in SUBCOMMANDS:
         raise ValueError(
-            f"The subcommand of data must be one of {', '.join(SUBCOMMANDS)}. "
+            f"The subcommand of data must be one of all, {', '.join(SUBCOMMANDS)}. "
             f"Received: {name}."
         )
-    SUBCOMMANDS[name][0](arguments[1:])
+    config_class, run = SUBCOMMANDS[name]
+    short_options = _SHORT_OPTIONS.get(name)
+    run(parse_config(config_class, arguments[1:], f"{_PROG} {name}", short_options))
 
 
-def create(arguments: Sequence[str]) -> None:
-    """Makes records from text."""
-    config = parse_config(CreateDataConfig, arguments, f"{_PROG} create")
+def _download(config: DownloadConfig) -> None:
+    from bert_tf.download import datasets
+
+    if config.list:
+        print(*datasets.names(), sep="\n")
+        return
+    for path in datasets.download(config):
+        print(path)
+
+
+def _verify(config: VerifyConfig) -> None:
+    from bert_tf.download.checksums import unlisted_files, verify_folder
+
+    print(f"{config.folder}: {verify_folder(config):,} files have the listed checksums")
+    extra = list(unlisted_files(config))
+    if extra:
+        print(f"not listed: {len(extra):,} files, such as {extra[0]}")
+
+
+def _extract(config: ExtractConfig) -> None:
+    from bert_tf.data.commands.extract import extract_documents
+
+    counts = extract_documents(config)
+    print(
+        f"{config.output_dir}: {counts['documents']:,} documents; skipped "
+        f"{counts['empty']:,} without text, {counts['unparsable']:,} unparsable ones, "
+        f"and {counts['incomplete_sentences']:,} sentences with a formula, an address "
+        "or an unknown template"
+    )
+
+
+def _sentences(config: SentencesConfig) -> None:
+    from bert_tf.data.commands.sentences import make_sentences
+
+    counts = make_sentences(config)
+    print(
+        f"{config.output_dir}: {counts['documents']:,} documents of "
+        f"{counts['sentences']:,} sentences"
+    )
+
+
+def _shard(config: ShardConfig) -> None:
+    from bert_tf.data.commands.shard import shard_documents
+
+    for side, counts in shard_documents(config).items():
+        print(
+            f"{config.output_dir}/{side}-*.txt: {counts['documents']:,} documents of "
+            f"{counts['sentences']:,} sentences"
+        )
+
+
+def _vocab(config: VocabConfig) -> None:
+    from bert_tf.data.commands.vocab import make_vocabulary
+
+    counts = make_vocabulary(config)
+    print(f"{config.output_dir}/vocab.txt: {counts['tokens']:,} tokens")
+
+
+def _create(config: CreateDataConfig) -> None:
     from bert_tf.data.commands.create import create_records
     from bert_tf.data.pretraining.statistics import SUMMARY, describe_summary
 
@@ -48,7 +119,7 @@ def create(arguments: Sequence[str]) -> None:
     check_launch(config.horovod)
     if config.horovod:
         from bert_tf.distribute import connect
-        from bert_tf.jobs.agreement import agree
+        from bert_tf.jobs.run.agreement import agree
 
         communicator = connect(horovod=True)
         agree(communicator)
@@ -64,9 +135,7 @@ def create(arguments: Sequence[str]) -> None:
             report(warning)
 
 
-def pack(arguments: Sequence[str]) -> None:
-    """Packs several short sequences into each record."""
-    config = parse_config(PackDataConfig, arguments, f"{_PROG} pack")
+def _pack(config: PackDataConfig) -> None:
     from bert_tf.data.commands.pack import pack_records
 
     metadata = pack_records(config)
@@ -78,9 +147,34 @@ def pack(arguments: Sequence[str]) -> None:
     )
 
 
-def index(arguments: Sequence[str]) -> None:
-    """Counts records and writes their metadata."""
-    config = parse_config(IndexDataConfig, arguments, f"{_PROG} index")
+def _convert(config: ConvertDataConfig) -> None:
+    from bert_tf.data.commands.convert import convert_records
+
+    metadata = convert_records(config)
+    print(
+        f"{config.output_dir}: {metadata.new_number_of_samples:,} records in "
+        f"{len(metadata.shards):,} files of {config.format}"
+    )
+
+
+def _chop(config: ChopDataConfig) -> None:
+    from bert_tf.data.commands.convert import chop_records
+
+    metadata = chop_records(config)
+    print(
+        f"{config.output_dir}: {metadata.new_number_of_samples:,} records in "
+        f"{len(metadata.shards):,} files"
+    )
+
+
+def _pick_eval(config: PickEvalConfig) -> None:
+    from bert_tf.data.commands.convert import pick_records
+
+    metadata = pick_records(config)
+    print(f"{config.output_dir}: {metadata.new_number_of_samples:,} records")
+
+
+def _index(config: IndexDataConfig) -> None:
     from bert_tf.data.commands.index import index_records
 
     metadata = index_records(config)
@@ -90,36 +184,26 @@ def index(arguments: Sequence[str]) -> None:
     )
 
 
-def show(arguments: Sequence[str]) -> None:
-    """Prints records as text."""
-    config = parse_config(
-        ShowDataConfig, arguments, f"{_PROG} show", {"num_records": "-n"}
-    )
-    # TensorFlow takes seconds to load, and wrong options should not wait for it.
+def _show(config: ShowDataConfig) -> None:
     from bert_tf.data.commands.show import describe_records
 
     for description in describe_records(config):
         print(description)
 
 
-def run_all(arguments: Sequence[str]) -> None:
-    """Runs all commands that a TOML file lists."""
-    pipeline.run(arguments, {name: run for name, (run, _) in SUBCOMMANDS.items()})
-
-
+# Name -> the class of its settings, each of which is an option, and what it does.
 SUBCOMMANDS = {
-    "all": (run_all, "run the commands that a TOML file lists, from text to records"),
-    "download": (download.download, "download data sets and published weights"),
-    "verify": (download.verify, "check a folder against a list of checksums"),
-    "extract": (text.extract, "extract documents from dumps, JSON and text files"),
-    "sentences": (text.sentences, "split documents into sentences"),
-    "shard": (text.shard, "divide documents into training and test shards"),
-    "vocab": (text.vocab, "train a WordPiece vocabulary"),
-    "create": (create, "make records from text"),
-    "pack": (pack, "pack several short sequences into each record"),
-    "convert": (conversion.convert, "convert HDF5 to TFRecord and back"),
-    "chop": (conversion.chop, "divide records into another number of shards"),
-    "pick_eval": (conversion.pick_eval, "select evenly spaced records, to evaluate"),
-    "index": (index, "count records and write their metadata"),
-    "show": (show, "print records as text"),
+    "download": (DownloadConfig, _download),
+    "verify": (VerifyConfig, _verify),
+    "extract": (ExtractConfig, _extract),
+    "sentences": (SentencesConfig, _sentences),
+    "shard": (ShardConfig, _shard),
+    "vocab": (VocabConfig, _vocab),
+    "create": (CreateDataConfig, _create),
+    "pack": (PackDataConfig, _pack),
+    "convert": (ConvertDataConfig, _convert),
+    "chop": (ChopDataConfig, _chop),
+    "pick_eval": (PickEvalConfig, _pick_eval),
+    "index": (IndexDataConfig, _index),
+    "show": (ShowDataConfig, _show),
 }

@@ -24,15 +24,16 @@ _CONFIGS = {
     "create": CreateDataConfig,
     "pack": PackDataConfig,
 }
-Subcommands = Mapping[str, Callable[[Sequence[str]], None]]
 
 
-def run(arguments: Sequence[str], subcommands: Subcommands) -> None:
+def run(
+    arguments: Sequence[str], run_command: Callable[[str, Sequence[str]], None]
+) -> None:
     """Runs the commands that a file lists, in the order of the data flow.
 
     Args:
       arguments: `--config FILE`.
-      subcommands: Those of `python -m bert_tf data`, by name.
+      run_command: Runs a subcommand of `python -m bert_tf data` with its options.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -46,11 +47,11 @@ def run(arguments: Sequence[str], subcommands: Subcommands) -> None:
         (command, [f"--{name}={value}" for name, value in options.items()])
         for command, options in plan(_read(path), path)
     ]
-    for command, words in commands:  # A wrong option is found before hours of work.
+    for command, words in commands:  # Wrong options are found before hours of work.
         parse_config(_CONFIGS[command], words, f"python -m bert_tf data {command}")
     for command, words in commands:
         print(f"\n# {command} {' '.join(words)}", flush=True)
-        subcommands[command](words)
+        run_command(command, words)
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def plan(
     """Turns the file into commands.
 
     Args:
-      tables: What the file holds.
+      tables: Its content.
       path: The file, for messages.
 
     Yields:

@@ -157,7 +157,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _fill_mask(options: argparse.Namespace) -> Task:
-    from bert_tf.jobs.prediction import MaskFiller
+    from bert_tf.predictors import MaskFiller
 
     fill = MaskFiller(options.model, **_settings(options))
 
@@ -169,7 +169,7 @@ def _fill_mask(options: argparse.Namespace) -> Task:
 
 
 def _squad(options: argparse.Namespace) -> Task:
-    from bert_tf.jobs.prediction import QuestionAnswerer
+    from bert_tf.predictors import QuestionAnswerer
 
     answer = QuestionAnswerer(options.model, **_settings(options))
 
@@ -182,7 +182,7 @@ def _squad(options: argparse.Namespace) -> Task:
 
 
 def _classify(options: argparse.Namespace) -> Task:
-    from bert_tf.jobs.prediction import Classifier
+    from bert_tf.predictors import Classifier
 
     classify = Classifier(options.model, **_settings(options))
 

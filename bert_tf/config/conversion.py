@@ -31,7 +31,6 @@ class ConvertDataConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Checks each field on its own."""
         checks.require_given(self, "input_dir", "output_dir")
         checks.require_choice(self, "format", RECORD_FORMATS)
         checks.require_choice(self, "compression", ("none", "gzip"))
@@ -65,7 +64,6 @@ class ChopDataConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Checks each field on its own."""
         checks.require_given(self, "input_dir", "output_dir")
         checks.require_positive(self, "num_shards")
         checks.require_shards(self, "num_shards")
@@ -94,7 +92,6 @@ class PickEvalConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Checks each field on its own."""
         checks.require_given(self, "input_dir", "output_dir")
         checks.require_positive(self, "num_examples", "num_shards")
         checks.require_shards(self, "num_shards")

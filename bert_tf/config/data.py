@@ -66,7 +66,6 @@ class CreateDataConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Checks each field on its own."""
         checks.require_given(self, "input", "output_dir", "vocab_file")
         checks.require_choice(self, "input_format", ("google", "text"))
         checks.require_choice(self, "format", ("tfrecord", "hdf5"))
@@ -109,7 +108,6 @@ class ShowDataConfig:
     num_records: int = 2
 
     def __post_init__(self) -> None:
-        """Checks each field on its own."""
         checks.require_given(self, "input_dir", "vocab_file")
         checks.require_positive(self, "num_records")
 
@@ -141,7 +139,6 @@ class PackDataConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Checks each field on its own."""
         checks.require_given(self, "input_dir", "output_dir")
         checks.require_not_negative(
             self, "max_sequences_per_pack", "seed", "num_shards", "num_processes"
@@ -162,5 +159,4 @@ class IndexDataConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Checks each field on its own."""
         checks.require_given(self, "input_dir")

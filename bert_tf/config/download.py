@@ -29,7 +29,6 @@ class DownloadConfig:
     sha256: str = "none"
 
     def __post_init__(self) -> None:
-        """Checks each field on its own."""
         if not self.list:
             checks.require_given(self, "name", "output_dir")
         rules = {
@@ -56,5 +55,4 @@ class VerifyConfig:
     checksum_file: str = ""
 
     def __post_init__(self) -> None:
-        """Checks each field on its own."""
         checks.require_given(self, "folder", "checksum_file")

@@ -1,10 +1,16 @@
 """Settings of fine-tuning, in groups; `flags` makes one flag of each field."""
 
 import dataclasses
+from typing import ClassVar, Self
 
 from bert_tf.config import checks
-from bert_tf.config.run import OptimizerConfig, RunFilesConfig, RunTrainingConfig
-from bert_tf.config.runtime import RuntimeConfig
+from bert_tf.config.run import (
+    OptimizerConfig,
+    RunBatchConfig,
+    RunConfig,
+    RunFilesConfig,
+    RunTrainingConfig,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,19 +24,13 @@ class FinetuningFilesConfig(RunFilesConfig):
 
     vocab_file: str = ""
 
-    @property
-    def resume(self) -> bool:
-        """False: fine-tuning loads only the weights of `init_checkpoint`."""
-        return False
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuningBatchConfig:
+class FinetuningBatchConfig(RunBatchConfig):
     """Batch sizes and sequence length.
 
     Attributes:
       train_batch_size: Examples per micro-batch on each worker.
-      num_accumulation_steps: Micro-batches per optimizer step on each worker.
       eval_batch_size: Examples per evaluation batch.
       predict_batch_size: Examples per prediction batch.
       max_seq_length: Tokens per row; longer texts are truncated or split into windows.
@@ -39,17 +39,13 @@ class FinetuningBatchConfig:
         less padding.
     """
 
-    train_batch_size: int = 32
-    num_accumulation_steps: int = 1
-    eval_batch_size: int = 8
     predict_batch_size: int = 8
     max_seq_length: int | None = None
     pack_sequences: bool = False
 
     def __post_init__(self) -> None:
-        """Checks that every number is positive."""
-        names = ["train_batch_size", "num_accumulation_steps", "eval_batch_size"]
-        checks.require_positive(self, *names, "predict_batch_size")
+        super().__post_init__()
+        checks.require_positive(self, "predict_batch_size")
         if self.max_seq_length is not None:
             checks.require(
                 self.max_seq_length >= 8,
@@ -88,9 +84,7 @@ class FinetuningOptimizerConfig(OptimizerConfig):
         checks.require_probability(self, "warmup_proportion")
         super().__post_init__()
 
-    def for_examples(
-        self, num_examples: int, examples_per_step: int
-    ) -> "FinetuningOptimizerConfig":
+    def for_examples(self, num_examples: int, examples_per_step: int) -> Self:
         """These settings with the number of steps filled in."""
         if self.num_train_steps is not None:
             return dataclasses.replace(self, num_train_steps=int(self.num_train_steps))
@@ -165,7 +159,6 @@ class SquadDataConfig:
     num_processes: int = 0
 
     def __post_init__(self) -> None:
-        """Checks each number."""
         names = ("doc_stride", "max_query_length", "n_best_size", "max_answer_length")
         checks.require_positive(self, *names)
         checks.require_not_negative(self, "num_processes")
@@ -207,22 +200,24 @@ class ClassifierDataConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuningConfig:
+class FinetuningConfig(RunConfig):
     """The settings that all fine-tuning scripts share.
 
     Attributes:
-      files: Initial weights, architecture and output.
       batch: Batch sizes and sequence length.
-      optimizer: The optimizer and its learning rate.
-      training: What to run, and how micro-batches form a step.
-      runtime: Processes, devices and precision.
     """
+
+    DEFAULT_LENGTH: ClassVar[int]
 
     files: FinetuningFilesConfig
     batch: FinetuningBatchConfig = FinetuningBatchConfig()
     optimizer: FinetuningOptimizerConfig = FinetuningOptimizerConfig()
     training: FinetuningTrainingConfig
-    runtime: RuntimeConfig = RuntimeConfig()
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens per row, with the default filled in."""
+        return self.batch.max_seq_length or self.DEFAULT_LENGTH
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -232,6 +227,8 @@ class SquadConfig(FinetuningConfig):
     Attributes:
       squad: SQuAD's files, and how answers are chosen.
     """
+
+    DEFAULT_LENGTH = 384
 
     squad: SquadDataConfig = SquadDataConfig()
 
@@ -258,11 +255,6 @@ class SquadConfig(FinetuningConfig):
             self.max_seq_length,
         )
 
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens per row, with the default filled in."""
-        return self.batch.max_seq_length or 384
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(FinetuningConfig):
@@ -271,6 +263,8 @@ class ClassifierConfig(FinetuningConfig):
     Attributes:
       task: The task and its examples.
     """
+
+    DEFAULT_LENGTH = 128
 
     task: ClassifierDataConfig
 
@@ -283,8 +277,3 @@ class ClassifierConfig(FinetuningConfig):
             True,
             "Pass --do_train, or leave out --new_head.",
         )
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens per row, with the default filled in."""
-        return self.batch.max_seq_length or 128

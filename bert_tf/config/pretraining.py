@@ -3,8 +3,13 @@
 import dataclasses
 
 from bert_tf.config import checks
-from bert_tf.config.run import OptimizerConfig, RunFilesConfig, RunTrainingConfig
-from bert_tf.config.runtime import RuntimeConfig
+from bert_tf.config.run import (
+    OptimizerConfig,
+    RunBatchConfig,
+    RunConfig,
+    RunFilesConfig,
+    RunTrainingConfig,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,29 +50,22 @@ class FilesConfig(RunFilesConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchConfig:
+class BatchConfig(RunBatchConfig):
     """Batch sizes and record lengths.
 
     Attributes:
       train_batch_size: Records per micro-batch on each worker.
-      num_accumulation_steps: Micro-batches per optimizer step on each worker.
       eval_batch_size: Records per evaluation batch.
       max_seq_length: Tokens per record; default: that of the records.
       max_predictions_per_seq: Maximum number of masked tokens per record; default: that
         of the records.
     """
 
-    train_batch_size: int = 32
-    num_accumulation_steps: int = 1
-    eval_batch_size: int = 8
     max_seq_length: int | None = None
     max_predictions_per_seq: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks that every number is positive."""
-        checks.require_positive(
-            self, "train_batch_size", "num_accumulation_steps", "eval_batch_size"
-        )
+        super().__post_init__()
         for name in ("max_seq_length", "max_predictions_per_seq"):
             if getattr(self, name) is not None:
                 checks.require_positive(self, name)
@@ -95,22 +93,18 @@ class TrainingConfig(RunTrainingConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainingConfig:
+class PretrainingConfig(RunConfig):
     """All settings of run_pretraining.
 
     Attributes:
       files: Records, initial weights, architecture and output.
       batch: Batch sizes and record lengths.
-      optimizer: The optimizer and its learning rate.
-      training: What to run, and how micro-batches form a step.
-      runtime: Processes, devices and precision.
     """
 
     files: FilesConfig
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig
-    runtime: RuntimeConfig = RuntimeConfig()
 
     def __post_init__(self) -> None:
         """Checks that there are records to train on or to evaluate."""

@@ -1,9 +1,11 @@
 """Settings that all training scripts share."""
 
 import dataclasses
+from typing import Self
 
 from bert_tf.config import checks
 from bert_tf.config.model import PRESETS
+from bert_tf.config.runtime import RuntimeConfig
 
 OPTIMIZER_TYPES = ("lamb", "adam", "adamw")
 EXCLUDED_FROM_WEIGHT_DECAY = ("LayerNorm", "layer_norm", "bias")
@@ -49,6 +51,30 @@ class RunFilesConfig:
                 "Only one of `bert_config_file` and `preset` may be given. Received: "
                 f"bert_config_file={self.bert_config_file!r}, preset={self.preset!r}."
             )
+
+    @property
+    def resume(self) -> bool:
+        """Whether init_checkpoint gives more than weights: a flag of pre-training."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunBatchConfig:
+    """Batch sizes.
+
+    Attributes:
+      train_batch_size: Records, or examples, per micro-batch on each worker.
+      num_accumulation_steps: Micro-batches per optimizer step on each worker.
+      eval_batch_size: Records, or examples, per evaluation batch.
+    """
+
+    train_batch_size: int = 32
+    num_accumulation_steps: int = 1
+    eval_batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        names = ("train_batch_size", "num_accumulation_steps", "eval_batch_size")
+        checks.require_positive(self, *names)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,6 +135,11 @@ class OptimizerConfig:
             self.num_warmup_steps,
         )
 
+    def for_examples(self, num_examples: int, examples_per_step: int) -> Self:
+        """These settings with the number of steps filled in."""
+        del num_examples, examples_per_step  # Pre-training counts in steps.
+        return self
+
     @property
     def warmup_steps(self) -> int:
         """Steps of warm-up, with the default filled in."""
@@ -157,7 +188,6 @@ class RunTrainingConfig:
     clip_each_micro_batch: bool = False
 
     def __post_init__(self) -> None:
-        """Checks each field."""
         checks.require_positive(self, "save_checkpoints_steps", "display_loss_steps")
         if self.steps_this_run is not None:
             checks.require_positive(self, "steps_this_run")
@@ -169,3 +199,22 @@ class RunTrainingConfig:
     def is_micro_batch_mean(self) -> bool:
         """Whether a step's loss is the mean of its micro-batches' means."""
         return self.clip_each_micro_batch or self.loss_normalization == "micro_batch"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The settings of a training script, in groups.
+
+    Attributes:
+      files: Initial weights, architecture and output.
+      batch: Batch sizes.
+      optimizer: The optimizer and its learning rate.
+      training: What to run, and how micro-batches form a step.
+      runtime: Processes, devices and precision.
+    """
+
+    files: RunFilesConfig
+    batch: RunBatchConfig
+    optimizer: OptimizerConfig
+    training: RunTrainingConfig
+    runtime: RuntimeConfig = RuntimeConfig()

@@ -31,7 +31,6 @@ class ExtractConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Checks each field on its own."""
         checks.require_given(self, "input", "output_dir", "text_field")
         checks.require_choice(self, "input_format", TEXT_FORMATS)
         checks.require_not_negative(self, "num_processes")
@@ -56,7 +55,6 @@ class SentencesConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Checks each field on its own."""
         checks.require_given(self, "input", "output_dir")
         checks.require_not_negative(self, "num_processes")
 
@@ -88,7 +86,6 @@ class ShardConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Checks each field on its own."""
         checks.require_given(self, "input", "output_dir")
         checks.require_positive(self, "n_training_shards", "n_test_shards")
         checks.require_shards(self, "n_training_shards", "n_test_shards")
@@ -131,7 +128,6 @@ class VocabConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Checks each field on its own."""
         checks.require_given(self, "input", "output_dir")
         checks.require_positive(self, "vocab_size", "min_frequency", "limit_alphabet")
         checks.require_not_negative(self, "num_processes")

@@ -23,7 +23,6 @@ from bert_tf.interop.classifier_labels import (
     default_names,
     describe_head,
 )
-from bert_tf.interop.tf_files import INDEX, save_tf
 from bert_tf.interop.tokenizer_files import tokenizer_config, tokenizer_files
 from bert_tf.interop.torch_files import save_torch
 from bert_tf.interop.weight_files import (
@@ -32,6 +31,7 @@ from bert_tf.interop.weight_files import (
     SAFETENSORS,
     VOCABULARY,
 )
+from bert_tf.tf_checkpoint import INDEX, save_tf
 
 _TEMPLATE = """\
 ---

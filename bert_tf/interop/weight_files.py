@@ -7,8 +7,8 @@ import re
 from typing import NamedTuple
 
 from bert_tf.interop import huggingface
-from bert_tf.interop.tf_files import INDEX
 from bert_tf.interop.torch_files import is_torch
+from bert_tf.tf_checkpoint import INDEX
 
 
 class Kind(enum.Enum):

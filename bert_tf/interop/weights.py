@@ -13,10 +13,10 @@ from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
 from bert_tf.interop import huggingface, model_garden, tensor_names
 from bert_tf.interop.huggingface import load_sharded
-from bert_tf.interop.tensor_shapes import fit, require_finite, require_float
-from bert_tf.interop.tf_files import load_tf
+from bert_tf.interop.tensor_shapes import Fitted, fit, require_finite, require_float
 from bert_tf.interop.torch_files import load_torch
 from bert_tf.interop.weight_files import Kind, Source, find_source
+from bert_tf.tf_checkpoint import load_tf
 
 # State of the optimizer in every checkpoint of this program and google-research/bert:
 # that weights alone are taken says that it is not.
@@ -105,7 +105,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
 
 def _from_tensorflow(prefix: str) -> tuple[dict[str, np.ndarray], list[str]]:
     notes: list[str] = []
-    tensors = load_tf(prefix, lambda shapes: _weight_names(shapes, notes))
+    tensors = load_tf(prefix, lambda shapes: weight_names(shapes, notes))
     if model_garden.is_model_garden(tensors):
         return model_garden.to_original_names(tensors), notes
     try:
@@ -138,7 +138,7 @@ def _without_wrapper(
     return renamed, [f"its names begin with {wrapper}, which is left out"]
 
 
-def _weight_names(shapes: Mapping[str, tuple[int, ...]], notes: list[str]) -> list[str]:
+def weight_names(shapes: Mapping[str, tuple[int, ...]], notes: list[str]) -> list[str]:
     """The tensors that are neither counters nor the optimizer's.
 
     A counter has no dimension, and the optimizer's tensors are named after their
@@ -209,17 +209,19 @@ def assign_weights(
     variables: Mapping[str, tf.Variable],
     *,
     new: Collection[str] = (),
+    exact: bool = False,
 ) -> LoadReport:
     """Assigns weights to variables of the same names.
 
-    Vocabularies that differ by padding to a multiple of 8 fit, and positions may grow:
-    see `tensor_shapes.fit`.
+    Vocabularies that differ by padding to a multiple of 8 fit, and positions may grow,
+    unless `exact`: see `tensor_shapes.fit`.
 
     Args:
       weights: What to assign.
       variables: google-research/bert's name -> variable.
       new: Names, or patterns with * and ?, of variables that may keep their initial
         values, where the file has no tensor that fits them.
+      exact: Whether all shapes must be equal, as those of a resumed run are.
 
     Returns:
       What was not assigned, or not as it was in the file.
@@ -235,7 +237,11 @@ def assign_weights(
         may_be_new = any(fnmatch.fnmatchcase(name, pattern) for pattern in new)
         shape = tuple(variable.shape)
         found = weights.tensors.get(name)
-        result = None if found is None else fit(name, found, shape, variable.numpy)
+        result = None
+        if found is not None and exact:
+            result = Fitted(found) if found.shape == shape else None
+        elif found is not None:
+            result = fit(name, found, shape, variable.numpy)
         if result is not None:
             require_finite(name, result.values, weights.source)
             fitted[name] = result.values

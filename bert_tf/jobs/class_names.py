@@ -1,7 +1,7 @@
-"""The classes of a task, as the model's head names them.
+"""The classes of a task, in the order of the model's head.
 
-A head's names decide the order of its outputs: labels of the data are looked for among
-them, so that the order of the data's own classes does not matter.
+The names of the head decide the order of its outputs. The labels of the data are looked
+up among them: the order of the classes in the data does not matter.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ from bert_tf.interop.classifier_labels import (
 def choose_task(
     config: ClassifierConfig, head: Head, *, is_own: bool = False
 ) -> tuple[ClassificationTask, list[str]]:
-    """The task that is named, its classes in the order of the model's head.
+    """The task of --task_name, its classes in the order of the model's head.
 
     Args:
       config: The settings.
-      head: That of the weights that the run begins with.
+      head: That of the weights that the run starts from.
       is_own: Whether these are in output_dir; decides the advice.
 
     Returns:
-      The task, and what is to be told of its classes.
+      The task, and lines for the log.
 
     Raises:
       FileNotFoundError, ValueError: see `find_task` and `own_task`; or if the classes
@@ -45,9 +45,9 @@ def choose_task(
         return fit_head(task, head, advice)
     if not (config.training.do_train or head.num_outputs or _has_train_file(config)):
         raise ValueError(
-            "The weights must have a classifier, as there is no training. Received: "
+            "Without `do_train` the weights must have a classifier. Received: "
             f"init_checkpoint={config.files.init_checkpoint} without output_weights. "
-            "Name a model that was trained for classes."
+            "Pass a model that was trained for classes."
         )
     if config.training.do_train or not head.num_outputs:
         return fit_head(_own_task(config, head), head, advice)
@@ -63,7 +63,7 @@ def _has_train_file(config: ClassifierConfig) -> bool:
 def _own_task(
     config: ClassifierConfig, head: Head, label_names: Sequence[str] = ()
 ) -> ClassificationTask:
-    """The user's own files; their classes are those of train if they are not given."""
+    """The task of the user's own files; by default with the classes of train."""
     settings, training = config.task, config.training
     wanted = {
         "train": training.do_train,
@@ -96,7 +96,7 @@ def _usual_columns(description: Mapping[str, object]) -> ColumnNames:
 def _evaluated_task(
     config: ClassifierConfig, head: Head, advice: str
 ) -> tuple[ClassificationTask, list[str]]:
-    """A user's own files for a head as it is; train is read if only it has names."""
+    """The user's own files for a head that stays; train is read for names if needed."""
     settings, notes, names = config.task, [], head.names
     if not names and head.num_outputs > 1:
         if config.training.do_eval and _has_train_file(config):
@@ -132,10 +132,10 @@ def fit_head(
       advice: What to do if they are not the same.
 
     Returns:
-      The task, and what is to be told of its classes.
+      The task, and lines for the log.
 
     Raises:
-      ValueError: if they are not the same classes, or not as many.
+      ValueError: if the classes, or their number, differ.
     """
     notes = list(task.notes)
     if not head.num_outputs:
@@ -161,7 +161,7 @@ def fit_head(
 def _renamed(
     task: ClassificationTask, names: Sequence[str], same: Mapping[str, str]
 ) -> ClassificationTask:
-    """The task with a head's names, and its own as other words for them."""
+    """The task with a head's names, and its own as aliases of them."""
     aliases = {a: same[name] for a, name in task.label_aliases.items()} | dict(same)
     positive = same[task.label_names[1]] if len(names) == 2 else ""
     return dataclasses.replace(
@@ -170,7 +170,7 @@ def _renamed(
 
 
 def _order_note(same: Mapping[str, str], names: Sequence[str], head: Head) -> list[str]:
-    """A line if the data's classes are not called as the head's, or sorted so."""
+    """A line if the classes of the data have other names than the head, or an order."""
     other = [f"{a} = {b}" for a, b in same.items() if a != b]
     if not other and [name for name in names if name in same] == list(same):
         return []
@@ -182,7 +182,7 @@ def _order_note(same: Mapping[str, str], names: Sequence[str], head: Head) -> li
 def _other_classes(
     task_name: str, found: Sequence[str], head: Head, advice: str
 ) -> ValueError:
-    """The data's classes are not the head's."""
+    """The error about classes of the data that are not those of the head."""
     if head.num_outputs == 1:
         known = "one output, a number"
     elif head.names:
@@ -203,23 +203,23 @@ def _advice(config: ClassifierConfig, is_own: bool) -> str:
     """What to do about a head with other classes."""
     if not config.training.do_train:
         return (
-            "Name a model with the classes of the data, or write the labels as the "
-            "model names its classes."
+            "Pass a model with the classes of the data, or use the model's names of "
+            "its classes as labels."
         )
     if is_own:
         return (
-            "Name another output_dir, with --init_checkpoint="
+            "Pass another --output_dir, with --init_checkpoint="
             f"{config.files.output_dir} --new_head to train a new head on these "
-            "weights; or write the labels as the model names its classes."
+            "weights; or use the model's names of its classes as labels."
         )
     return (
-        "Train a new head with --new_head, or write the labels as the model names its "
-        "classes."
+        "Train a new head with --new_head, or use the model's names of its classes as "
+        "labels."
     )
 
 
 def description_of(task: ClassificationTask) -> dict[str, object]:
-    """What task.json says of a task, for whoever predicts with its model."""
+    """The content of task.json about a task, for predictions with its model."""
     description = {
         "task": CLASSIFY,
         "task_name": task.name,

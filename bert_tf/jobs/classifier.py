@@ -1,4 +1,4 @@
-"""Sentence classification: a config to a trained, predicting and evaluated model."""
+"""Classification and regression: a config to a trained model and its predictions."""
 
 import dataclasses
 import os
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.special
 
+from bert_tf.config import BertConfig
 from bert_tf.config.finetuning import ClassifierConfig
 from bert_tf.data.batches.example_batches import LabelledSequences
 from bert_tf.data.tasks.classification import (
@@ -26,25 +27,25 @@ from bert_tf.evaluation.glue import (
 from bert_tf.interop.classifier_labels import CLASSIFY, Head, read_head
 from bert_tf.interop.weight_files import find_source
 from bert_tf.interop.weights import Weights, read_weights
-from bert_tf.jobs import finetuning, results
+from bert_tf.jobs import finetuning
 from bert_tf.jobs.class_names import choose_task, description_of
-from bert_tf.jobs.finetuning import FinetuningPlan
-from bert_tf.jobs.folder_task import FolderTask, require_same_task
-from bert_tf.jobs.reporting import report_results
-from bert_tf.jobs.running import run_job
-from bert_tf.jobs.starting_point import StartingPoint, find_starting_point
+from bert_tf.jobs.run.messages import report_results
+from bert_tf.jobs.run.output_dir import FolderTask, require_same_task
+from bert_tf.jobs.run.plan import ModelSettings, Plan, build_plan
+from bert_tf.jobs.run.resume import StartingPoint, find_starting_point
+from bert_tf.jobs.run.session import Session, open_session
+from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.finetuning import (
     ClassTask,
     FinetuningTask,
     RegressionTask,
     build_classifier_model,
 )
-from bert_tf.training import checkpoints
-from bert_tf.training.runlog import RunLog
+from bert_tf.tf_checkpoint import tensor_shapes
 
 _HEAD = ("output_weights", "output_bias")
 _TRAIN, _DEV, _TEST = "train", "dev", "test"
-# MNLI has two of each; the results of the second have its name before theirs.
+# MNLI has two dev and two test sets; the second's metrics begin with its name.
 _MISMATCHED = "_mismatched"
 
 
@@ -54,11 +55,14 @@ class Examples:
 
     Attributes:
       task: The task.
-      splits: Split -> examples; those that are needed.
+      splits: Split -> examples, of the splits that the run needs.
     """
 
     task: ClassificationTask
     splits: dict[str, LabelledSequences]
+
+
+ClassifierPlan = Plan[ClassifierConfig, Examples, FinetuningTask]
 
 
 def run(config: ClassifierConfig) -> dict[str, float]:
@@ -71,9 +75,28 @@ def run(config: ClassifierConfig) -> dict[str, float]:
       The metrics of the task, as in eval_results.txt; empty without evaluation.
 
     Raises:
-      RunError: if the run cannot begin or go on.
+      RunError: if the run cannot start or continue.
     """
-    return run_job(config, _prepare, _act)
+    with open_session(config) as session:
+        plan = session.make_plan(config, prepare)
+        task, trained = plan.data.task, plan.data.splits.get(_TRAIN)
+        finetuning.describe(plan, session, trained.sequences if trained else None)
+        description = description_of(task) | {"max_seq_length": config.max_seq_length}
+        finetuning.write_description(plan, session, description)
+
+        def evaluate() -> dict[str, float]:
+            return _evaluate(plan, session)
+
+        if config.training.do_train:
+            criterion = "pearson" if task.is_regression else task.metrics[0]
+            best = finetuning.keep_best(plan, session, evaluate, criterion)
+            with best as after_step:
+                train(plan, session, after_step)
+        if config.training.do_predict:
+            _predict_tests(plan, session)
+        if not config.training.do_eval:
+            return {}
+        return report_results(plan, evaluate(), session.log, is_first=session.is_first)
 
 
 def labelled(
@@ -120,14 +143,14 @@ def _read_splits(
 
 
 class _Start(NamedTuple):
-    """What a classification begins with.
+    """What a classification starts from.
 
     Attributes:
-      head: The head; without outputs, it is new.
-      weights: The weights if they are of another run; with --new_head, without theirs.
-      notes: Sentences about --new_head.
-      seed: Added to the run's for the initial weights. The encoder is fitted to the
-        head that is replaced: one drawn from the same seed would begin like it.
+      head: The classifier's head; without outputs if it is new.
+      weights: Those of another run; without its head, if --new_head was passed.
+      notes: Lines about --new_head.
+      seed: Added to the run's seed for the initial weights. The encoder is trained
+        with the head that is replaced: the same seed would initialise a similar one.
     """
 
     head: Head
@@ -137,14 +160,14 @@ class _Start(NamedTuple):
 
 
 def _read_start(config: ClassifierConfig, start: StartingPoint) -> _Start:
-    """Reads the head that the run begins with, and the weights of another run."""
+    """Reads the head that the run starts from, and the weights of another run."""
     is_new = config.task.new_head
     if not start.prefix:
         notes = ["--new_head has no effect: all weights are new."]
         return _Start(Head(), None, notes if is_new else [])
     source = find_source(start.prefix)
     if start.is_own:
-        [size] = checkpoints.shape_of(start.prefix, _HEAD[1]) or [0]
+        [size] = tensor_shapes(start.prefix).get(_HEAD[1], (0,))
         notes = ["--new_head has no effect: a resumed run keeps its head."]
         return _Start(read_head(source, size), None, notes if is_new else [])
     weights = read_weights(start.prefix)
@@ -161,7 +184,8 @@ def _read_start(config: ClassifierConfig, start: StartingPoint) -> _Start:
     return _Start(Head(), dataclasses.replace(weights, tensors=kept), notes, seed)
 
 
-def _prepare(config: ClassifierConfig, communicator: Communicator) -> FinetuningPlan:
+def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierPlan:
+    """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
     start = find_starting_point(config, own_first=True)
     require_same_task(config, start, FolderTask(CLASSIFY, config.task.task_name))
     bert, tokenizer = finetuning.load_model_files(config, start)
@@ -169,62 +193,42 @@ def _prepare(config: ClassifierConfig, communicator: Communicator) -> Finetuning
     task, more = choose_task(config, head, is_own=start.is_own)
     data = _read_splits(config, task, tokenizer.load())
     num_outputs = len(task.label_names) or 1
-    rate = (
-        0.0 if config.training.deterministic_run else config.task.dropout_before_logits
-    )
-    kind = RegressionTask if task.is_regression else ClassTask
+    has_dropout = not config.training.deterministic_run
+    rate = config.task.dropout_before_logits if has_dropout else 0.0
 
-    def make_task(bert, settings) -> FinetuningTask:  # noqa: ANN001 - see `MakeTask`
+    def make_task(bert: BertConfig, settings: ModelSettings) -> FinetuningTask:
         settings = settings | {"seed": (settings["seed"] + head_seed) % 2**31}
-        return kind(build_classifier_model(bert, num_outputs, rate, **settings))
+        model = build_classifier_model(
+            bert, num_outputs, rate, max_seq_length=config.max_seq_length, **settings
+        )
+        return RegressionTask(model) if task.is_regression else ClassTask(model)
 
     evaluated = [x for split, x in data.splits.items() if split != _TRAIN]
     classes = ", ".join(task.label_names) or "a number"
-    return finetuning.make_plan(
+    return build_plan(
         config,
         communicator,
-        start,
-        bert,
-        tokenizer,
-        data.splits.get(_TRAIN),
-        make_task,
-        head=_HEAD,
-        weights=weights,
+        start=start,
+        bert=bert,
+        tokenizer=tokenizer,
+        training_set=finetuning.training_set(config, data.splits.get(_TRAIN)),
         data=data,
         num_eval_records=sum(len(x.sequences) for x in evaluated),
+        make_task=make_task,
+        head=_HEAD,
+        weights=weights,
         notes=[f"Task {task.name}, predicting {classes}.", *notes, *more],
     )
 
 
-def _act(
-    plan: FinetuningPlan, communicator: Communicator, threads: int, log: RunLog
-) -> dict[str, float]:
-    config, task = plan.config, plan.data.task
-    finetuning.describe(plan, threads, log)
-    description = description_of(task) | {"max_seq_length": config.max_seq_length}
-    results.keep_description(plan, description, communicator)
-
-    def evaluate() -> dict[str, float]:
-        return _evaluate(plan, communicator)
-
-    criterion = "pearson" if task.is_regression else task.metrics[0]
-    finetuning.train(plan, communicator, log, evaluate, criterion=criterion)
-    if config.training.do_predict:
-        _predict_tests(plan, communicator, log)
-    if not config.training.do_eval:
-        return {}
-    return report_results(plan, evaluate(), communicator, log)
-
-
-def _evaluate(plan: FinetuningPlan, communicator: Communicator) -> dict[str, float]:
-    """The metrics and the loss of the development sets."""
+def _evaluate(plan: ClassifierPlan, session: Session) -> dict[str, float]:
+    """The metrics and the loss of the dev sets."""
     metrics: dict[str, float] = {}
     for split in (_DEV, _DEV + _MISMATCHED):
         if split in plan.data.splits:
-            batch_size = plan.config.batch.eval_batch_size
             found = _metrics(
                 plan.data.task,
-                _logits(plan, split, batch_size, communicator),
+                _logits(plan, session, split, plan.config.batch.eval_batch_size),
                 plan.data.splits[split].labels["labels"],
             )
             prefix = "mismatched_" if split.endswith(_MISMATCHED) else ""
@@ -246,29 +250,26 @@ def _metrics(
     return metrics | {"loss": float(loss)}
 
 
-def _predict_tests(
-    plan: FinetuningPlan, communicator: Communicator, log: RunLog
-) -> None:
+def _predict_tests(plan: ClassifierPlan, session: Session) -> None:
     """Writes test_results.tsv: probabilities, or numbers."""
     for split in (_TEST, _TEST + _MISMATCHED):
         if split not in plan.data.splits:
             continue
-        batch_size = plan.config.batch.predict_batch_size
-        logits = _logits(plan, split, batch_size, communicator)
+        logits = _logits(plan, session, split, plan.config.batch.predict_batch_size)
         if not plan.data.task.is_regression:
             logits = scipy.special.softmax(logits, axis=1)
-        if communicator.rank == 0:
+        if session.is_first:
             name = f"test_results{split.removeprefix(_TEST)}.tsv"
             path = os.path.join(plan.config.files.output_dir, name)
             write_test_results(path, logits)
             columns = ", ".join(plan.data.task.label_names) or "a number"
-            log.message(f"Predictions written to {path}; columns: {columns}.")
+            session.log.message(f"Predictions written to {path}; columns: {columns}.")
 
 
 def _logits(
-    plan: FinetuningPlan, split: str, batch_size: int, communicator: Communicator
+    plan: ClassifierPlan, session: Session, split: str, batch_size: int
 ) -> np.ndarray:
     examples = plan.data.splits[split]
-    return results.predict_logits(
-        plan, examples, batch_size, communicator, of_tokens=False
+    return finetuning.predict_logits(
+        plan, session, examples, batch_size, of_tokens=False
     )

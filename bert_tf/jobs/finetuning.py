@@ -1,64 +1,45 @@
-"""What both kinds of fine-tuning do: a config to a plan, and its training."""
+"""What both kinds of fine-tuning share: examples, the best weights, predictions."""
 
+import contextlib
 import dataclasses
-import itertools
-from collections.abc import Callable
-from typing import Any
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
 
 from bert_tf.config import BertConfig
 from bert_tf.config.finetuning import FinetuningConfig
-from bert_tf.data.batches.example_batches import ExampleReader, LabelledSequences
-from bert_tf.data.batches.record_batches import BatchShape
+from bert_tf.data.batches.example_batches import (
+    ExampleReader,
+    LabelledSequences,
+    prediction_batches,
+)
 from bert_tf.data.packing.layout import RowSettings
+from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.vocabulary import check_size
-from bert_tf.distribute import Communicator
-from bert_tf.interop.weights import Weights
-from bert_tf.jobs.architecture import load_bert_config
-from bert_tf.jobs.best import BestCheckpoint, forget_best
-from bert_tf.jobs.changes import (
-    check_architecture,
-    describe_changes,
+from bert_tf.errors import NonFiniteError
+from bert_tf.evaluation.prediction import predict
+from bert_tf.files import write_whole
+from bert_tf.interop.classifier_labels import TASK_FILE
+from bert_tf.jobs.run.best_checkpoint import BestCheckpoint, forget_best
+from bert_tf.jobs.run.messages import describe_changes, describe_model
+from bert_tf.jobs.run.model_files import (
+    RunTokenizer,
+    finetuning_tokenizer,
+    load_bert_config,
 )
-from bert_tf.jobs.memory import require_memory
-from bert_tf.jobs.plan import (
-    Plan,
-    effective_learning_rate,
-    make_optimizer,
-    shared_state,
-)
-from bert_tf.jobs.reporting import describe_model
-from bert_tf.jobs.restoring import restore
-from bert_tf.jobs.starting_point import StartingPoint, accumulation_steps
-from bert_tf.jobs.steps import take_steps
-from bert_tf.jobs.tokenizer import RunTokenizer, finetuning_tokenizer
+from bert_tf.jobs.run.output_dir import check_description, write_model_files
+from bert_tf.jobs.run.plan import Plan, TrainingSet
+from bert_tf.jobs.run.resume import StartingPoint, check_architecture
+from bert_tf.jobs.run.session import Session
+from bert_tf.jobs.run.training_loop import AfterStep
 from bert_tf.modeling.finetuning import FinetuningTask
-from bert_tf.precision import PrecisionPolicy, choose_policy
-from bert_tf.training.runlog import RunLog
 
-# The architecture, and keyword arguments for the model -> the model and its loss.
-MakeTask = Callable[[BertConfig, dict[str, Any]], FinetuningTask]
-Evaluate = Callable[[], dict[str, float]]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuningPlan(Plan):
-    """A fine-tuning that is ready to begin.
-
-    Attributes:
-      train_examples: What is trained on, if there is training.
-      data: What the job itself is to predict and evaluate, if anything.
-      tokenizer: What cuts text up.
-    """
-
-    config: FinetuningConfig
-    train_examples: LabelledSequences | None
-    data: Any
-    tokenizer: RunTokenizer
-
-    @property
-    def rows(self) -> RowSettings:
-        """What rows are like."""
-        return RowSettings(self.config.max_seq_length, self.config.batch.pack_sequences)
+Config = TypeVar("Config", bound=FinetuningConfig, covariant=True)
+FinetuningPlan = Plan[Config, object, FinetuningTask]
 
 
 def load_model_files(
@@ -69,7 +50,7 @@ def load_model_files(
     Raises:
       FileNotFoundError, ValueError: see `load_bert_config`, `check_architecture` and
         `finetuning_tokenizer`; or if rows are longer than the table of positions, or
-        the vocabulary than that of words.
+        the vocabulary is larger than that of words.
     """
     bert = load_bert_config(config.files, start)
     check_architecture(start, bert)
@@ -84,192 +65,169 @@ def load_model_files(
     return bert, dataclasses.replace(tokenizer, notes=[*tokenizer.notes, *notes])
 
 
-def make_plan(
-    config: FinetuningConfig,
-    communicator: Communicator,
-    start: StartingPoint,
-    bert: BertConfig,
-    tokenizer: RunTokenizer,
-    train_examples: LabelledSequences | None,
-    make_task: MakeTask,
-    *,
-    head: tuple[str, ...],
-    data: Any,  # noqa: ANN401 - of the job alone
-    num_eval_records: int,
-    notes: list[str],
-    weights: Weights | None = None,
-) -> FinetuningPlan:
-    """Builds model and optimizer, and loads the weights.
+def row_settings(config: FinetuningConfig) -> RowSettings:
+    """Length of rows, and whether they are packed."""
+    return RowSettings(config.max_seq_length, config.batch.pack_sequences)
+
+
+def training_set(
+    config: FinetuningConfig, examples: LabelledSequences | None
+) -> TrainingSet | None:
+    """What a plan needs to know of the examples that are trained on."""
+    if examples is None:
+        return None
+    return TrainingSet(
+        num_records=len(examples.sequences),
+        sha256=examples.sha256(),
+        make_reader=functools.partial(
+            ExampleReader, examples, settings=row_settings(config)
+        ),
+        max_seq_length=config.max_seq_length,
+    )
+
+
+def describe(
+    plan: FinetuningPlan, session: Session, sequences: TokenSequences | None
+) -> None:
+    """Logs the model, the steps and the optimizer.
 
     Args:
-      config: The settings.
-      communicator: The workers.
-      start: Where it begins.
-      bert: The architecture.
-      tokenizer: What has cut the examples up.
-      train_examples: What is trained on, if there is training.
-      make_task: Makes the model and its loss.
-      head: Names of the weights that a model without this task lacks.
-      data: See `FinetuningPlan`.
-      num_eval_records: How many examples it has.
-      notes: What is to be told of the data.
-      weights: Those of the starting point, if they have been read.
-
-    Returns:
-      The plan; its config has the number of steps filled in.
-
-    Raises:
-      ValueError, OSError, RunError: if the run cannot begin; the message says why.
+      plan: The run.
+      session: Its log.
+      sequences: Those that are trained on; None without training.
     """
-    require_memory(bert, communicator)
-    shape = _batch_shape(config, start, communicator)
-    count = len(train_examples.sequences) if train_examples else 0
-    settings = config.optimizer.for_examples(count, shape.global_batch_size)
-    config = dataclasses.replace(config, optimizer=settings)
-    seed = start.position.seed if start.position else config.training.seed
-    task, policy = _build_task(config, bert, seed, make_task)
-    learning_rate = effective_learning_rate(settings, start, shape.size)
-    optimizer, schedule = make_optimizer(settings, learning_rate, task.model)
-    do_train = config.training.do_train
-    restored = restore(
-        *(start, task.model, optimizer, bert),
-        do_train=do_train,
-        new_weights=head,
-        weights=weights,
-    )
-    return FinetuningPlan(
-        config=config,
-        start=start,
-        shape=shape,
-        learning_rate=learning_rate,
-        seed=seed,
-        task=task,
-        optimizer=optimizer,
-        schedule=schedule,
-        policy=policy,
-        notes=[*tokenizer.notes, *notes, *restored],
-        num_train_records=count,
-        data_sha256=train_examples.sha256() if train_examples else None,
-        num_eval_records=num_eval_records,
-        data=data,
-        bert=bert,
-        train_examples=train_examples,
-        tokenizer=tokenizer,
-    )
-
-
-def _batch_shape(
-    config: FinetuningConfig, start: StartingPoint, communicator: Communicator
-) -> BatchShape:
-    """How the examples of a step are cut up; without training nothing is kept."""
-    position = start.position if config.training.do_train else None
-    steps = accumulation_steps(config, position, communicator.size)
-    return BatchShape(
-        micro_batch_size=config.batch.train_batch_size,
-        num_micro_batches=steps,
-        rank=communicator.rank,
-        size=communicator.size,
-    )
-
-
-def _build_task(
-    config: FinetuningConfig, bert: BertConfig, seed: int, make_task: MakeTask
-) -> tuple[FinetuningTask, PrecisionPolicy]:
-    """The model with its loss, and what it computes in."""
-    runtime = config.runtime
-    policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
-    settings = {
-        "max_seq_length": config.max_seq_length,
-        "policy": policy,
-        "seed": seed,
-        "allow_fused": not runtime.use_xla,
-        "recompute": runtime.recompute,
-        "unpad": runtime.unpad,
-    }
-    if config.training.deterministic_run:
-        bert = bert.without_dropout()
-    return make_task(bert, settings), policy
-
-
-def describe(plan: FinetuningPlan, threads: int, log: RunLog) -> None:
-    """Says what is about to be done."""
-    describe_model(plan, threads, log)
-    if plan.train_examples is None:
+    log, shape, settings = session.log, plan.shape, plan.config.optimizer
+    describe_model(plan, session.threads, log)
+    if sequences is None:
         return
-    shape, settings = plan.shape, plan.config.optimizer
     log.message(
-        f"Training: {plan.num_train_records} examples, {shape.global_batch_size} per "
-        f"step ({shape.size} workers x {shape.micro_batch_size} x "
+        f"Training: {len(sequences)} examples, {shape.global_batch_size} per step "
+        f"({shape.size} workers x {shape.micro_batch_size} x "
         f"{shape.num_micro_batches} accumulation), {settings.num_train_steps} steps; "
         f"{settings.optimizer_type}, peak learning rate {plan.learning_rate:g}, "
         f"{settings.warmup_steps} steps of warm-up."
     )
-    if plan.rows.is_packed:
-        lengths = plan.train_examples.sequences.lengths
-        rows = len(plan.rows.assign_rows(lengths))
-        log.message(f"Packed: about {len(lengths) / rows:.2f} sequences in a row.")
+    rows = row_settings(plan.config)
+    if rows.is_packed:
+        average = len(sequences) / len(rows.assign_rows(sequences.lengths))
+        log.message(f"Packed: about {average:.2f} sequences in a row.")
     describe_changes(plan, log)
 
 
-def _reader(plan: FinetuningPlan) -> ExampleReader:
-    return ExampleReader(
-        plan.train_examples,
-        plan.order,
-        plan.shape,
-        plan.rows,
-        first_step=int(plan.optimizer.iterations),
-        first_position=plan.first_position,
-    )
-
-
-def train(
-    plan: FinetuningPlan,
-    communicator: Communicator,
-    log: RunLog,
-    evaluate: Evaluate,
-    criterion: str,
+def write_description(
+    plan: FinetuningPlan, session: Session, task: dict[str, object]
 ) -> None:
-    """Takes the steps that are left; keeps the best checkpoint where that is asked for.
+    """Writes the files that a prediction needs next to the checkpoints.
+
+    They are bert_config.json, vocab.txt, tokenizer_config.json and task.json; only a
+    training writes them. Those of a resumed run must agree.
 
     Args:
-      plan: The run; afterwards its model has the weights that are to be used.
-      communicator: The workers.
-      log: Where steps are told.
-      evaluate: Evaluates the model as it is.
-      criterion: Name of the result that is to be high.
+      plan: The run.
+      session: Its workers; the first one writes.
+      task: The content of task.json.
+
+    Raises:
+      RunError: if the training had other settings that change what the model reads
+        or predicts.
     """
-    communicator.broadcast(shared_state(plan))
-    if not plan.config.training.do_train:
-        return
-    if communicator.rank == 0 and not plan.start.is_own:
-        forget_best(plan.config.files.output_dir)
-    step, last = int(plan.optimizer.iterations), plan.config.optimizer.num_train_steps
-    steps = take_steps(plan, _reader(plan), communicator, log) if step < last else []
-    if step >= last:
-        log.message(f"All steps are done: {step} of {last}.")
-    if not plan.config.training.evaluate_each_epoch:
-        for _ in steps:
-            pass  # Nothing to be done between steps.
+    config, error = plan.config, None
+    task = task | {"do_lower_case": plan.tokenizer.settings.do_lower_case}
+    path = os.path.join(config.files.output_dir, TASK_FILE)
+    # A prediction may use another length than its training.
+    is_chosen = config.batch.max_seq_length and not config.training.do_train
+    may_change = ("max_seq_length",) if is_chosen else ()
+    try:
+        if session.is_first:
+            if plan.start.is_own:
+                check_description(path, task, may_change=may_change)
+            if config.training.do_train:
+                folder = config.files.output_dir
+                write_model_files(folder, plan.bert, plan.tokenizer)
+                write_whole(path, json.dumps(task, indent=2, ensure_ascii=False))
+    except (OSError, ValueError) as caught:
+        error = caught
+    session.communicator.agree(error)
+
+
+@contextlib.contextmanager
+def keep_best(
+    plan: FinetuningPlan,
+    session: Session,
+    evaluate: Callable[[], dict[str, float]],
+    criterion: str,
+) -> Iterator[AfterStep | None]:
+    """Evaluates after each epoch of the training inside, if the config asks for it.
+
+    Args:
+      plan: The run; at the end its model has the best weights.
+      session: Its workers and its log.
+      evaluate: Evaluates the model.
+      criterion: Name of the result whose highest value is the best.
+
+    Yields:
+      What to call after each step of the training, or None.
+    """
+    config, log, communicator = plan.config, session.log, session.communicator
+    if session.is_first and not plan.start.is_own:
+        forget_best(config.files.output_dir)
+    if not config.training.evaluate_each_epoch:
+        yield None
         return
     best = BestCheckpoint(plan, criterion, communicator.rank)
-    if plan.start.is_own and step and not best.last_step:
-        log.message(f"The best checkpoint is chosen from step {step} on.")
-    # A run may have been stopped between a checkpoint and its evaluation.
-    is_due = step > best.last_step and plan.start.is_own
-    for done in itertools.chain([step] if is_due else [], steps):
-        if not _ends_epoch(plan, done):
-            continue
+    if plan.start.is_own and plan.step and not best.last_step:
+        log.message(f"The best checkpoint is chosen from step {plan.step} on.")
+
+    def after_step(step: int) -> None:
+        if not _ends_epoch(plan, step):
+            return
         results = evaluate()
-        is_best = best.offer(done, results)
-        line = f"After step {done}: {criterion} = {results[criterion]:.6g}"
+        is_best = best.offer(step, results)
+        line = f"After step {step}: {criterion} = {results[criterion]:.6g}"
         log.message(f"{line} (best so far)" if is_best else line)
-        log.evaluation(done, results)
-    communicator.agree(None)  # The files of the first worker are complete.
+        log.evaluation(step, results)
+
+    if plan.start.is_own and plan.step > best.last_step:
+        # The run was stopped between a checkpoint and its evaluation.
+        after_step(plan.step)
+    yield after_step
+    communicator.agree(None)  # The first worker has written its files.
     log.message(best.load())
 
 
 def _ends_epoch(plan: FinetuningPlan, step: int) -> bool:
     """Whether a step is the run's last, or completes a pass over the examples."""
-    size, count = plan.shape.global_batch_size, plan.num_train_records
+    size, count = plan.shape.global_batch_size, plan.training_set.num_records
     completes = step * size // count > (step - 1) * size // count
     return completes or step == plan.config.optimizer.num_train_steps
+
+
+def predict_logits(
+    plan: FinetuningPlan,
+    session: Session,
+    examples: LabelledSequences,
+    batch_size: int,
+    *,
+    of_tokens: bool,
+) -> np.ndarray:
+    """The logits of all tokens [T, C], or of all examples [n, C], on every worker.
+
+    Raises:
+      NonFiniteError: on every worker, if a logit is not a finite number.
+    """
+    communicator, sequences = session.communicator, examples.sequences
+    batches = prediction_batches(
+        examples,
+        row_settings(plan.config),
+        batch_size=batch_size,
+        rank=communicator.rank,
+        size=communicator.size,
+    )
+    count = len(sequences.input_ids) if of_tokens else len(sequences)
+    logits = predict(plan.task, batches, count, communicator, of_tokens=of_tokens)
+    if not np.isfinite(logits).all():
+        raise NonFiniteError(
+            "The model's logits are not finite numbers. Its training diverged: train "
+            "again with a lower --learning_rate, or use an earlier checkpoint."
+        )
+    return logits

@@ -1,23 +1,61 @@
 """Pre-training: a config to a trained and evaluated model."""
 
+import dataclasses
+import functools
+import os
 import time
 
-from bert_tf.config import PretrainingConfig
+from bert_tf.config import BertConfig, PretrainingConfig
 from bert_tf.data.batches.record_batches import TrainingReader, evaluation_batches
 from bert_tf.data.batches.record_order import RecordOrder
+from bert_tf.data.records.record_set import RecordSet, open_records
+from bert_tf.data.records.schema import ValueLimits
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.metrics import evaluate_pretraining
-from bert_tf.jobs.architecture import write_architecture
-from bert_tf.jobs.folder_task import remove_description
-from bert_tf.jobs.plan import shared_state
-from bert_tf.jobs.preparation import PretrainingPlan, prepare
-from bert_tf.jobs.reporting import describe, report_results
-from bert_tf.jobs.running import run_job
-from bert_tf.jobs.steps import take_steps
-from bert_tf.training.runlog import RunLog
+from bert_tf.jobs.run.messages import describe_changes, describe_model, report_results
+from bert_tf.jobs.run.model_files import load_bert_config, pretraining_tokenizer
+from bert_tf.jobs.run.output_dir import (
+    INDEX_CACHE_DIR,
+    PRETRAINING,
+    FolderTask,
+    remove_description,
+    require_same_task,
+    write_model_files,
+)
+from bert_tf.jobs.run.plan import (
+    ModelSettings,
+    Plan,
+    TrainingSet,
+    build_plan,
+    divide_batch,
+)
+from bert_tf.jobs.run.resume import (
+    StartingPoint,
+    check_architecture,
+    find_starting_point,
+)
+from bert_tf.jobs.run.session import Session, open_session
+from bert_tf.jobs.run.training_loop import train
+from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 
 # The order of an evaluation set never changes, so that results can be compared.
 EVALUATION_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """The records of a pre-training.
+
+    Attributes:
+      train: The training set, if there are steps left.
+      evaluation: The evaluation set, if there is an evaluation.
+    """
+
+    train: RecordSet | None
+    evaluation: RecordSet | None
+
+
+PretrainingPlan = Plan[PretrainingConfig, Records, PretrainingTask]
 
 
 def run(config: PretrainingConfig) -> dict[str, float]:
@@ -27,61 +65,174 @@ def run(config: PretrainingConfig) -> dict[str, float]:
       config: The settings.
 
     Returns:
-      The evaluation's results, as in eval_results.txt; empty without evaluation.
+      The results of the evaluation, as in eval_results.txt; empty without one.
 
     Raises:
-      RunError: if the run cannot begin or go on.
+      RunError: if the run cannot start or continue.
     """
-    return run_job(config, prepare, _act)
+    with open_session(config) as session:
+        plan = session.make_plan(config, prepare)
+        describe(plan, session)
+        if config.training.do_train:
+            if session.is_first:
+                folder = config.files.output_dir
+                write_model_files(folder, plan.bert, plan.tokenizer)
+                if not plan.start.is_own:
+                    remove_description(folder)
+            train(plan, session)
+        return evaluate(plan, session) if config.training.do_eval else {}
 
 
-def _act(
-    plan: PretrainingPlan, communicator: Communicator, threads: int, log: RunLog
-) -> dict[str, float]:
-    """What a prepared run does."""
-    describe(plan, communicator, threads, log)
-    communicator.broadcast(shared_state(plan))
-    files = plan.config.files
-    if communicator.rank == 0 and plan.config.training.do_train:
-        write_architecture(files.output_dir, plan.bert, plan.tokenizer)
-        if not plan.start.is_own:
-            remove_description(files.output_dir)
-    if plan.config.training.do_train:
-        train(plan, communicator, log)
-    if plan.config.training.do_eval:
-        return evaluate(plan, communicator, log)
-    return {}
+def prepare(config: PretrainingConfig, communicator: Communicator) -> PretrainingPlan:
+    """Checks everything, and builds model and optimizer.
 
+    Args:
+      config: The settings.
+      communicator: The workers.
 
-def _reader(plan: PretrainingPlan) -> TrainingReader:
-    return TrainingReader(
-        plan.train_records.parser,
-        plan.order,
-        plan.shape,
-        first_step=int(plan.optimizer.iterations),
-        first_position=plan.first_position,
+    Returns:
+      The plan of the run.
+
+    Raises:
+      ValueError, OSError, RunError: if the run cannot start.
+    """
+    start = find_starting_point(config)
+    require_same_task(config, start, FolderTask(PRETRAINING))
+    bert = load_bert_config(config.files, start)
+    check_architecture(start, bert)
+    records = _open_records(config, bert, start)
+    sets = [each for each in (records.train, records.evaluation) if each is not None]
+    metadata = {folder: m for each in sets for folder, m in each.metadata.items()}
+    tokenizer = pretraining_tokenizer(config, start, bert, metadata)
+    training_set = _training_set(records.train) if records.train is not None else None
+    if training_set:
+        _check_global_batch(config, communicator, start, training_set)
+    lengths = {each.shape.max_seq_length for each in sets}
+
+    def make_task(bert: BertConfig, settings: ModelSettings) -> PretrainingTask:
+        # Sets of two lengths need a model of any length.
+        length = lengths.pop() if len(lengths) == 1 else None
+        return PretrainingTask(
+            build_pretraining_model(
+                bert, max_seq_length=length, seeded_dropout=True, **settings
+            )
+        )
+
+    return build_plan(
+        config,
+        communicator,
+        start=start,
+        bert=bert,
+        tokenizer=tokenizer,
+        training_set=training_set,
+        data=records,
+        num_eval_records=len(records.evaluation or ()),
+        make_task=make_task,
     )
 
 
-def train(plan: PretrainingPlan, communicator: Communicator, log: RunLog) -> None:
-    """Takes the steps that are left."""
-    step, last = int(plan.optimizer.iterations), plan.config.optimizer.num_train_steps
-    if step >= last:
-        log.message(f"All steps are done: {step} of {last}.")
+def _open_records(
+    config: PretrainingConfig, bert: BertConfig, start: StartingPoint
+) -> Records:
+    """Opens the sets that are needed for training and for evaluation."""
+    train = evaluation = None
+    steps = start.position.step if start.position else 0
+    if config.training.do_train and steps < config.optimizer.num_train_steps:
+        train = _open(config, bert, config.files.input_files_dir)
+    if config.training.do_eval:
+        evaluation = _open(config, bert, config.files.eval_files_dir)
+    return Records(train, evaluation)
+
+
+def _open(config: PretrainingConfig, bert: BertConfig, folders: str) -> RecordSet:
+    limits = ValueLimits(bert.vocab_size, bert.type_vocab_size)
+    records = open_records(
+        folders,
+        limits,
+        max_seq_length=config.batch.max_seq_length,
+        max_predictions_per_seq=config.batch.max_predictions_per_seq,
+        cache_dir=os.path.join(config.files.output_dir, INDEX_CACHE_DIR),
+    )
+    length = records.shape.max_seq_length
+    if length > bert.max_position_embeddings:
+        raise ValueError(
+            f"The records of {folders} have max_seq_length={length}, more than the "
+            f"architecture's max_position_embeddings={bert.max_position_embeddings}. "
+            "Make shorter records, or use an architecture with more positions."
+        )
+    return records
+
+
+def _training_set(records: RecordSet) -> TrainingSet:
+    shape = records.shape
+    return TrainingSet(
+        num_records=len(records),
+        sha256=records.sha256,
+        make_reader=functools.partial(TrainingReader, records.parser),
+        max_seq_length=shape.max_seq_length,
+        max_predictions=shape.max_predictions,
+        sequences_per_record=records.avg_seq_per_sample,
+        is_packed=shape.is_packed,
+    )
+
+
+def _check_global_batch(
+    config: PretrainingConfig,
+    communicator: Communicator,
+    start: StartingPoint,
+    training_set: TrainingSet,
+) -> None:
+    shape = divide_batch(config, communicator, start, training_set)
+    if training_set.num_records < shape.global_batch_size:
+        raise ValueError(
+            f"{config.files.input_files_dir} must hold at least one global batch of "
+            f"{shape.global_batch_size} records ({shape.size} workers x "
+            f"{shape.micro_batch_size} x {shape.num_micro_batches} micro-batches). "
+            f"Received: {training_set.num_records} records. Pass a smaller "
+            "--train_batch_size or --num_accumulation_steps."
+        )
+
+
+def describe(plan: PretrainingPlan, session: Session) -> None:
+    """Logs the model, the batch and the optimizer."""
+    log, shape, config = session.log, plan.shape, plan.config
+    describe_model(plan, session.threads, log)
+    trained = plan.training_set
+    if trained is None:
         return
-    for _ in take_steps(plan, _reader(plan), communicator, log):
-        pass  # Nothing to be done between steps.
+    log.message(
+        f"Batch: {shape.size} workers x {shape.micro_batch_size} records per "
+        f"micro-batch x {shape.num_micro_batches} accumulation = "
+        f"{shape.global_batch_size} records per step."
+    )
+    if trained.is_packed:
+        average, num_steps = (
+            trained.sequences_per_record,
+            config.batch.num_accumulation_steps,
+        )
+        asked = config.batch.train_batch_size * num_steps * shape.size
+        log.message(
+            f"Packed records, {average:.3f} sequences each: a step has about "
+            f"{shape.global_batch_size * average:.0f} sequences (flags: {asked}, "
+            f"accumulation {num_steps} -> {shape.num_micro_batches})."
+        )
+    asked = config.optimizer.learning_rate
+    log.message(
+        f"Optimizer: {config.optimizer.optimizer_type}, peak learning rate "
+        f"{plan.learning_rate:g} (--learning_rate={asked:g}, {shape.size} workers), "
+        f"{config.optimizer.warmup_steps} steps of warm-up, "
+        f"{config.optimizer.num_train_steps} steps in all."
+    )
+    describe_changes(plan, log)
 
 
-def evaluate(
-    plan: PretrainingPlan, communicator: Communicator, log: RunLog
-) -> dict[str, float]:
+def evaluate(plan: PretrainingPlan, session: Session) -> dict[str, float]:
     """Evaluates, and writes eval_results.txt on the first worker."""
-    config = plan.config
-    order = RecordOrder(num_records=len(plan.eval_records), seed=EVALUATION_SEED)
+    config, communicator = plan.config, session.communicator
+    records = plan.data.evaluation
     batches = evaluation_batches(
-        plan.eval_records.parser,
-        order,
+        records.parser,
+        RecordOrder(num_records=len(records), seed=EVALUATION_SEED),
         batch_size=config.batch.eval_batch_size,
         max_batches=config.training.max_eval_steps,
         rank=communicator.rank,
@@ -90,5 +241,5 @@ def evaluate(
     started = time.perf_counter()
     results = evaluate_pretraining(plan.task, batches, communicator)
     seconds = time.perf_counter() - started
-    log.summary({"throughput_val": results["next_sentence_count"] / seconds})
-    return report_results(plan, results, communicator, log)
+    session.log.summary({"throughput_val": results["next_sentence_count"] / seconds})
+    return report_results(plan, results, session.log, is_first=session.is_first)

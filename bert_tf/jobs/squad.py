@@ -1,7 +1,8 @@
-"""Questions and answers: a config to a trained, predicting and scored model."""
+"""SQuAD: a config to a trained model, its answers and their scores."""
 
 import dataclasses
 
+from bert_tf.config import BertConfig
 from bert_tf.config.finetuning import SquadConfig
 from bert_tf.data.batches.example_batches import LabelledSequences
 from bert_tf.data.tasks.squad_cache import load_or_build_windows
@@ -15,21 +16,21 @@ from bert_tf.evaluation.squad import (
     write_predictions,
 )
 from bert_tf.evaluation.squad_scores import check_scorer, score_squad
-from bert_tf.jobs import finetuning, results
-from bert_tf.jobs.finetuning import FinetuningPlan
-from bert_tf.jobs.folder_task import require_same_task, squad_task
-from bert_tf.jobs.reporting import report_results
-from bert_tf.jobs.running import run_job
-from bert_tf.jobs.starting_point import StartingPoint, find_starting_point
-from bert_tf.jobs.tokenizer import RunTokenizer
+from bert_tf.jobs import finetuning
+from bert_tf.jobs.run.messages import report_results
+from bert_tf.jobs.run.model_files import RunTokenizer
+from bert_tf.jobs.run.output_dir import require_same_task, squad_task
+from bert_tf.jobs.run.plan import ModelSettings, Plan, build_plan
+from bert_tf.jobs.run.resume import StartingPoint, find_starting_point
+from bert_tf.jobs.run.session import Session, open_session
+from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.finetuning import SpanTask, build_span_model
-from bert_tf.training.runlog import RunLog
 
-# No answer is read from the pooler, and files made for questions may lack it.
+# No answer depends on the pooler, and files made for SQuAD may lack it.
 _HEAD = ("cls/squad/output_weights", "cls/squad/output_bias", "bert/pooler/*")
-# Of SQuAD 2.0, with as many questions without an answer, it is less than half.
+# Windows without an answer are less than half of SQuAD 2.0.
 _MAX_UNANSWERED = 0.9
-# On average for a question: a context of thousands of words has as many.
+# Windows per question: as many as of a context of thousands of words.
 _MANY_WINDOWS = 50
 
 
@@ -40,8 +41,8 @@ class Questions:
     Attributes:
       path: The file.
       examples: Its questions.
-      windows: Their contexts, cut to the model's length.
-      notes: What is to be told of the file.
+      windows: Their contexts, split to the model's length.
+      notes: Lines for the log.
     """
 
     path: str
@@ -50,12 +51,28 @@ class Questions:
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def labelled(self) -> LabelledSequences:
-        """The windows and where their answers begin and end."""
+        """The windows with the positions of their answers."""
         labels = {
             "start_positions": self.windows.answer_first,
             "end_positions": self.windows.answer_last,
         }
         return LabelledSequences(self.windows.sequences, labels, tuple(labels))
+
+
+@dataclasses.dataclass(frozen=True)
+class SquadData:
+    """The questions of a run.
+
+    Attributes:
+      train: Those that are trained on, if there is training.
+      predict: Those that are answered, if there is prediction or evaluation.
+    """
+
+    train: Questions | None
+    predict: Questions | None
+
+
+SquadPlan = Plan[SquadConfig, SquadData, SpanTask]
 
 
 def run(config: SquadConfig) -> dict[str, float]:
@@ -68,9 +85,33 @@ def run(config: SquadConfig) -> dict[str, float]:
       The scores in percent, as in eval_results.txt; empty without evaluation.
 
     Raises:
-      RunError: if the run cannot begin or go on.
+      RunError: if the run cannot start or continue.
     """
-    return run_job(config, _prepare, _act, _prefetch)
+    with open_session(config) as session:
+        plan = session.make_plan(config, prepare, _write_cache)
+        train_questions, questions = plan.data.train, plan.data.predict
+        sequences = train_questions.windows.sequences if train_questions else None
+        finetuning.describe(plan, session, sequences)
+        task = {"task": "squad", "max_seq_length": config.max_seq_length}
+        task |= dataclasses.asdict(config.squad)
+        finetuning.write_description(plan, session, task)
+
+        def evaluate() -> dict[str, float]:
+            return score_squad(questions.path, _answers(plan, session))
+
+        if config.training.do_train:
+            with finetuning.keep_best(plan, session, evaluate, "f1") as after_step:
+                train(plan, session, after_step)
+        if questions is None:
+            return {}
+        predictions = _answers(plan, session)
+        if config.training.do_predict and session.is_first:
+            write_predictions(config.files.output_dir, predictions)
+            session.log.message(f"Predictions written to {config.files.output_dir}.")
+        if not config.training.do_eval:
+            return {}
+        scores = score_squad(questions.path, predictions)
+        return report_results(plan, scores, session.log, is_first=session.is_first)
 
 
 def read_questions(
@@ -93,13 +134,14 @@ def read_questions(
         examples, misplaced = drop_misplaced(examples)
         if misplaced:
             notes = [
-                f"warning: {path}: {len(misplaced)} questions are left out, whose "
-                f"answer does not stand where the file says; the first: {misplaced[0]}"
+                f"warning: {path}: {len(misplaced)} questions are left out, because "
+                f"their answer is not at its answer_start; the first: {misplaced[0]}"
             ]
         if not examples:
             raise ValueError(
-                f"{path} must have a question whose answer stands where the file says. "
-                f"Received none; the first: {misplaced[0]}"
+                f"{path} must have a question whose answer is at its answer_start. "
+                f"Received: {len(misplaced)} questions without; the first: "
+                f"{misplaced[0]}"
             )
     windows = load_or_build_windows(
         path,
@@ -115,8 +157,8 @@ def read_questions(
     if len(windows) > _MANY_WINDOWS * len(examples):
         notes.append(
             f"warning: {path}: {len(examples)} questions make {len(windows)} windows, "
-            f"which takes long. With a --doc_stride larger than {squad.doc_stride} "
-            "there are fewer."
+            f"which takes long. A --doc_stride larger than {squad.doc_stride} makes "
+            "fewer."
         )
     return Questions(path, examples, windows, notes)
 
@@ -124,12 +166,12 @@ def read_questions(
 def describe_windows(
     path: str, examples: list[SquadExample], windows: SquadWindows
 ) -> list[str]:
-    """How many windows there are to train on, and how many of them hold no answer.
+    """Lines about the windows to train on, and those without an answer.
 
     Args:
       path: The file, for messages.
       examples: Its questions.
-      windows: Theirs.
+      windows: Their windows.
     """
     count, empty = len(windows), windows.num_unanswered
     share = empty / count
@@ -152,15 +194,12 @@ def describe_windows(
         notes.append(
             f"warning: {path}: {share:.1%} of the windows have no answer, more than "
             f"{_MAX_UNANSWERED:.0%}: the model may learn to answer nothing. Train with "
-            "a larger --max_seq_length, or cut the contexts shorter."
+            "a larger --max_seq_length, or with shorter contexts."
         )
     return notes
 
 
-def _read_all(
-    config: SquadConfig, tokenizer: RunTokenizer
-) -> tuple[Questions | None, Questions | None]:
-    """What is trained on, and what is answered."""
+def _read_data(config: SquadConfig, tokenizer: RunTokenizer) -> SquadData:
     train = questions = None
     if config.training.do_train:
         path = config.squad.train_file
@@ -168,13 +207,7 @@ def _read_all(
     if config.training.do_predict or config.training.do_eval:
         path = config.squad.predict_file
         questions = read_questions(config, tokenizer, path, is_training=False)
-    return train, questions
-
-
-def _prefetch(config: SquadConfig) -> None:
-    """Writes the windows' cache, from which all workers read."""
-    _, tokenizer = finetuning.load_model_files(config, _find_start(config))
-    _read_all(config, tokenizer)
+    return SquadData(train, questions)
 
 
 def _find_start(config: SquadConfig) -> StartingPoint:
@@ -183,63 +216,52 @@ def _find_start(config: SquadConfig) -> StartingPoint:
     return start
 
 
-def _prepare(config: SquadConfig, communicator: Communicator) -> FinetuningPlan:
+def _write_cache(config: SquadConfig) -> None:
+    """Writes the cache of the windows, which all workers then read."""
+    _, tokenizer = finetuning.load_model_files(config, _find_start(config))
+    _read_data(config, tokenizer)
+
+
+def prepare(config: SquadConfig, communicator: Communicator) -> SquadPlan:
+    """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
     start = _find_start(config)
     bert, tokenizer = finetuning.load_model_files(config, start)
     if config.training.do_eval:
         check_scorer(is_version_2=config.squad.version_2_with_negative)
-    train, questions = _read_all(config, tokenizer)
-    return finetuning.make_plan(
+    data = _read_data(config, tokenizer)
+    files = [file for file in (data.train, data.predict) if file]
+
+    def make_task(bert: BertConfig, settings: ModelSettings) -> SpanTask:
+        length = config.max_seq_length
+        return SpanTask(build_span_model(bert, max_seq_length=length, **settings))
+
+    return build_plan(
         config,
         communicator,
-        start,
-        bert,
-        tokenizer,
-        train.labelled() if train else None,
-        lambda bert, settings: SpanTask(build_span_model(bert, **settings)),
+        start=start,
+        bert=bert,
+        tokenizer=tokenizer,
+        training_set=finetuning.training_set(
+            config, data.train.labelled() if data.train else None
+        ),
+        data=data,
+        num_eval_records=len(data.predict.examples) if data.predict else 0,
+        make_task=make_task,
         head=_HEAD,
-        data=questions,
-        num_eval_records=len(questions.examples) if questions else 0,
-        notes=[note for file in (train, questions) if file for note in file.notes],
+        notes=[note for file in files for note in file.notes],
     )
 
 
-def _act(
-    plan: FinetuningPlan, communicator: Communicator, threads: int, log: RunLog
-) -> dict[str, float]:
-    config = plan.config
-    finetuning.describe(plan, threads, log)
-    task = {"task": "squad", "max_seq_length": config.max_seq_length}
-    task |= dataclasses.asdict(config.squad)
-    results.keep_description(plan, task, communicator)
-
-    def evaluate() -> dict[str, float]:
-        return score_squad(plan.data.path, _answers(plan, communicator))
-
-    finetuning.train(plan, communicator, log, evaluate, criterion="f1")
-    if plan.data is None:
-        return {}
-    predictions = _answers(plan, communicator)
-    if config.training.do_predict and communicator.rank == 0:
-        write_predictions(config.files.output_dir, predictions)
-        log.message(f"Predictions written to {config.files.output_dir}.")
-    if not config.training.do_eval:
-        return {}
-    scores = score_squad(plan.data.path, predictions)
-    return report_results(plan, scores, communicator, log)
-
-
-def _answers(plan: FinetuningPlan, communicator: Communicator) -> SquadPredictions:
+def _answers(plan: SquadPlan, session: Session) -> SquadPredictions:
     """The model's answers to all questions, on every worker."""
-    questions, config = plan.data, plan.config
-    logits = results.predict_logits(
+    questions, squad = plan.data.predict, plan.config.squad
+    logits = finetuning.predict_logits(
         plan,
+        session,
         LabelledSequences(questions.windows.sequences),
-        config.batch.predict_batch_size,
-        communicator,
+        plan.config.batch.predict_batch_size,
         of_tokens=True,
     )
-    squad = config.squad
     settings = AnswerSettings(
         n_best_size=squad.n_best_size,
         max_answer_length=squad.max_answer_length,

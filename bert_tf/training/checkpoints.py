@@ -13,30 +13,24 @@ import tensorflow as tf
 
 from bert_tf.errors import RunError
 from bert_tf.files import file_sha256, remove_unfinished, sync_folder, write_whole
+from bert_tf.tf_checkpoint import load_tf, write_tensors
 
 FORMAT_VERSION = 1
-_STEP_NAME = "global_step"
-_MAX_LISTED = 20
+STEP_NAME = "global_step"
 _INCOMPLETE = ".incomplete"
 _STATE_KEYS = ("model_checkpoint_path", "all_model_checkpoint_paths")
 _INDEX = re.compile(r"^model\.ckpt-\d+\.index$")
 _MANIFEST = re.compile(r"^model\.ckpt-(\d+)\.json$")
-# Of `save`: tensor files before their renaming and, of TensorFlow's, before theirs; and
-# the other two in earlier versions of this program.
+# Temporary files of `save`: tensor files before they are renamed, by us or TensorFlow;
+# and manifests and the file `checkpoint` of earlier versions of this program.
 _LEFTOVER = re.compile(
     r"model\.ckpt-\d+(\.tmp\..*|\.json[a-z0-9_]{8}\.tmp)$|checkpoint[a-z0-9_]{8}\.tmp$"
-)
-# Tensors that training systems keep beside the weights, of no use to another run.
-_BOOKKEEPING = re.compile(
-    r"(^|/)(adam_m|adam_v|accum|Adam|Adam_1|LAMB|LAMB_1|m|v|global_step|local_step|"
-    r"loss_scale.*|good_steps|beta1_power|beta2_power|save_counter.*|"
-    r"_CHECKPOINTABLE_OBJECT_GRAPH)$"
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunPosition:
-    """Where a run stands: what a manifest keeps beside the tensors.
+    """The position of a run, which a manifest keeps next to the tensors.
 
     Attributes:
       step: Steps taken.
@@ -48,7 +42,8 @@ class RunPosition:
       loss_scale: Of float16; None without one.
       num_finite_steps: Steps since the loss scale was last changed.
       data_sha256: Of the training set; None in manifests of earlier versions.
-      is_packed: Whether its records are packed; None likewise, or if it has none.
+      is_packed: Whether its records are packed; None if it has none, or in manifests
+        of earlier versions.
       config: The settings of the run.
     """
 
@@ -74,32 +69,32 @@ def save(
 ) -> str:
     """Writes and commits one checkpoint.
 
-    The tensor files are written under another name, renamed, and only then named by
-    the manifest, whose own renaming makes the checkpoint count. Last comes the file
-    `checkpoint`, which other tools read.
+    The tensor files are written under temporary names and renamed. Then the manifest is
+    written atomically: it commits the checkpoint. Last comes the file `checkpoint`,
+    which other tools read.
 
     Args:
       directory: Where; exists.
       tensors: Name -> value; `global_step` is added.
-      position: Where the run stands.
+      position: That of the run.
 
     Returns:
       The checkpoint's prefix, directory/model.ckpt-<step>.
 
     Raises:
-      RunError: if it cannot be written; older checkpoints are as they were.
+      RunError: if it cannot be written; older checkpoints are not changed.
     """
     prefix = os.path.join(directory, f"model.ckpt-{position.step}")
     try:
         _write(directory, prefix, tensors, position)
     except (OSError, tf.errors.OpError) as error:
-        # What there is of it takes room that may be what is missing.
+        # The disk may be full: unfinished files must not stay.
         with contextlib.suppress(OSError):
             remove_leftovers(directory)
         raise RunError(
-            f"The checkpoint {prefix} cannot be written: {error}. Older ones are as "
-            "they were. Make room, and give the same command again: it resumes from "
-            "the last."
+            f"The checkpoint {prefix} cannot be written: {error}. Older checkpoints "
+            "are not changed. Make room and run the same command again: it resumes "
+            "from the newest."
         ) from error
     return prefix
 
@@ -110,26 +105,20 @@ def _write(
     tensors: Mapping[str, tf.Tensor],
     position: RunPosition,
 ) -> None:
-    """Does the steps of `save` in their order."""
-    named = dict(tensors) | {_STEP_NAME: tf.constant(position.step, tf.int64)}
-    names = sorted(named)
+    """Writes, renames and commits; see `save`."""
+    named = dict(tensors) | {STEP_NAME: tf.constant(position.step, tf.int64)}
     temporary = f"{prefix}.tmp"
-    tf.raw_ops.SaveV2(
-        prefix=temporary,
-        tensor_names=names,
-        shape_and_slices=[""] * len(names),
-        tensors=[tf.convert_to_tensor(named[name]) for name in names],
-    )
+    write_tensors(temporary, named)
     marker = prefix + _INCOMPLETE
     with open(marker, "w"):
-        pass  # Says that the files are ours to remove, should this be interrupted.
+        pass  # Marks the files for `remove_leftovers`, should this be interrupted.
     if os.path.exists(f"{prefix}.json"):
         os.remove(f"{prefix}.json")  # Of a run that is overwritten.
     for file in _tensor_files(temporary):
         with open(file, "rb") as written:
             os.fsync(written.fileno())
         os.replace(file, prefix + file.removeprefix(temporary))
-    sync_folder(directory)  # Before the manifest says that they are there.
+    sync_folder(directory)  # Before the manifest names them.
     files = {os.path.basename(f): file_sha256(f) for f in _tensor_files(prefix)}
     manifest = {"format": FORMAT_VERSION, **dataclasses.asdict(position)}
     manifest["files"] = files
@@ -139,7 +128,7 @@ def _write(
 
 
 def _name_newest(directory: str, step: int) -> None:
-    """Writes the file `checkpoint`, which other tools read, unless it is right."""
+    """Writes the file `checkpoint`, which other tools read, if it must change."""
     text = "".join(f'{key}: "model.ckpt-{step}"\n' for key in _STATE_KEYS)
     path = os.path.join(directory, "checkpoint")
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
@@ -149,7 +138,7 @@ def _name_newest(directory: str, step: int) -> None:
 
 
 def committed_steps(directory: str) -> list[int]:
-    """Steps of the checkpoints whose manifest is there, in rising order."""
+    """Steps of the checkpoints with a manifest, in rising order."""
     if not os.path.isdir(directory):
         return []
     matches = map(_MANIFEST.match, os.listdir(directory))
@@ -157,7 +146,7 @@ def committed_steps(directory: str) -> list[int]:
 
 
 def read_manifest(prefix: str) -> RunPosition | None:
-    """What a manifest says of its checkpoint, after comparing the files' checksums.
+    """Reads a manifest, and compares the checksums of its files.
 
     Args:
       prefix: The checkpoint, without .index.
@@ -166,7 +155,7 @@ def read_manifest(prefix: str) -> RunPosition | None:
       The position, or None if there is no manifest (a checkpoint of another program).
 
     Raises:
-      RunError: if the manifest cannot be read, or a file is not as it says.
+      RunError: if the manifest cannot be read, or a checksum differs.
     """
     path = f"{prefix}.json"
     if not os.path.exists(path):
@@ -188,102 +177,21 @@ def read_manifest(prefix: str) -> RunPosition | None:
         found = file_sha256(file) if os.path.exists(file) else "no file"
         if found != expected:
             raise RunError(
-                f"{file} must have sha256 {expected}, as {path} says. Received: "
+                f"{file} must have sha256 {expected} (see {path}). Received: "
                 f"{found}. Restore the file, or remove {prefix}.* to use an older "
                 "checkpoint."
             )
     return position
 
 
-def open_checkpoint(prefix: str) -> Any:  # noqa: ANN401 - TensorFlow names no class
-    """Opens a checkpoint of names and tensors; runs no code from it.
-
-    Args:
-      prefix: Path without .index.
-
-    Raises:
-      RunError: if there is no checkpoint, or it cannot be read.
-    """
-    prefix = prefix.removesuffix(".index")
-    if not os.path.exists(f"{prefix}.index"):
-        raise RunError(
-            f"There is no checkpoint {prefix} (no file {prefix}.index). Name the path "
-            "without its ending, such as /dir/bert_model.ckpt."
-        )
-    try:
-        return tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        raise RunError(f"{prefix} cannot be read: {error}") from error
-
-
 def step_of(prefix: str) -> int:
-    """The step that a checkpoint tells; 0 if it tells none."""
-    reader = open_checkpoint(prefix)
-    is_there = reader.has_tensor(_STEP_NAME)
-    return int(reader.get_tensor(_STEP_NAME)) if is_there else 0
-
-
-def shape_of(prefix: str, name: str) -> list[int] | None:
-    """The shape of a checkpoint's tensor; None if there is none of that name."""
-    return open_checkpoint(prefix).get_variable_to_shape_map().get(name)
-
-
-def restore(
-    prefix: str,
-    weights: Mapping[str, tf.Variable],
-    slots: Mapping[str, tf.Variable] | None = None,
-) -> tuple[int, list[str]]:
-    """Assigns a checkpoint's tensors to variables of the same names.
-
-    Args:
-      prefix: The checkpoint, without .index.
-      weights: Name -> variable; all must be there.
-      slots: Optimizer state, likewise, or None to leave it alone.
-
-    Returns:
-      The checkpoint's step (0 if it has none), and the names of its tensors that
-      nothing here is called.
+    """The step of a checkpoint, 0 if it does not have one.
 
     Raises:
-      RunError: listing names that are missing and shapes that differ; no variable is
-        changed then.
+      FileNotFoundError, ValueError: see `load_tf`.
     """
-    reader = open_checkpoint(prefix)
-    shapes = reader.get_variable_to_shape_map()
-    wanted = dict(weights) | dict(slots or {})
-    problems = [
-        f"{name} {tuple(variable.shape)} is missing"
-        for name, variable in wanted.items()
-        if name not in shapes
-    ]
-    problems += [
-        f"{name} must have shape {tuple(variable.shape)}, found {tuple(shapes[name])}"
-        for name, variable in wanted.items()
-        if name in shapes and tuple(variable.shape) != tuple(shapes[name])
-    ]
-    if slots is not None and _STEP_NAME not in shapes:
-        problems.append(f"{_STEP_NAME} is missing")
-    if problems and slots and not any(name in shapes for name in slots):
-        raise RunError(
-            f"{prefix} holds weights without the state of an optimizer, so that no run "
-            "can be resumed from it. Name it with --init_checkpoint, without --resume "
-            "and with another output_dir, to begin with its weights."
-        )
-    if problems:
-        more = len(problems) - _MAX_LISTED
-        problems = problems[:_MAX_LISTED] + [f"and {more} more"] * (more > 0)
-        raise RunError(
-            f"{prefix} does not fit the model: {'; '.join(problems)}. Check "
-            "--bert_config_file or --preset"
-            + ("." if slots is None else ", or name another output_dir.")
-        )
-    try:
-        for name, variable in wanted.items():
-            variable.assign(reader.get_tensor(name))
-    except tf.errors.OpError as error:
-        raise RunError(f"{prefix} is damaged at {name}: {error.message}") from error
-    extra = sorted(n for n in shapes if n not in wanted and not _BOOKKEEPING.search(n))
-    return step_of(prefix), extra
+    found = load_tf(prefix, lambda shapes: {STEP_NAME} & shapes.keys())
+    return int(found.get(STEP_NAME, 0))
 
 
 def remove(directory: str, step: int) -> None:
@@ -297,10 +205,10 @@ def remove(directory: str, step: int) -> None:
 
 
 def remove_leftovers(directory: str) -> None:
-    """Completes what an interrupted `save` or `remove` left, for the folder's owner.
+    """Cleans up after an interrupted `save` or `remove`; for the folder's owner alone.
 
-    Files of checkpoints that were not committed are deleted, and nothing that was not
-    written by this module; the file `checkpoint` names the newest one that was.
+    Files of checkpoints that were not committed are deleted, and no file that this
+    module did not write. The file `checkpoint` then names the newest committed one.
     """
     remove_unfinished(directory)
     for file in os.listdir(directory):
@@ -318,7 +226,7 @@ def remove_leftovers(directory: str) -> None:
 
 
 def foreign_checkpoints(directory: str) -> list[str]:
-    """Names of checkpoints without a manifest: those of another program."""
+    """Names of checkpoints without a manifest, which another program wrote."""
     files = os.listdir(directory) if os.path.isdir(directory) else []
     names = [f.removesuffix(".index") for f in files if _INDEX.match(f)]
     prefixes = {name: os.path.join(directory, name) for name in names}

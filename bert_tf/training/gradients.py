@@ -1,39 +1,40 @@
-"""Loss sums of micro-batches to one gradient of the whole global batch."""
+"""From the loss sums of micro-batches to one gradient of the whole global batch."""
 
 import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import keras
 import tensorflow as tf
 
 from bert_tf import fused_ops
+from bert_tf.distribute import Communicator
 
 Features = dict[str, tf.Tensor]
 
 
 class MicroBatch(Protocol):
-    """One forward-backward, whose forward pass was recorded."""
+    """One micro-batch whose forward pass was recorded."""
 
     def gradients(self, loss: tf.Tensor) -> list[tf.Tensor | None]:
-        """Dense float32, in the order of variables; None for those in their sums."""
+        """Dense float32, in the order of variables; None for those in accumulators."""
 
 
 class Step(Protocol):
     """What the micro-batches of a step share, for the calls inside.
 
     Attributes:
-      sums: The gradients that it adds up, by path of a variable.
+      sums: The accumulators that it owns, by path of a variable.
     """
 
-    sums: Mapping[str, Any]
+    sums: Mapping[str, object]
 
-    def __enter__(self) -> Any:  # noqa: ANN401
-        """Begins a step."""
+    def __enter__(self) -> object:
+        """Starts a step: prepacks weights and empties accumulators."""
 
-    def __exit__(self, *error: Any) -> None:  # noqa: ANN401
-        """Ends it."""
+    def __exit__(self, *error: object) -> None:
+        """Ends the step."""
 
     def micro_batch(
         self, variables: Sequence[keras.Variable]
@@ -41,15 +42,15 @@ class Step(Protocol):
         """Records the forward pass inside."""
 
     def take_sum(self, path: str) -> tf.Tensor | None:
-        """The sum of a variable's gradients, None if it is not made here."""
+        """The sum of a variable's gradients; None if it has no accumulator."""
 
 
 class Task(Protocol):
-    """What training needs to know of a model and its losses.
+    """A model and its losses, as training sees them.
 
     Attributes:
       model: The Keras model.
-      loss_names: Names of the L losses whose means are added up.
+      loss_names: Names of the L losses; the gradient is that of the sum of their means.
     """
 
     model: keras.Model
@@ -62,20 +63,12 @@ class Task(Protocol):
         """Each loss summed over the predictions of a micro-batch: [L] float32."""
 
     def step_scope(self, *, accumulates: bool) -> Step:
-        """What the micro-batches of each step share.
+        """The scope of a step.
 
         Args:
-          accumulates: Whether it may add up gradients over the micro-batches inside.
+          accumulates: Whether it may own accumulators: the backward pass then adds the
+            gradients of kernels into them, over all micro-batches inside.
         """
-
-
-class Reduction(Protocol):
-    """Adds up tensors over the workers."""
-
-    size: int
-
-    def sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
-        """The sums, equal on every worker."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +76,7 @@ class GradientSettings:
     """How the gradient of a step is made.
 
     Attributes:
-      rank: This worker, whose rows follow those of the workers before it.
+      rank: This worker; its rows of the global batch follow those of lower ranks.
       seed: Decides dropout.
       max_grad_norm: Clip to this global norm; 0: no clipping.
       allreduce_post_accumulation: Sum over the workers once per step.
@@ -150,24 +143,28 @@ def clip_by_global_norm(
 
 
 def _first_sum(shape: tf.TensorShape) -> tf.Tensor:
-    """The sum of no gradients: zeros, but of a matrix an empty one.
+    """The initial accumulator of a loop: zeros, but for a matrix an empty tensor.
 
-    TensorFlow would keep a matrix of zeros as long as the graph, and copy it each step.
+    A matrix of zeros would be a constant of the graph: in memory as long as the graph,
+    and copied in each step.
     """
     return tf.zeros([0] * len(shape) if len(shape) > 1 else shape)
 
 
 def _next_sum(total: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    """The sum with one more gradient; the first may be that of `_first_sum`."""
+    """Adds a gradient to an accumulator, which may be that of `_first_sum`."""
     if len(total.shape) < 2:
         return total + gradient
     return tf.cond(tf.size(total) == 0, lambda: gradient, lambda: total + gradient)
 
 
 def _without_empty_rows(features: Features) -> Features:
-    """All but the rows at the end that make equal parts of a step's; one is kept."""
+    """Cuts off the empty rows at the end of a micro-batch; at least one row is kept.
+
+    The rows of a packed step are padded to a multiple of the number of micro-batches.
+    """
     is_used = tf.reduce_any(features["input_mask"] > 0, axis=1)
-    ends = tf.range(1, tf.shape(is_used)[0] + 1)  # One more than each row's number.
+    ends = tf.range(1, tf.shape(is_used)[0] + 1)
     count = tf.reduce_max(tf.where(is_used, ends, 1))
     return {name: array[:count] for name, array in features.items()}
 
@@ -175,15 +172,16 @@ def _without_empty_rows(features: Features) -> Features:
 class GradientAccumulator:
     """The gradient of one step: k micro-batches on each of `size` workers.
 
-    With global means, every micro-batch's loss is divided by the counts of the whole
-    global batch, which are known before the first backward pass. Gradients then only
-    need adding up, so 1 x 32 = 4 x 8 rows = 2 workers x 16, whatever each part holds.
+    The loss of each micro-batch is divided by the counts of the whole global batch,
+    which are summed over the workers before the first backward pass. The gradient of
+    the step is then the plain sum of the micro-batches' gradients: 1 x 32 rows = 4 x 8
+    rows = 2 workers x 16 rows, however many predictions each part has.
     """
 
     def __init__(
         self,
         task: Task,
-        reduction: Reduction,
+        communicator: Communicator,
         settings: GradientSettings,
         loss_scale: tf.Variable | None = None,
     ) -> None:
@@ -191,18 +189,19 @@ class GradientAccumulator:
 
         Args:
           task: The model and its losses.
-          reduction: The workers.
+          communicator: The workers.
           settings: How the gradient is made.
-          loss_scale: What losses are multiplied by before the backward pass, and
-            gradients divided by after it: a power of 2, float32 scalar.
+          loss_scale: Factor of the loss in the backward pass, by which gradients are
+            divided again: a power of 2, float32 scalar.
         """
         self._task = task
-        self._reduction = reduction
+        self._workers = communicator
         self._settings = settings
         self._loss_scale = loss_scale
         self._variables = task.model.trainable_variables
-        # Not where something is done to each part: the sum so far must not be clipped,
-        # summed over the workers or scaled once more.
+        # Accumulators hold the sum so far. Clipping each micro-batch, summing it over
+        # the workers or dividing it by the loss scale would be done to earlier
+        # micro-batches again.
         accumulates = (
             not settings.clip_each_micro_batch
             and settings.allreduce_post_accumulation
@@ -216,7 +215,7 @@ class GradientAccumulator:
     def __call__(
         self, batch: Features, step: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Computes the gradient of a step; to be traced into its graph.
+        """Computes the gradient of a step; the trainer traces it into its graph.
 
         Args:
           batch: Features of shape [k, B, ...].
@@ -234,32 +233,34 @@ class GradientAccumulator:
             ]
             for variable, gradient in zip(self._variables, gradients, strict=True):
                 gradient.set_shape(variable.shape)
+        # One grouped allreduce per step: tensors travel together, and every worker gets
+        # the same bits, so that all of them make the same update.
         if self._settings.allreduce_post_accumulation:
-            *gradients, losses = self._reduction.sum([*gradients, losses], "gradients")
+            *gradients, losses = self._workers.sum([*gradients, losses], "gradients")
         else:
-            [losses] = self._reduction.sum([losses], "losses")
+            [losses] = self._workers.sum([losses], "losses")
         return gradients, losses
 
     def _divisors(self, batch: Features) -> tf.Tensor:
-        """Counts that losses are divided by: [k, L], equal rows for global means."""
+        """Divisors of the losses, [k, L]; all rows are equal for global means."""
         num_micro_batches = batch["input_ids"].shape[0]
         if self._settings.is_micro_batch_mean:
             parts = range(num_micro_batches)
             rows = [
                 self._task.counts({n: x[i] for n, x in batch.items()}) for i in parts
             ]
-            return tf.stack(rows) * (num_micro_batches * self._reduction.size)
-        [counts] = self._reduction.sum([self._task.counts(batch)], "counts")
+            return tf.stack(rows) * (num_micro_batches * self._workers.size)
+        [counts] = self._workers.sum([self._task.counts(batch)], "counts")
         return tf.repeat(counts[None], num_micro_batches, axis=0)
 
     def _accumulate(
         self, batch: Features, step: tf.Tensor, counts: tf.Tensor
     ) -> tuple[list[tf.Tensor | None], tf.Tensor]:
-        """Gradients, None for those in their sums, and mean losses of this worker."""
+        """Gradients, None for those in accumulators, and mean losses of this worker."""
         num_micro_batches = batch["input_ids"].shape[0]
         if num_micro_batches == 1:
             return self._part(batch, step, counts, tf.constant(0))
-        # The step's own sums are not carried by the loop.
+        # Gradients in the step's accumulators are not loop variables.
         names = [v.path for v in self._variables if v.path not in self._step.sums]
         shapes = [v.shape for v in self._variables if v.path not in self._step.sums]
 
@@ -282,7 +283,7 @@ class GradientAccumulator:
             body,
             start,
             shape_invariants=(start[0].shape, grown, start[2].shape),
-            parallel_iterations=1,
+            parallel_iterations=1,  # Two at a time would need twice the activations.
         )
         found = dict(zip(names, sums, strict=True))
         return [found.get(variable.path) for variable in self._variables], losses
@@ -290,12 +291,13 @@ class GradientAccumulator:
     def _part(
         self, batch: Features, step: tf.Tensor, counts: tf.Tensor, i: tf.Tensor
     ) -> tuple[list[tf.Tensor | None], tf.Tensor]:
-        """Micro-batch `i`: its gradients, clipped and summed as the settings say."""
+        """Gradients of micro-batch `i`, clipped and summed as the settings say."""
         settings = self._settings
         features = {name: array[i] for name, array in batch.items()}
         size = tf.shape(features["input_ids"])[0]
         part = settings.rank * batch["input_ids"].shape[0] + i
-        rows = part * size + tf.range(size)  # Places in the global batch.
+        # The index in the global batch: dropout does not depend on how it is divided.
+        rows = part * size + tf.range(size)
         seed_and_step = tf.repeat(tf.stack([settings.seed, step])[None], size, axis=0)
         features["dropout_seed"] = tf.concat([seed_and_step, rows[:, None]], axis=1)
         if features["input_ids"].shape[0] is None and not settings.use_xla:
@@ -304,17 +306,17 @@ class GradientAccumulator:
         gradients, losses = self._compute(features, counts[i])
         if settings.clip_each_micro_batch:
             # The mean over micro-batches is in the counts: undo it for the norm.
-            parts = batch["input_ids"].shape[0] * self._reduction.size
+            parts = batch["input_ids"].shape[0] * self._workers.size
             limit = settings.max_grad_norm / parts
             gradients, _ = clip_by_global_norm(gradients, limit)
         if not settings.allreduce_post_accumulation:
-            gradients = self._reduction.sum(gradients, "micro_batch_gradients")
+            gradients = self._workers.sum(gradients, "micro_batch_gradients")
         return gradients, losses
 
     def _micro_batch(
         self, features: Features, counts: tf.Tensor
     ) -> tuple[list[tf.Tensor | None], tf.Tensor]:
-        """One forward-backward: gradients, and losses divided by `counts`."""
+        """Forward and backward pass: gradients, and losses divided by `counts`."""
         with self._step.micro_batch(self._variables) as part:
             sums = self._task.loss_sums(features, training=True)
             losses = tf.math.divide_no_nan(sums, counts)

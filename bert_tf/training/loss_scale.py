@@ -1,20 +1,20 @@
-"""The loss scale of float16: gradients too small for it are made larger for a while."""
+"""The loss scale of float16, which keeps small gradients from becoming 0."""
 
 import tensorflow as tf
 
-# Finite steps after which a larger scale is tried.
+# Steps without an overflow after which a larger scale is tried.
 GROWTH_STEPS = 2000
 _SMALLEST, _LARGEST = 1.0, 2.0**32
 
 
 class LossScale:
-    """A power of 2, halved when a gradient overflows and doubled when none has long.
+    """A power of 2: halved at an overflow, doubled after many steps without one.
 
-    A step whose gradient overflows is not lost: it is taken again, on the same records.
-    A power of 2 changes no digit of a gradient that neither overflows nor vanishes.
+    A step whose gradient overflows is repeated on the same records. A power of 2
+    changes no digit of a gradient that neither overflows nor underflows.
 
     Source: Micikevicius et al. 2018 (arXiv:1710.03740), section 3.2. Departure: there
-    the step is left out.
+    the step is skipped.
 
     Attributes:
       variable: The scale, float32 scalar.
@@ -22,7 +22,7 @@ class LossScale:
     """
 
     def __init__(self, value: float, num_finite_steps: int = 0) -> None:
-        """Begins with a scale.
+        """Starts with a scale.
 
         Args:
           value: A power of 2.

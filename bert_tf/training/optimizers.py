@@ -1,27 +1,75 @@
 """Gradients to new weights: LAMB and Adam with decoupled weight decay."""
 
 import abc
+import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn, TypedDict, Unpack
 
 import keras
 import tensorflow as tf
 
 from bert_tf.config import checks
-from bert_tf.config.run import EXCLUDED_FROM_WEIGHT_DECAY
-from bert_tf.training.in_place import update_in_place
-from bert_tf.training.patterns import checked_patterns, matches
-from bert_tf.training.updates import Update, adam_update, lamb_update
+from bert_tf.config.run import EXCLUDED_FROM_WEIGHT_DECAY, OPTIMIZER_TYPES
+from bert_tf.training.update_formulas import (
+    Hyperparameters,
+    Update,
+    adam_update,
+    lamb_update,
+    update_in_place,
+)
 
 LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
+
+
+class OptimizerSettings(TypedDict, total=False):
+    """Arguments of every optimizer; see `BertOptimizer`."""
+
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    weight_decay_rate: float
+    exclude_from_weight_decay: Sequence[str]
+    name: str | None
+
+
+def build_optimizer(
+    optimizer_type: str,
+    learning_rate: LearningRate,
+    *,
+    exclude_from_layer_adaptation: Sequence[str] = (),
+    **settings: Unpack[OptimizerSettings],
+) -> "BertOptimizer":
+    """Makes an optimizer by its type.
+
+    Args:
+      optimizer_type: lamb, adam (original BERT's, without bias correction) or adamw
+        (with it).
+      learning_rate: Rate, or schedule.
+      exclude_from_layer_adaptation: See `LAMB`; without effect on the others.
+      **settings: The other arguments of `BertOptimizer`.
+
+    Raises:
+      ValueError: if the type is unknown or a value is out of range.
+    """
+    is_known = optimizer_type in OPTIMIZER_TYPES
+    rule = f"be one of {', '.join(OPTIMIZER_TYPES)}"
+    checks.require(is_known, "optimizer_type", rule, optimizer_type)
+    if optimizer_type == "lamb":
+        return LAMB(
+            learning_rate,
+            exclude_from_layer_adaptation=exclude_from_layer_adaptation,
+            **settings,
+        )
+    is_corrected = optimizer_type == "adamw"
+    return AdamWeightDecay(learning_rate, bias_correction=is_corrected, **settings)
 
 
 class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
     """What LAMB and Adam share: the two moments, and exclusion by path.
 
     A variable's moments are float32 variables of its shape, called adam_m and
-    adam_v as in google-research/bert. Gradients are clipped elsewhere, once, so
-    Keras's arguments for clipping, averaging and accumulation are not taken.
+    adam_v as in google-research/bert. The trainer clips gradients once, after the
+    allreduce: Keras's arguments for clipping, averaging and accumulation are not taken.
 
     Args:
       learning_rate: Rate, or schedule, which is called with the steps already taken.
@@ -51,21 +99,20 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         bias_correction: bool,
         name: str | None = None,
     ) -> None:
-        """Checks and keeps the settings; see the class."""
         super().__init__(learning_rate=learning_rate, name=name)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.weight_decay_rate = weight_decay_rate
         self.bias_correction = bias_correction
-        # Set by who knows that the library is there (`kernels.are_in_use`) and that XLA
-        # will not compile the updates; see `in_place`.
+        # The trainer sets this where the fused operations are in use and XLA does not
+        # compile the updates. In Keras's `fit` it stays False: XLA may compile there.
         self.is_fused = False
         self._gradient_scale: tf.Tensor | None = None
         checks.require_probability(self, "beta_1", "beta_2")
         checks.require_positive(self, "epsilon")
         checks.require_not_negative(self, "weight_decay_rate")
-        self._no_decay_patterns = checked_patterns(
+        self._no_decay_patterns = _checked_patterns(
             "exclude_from_weight_decay", exclude_from_weight_decay
         )
 
@@ -123,11 +170,14 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         variables: Sequence[keras.Variable],
         scale: tf.Tensor,
     ) -> None:
-        """Applies gradients times a number, without a pass over them where possible.
+        """Applies gradients multiplied by a number.
+
+        The fused update multiplies as it reads a gradient: clipping costs no pass over
+        the gradients.
 
         Args:
           gradients: Dense float32 tensors.
-          variables: Theirs.
+          variables: One for each gradient.
           scale: float32 scalar, for clipping.
         """
         self._gradient_scale = scale
@@ -158,10 +208,16 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         rate = tf.cast(learning_rate, tf.float32)
         step = tf.cast(self.iterations + 1, tf.float32)
         if self.is_fused:
-            settings = self._hyperparameters_of(path)
-            settings["layer_adaptation"] = self._adapts(path)
-            scale = self._gradient_scale
-            update_in_place(variable, slots, gradient, scale, rate, step, **settings)
+            update_in_place(
+                variable,
+                slots,
+                gradient,
+                self._gradient_scale,
+                rate,
+                step,
+                layer_adaptation=self._adapts(path),
+                **self._hyperparameters_of(path),
+            )
             return
         if self._gradient_scale is not None:
             gradient = gradient * self._gradient_scale
@@ -178,20 +234,25 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
 
     def _adapts(self, path: str) -> bool:
         """Whether the variable of that path has a trust ratio."""
+        del path
         return False
 
     @abc.abstractmethod
     def _update(self, path: str, *tensors: tf.Tensor) -> Update:
         """Calls the formula of the optimizer for the variable of that path."""
 
-    def _hyperparameters(self) -> dict[str, Any]:
-        """The keyword arguments that every update formula takes."""
-        names = "beta_1 beta_2 epsilon weight_decay_rate bias_correction"
-        return {name: getattr(self, name) for name in names.split()}
+    def _hyperparameters(self) -> Hyperparameters:
+        return {
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "weight_decay_rate": self.weight_decay_rate,
+            "bias_correction": self.bias_correction,
+        }
 
-    def _hyperparameters_of(self, path: str) -> dict[str, Any]:
-        """The same for one variable: no decay if it is excluded."""
-        is_excluded = matches(self._no_decay_patterns, path)
+    def _hyperparameters_of(self, path: str) -> Hyperparameters:
+        """Those of one variable: no decay if it is excluded."""
+        is_excluded = _matches(self._no_decay_patterns, path)
         no_decay = {"weight_decay_rate": 0.0} if is_excluded else {}
         return self._hyperparameters() | no_decay
 
@@ -202,7 +263,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
             "expressions. Received: a call of the method."
         )
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         """The constructor's arguments."""
         base = super().get_config()
         return {
@@ -228,13 +289,11 @@ class AdamWeightDecay(BertOptimizer):
         learning_rate: LearningRate,
         *,
         bias_correction: bool = False,
-        **settings: Any,  # noqa: ANN401
+        **settings: Unpack[OptimizerSettings],
     ) -> None:
-        """Checks and keeps the settings; see the class."""
         super().__init__(learning_rate, bias_correction=bias_correction, **settings)
 
     def _update(self, path: str, *tensors: tf.Tensor) -> Update:
-        """Applies `adam_update`."""
         return adam_update(*tensors, **self._hyperparameters_of(path))
 
 
@@ -258,16 +317,14 @@ class LAMB(BertOptimizer):
         *,
         bias_correction: bool = True,
         exclude_from_layer_adaptation: Sequence[str] = (),
-        **settings: Any,  # noqa: ANN401
+        **settings: Unpack[OptimizerSettings],
     ) -> None:
-        """Checks and keeps the settings; see the class."""
         super().__init__(learning_rate, bias_correction=bias_correction, **settings)
-        self._no_adaptation_patterns = checked_patterns(
+        self._no_adaptation_patterns = _checked_patterns(
             "exclude_from_layer_adaptation", exclude_from_layer_adaptation
         )
 
     def _update(self, path: str, *tensors: tf.Tensor) -> Update:
-        """Applies `lamb_update`."""
         return lamb_update(
             *tensors,
             **self._hyperparameters_of(path),
@@ -275,10 +332,29 @@ class LAMB(BertOptimizer):
         )
 
     def _adapts(self, path: str) -> bool:
-        """Whether the variable of that path has a trust ratio."""
-        return not matches(self._no_adaptation_patterns, path)
+        return not _matches(self._no_adaptation_patterns, path)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         """The constructor's arguments."""
         patterns = list(self._no_adaptation_patterns)
         return super().get_config() | {"exclude_from_layer_adaptation": patterns}
+
+
+def _checked_patterns(name: str, patterns: Sequence[str]) -> tuple[str, ...]:
+    """The patterns, if each is a valid regular expression."""
+    # A lone string would count as one pattern per letter, and match nearly all.
+    checks.require(not isinstance(patterns, str), name, "be a list", patterns)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                f"`{name}` must hold regular expressions. Received: {pattern!r} "
+                f"({error})."
+            ) from error
+    return tuple(patterns)
+
+
+def _matches(patterns: Sequence[str], path: str) -> bool:
+    """Whether any pattern is found in the path of a variable."""
+    return any(re.search(pattern, path) for pattern in patterns)

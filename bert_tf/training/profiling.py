@@ -7,7 +7,7 @@ import os
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-# Traced as operations are, but not any.
+# Events of the executor that are named like operations.
 _OF_THE_EXECUTOR = ("Process", "Run")
 _SHOWN = 20
 
@@ -16,18 +16,18 @@ class StepProfiler:
     """Traces the steps from `first` to `last`, both included."""
 
     def __init__(self, steps: str, directory: str) -> None:
-        """Does nothing yet.
+        """Starts nothing yet.
 
         Args:
           steps: Two steps X,Y with 1 <= X <= Y; empty for none.
-          directory: Where TensorBoard will find the trace.
+          directory: Gets the trace, for TensorBoard.
         """
         self._first, self._last = map(int, steps.split(",")) if steps else (0, 0)
         self._directory = directory
         self._is_on = False
 
     def check(self, first_step: int, last_step: int) -> list[str]:
-        """A warning if this run's steps, both included, have not the first to trace."""
+        """A warning if the first step to trace is not among the steps of this run."""
         if not self._first or first_step <= self._first <= last_step:
             return []
         return [
@@ -36,20 +36,20 @@ class StepProfiler:
         ]
 
     def before(self, step: int) -> None:
-        """Begins the trace if `step`, which comes now, is the first."""
+        """Starts the trace if the next step is the first to trace."""
         if step == self._first:
             tf.profiler.experimental.start(self._directory)
             self._is_on = True
 
     def after(self, step: int, *, is_last: bool) -> list[str]:
-        """Ends the trace after its last step, or the run's.
+        """Ends the trace after its last step, or the last step of the run.
 
         Args:
           step: The step that was taken.
           is_last: Whether the run ends with it.
 
         Returns:
-          Lines of a table of operations; none while the trace goes on.
+          Lines of a table of operations; none during the trace.
         """
         if not self._is_on or not (step == self._last or is_last):
             return []
@@ -64,7 +64,7 @@ class StepProfiler:
 def operation_table(directory: str) -> list[str]:
     """The operations of the newest trace in `directory`, by total time.
 
-    Several run at a time, so that the sum may be more than the time of the steps.
+    Operations run at the same time: the sum may be more than the time of the steps.
     """
     pattern = os.path.join(directory, "plugins/profile/*/*.xplane.pb")
     space = xplane_pb2.XSpace()

@@ -1,11 +1,11 @@
-"""What a run tells: DLLogger lines in a file, and a bar or plain lines for a person."""
+"""The log of a run: DLLogger lines in a file, and a bar or plain lines on screen."""
 
 import datetime
 import json
 import os
 import sys
 import time
-from typing import Any, TextIO
+from typing import TextIO
 
 import rich.console
 import rich.progress
@@ -16,32 +16,32 @@ _UNITS = {"throughput_train": "sequences/s", "throughput_val": "sequences/s"}
 
 
 class RunLog:
-    """Where a job reports; this one, of every worker but the first, says nothing."""
+    """The log of a job; this one, of all workers but the first, writes nothing."""
 
     def message(self, text: str) -> None:
-        """One line for the reader."""
+        """Prints a line."""
 
     def parameters(self, values: dict[str, float]) -> None:
-        """Values that the lines after this one belong to."""
+        """Logs values that hold for the lines that follow."""
 
     def step(self, step: int, values: dict[str, float]) -> None:
-        """Values of one step."""
+        """Logs and prints values of one step."""
 
     def progress(self, step: int, values: dict[str, float]) -> None:
-        """That a step is done; shown where it costs nothing."""
+        """Updates the progress bar after a step."""
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Results after some step."""
+        """Logs the results of an evaluation after some step."""
 
     def summary(self, values: dict[str, float]) -> None:
-        """Values of the whole run."""
+        """Logs values of the whole run."""
 
     def close(self) -> None:
-        """Ends the report."""
+        """Closes the log."""
 
 
 class DLLoggerFile:
-    """Writes DLLogger's JSON lines; a file that exists is continued."""
+    """Writes DLLogger's JSON lines; appends to an existing file."""
 
     def __init__(self, path: str) -> None:
         """Opens the file, making its folder.
@@ -56,11 +56,11 @@ class DLLoggerFile:
         for metric, unit in _UNITS.items():
             self._write("METADATA", metric=metric, metadata={"unit": unit})
 
-    def log(self, step: int | list[int] | str, data: dict[str, Any]) -> None:
-        """One line; an empty list as `step` means the whole run, "PARAMETER" none."""
+    def log(self, step: int | list[int] | str, data: dict[str, float]) -> None:
+        """Writes a line; `step` is [] for the whole run, "PARAMETER" for parameters."""
         self._write("LOG", step=step, data=data)
 
-    def _write(self, kind: str, **content: Any) -> None:  # noqa: ANN401
+    def _write(self, kind: str, **content: object) -> None:
         now = time.time()
         moment = datetime.datetime.fromtimestamp(now).astimezone()
         line = {
@@ -79,7 +79,7 @@ class DLLoggerFile:
 
 
 def _end_last_line(path: str) -> None:
-    """Ends a line that a killed run has begun, so that the next one is its own."""
+    """Ends the unfinished last line of a killed run."""
     if not os.path.isfile(path):
         return  # A new file, or a device such as /dev/stdout.
     with open(path, "a+b") as file:
@@ -104,8 +104,8 @@ class ConsoleLog(RunLog):
         Args:
           dllog_path: Where DLLogger lines go.
           num_train_steps: The length of the bar.
-          may_show_bar: Whether a terminal gets a bar. A launcher of several workers
-            gives them something like a terminal, whatever its own output is.
+          may_show_bar: Whether a terminal gets a bar. mpirun gives its workers a pseudo
+            terminal, also where its own output is a file.
 
         Raises:
           OSError: if the file cannot be written.

@@ -6,11 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from bert_tf import fused_ops
+from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
 from bert_tf.training.gradients import (
     GradientAccumulator,
     GradientSettings,
-    Reduction,
     Task,
     clip_scale,
     global_norm,
@@ -21,13 +21,13 @@ from bert_tf.training.optimizers import BertOptimizer
 
 @dataclasses.dataclass(frozen=True)
 class StepResult:
-    """What one step tells.
+    """The result of one step.
 
     Attributes:
       step: Steps taken, this one included.
       losses: Mean of each of the task's losses over the global batch, in nats.
       gradient_norm: Global norm before clipping.
-      loss_scale: What the loss was multiplied by, in float16.
+      loss_scale: That of float16; None without one.
     """
 
     step: int
@@ -48,23 +48,24 @@ class Trainer:
         self,
         task: Task,
         optimizer: BertOptimizer,
-        reduction: Reduction,
+        communicator: Communicator,
         settings: GradientSettings,
         loss_scale: LossScale | None = None,
         *,
         rows_vary: bool = False,
     ) -> None:
-        """Prepares the graph of a step.
+        """Prepares the graph of a step, which is traced at the first batch.
 
         Args:
           task: The model and its losses.
           optimizer: Updates the model's trainable variables.
-          reduction: The workers.
+          communicator: The workers.
           settings: How the gradient of a step is made.
           loss_scale: Of float16; None without one.
-          rows_vary: Whether batches have different numbers of rows. One graph is made
-            for all of them: one that became general at a second number would round
-            otherwise than before, and a resumed run than one that never stopped.
+          rows_vary: Whether batches have different numbers of rows. One graph is then
+            traced for any number: a graph for the first number alone, and a general
+            one from the second on, would round differently, and so would a resumed run
+            and one that was never stopped.
         """
         self.task = task
         self.optimizer = optimizer
@@ -74,7 +75,7 @@ class Trainer:
         self.optimizer.build(self._variables)
         self.loss_scale = loss_scale
         scale = loss_scale.variable if loss_scale else None
-        self._gradients = GradientAccumulator(task, reduction, settings, scale)
+        self._gradients = GradientAccumulator(task, communicator, settings, scale)
         self._graph = tf.function(self._step)
         self._rows_vary = rows_vary
 
@@ -84,7 +85,7 @@ class Trainer:
         return int(self.optimizer.iterations.numpy())
 
     def train_step(self, batch: dict[str, np.ndarray]) -> StepResult:
-        """Takes one step; again with half the loss scale where float16 overflows.
+        """Takes one step, and repeats it with half the loss scale if float16 overflows.
 
         Args:
           batch: This worker's features, [k, B, ...].
@@ -94,7 +95,7 @@ class Trainer:
 
         Raises:
           NonFiniteError: on every worker, if the gradient is not finite; the weights
-            are then those before the step.
+            are not changed.
         """
         tensors = {name: tf.convert_to_tensor(x) for name, x in batch.items()}
         if self._rows_vary and not self._graph.experimental_get_tracing_count():
@@ -114,8 +115,8 @@ class Trainer:
             raise NonFiniteError(
                 f"The gradient of step {self.step + 1} is not finite "
                 f"(losses: {values}). The weights are those of step {self.step}. A "
-                "resumed run keeps its learning rate: begin a new one, with another "
-                "output_dir, the last checkpoint as --init_checkpoint, and a lower "
+                "resumed run keeps its learning rate: start a new run with another "
+                "--output_dir, the last checkpoint as --init_checkpoint, and a lower "
                 "--learning_rate or a longer warm-up."
             )
         scale = None
@@ -125,14 +126,16 @@ class Trainer:
         return StepResult(self.step, values, float(norm.numpy()), scale)
 
     def _may_try_again(self, losses: tf.Tensor) -> bool:
-        """Lowers the loss scale if that may help; equal on every worker."""
-        is_overflow = np.isfinite(losses.numpy()).all()  # Of the gradient alone.
+        """Halves the loss scale if the gradient alone overflowed, on all workers."""
+        is_overflow = np.isfinite(losses.numpy()).all()
         return is_overflow and self.loss_scale is not None and self.loss_scale.lower()
 
     def _step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         gradients, losses = self._gradients(batch, self.optimizer.iterations.value)
         settings = self._settings
         limit = 0.0 if settings.clip_each_micro_batch else settings.max_grad_norm
+        # The norm is taken after the allreduce, and its scale is applied by the update
+        # itself: clipping costs one pass over the gradients, and makes no tensor.
         norm = global_norm(gradients)
 
         def update() -> tf.Tensor:
@@ -140,6 +143,8 @@ class Trainer:
             self.optimizer.apply_scaled(gradients, self._variables, scale)
             return tf.constant(True)
 
+        # Decided in the graph, from sums that are equal on all workers: either all of
+        # them update their weights, or none does.
         finite = tf.reduce_all(tf.math.is_finite(losses)) & tf.math.is_finite(norm)
         tf.cond(finite, update, lambda: tf.constant(False))
         return losses, tf.where(finite, norm, float("nan"))

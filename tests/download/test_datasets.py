@@ -12,7 +12,7 @@ from conftest import ROOT
 from download.serving import status
 from integration.launching import run_python
 
-from bert_tf.cli.download import download as download_command
+from bert_tf.cli import data
 from bert_tf.config.download import DownloadConfig
 from bert_tf.download import catalogue, datasets
 from bert_tf.download.catalogue import CATALOGUE, Entry, RemoteFile
@@ -112,7 +112,7 @@ def test_date_of_a_model_may_be_left_out_where_it_is_unambiguous(
 
 
 def test_names_can_be_listed(capsys):
-    download_command(["--list"])
+    data.main(["download", "--list"])
     listed = capsys.readouterr().out.split()
     assert listed[0] == "wikipedia"
     assert {"squad-2.0", "mrpc", "2020_02_20/uncased_L-2_H-128_A-2"} < set(listed)

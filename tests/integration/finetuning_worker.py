@@ -4,39 +4,35 @@ Arguments: a JSON file with {name: [job, command line]}, and a folder for the re
 Each run leaves <name>-<rank>.npz: the weights, and the scores as `score <name>`.
 """
 
-import importlib
 import json
 import os
 import pathlib
 import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import numpy as np
+from runs import run
 
-from bert_tf import flags
-from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
 from bert_tf.jobs import finetuning
-from bert_tf.jobs.plan import weights_by_name
-
-CONFIGS = {"squad": SquadConfig, "classifier": ClassifierConfig}
+from bert_tf.jobs.run.resume import weights_by_name
 
 
 def run_job(job, arguments):
     """Runs one command line; returns what this worker ended with, by name."""
-    module = importlib.import_module(f"bert_tf.jobs.{job}")
     plans = []
     describe = finetuning.describe
 
-    def remember(plan, threads, log):
+    def remember(plan, *more):
         plans.append(plan)
-        describe(plan, threads, log)
+        describe(plan, *more)
 
     finetuning.describe = remember
     try:
-        scores = module.run(flags.parse(CONFIGS[job], ["run", *arguments]))
+        scores = run(job, *arguments)
     finally:
         finetuning.describe = describe
     [plan] = plans

@@ -1,10 +1,13 @@
 """Starts real processes: scripts, and workers under mpirun."""
 
+import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+
+import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -55,3 +58,27 @@ def mpirun_apart(programs, timeout=300):
         text=True,
         timeout=timeout + 30,
     )
+
+
+def run_workers(worker, runs, folder, *programs):
+    """Starts a worker of this folder for each program; see `worker.py`.
+
+    Args:
+      worker: Name of its file.
+      runs: Its command lines by name.
+      folder: Where it leaves its results.
+      *programs: For each, the options of mpirun before it, "-np" and a number first.
+
+    Returns:
+      Name of a run -> what each rank ended with, by name.
+    """
+    (folder / "runs.json").write_text(json.dumps(runs))
+    path = ROOT / "tests" / "integration" / worker
+    command = [sys.executable, path, folder / "runs.json", folder]
+    result = mpirun_apart([[*program, *command] for program in programs])
+    assert result.returncode == 0, result.stderr[-3000:]
+    size = sum(int(program[1]) for program in programs)
+    return {
+        name: [dict(np.load(folder / f"{name}-{rank}.npz")) for rank in range(size)]
+        for name in runs
+    }

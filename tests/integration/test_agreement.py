@@ -4,15 +4,14 @@ import json
 import shutil
 import sys
 
-import numpy as np
 import pytest
 from conftest import TINY, WIDE
-from integration.launching import ROOT, mpirun_apart
+from integration.launching import ROOT, mpirun_apart, run_workers
+from runs import assert_same_bytes, pretraining_flags
 
 from bert_tf import fused_ops
 
 pytestmark = [pytest.mark.slow, pytest.mark.horovod]
-WORKER = ROOT / "tests" / "integration" / "worker.py"
 REFERENCE = f"{fused_ops.ENVIRONMENT_VARIABLE}={fused_ops.REFERENCE}"
 ONE = ["-np", "1"]
 
@@ -23,16 +22,8 @@ def arguments(tiny_records, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(TINY))
 
     def make(name, *more):
-        return [
-            f"--bert_config_file={tmp_path}/config.json",
-            f"--input_files_dir={tiny_records}",
-            f"--output_dir={tmp_path}/{name}",
-            "--train_batch_size=4",
-            "--num_train_steps=3",
-            "--learning_rate=0.01",
-            "--do_train",
-            *more,
-        ]
+        files = (tmp_path / "config.json", tiny_records, tmp_path / name)
+        return pretraining_flags(*files, *more, accumulation=1, steps=3)
 
     return make
 
@@ -57,16 +48,10 @@ def test_workers_with_and_without_the_library_end_with_the_same_bytes(
         "lamb": arguments("lamb", "--precision=bf16", "--num_train_steps=20"),
         "adamw": arguments("adamw", "--optimizer_type=adamw", "--num_train_steps=20"),
     }
-    (tmp_path / "runs.json").write_text(json.dumps(runs))
-    command = [sys.executable, WORKER, tmp_path / "runs.json", tmp_path]
-    programs = [[*ONE, *command], [*ONE, *command]]
-    programs[without][2:2] = ["env", REFERENCE]  # -x of the first is for all.
-    result = mpirun_apart(programs)
-    assert result.returncode == 0, result.stderr[-3000:]
-    for name in runs:
-        first, second = (np.load(tmp_path / f"{name}-{rank}.npz") for rank in (0, 1))
-        for path in first:
-            assert first[path].tobytes() == second[path].tobytes(), path
+    programs = [ONE, ONE]
+    programs[without] = [*ONE, "env", REFERENCE]  # -x of the first is for all.
+    for ranks in run_workers("worker.py", runs, tmp_path, *programs).values():
+        assert_same_bytes(*ranks)
 
 
 @pytest.mark.skipif(len(fused_ops.paths()) < 3, reason="there is one instruction set")
@@ -80,13 +65,9 @@ def test_workers_with_other_instruction_sets_take_the_best_that_all_have(
     ]
     (tmp_path / "config.json").write_text(json.dumps(WIDE))
     runs = {"run": arguments("run", "--precision=bf16", "--num_train_steps=20")}
-    (tmp_path / "runs.json").write_text(json.dumps(runs))
-    command = [sys.executable, WORKER, tmp_path / "runs.json", tmp_path]
-    result = mpirun_apart([[*ONE, "env", each, *command] for each in allowed])
-    assert result.returncode == 0, result.stderr[-3000:]
-    first, second = (np.load(tmp_path / f"run-{rank}.npz") for rank in (0, 1))
-    for path in first:
-        assert first[path].tobytes() == second[path].tobytes(), path
+    programs = [[*ONE, "env", each] for each in allowed]
+    first, second = run_workers("worker.py", runs, tmp_path, *programs)["run"]
+    assert_same_bytes(first, second)
     line = str(first["result path"])
     start = f"fused operations: {fused_ops.TITLES[names[-1]]}, not better: worker 1 ("
     assert line.startswith(start)

@@ -9,11 +9,10 @@ import pytest
 import tensorflow as tf
 from conftest import TINY, make_example, write_records
 from integration.launching import ROOT, mpirun, run_python
+from runs import run
 
-from bert_tf import distribute, flags
-from bert_tf.config import PretrainingConfig
+from bert_tf import distribute
 from bert_tf.errors import RunError
-from bert_tf.jobs import pretraining
 
 SCRIPT = ROOT / "run_pretraining.py"
 
@@ -36,9 +35,8 @@ def command_line(arguments):
 
 
 def refused(arguments, pattern):
-    config = flags.parse(PretrainingConfig, ["run", *command_line(arguments)])
     with pytest.raises(RunError, match=pattern) as caught:
-        pretraining.run(config)
+        run("pretraining", *command_line(arguments))
     assert "\n" not in str(caught.value)
     folder = arguments["output_dir"]
     if os.path.isdir(folder):
@@ -151,9 +149,8 @@ def test_checkpoints_of_another_program_are_not_touched(arguments):
         shape_and_slices=[""],
         tensors=[tf.zeros([1])],
     )
-    config = flags.parse(PretrainingConfig, ["run", *command_line(arguments)])
     with pytest.raises(RunError, match="checkpoints of another program.*ckpt-100"):
-        pretraining.run(config)
+        run("pretraining", *command_line(arguments))
     assert tf.train.load_checkpoint(prefix).has_tensor("a")
 
 

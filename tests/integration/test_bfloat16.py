@@ -1,16 +1,13 @@
-"""The laws of training in 16 bits, as far as their rounding lets them hold."""
+"""The invariants of training in 16 bits, to rounding."""
 
 import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
+import runs
 from conftest import WIDE
 from integration.launching import ROOT, mpirun, run_python
-
-from bert_tf import flags
-from bert_tf.config import PretrainingConfig
-from bert_tf.jobs import pretraining
+from runs import checkpoint_bytes, logged_values, pretraining_flags, read_tensors
 
 pytestmark = pytest.mark.slow
 SCRIPT = ROOT / "run_pretraining.py"
@@ -23,43 +20,39 @@ def command(tiny_records, tmp_path):
     config.write_text(json.dumps(WIDE))
 
     def make(output_dir, *more, batch=4, accumulation=4, precision="bf16"):
-        return [
-            f"--bert_config_file={config}",
-            f"--input_files_dir={tiny_records}",
-            f"--output_dir={output_dir}",
-            f"--train_batch_size={batch}",
-            f"--num_accumulation_steps={accumulation}",
-            "--num_train_steps=6",
-            "--learning_rate=0.005",
-            "--noscale_learning_rate",
-            "--do_train",
-            f"--precision={precision}",
-            *more,
-        ]
+        return pretraining_flags(
+            *(config, tiny_records, output_dir),
+            *("--learning_rate=0.005", "--noscale_learning_rate"),
+            *(f"--precision={precision}", *more),
+            batch=batch,
+            accumulation=accumulation,
+            steps=6,
+        )
 
     return make
 
 
 def run(arguments):
-    return pretraining.run(flags.parse(PretrainingConfig, ["run", *arguments]))
-
-
-def checkpoint_bytes(folder):
-    return (folder / "model.ckpt-6.data-00000-of-00001").read_bytes()
+    return runs.run("pretraining", *arguments)
 
 
 def weights(folder):
-    reader = tf.train.load_checkpoint(str(folder / "model.ckpt-6"))
-    names = sorted(reader.get_variable_to_shape_map())
-    names = [n for n in names if reader.get_tensor(n).dtype == np.float32]
-    return np.concatenate([reader.get_tensor(n).ravel() for n in names])
+    """All weights and moments as one vector."""
+    tensors = read_tensors(folder / "model.ckpt-6")
+    names = sorted(n for n, x in tensors.items() if x.dtype == np.float32)
+    return np.concatenate([tensors[name].ravel() for name in names])
 
 
-def test_stop_and_go_on_is_never_stopped(command, tmp_path):
+def loss_scales(folder):
+    return [scale for _, scale in logged_values(folder, "loss_scaler")]
+
+
+def test_stopped_and_resumed_is_never_stopped(command, tmp_path):
     run(command(tmp_path / "whole"))
     run(command(tmp_path / "parts", "--steps_this_run=2"))
     run(command(tmp_path / "parts"))
-    assert checkpoint_bytes(tmp_path / "parts") == checkpoint_bytes(tmp_path / "whole")
+    parts, whole = (checkpoint_bytes(tmp_path / n, 6) for n in ("parts", "whole"))
+    assert parts == whole
 
 
 def test_micro_batches_of_any_size(command, tmp_path):
@@ -98,13 +91,6 @@ def test_profile(command, tmp_path, capsys):
     assert "step 7 of `profile` is not among this run's" in capsys.readouterr().out
 
 
-def loss_scales(folder):
-    lines = (folder / "bert_dllog.json").read_text().splitlines()
-    entries = [json.loads(line.removeprefix("DLLL ")) for line in lines]
-    data = [entry.get("data", {}) for entry in entries]
-    return [values["loss_scaler"] for values in data if "loss_scaler" in values]
-
-
 @pytest.mark.horovod
 def test_float16_on_one_worker_two_workers_and_resumed(command, tmp_path):
     scale = "--init_loss_scale=4294967296"
@@ -116,7 +102,8 @@ def test_float16_on_one_worker_two_workers_and_resumed(command, tmp_path):
     assert first < 2**32  # Overflows, and is lowered.
     run(command(tmp_path / "parts", scale, "--steps_this_run=2", precision="fp16"))
     run(command(tmp_path / "parts", precision="fp16"))
-    assert checkpoint_bytes(tmp_path / "parts") == checkpoint_bytes(tmp_path / "one")
+    parts, whole = (checkpoint_bytes(tmp_path / n, 6) for n in ("parts", "one"))
+    assert parts == whole
     assert loss_scales(tmp_path / "parts")[-1] == last
     command_line = command(
         tmp_path / "two", "--horovod", scale, "--amp", accumulation=2, precision="fp16"

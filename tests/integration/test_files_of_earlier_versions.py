@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT
+from runs import logged_values
 
 import run_classifier
 import run_pretraining
@@ -109,13 +110,7 @@ def finetune(folder, capsys):
 
 def assert_same_losses(output_dir, name, tolerance=TOLERANCE):
     """The steps that were left were taken, with the losses of a run never stopped."""
-    lines = (output_dir / "bert_dllog.json").read_text().splitlines()
-    entries = [json.loads(line.removeprefix("DLLL ")) for line in lines]
-    found = [
-        (str(entry["step"]), entry["data"]["total_loss"])
-        for entry in entries
-        if entry["type"] == "LOG" and "total_loss" in entry["data"]
-    ]
+    found = [(str(s), loss) for s, loss in logged_values(output_dir, "total_loss")]
     expected = json.loads((EXPECTED / "losses.json").read_text())[name]
     found = found[-len(expected) :]  # The others were logged before the stop.
     assert [step for step, _ in found] == list(expected)

@@ -1,21 +1,24 @@
-"""run_squad as a whole: it learns, predicts, scores, stops, goes on and packs."""
+"""run_squad as a whole: it learns, predicts, scores, stops, resumes and packs."""
 
-import json
 import math
 import re
 import shutil
 
-import numpy as np
 import pytest
-import tensorflow as tf
+import runs
 from integration import finetuning_data
 from integration.launching import ROOT, run_python
+from runs import (
+    assert_equal_to_rounding,
+    checkpoint_bytes,
+    logged_values,
+    read_json,
+    read_results,
+    read_tensors,
+)
 
 import run_squad
-from bert_tf import flags
-from bert_tf.config.finetuning import SquadConfig
 from bert_tf.errors import RunError
-from bert_tf.jobs import squad
 
 pytestmark = pytest.mark.slow
 SCRIPT = ROOT / "run_squad.py"
@@ -25,23 +28,12 @@ LONG = "--max_seq_length=128"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A vocabulary, an architecture and questions of both versions."""
-    path = tmp_path_factory.mktemp("squad")
-    finetuning_data.write_model(path / "model")
-    finetuning_data.write_squad(path / "train.json")
-    finetuning_data.write_squad(path / "train2.json", is_version_2=True)
-    return path
-
-
-@pytest.fixture(scope="module")
-def command(folder):
+def command(folder, model):
     """Makes a command line; later flags win."""
 
     def make(output_dir, *more, data="train.json"):
         return [
-            f"--bert_config_file={folder}/model/bert_config.json",
-            f"--vocab_file={folder}/model/vocab.txt",
+            *model,
             f"--train_file={folder}/{data}",
             f"--predict_file={folder}/{data}",
             f"--output_dir={output_dir}",
@@ -55,43 +47,7 @@ def command(folder):
 
 
 def run(arguments):
-    return squad.run(flags.parse(SquadConfig, ["run", *arguments]))
-
-
-def read_json(path):
-    return json.loads(path.read_text())
-
-
-def read_results(folder):
-    lines = (folder / "eval_results.txt").read_text().splitlines()
-    return {name: float(value) for name, value in (x.split(" = ") for x in lines)}
-
-
-def checkpoint_bytes(folder, step):
-    prefix = folder / f"model.ckpt-{step}"
-    names = (f"{prefix}.index", f"{prefix}.data-00000-of-00001")
-    return [open(name, "rb").read() for name in names]
-
-
-def read_weights(prefix):
-    reader = tf.train.load_checkpoint(str(prefix))
-    return {
-        name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
-    }
-
-
-# What a softmax does not see: whatever is added to all the scores that it compares. The
-# gradients of these are rounding alone.
-UNSEEN = ("key/bias", "cls/squad/output_bias", "layer_1/output/LayerNorm/beta")
-
-
-def assert_equal_to_rounding(ours, expected, tolerance):
-    """Tensors differ by less than a part of their size."""
-    assert ours.keys() == expected.keys()
-    for name, values in expected.items():
-        if not any(part in name for part in UNSEEN):
-            error = np.linalg.norm(ours[name] - values)
-            assert error < tolerance * np.linalg.norm(values) + 1e-7, name
+    return runs.run("squad", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +154,7 @@ def test_packed_predictions_are_those_of_single_rows(command, trained, copied):
 
 
 def test_a_checkpoint_starts_another_training(command, trained, tmp_path):
-    """Its steps count from 0, and it goes on to answer what it knew."""
+    """Its steps count from 0, and it still answers what it knew."""
     more = ("--do_train", "--do_eval", "--num_train_steps=2", "--learning_rate=1e-6")
     scores = run(command(tmp_path, *more, f"--init_checkpoint={trained[0]}"))
     assert scores["global_step"] == 2
@@ -214,7 +170,7 @@ def test_packed_training_is_training_on_single_rows(command, tmp_path, capsys):
     run(command(packed, *more, "--pack_sequences"))
     [density] = re.findall(r"Packed: about (\S+) sequences", capsys.readouterr().out)
     assert float(density) > 1.5
-    ours, expected = (read_weights(path / "model.ckpt-30") for path in (packed, plain))
+    ours, expected = (read_tensors(path / "model.ckpt-30") for path in (packed, plain))
     assert_equal_to_rounding(ours, expected, 1e-4)
     ours, expected = (read_json(p / "predictions.json") for p in (packed, plain))
     assert ours == expected
@@ -252,12 +208,7 @@ def best(command, tmp_path_factory):
 
 def evaluations(folder):
     """Step -> f1, of the evaluations between the steps."""
-    found = {}
-    for line in (folder / "bert_dllog.json").read_text().splitlines():
-        entry = json.loads(line.removeprefix("DLLL "))
-        if isinstance(entry.get("step"), int) and "f1" in entry["data"]:
-            found[entry["step"]] = entry["data"]["f1"]
-    return found
+    return dict(logged_values(folder, "f1"))
 
 
 def test_each_epoch_is_evaluated(best):

@@ -6,22 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from integration import finetuning_data
+from runs import read_tensors
 
 import run_classifier
 import run_squad
+from bert_tf.tf_checkpoint import save_tf
 
 SMALL = ("--num_train_steps=1", "--do_train")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bad")
-    finetuning_data.write_model(path / "model")
-    finetuning_data.write_squad(path / "train.json")
-    finetuning_data.write_classes(path / "classes")
-    return path
 
 
 @pytest.fixture
@@ -41,14 +33,6 @@ def refused(capsys, tmp_path):
         assert not {"test_results.tsv", "eval_results.txt"} & {*left}
 
     return check
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return [
-        f"--bert_config_file={folder}/model/bert_config.json",
-        f"--vocab_file={folder}/model/vocab.txt",
-    ]
 
 
 @pytest.fixture
@@ -211,18 +195,11 @@ def prediction(folder):
 
 def changed_weights(path, trained, change):
     """Copies a checkpoint, its tensors changed."""
-    reader = tf.train.load_checkpoint(str(trained))
-    shapes = reader.get_variable_to_shape_map()
-    tensors = change({name: reader.get_tensor(name) for name in shapes})
+    tensors = change(read_tensors(trained))
     path.mkdir()
     for name in ("bert_config.json", "vocab.txt"):
         shutil.copy(trained / name, path)
-    tf.raw_ops.SaveV2(
-        prefix=str(path / "model.ckpt"),
-        tensor_names=list(tensors),
-        shape_and_slices=[""] * len(tensors),
-        tensors=list(tensors.values()),
-    )
+    save_tf(str(path / "model.ckpt"), tensors)
     return path / "model.ckpt"
 
 

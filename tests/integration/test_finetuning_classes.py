@@ -1,22 +1,19 @@
 """run_classifier as a whole: classes, numbers, pairs, two dev sets; packed or not."""
 
-import json
 import re
 
 import numpy as np
 import pytest
+import runs
 from integration import finetuning_data
 from integration.launching import ROOT, run_python
-from integration.test_finetuning import (
+from runs import (
     assert_equal_to_rounding,
     checkpoint_bytes,
+    read_json,
     read_results,
-    read_weights,
+    read_tensors,
 )
-
-from bert_tf import flags
-from bert_tf.config.finetuning import ClassifierConfig
-from bert_tf.jobs import classifier
 
 pytestmark = pytest.mark.slow
 SCRIPT = ROOT / "run_classifier.py"
@@ -25,22 +22,13 @@ ALL = ("--do_train", "--do_predict", "--do_eval", "--deterministic_run")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A vocabulary and an architecture, and room for data."""
-    path = tmp_path_factory.mktemp("classes")
-    finetuning_data.write_model(path / "model")
-    return path
-
-
-@pytest.fixture(scope="module")
-def command(folder):
+def command(folder, model):
     """Makes a command line of a task; later flags win."""
 
     def make(task, output_dir, *more):
         write = getattr(finetuning_data, f"write_{task}")
         return [
-            f"--bert_config_file={folder}/model/bert_config.json",
-            f"--vocab_file={folder}/model/vocab.txt",
+            *model,
             f"--output_dir={output_dir}",
             f"--num_train_steps={STEPS}",
             "--learning_rate=3e-3",
@@ -53,7 +41,7 @@ def command(folder):
 
 
 def run(arguments):
-    return classifier.run(flags.parse(ClassifierConfig, ["run", *arguments]))
+    return runs.run("classifier", *arguments)
 
 
 def read_table(path):
@@ -87,7 +75,7 @@ def test_test_results_are_the_shares_of_the_classes(trained):
 
 
 def test_the_folder_says_what_its_classes_are(trained):
-    task = json.loads((trained[0] / "task.json").read_text())
+    task = read_json(trained[0] / "task.json")
     assert task["label_names"] == ["food", "travel", "weather"]
     assert task["do_lower_case"] is True
 
@@ -141,7 +129,7 @@ def test_packed_training_is_training_on_single_rows(command, task, tmp_path, cap
     run(command(task, packed, *more, "--pack_sequences"))
     [density] = re.findall(r"Packed: about (\S+) sequences", capsys.readouterr().out)
     assert float(density) > 2.0
-    ours, expected = (read_weights(path / "model.ckpt-20") for path in (packed, plain))
+    ours, expected = (read_tensors(path / "model.ckpt-20") for path in (packed, plain))
     assert_equal_to_rounding(ours, expected, 1e-4)
 
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from integration import finetuning_data
 from integration.finetuning_worker import run_job
-from integration.launching import ROOT, mpirun
-from integration.test_finetuning import UNSEEN, assert_equal_to_rounding
+from integration.launching import ROOT, mpirun, run_workers
+from runs import UNSEEN, assert_equal_to_rounding, assert_same_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.horovod]
-WORKER = ROOT / "tests" / "integration" / "finetuning_worker.py"
 STEPS = 10
 LONG = ["--pack_sequences", "--max_seq_length=128"]
 # 11 questions and 13 sentences: two workers divide neither, nor do batches of 5 rows.
@@ -25,16 +24,7 @@ NAMES = pytest.mark.parametrize("name", RUNS)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("workers")
-    finetuning_data.write_model(path / "model")
-    finetuning_data.write_squad(path / "train.json")
-    finetuning_data.write_classes(path / "classes")
-    return path
-
-
-@pytest.fixture(scope="module")
-def runs(folder):
+def runs(folder, model):
     """(name of the run's folder, examples of each worker) -> {name: (job, command)}."""
 
     def make(number, batch):
@@ -51,8 +41,7 @@ def runs(folder):
             ],
         }
         common = [
-            f"--bert_config_file={folder}/model/bert_config.json",
-            f"--vocab_file={folder}/model/vocab.txt",
+            *model,
             "--do_train",
             "--do_predict",
             "--do_eval",
@@ -95,13 +84,7 @@ def two(runs, one, folder):
     ]
     commands = runs("two", 4) | {"answers": ("squad", prediction)}
     commands["mapped"] = ("classifier", mapped(folder, "two"))
-    (folder / "runs.json").write_text(json.dumps(commands))
-    result = mpirun(2, WORKER, folder / "runs.json", folder)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return {
-        name: [dict(np.load(folder / f"{name}-{rank}.npz")) for rank in range(2)]
-        for name in [*RUNS, "mapped"]
-    }
+    return run_workers("finetuning_worker.py", commands, folder, ["-np", "2"])
 
 
 def mapped(folder, number):
@@ -133,9 +116,7 @@ def parted(arrays):
 
 @NAMES
 def test_both_workers_end_with_the_same_bytes(two, name):
-    first, second = two[name]
-    for path, array in first.items():
-        assert array.tobytes() == second[path].tobytes(), path
+    assert_same_bytes(*two[name])
 
 
 @NAMES

@@ -9,7 +9,6 @@ steps that one of them does.
 """
 
 import json
-import sys
 import types
 
 import numpy as np
@@ -21,15 +20,15 @@ from conftest import (
     require_isa,
     write_records,
 )
-from integration.launching import ROOT, mpirun_apart
+from integration.launching import run_workers
 from integration.worker import train_and_evaluate
+from runs import assert_same_bytes, pretraining_flags
 
 from bert_tf import fused_ops
 from bert_tf.distribute import Communicator
-from bert_tf.jobs.compute_path import ComputePath
+from bert_tf.jobs.run.compute_path import ComputePath
 
 pytestmark = [pytest.mark.slow, pytest.mark.horovod]
-WORKER = ROOT / "tests" / "integration" / "worker.py"
 PATHS = [*INSTRUCTION_SETS, fused_ops.REFERENCE]
 LEARNING_RATES = {"bf16": 1e-4, "fp32": 5e-3}
 S, V = 48, 100
@@ -62,19 +61,16 @@ def runs(request, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp(name)
 
     def command(output_dir, precision, batch, accumulation, *more):
-        return [
-            f"--bert_config_file={data}/config.json",
-            f"--input_files_dir={data}/records",
-            f"--output_dir={folder}/{output_dir}-{precision}",
+        output_dir = folder / f"{output_dir}-{precision}"
+        return pretraining_flags(
+            *(data / "config.json", data / "records", output_dir),
             f"--precision={precision}",
-            f"--train_batch_size={batch}",
-            f"--num_accumulation_steps={accumulation}",
-            "--num_train_steps=20",
             f"--learning_rate={LEARNING_RATES[precision]}",
-            "--noscale_learning_rate",
-            "--do_train",
-            *more,
-        ]
+            *("--noscale_learning_rate", *more),
+            batch=batch,
+            accumulation=accumulation,
+            steps=20,
+        )
 
     of_two = {}
     for precision in LEARNING_RATES:
@@ -82,11 +78,8 @@ def runs(request, data, tmp_path_factory):
         stopped = f"--init_checkpoint={folder}/two-{precision}/model.ckpt-11"
         resumed = command("resumed", precision, 4, 2, stopped, "--resume")
         of_two |= {f"two-{precision}": whole, f"resumed-{precision}": resumed}
-    (folder / "runs.json").write_text(json.dumps(of_two))
-    variable = f"{fused_ops.ENVIRONMENT_VARIABLE}={name}"
-    program = ["-np", "2", "-x", variable, sys.executable, WORKER]
-    result = mpirun_apart([[*program, folder / "runs.json", folder]])
-    assert result.returncode == 0, result.stderr[-3000:]
+    program = ["-np", "2", "-x", f"{fused_ops.ENVIRONMENT_VARIABLE}={name}"]
+    ranks = run_workers("worker.py", of_two, folder, program)
     fused_ops.limit(name)
     try:
         of_one = {
@@ -100,10 +93,6 @@ def runs(request, data, tmp_path_factory):
         }
     finally:
         fused_ops.limit("")
-    ranks = {
-        run: [dict(np.load(folder / f"{run}-{rank}.npz")) for rank in (0, 1)]
-        for run in of_two
-    }
     return types.SimpleNamespace(name=name, folder=folder, ranks=ranks, of_one=of_one)
 
 
@@ -121,9 +110,7 @@ def test_every_run_computes_by_that_path(runs):
 @pytest.mark.parametrize("precision", LEARNING_RATES)
 def test_workers_end_with_the_same_bytes(runs, precision):
     for run in ("two", "resumed"):
-        first, second = runs.ranks[f"{run}-{precision}"]
-        for name, array in first.items():
-            assert array.tobytes() == second[name].tobytes(), name
+        assert_same_bytes(*runs.ranks[f"{run}-{precision}"])
 
 
 @pytest.mark.parametrize("precision", LEARNING_RATES)

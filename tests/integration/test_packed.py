@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import make_example, write_records
+from runs import run
 
-from bert_tf import flags
-from bert_tf.config import PretrainingConfig
 from bert_tf.config.data import PackDataConfig
 from bert_tf.data.commands.pack import pack_records
 from bert_tf.data.records.record_set import open_records
 from bert_tf.data.records.schema import ValueLimits
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
-from bert_tf.jobs import pretraining
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.training.gradients import GradientAccumulator, GradientSettings
 
@@ -113,7 +111,6 @@ def test_training_takes_fewer_micro_batches(
     folders, tiny_config_file, tmp_path, capsys
 ):
     arguments = [
-        "run",
         f"--bert_config_file={tiny_config_file}",
         f"--input_files_dir={folders}/packed",
         f"--eval_files_dir={folders}/packed",
@@ -125,7 +122,7 @@ def test_training_takes_fewer_micro_batches(
         "--num_train_steps=4",
         "--max_predictions_per_seq=2",
     ]
-    results = pretraining.run(flags.parse(PretrainingConfig, arguments))
+    results = run("pretraining", *arguments)
     assert results["next_sentence_count"] == 64
     text = capsys.readouterr().out
     records = open_records(f"{folders}/packed", LIMITS)
@@ -141,9 +138,8 @@ def test_a_run_on_packed_records_does_not_go_on_with_plain_ones(
 ):
     """Its global batch, kept in records, would hold half the sequences."""
 
-    def run(folder):
+    def train(folder):
         arguments = [
-            "run",
             f"--bert_config_file={tiny_config_file}",
             f"--input_files_dir={folder}",
             f"--output_dir={tmp_path}",
@@ -152,9 +148,9 @@ def test_a_run_on_packed_records_does_not_go_on_with_plain_ones(
             "--steps_this_run=1",
             "--do_train",
         ]
-        pretraining.run(flags.parse(PretrainingConfig, arguments))
+        run("pretraining", *arguments)
 
-    run(folders / "packed")
+    train(folders / "packed")
     with pytest.raises(RunError, match="a run on packed records. Received: records th"):
-        run(folders / "unpacked")
-    run(folders / "packed")
+        train(folders / "unpacked")
+    train(folders / "packed")

@@ -6,18 +6,16 @@ import shutil
 
 import numpy as np
 import pytest
+import runs
 import tensorflow as tf
 from conftest import TINY
 
-from bert_tf import flags
 from bert_tf.cli import main
 from bert_tf.config import BertConfig
-from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
 from bert_tf.interop.pretrained import from_pretrained
-from bert_tf.interop.tf_files import save_tf
-from bert_tf.jobs import classifier, squad
-from bert_tf.jobs.prediction import Classifier, MaskFiller, QuestionAnswerer
 from bert_tf.modeling.pretraining import build_pretraining_model
+from bert_tf.predictors import Classifier, MaskFiller, QuestionAnswerer
+from bert_tf.tf_checkpoint import save_tf
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = (
@@ -50,7 +48,7 @@ def arguments(folder, output_dir, **more):
         "max_seq_length": 32,
         **more,
     }
-    return ["run", *(f"--{name}={value}" for name, value in values.items())]
+    return [f"--{name}={value}" for name, value in values.items()]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +60,7 @@ def classes(folder, tmp_path_factory):
         (data / f"{split}.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
     output = tmp_path_factory.mktemp("classes")
     more = {"task_name": "tsv", "data_dir": data}
-    classifier.run(flags.parse(ClassifierConfig, arguments(folder, output, **more)))
+    runs.run("classifier", *arguments(folder, output, **more))
     return output
 
 
@@ -84,7 +82,7 @@ def answers(folder, tmp_path_factory):
     file.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
     output = tmp_path_factory.mktemp("answers")
     more = {"train_file": file, "predict_file": file, "max_query_length": 16}
-    squad.run(flags.parse(SquadConfig, arguments(folder, output, **more)))
+    runs.run("squad", *arguments(folder, output, **more))
     return output
 
 

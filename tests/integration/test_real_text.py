@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
+from runs import run
 
-from bert_tf import flags
-from bert_tf.config import CreateDataConfig, PretrainingConfig
+from bert_tf.config import CreateDataConfig
 from bert_tf.data.batches.record_order import RecordOrder
 from bert_tf.data.commands.create import create_records
 from bert_tf.data.records.record_set import open_records
@@ -52,7 +52,6 @@ def records(speeches, tmp_path_factory):
 def test_the_loss_falls_on_real_text(records, tmp_path):
     """From ln(30522) = 10.3 to below 7.5 nats within 150 steps, above any constant."""
     arguments = [
-        "run",
         "--preset=tiny",
         f"--vocab_file={VOCAB}",
         f"--input_files_dir={records}",
@@ -65,7 +64,7 @@ def test_the_loss_falls_on_real_text(records, tmp_path):
         "--num_train_steps=150",
         "--max_eval_steps=100",
     ]
-    results = pretraining.run(flags.parse(PretrainingConfig, arguments))
+    results = run("pretraining", *arguments)
     assert results["masked_lm_loss"] < 7.5
     reader = open_records(records, LIMITS)
     order = RecordOrder(

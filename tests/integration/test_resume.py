@@ -1,4 +1,4 @@
-"""Stop and go on = never stopped, to the last byte."""
+"""Stopped and resumed = never stopped, to the last byte."""
 
 import fcntl
 import json
@@ -10,14 +10,14 @@ import time
 
 import numpy as np
 import pytest
+import runs
 import tensorflow as tf
 from conftest import make_example, write_records
 from integration.launching import ROOT, mpirun, run_python, start
+from runs import checkpoint_bytes, logged_values, pretraining_flags, read_tensors
 
-from bert_tf import flags, kernels
-from bert_tf.config import PretrainingConfig
+from bert_tf import fused_ops
 from bert_tf.errors import RunError
-from bert_tf.jobs import pretraining
 
 SCRIPT = ROOT / "run_pretraining.py"
 STEPS = 8
@@ -28,40 +28,24 @@ def command(tiny_config_file, tiny_records):
     """Makes a command line of 8 steps of 16 records."""
 
     def make(output_dir, *more, batch=4, accumulation=4):
-        return [
-            f"--bert_config_file={tiny_config_file}",
-            f"--input_files_dir={tiny_records}",
-            f"--output_dir={output_dir}",
-            f"--train_batch_size={batch}",
-            f"--num_accumulation_steps={accumulation}",
-            f"--num_train_steps={STEPS}",
-            "--learning_rate=0.01",
-            "--do_train",
-            "--keep_checkpoint_max=20",
-            *more,
-        ]
+        return pretraining_flags(
+            *(tiny_config_file, tiny_records, output_dir),
+            *("--keep_checkpoint_max=20", *more),
+            batch=batch,
+            accumulation=accumulation,
+            steps=STEPS,
+        )
 
     return make
 
 
 def run(arguments):
-    return pretraining.run(flags.parse(PretrainingConfig, ["run", *arguments]))
-
-
-def checkpoint_bytes(folder, step):
-    prefix = folder / f"model.ckpt-{step}"
-    names = (f"{prefix}.index", f"{prefix}.data-00000-of-00001")
-    return [open(name, "rb").read() for name in names]
+    return runs.run("pretraining", *arguments)
 
 
 def logged_losses(folder):
-    """Step -> loss, from the DLLogger file; a step that is done twice comes twice."""
-    losses = []
-    for line in (folder / "bert_dllog.json").read_text().splitlines():
-        entry = json.loads(line.removeprefix("DLLL "))
-        if entry["type"] == "LOG" and isinstance(entry["step"], int):
-            losses.append((entry["step"], entry["data"]["total_loss"]))
-    return losses
+    """(step, loss) of each logged step; a step that is taken twice comes twice."""
+    return logged_values(folder, "total_loss")
 
 
 @pytest.mark.slow
@@ -79,7 +63,7 @@ def test_stopped_at_any_step_and_resumed_is_never_stopped(command, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_from_its_last_checkpoint(command, tmp_path):
+def test_a_killed_run_resumes_from_its_last_checkpoint(command, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(command(whole))
     arguments = command(killed, "--save_checkpoints_steps=1", "--display_loss_steps=1")
@@ -101,7 +85,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(command, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.horovod
-def test_two_workers_stop_and_go_on_also_as_one(command, tmp_path):
+def test_two_workers_stop_and_resume_also_as_one(command, tmp_path):
     """2 ranks stopped and resumed on 2 = never stopped; resumed on 1, close to it."""
     more = ("--horovod", "--noscale_learning_rate", "--display_loss_steps=1")
     whole, again, alone = (tmp_path / name for name in ("whole", "again", "alone"))
@@ -223,32 +207,32 @@ def test_a_second_training_in_the_same_folder_is_refused(command, tmp_path):
     run(command(folder, "--steps_this_run=1"))
 
 
-def test_new_settings_of_a_run_that_goes_on_are_told(command, tmp_path, capsys):
+def test_new_settings_of_a_resumed_run_are_logged(command, tmp_path, capsys):
     run(command(tmp_path, "--steps_this_run=1"))
     run(command(tmp_path, "--steps_this_run=1"))
     assert "New from here on" not in capsys.readouterr().out
     run(command(tmp_path, "--num_train_steps=20", "--steps_this_run=1"))
-    told = "New from here on: num_train_steps 8 -> 20."
-    assert told in capsys.readouterr().out
+    line = "New from here on: num_train_steps 8 -> 20."
+    assert line in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_by_another_path_says_so(
+def test_another_compute_path_of_a_resumed_run_is_logged(
     command, tmp_path, capsys, monkeypatch
 ):
-    best = next(iter(kernels.paths()))
-    if best == kernels.REFERENCE:
-        pytest.skip(kernels.why_missing())
+    best = next(iter(fused_ops.paths()))
+    if best == fused_ops.REFERENCE:
+        pytest.skip(fused_ops.why_missing())
     run(command(tmp_path, "--steps_this_run=1"))
-    monkeypatch.setenv(kernels.ENVIRONMENT_VARIABLE, kernels.REFERENCE)
+    monkeypatch.setenv(fused_ops.ENVIRONMENT_VARIABLE, fused_ops.REFERENCE)
     run(command(tmp_path, "--steps_this_run=1"))
-    kernels.limit("")
-    told = f"New from here on: compute_path {best} -> reference."
-    assert told in capsys.readouterr().out
+    fused_ops.limit("")
+    line = f"New from here on: compute_path {best} -> reference."
+    assert line in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_other_records_of_the_same_number_are_told(
+def test_other_records_of_the_same_number_are_logged(
     command, tiny_records, tmp_path, capsys
 ):
     moved, other = tmp_path / "moved", tmp_path / "other"
@@ -256,11 +240,11 @@ def test_other_records_of_the_same_number_are_told(
     shutil.copytree(tiny_records, other)
     rng = np.random.default_rng(99)
     write_records(other / "part-0.tfrecord", [make_example(rng) for _ in range(60)])
-    told = "warning: the run began with other records, also 150"
-    for folder, is_told in ((tiny_records, False), (moved, False), (other, True)):
+    line = "warning: the run started with other records, also 150"
+    for folder, is_logged in ((tiny_records, False), (moved, False), (other, True)):
         data = f"--input_files_dir={folder}"
         run(command(tmp_path / "run", data, "--steps_this_run=1"))
-        assert (told in capsys.readouterr().out) == is_told
+        assert (line in capsys.readouterr().out) == is_logged
 
 
 @pytest.mark.slow
@@ -281,14 +265,12 @@ def test_init_checkpoint_gives_weights_or_all_state(command, tmp_path):
     start_from = f"--init_checkpoint={first}/model.ckpt-3"
     run(command(weights, start_from, "--steps_this_run=1"))
     run(command(state, start_from, "--resume"))
-    reader = tf.train.load_checkpoint(str(weights / "model.ckpt-0"))
-    before = tf.train.load_checkpoint(str(first / "model.ckpt-3"))
-    for name in reader.get_variable_to_shape_map():
-        ours = reader.get_tensor(name)
+    before = read_tensors(first / "model.ckpt-3")
+    for name, ours in read_tensors(weights / "model.ckpt-0").items():
         if name.endswith(("adam_m", "adam_v")) or name == "global_step":
             assert not ours.any(), name
         else:
-            np.testing.assert_array_equal(ours, before.get_tensor(name))
+            np.testing.assert_array_equal(ours, before[name])
     run(command(first))
     assert checkpoint_bytes(state, STEPS) == checkpoint_bytes(first, STEPS)
 

@@ -5,20 +5,17 @@ import json
 import shutil
 
 import pytest
+import runs
 from conftest import TINY
 from integration.launching import ROOT, mpirun
 
-from bert_tf import flags
 from bert_tf.cli import main
-from bert_tf.config import PretrainingConfig
 from bert_tf.config.data import CreateDataConfig, PackDataConfig
-from bert_tf.config.finetuning import ClassifierConfig
 from bert_tf.data.commands.create import create_records
 from bert_tf.data.commands.pack import pack_records
 from bert_tf.data.records.metadata import read_metadata, write_metadata
 from bert_tf.errors import RunError
-from bert_tf.jobs import classifier, pretraining
-from bert_tf.jobs.prediction import Classifier, MaskFiller
+from bert_tf.predictors import Classifier, MaskFiller
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "[unused1]"]
 WORDS = "The the Cat cat sat on A a mat Mat ran . dog Dog café".split()
@@ -72,11 +69,11 @@ def arguments(folder, output_dir, **more):
         "do_train": True,
         **more,
     }
-    return ["run", *(f"--{name}={value}" for name, value in values.items())]
+    return [f"--{name}={value}" for name, value in values.items()]
 
 
 def run(*command, **more):
-    pretraining.run(flags.parse(PretrainingConfig, arguments(*command, **more)))
+    runs.run("pretraining", *arguments(*command, **more))
 
 
 def refused(pattern, *command, **more):
@@ -216,7 +213,7 @@ def fine_tune(trained, tmp_path, *more):
     command = [f"--init_checkpoint={trained}/model.ckpt-1", f"--data_dir={tmp_path}"]
     command += [f"--output_dir={tmp_path}/classes", "--task_name=tsv", "--do_train"]
     command += ["--num_train_steps=1", "--train_batch_size=2", "--max_seq_length=16"]
-    classifier.run(flags.parse(ClassifierConfig, ["run", *command, *more]))
+    runs.run("classifier", *command, *more)
     return tmp_path / "classes"
 
 

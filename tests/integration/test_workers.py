@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 from conftest import TINY
-from integration.launching import ROOT, mpirun, run_python
+from integration.launching import run_python, run_workers
 from integration.worker import train_and_evaluate
+from runs import assert_same_bytes, pretraining_flags
 
 from bert_tf.distribute import Communicator
 
 pytestmark = [pytest.mark.slow, pytest.mark.horovod]
-WORKER = ROOT / "tests" / "integration" / "worker.py"
 
 
 @pytest.fixture(scope="module")
@@ -30,31 +30,15 @@ def command(configs, tiny_records, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
 
     def make(name, batch, accumulation, *more, dropout="with"):
-        return [
-            f"--bert_config_file={configs}/{dropout}.json",
-            f"--input_files_dir={tiny_records}",
-            f"--output_dir={folder}/{name}",
-            f"--train_batch_size={batch}",
-            f"--num_accumulation_steps={accumulation}",
-            "--num_train_steps=20",
-            "--learning_rate=0.01",
-            "--noscale_learning_rate",
-            "--do_train",
-            *more,
-        ]
+        return pretraining_flags(
+            *(configs / f"{dropout}.json", tiny_records, folder / name),
+            *("--noscale_learning_rate", *more),
+            batch=batch,
+            accumulation=accumulation,
+            steps=20,
+        )
 
     return make
-
-
-def several(size, runs, folder):
-    """Runs command lines on `size` workers; name -> what each rank ended with."""
-    (folder / "runs.json").write_text(json.dumps(runs))
-    result = mpirun(size, WORKER, folder / "runs.json", folder)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return {
-        name: [dict(np.load(folder / f"{name}-{rank}.npz")) for rank in range(size)]
-        for name in runs
-    }
 
 
 def single(arguments):
@@ -76,19 +60,13 @@ def two(command, tiny_records, tmp_path_factory):
         "each": command("two-each", 4, 4, "--noallreduce_post_accumulation"),
         "adamw": command("two-adamw", 16, 1, "--optimizer_type=adamw"),
     }
-    return several(2, runs, tmp_path_factory.mktemp("two"))
-
-
-def assert_same_bytes(ranks):
-    for other in ranks[1:]:
-        for name, array in ranks[0].items():
-            assert array.tobytes() == other[name].tobytes(), name
+    return run_workers("worker.py", runs, tmp_path_factory.mktemp("two"), ["-np", "2"])
 
 
 @pytest.mark.parametrize("name", ["dropout", "plain", "post", "each", "adamw"])
 def test_two_workers_end_with_the_same_bytes(two, name):
     assert len(two[name][0]["losses"]) == 20
-    assert_same_bytes(two[name])
+    assert_same_bytes(*two[name])
 
 
 @pytest.mark.parametrize(
@@ -143,8 +121,8 @@ def test_evaluation_on_two_workers_is_that_of_one(two, command, tiny_records):
 
 def test_four_workers_end_with_the_same_bytes_and_losses(two, command, tmp_path):
     runs = {"four": command("four", 8, 1)}
-    four = several(4, runs, tmp_path)["four"]
-    assert_same_bytes(four)
+    four = run_workers("worker.py", runs, tmp_path, ["-np", "4"])["four"]
+    assert_same_bytes(*four)
     np.testing.assert_allclose(
         four[0]["losses"], two["dropout"][0]["losses"], rtol=1e-5
     )

@@ -10,19 +10,20 @@ import os
 import pathlib
 import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import numpy as np
+from runs import parse
 
-from bert_tf import flags
-from bert_tf.config import PretrainingConfig
 from bert_tf.distribute import configure_devices, connect
 from bert_tf.jobs import pretraining
-from bert_tf.jobs.agreement import agree
-from bert_tf.jobs.compute_path import describe_path, own_path
-from bert_tf.jobs.preparation import prepare
+from bert_tf.jobs.run.agreement import agree
+from bert_tf.jobs.run.compute_path import describe_path, own_path
+from bert_tf.jobs.run.session import Session
+from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.models import backends_of
 from bert_tf.training.runlog import RunLog
 
@@ -44,14 +45,15 @@ class StepLog(RunLog):
 
 def train_and_evaluate(arguments, communicator, path=None):
     """Runs one command line; returns state, losses and results by name."""
-    config = flags.parse(PretrainingConfig, ["run", *arguments])
-    plan = prepare(config, communicator)
+    config = parse("pretraining", *arguments)
+    plan = pretraining.prepare(config, communicator)
     if communicator.rank and not plan.start.prefix:
         for variable in plan.task.model.trainable_variables:
-            variable.assign(variable + 1.0)  # The broadcast must put this right.
-    communicator.broadcast(pretraining.shared_state(plan))
+            variable.assign(variable + 1.0)  # The broadcast must undo this.
+    communicator.broadcast(plan.variables)
     log = StepLog(plan.optimizer)
-    pretraining.train(plan, communicator, log)
+    session = Session(communicator, log=log)
+    train(plan, session)
     arrays = {v.path: v.numpy() for v in plan.task.model.trainable_variables}
     arrays |= {n: v.numpy() for n, v in plan.optimizer.slots().items()}
     arrays |= log.gradients | {"losses": np.asarray(log.losses)}
@@ -60,7 +62,7 @@ def train_and_evaluate(arguments, communicator, path=None):
         describe_path(backends_of(plan.task.model), path)
     )
     if config.training.do_eval:
-        results = pretraining.evaluate(plan, communicator, log)
+        results = pretraining.evaluate(plan, session)
         arrays |= {f"result {n}": np.asarray(x) for n, x in results.items()}
     return arrays
 
@@ -73,7 +75,7 @@ def main():
         arrays = train_and_evaluate(arguments, communicator, path)
         file = pathlib.Path(sys.argv[2], f"{name}-{communicator.rank}.npz")
         np.savez(file, **arrays)
-        communicator.agree(None)  # The next run may go on from the first one's files.
+        communicator.agree(None)  # The next run may start from the first one's files.
 
 
 if __name__ == "__main__":

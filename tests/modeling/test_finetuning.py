@@ -13,7 +13,7 @@ from scipy.special import log_softmax
 from bert_tf.config import BertConfig
 from bert_tf.data.batches.example_batches import LabelledSequences
 from bert_tf.data.text.token_sequences import TokenSequences
-from bert_tf.jobs.plan import weights_by_name
+from bert_tf.jobs.run.resume import weights_by_name
 from bert_tf.modeling.finetuning import (
     ClassTask,
     RegressionTask,

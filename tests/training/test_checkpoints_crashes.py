@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from crashing import crash_points
+from runs import position
 
+from bert_tf.jobs.run.resume import load_checkpoint
 from bert_tf.training import checkpoints
-from bert_tf.training.checkpoints import RunPosition
 
 NAME = "bert/pooler/dense/kernel"
 KNOWN = re.compile(r"model\.ckpt-\d+\.(index|json|data-00000-of-00001)|checkpoint")
@@ -18,17 +19,6 @@ KNOWN = re.compile(r"model\.ckpt-\d+\.(index|json|data-00000-of-00001)|checkpoin
 
 def tensors(value):
     return {NAME: tf.fill([2, 2], float(value))}
-
-
-def position(step):
-    return RunPosition(
-        step=step,
-        records=16 * step,
-        global_batch_size=16,
-        learning_rate=0.006,
-        seed=3,
-        num_records=1000,
-    )
 
 
 @pytest.fixture
@@ -83,7 +73,7 @@ def check(work, allowed):
         prefix = f"{work}/model.ckpt-{step}"
         assert checkpoints.read_manifest(prefix) == position(step)
         variable = tf.Variable(tf.zeros([2, 2]))
-        assert checkpoints.restore(prefix, {NAME: variable})[0] == step
+        assert load_checkpoint(prefix, {NAME: variable})[0] == step
         assert (variable.numpy() == step).all()
     assert tf.train.latest_checkpoint(str(work)) == f"{work}/model.ckpt-{steps[-1]}"
 

@@ -18,7 +18,7 @@ from bert_tf.training.gradients import (
     clip_by_global_norm,
     global_norm,
 )
-from bert_tf.training.optimizer_types import build_optimizer
+from bert_tf.training.optimizers import build_optimizer
 from bert_tf.training.trainer import Trainer
 
 LIMITS = ValueLimits(vocab_size=30, type_vocab_size=2)

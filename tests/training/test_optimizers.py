@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_tf.training.optimizer_types import build_optimizer
-from bert_tf.training.optimizers import LAMB, AdamWeightDecay
-from bert_tf.training.updates import adam_update, lamb_update
+from bert_tf.training.optimizers import LAMB, AdamWeightDecay, build_optimizer
+from bert_tf.training.update_formulas import adam_update, lamb_update
 
 BETA_1, BETA_2 = 0.9, 0.999
 LEARNING_RATE = 0.05

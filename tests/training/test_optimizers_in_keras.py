@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_tf.training.optimizer_types import build_optimizer
-from bert_tf.training.optimizers import LAMB, AdamWeightDecay
+from bert_tf.training.optimizers import LAMB, AdamWeightDecay, build_optimizer
 from bert_tf.training.schedules import WarmupPolynomialDecay
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from data.shared import contents
 
-from bert_tf.cli.text import extract
+from bert_tf.cli import data
 from bert_tf.config.text import ExtractConfig, SentencesConfig
 from bert_tf.data.commands import output_folder
 from bert_tf.data.commands.extract import extract_documents
@@ -154,9 +154,8 @@ def test_sentences_with_a_hole_are_counted(tmp_path, capsys):
         "A cat is {{unknown|1}} old. It sat. So &lt;math&gt;x&lt;/math&gt; is it."
         "</text></revision></page></mediawiki>"
     )
-    extract(
-        [f"--input={path}", f"--output_dir={tmp_path / 'out'}", "--num_processes=1"]
-    )
+    options = [f"--input={path}", f"--output_dir={tmp_path / 'out'}"]
+    data.main(["extract", *options, "--num_processes=1"])
     assert documents_of(tmp_path / "out") == [{"title": "Cat", "text": "It sat."}]
     assert "and 2 sentences with a formula" in capsys.readouterr().out
 

@@ -1,0 +1,1 @@
+"""What all jobs share, from a config to a plan and through the steps of a training."""

@@ -1,0 +1,187 @@
+"""What must be equal on all workers: code, settings and compute path.
+
+Each worker updates its own copy of the weights by the sum of all gradients. The copies
+stay equal only if all workers round in the same way; nothing would report a drift.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+import bert_tf
+from bert_tf import fused_ops
+from bert_tf.config.run import RunConfig
+from bert_tf.distribute import Communicator
+from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.fused_ops.build import build_at_first_use
+from bert_tf.jobs.run.compute_path import (
+    ComputePath,
+    Worker,
+    best_path,
+    by_value,
+    worker_names,
+    worker_paths,
+)
+from bert_tf.precision import choose_policy
+
+_PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "horovod")
+# Groups of settings that may differ between hosts; of the others, these may: paths,
+# and the number of processes, which changes no result.
+_GROUPS_NOT_COMPARED = ("files", "runtime")
+_NOT_COMPARED = ("_dir", "_file", "num_processes")
+
+
+@functools.cache
+def _hash_of_package() -> str:
+    """Of all Python files of bert_tf."""
+    folder, digest = Path(bert_tf.__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def code() -> dict[str, str]:
+    """The code that this worker runs: what -> version or hash."""
+    return {
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+        "bert_tf's source": _hash_of_package(),
+        "the fused operations' source": fused_ops.recipe()["source"][:12],
+        "TensorFlow's build": fused_ops.recipe()["tensorflow"],
+        **{package: _version(package) for package in _PACKAGES},
+    }
+
+
+def settings(config: RunConfig) -> dict[str, str]:
+    """Settings that change the weights: flag, or another name -> value."""
+    found = {
+        f"--{name}": str(value)
+        for group, values in dataclasses.asdict(config).items()
+        if group not in _GROUPS_NOT_COMPARED
+        for name, value in values.items()
+        if not name.endswith(_NOT_COMPARED)
+    }
+    runtime = config.runtime
+    try:
+        policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
+    except (ValueError, OSError) as error:
+        # If it is the same on all workers, it is refused later with this message.
+        return found | {"precision": str(error)}
+    rules = hashlib.sha256(repr(policy.rules).encode()).hexdigest()[:12]
+    precision = f"{policy.name} (lists {rules})" if policy.rules else policy.name
+    return found | {"precision": precision, "--use_xla": str(runtime.use_xla)}
+
+
+def _device() -> str:
+    return "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
+
+
+def agree(
+    communicator: Communicator,
+    config: RunConfig | None = None,
+    threads: int = 1,
+) -> tuple[ComputePath, list[str]]:
+    """Compares the workers, and limits `fused_ops` to what all of them have.
+
+    To be called before a model is built.
+
+    Args:
+      communicator: The workers.
+      config: The settings; None if there are no weights.
+      threads: Of this worker.
+
+    Returns:
+      How all workers compute, and warnings.
+
+    Raises:
+      RunError: if the variable for the instruction set is wrong; on the first worker,
+        if their code, settings or devices differ.
+      OtherWorkerFailed: then on the others.
+    """
+    error = None
+    try:
+        fused_ops.allowed_isa()
+    except ValueError as caught:
+        error = caught
+    communicator.agree(error)
+    if config and _device() == "CPU" and communicator.local_rank == 0:
+        build_at_first_use()
+    communicator.agree(None)  # The library is built before the others load it.
+    own: Worker = {
+        "host": socket.gethostname(),
+        "folder": str(Path(bert_tf.__file__).parent),
+        "code": code() if communicator.size > 1 else {},
+        "settings": settings(config) | {"device": _device()} if config else {},
+        "threads": threads,
+        **worker_paths(),
+    }
+    texts = communicator.gather_texts(json.dumps(own))
+    workers = [json.loads(text) for text in texts]
+    if message := difference(workers):
+        if communicator.rank:
+            raise OtherWorkerFailed("The workers differ; the first one reports how.")
+        raise RunError(message)
+    path = best_path(workers)
+    fused_ops.limit(path.name)
+    return path, _warnings(workers, path)
+
+
+_ADVICE = {
+    "code": "Start the same checkout in the same environment on all hosts",
+    "settings": "Give all workers the same flags, variables and kind of device",
+}
+
+
+def difference(workers: Sequence[Worker]) -> str:
+    """What differs between workers although it must not, and the remedy; or empty.
+
+    Args:
+      workers: The facts about each of them.
+    """
+    lines = []
+    for part, advice in _ADVICE.items():
+        names = dict.fromkeys(name for worker in workers for name in worker[part])
+        columns = {n: [w[part].get(n, "none") for w in workers] for n in names}
+        found = [_listed(n, c, workers) for n, c in columns.items() if len({*c}) > 1]
+        if found and part == "code":
+            folders = [worker["folder"] for worker in workers]
+            found.append(_listed("bert_tf's folder", folders, workers))
+        lines += [*found, f"{advice}."] if found else []
+    if not lines:
+        return ""
+    return "\n  ".join(["The workers must not differ, but they do:", *lines])
+
+
+def _listed(name: str, values: Sequence[Any], workers: Sequence[Worker]) -> str:
+    """The values by worker, for a message."""
+    parts = [f"{v} on {worker_names(r, workers)}" for v, r in by_value(values).items()]
+    return f"{name}: {'; '.join(parts)}."
+
+
+def _warnings(workers: Sequence[Worker], path: ComputePath) -> list[str]:
+    """What may make weights drift apart, or workers wait for each other."""
+    threads = [worker["threads"] for worker in workers]
+    if len({*threads}) == 1:
+        return []
+    line = f"warning: {_listed('threads differ', threads, workers)}"
+    if path.name != fused_ops.REFERENCE or _device() == "GPU":
+        return [f"{line} The others wait for the slowest; --num_threads sets it."]
+    return [
+        f"{line} TensorFlow adds up norms in another order with another number, so "
+        f"that weights drift apart. Give all workers --num_threads={min(threads)}."
+    ]

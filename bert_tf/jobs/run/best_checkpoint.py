@@ -1,0 +1,132 @@
+"""The best checkpoint of a run, kept in <output_dir>/best next to the newest ones."""
+
+import contextlib
+import json
+import os
+import shutil
+
+from bert_tf.errors import RunError
+from bert_tf.files import whole_file, write_whole
+from bert_tf.jobs.run.output_dir import BEST_DIR
+from bert_tf.jobs.run.plan import Plan
+from bert_tf.jobs.run.resume import load_checkpoint, weights_by_name
+from bert_tf.training import checkpoints
+
+_NOTE = "best.json"
+_LAST = "last_step"
+# With these files next to it, a checkpoint can be used without any other flag.
+_DESCRIPTION = ("bert_config.json", "vocab.txt", "tokenizer_config.json", "task.json")
+
+
+def forget_best(output_dir: str) -> None:
+    """Deletes the note about the best checkpoint of an overwritten run.
+
+    The new run would take it for its own when it is resumed.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(output_dir, BEST_DIR, _NOTE))
+
+
+class BestCheckpoint:
+    """The weights with the highest value of one result, in <output_dir>/best.
+
+    A resumed run keeps what it found before it was stopped.
+    """
+
+    def __init__(self, plan: Plan, criterion: str, rank: int) -> None:
+        """Reads the note of a resumed run.
+
+        Args:
+          plan: The run.
+          criterion: Name of the result; the highest value is the best.
+          rank: This worker; the first one writes.
+
+        Raises:
+          RunError: if the note or its checkpoint is damaged.
+        """
+        self._plan = plan
+        self._criterion = criterion
+        self._rank = rank
+        self._folder = os.path.join(plan.config.files.output_dir, BEST_DIR)
+        self._note = os.path.join(self._folder, _NOTE)
+        self._best: dict[str, float] | None = None
+        if plan.start.is_own and os.path.exists(self._note):
+            self._best = self._read_note()
+            self._check_weights(int(self._best["step"]))
+
+    def _read_note(self) -> dict[str, float]:
+        try:
+            with open(self._note, encoding="utf-8") as file:
+                found = json.load(file)
+            return {name: found[name] for name in ("step", self._criterion, _LAST)}
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{self._note} is damaged ({error!r}). Delete its folder: the best "
+                "checkpoint is then chosen from the evaluations to come."
+            ) from error
+
+    def _check_weights(self, step: int) -> None:
+        """Refuses a damaged checkpoint now, not at the end of the training."""
+        prefix = os.path.join(self._folder, f"model.ckpt-{step}")
+        if checkpoints.read_manifest(prefix) is None:
+            raise RunError(
+                f"{self._note} names step {step}, but there is no {prefix}.json. "
+                "Restore it, or delete its folder: the best checkpoint is then chosen "
+                "from the evaluations to come."
+            )
+
+    @property
+    def last_step(self) -> int:
+        """The last step that was evaluated; 0 if there is none."""
+        return int(self._best[_LAST]) if self._best else 0
+
+    def offer(self, step: int, results: dict[str, float]) -> bool:
+        """Saves the weights if their result is the best so far; returns whether."""
+        value = results[self._criterion]
+        is_best = self._best is None or value > self._best[self._criterion]
+        if is_best:
+            self._best = {"step": step, self._criterion: value}
+        self._best |= {_LAST: step}
+        if self._rank == 0:
+            if is_best:
+                self._save(step)
+            write_whole(self._note, json.dumps(self._best))
+            self._remove_others(int(self._best["step"]))
+        return is_best
+
+    def _save(self, step: int) -> None:
+        os.makedirs(self._folder, exist_ok=True)
+        for name in _DESCRIPTION:
+            source = os.path.join(self._plan.config.files.output_dir, name)
+            with (
+                open(source, "rb") as description,
+                whole_file(os.path.join(self._folder, name)) as file,
+            ):
+                shutil.copyfileobj(description, file)
+        checkpoints.save(
+            self._folder,
+            weights_by_name(self._plan.task.model),
+            checkpoints.RunPosition(
+                step=step,
+                records=0,
+                global_batch_size=self._plan.shape.global_batch_size,
+                learning_rate=self._plan.learning_rate,
+                seed=self._plan.seed,
+                num_records=self._plan.training_set.num_records,
+            ),
+        )
+
+    def _remove_others(self, step: int) -> None:
+        for other in checkpoints.committed_steps(self._folder):
+            if other != step:
+                checkpoints.remove(self._folder, other)
+
+    def load(self) -> str:
+        """Loads the best weights and their step; returns a line for the log."""
+        if self._best is None:
+            return "No checkpoint has been evaluated yet."
+        step, value = int(self._best["step"]), self._best[self._criterion]
+        prefix = os.path.join(self._folder, f"model.ckpt-{step}")
+        load_checkpoint(prefix, weights_by_name(self._plan.task.model))
+        self._plan.optimizer.iterations.assign(step)
+        return f"Best: step {step}, {self._criterion} = {value:.6g}, in {prefix}."

@@ -1,0 +1,243 @@
+"""What a run logs: the model, what a resumed run changes, its steps and its results."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+
+from bert_tf.evaluation.metrics import write_results
+from bert_tf.jobs.run.plan import Plan
+from bert_tf.jobs.run.resume import accumulation_steps
+from bert_tf.resources import available_cores, describe_cores
+from bert_tf.training.runlog import RunLog
+from bert_tf.training.trainer import StepResult
+
+# Settings that are compared with the checkpoint, the records or task.json instead.
+_COMPARED_ELSEWHERE = (
+    *("learning_rate", "scale_learning_rate", "seed"),
+    *("train_batch_size", "num_accumulation_steps"),
+    *("max_seq_length", "max_predictions_per_seq"),
+)
+# Settings that do not change what a step of a resumed run computes.
+_OF_THIS_RUN = (
+    *("do_train", "do_eval", "do_predict", "steps_this_run"),
+    *("save_checkpoints_steps", "display_loss_steps", "max_eval_steps"),
+    *("eval_batch_size", "predict_batch_size", "evaluate_each_epoch"),
+    *("n_best_size", "max_answer_length", "null_score_diff_threshold"),
+    *("num_processes", "new_head"),
+)
+_GROUPS_NOT_COMPARED = ("files", "runtime")
+
+
+def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
+    """Logs the starting point and the model."""
+    start, step = plan.start, plan.step
+    if start.is_own:
+        verb = "Resuming from" if plan.config.training.do_train else "Using"
+        log.message(f"{verb} {start.prefix} (step {step}).")
+    elif start.prefix:
+        taken = "whole state" if start.takes_state else "weights"
+        log.message(f"Starting with the {taken} of {start.prefix}, step {step}.")
+    for note in plan.notes:
+        log.message(note)
+    log.message(
+        f"Model: {plan.task.model.count_params():,} weights, precision "
+        f"{plan.policy.name}, {threads} threads per worker ({describe_cores()})."
+    )
+    if plan.config.runtime.dump_precision:
+        for (operation, name), dtype in sorted(plan.policy.decisions.items()):
+            log.message(f"  {dtype:8}  {operation:11}  {name}")
+
+
+def describe_changes(plan: Plan, log: RunLog) -> None:
+    """Logs what a resumed run keeps although flags differ, and what it changes."""
+    position, config = plan.start.position, plan.config
+    if position is None:
+        return
+    size = plan.shape.size if config.optimizer.scale_learning_rate else 1
+    average = plan.training_set.sequences_per_record
+    steps = accumulation_steps(config.batch, None, plan.shape.size, average)
+    flags_batch = config.batch.train_batch_size * steps * plan.shape.size
+    pairs = {
+        "learning rate": (
+            position.learning_rate,
+            config.optimizer.learning_rate * size,
+        ),
+        "global batch": (position.global_batch_size, flags_batch),
+        "seed": (position.seed, config.training.seed),
+    }
+    for name, (kept, asked) in pairs.items():
+        if kept != asked:
+            log.message(
+                f"Kept from the checkpoint: {name} {kept:g} (flags: {asked:g})."
+            )
+    if changes := _new_settings(plan):
+        log.message(f"New from here on: {', '.join(changes)}.")
+    _describe_warmup(plan, log)
+    _describe_data(plan, log)
+
+
+def _new_settings(plan: Plan) -> list[str]:
+    """Settings that the flags of a resumed run change."""
+    # JSON makes lists of tuples, as in the manifest.
+    now = _compared(json.loads(json.dumps(plan.settings())))
+    before = _compared(plan.start.position.config)
+    return [
+        f"{name} {before[key]} -> {value}"
+        for key, value in now.items()
+        for name in key[-1:]
+        if key in before and before[key] != value
+    ]
+
+
+def _compared(settings: Mapping[str, object]) -> dict[tuple[str, str], object]:
+    """(group, name) -> value of the settings that change what a step computes."""
+    left_out = (*_COMPARED_ELSEWHERE, *_OF_THIS_RUN)
+    compared = {}
+    for group, values in settings.items():
+        if group in _GROUPS_NOT_COMPARED:
+            continue
+        members = values if isinstance(values, dict) else {group: values}
+        compared |= {
+            (group, name): value
+            for name, value in members.items()
+            # Data are compared by checksum, not by path.
+            if name not in left_out and not name.endswith(("_dir", "_file"))
+        }
+    return compared
+
+
+def _describe_warmup(plan: Plan, log: RunLog) -> None:
+    """Without --num_warmup_steps the warm-up changes with the number of steps."""
+    settings, before = plan.config.optimizer, plan.start.position.config
+    num_train_steps = before.get("optimizer", {}).get("num_train_steps")
+    if num_train_steps is None or settings.num_warmup_steps is not None:
+        return
+    earlier = dataclasses.replace(settings, num_train_steps=num_train_steps)
+    if earlier.warmup_steps != settings.warmup_steps:
+        log.message(
+            f"The warm-up follows num_train_steps: {earlier.warmup_steps} -> "
+            f"{settings.warmup_steps} steps. --num_warmup_steps={earlier.warmup_steps} "
+            "keeps it."
+        )
+
+
+def _describe_data(plan: Plan, log: RunLog) -> None:
+    position, trained = plan.start.position, plan.training_set
+    if trained.num_records != position.num_records:
+        log.message(
+            f"warning: the run started with {position.num_records} records and now has "
+            f"{trained.num_records}; the order of the records changes."
+        )
+    elif position.data_sha256 is None:
+        log.message(
+            f"{plan.start.prefix}.json is of an earlier version without a checksum of "
+            "the records: they could not be compared."
+        )
+    elif position.data_sha256 != trained.sha256:
+        log.message(
+            f"warning: the run started with other records, also {position.num_records}:"
+            " it now reads these, from the position where it stopped."
+        )
+
+
+def thread_warnings(threads: int, asked: int | None, num_workers: int) -> list[str]:
+    """Settings of threads that cost speed, or have no effect.
+
+    Args:
+      threads: Of this worker.
+      asked: The value of --num_threads, if it was passed.
+      num_workers: Workers on this host.
+
+    Returns:
+      The lines to print.
+    """
+    lines, cores = [], available_cores(num_workers)
+    if threads > cores:
+        lines.append(
+            f"warning: {threads} threads share {cores} cores ({num_workers} workers on "
+            f"this host, {describe_cores()}) and wait for each other. Pass "
+            f"--num_threads={cores}, the default."
+        )
+    variable = os.environ.get("OMP_NUM_THREADS", "")
+    if asked is None and variable.isdigit() and int(variable) != threads:
+        lines.append(
+            f"OMP_NUM_THREADS={variable} has no effect, TensorFlow does not read it: "
+            f"pass --num_threads={variable}."
+        )
+    return lines
+
+
+class StepReport:
+    """Log lines of training steps, with the speed between them."""
+
+    def __init__(self, plan: Plan, log: RunLog) -> None:
+        self._plan = plan
+        self._log = log
+        self._every = plan.config.training.display_loss_steps
+        average = plan.training_set.sequences_per_record
+        self._sequences_per_step = plan.shape.global_batch_size * average
+        # The first step traces and compiles the graph: it is left out of all speeds.
+        self._since: tuple[int, float] | None = None
+        self._speeds: list[tuple[int, float]] = []
+
+    def step(self, result: StepResult, *, is_last: bool) -> None:
+        """Logs one step, if it is due."""
+        values = {
+            **result.losses,
+            "total_loss": result.total_loss,
+            # The published systems log the mean over micro-batches: here the same.
+            "avg_loss_step": result.total_loss,
+            "learning_rate": float(self._plan.schedule(result.step - 1)),
+        }
+        if result.loss_scale is not None:
+            values["loss_scaler"] = result.loss_scale
+        self._log.progress(result.step, {"loss": result.total_loss})
+        now = time.perf_counter()
+        if self._since is None:
+            self._since = (result.step, now)
+            self._log.step(result.step, values)
+        elif result.step % self._every == 0 or is_last:
+            steps, seconds = result.step - self._since[0], now - self._since[1]
+            self._speeds.append((steps, seconds))
+            speed = steps * self._sequences_per_step / seconds
+            self._log.step(result.step, {"throughput_train": speed} | values)
+            self.restart_clock(result.step)
+
+    @contextlib.contextmanager
+    def stopped_clock(self) -> Iterator[None]:
+        """Leaves the time spent inside out of the speed."""
+        stopped = time.perf_counter()
+        yield
+        step, started = self._since
+        self._since = (step, started + time.perf_counter() - stopped)
+
+    def restart_clock(self, step: int) -> None:
+        """Starts a new measurement of speed after `step`."""
+        self._since = (step, time.perf_counter())
+
+    def summary(self) -> None:
+        """Logs the speed of all measured steps."""
+        seconds = sum(s for _, s in self._speeds)
+        if seconds:
+            steps = sum(n for n, _ in self._speeds)
+            speed = steps * self._sequences_per_step / seconds
+            self._log.summary({"throughput_train": speed})
+            self._log.message(f"Training throughput: {speed:.1f} sequences/s.")
+
+
+def report_results(
+    plan: Plan, results: dict[str, float], log: RunLog, *, is_first: bool
+) -> dict[str, float]:
+    """Writes eval_results.txt on the first worker; returns results with the step."""
+    results = results | {"global_step": plan.step}
+    if is_first:
+        path = os.path.join(plan.config.files.output_dir, "eval_results.txt")
+        write_results(path, results)
+        log.summary(results)
+        for name in sorted(results):
+            log.message(f"{name} = {results[name]:.6g}")
+        log.message(f"Written to {path}.")
+    return results

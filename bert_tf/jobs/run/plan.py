@@ -1,0 +1,295 @@
+"""A run that is ready to start, and how it is built from what its job gives."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypedDict, TypeVar
+
+import keras
+
+from bert_tf import fused_ops
+from bert_tf.config import BertConfig, OptimizerConfig
+from bert_tf.config.run import RunConfig
+from bert_tf.data.batches.record_batches import BatchShape, StepReader
+from bert_tf.data.batches.record_order import RecordOrder
+from bert_tf.distribute import Communicator
+from bert_tf.interop.weights import Weights
+from bert_tf.jobs.run.memory import require_memory
+from bert_tf.jobs.run.model_files import RunTokenizer
+from bert_tf.jobs.run.resume import (
+    StartingPoint,
+    accumulation_steps,
+    check_packing,
+    restore,
+)
+from bert_tf.precision import PrecisionPolicy, choose_policy
+from bert_tf.training.gradients import Task
+from bert_tf.training.optimizers import BertOptimizer, build_optimizer
+from bert_tf.training.schedules import WarmupPolynomialDecay
+
+
+class MakeReader(Protocol):
+    """Makes the reader of a training set."""
+
+    def __call__(
+        self,
+        order: RecordOrder,
+        shape: BatchShape,
+        *,
+        first_step: int,
+        first_position: int,
+    ) -> StepReader:
+        """Takes the arguments that all readers have in common."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """The records, or examples, that a run trains on.
+
+    Attributes:
+      num_records: How many.
+      sha256: Checksum of all of them.
+      make_reader: Makes their reader.
+      max_seq_length: S, tokens in a row.
+      max_predictions: P, masked tokens in a row; 0 without any.
+      sequences_per_record: On average; more than 1 where records are packed.
+      is_packed: Whether records are packed; None if there are no records.
+    """
+
+    num_records: int
+    sha256: str
+    make_reader: MakeReader
+    max_seq_length: int
+    max_predictions: int = 0
+    sequences_per_record: float = 1.0
+    is_packed: bool | None = None
+
+
+class ModelSettings(TypedDict):
+    """What every model is built with; see `modeling.tasks.build_pretraining_model`."""
+
+    policy: PrecisionPolicy
+    seed: int
+    allow_fused: bool
+    recompute: bool
+    unpad: bool
+
+
+Config = TypeVar("Config", bound=RunConfig, covariant=True)
+Data = TypeVar("Data", covariant=True)
+JobTask = TypeVar("JobTask", bound=Task, covariant=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan(Generic[Config, Data, JobTask]):
+    """A run that is ready to start.
+
+    Attributes:
+      config: The settings, with the number of steps filled in.
+      data: What the job reads, predicts or evaluates.
+      bert: The architecture.
+      tokenizer: What text is tokenized with, as far as it is known.
+      start: The checkpoint that the run starts from.
+      shape: How a global batch is divided.
+      learning_rate: Peak learning rate in effect.
+      seed: Decides order and dropout; a resumed run keeps its own.
+      task: The model and its losses.
+      optimizer: Built, with the state of the checkpoint if the run is resumed.
+      schedule: Learning rate by step.
+      policy: Decides compute types.
+      notes: Lines for the log.
+      training_set: What is trained on; None without training.
+      num_eval_records: Records, or examples, to evaluate or predict.
+    """
+
+    config: Config
+    data: Data
+    bert: BertConfig
+    tokenizer: RunTokenizer
+    start: StartingPoint
+    shape: BatchShape
+    learning_rate: float
+    seed: int
+    task: JobTask
+    optimizer: BertOptimizer
+    schedule: WarmupPolynomialDecay
+    policy: PrecisionPolicy
+    notes: list[str]
+    training_set: TrainingSet | None
+    num_eval_records: int
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return int(self.optimizer.iterations)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Every variable that must be equal on all workers."""
+        slots = self.optimizer.slots().values()
+        weights = self.task.model.trainable_variables
+        return [*weights, *slots, self.optimizer.iterations]
+
+    def make_reader(self) -> StepReader:
+        """The reader of the steps that are left."""
+        if self.start.position:
+            first_position = self.start.position.records
+        else:
+            first_position = self.step * self.shape.global_batch_size
+        order = RecordOrder(
+            num_records=self.training_set.num_records,
+            seed=self.seed,
+            is_shuffled=not self.config.training.deterministic_run,
+        )
+        return self.training_set.make_reader(
+            order, self.shape, first_step=self.step, first_position=first_position
+        )
+
+    def settings(self) -> dict[str, object]:
+        """What a manifest keeps of the settings."""
+        return dataclasses.asdict(self.config) | {
+            "bert": self.bert.to_dict(),
+            "precision": self.policy.name,
+            "compute_path": fused_ops.in_use(),
+        }
+
+
+def divide_batch(
+    config: RunConfig,
+    communicator: Communicator,
+    start: StartingPoint,
+    training_set: TrainingSet | None,
+) -> BatchShape:
+    """How a global batch is divided among workers and micro-batches.
+
+    Raises:
+      ValueError: if the global batch of a resumed run cannot be divided.
+    """
+    num_micro_batches = 1
+    if training_set is not None:
+        num_micro_batches = accumulation_steps(
+            config.batch,
+            start.position,
+            communicator.size,
+            training_set.sequences_per_record,
+        )
+    return BatchShape(
+        micro_batch_size=config.batch.train_batch_size,
+        num_micro_batches=num_micro_batches,
+        rank=communicator.rank,
+        size=communicator.size,
+    )
+
+
+def build_plan(
+    config: Config,
+    communicator: Communicator,
+    *,
+    start: StartingPoint,
+    bert: BertConfig,
+    tokenizer: RunTokenizer,
+    training_set: TrainingSet | None,
+    data: Data,
+    num_eval_records: int,
+    make_task: Callable[[BertConfig, ModelSettings], JobTask],
+    head: Sequence[str] = (),
+    weights: Weights | None = None,
+    notes: Sequence[str] = (),
+) -> Plan[Config, Data, JobTask]:
+    """Builds model and optimizer of any job, and loads the starting point.
+
+    Args:
+      config: The settings.
+      communicator: The workers.
+      start: The checkpoint that the run starts from.
+      bert: The architecture.
+      tokenizer: See `Plan`.
+      training_set: What is trained on, or None.
+      data: See `Plan`.
+      num_eval_records: See `Plan`.
+      make_task: Builds the model and its losses.
+      head: Names of weights that a training may initialise newly.
+      weights: Those of the starting point, if they have been read.
+      notes: Lines about the data.
+
+    Returns:
+      The plan.
+
+    Raises:
+      ValueError, OSError, RunError: if the run cannot start.
+    """
+    require_memory(bert, communicator)
+    if training_set and training_set.is_packed is not None:
+        check_packing(start, training_set.is_packed)
+    shape = divide_batch(config, communicator, start, training_set)
+    num_records = training_set.num_records if training_set else 0
+    settings = config.optimizer.for_examples(num_records, shape.global_batch_size)
+    config = dataclasses.replace(config, optimizer=settings)
+    runtime, position = config.runtime, start.position
+    policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
+    seed = position.seed if position else config.training.seed
+    model_settings: ModelSettings = {
+        "policy": policy,
+        "seed": seed,
+        "allow_fused": not runtime.use_xla,
+        "recompute": runtime.recompute,
+        "unpad": runtime.unpad,
+    }
+    has_dropout = not config.training.deterministic_run
+    task = make_task(bert if has_dropout else bert.without_dropout(), model_settings)
+    learning_rate = _learning_rate(settings, start, shape.size)
+    optimizer, schedule = _make_optimizer(settings, learning_rate, task.model)
+    restored = restore(
+        *(start, task.model, optimizer, bert),
+        do_train=config.training.do_train,
+        head=head,
+        weights=weights,
+    )
+    return Plan(
+        config=config,
+        data=data,
+        bert=bert,
+        tokenizer=tokenizer,
+        start=start,
+        shape=shape,
+        learning_rate=learning_rate,
+        seed=seed,
+        task=task,
+        optimizer=optimizer,
+        schedule=schedule,
+        policy=policy,
+        notes=[*tokenizer.notes, *notes, *restored],
+        training_set=training_set,
+        num_eval_records=num_eval_records,
+    )
+
+
+def _learning_rate(config: OptimizerConfig, start: StartingPoint, size: int) -> float:
+    """The peak rate of all workers together; a resumed run keeps its own."""
+    if start.position is not None:
+        return start.position.learning_rate
+    return config.learning_rate * (size if config.scale_learning_rate else 1)
+
+
+def _make_optimizer(
+    settings: OptimizerConfig, learning_rate: float, model: keras.Model
+) -> tuple[BertOptimizer, WarmupPolynomialDecay]:
+    """The optimizer of a model, and the schedule that it follows."""
+    schedule = WarmupPolynomialDecay(
+        learning_rate=learning_rate,
+        num_train_steps=settings.num_train_steps,
+        num_warmup_steps=settings.warmup_steps,
+        power=settings.power,
+        compensate_warmup=settings.optimizer_type != "lamb",
+    )
+    optimizer = build_optimizer(
+        settings.optimizer_type,
+        schedule,
+        beta_1=settings.beta_1,
+        beta_2=settings.beta_2,
+        epsilon=settings.epsilon,
+        weight_decay_rate=settings.weight_decay_rate,
+        exclude_from_weight_decay=settings.exclude_from_weight_decay,
+        exclude_from_layer_adaptation=settings.exclude_from_layer_adaptation,
+    )
+    optimizer.build(model.trainable_variables)
+    return optimizer, schedule

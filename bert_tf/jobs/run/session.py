@@ -1,0 +1,201 @@
+"""What surrounds every job: the workers, their agreement, one log, and errors."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import tensorflow as tf
+
+from bert_tf.config.run import RunConfig
+from bert_tf.distribute import (
+    Communicator,
+    configure_devices,
+    connect,
+    is_worker_loss,
+)
+from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.jobs.run.agreement import agree
+from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_notes
+from bert_tf.jobs.run.memory import Rows, memory_warnings
+from bert_tf.jobs.run.messages import thread_warnings
+from bert_tf.jobs.run.output_dir import take_output_dir
+from bert_tf.jobs.run.plan import Plan
+from bert_tf.modeling.models import backends_of
+from bert_tf.training.runlog import ConsoleLog, RunLog
+
+AnyPlan = TypeVar("AnyPlan", bound=Plan)
+
+
+@dataclasses.dataclass
+class Session:
+    """The workers of a run, and its log.
+
+    Attributes:
+      communicator: The workers.
+      threads: Of this worker.
+      log: Writes nothing before the plan is made, and on all workers but the first.
+      path: How all workers compute.
+      notes: Lines for the log.
+      open_until: Closes log and folder.
+    """
+
+    communicator: Communicator
+    threads: int = 1
+    log: RunLog = dataclasses.field(default_factory=RunLog)
+    path: ComputePath | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
+    open_until: contextlib.ExitStack = dataclasses.field(
+        default_factory=contextlib.ExitStack
+    )
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker writes files."""
+        return self.communicator.rank == 0
+
+    def make_plan(
+        self,
+        config: RunConfig,
+        prepare: Callable[[RunConfig, Communicator], AnyPlan],
+        prefetch: Callable[[RunConfig], None] | None = None,
+    ) -> AnyPlan:
+        """Prepares the run on every worker; all of them fail if one does.
+
+        Args:
+          config: The settings.
+          prepare: Checks everything and builds the plan.
+          prefetch: Writes, on the first of several workers, files that `prepare` then
+            finds on all of them.
+
+        Returns:
+          The plan, with equal weights and state on all workers.
+
+        Raises:
+          RunError: if the run cannot start.
+          OtherWorkerFailed: if that is so on another worker.
+        """
+        communicator, plan = self.communicator, None
+        with _agreement(communicator):
+            if self.is_first:
+                take_output_dir(config, self.open_until)
+                if prefetch and communicator.size > 1:
+                    prefetch(config)
+        with _agreement(communicator):
+            plan = prepare(config, communicator)
+            if self.is_first:
+                self.log = _open_log(plan, may_show_bar=communicator.size == 1)
+                self.open_until.callback(self.log.close)
+        communicator.agree(_difference_between_workers(plan, communicator))
+        for line in [*self.notes, *self._warnings(plan)]:
+            self.log.message(line)
+        communicator.broadcast(plan.variables)
+        return plan
+
+    def _warnings(self, plan: Plan) -> list[str]:
+        """What may make the run fail, or slower than it could be."""
+        runtime, backends = plan.config.runtime, backends_of(plan.task.model)
+        lines, trained = [], plan.training_set
+        if trained:
+            rows = Rows(
+                plan.config.batch.train_batch_size,
+                trained.max_seq_length,
+                trained.max_predictions,
+            )
+            dtype = backends.fused_dtype
+            lines += memory_warnings(
+                plan.bert,
+                rows,
+                self.communicator,
+                fused_bytes=dtype.size if dtype else 0,
+                exempt=backends.exempt,
+                recompute=runtime.recompute,
+            )
+        num_workers = self.communicator.local_size
+        lines += thread_warnings(self.threads, runtime.num_threads, num_workers)
+        lines.append(describe_path(backends, self.path, use_xla=runtime.use_xla))
+        return lines + unpad_notes(backends)
+
+
+@contextlib.contextmanager
+def open_session(config: RunConfig) -> Iterator[Session]:
+    """Joins the workers of a run, for the calls inside.
+
+    Args:
+      config: The settings.
+
+    Yields:
+      The session; its log and its folder are closed at the end.
+
+    Raises:
+      RunError: if the run cannot start or continue.
+      OtherWorkerFailed: if another worker has stopped.
+    """
+    runtime = config.runtime
+    communicator = connect(runtime.horovod, runtime.horovod_hierarchical_allreduce)
+    threads = configure_devices(communicator, runtime.num_threads)
+    with contextlib.ExitStack() as open_until:
+        try:
+            path, notes = agree(communicator, config, threads)
+            yield Session(
+                communicator,
+                threads,
+                path=path,
+                notes=notes,
+                open_until=open_until,
+            )
+        except Exception as error:
+            if is_worker_loss(error):
+                raise OtherWorkerFailed("Another worker stopped.") from error
+            if isinstance(error, OSError):
+                raise RunError(f"A file cannot be read or written: {error}") from error
+            raise
+
+
+@contextlib.contextmanager
+def _agreement(communicator: Communicator) -> Iterator[None]:
+    """Makes all workers fail if one does in the lines inside."""
+    error = None
+    try:
+        yield
+    except (ValueError, OSError, RunError, tf.errors.OpError) as caught:
+        error = caught
+    communicator.agree(error)
+
+
+def _open_log(plan: Plan, *, may_show_bar: bool) -> ConsoleLog:
+    files = plan.config.files
+    path = files.dllog_path or os.path.join(files.output_dir, "bert_dllog.json")
+    num_train_steps = plan.config.optimizer.num_train_steps or 0
+    return ConsoleLog(path, num_train_steps, may_show_bar=may_show_bar)
+
+
+def _difference_between_workers(
+    plan: Plan, communicator: Communicator
+) -> ValueError | None:
+    """The first thing that must be equal on all workers and is not."""
+    trained = plan.training_set
+    found = {
+        "step of the checkpoint": plan.step,
+        "accumulation steps": plan.shape.num_micro_batches,
+        "micro-batch": plan.shape.micro_batch_size,
+        "learning rate": plan.learning_rate,
+        "seed": plan.seed,
+        "training records": trained.num_records if trained else 0,
+        "evaluation records": plan.num_eval_records,
+        "content of the training records (sha256)": trained.sha256 if trained else None,
+        **{f"{name} of the architecture": x for name, x in plan.bert.to_dict().items()},
+    }
+    texts = communicator.gather_texts(json.dumps(found))
+    workers = [json.loads(text) for text in texts]
+    for name in found:
+        values = [worker[name] for worker in workers]
+        if any(value != values[0] for value in values):
+            return ValueError(
+                f"All workers must have the same {name}. Received, by worker: "
+                f"{', '.join(map(str, values))}. Start all with the same command, and "
+                "with folders that all of them can read and share."
+            )
+    return None

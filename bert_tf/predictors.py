@@ -1,0 +1,363 @@
+"""Models that are ready to predict: text in, answers out.
+
+classify = Classifier("output_dir")
+classify(["a fine film", ("one sentence", "and another")])
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from typing import TypedDict, Unpack
+
+import keras
+import numpy as np
+import scipy.special
+import tensorflow as tf
+
+from bert_tf.data.batches.example_batches import LabelledSequences, prediction_batches
+from bert_tf.data.packing.layout import RowSettings, lay_out
+from bert_tf.data.tasks.classification import TextExample, encode_examples
+from bert_tf.data.tasks.squad_files import SquadExample
+from bert_tf.data.tasks.squad_windows import WindowSettings, build_windows
+from bert_tf.data.text.token_sequences import TokenSequences
+from bert_tf.data.text.tokenization import WordPieceTokenizer
+from bert_tf.data.text.tokenizer_settings import choose_settings
+from bert_tf.data.text.vocabulary import check_same_words, check_size
+from bert_tf.evaluation.prediction import collect, compiled
+from bert_tf.evaluation.squad import (
+    AnswerSettings,
+    SquadPredictions,
+    predict_answers,
+)
+from bert_tf.interop.classifier_labels import (
+    CLASSIFY,
+    MULTI_LABEL,
+    REGRESSION,
+    read_description,
+    read_head,
+)
+from bert_tf.interop.pretrained import from_pretrained
+from bert_tf.interop.weight_files import find_source, folder_of
+from bert_tf.jobs.run.compute_path import describe_path, own_path
+from bert_tf.jobs.run.output_dir import SQUAD
+from bert_tf.modeling.finetuning import ClassTask, FinetuningTask, SpanTask
+from bert_tf.modeling.models import backends_of, model_outputs, settings_of
+from bert_tf.precision import choose_policy
+
+MASK = "[MASK]"
+
+
+class PredictorSettings(TypedDict, total=False):
+    """Arguments of all predictors; see `Predictor`."""
+
+    vocab_file: str
+    do_lower_case: bool | None
+    precision: str
+    batch_size: int
+
+
+def _log(notes: Sequence[str], level: int) -> None:
+    for note in notes:
+        logging.log(logging.WARNING if note.startswith("warning") else level, note)
+
+
+class Predictor:
+    """What the three kinds share: a model, its vocabulary and its description.
+
+    Attributes:
+      kind: The task in the task.json of its models; empty for pre-training, which
+        writes no such file.
+      batch_size: Rows that are computed at once.
+      description: The content of task.json next to the weights; empty without it.
+    """
+
+    kind = ""
+
+    def __init__(
+        self,
+        model_dir: str,
+        *,
+        vocab_file: str = "",
+        do_lower_case: bool | None = None,
+        precision: str = "",
+        batch_size: int = 32,
+    ) -> None:
+        """Finds the files of the model.
+
+        Args:
+          model_dir: The output_dir of a training, or any weights with their config.
+          vocab_file: Default: that next to the weights.
+          do_lower_case: Default: from the files next to the weights, else true if the
+            vocabulary is uncased.
+          precision: As the flag of the training scripts.
+          batch_size: Rows that are computed at once.
+
+        Raises:
+          FileNotFoundError, ValueError, RunError: if something is missing or damaged.
+        """
+        source = find_source(model_dir)
+        self.path = model_dir
+        self.batch_size = batch_size
+        self.description = read_description(os.path.dirname(source.path))
+        self._check_kind()
+        self._policy = choose_policy(precision, "")
+        self._vocab_file = vocab_file or source.vocab_file
+        if not self._vocab_file:
+            raise FileNotFoundError(
+                f"There is no vocab.txt next to {source.path}. Pass `vocab_file`."
+            )
+        choice = choose_settings(
+            {"do_lower_case": do_lower_case},
+            [folder_of(source.path), folder_of(self._vocab_file)],
+            self._vocab_file,
+        )
+        notes = choice.notes
+        if source.vocab_file:
+            notes += check_same_words(self._vocab_file, source.vocab_file)
+        _log(notes, logging.WARNING if choice.is_guess else logging.INFO)
+        self._tokenizer = WordPieceTokenizer(self._vocab_file, choice.settings)
+        self._stack = contextlib.ExitStack()
+
+    def _check_kind(self) -> None:
+        """Refuses a model that was trained for another kind of prediction."""
+        known = self.description.get("task", self.kind)
+        if known != self.kind:
+            raise ValueError(
+                "The model must be one for this kind of prediction. Received: "
+                f"{self.path} with the task {known} in its task.json. Use `python -m "
+                f"bert_tf predict {known}` for it, or pass another model."
+            )
+
+    def _load(
+        self, task: str, max_seq_length: int | None, **settings: object
+    ) -> keras.Model:
+        path = own_path()
+        model = from_pretrained(
+            self.path,
+            task,
+            max_seq_length=max_seq_length,
+            policy=self._policy,
+            allow_fused=True,
+            **settings,
+        )
+        rows = settings_of(model).config.vocab_size
+        _log(check_size(self._vocab_file, rows), logging.INFO)
+        backends = backends_of(model)
+        is_fused = backends.fused_dtype is not None
+        if not is_fused and not tf.config.get_visible_devices("GPU"):
+            logging.warning(describe_path(backends, path))
+        return model
+
+    def _compile(self, task: FinetuningTask) -> None:
+        """Prepacks the weights once for all calls."""
+        self._task = task
+        self._graph = self._stack.enter_context(compiled(task))
+
+    def _logits(self, sequences: TokenSequences, *, of_tokens: bool) -> np.ndarray:
+        """[T, C] or [n, C] float32."""
+        settings = RowSettings(self.max_seq_length, is_packed=True)
+        batches = prediction_batches(
+            LabelledSequences(sequences), settings, batch_size=self.batch_size
+        )
+        count = len(sequences.input_ids) if of_tokens else len(sequences)
+        shape = (count, self._task.num_outputs)
+        return collect(self._graph, batches, shape, of_tokens=of_tokens)
+
+
+class Classifier(Predictor):
+    """Predicts the class of a text, or a number."""
+
+    kind = CLASSIFY
+
+    def __init__(self, model_dir: str, **settings: Unpack[PredictorSettings]) -> None:
+        """See `Predictor`."""
+        super().__init__(model_dir, **settings)
+        self.max_seq_length = self.description.get("max_seq_length", 128)
+        self._compile(ClassTask(self._load("classifier", self.max_seq_length)))
+        self._head = read_head(find_source(self.path), self._task.num_outputs)
+        if self._head.problem_type == REGRESSION and self._head.num_outputs > 1:
+            raise ValueError(
+                f"{self._head.path}: a model that predicts numbers must have one "
+                f"output. Received: {self._head.num_outputs} outputs, problem_type="
+                f"{REGRESSION}. Predict with the program that trained it."
+            )
+        numbers = list(map(str, range(self._head.num_outputs)))
+        self.label_names = list(self._head.names) or numbers
+        if not self._head.names and len(numbers) > 1:
+            logging.warning(
+                f"warning: no file names the {len(numbers)} classes of the model's "
+                f"head: they are called {', '.join(numbers)}."
+            )
+
+    def __call__(
+        self, texts: Sequence[str | tuple[str, str]]
+    ) -> list[dict[str, object]]:
+        """Predicts.
+
+        Args:
+          texts: Texts or pairs of them.
+
+        Returns:
+          For each the likeliest `label` and `probabilities` by label, which sum to 1
+          unless a text may have several labels; or, of a model with one output,
+          `value`.
+        """
+        if not texts:
+            return []
+        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
+        examples = [TextExample(a, b, None, "") for a, b in pairs]
+        sequences = encode_examples(examples, self._tokenizer, self.max_seq_length)
+        logits = self._logits(sequences, of_tokens=False)
+        if self._task.num_outputs == 1:
+            return [{"value": float(value)} for value in logits[:, 0]]
+        names, logits = self.label_names, logits.astype(np.float64)
+        if self._head.problem_type == MULTI_LABEL:
+            probabilities = scipy.special.expit(logits)
+        else:
+            probabilities = scipy.special.softmax(logits, axis=1)
+        return [
+            {
+                "label": names[int(np.argmax(row))],
+                "probabilities": dict(zip(names, map(float, row), strict=True)),
+            }
+            for row in probabilities
+        ]
+
+
+class QuestionAnswerer(Predictor):
+    """Finds the answers to questions in their contexts."""
+
+    kind = SQUAD
+
+    def __init__(self, model_dir: str, **settings: Unpack[PredictorSettings]) -> None:
+        """See `Predictor`."""
+        super().__init__(model_dir, **settings)
+        known = self.description
+        self.max_seq_length = known.get("max_seq_length", 384)
+        self._windows = WindowSettings(
+            self.max_seq_length,
+            known.get("doc_stride", 128),
+            known.get("max_query_length", 64),
+        )
+        self._answers = AnswerSettings(
+            n_best_size=known.get("n_best_size", 20),
+            max_answer_length=known.get("max_answer_length", 30),
+            version_2_with_negative=known.get("version_2_with_negative", False),
+            null_score_diff_threshold=known.get("null_score_diff_threshold", 0.0),
+        )
+        self._compile(SpanTask(self._load("squad", self.max_seq_length)))
+
+    def __call__(self, questions: Sequence[tuple[str, str]]) -> list[dict[str, object]]:
+        """Answers.
+
+        Args:
+          questions: Questions and their contexts.
+
+        Returns:
+          For each `answer`, a piece of the context or "" for none, and `probability`
+          among the best answers.
+        """
+        if not questions:
+            return []
+        examples = [
+            SquadExample(str(number), question, context)
+            for number, (question, context) in enumerate(questions)
+        ]
+        windows = build_windows(examples, self._tokenizer, self._windows)
+        logits = self._logits(windows.sequences, of_tokens=True)
+        found = predict_answers(
+            examples, windows, logits[:, 0], logits[:, 1], self._answers
+        )
+        return [self._result(found, example.question_id) for example in examples]
+
+    def _result(self, found: SquadPredictions, question_id: str) -> dict[str, object]:
+        answer = found.answers[question_id]
+        probability = sum(
+            entry["probability"]
+            for entry in found.nbest[question_id]
+            if entry["text"] == answer
+        )
+        return {"answer": answer, "probability": float(probability)}
+
+
+class MaskFiller(Predictor):
+    """Predicts the words for [MASK]."""
+
+    def __init__(self, model_dir: str, **settings: Unpack[PredictorSettings]) -> None:
+        """See `Predictor`."""
+        super().__init__(model_dir, **settings)
+        new = ("cls/seq_relationship/*", "bert/pooler/*")
+        self._model = self._load("pretraining", None, new=new, seeded_dropout=True)
+        config = settings_of(self._model).config
+        self.max_seq_length = config.max_position_embeddings
+        self._compiled = tf.function(self._masked_logits, reduce_retracing=True)
+
+    def __call__(
+        self, texts: Sequence[str], num_words: int = 5
+    ) -> list[list[list[dict[str, object]]]]:
+        """Predicts.
+
+        Args:
+          texts: Each with one [MASK] or several.
+          num_words: How many words for each.
+
+        Returns:
+          For each text, for each [MASK], the likeliest words: `token`, `probability`.
+
+        Raises:
+          ValueError: if a text has no [MASK], or is too long.
+        """
+        encoded = [self._encode(text) for text in texts]
+        results = []
+        for first in range(0, len(encoded), self.batch_size):
+            results += self._fill(encoded[first : first + self.batch_size], num_words)
+        return results
+
+    def check(self, text: str) -> None:
+        """Raises a ValueError if a text has no [MASK], or is too long."""
+        self._encode(text)
+
+    def _encode(self, text: str) -> list[int]:
+        special = self._tokenizer.special
+        ids = [special.cls]
+        for number, part in enumerate(self._tokenizer.encode(text.split(MASK))):
+            ids += [special.mask] * (number > 0) + part
+        ids.append(special.sep)
+        if special.mask not in ids or len(ids) > self.max_seq_length:
+            raise ValueError(
+                f"A text must hold {MASK} and have at most {self.max_seq_length} "
+                f"tokens. Received: {text[:80]!r} of {len(ids)} tokens."
+            )
+        return ids
+
+    def _fill(
+        self, encoded: list[list[int]], num_words: int
+    ) -> list[list[list[dict[str, object]]]]:
+        sequences = TokenSequences.join((ids, [0] * len(ids)) for ids in encoded)
+        masks = [
+            np.flatnonzero(np.equal(i, self._tokenizer.special.mask)) for i in encoded
+        ]
+        length = int(sequences.lengths.max())
+        features = lay_out(sequences, np.arange(len(encoded))[:, None], length)
+        positions = np.zeros((len(encoded), max(map(len, masks))), np.int32)
+        for row, places in zip(positions, masks, strict=True):
+            row[: len(places)] = places
+        features["masked_lm_positions"] = positions
+        tensors = {n: tf.convert_to_tensor(x) for n, x in features.items()}
+        probabilities = self._compiled(tensors).numpy()
+        return [
+            [self._best(row[k], num_words) for k in range(len(places))]
+            for row, places in zip(probabilities, masks, strict=True)
+        ]
+
+    def _masked_logits(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Probabilities [B, P, V]."""
+        logits = model_outputs(self._model, features, False)["masked_lm_logits"]
+        return tf.nn.softmax(logits)
+
+    def _best(self, row: np.ndarray, num_words: int) -> list[dict[str, object]]:
+        words = self._tokenizer.inverse_vocab
+        known = row[: len(words)]  # Tables may be padded.
+        chosen = np.argsort(-known, kind="stable")[:num_words]
+        return [{"token": words[i], "probability": float(row[i])} for i in chosen]

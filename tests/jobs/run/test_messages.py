@@ -1,0 +1,127 @@
+"""What a run logs before it starts."""
+
+import types
+
+import pytest
+from runs import position
+
+from bert_tf.config import BertConfig, OptimizerConfig
+from bert_tf.data.batches.record_batches import BatchShape
+from bert_tf.jobs.run import messages as run_messages
+from bert_tf.jobs.run.messages import describe_changes, thread_warnings
+from bert_tf.jobs.run.plan import TrainingSet
+from bert_tf.jobs.run.resume import StartingPoint
+
+BERT = BertConfig(
+    vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2
+)
+SETTINGS = {
+    "optimizer": {"num_train_steps": 8, "optimizer_type": "lamb"},
+    "training": {"deterministic_run": False, "do_eval": True},
+    "batch": {"max_seq_length": 128},
+    "task": {"new_head": False},
+    "runtime": {"num_threads": 1},
+    "files": {"input_files_dir": "/a"},
+    "bert": BERT.to_dict(),
+    "precision": "fp32",
+}
+
+
+def start_of(**more):
+    settings = {"config": SETTINGS} | more
+    return StartingPoint("/run/model.ckpt-3", True, position(3, **settings))
+
+
+def messages(start, *, data="a", records=150, **changed):
+    """The log of a run with some other settings than `SETTINGS`."""
+    lines = []
+    optimizer = OptimizerConfig(
+        **{"num_train_steps": 8, "learning_rate": 0.01} | changed
+    )
+    batch = types.SimpleNamespace(train_batch_size=16, num_accumulation_steps=1)
+    now = {**SETTINGS, "optimizer": SETTINGS["optimizer"] | changed}
+    plan = types.SimpleNamespace(
+        start=start,
+        config=types.SimpleNamespace(
+            optimizer=optimizer, batch=batch, training=types.SimpleNamespace(seed=42)
+        ),
+        shape=BatchShape(micro_batch_size=16, num_micro_batches=1),
+        training_set=TrainingSet(
+            num_records=records, sha256=data, make_reader=None, max_seq_length=128
+        ),
+        settings=lambda: now,
+    )
+    describe_changes(plan, types.SimpleNamespace(message=lines.append))
+    return lines
+
+
+def test_a_run_that_is_resumed_unchanged_logs_nothing():
+    assert messages(start_of(data_sha256="a")) == []
+
+
+def test_other_data_of_the_same_number_are_logged():
+    [line] = messages(start_of(data_sha256="b"))
+    assert line.startswith("warning: the run started with other records, also 150")
+
+
+def test_another_number_of_records_is_logged():
+    [line] = messages(start_of(data_sha256="b"), records=151)
+    assert line.startswith("warning: the run started with 150 records and now has 151")
+
+
+def test_a_manifest_without_a_checksum_is_logged():
+    [line] = messages(start_of())
+    assert "could not be compared" in line
+
+
+def test_a_warmup_that_changes_with_the_steps_is_logged():
+    lines = messages(start_of(data_sha256="a"), num_train_steps=40)
+    assert lines == [
+        "New from here on: num_train_steps 8 -> 40.",
+        "The warm-up follows num_train_steps: 0 -> 4 steps. --num_warmup_steps=0 "
+        "keeps it.",
+    ]
+
+
+def test_settings_that_change_a_step_are_logged_and_others_are_not():
+    before = {
+        **SETTINGS,
+        "training": {"deterministic_run": True, "do_eval": False},
+        "batch": {"max_seq_length": None},  # The default: as the records are.
+        "task": {"new_head": True},
+        "runtime": {"num_threads": 8},
+        "files": {"input_files_dir": "/b"},
+        "bert": BERT.to_dict() | {"hidden_dropout_prob": 0.0},
+        "precision": "bf16",
+    }
+    [line] = messages(start_of(data_sha256="a", config=before))
+    assert line == (
+        "New from here on: deterministic_run True -> False, hidden_dropout_prob 0.0 -> "
+        "0.1, precision bf16 -> fp32."
+    )
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """8 cores, and no variable for threads."""
+    monkeypatch.setattr(run_messages, "available_cores", lambda size: 8 // size)
+    monkeypatch.setattr(run_messages, "describe_cores", lambda: "8 cores")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def test_an_even_share_of_threads_makes_no_warning(machine):
+    assert thread_warnings(4, None, 2) == []
+
+
+def test_more_threads_than_cores_make_a_warning(machine):
+    [line] = thread_warnings(8, 8, 2)
+    assert line.startswith("warning: 8 threads share 4 cores")
+    assert "(2 workers on this host, 8 cores)" in line
+
+
+def test_a_variable_that_tensorflow_does_not_read_is_logged(machine, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    [line] = thread_warnings(4, None, 2)
+    assert line.startswith("OMP_NUM_THREADS=2 has no effect")
+    assert thread_warnings(3, 3, 2) == []  # The flag is the user's answer.
+    assert thread_warnings(2, None, 4) == []  # It happens to be so.
