@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import google_crc32c
+import numpy as np
 
 from bert_tf.errors import RunError
 
@@ -183,7 +184,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     return file_checksum(path, "sha256")
 
 
-def masked_crc32c(data: bytes) -> int:
+def masked_crc32c(data: bytes | np.ndarray) -> int:
     """The checksum that TensorFlow stores in record files and checkpoints.
 
     Source: `tensorflow/core/lib/hash/crc32c.h`: rotated and offset, since the checksum
