@@ -155,4 +155,6 @@ def describe_path(
     reason = f", not better: {path.reason}" if path.reason else ""
     if exempt:
         reason += f", not used in {names}: {exempt}"
+    if backends.takes_gradients_of_tensorflow:
+        reason += ", gradients of large kernels by TensorFlow, which is faster here"
     return f"fused operations: {title}{reason}."

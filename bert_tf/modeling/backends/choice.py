@@ -8,6 +8,7 @@ import tensorflow as tf
 from bert_tf import fused_ops
 from bert_tf.config import BertConfig
 from bert_tf.modeling.backends.fused import Fused, why_not
+from bert_tf.modeling.backends.fused_products import is_tensorflow_faster
 from bert_tf.modeling.backends.interface import Backend, BlockWeights
 from bert_tf.modeling.backends.reference import Reference
 from bert_tf.modeling.backends.step import ModelStep, Recorder
@@ -66,6 +67,7 @@ class Backends:
           unpads: See `Fused`.
         """
         self.unpads = unpads
+        self._config = config
         self._policy = policy
         self._recorder = Recorder()
         self._reference = Reference(config, policy, self._recorder)
@@ -108,6 +110,13 @@ class Backends:
     def fused_dtype(self) -> tf.DType | None:
         """The type of activations in fused layers; None if no layer is fused."""
         return self._fused.dtype if self._fused_layers else None
+
+    @property
+    def takes_gradients_of_tensorflow(self) -> bool:
+        """Whether TensorFlow's products compute gradients of fused layers' kernels."""
+        size = self._config.hidden_size
+        is_bfloat16 = self.fused_dtype == tf.bfloat16
+        return is_bfloat16 and is_tensorflow_faster(size, size)
 
     def step_scope(self, blocks: Iterable[Block], *, accumulates: bool) -> ModelStep:
         """The step scopes of all backends; see `interface.Backend.step_scope`.

@@ -1,9 +1,11 @@
 """The best path of several workers, and the line that is printed of it."""
 
+import dataclasses
+
 import pytest
 
 from bert_tf import fused_ops
-from bert_tf.config import BertConfig
+from bert_tf.config import PRESETS
 from bert_tf.jobs.run.compute_path import (
     ComputePath,
     best_path,
@@ -106,7 +108,9 @@ def test_many_workers_are_counted():
 
 def backends(policy=BF16, *, allow_fused=True, unpads=True, **settings):
     """Of a model of two layers, after each has chosen."""
-    config = BertConfig(num_hidden_layers=2, **settings)
+    config = dataclasses.replace(
+        PRESETS["tiny"], **{"hidden_size": 64, "num_hidden_layers": 2} | settings
+    )
     found = Backends(config, policy, allow_fused=allow_fused, unpads=unpads)
     for path in ("bert/encoder/layer_0", "bert/encoder/layer_1", "cls/predictions"):
         found.choose_backend(path)
@@ -116,6 +120,18 @@ def backends(policy=BF16, *, allow_fused=True, unpads=True, **settings):
 @pytest.mark.usefixtures("isa")
 def test_used_operations_are_named():
     assert describe_path(backends(), VECTORS) == "fused operations: AVX512-BF16."
+
+
+def test_gradients_of_tensorflow_are_named(isa):
+    text = "gradients of large kernels by TensorFlow, which is faster here"
+    for policy, size, takes in (
+        (BF16, 512, isa in ("avx512", "avx2")),
+        (BF16, 128, isa == "avx2"),
+        (BF16, 64, False),
+        (PrecisionPolicy("fp32"), 512, False),
+    ):
+        line = describe_path(backends(policy, hidden_size=size), ComputePath(isa, ""))
+        assert (text in line) == takes
 
 
 @pytest.mark.usefixtures("isa")
@@ -152,7 +168,7 @@ def test_the_reason_of_a_model_without_them_is_logged():
     assert reason(use_xla=True) == "--use_xla"
     assert reason(PrecisionPolicy("fp16")) == "precision fp16"
     assert reason(hidden_act="relu").startswith("hidden_act is relu")
-    assert "the width of a head is 16" in reason(num_attention_heads=48)
+    assert "the width of a head is 16" in reason(num_attention_heads=4)
     assert reason(exempting("")) == (
         "the bf16 config exempts bert/encoder/layer_0/attention/self/MatMul"
     )

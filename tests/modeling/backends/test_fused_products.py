@@ -484,6 +484,24 @@ def test_gradients_of_kernels_with_sums_are_added_up_there():
     assert_close(found, expected, 1e-5)
 
 
+@pytest.mark.parametrize("starts", [True, False])
+def test_gradients_of_large_kernels_whoever_computes_them(isa, starts):
+    """Micro-batches of 37 and 5 rows, two kernels, an input wider than their height."""
+    assert fused_products.is_tensorflow_faster(512, 544) == (isa in ("avx512", "avx2"))
+    matrices = [tf.zeros([512, 544])] * 2
+    sums = [GradientSum([512, 544]) for _ in matrices] if starts else []
+    kernels, expected = Kernels(matrices, sums=sums), 0
+    for seed, rows in enumerate((37, 5)):
+        x, dy = draw(seed, rows, 544), draw(seed + 9, rows, 2 * 544)
+        found = kernels.gradients(half(x), half(dy), 512)
+        gradient = x.numpy().T[:512] @ dy.numpy()
+        expected = expected + gradient if starts else gradient
+    if starts:
+        assert found == ()
+        found = [total.take() for total in sums]
+    assert_close(np.concatenate(found, axis=1), expected, 1e-5)
+
+
 @pytest.mark.parametrize(
     "rows, height, width", [(37, 64, 96), (1100, 90, 40), (0, 9, 5)]
 )
