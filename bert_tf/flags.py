@@ -2,14 +2,12 @@
 
 import dataclasses
 import sys
-import types
-import typing
 from collections.abc import Sequence
 from typing import TypeVar
 
 from absl import flags
 
-from bert_tf.config import field_descriptions
+from bert_tf.config.options import Option, options_of
 
 Config = TypeVar("Config")
 
@@ -57,13 +55,6 @@ class HelpRequest(Exception):  # noqa: N818 - not an error
     """The command line asks for help; the text is the message."""
 
 
-def _plain_type(annotation: type | types.UnionType) -> type:
-    """The type of a field's flag: that of the field without `| None`."""
-    if isinstance(annotation, types.UnionType):
-        return next(t for t in typing.get_args(annotation) if t is not type(None))
-    return typing.get_origin(annotation) or annotation
-
-
 def _define(values: flags.FlagValues, name: str, kind: type, help_text: str) -> None:
     """Defines a flag with default None: the config alone holds the defaults."""
     define = {
@@ -81,23 +72,16 @@ def _groups(config_class: type) -> dict[str, type]:
     return {field.name: field.type for field in dataclasses.fields(config_class)}
 
 
-def _fields(config_class: type) -> dict[str, dataclasses.Field]:
-    """The fields of all groups, by flag."""
+def _options(config_class: type) -> dict[str, Option]:
+    """The options of all groups, by flag."""
     groups = _groups(config_class).values()
-    return {f.name: f for group in groups for f in dataclasses.fields(group)}
+    return {name: x for group in groups for name, x in options_of(group).items()}
 
 
 def _aliases(config_class: type) -> dict[str, str]:
     """Alias -> flag, of the flags that a script has."""
-    fields = _fields(config_class)
-    return {name: target for name, target in _ALIASES.items() if target in fields}
-
-
-def _default_text(field: dataclasses.Field) -> str:
-    if field.default in (dataclasses.MISSING, None, "", ()):
-        return ""
-    value = field.default
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    options = _options(config_class)
+    return {name: target for name, target in _ALIASES.items() if target in options}
 
 
 def make_flags(config_class: type) -> flags.FlagValues:
@@ -110,14 +94,11 @@ def make_flags(config_class: type) -> flags.FlagValues:
       A separate set of flags, not absl's global one.
     """
     values = flags.FlagValues()
-    for group in _groups(config_class).values():
-        descriptions = field_descriptions(group)
-        for field in dataclasses.fields(group):
-            kind = _plain_type(field.type)
-            _define(values, field.name, kind, descriptions[field.name])
+    options = _options(config_class)
+    for option in options.values():
+        _define(values, option.name, option.kind, option.description)
     for name, target in _aliases(config_class).items():
-        kind = _plain_type(_fields(config_class)[target].type)
-        _define(values, name, kind, f"The same as --{target}.")
+        _define(values, name, options[target].kind, f"The same as --{target}.")
     for name, kind in _WITHOUT_EFFECT.items():
         _define(values, name, kind, "Accepted, without effect.")
     return values
@@ -128,11 +109,9 @@ def help_text(config_class: type) -> str:
     lines = ["Flags (booleans: --name, --noname or --name=true):"]
     for group in _groups(config_class).values():
         lines += ["", (group.__doc__ or "").splitlines()[0]]
-        descriptions = field_descriptions(group)
-        for field in dataclasses.fields(group):
-            default = _default_text(field)
-            shown = f" [{default}]" if default else ""
-            lines.append(f"  --{field.name}{shown}\n      {descriptions[field.name]}")
+        for option in options_of(group).values():
+            default = f" [{option.default_text}]" if option.default_text else ""
+            lines.append(f"  --{option.name}{default}\n      {option.description}")
     lines += ["", "Accepted for older scripts, without effect:"]
     lines.append("  " + " ".join(f"--{name}" for name in _WITHOUT_EFFECT))
     lines += ["", "The same as another flag:"]

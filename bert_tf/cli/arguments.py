@@ -1,12 +1,10 @@
-"""Command-line options from the fields of a config class, and back again."""
+"""Options of commands, made of the fields of a config class."""
 
 import argparse
-import dataclasses
-import typing
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, TypeVar
 
-from bert_tf.config.documentation import field_descriptions
+from bert_tf.config.options import Option, options_of
 
 Config = TypeVar("Config")
 
@@ -67,43 +65,37 @@ def parse_config(
     """
     summary = (config_class.__doc__ or "").splitlines()[0]
     parser = Parser(prog=prog, description=summary, allow_abbrev=False)
-    types = typing.get_type_hints(config_class)
-    descriptions = field_descriptions(config_class)
-    for field in dataclasses.fields(config_class):
-        names = [f"--{field.name}", f"--{field.name.replace('_', '-')}"]
-        if short_options and field.name in short_options:
-            names.insert(0, short_options[field.name])
-        _add_option(
-            parser,
-            list(dict.fromkeys(names)),
-            types[field.name],
-            f"{descriptions[field.name]} {_shown(field.default)}".replace("%", "%%"),
-        )
+    for option in options_of(config_class).values():
+        names = [f"--{option.name}", f"--{option.name.replace('_', '-')}"]
+        if short_options and option.name in short_options:
+            names.insert(0, short_options[option.name])
+        _add_option(parser, list(dict.fromkeys(names)), option)
     return config_class(**vars(parser.parse_args(arguments)))
 
 
-def _shown(default: object) -> str:
-    """The default, for the help text; an empty string means required."""
-    if default is None:
-        return ""  # The description states the default.
-    if default == "":
-        return "Required."
-    return f"Default: {str(default).lower() if isinstance(default, bool) else default}."
-
-
 def _add_option(
-    parser: argparse.ArgumentParser, names: list[str], kind: type, description: str
+    parser: argparse.ArgumentParser, names: list[str], option: Option
 ) -> None:
-    """Adds the option of one field; a boolean one has a negative form too."""
-    dest = max(names, key=len).removeprefix("--").replace("-", "_")
-    options = {"dest": dest, "help": description, "default": argparse.SUPPRESS}
-    if kind not in (bool, bool | None):
-        parser.add_argument(*names, type=kind, metavar=kind.__name__.upper(), **options)
+    """Adds one option; a boolean one has a negative form too."""
+    default = f"Default: {option.default_text}." if option.default_text else ""
+    if option.kind is bool:
+        default = default.lower().capitalize()
+    if option.default == "":
+        default = "Required."
+    settings = {
+        "dest": option.name,
+        "help": f"{option.description} {default}".rstrip().replace("%", "%%"),
+        "default": argparse.SUPPRESS,
+    }
+    if option.kind is not bool:
+        metavar = option.kind.__name__.upper()
+        parser.add_argument(*names, type=option.kind, metavar=metavar, **settings)
         return
-    parse = parse_bool if kind is bool else _parse_bool_or_none
+    parse = _parse_bool_or_none if option.may_be_none else parse_bool
     parser.add_argument(
-        *names, type=parse, nargs="?", const=True, metavar="BOOL", **options
+        *names, type=parse, nargs="?", const=True, metavar="BOOL", **settings
     )
-    options["help"] = argparse.SUPPRESS
-    negative = dict.fromkeys((f"--no{dest}", f"--no-{dest.replace('_', '-')}"))
-    parser.add_argument(*negative, action="store_false", **options)
+    settings["help"] = argparse.SUPPRESS
+    dashed = option.name.replace("_", "-")
+    negative = dict.fromkeys((f"--no{option.name}", f"--no-{dashed}"))
+    parser.add_argument(*negative, action="store_false", **settings)

@@ -1,7 +1,6 @@
 """All settings of the library: frozen dataclasses that check their own values."""
 
 from bert_tf.config.data import CreateDataConfig
-from bert_tf.config.documentation import field_descriptions
 from bert_tf.config.model import PRESETS, BertConfig
 from bert_tf.config.pretraining import (
     BatchConfig,
@@ -22,5 +21,4 @@ __all__ = [
     "PretrainingConfig",
     "RuntimeConfig",
     "TrainingConfig",
-    "field_descriptions",
 ]
