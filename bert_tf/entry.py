@@ -3,10 +3,15 @@
 import importlib
 import os
 import sys
+import time
 
 from bert_tf import flags
 from bert_tf.errors import NonFiniteError, OtherWorkerFailed, RunError
 from bert_tf.launch import check_launch, choose_instructions, launched_rank
+
+# mpirun stops all workers when one ends with an error. The worker that failed must be
+# the first one to end, or it is stopped before it has said why.
+_SECONDS_FOR_THE_REPORT = 5
 
 
 def run_script(config_class: type, job: str, arguments: list[str]) -> int:
@@ -37,12 +42,14 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     choose_instructions(config.runtime.chosen_precision)
     try:
         importlib.import_module(f"bert_tf.jobs.{job}").run(config)
-    except OtherWorkerFailed:
-        return 1
     except RunError as error:
         # All workers compute the same gradient: one of them reports it.
-        if is_first or not isinstance(error, NonFiniteError):
-            print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, OtherWorkerFailed) or (
+            isinstance(error, NonFiniteError) and not is_first
+        ):
+            time.sleep(_SECONDS_FOR_THE_REPORT)
+        else:
+            print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
         if is_first and config.training.do_train:
