@@ -128,7 +128,7 @@ def to_huggingface_names(
 
     Returns:
       Hugging Face's name -> values; kernels [O, I]. Names of the encoder have the
-      prefix `bert.` where there is a head beside it.
+      prefix `bert.` where the model has a head.
 
     Raises:
       ValueError: if a tensor belongs to no BERT.
@@ -258,7 +258,7 @@ def _read_index(path: str) -> dict[str, str]:
             raise ValueError("it has no `weight_map`")
         for file in files.values():
             if not isinstance(file, str) or os.path.basename(file) != file:
-                raise ValueError(f"it names {file!r}, which is not a file beside it")
+                raise ValueError(f"it names {file!r}, which is not a file next to it")
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not an index of weights: {error}. Fetch it again."

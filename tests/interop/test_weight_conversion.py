@@ -225,7 +225,7 @@ def test_a_source_without_a_config_needs_one(tf1, tmp_path):
 def test_without_a_vocabulary_there_is_no_tokenizer(tf1, tmp_path):
     (tmp_path / "tf1" / "vocab.txt").unlink()
     notes = run(tf1, tmp_path / "out")
-    assert "no tokenizer was written: the source has no vocab.txt beside it" in notes
+    assert "no tokenizer was written: the source has no vocab.txt next to it" in notes
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"config.json", "model.safetensors", "README.md"}
 
@@ -279,7 +279,7 @@ def test_a_config_of_another_size_is_refused_before_memory_is_taken(
     config = dataclasses.asdict(tiny) | {key: value}
     (tmp_path / "tf1" / "bert_config.json").write_text(json.dumps(config))
     for use in (lambda: run(tf1, tmp_path / "out"), lambda: from_pretrained(tf1)):
-        with pytest.raises(RunError, match=f"does not fit its config, .*{key}={value}"):
+        with pytest.raises(RunError, match=f"does not fit its config with .*{key}={value}"):
             use()
 
 

@@ -20,7 +20,7 @@ def test_a_checkpoint_may_be_named_with_any_ending(tmp_path, spelling):
     assert found == Source(Kind.TENSORFLOW, prefix, "", "")
 
 
-def test_a_dot_pt_beside_a_checkpoint_of_the_same_step_is_itself(tmp_path):
+def test_a_dot_pt_next_to_a_checkpoint_of_the_same_step_is_itself(tmp_path):
     touch(tmp_path, "model.ckpt-28252.index", "model.ckpt-28252.apex.pt")
     assert find_source(tmp_path / "model.ckpt-28252.apex.pt").kind is Kind.TORCH
 
@@ -106,7 +106,7 @@ def test_nothing_is_refused(tmp_path):
 def test_what_else_lies_in_a_folder_is_told(tmp_path):
     touch(tmp_path, "model.safetensors", "pytorch_model.bin", "model.ckpt-7.index")
     found = find_source(tmp_path)
-    assert found.notes == ("pytorch_model.bin, model.ckpt-7 beside it: not read",)
+    assert found.notes == ("pytorch_model.bin, model.ckpt-7 next to it: not read",)
 
 
 def test_that_the_named_checkpoint_is_missing_is_told(tmp_path):
