@@ -176,7 +176,7 @@ def _from_huggingface(source: Source) -> tuple[dict[str, np.ndarray], list[str]]
     tensors = load_sharded(source.path, load) if is_sharded else load(source.path)
     try:
         tensors, notes = _without_wrapper(tensors)
-        return huggingface.to_original_names(tensors, keeps_unknown=True), notes
+        return huggingface.to_original_names(tensors), notes
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from error
 
