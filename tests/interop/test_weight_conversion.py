@@ -206,7 +206,7 @@ def test_half_a_head_is_refused(tmp_path, tiny, tiny_tensors):
         run(write_tf1(tmp_path / "tf1", tensors, tiny), tmp_path / "out")
 
 
-def test_what_is_left_out_is_told(tmp_path, tiny, tiny_tensors):
+def test_tensors_that_are_left_out_are_reported(tmp_path, tiny, tiny_tensors):
     tensors = {n: t for n, t in tiny_tensors.items() if "pooler" not in n}
     tf1 = write_tf1(tmp_path / "tf1", {**tensors, "crf/x": np.ones(2, "f4")}, tiny)
     notes = run(tf1, tmp_path / "out")

@@ -125,7 +125,7 @@ def test_the_choice_of_the_newest_is_noted(tmp_path):
     )
 
 
-def test_the_file_checkpoint_stands_for_its_folder(tmp_path):
+def test_the_file_checkpoint_means_its_folder(tmp_path):
     touch(tmp_path, "model.ckpt-3.index")
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-3"\n')
     assert find_source(tmp_path / "checkpoint").path == str(tmp_path / "model.ckpt-3")
