@@ -12,12 +12,12 @@ import tensorflow as tf
 from bert_tf.errors import OtherWorkerFailed, RunError
 from bert_tf.resources import available_cores
 
-# A worker that waits for another gives its core away instead of asking all the time:
-# Horovod's own thread waits for the others' at each turn, beside those that compute.
+# A worker that waits for another yields its core instead of busy-waiting: in each cycle
+# Horovod's own thread waits for those of the others, while other threads compute.
 # Two workers on two cores take 1.4 times as many steps.
 _YIELD = ("OMPI_MCA_mpi_yield_when_idle", "1")
-# On CPUs it takes a turn every 5 ms instead of every one: 5% instead of 8% of the time
-# of two cores that two workers share. A sum waits for a turn, about 2 ms longer.
+# On CPUs its cycle is 5 ms instead of 1 ms: 5% instead of 8% of the time of two cores
+# that two workers share. A sum waits for the next cycle, about 2 ms longer.
 _CYCLE_MILLISECONDS = ("HOROVOD_CYCLE_TIME", "5")
 _STOPPED = ("Horovod has been shut down", "Connection closed by peer")
 
@@ -122,7 +122,7 @@ class HorovodCommunicator(Communicator):
         """See `Communicator.gather_texts`."""
         own = np.frombuffer(text.encode(), np.uint8)
         sizes = self.gather([len(own)])[:, 0].astype(int)
-        # Code that knows nothing of texts begins with `agree`: no error, or one.
+        # Code of a version without texts starts with `agree`: no error, or one.
         if (old := np.flatnonzero(sizes < len("{}"))).size:
             raise RunError(
                 f"Worker {old[0]} runs other code than worker {self.rank}, of a "

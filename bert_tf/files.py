@@ -188,7 +188,7 @@ def masked_crc32c(data: bytes | np.ndarray) -> int:
     """The checksum that TensorFlow stores in record files and checkpoints.
 
     Source: `tensorflow/core/lib/hash/crc32c.h`: rotated and offset, since the checksum
-    of data that holds its own checksum says little.
+    of data that holds its own checksum proves little.
     """
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF

@@ -185,19 +185,6 @@ def ignored_flags(arguments: Sequence[str]) -> list[str]:
     return [name for name in _WITHOUT_EFFECT if values[name].value]
 
 
-def to_arguments(config: object) -> list[str]:
-    """The command line that `parse` makes the same config from."""
-    arguments = []
-    for group in vars(config).values():
-        for field in dataclasses.fields(group):
-            value = getattr(group, field.name)
-            if value is None:
-                continue
-            text = ",".join(value) if isinstance(value, tuple) else str(value)
-            arguments.append(f"--{field.name}={text}")
-    return arguments
-
-
 def warn_about_ignored_flags(arguments: Sequence[str]) -> None:
     """Prints one line with the passed flags that have no effect, if any."""
     names = ignored_flags(arguments)

@@ -31,8 +31,8 @@ class PrecisionRules:
 
     Attributes:
       allowlist: Types of operations that compute in bfloat16.
-      conditional_list: Types that follow their inputs; ours are float32.
-      strict_conditional_list: Likewise.
+      conditional_list: Types that follow their inputs, which are float32 here.
+      strict_conditional_list: Types that follow all of their inputs: float32 too.
       non_convertible_exceptions: (pattern, type) of operations that stay in float32;
         an empty type is any.
       convertible_exceptions: (pattern, type) of operations that compute in bfloat16.

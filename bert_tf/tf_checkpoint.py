@@ -155,7 +155,7 @@ def save_tf(prefix: str, tensors: Mapping[str, np.ndarray]) -> None:
 def _require_file(path: str) -> None:
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"The checkpoint has no file {path}. Name the path without its ending, "
+            f"The checkpoint has no file {path}. Pass the path without its ending, "
             "such as /dir/bert_model.ckpt, and fetch all of its files."
         )
     if found := placeholder(path):
@@ -223,10 +223,10 @@ def read_index(data: bytes) -> tuple[int, dict[str, Entry]]:
       ValueError: if it is damaged, or of a format that no checkpoint has.
     """
     if not _FOOTER.size <= len(data) <= _MAX_INDEX_BYTES:
-        raise ValueError(f"its index has {len(data)} bytes, as no checkpoint's has")
+        raise ValueError(f"its index has {len(data)} bytes, which no checkpoint has")
     handles, magic = _FOOTER.unpack(data[-_FOOTER.size :])
     if magic != _MAGIC:
-        raise ValueError("its index does not end as a checkpoint's does")
+        raise ValueError("its index does not end like that of a checkpoint")
     try:
         # The first handle, offset and size, is of a block that checkpoints leave empty.
         _, position = _varint(handles, 0)

@@ -71,7 +71,11 @@ DATA_MODULES = {
     for path in sorted((PACKAGE / "data").rglob("*.py"))
     if path.stem != "__init__"
 }
-WITHOUT_TENSORFLOW = ["config", "flags", "launch", "errors", "cli", "resources"]
+WITHOUT_TENSORFLOW = ["config", "entry", "flags", "launch", "errors", "resources"]
+WITHOUT_TENSORFLOW += [
+    f"cli.{path.stem}".removesuffix(".__init__")
+    for path in sorted((PACKAGE / "cli").glob("*.py"))
+]
 WITHOUT_TENSORFLOW += [
     f"data.{name}" for name in DATA_MODULES if name not in DATA_WITH_TENSORFLOW
 ]

@@ -100,7 +100,17 @@ def test_make_targets_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-def test_linked_files_exist():
+def anchors(path):
+    """Those that a page gets from its headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+
+
+def test_links_lead_to_files_and_headings():
     for path, text in TEXTS.items():
-        for name in re.findall(r"\]\(([^)#:]+)\)", text):
-            assert (path.parent / name).exists(), name
+        for name, heading in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", text):
+            target = path.parent / name if name else path
+            assert target.exists(), f"{path.name}: {name}"
+            if heading:
+                assert heading in anchors(target), f"{path.name}: {name}#{heading}"

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from bert_tf.distribute import Communicator
 from bert_tf.files import write_whole
 
 Features = dict[str, np.ndarray]
@@ -22,22 +23,15 @@ class EvaluationTask(Protocol):
         """A scope in which weights are prepacked once, for all batches inside."""
 
 
-class Reduction(Protocol):
-    """Sums tensors over the workers."""
-
-    def sum(self, tensors: list[tf.Tensor], name: str) -> list[tf.Tensor]:
-        """The sums, equal on every worker."""
-
-
 def evaluate_pretraining(
-    task: EvaluationTask, batches: Iterable[Features], reduction: Reduction
+    task: EvaluationTask, batches: Iterable[Features], communicator: Communicator
 ) -> dict[str, float]:
     """Losses and accuracies over batches that are spread over the workers.
 
     Args:
       task: The model; dropout is off.
       batches: This worker's share; the same number of batches on every worker.
-      reduction: The workers.
+      communicator: The workers.
 
     Returns:
       masked_lm_loss and next_sentence_loss (mean, nats), masked_lm_accuracy and
@@ -50,7 +44,7 @@ def evaluate_pretraining(
         for features in batches:
             tensors = {name: tf.convert_to_tensor(x) for name, x in features.items()}
             total += graph(tensors).numpy().astype(np.float64)
-    [summed] = reduction.sum([tf.constant(total)], "evaluation")
+    [summed] = communicator.sum([tf.constant(total)], "evaluation")
     (mlm_loss, mlm_hits, mlm_count), (nsp_loss, nsp_hits, nsp_count) = summed.numpy()
     results = {
         "masked_lm_loss": mlm_loss / max(mlm_count, 1.0),

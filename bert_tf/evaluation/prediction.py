@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from bert_tf.evaluation.metrics import Reduction
+from bert_tf.distribute import Communicator
 
 
 class PredictionTask(Protocol):
@@ -54,7 +54,7 @@ def predict(
     task: PredictionTask,
     batches: Iterable[Batch],
     count: int,
-    reduction: Reduction,
+    communicator: Communicator,
     *,
     of_tokens: bool,
 ) -> np.ndarray:
@@ -64,7 +64,7 @@ def predict(
       task: The model.
       batches: This worker's share; all shares together hold each example once.
       count: T or n, the number of tokens or of examples.
-      reduction: The workers.
+      communicator: The workers.
       of_tokens: Whether the logits are per token; otherwise they are per example.
 
     Returns:
@@ -75,7 +75,7 @@ def predict(
     with compiled(task) as graph:
         own = collect(graph, batches, shape, of_tokens=of_tokens)
     # Each logit comes from one worker; the others add zero, which changes no bit.
-    [total] = reduction.sum([tf.constant(own)], "predictions")
+    [total] = communicator.sum([tf.constant(own)], "predictions")
     return total.numpy()
 
 

@@ -88,7 +88,7 @@ def library_name(best: str = "amx") -> str:
 
 
 def folders() -> list[Path]:
-    """The folders of libraries: beside the source, and in the user's cache."""
+    """The folders of libraries: next to the source, and in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(cache):  # As its specification asks.
         cache = os.path.join(os.path.expanduser("~"), ".cache")

@@ -43,7 +43,7 @@ void Tiles() { _tile_dpbf16ps(0, 1, 2); }
 def build() -> Path:
     """Builds the library, unless one exists that can be loaded.
 
-    It is written beside its source or, where that fails, into the user's cache. Several
+    It is written next to its source or, where that fails, into the user's cache. Many
     processes may call it at once, also on hosts that share the folder: one compiles,
     the others wait.
 

@@ -1,4 +1,4 @@
-"""Labels and problem type of a classifier, from the files beside its weights."""
+"""Labels and problem type of a classifier, from the files next to its weights."""
 
 import os
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class Head(NamedTuple):
       problem_type: As in transformers; "regression" for numbers; empty if unknown,
         which means one class of several.
       path: The file with this information, or empty.
-      description: The content of task.json beside the weights; empty without it.
+      description: The content of task.json next to the weights; empty without it.
     """
 
     num_outputs: int = 0
@@ -172,7 +172,7 @@ def _check_number(head: Head, num_outputs: int) -> None:
 def _bad(path: str, problem: str, received: object) -> ValueError:
     return ValueError(
         f"{path}: {problem}. Received: {str(received)[:400]}. Correct the file: it "
-        "names the outputs of the weights beside it."
+        "names the outputs of the weights next to it."
     )
 
 

@@ -1,4 +1,4 @@
-"""Weights to the files of other programs, with what they need beside them."""
+"""Writes weights, and the files that belong to them, for other programs."""
 
 import dataclasses
 import enum
@@ -200,7 +200,7 @@ def write_model(
       model: What to write.
       destination: The folder, file, or checkpoint without `.index`.
       form: The form of the files.
-      weights_only: Write nothing beside the weights.
+      weights_only: Write the weights alone.
       overwrite: Replace files of the same names, which may be another model's.
 
     Returns:
@@ -264,7 +264,7 @@ def _write_weights(model: Model, destination: str, form: Form) -> None:
 
 
 def _texts(model: Model, form: Form) -> dict[str, str]:
-    """File name -> content of all files beside the weights."""
+    """File name -> content of all files next to the weights."""
     texts = {}
     if model.vocab_file:
         check_size(model.vocab_file, model.config.vocab_size, may_be_small=True)

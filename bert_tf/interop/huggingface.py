@@ -76,31 +76,28 @@ def read_config(path: str | os.PathLike[str]) -> BertConfig:
         raise ValueError(f"{path}: {error}") from error
 
 
-def to_original_names(
-    tensors: Mapping[str, np.ndarray], *, keeps_unknown: bool = False
-) -> dict[str, np.ndarray]:
+def to_original_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Renames tensors and lays out kernels as google-research/bert does.
 
     Args:
       tensors: Hugging Face's name -> values, of any float type.
-      keeps_unknown: Leave tensors of other models as they are, after the others,
-        instead of refusing them.
 
     Returns:
-      google-research/bert's name -> values, float32.
+      google-research/bert's name -> values, float32; then tensors of other models, as
+      they are.
 
     Raises:
-      ValueError: if a tensor is unknown, or the copies of a tied one differ.
+      ValueError: if no tensor is known, or the copies of a tied one differ.
     """
     kept = {name: t for name, t in tensors.items() if not tensor_names.is_ignored(name)}
     unknown = {
         n: kept.pop(n) for n in list(kept) if tensor_names.from_huggingface(n) is None
     }
-    if unknown and not (keeps_unknown and kept):
+    if unknown and not kept:
         raise ValueError(
-            "Every tensor must belong to a BERT with the heads of pre-training, "
+            "Tensors must belong to a BERT with the heads of pre-training, "
             "classification or questions. Received unknown tensors: "
-            f"{', '.join(sorted(unknown))}."
+            f"{tensor_names.listed(sorted(unknown))}."
         )
     renamed: dict[str, np.ndarray] = {}
     for theirs, values in kept.items():
@@ -128,7 +125,7 @@ def to_huggingface_names(
 
     Returns:
       Hugging Face's name -> values; kernels [O, I]. Names of the encoder have the
-      prefix `bert.` where there is a head beside it.
+      prefix `bert.` where the model has a head.
 
     Raises:
       ValueError: if a tensor belongs to no BERT.
@@ -146,34 +143,12 @@ def to_huggingface_names(
     return renamed
 
 
-def load_safetensors(
-    path: str | os.PathLike[str], *, keeps_unknown: bool = False
-) -> dict[str, np.ndarray]:
-    """Reads the weights of a BERT from a `.safetensors` file.
-
-    Args:
-      path: The file.
-      keeps_unknown: See `to_original_names`.
-
-    Returns:
-      google-research/bert's name -> values, float32; kernels [I, O].
-
-    Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if it is not a safetensors file, or see `to_original_names`.
-    """
-    tensors = read_safetensors(path)
-    try:
-        return to_original_names(tensors, keeps_unknown=keeps_unknown)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
 def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads the tensors of a `.safetensors` file as they are.
 
     Raises:
-      FileNotFoundError, ValueError: see `load_safetensors`.
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is not a safetensors file, or has tensors of another type.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"`path` must be a file. Received: path={path}.")
@@ -258,7 +233,7 @@ def _read_index(path: str) -> dict[str, str]:
             raise ValueError("it has no `weight_map`")
         for file in files.values():
             if not isinstance(file, str) or os.path.basename(file) != file:
-                raise ValueError(f"it names {file!r}, which is not a file beside it")
+                raise ValueError(f"it names {file!r}, which is not a file next to it")
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not an index of weights: {error}. Fetch it again."

@@ -42,7 +42,7 @@ def from_pretrained(
     """Builds a model with the weights of a file, whoever wrote it.
 
     Args:
-      path: See `weight_files.find_source`; the architecture's file must be beside it.
+      path: See `weight_files.find_source`; it needs a config next to it.
       task: "encoder", "pretraining", "classifier" or "squad".
       new: Names, or patterns with * and ?, of weights that the file may lack, such as
         "cls/*" for the heads of pre-training; they are newly initialised.
@@ -66,8 +66,8 @@ def from_pretrained(
     weights = read_weights(path)
     if weights.config is None:
         raise RunError(
-            f"There is no bert_config.json or config.json beside the {weights.source}. "
-            "Put the model's own there."
+            "There is no bert_config.json or config.json next to the "
+            f"{weights.source}. Put that of the model there."
         )
     require_plausible(weights.config, weights.tensors, weights.source)
     model = _build(task, weights, settings)
@@ -83,7 +83,7 @@ def _build(task: str, weights: Weights, settings: dict[str, Any]) -> keras.Model
         if "output_bias" not in weights.tensors:
             raise ValueError(
                 f"`num_outputs` must be given: the {weights.source} has no classifier. "
-                "To predict, name a model that was trained for classes."
+                "To predict, pass a model that was trained for classes."
             )
         settings = {**settings, "num_outputs": weights.tensors["output_bias"].size}
     return _BUILDERS[task](weights.config, **settings)
@@ -109,7 +109,7 @@ def save_pretrained(
       path: The folder.
       vocab_file: The model's vocabulary.
       do_lower_case: Whether the tokenizer lower-cases and strips accents; None: as the
-        files beside the vocabulary say, or else if it is uncased.
+        files next to the vocabulary say, or else if it is uncased.
       encoder_only: Leave out the heads.
       label_names: Of a classifier, the names of its outputs.
 

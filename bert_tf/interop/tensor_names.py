@@ -114,7 +114,7 @@ def usual_spelling(name: str) -> str:
 
 
 def wrapper_of(names: Iterable[str]) -> str:
-    """What the names of a BERT begin with that its own names do not have.
+    """The prefix that a wrapper has added to all names of a BERT.
 
     `module.`, `model.` or the like of PyTorch's wrappers, or a scope of TensorFlow's.
 
@@ -122,7 +122,7 @@ def wrapper_of(names: Iterable[str]) -> str:
       names: Of all tensors of a file, Hugging Face's or google-research/bert's.
 
     Returns:
-      The beginning; empty if there is none.
+      The prefix; empty if there is none.
 
     Raises:
       ValueError: if there are several, as of a query's and a context's encoder.

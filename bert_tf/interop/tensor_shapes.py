@@ -191,7 +191,7 @@ def require_plausible(
     width = table.shape[-1] if table is not None and table.ndim else config.hidden_size
     if config.hidden_size != width or config.num_hidden_layers > len(tensors):
         raise RunError(
-            f"{source} does not fit its config, which says hidden_size="
+            f"{source} does not fit its config with hidden_size="
             f"{config.hidden_size}, num_hidden_layers={config.num_hidden_layers}. "
             f"Received: {len(tensors)} tensors of width {width}. Name the right one "
             "with --bert_config_file."

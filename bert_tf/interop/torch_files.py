@@ -28,7 +28,7 @@ from bert_tf.interop.torch_pickle import (
     unpickle,
 )
 
-# Keys under which training programs keep the weights, beside the optimizer's state.
+# Keys under which training programs keep the weights, next to the optimizer's state.
 _WEIGHT_KEYS = ("model", "state_dict", "module")
 _MAX_DEPTH = 4  # Such dictionaries inside one another.
 _WRAPPER = "module."  # Prefix of names that training on several devices adds.

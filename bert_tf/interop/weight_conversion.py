@@ -33,14 +33,14 @@ class ConvertOptions:
 
     Attributes:
       form: What to write; None: what the destination's name asks for.
-      bert_config_file: The architecture; empty: the file beside the source.
-      vocab_file: The vocabulary; empty: the file beside the source, if there is one.
+      bert_config_file: The architecture; empty: the file next to the source.
+      vocab_file: The vocabulary; empty: the file next to the source, if there is one.
       vocab_size: Rows of the word table, to pad it to a multiple of 8 or to cut such
-        padding; 0: as the config says.
-      do_lower_case: Whether the tokenizer lower-cases; None: as the files beside the
-        source say, or else if the vocabulary is uncased.
+        padding; 0: that of the config.
+      do_lower_case: Whether the tokenizer lower-cases; None: from the files next to
+        the source, else true if the vocabulary is uncased.
       encoder_only: Leave out the heads.
-      weights_only: Write nothing beside the weights.
+      weights_only: Write the weights alone.
       overwrite: Replace files that are there.
     """
 
@@ -105,7 +105,7 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
         head=Head() if options.encoder_only else _head(found, tensors),
     )
     if form is Form.TRANSFORMERS and not model.vocab_file:
-        notes.append("no tokenizer was written: the source has no vocab.txt beside it")
+        notes.append("no tokenizer was written: the source has no vocab.txt next to it")
     if config.hidden_act == "gelu" and form is Form.TRANSFORMERS:
         notes.append(GELU_NOTE)
     files = write_model(
@@ -134,8 +134,8 @@ def _config(weights: Weights, options: ConvertOptions) -> BertConfig:
         config = BertConfig.from_json_file(options.bert_config_file)
     if config is None:
         raise RunError(
-            f"There is no bert_config.json or config.json beside the {weights.source}. "
-            "Name the architecture's with --bert_config_file."
+            "There is no bert_config.json or config.json next to the "
+            f"{weights.source}. Pass that of the model as --bert_config_file."
         )
     if options.vocab_size:
         config = dataclasses.replace(config, vocab_size=options.vocab_size)

@@ -1,4 +1,4 @@
-"""Finds the weights at a path, and the config and vocabulary beside them."""
+"""Finds the weights at a path, and the config and vocabulary next to them."""
 
 import enum
 import glob
@@ -20,13 +20,13 @@ class Kind(enum.Enum):
 
 
 class Source(NamedTuple):
-    """Weights and the files beside them.
+    """Weights and the files next to them.
 
     Attributes:
       kind: Their form.
       path: The file, or a TensorFlow checkpoint without `.index`.
-      config_file: The description of the architecture beside it, or empty.
-      vocab_file: The vocabulary beside it, or empty.
+      config_file: The architecture in a file next to it, or empty.
+      vocab_file: The vocabulary next to it, or empty.
       notes: Remarks for the user: which of several files of a folder was chosen.
     """
 
@@ -59,7 +59,7 @@ _FILES = (
     f"{TORCH}{huggingface.SHARD_INDEX}",
 )
 _CODE = "can contain code and is not read: save the weights as model.safetensors"
-_ARCHIVE = "is an archive: unpack it, and name a file in it"
+_ARCHIVE = "is an archive: unpack it, and pass a file in it"
 _REFUSED = {
     **dict.fromkeys((".h5", ".hdf5", ".keras", ".pb", ".pkl", ".pickle"), _CODE),
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"), _ARCHIVE),
@@ -102,14 +102,14 @@ def find_source(path: str | os.PathLike[str]) -> Source:
         if data:
             reason = f" There is {data[0]}, but no {prefix}{INDEX}: fetch it too."
         raise FileNotFoundError(
-            f"There are no weights at {path}.{reason} Name a folder, a .safetensors, "
+            f"There are no weights at {path}.{reason} Pass a folder, a .safetensors, "
             ".bin or .pt file, or a checkpoint without its ending, such as "
             "/dir/bert_model.ckpt."
         )
     index = huggingface.index_of_part(path)
     if index:
         raise ValueError(
-            f"{path} is one of several files of a model. Name the folder, or {index}, "
+            f"{path} is one of several files of a model. Pass the folder, or {index}, "
             "which lists their tensors."
         )
     if path.endswith(".ckpt") and not is_torch(path):
@@ -146,7 +146,7 @@ def _in_folder(folder: str) -> tuple[Kind, str, tuple[str, ...]]:
     if there:
         kind = Kind.SAFETENSORS if SAFETENSORS in there[0] else Kind.TORCH
         others = [*there[1:], *([newest] if newest else [])]
-        note = f"{', '.join(others)} beside it: not read"
+        note = f"{', '.join(others)} next to it: not read"
         return kind, os.path.join(folder, there[0]), (note,) if others else ()
     if named and os.path.isfile(os.path.join(folder, named + INDEX)):
         return Kind.TENSORFLOW, os.path.join(folder, named), ()
@@ -156,7 +156,7 @@ def _in_folder(folder: str) -> tuple[Kind, str, tuple[str, ...]]:
         found = ", ".join(names[:10]) + ", ..." * (len(names) > 10)
         raise FileNotFoundError(
             f"The folder {folder} holds no weights: neither {', '.join(_FILES)} nor a "
-            f"checkpoint such as bert_model.ckpt{INDEX}.{links} Fetch them, or name "
+            f"checkpoint such as bert_model.ckpt{INDEX}.{links} Fetch them, or pass "
             f"the file. Received: {found or 'an empty folder'}."
         )
     notes = ()

@@ -18,8 +18,8 @@ from bert_tf.interop.torch_files import load_torch
 from bert_tf.interop.weight_files import Kind, Source, find_source
 from bert_tf.tf_checkpoint import load_tf
 
-# State of the optimizer in every checkpoint of this program and google-research/bert:
-# that weights alone are taken says that it is not.
+# State of the optimizer in every checkpoint of this program and google-research/bert.
+# No line is logged about it: a run that starts from weights never takes it.
 _OWN_SLOTS = ("adam_m", "adam_v")
 
 
@@ -30,10 +30,10 @@ class Weights:
     Attributes:
       tensors: Name -> float32 values; kernels [I, O]. A tensor that has no name in
         google-research/bert's models keeps that of its file.
-      config: The architecture that the file beside them describes, or None.
-      vocab_file: The vocabulary beside them, or empty.
+      config: The architecture of the file next to them, or None.
+      vocab_file: The vocabulary next to them, or empty.
       source: Kind and path, for messages.
-      notes: Sentences about what was guessed or left out in reading.
+      notes: Lines about what was guessed or left out in reading.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -45,12 +45,12 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What became of weights and variables.
+    """How weights and variables were matched.
 
     Attributes:
       newly_initialised: Variables that keep their initial values.
       unused: Tensors of the file that no variable takes.
-      adapted: Sentences about tensors that were padded, cut or left out for their
+      adapted: Lines about tensors that were padded, cut or left out because of their
         shape.
     """
 
@@ -59,7 +59,7 @@ class LoadReport:
     adapted: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """What to tell the user; empty if every tensor went into its variable."""
+        """Lines for the log; empty if every tensor was assigned to its variable."""
         lines = list(self.adapted)
         if self.newly_initialised:
             lines.append(
@@ -128,7 +128,7 @@ def _from_tensorflow(prefix: str) -> tuple[dict[str, np.ndarray], list[str]]:
 def _without_wrapper(
     tensors: Mapping[str, np.ndarray],
 ) -> tuple[Mapping[str, np.ndarray], list[str]]:
-    """The tensors without what all names of the BERT begin with, and a note of it."""
+    """The tensors without the prefix of all names of the BERT, and a line about it."""
     wrapper = tensor_names.wrapper_of(tensors)
     if not wrapper:
         return tensors, []
@@ -142,7 +142,7 @@ def weight_names(shapes: Mapping[str, tuple[int, ...]], notes: list[str]) -> lis
     """The tensors that are neither counters nor the optimizer's.
 
     A counter has no dimension, and the optimizer's tensors are named after their
-    variable: `bert/pooler/dense/kernel/adam_m`. What else is so named is noted.
+    variable: `bert/pooler/dense/kernel/adam_m`. Other slots are noted.
     """
     if model_garden.is_model_garden(shapes):
         return [name for name in shapes if model_garden.is_weight(name)]
@@ -159,7 +159,7 @@ def weight_names(shapes: Mapping[str, tuple[int, ...]], notes: list[str]) -> lis
 
 
 def _slot(name: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """What a tensor is of a variable, such as adam_m or Adam/m; empty if it is one."""
+    """The slot of a variable that a tensor is, such as adam_m; empty if it is none."""
     variable, _, slot = name.rpartition("/")
     while variable:
         if variable in shapes:
@@ -176,7 +176,7 @@ def _from_huggingface(source: Source) -> tuple[dict[str, np.ndarray], list[str]]
     tensors = load_sharded(source.path, load) if is_sharded else load(source.path)
     try:
         tensors, notes = _without_wrapper(tensors)
-        return huggingface.to_original_names(tensors, keeps_unknown=True), notes
+        return huggingface.to_original_names(tensors), notes
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from error
 
@@ -188,14 +188,14 @@ def _check_layers(
     found = tensor_names.num_layers(tensors)
     if config and found > config.num_hidden_layers:
         raise ValueError(
-            f"{source.path} has {found} layers, but {source.config_file} beside it "
-            f"says num_hidden_layers={config.num_hidden_layers}: it belongs to other "
+            f"{source.path} has {found} layers, but {source.config_file} next to "
+            f"it has num_hidden_layers={config.num_hidden_layers}: it belongs to other "
             "weights. Put the right one there."
         )
 
 
 def read_config(source: Source) -> BertConfig | None:
-    """The architecture that lies beside weights, if one does."""
+    """The architecture in a file next to the weights; None without one."""
     path = source.config_file
     if not path:
         return None

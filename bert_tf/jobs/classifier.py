@@ -31,7 +31,7 @@ from bert_tf.jobs import finetuning
 from bert_tf.jobs.class_names import choose_task, description_of
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.output_dir import FolderTask, require_same_task
-from bert_tf.jobs.run.plan import ModelSettings, Plan, build_plan
+from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.resume import StartingPoint, find_starting_point
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.training_loop import train
@@ -41,6 +41,7 @@ from bert_tf.modeling.finetuning import (
     RegressionTask,
     build_classifier_model,
 )
+from bert_tf.modeling.models import ModelOptions
 from bert_tf.tf_checkpoint import tensor_shapes
 
 _HEAD = ("output_weights", "output_bias")
@@ -196,10 +197,10 @@ def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierP
     has_dropout = not config.training.deterministic_run
     rate = config.task.dropout_before_logits if has_dropout else 0.0
 
-    def make_task(bert: BertConfig, settings: ModelSettings) -> FinetuningTask:
-        settings = settings | {"seed": (settings["seed"] + head_seed) % 2**31}
+    def make_task(bert: BertConfig, options: ModelOptions) -> FinetuningTask:
+        options = options | {"seed": (options["seed"] + head_seed) % 2**31}
         model = build_classifier_model(
-            bert, num_outputs, rate, max_seq_length=config.max_seq_length, **settings
+            bert, num_outputs, rate, max_seq_length=config.max_seq_length, **options
         )
         return RegressionTask(model) if task.is_regression else ClassTask(model)
 

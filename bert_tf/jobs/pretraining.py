@@ -23,7 +23,6 @@ from bert_tf.jobs.run.output_dir import (
     write_model_files,
 )
 from bert_tf.jobs.run.plan import (
-    ModelSettings,
     Plan,
     TrainingSet,
     build_plan,
@@ -32,10 +31,12 @@ from bert_tf.jobs.run.plan import (
 from bert_tf.jobs.run.resume import (
     StartingPoint,
     check_architecture,
+    check_packing,
     find_starting_point,
 )
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.training_loop import train
+from bert_tf.modeling.models import ModelOptions
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 
 # The order of an evaluation set never changes, so that results can be compared.
@@ -106,15 +107,16 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     tokenizer = pretraining_tokenizer(config, start, bert, metadata)
     training_set = _training_set(records.train) if records.train is not None else None
     if training_set:
+        check_packing(start, training_set.is_packed)
         _check_global_batch(config, communicator, start, training_set)
     lengths = {each.shape.max_seq_length for each in sets}
+    # Sets of two lengths need a model of any length.
+    max_seq_length = min(lengths) if len(lengths) == 1 else None
 
-    def make_task(bert: BertConfig, settings: ModelSettings) -> PretrainingTask:
-        # Sets of two lengths need a model of any length.
-        length = lengths.pop() if len(lengths) == 1 else None
+    def make_task(bert: BertConfig, options: ModelOptions) -> PretrainingTask:
         return PretrainingTask(
             build_pretraining_model(
-                bert, max_seq_length=length, seeded_dropout=True, **settings
+                bert, max_seq_length=max_seq_length, seeded_dropout=True, **options
             )
         )
 

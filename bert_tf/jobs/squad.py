@@ -20,11 +20,12 @@ from bert_tf.jobs import finetuning
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.output_dir import require_same_task, squad_task
-from bert_tf.jobs.run.plan import ModelSettings, Plan, build_plan
+from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.resume import StartingPoint, find_starting_point
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.finetuning import SpanTask, build_span_model
+from bert_tf.modeling.models import ModelOptions
 
 # No answer depends on the pooler, and files made for SQuAD may lack it.
 _HEAD = ("cls/squad/output_weights", "cls/squad/output_bias", "bert/pooler/*")
@@ -231,9 +232,9 @@ def prepare(config: SquadConfig, communicator: Communicator) -> SquadPlan:
     data = _read_data(config, tokenizer)
     files = [file for file in (data.train, data.predict) if file]
 
-    def make_task(bert: BertConfig, settings: ModelSettings) -> SpanTask:
+    def make_task(bert: BertConfig, options: ModelOptions) -> SpanTask:
         length = config.max_seq_length
-        return SpanTask(build_span_model(bert, max_seq_length=length, **settings))
+        return SpanTask(build_span_model(bert, max_seq_length=length, **options))
 
     return build_plan(
         config,

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import shutil
 import string
 import sys
 import types
@@ -84,3 +85,9 @@ def real_data():
     if not (folder / "vocab.txt").exists():
         pytest.fail("there is no .data/vocab.txt: `make setup` fetches it")
     return folder
+
+
+@pytest.fixture
+def copied(tiny_records, tmp_path):
+    """A copy of the tiny records that may be damaged."""
+    return shutil.copytree(tiny_records, tmp_path / "copy")

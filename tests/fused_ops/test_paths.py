@@ -75,7 +75,7 @@ def test_the_variable_names_the_best_that_is_used(monkeypatch, library):
         assert fused_ops.why_not(names[0]) == f"BERT_TF_ISA={names[-1]}"
 
 
-def test_the_next_best_of_what_the_variable_names_is_used_and_said(
+def test_the_next_best_of_what_the_variable_names_is_used_and_reported(
     monkeypatch, machine
 ):
     machine(amx=PROCESSOR)
@@ -103,14 +103,14 @@ def test_an_old_processor_is_not_worth_a_line(machine):
     assert fused_ops.why_not("amx") == "this processor has no AMX"
 
 
-def test_tiles_that_the_system_refuses_are_said(machine):
+def test_tiles_that_the_system_refuses_are_reported(machine):
     machine(amx=SYSTEM)
     assert next(iter(fused_ops.paths())) == "avx512bf16"
     reason = "the system does not let this process use AMX"
     assert fused_ops.why_not_better() == reason == fused_ops.why_not("amx")
 
 
-def test_what_the_library_was_built_without_is_said(machine):
+def test_what_the_library_was_built_without_is_reported(machine):
     machine(amx=PROCESSOR, avx512bf16=LIBRARY)
     assert next(iter(fused_ops.paths())) == "avx512"
     assert fused_ops.why_not_better() == (
@@ -119,27 +119,27 @@ def test_what_the_library_was_built_without_is_said(machine):
     )
 
 
-def test_a_processor_without_any_instruction_set_is_said(machine):
+def test_a_processor_without_any_instruction_set_is_reported(machine):
     machine(**dict.fromkeys(fused_ops.ISA_FLAGS, PROCESSOR))
     assert list(fused_ops.paths()) == [fused_ops.REFERENCE]
     assert fused_ops.why_missing() == "this processor has no AVX2"
 
 
-def test_another_kind_of_machine_is_said(monkeypatch):
+def test_another_kind_of_machine_is_reported(monkeypatch):
     monkeypatch.setattr(fused_ops.platform, "machine", lambda: "aarch64")
     reason = "they are for x86-64 processors, and this is aarch64"
     assert fused_ops.why_missing() == fused_ops.why_not("amx") == reason
     assert list(fused_ops.paths()) == [fused_ops.REFERENCE]
 
 
-def test_a_library_that_is_not_built_is_said(monkeypatch):
+def test_a_library_that_is_not_built_is_reported(monkeypatch):
     monkeypatch.delenv(fused_ops.FILE_VARIABLE, raising=False)
     monkeypatch.setattr(fused_ops, "library_name", lambda best="": "library-other.so")
     assert fused_ops.why_missing() == NOT_BUILT
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_library_that_cannot_be_loaded_is_said(monkeypatch, tmp_path, whole):
+def test_a_library_that_cannot_be_loaded_is_reported(monkeypatch, tmp_path, whole):
     """As where the C library is older than that of the machine it was built on."""
     path = tmp_path / "library.so"
     path.write_bytes(fused_ops.seal(b"not a library") if whole else b"not a library")

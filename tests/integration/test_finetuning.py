@@ -263,7 +263,7 @@ def test_the_best_of_an_overwritten_run_is_forgotten(best, command, tmp_path):
     assert scores["f1"] < best[1]["f1"]
 
 
-def test_an_evaluation_that_was_cut_off_is_made_when_the_run_goes_on(
+def test_an_evaluation_that_was_cut_off_is_made_when_the_run_is_resumed(
     best, command, tmp_path
 ):
     path = shutil.copytree(best[0], tmp_path / "run")

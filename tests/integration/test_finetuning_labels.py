@@ -128,7 +128,9 @@ def test_names_in_task_json_decide_without_a_train_file(
     assert read_results(tmp_path / "output")["accuracy"] == 1.0
 
 
-def test_training_goes_on_with_the_head_and_its_names(reordered, folder, run, tmp_path):
+def test_training_continues_with_the_head_and_its_names(
+    reordered, folder, run, tmp_path
+):
     """One step at a rate of nearly 0: the head is still the one that was there."""
     actions = ("--do_train", "--do_eval", "--num_train_steps=1", "--learning_rate=1e-9")
     run(*on(folder / "classes", reordered(OTHER), *actions))
@@ -614,7 +616,7 @@ def test_very_many_windows_are_warned_of_with_the_stride(
     assert "there are fewer" not in run(run_squad.main, *flags)
 
 
-def test_labels_that_differ_in_white_space_are_told_of(model, run, tmp_path):
+def test_labels_that_differ_in_white_space_are_reported(model, run, tmp_path):
     rows = [("text", "label"), ("It rained.", "a"), ("Snow.", "a "), ("Bread.", "b")]
     finetuning_data.write_table(tmp_path / "train.tsv", rows)
     flags = [*model, *finetuning_data.CLASS_FLAGS, f"--data_dir={tmp_path}"]

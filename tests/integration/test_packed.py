@@ -132,25 +132,37 @@ def test_training_takes_fewer_micro_batches(
     assert f"accumulation 6 -> {steps}" in text
 
 
-@pytest.mark.slow
-def test_a_run_on_packed_records_does_not_go_on_with_plain_ones(
-    folders, tiny_config_file, tmp_path
-):
-    """Its global batch, kept in records, would hold half the sequences."""
+@pytest.fixture
+def train(folders, tiny_config_file, tmp_path):
+    """Takes one step in a folder, on a set and with a batch size."""
 
-    def train(folder):
+    def train(name, batch_size):
         arguments = [
             f"--bert_config_file={tiny_config_file}",
-            f"--input_files_dir={folder}",
+            f"--input_files_dir={folders / name}",
             f"--output_dir={tmp_path}",
-            "--train_batch_size=4",
+            f"--train_batch_size={batch_size}",
             "--num_train_steps=4",
             "--steps_this_run=1",
             "--do_train",
         ]
         run("pretraining", *arguments)
 
-    train(folders / "packed")
+    return train
+
+
+@pytest.mark.slow
+def test_a_run_on_packed_records_does_not_resume_with_plain_ones(train):
+    """Its global batch, kept in records, would hold half the sequences."""
+    train("packed", 4)
     with pytest.raises(RunError, match="a run on packed records. Received: records th"):
-        train(folders / "unpacked")
-    train(folders / "packed")
+        train("unpacked", 4)
+    train("packed", 4)
+
+
+@pytest.mark.slow
+def test_packed_records_that_are_fewer_than_a_batch_are_refused_as_packed(train):
+    """A smaller batch, the advice about too few records, would not help."""
+    train("unpacked", 60)
+    with pytest.raises(RunError, match="Received: packed records, with which a step"):
+        train("packed", 60)

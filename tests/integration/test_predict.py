@@ -293,7 +293,9 @@ def test_an_input_that_is_no_file_is_named(
     assert reason in error
 
 
-def test_classes_without_names_are_told(classes, capsys, monkeypatch, tmp_path, caplog):
+def test_classes_without_names_are_reported(
+    classes, capsys, monkeypatch, tmp_path, caplog
+):
     model = shutil.copytree(classes, tmp_path / "model")
     (model / "task.json").unlink()
     code, [line], _ = run(capsys, monkeypatch, "classify", "x", "--model", model)
@@ -301,7 +303,7 @@ def test_classes_without_names_are_told(classes, capsys, monkeypatch, tmp_path, 
     assert "no file names the 2 classes" in caplog.text
 
 
-def test_no_text_at_all_is_told(filler, capsys, monkeypatch):
+def test_no_text_at_all_is_reported(filler, capsys, monkeypatch):
     code, lines, error = run(capsys, monkeypatch, "fill-mask", "--model", filler)
     assert (code, lines) == (0, [])
     assert "standard input holds no text" in error

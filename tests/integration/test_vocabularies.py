@@ -183,7 +183,7 @@ def test_line_ends_make_no_other_vocabulary(folder, tmp_path):
 
 
 @pytest.mark.parametrize("is_named", [True, False])
-def test_records_without_metadata_are_told(folder, tmp_path, capsys, is_named):
+def test_records_without_metadata_are_reported(folder, tmp_path, capsys, is_named):
     shutil.copytree(folder / "records", tmp_path / "bare")
     more = {"vocab_file": folder / "vocab.txt"} if is_named else {}
     run(folder, tmp_path / "run", input_files_dir=tmp_path / "bare", **more)
@@ -193,14 +193,14 @@ def test_records_without_metadata_are_told(folder, tmp_path, capsys, is_named):
     assert (tmp_path / "run" / "vocab.txt").exists() is is_named
 
 
-def test_a_run_goes_on_with_its_own_vocabulary(folder, trained, tmp_path, other):
+def test_a_run_resumes_with_its_own_vocabulary(folder, trained, tmp_path, other):
     shutil.copytree(trained, tmp_path / "run")
     more = {"num_train_steps": 2, "vocab_file": other}
     refused("another vocabulary", folder, tmp_path / "run", **more)
     run(folder, tmp_path / "run", num_train_steps=2)
 
 
-def test_an_older_run_without_tokenizer_config_goes_on(folder, trained, tmp_path):
+def test_an_older_run_without_tokenizer_config_resumes(folder, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "run" / "tokenizer_config.json").unlink()
     run(folder, tmp_path / "run", num_train_steps=2)
@@ -217,7 +217,7 @@ def fine_tune(trained, tmp_path, *more):
     return tmp_path / "classes"
 
 
-def test_runs_go_on_when_their_initial_weights_are_gone(folder, trained, tmp_path):
+def test_runs_resume_when_their_initial_weights_are_gone(folder, trained, tmp_path):
     first = shutil.copytree(trained, tmp_path / "first")
     more = {"init_checkpoint": first}
     run(folder, tmp_path / "run", **more)

@@ -53,7 +53,7 @@ def test_tokenizer_json_numbers_the_segments_of_a_pair(vocab_file):
     assert pair.type_ids == [0, 0, 0, 0, 1, 1]
 
 
-def test_special_tokens_and_length_are_told(vocab_file):
+def test_special_tokens_and_length_are_written(vocab_file):
     written = tokenizer_files(vocab_file, UNCASED, 16)
     config = json.loads(written["tokenizer_config.json"])
     assert config["mask_token"] == "[MASK]" and config["cls_token"] == "[CLS]"

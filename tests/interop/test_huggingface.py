@@ -10,11 +10,16 @@ from safetensors.numpy import save_file
 
 from bert_tf.config import BertConfig
 from bert_tf.interop import huggingface
+from bert_tf.interop.weights import read_weights
 
 
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "model.safetensors"
+
+
+def load(path):
+    return huggingface.to_original_names(huggingface.read_safetensors(path))
 
 
 def numbers(*shape, dtype=np.float32):
@@ -23,7 +28,7 @@ def numbers(*shape, dtype=np.float32):
 
 def test_kernels_are_transposed_and_contiguous(path):
     save_file({"pooler.dense.weight": numbers(2, 3)}, path)
-    [(name, kernel)] = huggingface.load_safetensors(path).items()
+    [(name, kernel)] = load(path).items()
     assert name == "bert/pooler/dense/kernel"
     assert kernel.tolist() == [[0, 3], [1, 4], [2, 5]]
     assert kernel.flags.c_contiguous and kernel.dtype == np.float32
@@ -35,7 +40,7 @@ def test_tables_and_heads_keep_their_layout(path):
         "cls.seq_relationship.weight": numbers(2, 3),
     }
     save_file(theirs, path)
-    ours = huggingface.load_safetensors(path)
+    ours = load(path)
     np.testing.assert_array_equal(
         ours["bert/embeddings/word_embeddings"], numbers(4, 2)
     )
@@ -46,7 +51,7 @@ def test_tables_and_heads_keep_their_layout(path):
 
 def test_half_precision_becomes_float32(path):
     save_file({"pooler.dense.bias": np.array([0.5, 3.0], np.float16)}, path)
-    bias = huggingface.load_safetensors(path)["bert/pooler/dense/bias"]
+    bias = load(path)["bert/pooler/dense/bias"]
     assert bias.dtype == np.float32 and bias.tolist() == [0.5, 3.0]
 
 
@@ -60,7 +65,8 @@ def test_bfloat16_becomes_float32_before_tensorflow_is_loaded(path):
     program = (
         "import sys\n"
         "from bert_tf.interop import huggingface\n"
-        "[bias] = huggingface.load_safetensors(sys.argv[1]).values()\n"
+        "tensors = huggingface.read_safetensors(sys.argv[1])\n"
+        "[bias] = huggingface.to_original_names(tensors).values()\n"
         "print(bias.dtype, bias.tolist(), 'tensorflow' in sys.modules)\n"
     )
     done = subprocess.run(
@@ -75,7 +81,7 @@ def test_bfloat16_becomes_float32_before_tensorflow_is_loaded(path):
 
 def test_position_ids_are_passed_over(path):
     save_file({"embeddings.position_ids": numbers(1, 4, dtype=np.int64)}, path)
-    assert huggingface.load_safetensors(path) == {}
+    assert load(path) == {}
 
 
 def test_a_tied_decoder_may_be_there_if_it_is_equal():
@@ -98,23 +104,29 @@ def test_a_decoder_that_is_not_tied_is_refused():
         huggingface.to_original_names(tensors)
 
 
-def test_unknown_tensors_are_listed_with_the_file(path):
-    tensors = {"b.weight": numbers(1), "a.weight": numbers(1)}
-    save_file({**tensors, "pooler.dense.bias": numbers(1)}, path)
+def test_a_file_of_unknown_tensors_is_refused(path):
+    save_file({"b.weight": numbers(1), "a.weight": numbers(1)}, path)
     with pytest.raises(ValueError, match=r"model\.safetensors: .*: a\.weight, b\.we"):
-        huggingface.load_safetensors(path)
+        read_weights(path)
+
+
+def test_unknown_tensors_next_to_a_bert_are_kept_as_they_are(path):
+    save_file({"b.weight": numbers(2, 3), "pooler.dense.bias": numbers(1)}, path)
+    found = load(path)
+    assert list(found) == ["bert/pooler/dense/bias", "b.weight"]
+    np.testing.assert_array_equal(found["b.weight"], numbers(2, 3))
 
 
 def test_a_missing_file_is_named(path):
     with pytest.raises(FileNotFoundError, match=str(path)):
-        huggingface.load_safetensors(path)
+        load(path)
 
 
 def test_a_cut_file_is_refused(path):
     save_file({"pooler.dense.bias": numbers(100)}, path)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="must be a whole safetensors file"):
-        huggingface.load_safetensors(path)
+        load(path)
 
 
 def test_published_configs_give_their_architecture():

@@ -106,7 +106,7 @@ def test_layer_normalisations_may_have_the_names_of_tensorflow_2(
     assert_equal_bytes(read.tensors, tiny_tensors)
 
 
-def test_the_state_of_a_training_is_told_and_left_out(tmp_path, tiny, tiny_tensors):
+def test_the_state_of_a_training_is_reported_and_left_out(tmp_path, tiny, tiny_tensors):
     name = "bert/pooler/dense/bias"
     slots = ("BERTAdam", "Adam/m", "ExponentialMovingAverage")
     more = {f"{name}/{slot}": tiny_tensors[name] for slot in slots}

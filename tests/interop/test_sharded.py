@@ -78,7 +78,7 @@ def test_an_index_that_names_files_elsewhere_is_refused(
     tmp_path, tiny, tiny_tensors, place
 ):
     write_parts(tmp_path, tiny, tiny_tensors, x=place)
-    with pytest.raises(ValueError, match="which is not a file beside it"):
+    with pytest.raises(ValueError, match="which is not a file next to it"):
         read_weights(tmp_path)
 
 

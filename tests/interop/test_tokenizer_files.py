@@ -85,7 +85,7 @@ def test_special_tokens_in_a_text_are_special_there(pair):
         (TokenizerSettings(False, False, False), (False, None, False)),
     ],
 )
-def test_the_settings_are_told_in_the_words_of_transformers(settings, expected):
+def test_the_settings_are_written_in_the_words_of_transformers(settings, expected):
     config = json.loads(tokenizer_config(settings, 16))
     names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
     assert tuple(config[name] for name in names) == expected

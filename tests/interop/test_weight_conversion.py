@@ -206,7 +206,7 @@ def test_half_a_head_is_refused(tmp_path, tiny, tiny_tensors):
         run(write_tf1(tmp_path / "tf1", tensors, tiny), tmp_path / "out")
 
 
-def test_what_is_left_out_is_told(tmp_path, tiny, tiny_tensors):
+def test_tensors_that_are_left_out_are_reported(tmp_path, tiny, tiny_tensors):
     tensors = {n: t for n, t in tiny_tensors.items() if "pooler" not in n}
     tf1 = write_tf1(tmp_path / "tf1", {**tensors, "crf/x": np.ones(2, "f4")}, tiny)
     notes = run(tf1, tmp_path / "out")
@@ -225,7 +225,7 @@ def test_a_source_without_a_config_needs_one(tf1, tmp_path):
 def test_without_a_vocabulary_there_is_no_tokenizer(tf1, tmp_path):
     (tmp_path / "tf1" / "vocab.txt").unlink()
     notes = run(tf1, tmp_path / "out")
-    assert "no tokenizer was written: the source has no vocab.txt beside it" in notes
+    assert "no tokenizer was written: the source has no vocab.txt next to it" in notes
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"config.json", "model.safetensors", "README.md"}
 
@@ -279,7 +279,7 @@ def test_a_config_of_another_size_is_refused_before_memory_is_taken(
     config = dataclasses.asdict(tiny) | {key: value}
     (tmp_path / "tf1" / "bert_config.json").write_text(json.dumps(config))
     for use in (lambda: run(tf1, tmp_path / "out"), lambda: from_pretrained(tf1)):
-        with pytest.raises(RunError, match=f"does not fit its config, .*{key}={value}"):
+        with pytest.raises(RunError, match=f"not fit its config with .*{key}={value}"):
             use()
 
 

@@ -20,7 +20,7 @@ def test_a_checkpoint_may_be_named_with_any_ending(tmp_path, spelling):
     assert found == Source(Kind.TENSORFLOW, prefix, "", "")
 
 
-def test_a_dot_pt_beside_a_checkpoint_of_the_same_step_is_itself(tmp_path):
+def test_a_dot_pt_next_to_a_checkpoint_of_the_same_step_is_itself(tmp_path):
     touch(tmp_path, "model.ckpt-28252.index", "model.ckpt-28252.apex.pt")
     assert find_source(tmp_path / "model.ckpt-28252.apex.pt").kind is Kind.TORCH
 
@@ -98,25 +98,25 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 
 def test_nothing_is_refused(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match="There are no weights at .*/none. Name"
+        FileNotFoundError, match="There are no weights at .*/none. Pass"
     ):
         find_source(tmp_path / "none")
 
 
-def test_what_else_lies_in_a_folder_is_told(tmp_path):
+def test_other_weights_of_a_folder_are_noted(tmp_path):
     touch(tmp_path, "model.safetensors", "pytorch_model.bin", "model.ckpt-7.index")
     found = find_source(tmp_path)
-    assert found.notes == ("pytorch_model.bin, model.ckpt-7 beside it: not read",)
+    assert found.notes == ("pytorch_model.bin, model.ckpt-7 next to it: not read",)
 
 
-def test_that_the_named_checkpoint_is_missing_is_told(tmp_path):
+def test_a_missing_named_checkpoint_is_noted(tmp_path):
     touch(tmp_path, "model.ckpt-3.index")
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-9"\n')
     [note] = find_source(tmp_path).notes
     assert note == "the file checkpoint names model.ckpt-9, which does not exist"
 
 
-def test_that_the_newest_was_chosen_is_told(tmp_path):
+def test_the_choice_of_the_newest_is_noted(tmp_path):
     touch(tmp_path, "model.ckpt-3.index", "model.ckpt-5.index")
     [note] = find_source(tmp_path).notes
     assert (
@@ -125,7 +125,7 @@ def test_that_the_newest_was_chosen_is_told(tmp_path):
     )
 
 
-def test_the_file_checkpoint_stands_for_its_folder(tmp_path):
+def test_the_file_checkpoint_means_its_folder(tmp_path):
     touch(tmp_path, "model.ckpt-3.index")
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-3"\n')
     assert find_source(tmp_path / "checkpoint").path == str(tmp_path / "model.ckpt-3")

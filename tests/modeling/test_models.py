@@ -122,7 +122,7 @@ def test_a_packed_sequence_does_not_touch_its_neighbour(model, make_inputs, sequ
         assert np.abs(changed[0, end:] - ours[0, end:]).max(-1).min() > 0.01
 
 
-def test_what_stands_in_padding_does_not_matter(model, make_inputs, sequences):
+def test_values_in_padding_do_not_matter(model, make_inputs, sequences):
     inputs = with_positions(make_inputs([[s] for s in sequences], S), [1, 4])
     is_padding = inputs["input_mask"] == 0
     filled = dict(inputs)

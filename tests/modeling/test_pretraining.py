@@ -88,7 +88,7 @@ def test_sums_match_numpy(batch):
     np.testing.assert_allclose(sums, expected, rtol=1e-5)
 
 
-def test_what_stands_under_zero_weights_does_not_matter(batch):
+def test_values_under_zero_weights_do_not_matter(batch):
     features, logits = batch
     task = PretrainingTask(FixedModel(logits))
     before = task.evaluation_sums(features).numpy()

@@ -32,7 +32,8 @@ def read_config(folder):
 @functools.cache
 def minilm_weights():
     """Trained encoder without heads: the original's names -> float32 arrays."""
-    return huggingface.load_safetensors(require(MINILM / "model.safetensors"))
+    tensors = huggingface.read_safetensors(require(MINILM / "model.safetensors"))
+    return huggingface.to_original_names(tensors)
 
 
 @functools.cache

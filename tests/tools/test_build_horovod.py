@@ -130,7 +130,7 @@ def test_options_of_the_caller_override_the_defaults_and_name_another_build(
 @pytest.mark.parametrize(
     ("tools", "missing"), [((), r"C\+\+ compiler"), (("c++",), "MPI")]
 )
-def test_what_to_install_is_said_in_one_line(tmp_path, tools, missing):
+def test_what_to_install_is_reported_in_one_line(tmp_path, tools, missing):
     for name in tools:
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)

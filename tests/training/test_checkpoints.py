@@ -123,7 +123,7 @@ def test_checkpoints_of_other_programs_are_not_swept(saved, tmp_path):
     assert (tmp_path / "model.ckpt-100.index").exists()
 
 
-def test_manifest_says_where_the_run_stands(saved):
+def test_manifest_has_the_position_of_the_run(saved):
     values = json.load(open(f"{saved}.json"))
     assert values["step"] == 7
     assert values["records"] == 112

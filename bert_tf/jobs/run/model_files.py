@@ -148,7 +148,7 @@ def pretraining_tokenizer(
         vocab_file = _vocabulary_of_records(known.values())
         if vocab_file:
             notes += check_size(vocab_file, bert.vocab_size)
-            notes.append(f"Vocabulary: {vocab_file}, as the records' metadata says.")
+            notes.append(f"Vocabulary: {vocab_file}, from the metadata of the records.")
     silent = [
         folder
         for folder, about in records.items()

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypedDict, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import keras
 
@@ -18,9 +18,9 @@ from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.resume import (
     StartingPoint,
     accumulation_steps,
-    check_packing,
     restore,
 )
+from bert_tf.modeling.models import ModelOptions
 from bert_tf.precision import PrecisionPolicy, choose_policy
 from bert_tf.training.gradients import Task
 from bert_tf.training.optimizers import BertOptimizer, build_optimizer
@@ -62,16 +62,6 @@ class TrainingSet:
     max_predictions: int = 0
     sequences_per_record: float = 1.0
     is_packed: bool | None = None
-
-
-class ModelSettings(TypedDict):
-    """What every model is built with; see `modeling.tasks.build_pretraining_model`."""
-
-    policy: PrecisionPolicy
-    seed: int
-    allow_fused: bool
-    recompute: bool
-    unpad: bool
 
 
 Config = TypeVar("Config", bound=RunConfig, covariant=True)
@@ -190,7 +180,7 @@ def build_plan(
     training_set: TrainingSet | None,
     data: Data,
     num_eval_records: int,
-    make_task: Callable[[BertConfig, ModelSettings], JobTask],
+    make_task: Callable[[BertConfig, ModelOptions], JobTask],
     head: Sequence[str] = (),
     weights: Weights | None = None,
     notes: Sequence[str] = (),
@@ -206,7 +196,8 @@ def build_plan(
       training_set: What is trained on, or None.
       data: See `Plan`.
       num_eval_records: See `Plan`.
-      make_task: Builds the model and its losses.
+      make_task: Builds the model and its losses. The architecture that it takes is
+        without dropout where the run is.
       head: Names of weights that a training may initialise newly.
       weights: Those of the starting point, if they have been read.
       notes: Lines about the data.
@@ -218,8 +209,6 @@ def build_plan(
       ValueError, OSError, RunError: if the run cannot start.
     """
     require_memory(bert, communicator)
-    if training_set and training_set.is_packed is not None:
-        check_packing(start, training_set.is_packed)
     shape = divide_batch(config, communicator, start, training_set)
     num_records = training_set.num_records if training_set else 0
     settings = config.optimizer.for_examples(num_records, shape.global_batch_size)
@@ -227,7 +216,7 @@ def build_plan(
     runtime, position = config.runtime, start.position
     policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
     seed = position.seed if position else config.training.seed
-    model_settings: ModelSettings = {
+    options: ModelOptions = {
         "policy": policy,
         "seed": seed,
         "allow_fused": not runtime.use_xla,
@@ -235,7 +224,7 @@ def build_plan(
         "unpad": runtime.unpad,
     }
     has_dropout = not config.training.deterministic_run
-    task = make_task(bert if has_dropout else bert.without_dropout(), model_settings)
+    task = make_task(bert if has_dropout else bert.without_dropout(), options)
     learning_rate = _learning_rate(settings, start, shape.size)
     optimizer, schedule = _make_optimizer(settings, learning_rate, task.model)
     restored = restore(

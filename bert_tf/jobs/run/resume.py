@@ -108,7 +108,7 @@ def _newest_own(output_dir: str, init_checkpoint: str, do_train: bool) -> Starti
             position = checkpoints.read_manifest(prefix)
             break
         except RunError:
-            # A training beside this evaluation may have replaced it by a newer one.
+            # A training next to this evaluation may have replaced it by a newer one.
             if do_train or step in checkpoints.committed_steps(output_dir):
                 raise
     notes = ()

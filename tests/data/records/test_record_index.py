@@ -7,12 +7,6 @@ import pytest
 from bert_tf.data.records.record_index import record_files
 
 
-@pytest.fixture
-def copied(tiny_records, tmp_path):
-    """A copy of the tiny records that may be damaged."""
-    return shutil.copytree(tiny_records, tmp_path / "copy")
-
-
 def test_folders_may_be_listed_and_matched(tiny_records, copied):
     both = f"{tiny_records},{copied.parent}/co*"
     assert len(record_files(both)) == 6

@@ -19,12 +19,6 @@ from bert_tf.data.records.tfrecord import (
 from bert_tf.errors import CorruptRecordError
 
 
-@pytest.fixture
-def copied(tiny_records, tmp_path):
-    """A copy of the tiny records that may be damaged."""
-    return shutil.copytree(tiny_records, tmp_path / "copy")
-
-
 def test_records_are_those_that_tensorflow_reads(tiny_records):
     files = record_files(tiny_records)
     expected = [r.numpy() for r in tf.data.TFRecordDataset(files)]

@@ -78,7 +78,7 @@ def test_parts_of_a_layer_have_its_backend():
     assert backends.exempt[LAYERS[0]] == f"{LAYERS[0]}/output/dense/MatMul"
 
 
-def test_what_the_operations_lack_is_said_and_not_used():
+def test_what_the_operations_lack_is_reported_and_not_used():
     relu = dataclasses.replace(CONFIG, hidden_act="relu")
     narrow = dataclasses.replace(CONFIG, num_attention_heads=8)
     for policy, config, reason in (
