@@ -252,7 +252,7 @@ def test_a_flag_overrides_the_case_of_the_weights(trained, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.horovod
 def test_two_workers_refuse_it_once(folder, tmp_path, other):
-    command = arguments(folder, tmp_path / "run", vocab_file=other)[1:]
+    command = arguments(folder, tmp_path / "run", vocab_file=other)
     script = ROOT / "run_pretraining.py"
     result = mpirun(2, script, *command, "--horovod", timeout=120)
     text = result.stdout + result.stderr
