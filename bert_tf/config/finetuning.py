@@ -253,6 +253,7 @@ class SquadConfig(FinetuningConfig):
             f"be greater than {longest}, the tokens of a question of max_query_length="
             f"{self.squad.max_query_length} with [CLS] and two [SEP]",
             self.max_seq_length,
+            "Pass a larger one, or a smaller --max_query_length.",
         )
 
 

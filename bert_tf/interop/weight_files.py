@@ -101,6 +101,8 @@ def find_source(path: str | os.PathLike[str]) -> Source:
         data = glob.glob(f"{glob.escape(prefix)}.data-*")
         if data:
             reason = f" There is {data[0]}, but no {prefix}{INDEX}: fetch it too."
+        elif not reason:
+            reason = " There is no such file or folder."
         raise FileNotFoundError(
             f"There are no weights at {path}.{reason} Pass a folder, a .safetensors, "
             ".bin or .pt file, or a checkpoint without its ending, such as "

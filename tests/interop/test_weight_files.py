@@ -98,7 +98,8 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 
 def test_nothing_is_refused(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match="There are no weights at .*/none. Pass"
+        FileNotFoundError,
+        match="There are no weights at .*/none. There is no such file or folder",
     ):
         find_source(tmp_path / "none")
 

@@ -39,15 +39,13 @@ def record_files(input_files_dir: str) -> list[str]:
             ]
         if not matches:
             raise FileNotFoundError(
-                f"There is no file or folder {pattern}. Received: {input_files_dir}. "
-                "Correct the path."
+                f"There is no file or folder {pattern}: correct the path."
             )
         for match in matches:
             found = _files_of(match)
             if not found:
                 raise FileNotFoundError(
-                    f"{match} holds no record files. Make some with `python -m bert_tf "
-                    "data create`."
+                    f"{match} holds no record files. {_where_records_are(match)}"
                 )
             files += map(os.path.normpath, found)
     _check_files(input_files_dir, files)
@@ -70,17 +68,34 @@ def _check_files(input_files_dir: str, files: list[str]) -> None:
             )
 
 
+def _where_records_are(path: str) -> str:
+    """What to do about a folder without record files."""
+    folders = sorted(entry.path for entry in os.scandir(path) if entry.is_dir())
+    holding = [
+        folder
+        for folder in folders
+        if os.access(folder, os.R_OK | os.X_OK)
+        and any(map(_is_record_file, os.scandir(folder)))
+    ]
+    if holding:
+        return f"Its folders do: pass {' or '.join(holding[:3])}."
+    return "Make some with `python -m bert_tf data create`."
+
+
+def _is_record_file(entry: os.DirEntry) -> bool:
+    return (
+        entry.is_file()
+        and not entry.name.startswith((".", "_"))
+        and not entry.name.endswith(_NOT_RECORDS)
+    )
+
+
 def _files_of(path: str) -> list[str]:
     if os.path.isfile(path):
         return [path]
     files, skipped = [], []
     for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-        is_record_file = (
-            entry.is_file()
-            and not entry.name.startswith((".", "_"))
-            and not entry.name.endswith(_NOT_RECORDS)
-        )
-        (files if is_record_file else skipped).append(entry)
+        (files if _is_record_file(entry) else skipped).append(entry)
     if files:
         report_skipped(path, [entry.name for entry in skipped])
     return [entry.path for entry in files]

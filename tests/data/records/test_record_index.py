@@ -60,5 +60,15 @@ def test_an_empty_list_is_refused():
 def test_missing_and_empty_folders_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         record_files(str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="holds no record files"):
+    with pytest.raises(FileNotFoundError, match="holds no record files. Make some"):
         record_files(str(tmp_path))
+
+
+def test_the_folders_inside_that_hold_records_are_named(tiny_records, tmp_path):
+    (tmp_path / "notes").mkdir()
+    for name in ("train", "test"):
+        shutil.copytree(tiny_records, tmp_path / name)
+    advice = f"Its folders do: pass {tmp_path}/test or {tmp_path}/train."
+    with pytest.raises(FileNotFoundError) as caught:
+        record_files(str(tmp_path))
+    assert str(caught.value).endswith(advice)
