@@ -168,7 +168,7 @@ class ModelStep:
         self._recorder = recorder
         self._scopes = scopes
         self._entered = contextlib.ExitStack()
-        self.sums = {path: sum for scope in scopes for path, sum in scope.sums.items()}
+        self.sums = {path: x for scope in scopes for path, x in scope.sums.items()}
 
     def __enter__(self) -> "ModelStep":
         """Enters the backends' scopes."""
