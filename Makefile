@@ -10,8 +10,8 @@ BIN := $(VENV)/bin
 REQUIRE_HOROVOD ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment horovod fused_ops data demo bench test test-fast test-sanitize lint format lock \
-	clean
+.PHONY: help setup environment horovod fused_ops data demo bench test test-fast test-faults \
+	test-sanitize lint format lock clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ test: setup  ## All tests
 
 test-fast: setup  ## The tests that take less than 2 minutes together
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow" $(PYTEST_ARGS)
+
+test-faults: setup  ## Kills, signals, damaged files and bad input, in full (90 minutes)
+	@BERT_TF_FAULTS=full $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS) tests/faults
 
 # One process: the sanitizer's memory is no place for two. Python itself leaks.
 SANITIZED := build/sanitized/library.so
