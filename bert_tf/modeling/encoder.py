@@ -180,6 +180,19 @@ class Encoder(BertLayer):
             x = scope.leave(x)
         return x
 
+    def hidden_states(
+        self, inputs: tf.Tensor, input_mask: tf.Tensor, dropout_seed: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """The output of each layer, [B, S, H] float32, without dropout."""
+        states = [inputs]
+        for layer in self.encoder_layers:
+            scope = layer.backend.encoder_scope(input_mask)
+            x = self._layer_call(
+                layer, scope.enter(states[-1]), scope, dropout_seed, False
+            )
+            states.append(scope.leave(x))
+        return states[1:]
+
     def _layer_call(
         self,
         layer: EncoderLayer,

@@ -1,0 +1,8 @@
+#!/usr/bin/env python
+"""scripts/create_pretraining_data_overfit.py at the path of Habana's script."""
+
+import pathlib
+import runpy
+
+SCRIPTS = pathlib.Path(__file__).resolve().parents[1] / "scripts"
+runpy.run_path(str(SCRIPTS / "create_pretraining_data_overfit.py"), run_name="__main__")

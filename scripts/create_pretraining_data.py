@@ -1,0 +1,75 @@
+#!/usr/bin/env python
+"""Makes records with the command line of google-research/bert and of Habana.
+
+    python scripts/create_pretraining_data.py --input_file=text.txt \
+        --output_file=a.tfrecord,b.tfrecord --vocab_file=vocab.txt
+
+Text has one sentence per line and a blank line between documents. Several output files
+share the records. `python -m bert_tf data create` does the same into a folder, with
+metadata, and resumes after a stop.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from bert_tf.cli.arguments import Parser, parse_bool
+from bert_tf.config.data import CreateDataConfig
+from bert_tf.data.commands.create import create_records
+from bert_tf.errors import RunError
+from bert_tf.files import temporary_folder
+
+
+def create(arguments: list[str]) -> str:
+    """Makes the records; returns a line about them.
+
+    Raises:
+      ValueError, OSError, RunError: if the text cannot be used.
+    """
+    parser = Parser(
+        prog="create_pretraining_data.py", description=__doc__, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--input_file", required=True, help="text files, separated by commas")
+    add("--output_file", required=True, help="record files, separated by commas")
+    add("--vocab_file", required=True)
+    boolean = {"type": parse_bool, "nargs": "?", "const": True}
+    add("--do_lower_case", **boolean, help="default: true for an uncased vocabulary")
+    add("--do_whole_word_mask", **boolean, default=False)
+    add("--max_seq_length", type=int, default=128)
+    add("--max_predictions_per_seq", type=int, default=20)
+    add("--random_seed", type=int, default=12345)
+    add("--dupe_factor", type=int, default=10)
+    add("--masked_lm_prob", type=float, default=0.15)
+    add("--short_seq_prob", type=float, default=0.1)
+    options = vars(parser.parse_args(arguments))
+    outputs = [Path(name) for name in options.pop("output_file").split(",") if name]
+    if len(set(outputs)) != len(outputs) or not outputs:
+        raise ValueError(
+            "`output_file` must be different files, separated by commas. Received: "
+            f"{', '.join(map(str, outputs)) or 'none'}."
+        )
+    for output in outputs:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(outputs[0]) as folder:
+        metadata = create_records(
+            CreateDataConfig(
+                input=options.pop("input_file"),
+                seed=options.pop("random_seed"),
+                output_dir=str(folder / "records"),
+                num_shards=len(outputs),
+                **options,
+            )
+        )
+        shards = sorted((folder / "records").glob("part-*"))
+        for shard, output in zip(shards, outputs, strict=True):
+            os.replace(shard, output)
+    count = metadata.original_number_of_samples
+    return f"{count:,} records in {', '.join(map(str, outputs))}"
+
+
+if __name__ == "__main__":
+    try:
+        print(create(sys.argv[1:]))
+    except (ValueError, OSError, RunError) as error:
+        sys.exit(f"error: {error}")

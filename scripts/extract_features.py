@@ -1,0 +1,83 @@
+#!/usr/bin/env python
+"""Vectors of all tokens as JSON lines, with google-research/bert's command line.
+
+    python scripts/extract_features.py --input_file=text.txt --output_file=out.jsonl \
+        --bert_config_file=MODEL/bert_config.json --vocab_file=MODEL/vocab.txt \
+        --init_checkpoint=MODEL/bert_model.ckpt --layers=-1,-2
+
+Each line of the input is a text, or two texts separated by |||.
+"""
+
+import json
+import os
+import sys
+
+from bert_tf.cli.arguments import Parser, parse_bool
+from bert_tf.errors import RunError
+from bert_tf.files import whole_file
+from bert_tf.progress import ProgressReport
+
+
+def extract(arguments: list[str]) -> str:
+    """Writes the vectors; returns a line about them.
+
+    Raises:
+      ValueError, OSError, RunError: if text or model cannot be read.
+    """
+    parser = Parser(prog="extract_features.py", description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("--input_file", required=True)
+    add("--output_file", required=True)
+    add("--init_checkpoint", required=True)
+    add("--bert_config_file", help="accepted: that next to the checkpoint is read")
+    add("--vocab_file", default="")
+    add("--layers", default="-1,-2,-3,-4")
+    add("--max_seq_length", type=int, default=128)
+    add("--batch_size", type=int, default=32)
+    add("--do_lower_case", type=parse_bool, nargs="?", const=True)
+    for name in ("use_tpu", "use_one_hot_embeddings"):
+        add(f"--{name}", type=parse_bool, nargs="?", const=True, help="no effect")
+    for name in ("master", "num_tpu_cores"):
+        add(f"--{name}", help="no effect")
+    options = parser.parse_args(arguments)
+    with open(options.input_file, encoding="utf-8") as file:
+        lines = [line.strip() for line in file]
+    pairs = [tuple(part.strip() for part in line.split("|||", 1)) for line in lines]
+    texts = [pair if len(pair) > 1 else pair[0] for pair in pairs]
+    from bert_tf.predictors import FeatureExtractor
+
+    extractor = FeatureExtractor(
+        options.init_checkpoint,
+        layers=[int(number) for number in options.layers.split(",")],
+        max_seq_length=options.max_seq_length,
+        vocab_file=options.vocab_file,
+        do_lower_case=options.do_lower_case,
+        batch_size=options.batch_size,
+    )
+    with (
+        whole_file(options.output_file) as file,
+        ProgressReport(len(texts), "texts") as report,
+    ):
+        for number, (tokens, vectors) in enumerate(extractor(texts)):
+            features = [
+                {
+                    "token": token,
+                    "layers": [
+                        {"index": layer, "values": [round(float(x), 6) for x in row]}
+                        for layer, row in zip(extractor.layers, rows, strict=True)
+                    ],
+                }
+                for token, rows in zip(tokens, vectors.swapaxes(0, 1), strict=True)
+            ]
+            line = {"linex_index": number, "features": features}
+            file.write(json.dumps(line).encode() + b"\n")
+            report.add(1, 1)
+    return f"{len(texts):,} texts: {options.output_file}"
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        print(extract(sys.argv[1:]))
+    except (ValueError, OSError, RunError) as error:
+        sys.exit(f"error: {error}")

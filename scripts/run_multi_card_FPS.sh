@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Iluvatar's training on IX_NUM_CUDA_VISIBLE_DEVICES (8) processes; further flags are
+# those of run_pretraining.py.
+set -euo pipefail
+source "$(dirname "$0")/fps.sh"
+fps "${IX_NUM_CUDA_VISIBLE_DEVICES:-8}" --num_train_steps=1000 \
+  --num_accumulation_steps=4 -- "$@"

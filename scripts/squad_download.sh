@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Downloads SQuAD 1.1 into the folder named, or SQUAD_DIR, or the current one.
+set -euo pipefail
+exec "${PYTHON:-python}" -m bert_tf data download --name=squad-1.1 \
+  --output_dir="${1:-${SQUAD_DIR:-.}}"
