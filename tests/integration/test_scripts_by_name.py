@@ -1,0 +1,229 @@
+"""Scripts under the published systems' names, with their options and variables."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from integration import finetuning_data
+from integration.launching import ROOT, run_python
+from runs import read_json, read_results
+
+from bert_tf.config import BertConfig
+from bert_tf.modeling.pretraining import build_pretraining_model
+from bert_tf.predictors import FeatureExtractor
+from bert_tf.tf_checkpoint import save_tf
+
+SCRIPTS = ROOT / "scripts"
+SAMPLE = SCRIPTS / "sample_text.txt"
+pytestmark = pytest.mark.slow
+
+
+def bash(script, *arguments, cwd, **variables):
+    """Runs a shell script; returns what it wrote to the screen."""
+    environment = dict(os.environ, PYTHON=sys.executable, PYTHONPATH=str(ROOT))
+    environment |= {name: str(value) for name, value in variables.items()}
+    return subprocess.run(
+        ["bash", str(ROOT / script), *map(str, arguments)],
+        **dict(cwd=cwd, env=environment, capture_output=True, text=True, timeout=200),
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder with a vocabulary, an architecture and weights."""
+    folder = tmp_path_factory.mktemp("model")
+    finetuning_data.write_model(folder)
+    config = BertConfig.from_json_file(folder / "bert_config.json")
+    network = build_pretraining_model(config, max_seq_length=None, seeded_dropout=True)
+    tensors = {v.path: v.value for v in network.trainable_variables}
+    save_tf(f"{folder}/bert_model.ckpt", {n: t.numpy() for n, t in tensors.items()})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def squad(tmp_path_factory):
+    """Files with the names of SQuAD 1.1."""
+    folder = tmp_path_factory.mktemp("squad")
+    for name in ("train", "dev"):
+        finetuning_data.write_squad(folder / f"{name}-v1.1.json")
+    return folder
+
+
+def test_google_s_script_writes_the_records_of_data_create(model, tmp_path):
+    names = [tmp_path / "records" / f"{name}.tfrecord" for name in "ab"]
+    result = run_python(
+        *(SCRIPTS / "create_pretraining_data.py", f"--input_file={SAMPLE}"),
+        *(f"--output_file={names[0]},{names[1]}", "--random_seed=7"),
+        *(f"--vocab_file={model}/vocab.txt", "--do_lower_case=True"),
+        *("--max_seq_length=64", "--max_predictions_per_seq=10", "--dupe_factor=2"),
+    )
+    assert result.returncode == 0, result.stderr
+    same = run_python(
+        *("-m", "bert_tf", "data", "create", f"--input={SAMPLE}", "--seed=7"),
+        *(f"--output_dir={tmp_path}/same", f"--vocab_file={model}/vocab.txt"),
+        *("--do_lower_case=True", "--max_seq_length=64", "--num_shards=2"),
+        *("--max_predictions_per_seq=10", "--dupe_factor=2"),
+    )
+    assert same.returncode == 0, same.stderr
+    for number, name in enumerate(names):
+        shard = tmp_path / "same" / f"part-0000{number}-of-00002.tfrecord"
+        assert name.read_bytes() == shard.read_bytes()
+    assert sorted(os.listdir(tmp_path / "records")) == ["a.tfrecord", "b.tfrecord"]
+
+
+def test_from_text_to_records_as_habana_does(model, tmp_path):
+    blocks = SAMPLE.read_text().split("\n\n")
+    for number, block in enumerate(blocks):
+        corpus = ("wikicorpus_en", "bookscorpus")[number % 2]
+        folder = tmp_path / "download" / corpus
+        folder.mkdir(parents=True, exist_ok=True)
+        for first in range(3):  # Documents that begin one sentence later.
+            text = "\n".join(block.splitlines()[first:])
+            (folder / f"text-{number}-{first}.txt").write_text(text)
+    result = bash(
+        *("data_preprocessing/create_datasets_from_start.sh", "wiki_books", tmp_path),
+        **dict(cwd=tmp_path, VOCAB_FILE=model / "vocab.txt", N_SHARDS=1),
+    )
+    assert result.returncode == 0, result.stderr
+    for length in (128, 512):
+        for side in ("training", "test"):
+            records = tmp_path / "tfrecord" / f"seq_len_{length}"
+            [shard] = (records / "books_wiki_en_corpus" / side).iterdir()
+            assert sum(1 for _ in tf.data.TFRecordDataset(str(shard))) > 0
+    again = bash(
+        *("data_preprocessing/create_datasets_from_start.sh", "wiki_books", tmp_path),
+        **dict(cwd=tmp_path, VOCAB_FILE=model / "vocab.txt", N_SHARDS=1),
+    )
+    assert again.returncode == 0
+    assert "exists already" in again.stderr
+
+
+def test_books_cannot_be_downloaded_and_the_message_says_what_to_do(tmp_path):
+    result = bash(
+        "scripts/create_datasets_from_start.sh", "wiki_books", tmp_path, cwd=tmp_path
+    )
+    assert result.returncode == 1
+    assert f"Put text files of books into {tmp_path}/download/bookscorpus" in (
+        result.stderr
+    )
+
+
+@pytest.fixture(scope="module")
+def hdf5(model, tmp_path_factory):
+    """The folder in which Intel's scripts have made and chopped records."""
+    folder = tmp_path_factory.mktemp("intel")
+    (folder / "results4").mkdir()
+    (folder / "results4" / "part-0").write_text(SAMPLE.read_text())
+    variables = dict(SEQ_LEN=128, VOCAB_FILE=model / "vocab.txt", NUM_SHARDS=2)
+    made = bash("scripts/parallel_create_hdf5.sh", cwd=folder, **variables)
+    assert made.returncode == 0, made.stderr
+    chopped = subprocess.run(
+        [sys.executable, str(SCRIPTS / "chop_hdf5_files.py")],
+        **dict(cwd=folder, capture_output=True, text=True, timeout=200),
+        env=dict(os.environ, SEQ_LEN="128", SHARD_NUM="5", PYTHONPATH=str(ROOT)),
+    )
+    assert chopped.returncode == 0, chopped.stderr
+    (folder / "5_shards_uncompressed_128").rename(
+        folder / "2048_shards_uncompressed_128"
+    )
+    return folder
+
+
+def test_intel_s_records_are_chopped(hdf5):
+    assert len(list((hdf5 / "2048_shards_uncompressed_128").iterdir())) == 5
+
+
+def test_intel_s_first_phase_trains_and_logs_its_speed(hdf5, model, tmp_path):
+    result = bash(
+        *("scripts/run_bert_pretrain_phase1.sh", "bf32"),
+        **dict(cwd=tmp_path, DATASET_DIR=hdf5, OUTPUT_DIR=tmp_path, NUM_STEPS=2),
+        **dict(BERT_MODEL_CONFIG=model / "bert_config.json", BATCH_SIZE=4),
+        CHECKPOINT_DIR=model,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "step 2/2" in result.stdout
+    assert (tmp_path / "model_save" / "model.ckpt-2.index").exists()
+    words = (tmp_path / "summary.log").read_text().split()
+    assert words[0] == "Throughput:" and float(words[1]) > 0
+
+
+def test_a_precision_that_is_not_computed_here_is_refused(tmp_path):
+    result = bash("scripts/run_bert_pretrain_phase1.sh", "fp8", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "fp8 is not computed here" in result.stderr
+
+
+def test_iluvatar_s_script_prints_acc_and_fps(tiny_config_file, tiny_records, tmp_path):
+    output = tmp_path / "run"
+    result = bash(
+        *("scripts/run_1card_FPS.sh", f"--input_files_dir={tiny_records}"),
+        *(f"--eval_files_dir={tiny_records}", "--train_batch_size=6"),
+        *(f"--bert_config_file={tiny_config_file}", f"--output_dir={output}"),
+        *("--max_seq_length=16", "--max_predictions_per_seq=4", "--num_train_steps=3"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    acc, fps = result.stdout.splitlines()[-2:]
+    measured = read_results(output)["masked_lm_accuracy"]
+    assert float(acc.removeprefix("acc ")) == pytest.approx(measured)
+    assert float(fps.removeprefix("fps ")) > 0
+
+
+def test_cambricon_s_recipes_train_and_answer(model, squad, tmp_path):
+    results = tmp_path / "trained"
+    variables = dict(cwd=tmp_path, SQUAD_DIR=squad, WORKERS=1)
+    trained = bash(
+        "scripts/run_scripts/BERT_FP32_2E_4MLUs_Train.sh",
+        **dict(variables, BERT_MODEL=model, OUTPUT_DIR=results),
+    )
+    assert trained.returncode == 0, trained.stderr
+    [line] = [x for x in trained.stdout.splitlines() if x.startswith("F1: ")]
+    answers = tmp_path / "answers"
+    answered = bash(
+        "scripts/run_scripts/BERT_Infer.sh",
+        **dict(variables, BERT_INFER_MODEL=results, OUTPUT_DIR=answers),
+    )
+    assert answered.returncode == 0, answered.stderr
+    assert line in answered.stdout
+    assert read_json(answers / "predictions.json")
+
+
+def test_features_of_each_layer_are_those_of_a_model_of_fewer_layers(model, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("Who built the lighthouse?\nA cold wind ||| the fog\n")
+    result = run_python(
+        *(SCRIPTS / "extract_features.py", f"--input_file={text}", "--layers=-1,-2"),
+        *(f"--output_file={tmp_path}/out.jsonl", f"--init_checkpoint={model}"),
+        *(f"--bert_config_file={model}/bert_config.json", "--batch_size=1"),
+    )
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(x) for x in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["linex_index"] for line in lines] == [0, 1]
+    tokens = [feature["token"] for feature in lines[1]["features"]]
+    assert tokens[0] == "[CLS]" and tokens.count("[SEP]") == 2
+    # The same weights but for the last layer, in a model without it.
+    shallow = tmp_path / "shallow"
+    shallow.mkdir()
+    config = read_json(model / "bert_config.json") | {"num_hidden_layers": 1}
+    (shallow / "bert_config.json").write_text(json.dumps(config))
+    (shallow / "vocab.txt").write_bytes((model / "vocab.txt").read_bytes())
+    reader = tf.train.load_checkpoint(str(model / "bert_model.ckpt"))
+    names = [n for n in reader.get_variable_to_shape_map() if "layer_1/" not in n]
+    save_tf(f"{shallow}/bert_model.ckpt", {n: reader.get_tensor(n) for n in names})
+    extract = FeatureExtractor(str(shallow), layers=[-1])
+    for line, text in zip(
+        lines, ["Who built the lighthouse?", ("A cold wind", "the fog")], strict=True
+    ):
+        [(_, expected)] = extract([text])
+        found = [f["layers"][1]["values"] for f in line["features"]]
+        np.testing.assert_allclose(found, expected[0], atol=2e-5)
+
+
+@pytest.mark.parametrize("layers", [(), (0,), (-3,)])
+def test_layers_that_a_model_does_not_have_are_refused(model, layers):
+    with pytest.raises(ValueError, match="`layers` must be from -1, the last, to -2"):
+        FeatureExtractor(str(model), layers=layers)
