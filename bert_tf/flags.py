@@ -40,10 +40,17 @@ _WITHOUT_EFFECT: dict[str, type] = {
     "save_summary_steps": int,
     "verbose_logging": bool,
 }
+# Names of the same settings in Habana's scripts, and in Intel's and MLPerf's.
 _ALIASES = {
     "use_horovod": "horovod",
     "dataset_path": "data_dir",
     "deterministic_seed": "seed",
+    "max_steps": "num_train_steps",
+    "opt_lamb_beta_1": "beta_1",
+    "opt_lamb_beta_2": "beta_2",
+    "input_dir": "input_files_dir",
+    "eval_dir": "eval_files_dir",
+    "checkpoint_activations": "recompute",
 }
 
 

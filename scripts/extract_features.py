@@ -44,7 +44,7 @@ def extract(arguments: list[str]) -> str:
         lines = [line.strip() for line in file]
     pairs = [tuple(part.strip() for part in line.split("|||", 1)) for line in lines]
     texts = [pair if len(pair) > 1 else pair[0] for pair in pairs]
-    from bert_tf.predictors import FeatureExtractor
+    from bert_tf.features import FeatureExtractor
 
     extractor = FeatureExtractor(
         options.init_checkpoint,

@@ -31,9 +31,10 @@ LAYERS = {
     "interop": 2,
     "jobs": 3,
     "predictors": 4,
-    "cli": 5,
-    "entry": 5,
-    "__main__": 6,
+    "features": 5,
+    "cli": 6,
+    "entry": 6,
+    "__main__": 7,
     "__init__": 3,  # Offers what a user of models needs, loaded when asked for.
 }
 MAY_IMPORT = {

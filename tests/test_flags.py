@@ -66,6 +66,20 @@ def test_use_horovod_is_the_same_flag(flag):
     assert parse(flag).runtime.horovod
 
 
+@pytest.mark.parametrize(
+    "alias, group, name, value",
+    [
+        ("--max_steps=7", "optimizer", "num_train_steps", 7),
+        ("--opt_lamb_beta_1=0.66", "optimizer", "beta_1", 0.66),
+        ("--opt_lamb_beta_2=0.998", "optimizer", "beta_2", 0.998),
+        ("--eval_dir=/e", "files", "eval_files_dir", "/e"),
+        ("--checkpoint_activations", "runtime", "recompute", True),
+    ],
+)
+def test_names_of_the_pytorch_trainers(alias, group, name, value):
+    assert getattr(getattr(parse(alias), group), name) == value
+
+
 def test_flags_without_effect_are_named_once(capsys):
     flags.warn_about_ignored_flags(
         [*BASE, "--manual_fp16", "--noreport_loss", "--save_summary_steps=4"]

@@ -13,8 +13,8 @@ from integration.launching import ROOT, run_python
 from runs import read_json, read_results
 
 from bert_tf.config import BertConfig
+from bert_tf.features import FeatureExtractor
 from bert_tf.modeling.pretraining import build_pretraining_model
-from bert_tf.predictors import FeatureExtractor
 from bert_tf.tf_checkpoint import save_tf
 
 SCRIPTS = ROOT / "scripts"

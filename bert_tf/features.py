@@ -1,0 +1,86 @@
+"""Vectors of tokens: text in, the hidden states of chosen layers out.
+
+extract = FeatureExtractor("output_dir", layers=[-1])
+for tokens, vectors in extract(["a fine film", ("one sentence", "and another")]):
+    ...
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Unpack
+
+import numpy as np
+import tensorflow as tf
+
+from bert_tf.data.packing.layout import lay_out
+from bert_tf.data.tasks.classification import TextExample, encode_examples
+from bert_tf.modeling.models import settings_of
+from bert_tf.predictors import Predictor, PredictorSettings
+
+
+class FeatureExtractor(Predictor):
+    """Computes the vectors of all tokens, layer by layer."""
+
+    def __init__(
+        self,
+        model_dir: str,
+        *,
+        layers: Sequence[int] = (-1, -2, -3, -4),
+        max_seq_length: int = 128,
+        **settings: Unpack[PredictorSettings],
+    ) -> None:
+        """See `Predictor`.
+
+        Args:
+          model_dir: See `Predictor`.
+          layers: Which ones, -1 is the last.
+          max_seq_length: Longer texts are cut.
+          settings: See `Predictor`.
+
+        Raises:
+          ValueError: if the model has no such layer, or fewer positions.
+        """
+        super().__init__(model_dir, **settings)
+        self._model = self._load("encoder", None)
+        config = settings_of(self._model).config
+        wrong = [n for n in layers if not -config.num_hidden_layers <= n < 0]
+        if wrong or not layers:
+            raise ValueError(
+                f"`layers` must be from -1, the last, to -{config.num_hidden_layers}. "
+                f"Received: {', '.join(map(str, layers)) or 'none'}."
+            )
+        if not 3 <= max_seq_length <= config.max_position_embeddings:
+            raise ValueError(
+                "`max_seq_length` must be from 3 to the model's "
+                f"max_position_embeddings={config.max_position_embeddings}. Received: "
+                f"{max_seq_length}."
+            )
+        self.layers, self.max_seq_length = tuple(layers), max_seq_length
+        self._compiled = tf.function(self._states, reduce_retracing=True)
+
+    def __call__(
+        self, texts: Sequence[str | tuple[str, str]]
+    ) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Yields the tokens of each text, and their vectors: [layers, tokens, H]."""
+        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
+        examples = [TextExample(a, b, None, "") for a, b in pairs]
+        for first in range(0, len(examples), self.batch_size):
+            part = examples[first : first + self.batch_size]
+            sequences = encode_examples(part, self._tokenizer, self.max_seq_length)
+            rows = np.arange(len(part))[:, None]
+            features = lay_out(sequences, rows, int(sequences.lengths.max()))
+            tensors = {n: tf.convert_to_tensor(x) for n, x in features.items()}
+            states = self._compiled(tensors).numpy()
+            for row, length in enumerate(sequences.lengths):
+                ids = features["input_ids"][row, :length]
+                tokens = [self._tokenizer.inverse_vocab[i] for i in ids]
+                yield tokens, states[:, row, :length]
+
+    def _states(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """[layers, B, S, H]."""
+        bert = self._model.get_layer("bert")
+        ids, mask = features["input_ids"], features["input_mask"]
+        seed = tf.zeros([tf.shape(ids)[0], 3], tf.int32)
+        names = ("segment_ids", "positions")
+        x = bert.embeddings(ids, *(features[name] for name in names), seed)
+        states = bert.encoder.hidden_states(x, mask, seed)
+        return tf.stack([states[number] for number in self.layers])
