@@ -9,7 +9,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -192,31 +191,6 @@ def masked_crc32c(data: bytes | np.ndarray) -> int:
     """
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a JSON object; empty if there is no such file.
-
-    Raises:
-      ValueError: if it is not JSON, or not an object; the message names the file.
-    """
-    try:
-        # Windows editors write a byte order mark.
-        with open(path, encoding="utf-8-sig") as file:
-            values = json.load(file)
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        reason = f"it is {found}" if (found := placeholder(path)) else error
-        raise ValueError(
-            f"{path} is not JSON: {reason}. Restore the file, or delete it."
-        ) from None
-    if not isinstance(values, dict):
-        raise ValueError(
-            f"{path} must hold a JSON object. Received: {type(values).__name__}. "
-            "Restore the file, or delete it."
-        )
-    return values
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

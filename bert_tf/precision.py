@@ -2,13 +2,14 @@
 
 import dataclasses
 import difflib
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
+
+from bert_tf.json_files import read_json_object
 
 ENVIRONMENT_VARIABLE = "TF_BF16_CONVERSION"
 _OFF = ("", "0", "false")
@@ -126,17 +127,12 @@ def read_rules(path: str) -> PrecisionRules:
       ValueError: if it is not JSON, or has an unknown key, operation or pattern.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-    except (FileNotFoundError, IsADirectoryError):
+        values = read_json_object(path)
+    except FileNotFoundError:
         raise FileNotFoundError(
             f"The precision file must exist. Received: {path}. Without a file use "
             "--precision=bf16."
         ) from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold a JSON object.")
     unknown = set(values) - {*_LISTS, *_EXCEPTIONS}
     if unknown:
         raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.config.runtime import PRECISIONS
+from bert_tf.json_files import parse_json
 from bert_tf.launch import choose_instructions
 
 _PROG = "python -m bert_tf predict"
@@ -260,8 +261,8 @@ def _example(text: str, required: tuple[str, ...]) -> dict[str, Any] | None:
     if not text.startswith("{") and len(required) == 1:
         return {required[0]: text}
     try:
-        example = json.loads(text)
-    except (ValueError, RecursionError):
+        example = parse_json(text)
+    except ValueError:
         return None
     is_good = isinstance(example, dict) and all(
         isinstance(example.get(name), str) for name in required

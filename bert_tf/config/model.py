@@ -2,13 +2,12 @@
 
 import dataclasses
 import difflib
-import json
 import logging
 import os
 from typing import Any
 
 from bert_tf.config import checks
-from bert_tf.files import placeholder
+from bert_tf.json_files import read_json_object
 
 # "gelu" is the error-function form of the paper; the others name the tanh
 # approximation that google-research/bert's later code computes.
@@ -159,19 +158,7 @@ class BertConfig:
                 "exist. Pass --bert_config_file=PATH/bert_config.json, or --preset "
                 f"with one of {', '.join(PRESETS)}."
             )
-        try:
-            with open(path, encoding="utf-8") as file:
-                values = json.load(file)
-        except ValueError as error:
-            reason = f"it is {found}" if (found := placeholder(path)) else error
-            raise ValueError(
-                f"{path} is not valid JSON: {reason}. Correct it, or download it again."
-            ) from error
-        if not isinstance(values, dict):
-            raise ValueError(
-                f"{path} must hold a JSON object. Received: {type(values).__name__}."
-            )
-        return cls.from_dict(values, source=str(path))
+        return cls.from_dict(read_json_object(path), source=str(path))
 
 
 def _preset(layers: int, hidden: int) -> BertConfig:

@@ -23,6 +23,7 @@ from bert_tf.data.output_files import FileWriter, OutputFile, describe_file
 from bert_tf.data.processes import in_order
 from bert_tf.errors import RunError
 from bert_tf.files import lock, write_whole
+from bert_tf.json_files import parse_json
 from bert_tf.progress import ProgressReport
 
 # Names of the files that output folders of each kind hold, and that may be replaced.
@@ -293,7 +294,7 @@ def _read_recipe(path: Path) -> dict[str, Any] | None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file; None if it is missing, or truncated by a crash."""
     try:
-        values = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return values if isinstance(values, dict) else None

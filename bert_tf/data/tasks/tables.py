@@ -4,12 +4,12 @@ Lines are split at tabs here: the module `csv`, with QUOTE_NONE too, refuses a c
 return within a text, and texts of more than 128 KiB.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bert_tf.data.tasks.label_names import quoted_list
+from bert_tf.json_files import parse_json
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -161,8 +161,8 @@ def _json_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
 
 def _json_object(line: str, location: str) -> dict[str, object]:
     try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        entry = parse_json(line)
+    except ValueError as error:
         raise ValueError(
             f"{location}: not JSON ({error}). Each line must hold one JSON object."
         ) from None
