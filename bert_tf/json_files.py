@@ -173,7 +173,7 @@ def read_json_object(
     values = read_json(path, max_bytes=max_bytes, remedy=remedy)
     if not isinstance(values, dict):
         raise ValueError(
-            f"{path} must hold a JSON object. Received: {type(values).__name__}. "
+            f"{path}: must hold a JSON object. Received: {type(values).__name__}. "
             f"{remedy}"
         )
     return values

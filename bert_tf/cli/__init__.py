@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, one_line
 
 # A module of the same name has `main(arguments)`; it is imported on demand.
 COMMANDS = {
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _run(arguments)
     except (RunError, ValueError, OSError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -88,7 +88,6 @@ class CreateDataConfig:
             "be 1 unless `do_whole_word_mask` is set",
             self.max_ngram_size,
         )
-        checks.require_shards(self, "num_shards")
         checks.require_not_negative(self, "seed", "num_processes")
         checks.require_probability(self, "masked_lm_prob", "short_seq_prob")
 
@@ -143,7 +142,6 @@ class PackDataConfig:
         checks.require_not_negative(
             self, "max_sequences_per_pack", "seed", "num_shards", "num_processes"
         )
-        checks.require_shards(self, "num_shards")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -79,8 +79,10 @@ class FinetuningOptimizerConfig(OptimizerConfig):
         """Checks each field; the rest when the number of steps is known."""
         checks.require_positive(self, "num_train_epochs")
         steps = self.num_train_steps
-        is_valid = steps is None or steps == int(steps)
-        checks.require(is_valid, "num_train_steps", "be a whole number", steps)
+        if steps is not None:
+            checks.require_positive(self, "num_train_steps")
+            is_whole = steps == int(steps)
+            checks.require(is_whole, "num_train_steps", "be a whole number", steps)
         checks.require_probability(self, "warmup_proportion")
         super().__post_init__()
 
@@ -162,6 +164,7 @@ class SquadDataConfig:
         names = ("doc_stride", "max_query_length", "n_best_size", "max_answer_length")
         checks.require_positive(self, *names)
         checks.require_not_negative(self, "num_processes")
+        checks.require_limits(self, "null_score_diff_threshold")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -148,7 +148,8 @@ def read_metadata(record_dir: str | os.PathLike[str]) -> Metadata | None:
         return _from_json(values)
     except ValueError as error:
         raise ValueError(
-            f"{path} is not valid metadata of records: {str(error).rstrip('.')}. Write it again with "
+            f"{path} is not valid metadata of records: {str(error).rstrip('.')}. "
+            "Write it again with "
             f"`python -m bert_tf data index --input_dir={record_dir} --overwrite`."
         ) from None
 
