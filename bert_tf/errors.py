@@ -17,6 +17,13 @@ def one_line(error: BaseException | str) -> str:
     Line ends and control characters, which names of files may have, are escaped.
     """
     text = str(error).strip() or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        where = error.filename if error.filename is not None else "A file"
+        where = where if isinstance(where, str) else repr(where)
+        text = (
+            f"{where} cannot be read or written: {error.strerror}. Check the path, its "
+            "permissions and the free space, or pass another path."
+        )
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return _shortened(text, _MAX_LINE)
 

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -170,6 +171,41 @@ def placeholder(path: str | os.PathLike[str]) -> str:
     if first.lstrip().startswith(b"<"):
         return "a page of HTML or XML"
     return "" if first else "empty"
+
+
+def check_regular(path: str | os.PathLike[str], max_bytes: int | None = None) -> None:
+    """Refuses what cannot be read as a whole: a folder, a pipe, a device, a huge file.
+
+    Args:
+      path: The file.
+      max_bytes: Its largest size; None for any.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: in the other cases; the message names the file.
+    """
+    try:
+        status = os.stat(path)
+    except NotADirectoryError as error:
+        raise FileNotFoundError(str(error)) from None
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(
+            f"{path} must be a file, and cannot be read: {error.strerror}. Pass "
+            "another path."
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        found = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+        raise ValueError(
+            f"{path} must be a file, and is {found}. Pass another path, or write its "
+            "content to a file first."
+        )
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise ValueError(
+            f"{path} must have at most {max_bytes:,} bytes. Received: "
+            f"{status.st_size:,} bytes. Pass another file."
+        )
 
 
 def file_checksum(path: str | os.PathLike[str], algorithm: str) -> str:

@@ -41,6 +41,7 @@ _WITHOUT_EFFECT: dict[str, type] = {
     "save_summary_steps": int,
     "verbose_logging": bool,
 }
+_MAX_NAME = 100
 _ALIASES = {
     "use_horovod": "horovod",
     "dataset_path": "data_dir",
@@ -139,6 +140,12 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
     """
     if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(arguments[1:]):
         raise HelpRequest(help_text(config_class))
+    for argument in arguments[1:]:
+        name = argument.partition("=")[0]
+        if len(name) > _MAX_NAME:  # Its likeness to known ones would take too long.
+            raise FlagError(
+                f"Unknown command line flag {shown(name)}. --help lists all flags."
+            )
     values = make_flags(config_class)
     try:
         rest = values(list(arguments))

@@ -4,11 +4,10 @@ import json
 import math
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any
 
-from bert_tf.files import placeholder
+from bert_tf.files import check_regular, placeholder
 
 REMEDY = "Correct the file, or fetch it again."
 # Configurations, manifests and metadata are far smaller, data sets smaller than `HUGE`.
@@ -146,15 +145,9 @@ def read_json(
       FileNotFoundError: if there is no such file.
       ValueError: if it is not a regular file or not JSON; the message names it.
     """
-    status = os.stat(path)
-    reason = ""
-    if not stat.S_ISREG(status.st_mode):
-        is_folder = stat.S_ISDIR(status.st_mode)
-        reason = "it is a folder" if is_folder else "it is not a regular file"
-    elif status.st_size > max_bytes:
-        reason = f"it has {status.st_size:,} bytes, over {max_bytes:,}"
-    elif found := placeholder(path):
-        reason = f"it is {found}"
+    check_regular(path, max_bytes)
+    found = placeholder(path)
+    reason = f"it is {found}" if found else ""
     if not reason:
         try:
             return parse_json(Path(path).read_bytes())
@@ -173,7 +166,7 @@ def read_json_object(
     values = read_json(path, max_bytes=max_bytes, remedy=remedy)
     if not isinstance(values, dict):
         raise ValueError(
-            f"{path}: must hold a JSON object. Received: {type(values).__name__}. "
+            f"{path} must hold a JSON object. Received: {type(values).__name__}. "
             f"{remedy}"
         )
     return values

@@ -58,22 +58,28 @@ def test_plain_json_is_read(data, value):
         (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         (b"<!DOCTYPE html>", "a page of HTML"),
         (b"", "it is empty"),
-        (b"{" + b" " * 100 + b"}", "it has 102 bytes, over 64"),
     ],
 )
 def test_a_file_that_is_refused_is_named(tmp_path, content, reason):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.json is not JSON: .*{reason}"):
+        read_json(path)
+
+
+def test_a_file_beyond_the_limit_is_refused_unread(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"{" + b" " * 100 + b"}")
+    with pytest.raises(ValueError, match=r"at most 64 bytes\. Received: 102 bytes"):
         read_json(path, max_bytes=64)
 
 
 def test_folders_pipes_and_devices_are_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path, reason in (
-        (tmp_path, "it is a folder"),
-        (tmp_path / "pipe", "it is not a regular file"),
-        ("/dev/zero", "it is not a regular file"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "pipe", "is a pipe or a device"),
+        ("/dev/zero", "is a pipe or a device"),
     ):
         with pytest.raises(ValueError, match=reason):
             read_json(path)

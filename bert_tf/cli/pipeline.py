@@ -14,7 +14,11 @@ from typing import Any
 from bert_tf.cli.arguments import Parser, parse_config
 from bert_tf.config.data import CreateDataConfig, PackDataConfig
 from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
+from bert_tf.errors import one_line
+from bert_tf.files import check_regular
 
+# A file of settings is far smaller.
+_MAX_BYTES = 1 << 20
 _SIDES = ("training", "test")
 _CONFIGS = {
     "extract": ExtractConfig,
@@ -56,13 +60,17 @@ def run(
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
+        check_regular(path, _MAX_BYTES)
+    except FileNotFoundError:
         raise FileNotFoundError(
-            f"`config` must be an existing TOML file. Received: config={path}."
+            f"`config` must be an existing TOML file. Received: config={path}. Pass "
+            "another."
         ) from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not TOML: {error}.") from None
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        reason = one_line(error).rstrip(".")
+        raise ValueError(f"{path} is not TOML: {reason}. Correct the file.") from None
 
 
 def plan(

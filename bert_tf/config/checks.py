@@ -1,6 +1,7 @@
 """Checks that every config class uses; each names the setting and its value."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from bert_tf.errors import shown
@@ -40,8 +41,8 @@ LIMITS = {
         ),
         1_000_000,
     ),
-    # Optimizer. A learning rate beyond its limit is infinite in float32.
-    "learning_rate": 1e30,
+    # Optimizer.
+    "learning_rate": 1e10,
     **dict.fromkeys(("epsilon", "weight_decay_rate"), 1e6),
     "poly_power": 100,
     "num_train_epochs": 1_000_000,
@@ -140,3 +141,17 @@ def require_range(config: object, name: str) -> None:
     is_valid = is_valid and 1 <= int(parts[0]) <= int(parts[1])
     rule = "be two steps X,Y with 1 <= X <= Y"
     require(is_valid or not value, name, rule, value)
+
+
+def require_patterns(name: str, patterns: Sequence[str]) -> None:
+    """A setting must be a list of regular expressions."""
+    # A lone string would count as one pattern per letter, and match nearly all.
+    require(not isinstance(patterns, str), name, "be a list", patterns)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(
+                f"`{name}` must hold regular expressions. Received: {shown(pattern)} "
+                f"({error}). Correct the pattern."
+            ) from None

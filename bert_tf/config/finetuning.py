@@ -250,6 +250,19 @@ class SquadConfig(FinetuningConfig):
                 f"Pass --{name}.",
             )
         longest = self.squad.max_query_length + 3
+        room = self.max_seq_length - longest
+        stride = self.squad.doc_stride
+        # The default is the original's, which moves on by a window if that is shorter.
+        if stride != SquadDataConfig.doc_stride and room > 0:
+            checks.require(
+                stride <= room,
+                "doc_stride",
+                f"be at most {room}, the tokens of a window of max_seq_length="
+                f"{self.max_seq_length} with a question of max_query_length="
+                f"{self.squad.max_query_length}",
+                stride,
+                "Pass a smaller one, or a larger --max_seq_length.",
+            )
         checks.require(
             longest < self.max_seq_length,
             "max_seq_length",

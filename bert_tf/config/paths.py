@@ -32,13 +32,8 @@ def check_run(config: RunConfig) -> None:
     for name, job in _RECORDS.items():
         if getattr(config.training, job) and hasattr(config.files, name):
             require_match(name, getattr(config.files, name))
-    weights = config.files.init_checkpoint
-    if weights and not glob.glob(f"{glob.escape(weights)}*"):
-        raise FileNotFoundError(
-            "`init_checkpoint` must be a checkpoint, a folder or a file of weights. "
-            f"Received: init_checkpoint={weights}, which does not exist. Pass "
-            "one that exists."
-        )
+    if config.files.init_checkpoint:
+        require_exists("init_checkpoint", config.files.init_checkpoint)
 
 
 def check_paths(config: object) -> None:
@@ -104,6 +99,14 @@ def require_folder(name: str, path: str) -> None:
     if isinstance(mode, str) or not stat.S_ISDIR(mode):
         reason = mode if isinstance(mode, str) else "is not a folder"
         raise _error(name, "be a folder", path, reason)
+
+
+def require_exists(name: str, path: str) -> None:
+    """Weights must be a folder, a file, or what several files begin with."""
+    mode = _mode(path)
+    if isinstance(mode, str) and not _expand(f"{glob.escape(path)}.*"):
+        rule = "be a checkpoint, or a folder or a file of weights"
+        raise _error(name, rule, path, mode)
 
 
 def require_match(name: str, pattern: str) -> None:

@@ -30,6 +30,7 @@ from bert_tf.progress import ProgressReport
 
 _SIDES = ("training", "test")
 _RANGE_BYTES = 1 << 20
+_FEWEST_BYTES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,14 @@ def _cut_into_jobs(config: ShardConfig, paths: Sequence[str]) -> list[Job]:
         for side, count in counts.items()
     }
     size = sum(map(os.path.getsize, paths))
+    for side, name in zip(_SIDES, ("n_training_shards", "n_test_shards"), strict=True):
+        # A document is a letter, a line end and a blank line at least.
+        most = max(1, size // _FEWEST_BYTES)
+        if counts[side] > most:
+            raise ValueError(
+                f"`{name}` must leave no shard empty: at most {most:,} for {size:,} "
+                f"bytes of text. Received: {name}={counts[side]}. Pass a smaller one."
+            )
     wanted = min(_RANGE_BYTES, size // min(counts.values()))
     ranges = list(cut_into_ranges(paths, "google", wanted))
     num_jobs = min(len(ranges), *counts.values())

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bert_tf.data.tasks.label_names import quoted_list
+from bert_tf.files import check_regular
 from bert_tf.json_files import parse_json
 
 _BOM = b"\xef\xbb\xbf"
@@ -81,6 +82,7 @@ def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
     Raises:
       ValueError: if a line is not UTF-8, naming file and line.
     """
+    check_regular(path)
     empty: list[int] = []
     with open(path, "rb") as file:
         # Not in text mode, which ends lines at characters that texts may contain.
