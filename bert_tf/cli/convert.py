@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.config import checks
+from bert_tf.config.paths import require_exists, require_file
 
 _PROG = "python -m bert_tf convert"
 _FORMS = ("transformers", "tensorflow", "safetensors", "torch", "mlperf")
@@ -85,6 +86,10 @@ def main(arguments: Sequence[str]) -> None:
     else:
         checks.require_positive(argparse.Namespace(**options), "vocab_size")
     parser.warn_about_repeated()
+    require_exists("source", options["source"])
+    for name in ("bert_config_file", "vocab_file"):
+        if options[name]:
+            require_file(name, options[name])
     # TensorFlow takes seconds to load, and wrong options should not wait for it.
     from bert_tf.interop.export import Form
     from bert_tf.interop.weight_conversion import ConvertOptions, convert

@@ -77,6 +77,7 @@ class CreateDataConfig:
         )
         checks.require_positive(
             self,
+            "max_seq_length",
             "max_predictions_per_seq",
             "max_ngram_size",
             "dupe_factor",

@@ -53,6 +53,7 @@ class FinetuningBatchConfig(RunBatchConfig):
                 "be at least 8",
                 self.max_seq_length,
             )
+            checks.require_limits(self, "max_seq_length")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

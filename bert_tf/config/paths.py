@@ -4,6 +4,7 @@ import dataclasses
 import glob
 import os
 import stat
+import tempfile
 
 from bert_tf.config.run import RunConfig
 
@@ -141,7 +142,11 @@ def require_possible(name: str, path: str) -> None:
         reason = mode
     elif not stat.S_ISDIR(mode):
         reason = "is a file" if present == os.path.abspath(path) else "is under a file"
-    elif not os.access(present, os.W_OK | os.X_OK):
-        reason = "cannot be written"
+    else:
+        try:
+            with tempfile.TemporaryFile(dir=present):
+                pass
+        except OSError as error:
+            reason = f"cannot be written: {error.strerror}"
     if reason:
         raise _error(name, rule, path, reason)

@@ -122,7 +122,7 @@ COMMANDS = {
         {"model": "{good}/pretrained", "input": "{good}/inputs.txt"},
     ),
     "convert": (("convert", "{good}/pretrained", "out"), {}),
-    "download": (("data", "download"), {"name": "squad", "output_dir": "out"}),
+    "download": (("data", "download"), {"name": "squad-1.1", "output_dir": "out"}),
     "verify": (
         ("data", "verify"),
         {"folder": "{good}/sums", "checksum_file": "{good}/sums.md5"},

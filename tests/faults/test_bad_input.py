@@ -19,8 +19,10 @@ SECONDS = 15
 _CASES = bad_input.all_cases()
 # What a remedy begins with, or the rule that says what is right.
 _REMEDY = re.compile(
-    r"must|Pass|pass|Use|Correct|Convert|Download|Fetch|Restore|Replace|Run|Make|Add"
-    r"|Unpack|Store|Remove|See |lists all|Leave|Drop|Write|Give|Train|Free|Choose|Try",
+    r"must|lists all|--help"
+    r"|\b(add|check|choose|convert|correct|download|drop|fetch|give|leave|make|name"
+    r"|pass|remove|replace|restore|run|store|train|try|unpack|use|write)\b",
+    re.IGNORECASE,
 )
 
 

@@ -95,11 +95,7 @@ def _extract(
             config.num_processes,
             progress,
         )
-    if not total_counts(files)["documents"]:
-        raise ValueError(
-            "`input` must hold text. Received: "
-            f"input={config.input}, which holds no document with text."
-        )
+    output.require_documents(files, config.input)
     return files
 
 

@@ -19,7 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from bert_tf.data.output_files import FileWriter, OutputFile, describe_file
+from bert_tf.data.output_files import (
+    FileWriter,
+    OutputFile,
+    describe_file,
+    total_counts,
+)
 from bert_tf.data.processes import in_order
 from bert_tf.errors import RunError
 from bert_tf.files import lock, write_whole
@@ -230,6 +235,25 @@ class OutputFolder:
         self._checked.add(file.name)
         done = self.partial_dir / f"{file.name}{_DONE_SUFFIX}"
         write_whole(done, _to_json(dataclasses.asdict(file)))
+
+    def require_documents(self, files: Sequence[OutputFile], received: str) -> None:
+        """Refuses output without a document, and forgets it.
+
+        Args:
+          files: All files of the folder.
+          received: The setting `input`.
+
+        Raises:
+          ValueError: if there is no document in them.
+        """
+        if total_counts(files)["documents"]:
+            return
+        for done in self.partial_dir.glob(f"*{_DONE_SUFFIX}"):
+            done.unlink()
+        raise ValueError(
+            f"`input` must hold text. Received: input={received}, which holds no "
+            "document with text. Pass other files."
+        )
 
     def publish(self, files: Sequence[OutputFile]) -> None:
         """Writes the manifest, deletes earlier output, and renames the folder.

@@ -81,8 +81,10 @@ def make_sentences(config: SentencesConfig) -> Counter[str]:
     def make(output: OutputFolder) -> list[OutputFile]:
         processes = config.num_processes
         with ProgressReport(sum(map(os.path.getsize, paths)), "documents") as progress:
-            return write_documents(
+            files = write_documents(
                 _json_lines(paths), split_documents, output, ".txt", processes, progress
             )
+        output.require_documents(files, config.input)
+        return files
 
     return total_counts(output.complete(config.overwrite, make))

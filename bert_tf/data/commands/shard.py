@@ -138,6 +138,8 @@ def _make_shards(
                 _check_not_empty(file, config)
                 output.finish(file)
             progress.add(job.num_bytes, total_counts(files)["documents"])
+    if not jobs:
+        output.require_documents([], config.input)
     shards = [job.shards for job in jobs]
     names = [name for side in _SIDES for sides in shards for name in sides[side]]
     return list(map(output.finished, names))
@@ -147,7 +149,8 @@ def _check_not_empty(file: OutputFile, config: ShardConfig) -> None:
     if not file.counts.get("documents"):
         raise ValueError(
             f"`n_training_shards`, `n_test_shards` and `fraction_test_set` must leave "
-            f"no shard empty, but {file.name} gets no document. Received: "
+            f"no shard empty, but {file.name} gets no document. Received: input="
+            f"{config.input}, "
             f"n_training_shards={config.n_training_shards}, "
             f"n_test_shards={config.n_test_shards}, "
             f"fraction_test_set={config.fraction_test_set}. Pass fewer shards, another "

@@ -111,7 +111,7 @@ def _tab_rows(
         header = column_names(path)
         next(lines)
     check_columns(columns, header, f"{path}, line 1")
-    _check_single(columns, header, f"{path}, line 1")
+    _check_single(header, f"{path}, line 1")
     header = list(header)
     numbers = [header.index(column) for column in columns]
     num_broken, names = 0, "\t".join(header)
@@ -143,9 +143,9 @@ def _tab_rows(
         )
 
 
-def _check_single(columns: Sequence[str], header: Sequence[str], location: str) -> None:
-    """Refuses a requested column that occurs twice."""
-    for column in columns:
+def _check_single(header: Sequence[str], location: str) -> None:
+    """Refuses a column that occurs twice; those without a name are not meant."""
+    for column in filter(None, header):
         if list(header).count(column) > 1:
             raise ValueError(
                 f"{location}: there must be only one column {column!r}. Received: "

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -176,7 +177,7 @@ def check_same_words(vocab_file: str, model_vocab_file: str) -> list[str]:
       FileNotFoundError, ValueError: see `load_vocabulary`; or if a token has another
         id in one of them than in the other.
     """
-    if Path(vocab_file).resolve() == Path(model_vocab_file).resolve():
+    if os.path.realpath(vocab_file) == os.path.realpath(model_vocab_file):
         return []
     ours, theirs = load_vocabulary(vocab_file), load_vocabulary(model_vocab_file)
     differing = [
