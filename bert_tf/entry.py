@@ -6,8 +6,14 @@ import sys
 import time
 
 from bert_tf import flags
-from bert_tf.errors import NonFiniteError, OtherWorkerFailed, RunError
-from bert_tf.launch import check_launch, choose_instructions, launched_rank
+from bert_tf.config.paths import check_run
+from bert_tf.errors import NonFiniteError, OtherWorkerFailed, RunError, one_line
+from bert_tf.launch import (
+    check_launch,
+    choose_instructions,
+    launched_rank,
+    launched_size,
+)
 
 # mpirun stops all workers when one ends with an error. The worker that failed must be
 # the first one to end, or it is stopped before it has said why.
@@ -29,15 +35,18 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     try:
         config = flags.parse(config_class, arguments)
         check_launch(config.runtime.horovod)
+        if launched_size() == 1:  # Workers compare what they find, see `session`.
+            check_run(config)
     except flags.HelpRequest as help_request:
         print(help_request)
         return 0
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if is_first:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     if is_first:
         flags.warn_about_ignored_flags(arguments)
+        flags.warn_about_repeated_flags(config_class, arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     choose_instructions(config.runtime.chosen_precision)
     try:
@@ -49,7 +58,7 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
         ):
             time.sleep(_SECONDS_FOR_THE_REPORT)
         else:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
         if is_first and config.training.do_train:

@@ -1,5 +1,38 @@
 """Errors that a user can fix: entry scripts print them as one line."""
 
+_MAX_SHOWN = 200
+_MAX_LINE = 2000
+
+
+def shown(value: object) -> str:
+    """A value for a message: its `repr`, the middle left out where it is long."""
+    if isinstance(value, int) and abs(value) >= 10**_MAX_SHOWN:
+        return f"a number of more than {_MAX_SHOWN} digits"
+    return _shortened(repr(value), _MAX_SHOWN)
+
+
+def one_line(error: BaseException | str) -> str:
+    """The message of an error on one printable line.
+
+    Line ends and control characters, which names of files may have, are escaped.
+    """
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        where = error.filename if error.filename is not None else "A file"
+        where = where if isinstance(where, str) else repr(where)
+        text = (
+            f"{where} cannot be read or written: {error.strerror}. Check the path, its "
+            "permissions and the free space, or pass another path."
+        )
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return _shortened(text, _MAX_LINE)
+
+
+def _shortened(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} [...] {text[-most // 2 :]}"
+
 
 class RunError(Exception):
     """A run cannot start or continue; the message states the cause and the remedy."""

@@ -9,15 +9,15 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -173,6 +173,41 @@ def placeholder(path: str | os.PathLike[str]) -> str:
     return "" if first else "empty"
 
 
+def check_regular(path: str | os.PathLike[str], max_bytes: int | None = None) -> None:
+    """Refuses what cannot be read as a whole: a folder, a pipe, a device, a huge file.
+
+    Args:
+      path: The file.
+      max_bytes: Its largest size; None for any.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: in the other cases; the message names the file.
+    """
+    try:
+        status = os.stat(path)
+    except NotADirectoryError as error:
+        raise FileNotFoundError(str(error)) from None
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(
+            f"{path} must be a file, and cannot be read: {error.strerror}. Pass "
+            "another path."
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        found = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+        raise ValueError(
+            f"{path} must be a file, and is {found}. Pass another path, or write its "
+            "content to a file first."
+        )
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise ValueError(
+            f"{path} must have at most {max_bytes:,} bytes. Received: "
+            f"{status.st_size:,} bytes. Pass another file."
+        )
+
+
 def file_checksum(path: str | os.PathLike[str], algorithm: str) -> str:
     """Checksum of a file: md5, sha1 or sha256 in lower-case hexadecimal digits."""
     with open(path, "rb") as file:
@@ -192,31 +227,6 @@ def masked_crc32c(data: bytes | np.ndarray) -> int:
     """
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a JSON object; empty if there is no such file.
-
-    Raises:
-      ValueError: if it is not JSON, or not an object; the message names the file.
-    """
-    try:
-        # Windows editors write a byte order mark.
-        with open(path, encoding="utf-8-sig") as file:
-            values = json.load(file)
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        reason = f"it is {found}" if (found := placeholder(path)) else error
-        raise ValueError(
-            f"{path} is not JSON: {reason}. Restore the file, or delete it."
-        ) from None
-    if not isinstance(values, dict):
-        raise ValueError(
-            f"{path} must hold a JSON object. Received: {type(values).__name__}. "
-            "Restore the file, or delete it."
-        )
-    return values
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

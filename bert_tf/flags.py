@@ -8,6 +8,7 @@ from typing import TypeVar
 from absl import flags
 
 from bert_tf.config.options import Option, options_of
+from bert_tf.errors import shown
 
 Config = TypeVar("Config")
 
@@ -40,6 +41,7 @@ _WITHOUT_EFFECT: dict[str, type] = {
     "save_summary_steps": int,
     "verbose_logging": bool,
 }
+_MAX_NAME = 100
 # Names of the same settings in Habana's scripts, and in Intel's and MLPerf's.
 _ALIASES = {
     "use_horovod": "horovod",
@@ -118,7 +120,8 @@ def help_text(config_class: type) -> str:
         lines += ["", (group.__doc__ or "").splitlines()[0]]
         for option in options_of(group).values():
             default = f" [{option.default_text}]" if option.default_text else ""
-            lines.append(f"  --{option.name}{default}\n      {option.description}")
+            text = f"{option.description} {option.limit_text}".rstrip()
+            lines.append(f"  --{option.name}{default}\n      {text}")
     lines += ["", "Accepted for older scripts, without effect:"]
     lines.append("  " + " ".join(f"--{name}" for name in _WITHOUT_EFFECT))
     lines += ["", "The same as another flag:"]
@@ -144,15 +147,22 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
     """
     if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(arguments[1:]):
         raise HelpRequest(help_text(config_class))
+    for argument in arguments[1:]:
+        name = argument.partition("=")[0]
+        if len(name) > _MAX_NAME:  # Its likeness to known ones would take too long.
+            raise FlagError(
+                f"Unknown command line flag {shown(name)}. --help lists all flags."
+            )
     values = make_flags(config_class)
     try:
         rest = values(list(arguments))
     except flags.Error as error:
-        text = " ".join(str(error).split())
-        raise FlagError(f"{text} --help lists all flags.") from error
+        text = " ".join(str(error).split()).rstrip(".")
+        raise FlagError(f"{text}. --help lists all flags.") from error
     if len(rest) > 1:
         raise FlagError(
-            f"Every argument must be a flag, --name=value. Received: {rest[1]!r}."
+            f"Every argument must be a flag, --name=value. Received: {shown(rest[1])}. "
+            "--help lists all flags."
         )
     passed = _passed(values, _aliases(config_class))
     return config_class(
@@ -190,6 +200,25 @@ def ignored_flags(arguments: Sequence[str]) -> list[str]:
         _define(values, name, kind, "")
     values(list(arguments), known_only=True)
     return [name for name in _WITHOUT_EFFECT if values[name].value]
+
+
+def repeated_flags(config_class: type, arguments: Sequence[str]) -> list[str]:
+    """The flags that a valid command line gives more than once, with their values."""
+    values = make_flags(config_class)
+    values(list(arguments))
+    return [
+        f"--{name}={shown(values[name].value)}"
+        for name in values
+        if values[name].present > 1
+    ]
+
+
+def warn_about_repeated_flags(config_class: type, arguments: Sequence[str]) -> None:
+    """Prints one line with the flags whose last value replaces an earlier one."""
+    if names := repeated_flags(config_class, arguments):
+        print(
+            f"warning: given more than once, the last value counts: {' '.join(names)}"
+        )
 
 
 def warn_about_ignored_flags(arguments: Sequence[str]) -> None:

@@ -2,15 +2,18 @@
 
 import dataclasses
 import difflib
-import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
 
+from bert_tf.errors import shown
+from bert_tf.json_files import read_json_object
+
 ENVIRONMENT_VARIABLE = "TF_BF16_CONVERSION"
+_LONGEST_NAME = 100
 _OFF = ("", "0", "false")
 _ON = ("1", "true")
 _LISTS = ("allowlist", "conditional_list", "strict_conditional_list")
@@ -126,23 +129,24 @@ def read_rules(path: str) -> PrecisionRules:
       ValueError: if it is not JSON, or has an unknown key, operation or pattern.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-    except (FileNotFoundError, IsADirectoryError):
+        values = read_json_object(path)
+    except FileNotFoundError:
         raise FileNotFoundError(
             f"The precision file must exist. Received: {path}. Without a file use "
             "--precision=bf16."
         ) from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold a JSON object.")
     unknown = set(values) - {*_LISTS, *_EXCEPTIONS}
     if unknown:
         raise ValueError(
             f"{path}: the keys must be among {', '.join((*_LISTS, *_EXCEPTIONS))}. "
-            f"Received: {', '.join(sorted(unknown))}."
+            f"Received: {', '.join(map(shown, sorted(unknown)))}. Correct the file."
         )
+    for key, entries in values.items():
+        if not isinstance(entries, list):
+            raise ValueError(
+                f"{path}: `{key}` must be a list. Received: {shown(entries)}. Correct "
+                "the file."
+            )
     rules: dict[str, Any] = {
         key: tuple(_operation(path, key, entry) for entry in values.get(key, ()))
         for key in _LISTS
@@ -157,28 +161,29 @@ def _operation(path: str, key: str, name: object) -> str:
     known = dir(tf.raw_ops)
     if isinstance(name, str) and (name in known or _FOREIGN.fullmatch(name)):
         return name
-    similar = difflib.get_close_matches(str(name), known)
+    similar = difflib.get_close_matches(str(name)[:_LONGEST_NAME], known)
     raise ValueError(
         f"{path}: `{key}` must hold types of TensorFlow's operations, those of "
         "tf.raw_ops such as "
-        f"{', '.join(similar or _MATRIX_PRODUCTS)}. Received: {name!r}."
+        f"{', '.join(similar or _MATRIX_PRODUCTS)}. Received: {shown(name)}. "
+        "Correct the file."
     )
 
 
 def _exception(path: str, key: str, entry: object) -> tuple[str, str]:
-    is_pair = isinstance(entry, Sequence) and len(entry) == 2
-    if isinstance(entry, str) or not is_pair or not isinstance(entry[0], str):
+    is_pair = isinstance(entry, list) and len(entry) == 2
+    if not is_pair or not all(isinstance(part, str) for part in entry):
         raise ValueError(
             f"{path}: `{key}` must hold pairs of a pattern and a type of operations. "
-            f"Received: {entry!r}."
+            f"Received: {shown(entry)}. Correct the file."
         )
     pattern, kind = entry
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"{path}: `{key}` must hold regular expressions. Received: {pattern!r} "
-            f"({error})."
+            f"{path}: `{key}` must hold regular expressions. Received: "
+            f"{shown(pattern)} ({error}). Correct the file."
         ) from None
     return pattern, kind and _operation(path, key, kind)
 

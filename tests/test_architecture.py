@@ -19,6 +19,7 @@ LAYERS = {
     "distribute": 0,
     "progress": 0,
     "files": 0,
+    "json_files": 0,
     "resources": 0,
     "fused_ops": 0,
     "tf_checkpoint": 0,
@@ -42,7 +43,7 @@ MAY_IMPORT = {
     ("download", "bert_tf.data.tasks.glue_tasks"),  # MRPC is split into GLUE's files.
 }
 # What the lowest layer may know of itself.
-FOUNDATIONS = {"errors", "config", "files", "resources"}
+FOUNDATIONS = {"errors", "config", "files", "json_files", "resources"}
 # What each folder or module of `data` may know of the others: text becomes instances,
 # these records, records packs, and all of them batches. `commands` know everything.
 DATA = {

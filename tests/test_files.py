@@ -112,9 +112,3 @@ def test_a_locked_folder_is_refused(tmp_path):
     os.close(first)
     files.lock(second, "at work")
     os.close(second)
-
-
-def test_a_json_object_may_begin_with_a_byte_order_mark(tmp_path):
-    path = tmp_path / "task.json"
-    path.write_bytes(b'\xef\xbb\xbf{"task": "classify"}')
-    assert files.read_object(path) == {"task": "classify"}

@@ -1,12 +1,13 @@
 """`python -m bert_tf COMMAND ...`: each command is a module of this package."""
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, one_line
 
 # A module of the same name has `main(arguments)`; it is imported on demand.
 COMMANDS = {
@@ -18,6 +19,7 @@ COMMANDS = {
 
 _INTERRUPTED = 130
 _TERMINATED = 143
+_PIPE_CLOSED = 141
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,13 +29,17 @@ def main(arguments: Sequence[str]) -> int:
       arguments: What follows `python -m bert_tf`.
 
     Returns:
-      The exit status: 0, or 1 after a line `error: ...` on stderr.
+      The exit status: 0, or 1 after a line `error: ...` on stderr; as after a signal
+      130 (Ctrl-C) or 141 (what reads the output has ended).
     """
     signal.signal(signal.SIGTERM, _leave)
     try:
         _run(arguments)
+    except BrokenPipeError:  # What reads the output, such as `head`, has ended.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
     except (RunError, ValueError, OSError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Options of commands, made of the fields of a config class."""
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, TypeVar
 
@@ -12,8 +13,52 @@ _TRUE = ("true", "t", "1", "yes", "y")
 _FALSE = ("false", "f", "0", "no", "n")
 
 
+class _Counted:
+    """An action of an option that counts how often the option is given."""
+
+    def __call__(
+        self,
+        parser: "Parser",
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Counts, and does what the action that this class is mixed into does."""
+        if option_string is not None:
+            parser.times_given[self.dest] += 1
+        super().__call__(parser, namespace, values, option_string)
+
+
+class _Store(_Counted, argparse._StoreAction):
+    pass
+
+
+class _StoreFalse(_Counted, argparse._StoreFalseAction):
+    pass
+
+
 class Parser(argparse.ArgumentParser):
-    """Raises wrong options as errors, which `bert_tf.cli.main` prints as one line."""
+    """Raises wrong options as errors, which `bert_tf.cli.main` prints as one line.
+
+    Attributes:
+      times_given: How often each option was given.
+    """
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**settings)
+        self.times_given: Counter[str] = Counter()
+        self.register("action", None, _Store)
+        self.register("action", "store", _Store)
+        self.register("action", "store_false", _StoreFalse)
+
+    def warn_about_repeated(self) -> None:
+        """Prints one line with the options whose last value replaced an earlier one."""
+        names = [f"--{name}" for name, times in self.times_given.items() if times > 1]
+        if names:
+            print(
+                "warning: given more than once, the last value counts: "
+                f"{' '.join(names)}"
+            )
 
     def error(self, message: str) -> NoReturn:
         """Raises the error that `bert_tf.cli.main` prints as one line."""
@@ -70,7 +115,9 @@ def parse_config(
         if short_options and option.name in short_options:
             names.insert(0, short_options[option.name])
         _add_option(parser, list(dict.fromkeys(names)), option)
-    return config_class(**vars(parser.parse_args(arguments)))
+    config = config_class(**vars(parser.parse_args(arguments)))
+    parser.warn_about_repeated()
+    return config
 
 
 def _add_option(
@@ -84,7 +131,9 @@ def _add_option(
         default = "Required."
     settings = {
         "dest": option.name,
-        "help": f"{option.description} {default}".rstrip().replace("%", "%%"),
+        "help": " ".join(
+            filter(None, (option.description, option.limit_text, default))
+        ).replace("%", "%%"),
         "default": argparse.SUPPRESS,
     }
     if option.kind is not bool:

@@ -1,7 +1,8 @@
 """`python -m bert_tf build`: compiles the fused operations if none can be loaded."""
 
-import argparse
 from collections.abc import Sequence
+
+from bert_tf.cli.arguments import Parser
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -13,7 +14,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
       RunError: see `bert_tf.fused_ops.build.build`.
     """
-    argparse.ArgumentParser(
+    Parser(
         prog="python -m bert_tf build",
         description="Compile the fused operations for x86-64 processors where they are "
         "missing or cannot be loaded, and print the library's path. CXX: the compiler.",

@@ -1,8 +1,11 @@
 """`python -m bert_tf convert SOURCE DESTINATION`: weights in another format."""
 
+import argparse
 from collections.abc import Sequence
 
 from bert_tf.cli.arguments import Parser, parse_bool
+from bert_tf.config import checks
+from bert_tf.config.paths import require_exists, require_file
 
 _PROG = "python -m bert_tf convert"
 _FORMS = ("transformers", "tensorflow", "safetensors", "torch", "mlperf")
@@ -48,7 +51,6 @@ def _add_options(parser: Parser) -> None:
     add(
         "--vocab_size",
         type=int,
-        default=0,
         help="rows of the word embedding table: adds padding up to a multiple of 8, or "
         "removes it. Default: vocab_size of the architecture",
     )
@@ -77,7 +79,17 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
       ValueError, OSError, RunError: the message is for the user.
     """
-    options = vars(_make_parser().parse_args(arguments))
+    parser = _make_parser()
+    options = vars(parser.parse_args(arguments))
+    if options["vocab_size"] is None:
+        options["vocab_size"] = 0
+    else:
+        checks.require_positive(argparse.Namespace(**options), "vocab_size")
+    parser.warn_about_repeated()
+    require_exists("source", options["source"])
+    for name in ("bert_config_file", "vocab_file"):
+        if options[name]:
+            require_file(name, options[name])
     # TensorFlow takes seconds to load, and wrong options should not wait for it.
     from bert_tf.interop.export import Form
     from bert_tf.interop.weight_conversion import ConvertOptions, convert

@@ -16,6 +16,7 @@ from bert_tf.config.data import (
     ShowDataConfig,
 )
 from bert_tf.config.download import DownloadConfig, VerifyConfig
+from bert_tf.config.paths import check_paths
 from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
 from bert_tf.launch import check_launch, report
 
@@ -50,7 +51,9 @@ def main(arguments: Sequence[str]) -> None:
         )
     config_class, run = SUBCOMMANDS[name]
     short_options = _SHORT_OPTIONS.get(name)
-    run(parse_config(config_class, arguments[1:], f"{_PROG} {name}", short_options))
+    config = parse_config(config_class, arguments[1:], f"{_PROG} {name}", short_options)
+    check_paths(config)
+    run(config)
 
 
 def _download(config: DownloadConfig) -> None:

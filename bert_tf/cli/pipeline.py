@@ -14,7 +14,11 @@ from typing import Any
 from bert_tf.cli.arguments import Parser, parse_config
 from bert_tf.config.data import CreateDataConfig, PackDataConfig
 from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
+from bert_tf.errors import one_line, shown
+from bert_tf.files import check_regular
 
+# A file of settings is far smaller.
+_MAX_BYTES = 1 << 20
 _SIDES = ("training", "test")
 _CONFIGS = {
     "extract": ExtractConfig,
@@ -48,7 +52,10 @@ def run(
         for command, options in plan(_read(path), path)
     ]
     for command, words in commands:  # Wrong options are found before hours of work.
-        parse_config(_CONFIGS[command], words, f"python -m bert_tf data {command}")
+        try:
+            parse_config(_CONFIGS[command], words, f"python -m bert_tf data {command}")
+        except ValueError as error:
+            raise ValueError(f"{path}, [{command}]: {error}") from None
     for command, words in commands:
         print(f"\n# {command} {' '.join(words)}", flush=True)
         run_command(command, words)
@@ -56,13 +63,17 @@ def run(
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
+        check_regular(path, _MAX_BYTES)
+    except FileNotFoundError:
         raise FileNotFoundError(
-            f"`config` must be an existing TOML file. Received: config={path}."
+            f"`config` must be an existing TOML file. Received: config={path}. Pass "
+            "another."
         ) from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not TOML: {error}.") from None
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        reason = one_line(error).rstrip(".")
+        raise ValueError(f"{path} is not TOML: {reason}. Correct the file.") from None
 
 
 def plan(
@@ -84,7 +95,8 @@ def plan(
     _check_tables(tables, path)
     if not isinstance(work, str) or not work:
         raise ValueError(
-            f"{path}: `work_dir` must be the path of a folder. Received: {work!r}."
+            f"{path}: `work_dir` must be the path of a folder. Received: "
+            f"{shown(work)}. Correct the file."
         )
     folders = {name: f"{work}/{name}" for name in _CONFIGS}
     defaults = {
@@ -118,15 +130,16 @@ def _check_tables(tables: Mapping[str, Any], path: str) -> None:
         if name != "work_dir" and (name not in known or not isinstance(table, dict)):
             raise ValueError(
                 f"{path}: `{name}` must be `work_dir` or the table of a command: "
-                f"{', '.join(known)}."
+                f"{', '.join(known)}. Received: {shown(table)}. Correct the file."
             )
         for key, value in table.items() if isinstance(table, dict) else ():
             if not isinstance(value, str | int | float):
                 raise ValueError(
                     f"{path}: `{key}` of [{name}] must be a string, a number, true or "
-                    f"false. Received: {value!r}."
+                    f"false. Received: {shown(value)}. Correct the file."
                 )
     if not set(tables) & set(known):
         raise ValueError(
-            f"{path} must have the table of at least one command: {', '.join(known)}."
+            f"{path} must have the table of at least one command: {', '.join(known)}. "
+            "Add one."
         )

@@ -5,13 +5,15 @@ import io
 import itertools
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from bert_tf.cli.arguments import Parser, parse_bool
+from bert_tf.config import checks
+from bert_tf.config.paths import require_exists, require_file
 from bert_tf.config.runtime import PRECISIONS
+from bert_tf.json_files import parse_json
 from bert_tf.launch import choose_instructions
 
 _PROG = "python -m bert_tf predict"
@@ -38,8 +40,12 @@ def main(arguments: Sequence[str]) -> None:
       FileNotFoundError, RunError: if there is no such model.
       SystemExit: after `--help`.
     """
-    options = make_parser().parse_intermixed_args(arguments)
+    parser = make_parser()
+    options = parser.parse_intermixed_args(arguments)
+    checks.require_positive(options, "batch_size", "top_k")
+    parser.warn_about_repeated()
     logging.basicConfig(format="%(message)s")  # Warnings begin with their level.
+    _check_paths(options)
     choose_instructions(options.precision)
     from bert_tf.distribute import Communicator, configure_devices
 
@@ -62,6 +68,17 @@ def main(arguments: Sequence[str]) -> None:
             f"warning: {_name(options.input)} holds no text, so nothing is predicted.",
             file=sys.stderr,
         )
+
+
+def _check_paths(options: argparse.Namespace) -> None:
+    """Checks the paths that are given, before TensorFlow is loaded."""
+    require_exists("model", options.model)
+    if options.vocab_file:
+        require_file("vocab_file", options.vocab_file)
+    # /dev/stdin and what a shell passes for <(command) are pipes.
+    is_named_pipe = options.input.startswith(("/dev/stdin", "/dev/fd/"))
+    if options.input != "-" and not options.text and not is_named_pipe:
+        require_file("input", options.input)
 
 
 def _take(
@@ -143,11 +160,6 @@ class Task(NamedTuple):
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    for name in ("batch_size", "top_k"):
-        if getattr(options, name) < 1:
-            raise ValueError(
-                f"`{name}` must be at least 1. Received: {getattr(options, name)}."
-            )
     return {
         "vocab_file": options.vocab_file,
         "do_lower_case": options.do_lower_case,
@@ -218,11 +230,6 @@ def _read(options: argparse.Namespace, task: Task) -> Iterator[dict[str, Any]]:
         yield from _parse(sys.stdin, _name(options.input), task)
     else:
         path = options.input
-        if not os.path.exists(path) or os.path.isdir(path):
-            raise FileNotFoundError(
-                f"`input` must be a text file. Received: input={path}, which "
-                f"{'is a folder' if os.path.isdir(path) else 'does not exist'}."
-            )
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             yield from _parse(file, _name(path), task)
 
@@ -260,8 +267,8 @@ def _example(text: str, required: tuple[str, ...]) -> dict[str, Any] | None:
     if not text.startswith("{") and len(required) == 1:
         return {required[0]: text}
     try:
-        example = json.loads(text)
-    except (ValueError, RecursionError):
+        example = parse_json(text)
+    except ValueError:
         return None
     is_good = isinstance(example, dict) and all(
         isinstance(example.get(name), str) for name in required

@@ -1,7 +1,68 @@
 """Checks that every config class uses; each names the setting and its value."""
 
 import math
+import re
 from collections.abc import Sequence
+
+from bert_tf.errors import shown
+
+# The largest value of each number, far beyond real use: what is larger is a mistake,
+# and would end in a crash of a library, without memory, or never.
+MAX_NUMBER = 10**12
+LIMITS = {
+    **dict.fromkeys(("num_threads", "num_processes"), 1024),
+    # Architecture, and lengths that it bounds.
+    "vocab_size": 10_000_000,
+    "hidden_size": 65_536,
+    "num_hidden_layers": 1024,
+    "num_attention_heads": 1024,
+    "intermediate_size": 1 << 20,
+    "max_position_embeddings": 65_536,
+    "type_vocab_size": 65_536,
+    "initializer_range": 100,
+    "layer_norm_eps": 1,
+    **dict.fromkeys(
+        (
+            "max_seq_length",
+            "max_predictions_per_seq",
+            "doc_stride",
+            "max_query_length",
+            "max_answer_length",
+        ),
+        65_536,
+    ),
+    **dict.fromkeys(
+        (
+            "train_batch_size",
+            "eval_batch_size",
+            "predict_batch_size",
+            "batch_size",
+            "num_accumulation_steps",
+        ),
+        1_000_000,
+    ),
+    # Optimizer.
+    "learning_rate": 1e10,
+    **dict.fromkeys(("epsilon", "weight_decay_rate"), 1e6),
+    "poly_power": 100,
+    "num_train_epochs": 1_000_000,
+    # Data. Each shard is a file, and all names are in memory before that.
+    "num_shards": 100_000,
+    "n_training_shards": 100_000,
+    "n_test_shards": 100_000,
+    "max_sequences_per_pack": 65_536,
+    "max_ngram_size": 1000,
+    "dupe_factor": 1_000_000,
+    "limit_alphabet": 0x110000,
+    "seed": 2**63 - 1,
+    # Predictions.
+    **dict.fromkeys(("n_best_size", "top_k"), 10_000),
+}
+
+
+def limit_of(name: str) -> float:
+    """The largest value of a number."""
+    return LIMITS.get(name, MAX_NUMBER)
 
 
 def require(
@@ -20,7 +81,7 @@ def require(
       ValueError: if `condition` is false.
     """
     if not condition:
-        message = f"`{name}` must {rule}. Received: {name}={value!r}."
+        message = f"`{name}` must {rule}. Received: {name}={shown(value)}."
         raise ValueError(f"{message} {remedy}".rstrip())
 
 
@@ -34,16 +95,27 @@ def require_positive(config: object, *names: str) -> None:
     """Each named number must be greater than zero."""
     for name in names:
         value = getattr(config, name)
-        is_valid = value > 0 and math.isfinite(value)
+        is_valid = 0 < value < math.inf
         require(is_valid, name, "be greater than 0 and finite", value)
+    require_limits(config, *names)
 
 
 def require_not_negative(config: object, *names: str) -> None:
     """Each named number must be at least zero."""
     for name in names:
         value = getattr(config, name)
-        is_valid = value >= 0 and math.isfinite(value)
+        is_valid = 0 <= value < math.inf
         require(is_valid, name, "be at least 0 and finite", value)
+    require_limits(config, *names)
+
+
+def require_limits(config: object, *names: str) -> None:
+    """Each named number must be finite, and at most its limit away from zero."""
+    for name in names:
+        value, limit = getattr(config, name), limit_of(name)
+        rule = f"be at most {limit:,}"
+        require(not abs(value) > limit, name, rule, value, "Pass a smaller one.")
+        require(math.isfinite(value), name, "be finite", value)
 
 
 def require_probability(config: object, *names: str) -> None:
@@ -63,18 +135,23 @@ def require_range(config: object, name: str) -> None:
     """The named setting must be empty, or X,Y with 1 <= X <= Y."""
     value = getattr(config, name)
     parts = value.split(",")
-    is_valid = len(parts) == 2 and all(part.strip().isdecimal() for part in parts)
+    is_valid = len(parts) == 2 and all(
+        part.strip().isdecimal() and len(part) <= len(str(MAX_NUMBER)) for part in parts
+    )
     is_valid = is_valid and 1 <= int(parts[0]) <= int(parts[1])
     rule = "be two steps X,Y with 1 <= X <= Y"
     require(is_valid or not value, name, rule, value)
 
 
-# Far beyond real use. Each shard is a file, and all names are in memory before that.
-MAX_SHARDS = 100_000
-
-
-def require_shards(config: object, *names: str) -> None:
-    """Each named number of files must be at most `MAX_SHARDS`."""
-    for name in names:
-        value = getattr(config, name)
-        require(value <= MAX_SHARDS, name, f"be at most {MAX_SHARDS}", value)
+def require_patterns(name: str, patterns: Sequence[str]) -> None:
+    """A setting must be a list of regular expressions."""
+    # A lone string would count as one pattern per letter, and match nearly all.
+    require(not isinstance(patterns, str), name, "be a list", patterns)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(
+                f"`{name}` must hold regular expressions. Received: {shown(pattern)} "
+                f"({error}). Correct the pattern."
+            ) from None

@@ -66,7 +66,6 @@ class ChopDataConfig:
     def __post_init__(self) -> None:
         checks.require_given(self, "input_dir", "output_dir")
         checks.require_positive(self, "num_shards")
-        checks.require_shards(self, "num_shards")
         checks.require_not_negative(self, "num_processes")
 
 
@@ -94,5 +93,4 @@ class PickEvalConfig:
     def __post_init__(self) -> None:
         checks.require_given(self, "input_dir", "output_dir")
         checks.require_positive(self, "num_examples", "num_shards")
-        checks.require_shards(self, "num_shards")
         checks.require_not_negative(self, "num_processes")

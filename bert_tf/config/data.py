@@ -77,6 +77,7 @@ class CreateDataConfig:
         )
         checks.require_positive(
             self,
+            "max_seq_length",
             "max_predictions_per_seq",
             "max_ngram_size",
             "dupe_factor",
@@ -88,7 +89,6 @@ class CreateDataConfig:
             "be 1 unless `do_whole_word_mask` is set",
             self.max_ngram_size,
         )
-        checks.require_shards(self, "num_shards")
         checks.require_not_negative(self, "seed", "num_processes")
         checks.require_probability(self, "masked_lm_prob", "short_seq_prob")
 
@@ -143,7 +143,6 @@ class PackDataConfig:
         checks.require_not_negative(
             self, "max_sequences_per_pack", "seed", "num_shards", "num_processes"
         )
-        checks.require_shards(self, "num_shards")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

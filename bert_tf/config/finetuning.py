@@ -53,6 +53,7 @@ class FinetuningBatchConfig(RunBatchConfig):
                 "be at least 8",
                 self.max_seq_length,
             )
+            checks.require_limits(self, "max_seq_length")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,8 +80,10 @@ class FinetuningOptimizerConfig(OptimizerConfig):
         """Checks each field; the rest when the number of steps is known."""
         checks.require_positive(self, "num_train_epochs")
         steps = self.num_train_steps
-        is_valid = steps is None or steps == int(steps)
-        checks.require(is_valid, "num_train_steps", "be a whole number", steps)
+        if steps is not None:
+            checks.require_positive(self, "num_train_steps")
+            is_whole = steps == int(steps)
+            checks.require(is_whole, "num_train_steps", "be a whole number", steps)
         checks.require_probability(self, "warmup_proportion")
         super().__post_init__()
 
@@ -162,6 +165,7 @@ class SquadDataConfig:
         names = ("doc_stride", "max_query_length", "n_best_size", "max_answer_length")
         checks.require_positive(self, *names)
         checks.require_not_negative(self, "num_processes")
+        checks.require_limits(self, "null_score_diff_threshold")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -247,6 +251,19 @@ class SquadConfig(FinetuningConfig):
                 f"Pass --{name}.",
             )
         longest = self.squad.max_query_length + 3
+        room = self.max_seq_length - longest
+        stride = self.squad.doc_stride
+        # The default is the original's, which moves on by a window if that is shorter.
+        if stride != SquadDataConfig.doc_stride and room > 0:
+            checks.require(
+                stride <= room,
+                "doc_stride",
+                f"be at most {room}, the tokens of a window of max_seq_length="
+                f"{self.max_seq_length} with a question of max_query_length="
+                f"{self.squad.max_query_length}",
+                stride,
+                "Pass a smaller one, or a larger --max_seq_length.",
+            )
         checks.require(
             longest < self.max_seq_length,
             "max_seq_length",

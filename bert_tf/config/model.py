@@ -2,13 +2,13 @@
 
 import dataclasses
 import difflib
-import json
 import logging
 import os
 from typing import Any
 
 from bert_tf.config import checks
-from bert_tf.files import placeholder
+from bert_tf.errors import shown
+from bert_tf.json_files import read_json_object
 
 # "gelu" is the error-function form of the paper; the others name the tanh
 # approximation that google-research/bert's later code computes.
@@ -23,6 +23,17 @@ _KEYS_WITHOUT_EFFECT = frozenset(
     "pooler_size_per_head pooler_type position_embedding_type pruned_heads "
     "torch_dtype torchscript transformers_version use_bfloat16 use_cache "
     "_name_or_path".split()
+)
+
+# Keys without which the shape of the weights is unknown; the others have defaults, as
+# in the original program.
+ESSENTIAL_KEYS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
 )
 
 # Keys of variants that are not implemented -> the only value that is.
@@ -130,20 +141,29 @@ class BertConfig:
             if values.get(key, only) != only:
                 raise ValueError(
                     f"{source}: `{key}` must be {only!r}, the only variant that is "
-                    f"implemented. Received: {key}={values[key]!r}."
+                    f"implemented. Received: {key}={shown(values[key])}. Use another "
+                    "model."
                 )
+        missing = [key for key in ESSENTIAL_KEYS if key not in values]
+        if missing:
+            raise ValueError(
+                f"{source} must have the keys {', '.join(ESSENTIAL_KEYS)}. Received: "
+                f"no {', '.join(missing)}. Use the file that belongs to the weights, "
+                "or add the keys."
+            )
         known = {field.name for field in dataclasses.fields(cls)}
         for key in sorted(set(values) - known - _KEYS_WITHOUT_EFFECT):
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
             if close:
                 raise ValueError(
-                    f"{source} has the unknown key `{key}`. Did you mean `{close[0]}`?"
+                    f"{source} has the unknown key `{shown(key)[1:-1]}`. Did you mean "
+                    f"`{close[0]}`? Correct the key, or remove it."
                 )
-            logging.warning("%s: the unknown key `%s` is ignored.", source, key)
+            logging.warning("%s: the unknown key %s is ignored.", source, shown(key))
         try:
             return cls(**{key: values[key] for key in values.keys() & known})
         except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
+            raise ValueError(f"{source}: {error} Correct the file.") from error
 
     @classmethod
     def from_json_file(cls, path: str | os.PathLike[str]):  # noqa: ANN206
@@ -159,19 +179,7 @@ class BertConfig:
                 "exist. Pass --bert_config_file=PATH/bert_config.json, or --preset "
                 f"with one of {', '.join(PRESETS)}."
             )
-        try:
-            with open(path, encoding="utf-8") as file:
-                values = json.load(file)
-        except ValueError as error:
-            reason = f"it is {found}" if (found := placeholder(path)) else error
-            raise ValueError(
-                f"{path} is not valid JSON: {reason}. Correct it, or download it again."
-            ) from error
-        if not isinstance(values, dict):
-            raise ValueError(
-                f"{path} must hold a JSON object. Received: {type(values).__name__}."
-            )
-        return cls.from_dict(values, source=str(path))
+        return cls.from_dict(read_json_object(path), source=str(path))
 
 
 def _preset(layers: int, hidden: int) -> BertConfig:

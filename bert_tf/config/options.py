@@ -9,6 +9,8 @@ import re
 import types
 import typing
 
+from bert_tf.config import checks
+
 _FIELD = re.compile(r"^(\w+): (.*)$")
 
 
@@ -29,6 +31,13 @@ class Option:
     may_be_none: bool
     default: object
     description: str
+
+    @property
+    def limit_text(self) -> str:
+        """The largest value of a number, as a sentence; empty for other options."""
+        if self.kind not in (int, float) or self.name not in checks.LIMITS:
+            return ""
+        return f"At most {checks.LIMITS[self.name]:,}."
 
     @property
     def default_text(self) -> str:

@@ -49,7 +49,8 @@ class RunFilesConfig:
         if self.preset and self.bert_config_file:
             raise ValueError(
                 "Only one of `bert_config_file` and `preset` may be given. Received: "
-                f"bert_config_file={self.bert_config_file!r}, preset={self.preset!r}."
+                f"bert_config_file={self.bert_config_file!r}, preset={self.preset!r}. "
+                "Leave out one of them."
             )
 
     @property
@@ -116,6 +117,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Checks each field, and that the warm-up ends before the run does."""
         checks.require_choice(self, "optimizer_type", OPTIMIZER_TYPES)
+        for name in ("exclude_from_weight_decay", "exclude_from_layer_adaptation"):
+            checks.require_patterns(name, getattr(self, name))
         checks.require_positive(self, "learning_rate", "epsilon")
         checks.require_not_negative(self, "weight_decay_rate", "max_grad_norm")
         checks.require_probability(self, "beta_1", "beta_2")

@@ -88,7 +88,6 @@ class ShardConfig:
     def __post_init__(self) -> None:
         checks.require_given(self, "input", "output_dir")
         checks.require_positive(self, "n_training_shards", "n_test_shards")
-        checks.require_shards(self, "n_training_shards", "n_test_shards")
         checks.require_not_negative(self, "seed", "num_processes")
         checks.require(
             0.0 < self.fraction_test_set < 1.0,

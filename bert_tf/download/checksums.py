@@ -7,7 +7,11 @@ from pathlib import Path, PurePosixPath
 
 from bert_tf.config.download import VerifyConfig
 from bert_tf.download.fetching import CHECKSUMS, is_valid
+from bert_tf.files import check_regular
 from bert_tf.progress import ProgressReport
+
+# A list of a million files is smaller.
+_MAX_BYTES = 256 << 20
 
 _LINE = re.compile(r"\\?(?P<sum>[0-9a-fA-F]{32,64}) [ *]?(?P<name>.+)")
 _BSD_LINE = re.compile(r"(MD5|SHA1|SHA256) ?\((?P<name>.+)\) ?= ?(?P<sum>[0-9a-fA-F]+)")
@@ -29,15 +33,16 @@ def read_checksums(path: str) -> dict[str, str]:
       ValueError: if a line is something else, or a path is outside the folder.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, IsADirectoryError):
+        check_regular(path, _MAX_BYTES)
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
         raise FileNotFoundError(
             f"`checksum_file` must be an existing file. Received: checksum_file={path}."
         ) from None
     except UnicodeDecodeError:
         raise ValueError(
             f"{path} must be a list of checksums, as md5sum writes it. Received: a "
-            "file that is not UTF-8 text."
+            "file that is not UTF-8 text. Pass another, or convert it."
         ) from None
     sums = {}
     for number, line in enumerate(map(str.strip, lines), start=1):
@@ -57,7 +62,9 @@ def read_checksums(path: str) -> dict[str, str]:
             )
         sums[str(name)] = match["sum"].lower()
     if not sums:
-        raise ValueError(f"{path} must list at least one file. Received: none.")
+        raise ValueError(
+            f"{path} must list at least one file. Received: none. Pass another."
+        )
     return sums
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from bert_tf.data.text.tokenizer_settings import TASK_FILE
-from bert_tf.files import read_object
 from bert_tf.interop.weight_files import Source
+from bert_tf.json_files import read_object
 
 REGRESSION = "regression"
 MULTI_LABEL = "multi_label_classification"

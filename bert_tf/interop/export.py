@@ -102,6 +102,11 @@ _FORMS = {
     ".pth": Form.TORCH,
     ".pt": Form.MLPERF,
 }
+# Of formats that are read at most: a folder of such a name would be a surprise.
+_OTHER_ENDINGS = (
+    *(".h5", ".hdf5", ".keras", ".npz", ".onnx", ".pb", ".pkl", ".pickle"),
+    *(".gz", ".tar", ".tgz", ".zip"),
+)
 # The tanh approximation, as transformers knows it.
 _ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}
 
@@ -169,13 +174,23 @@ def find_form(destination: str) -> Form:
     Args:
       destination: A name in .safetensors, .bin, .pth or .pt; or with `ckpt` in its
         last part, such as bert_model.ckpt; or else a folder.
+
+    Raises:
+      ValueError: if the name is one of a file in a format that is not written.
     """
     if destination.endswith(("/", os.sep)) or os.path.isdir(destination):
         return Form.TRANSFORMERS
     name = os.path.basename(destination)
-    form = _FORMS.get(os.path.splitext(name)[1].lower())
+    ending = os.path.splitext(name)[1].lower()
+    form = _FORMS.get(ending)
     if form:
         return form
+    if ending in _OTHER_ENDINGS:
+        raise ValueError(
+            f"`destination` must end in {', '.join(_FORMS)}, have ckpt in its name, or "
+            f"be a folder. Received: {destination}, whose format is not written. Name "
+            "another, or pass --form."
+        )
     return Form.TENSORFLOW if "ckpt" in name else Form.TRANSFORMERS
 
 

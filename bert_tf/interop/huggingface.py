@@ -1,7 +1,6 @@
 """Hugging Face's files of a BERT: configs, tensor names, safetensors, shards."""
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from bert_tf.config import BertConfig
 from bert_tf.files import placeholder
 from bert_tf.interop import tensor_names
 from bert_tf.interop.tensor_shapes import require_float
+from bert_tf.json_files import read_json_object
 
 # Keys that a BertConfig does not have, with the value that BERT has.
 _NEUTRAL_VALUES = {
@@ -26,7 +26,6 @@ _NEUTRAL_VALUES = {
 }
 SHARD_INDEX = ".index.json"
 _PART = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)$")
-_MAX_INDEX_BYTES = 64 << 20
 _TYPES = frozenset("F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 BOOL".split())
 
 
@@ -64,15 +63,10 @@ def read_config(path: str | os.PathLike[str]) -> BertConfig:
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"`path` must be a file. Received: path={path}.")
+    values = read_json_object(path)
     try:
-        if found := placeholder(path):
-            raise ValueError(f"it is {found}. Fetch it again.")
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-        if not isinstance(values, dict):
-            raise ValueError(f"it must hold a JSON object, not {type(values).__name__}")
         return bert_config_from_huggingface(values)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -221,20 +215,15 @@ def load_sharded(
 
 def _read_index(path: str) -> dict[str, str]:
     """Tensor -> file, which is in the index's own folder."""
+    values = read_json_object(path)
     try:
-        if os.path.getsize(path) > _MAX_INDEX_BYTES:
-            raise ValueError(f"it has over {_MAX_INDEX_BYTES} bytes")
-        if found := placeholder(path):
-            raise ValueError(f"it is {found}")
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-        files = values.get("weight_map") if isinstance(values, dict) else None
+        files = values.get("weight_map")
         if not isinstance(files, dict) or not files:
             raise ValueError("it has no `weight_map`")
         for file in files.values():
             if not isinstance(file, str) or os.path.basename(file) != file:
                 raise ValueError(f"it names {file!r}, which is not a file next to it")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(
             f"{path} is not an index of weights: {error}. Fetch it again."
         ) from error

@@ -72,6 +72,11 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
       OSError: if the destination cannot be written.
     """
     form = options.form or find_form(destination)
+    if os.path.realpath(source) == os.path.realpath(destination):
+        raise ValueError(
+            "`destination` must not be the source. Received: "
+            f"{destination} for both. Name another."
+        )
     if not options.overwrite:  # Before the source is read, which takes longer.
         require_free(weights_file(destination, form), {})
     found = find_source(source)

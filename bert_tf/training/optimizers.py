@@ -342,16 +342,7 @@ class LAMB(BertOptimizer):
 
 def _checked_patterns(name: str, patterns: Sequence[str]) -> tuple[str, ...]:
     """The patterns, if each is a valid regular expression."""
-    # A lone string would count as one pattern per letter, and match nearly all.
-    checks.require(not isinstance(patterns, str), name, "be a list", patterns)
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(
-                f"`{name}` must hold regular expressions. Received: {pattern!r} "
-                f"({error})."
-            ) from error
+    checks.require_patterns(name, patterns)
     return tuple(patterns)
 
 

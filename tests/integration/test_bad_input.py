@@ -60,7 +60,7 @@ def test_missing_files_are_named(arguments, flag):
 def test_a_config_that_is_not_json(arguments, tmp_path):
     (tmp_path / "c.json").write_text("{'vocab_size': 30}")
     arguments["bert_config_file"] = str(tmp_path / "c.json")
-    refused(arguments, "c.json is not valid JSON")
+    refused(arguments, "c.json is not JSON")
 
 
 @pytest.mark.parametrize(

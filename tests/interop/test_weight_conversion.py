@@ -271,7 +271,7 @@ def test_the_name_of_the_destination_says_what_to_write(destination, form):
 
 
 @pytest.mark.parametrize(
-    "key, value", [("num_hidden_layers", 10**12), ("hidden_size", 2 * 10**9)]
+    "key, value", [("num_hidden_layers", 1000), ("hidden_size", 65_000)]
 )
 def test_a_config_of_another_size_is_refused_before_memory_is_taken(
     tf1, tmp_path, tiny, key, value
@@ -281,6 +281,13 @@ def test_a_config_of_another_size_is_refused_before_memory_is_taken(
     for use in (lambda: run(tf1, tmp_path / "out"), lambda: from_pretrained(tf1)):
         with pytest.raises(RunError, match=f"not fit its config with .*{key}={value}"):
             use()
+
+
+def test_a_config_beyond_all_limits_is_refused(tf1, tmp_path, tiny):
+    config = dataclasses.asdict(tiny) | {"hidden_size": 10**12}
+    (tmp_path / "tf1" / "bert_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config.json: `hidden_size` must be at most"):
+        run(tf1, tmp_path / "out")
 
 
 # Models of Python.

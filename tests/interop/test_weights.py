@@ -85,7 +85,7 @@ def test_config_of_another_model_is_refused_with_its_path(tmp_path):
     save_file({"pooler.dense.bias": np.ones(2, "f4")}, tmp_path / "model.safetensors")
     for text in ('{"model_type": "roberta"}', "[1]", "{", "[" * 100_000):
         (tmp_path / "config.json").write_text(text)
-        with pytest.raises(ValueError, match="config.json: "):
+        with pytest.raises(ValueError, match="config.json"):
             read_weights(tmp_path)
 
 

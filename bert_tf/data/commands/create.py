@@ -215,6 +215,15 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
             "`input` must hold text. Received: "
             f"input={config.input}, which holds no document with a word."
         )
+    # A record has a sentence of one letter at least.
+    size = sum(group.num_bytes for group in groups)
+    most = max(1, size * config.dupe_factor // 2)
+    if config.num_shards > most:
+        raise ValueError(
+            f"`num_shards` must leave no shard empty: at most {most:,} for {size:,} "
+            f"bytes of text, each used dupe_factor={config.dupe_factor} times. "
+            f"Received: num_shards={config.num_shards}. Pass a smaller --num_shards."
+        )
     names = [shard_name(n, config.num_shards) for n in range(config.num_shards)]
     if config.format == "hdf5":
         names = [str(Path(name).with_suffix(".hdf5")) for name in names]

@@ -4,7 +4,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from bert_tf.config.text import ExtractConfig
@@ -29,6 +28,7 @@ from bert_tf.data.text.input_files import (
 )
 from bert_tf.data.text.mediawiki.dump import read_pages
 from bert_tf.data.text.mediawiki.markup import UnparsableError, complete_text
+from bert_tf.json_files import HUGE, REMEDY, parse_json, read_json
 from bert_tf.progress import ProgressReport
 
 _FORMATS = {
@@ -95,11 +95,7 @@ def _extract(
             config.num_processes,
             progress,
         )
-    if not total_counts(files)["documents"]:
-        raise ValueError(
-            "`input` must hold text. Received: "
-            f"input={config.input}, which holds no document with text."
-        )
+    output.require_documents(files, config.input)
     return files
 
 
@@ -168,8 +164,8 @@ def _holds_lines(path: str) -> bool:
     try:
         lines = filter(None, read_lines(path))
         first, second = next(lines, ""), next(lines, "")
-        return bool(second) and isinstance(json.loads(first), dict | str)
-    except (ValueError, RecursionError):
+        return bool(second) and isinstance(parse_json(first), dict | str)
+    except ValueError:
         return False  # One value over many lines, or on a very long one.
 
 
@@ -183,14 +179,7 @@ def _json_lines(path: str) -> Iterator[tuple[str, str, object]]:
 
 def _json_entries(path: str) -> Iterator[tuple[str, str, object]]:
     """Location, title and value of each entry of a list or an object by title."""
-    try:
-        content = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: byte {error.start} of the file is not UTF-8. Convert it with "
-            "`iconv -t UTF-8`, for example."
-        ) from None
-    values = _parse_json(content, path)
+    values = read_json(path, max_bytes=HUGE, remedy=REMEDY)
     if isinstance(values, dict):
         for title, entry in values.items():
             yield f"entry {title!r}", title, entry
@@ -206,9 +195,9 @@ def _json_entries(path: str) -> Iterator[tuple[str, str, object]]:
 
 def _parse_json(content: str, location: str) -> object:
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{location}: not JSON: {error}. Correct the file.") from None
+        return parse_json(content)
+    except ValueError as error:
+        raise ValueError(f"{location}: not JSON: {error}. {REMEDY}") from None
 
 
 def clean_documents(raw: list[RawDocument]) -> tuple[bytes, Counter[str]]:

@@ -19,10 +19,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from bert_tf.data.output_files import FileWriter, OutputFile, describe_file
+from bert_tf.data.output_files import (
+    FileWriter,
+    OutputFile,
+    describe_file,
+    total_counts,
+)
 from bert_tf.data.processes import in_order
 from bert_tf.errors import RunError
 from bert_tf.files import lock, write_whole
+from bert_tf.json_files import parse_json
 from bert_tf.progress import ProgressReport
 
 # Names of the files that output folders of each kind hold, and that may be replaced.
@@ -230,6 +236,25 @@ class OutputFolder:
         done = self.partial_dir / f"{file.name}{_DONE_SUFFIX}"
         write_whole(done, _to_json(dataclasses.asdict(file)))
 
+    def require_documents(self, files: Sequence[OutputFile], received: str) -> None:
+        """Refuses output without a document, and forgets it.
+
+        Args:
+          files: All files of the folder.
+          received: The setting `input`.
+
+        Raises:
+          ValueError: if there is no document in them.
+        """
+        if total_counts(files)["documents"]:
+            return
+        for done in self.partial_dir.glob(f"*{_DONE_SUFFIX}"):
+            done.unlink()
+        raise ValueError(
+            f"`input` must hold text. Received: input={received}, which holds no "
+            "document with text. Pass other files."
+        )
+
     def publish(self, files: Sequence[OutputFile]) -> None:
         """Writes the manifest, deletes earlier output, and renames the folder.
 
@@ -293,7 +318,7 @@ def _read_recipe(path: Path) -> dict[str, Any] | None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file; None if it is missing, or truncated by a crash."""
     try:
-        values = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return values if isinstance(values, dict) else None

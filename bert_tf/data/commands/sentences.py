@@ -1,6 +1,5 @@
 """Splits documents into sentences, as text in google's format."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from bert_tf.data.output_files import OutputFile, total_counts
 from bert_tf.data.text.documents import holds_words, read_lines
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.sentence_splitting import split_sentences
+from bert_tf.json_files import parse_json
 from bert_tf.progress import ProgressReport
 
 
@@ -45,9 +45,9 @@ def split_documents(
     documents = []
     for path, number, line in lines:
         try:
-            text = json.loads(line)["text"]
+            text = parse_json(line)["text"]
             paragraphs = text.splitlines()
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{path}, line {number}: must be a JSON object with a `text`, as "
                 f"`python -m bert_tf data extract` writes it. Received: {line[:40]!r}."
@@ -81,8 +81,10 @@ def make_sentences(config: SentencesConfig) -> Counter[str]:
     def make(output: OutputFolder) -> list[OutputFile]:
         processes = config.num_processes
         with ProgressReport(sum(map(os.path.getsize, paths)), "documents") as progress:
-            return write_documents(
+            files = write_documents(
                 _json_lines(paths), split_documents, output, ".txt", processes, progress
             )
+        output.require_documents(files, config.input)
+        return files
 
     return total_counts(output.complete(config.overwrite, make))

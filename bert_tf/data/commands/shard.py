@@ -30,6 +30,7 @@ from bert_tf.progress import ProgressReport
 
 _SIDES = ("training", "test")
 _RANGE_BYTES = 1 << 20
+_FEWEST_BYTES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,14 @@ def _cut_into_jobs(config: ShardConfig, paths: Sequence[str]) -> list[Job]:
         for side, count in counts.items()
     }
     size = sum(map(os.path.getsize, paths))
+    for side, name in zip(_SIDES, ("n_training_shards", "n_test_shards"), strict=True):
+        # A document is a letter, a line end and a blank line at least.
+        most = max(1, size // _FEWEST_BYTES)
+        if counts[side] > most:
+            raise ValueError(
+                f"`{name}` must leave no shard empty: at most {most:,} for {size:,} "
+                f"bytes of text. Received: {name}={counts[side]}. Pass a smaller one."
+            )
     wanted = min(_RANGE_BYTES, size // min(counts.values()))
     ranges = list(cut_into_ranges(paths, "google", wanted))
     num_jobs = min(len(ranges), *counts.values())
@@ -129,6 +138,8 @@ def _make_shards(
                 _check_not_empty(file, config)
                 output.finish(file)
             progress.add(job.num_bytes, total_counts(files)["documents"])
+    if not jobs:
+        output.require_documents([], config.input)
     shards = [job.shards for job in jobs]
     names = [name for side in _SIDES for sides in shards for name in sides[side]]
     return list(map(output.finished, names))
@@ -138,7 +149,8 @@ def _check_not_empty(file: OutputFile, config: ShardConfig) -> None:
     if not file.counts.get("documents"):
         raise ValueError(
             f"`n_training_shards`, `n_test_shards` and `fraction_test_set` must leave "
-            f"no shard empty, but {file.name} gets no document. Received: "
+            f"no shard empty, but {file.name} gets no document. Received: input="
+            f"{config.input}, "
             f"n_training_shards={config.n_training_shards}, "
             f"n_test_shards={config.n_test_shards}, "
             f"fraction_test_set={config.fraction_test_set}. Pass fewer shards, another "

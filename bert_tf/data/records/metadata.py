@@ -11,6 +11,7 @@ from typing import Any
 
 from bert_tf.data.output_files import OutputFile
 from bert_tf.files import write_whole
+from bert_tf.json_files import parse_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,13 +142,14 @@ def read_metadata(record_dir: str | os.PathLike[str]) -> Metadata | None:
     except FileNotFoundError:
         return None
     try:
-        values = json.loads(content)
+        values = parse_json(content)
         if not isinstance(values, dict):
             raise ValueError("it must hold a JSON object.")
         return _from_json(values)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(
-            f"{path} is not valid metadata of records: {error} Write it again with "
+            f"{path} is not valid metadata of records: {str(error).rstrip('.')}. "
+            "Write it again with "
             f"`python -m bert_tf data index --input_dir={record_dir} --overwrite`."
         ) from None
 

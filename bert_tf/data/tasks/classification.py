@@ -13,6 +13,8 @@ from bert_tf.data.text.tokenization import WordPieceTokenizer
 
 # [CLS] and two [SEP]; a shorter sequence cannot hold a pair.
 _MIN_SEQ_LENGTH = 3
+# The square of the difference of two labels must fit into float32.
+_LARGEST_LABEL = 1e12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,8 +300,11 @@ def _number(row: Row, column: str, label_range: tuple[float, float]) -> float:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not (math.isfinite(number) and smallest <= number <= largest):
+    is_valid = abs(number) <= _LARGEST_LABEL and smallest <= number <= largest
+    if not is_valid:
         limits = "" if smallest == -math.inf else f" from {smallest:g} to {largest:g}"
+        if abs(number) > _LARGEST_LABEL:
+            limits = f" of at most {_LARGEST_LABEL:g}"
         raise ValueError(
             f"{row.location}: {column!r} must be a number{limits}. Received: "
             f"{quoted(value)}. Correct or remove the line."

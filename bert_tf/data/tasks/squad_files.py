@@ -5,10 +5,11 @@ Source: Rajpurkar et al. 2016 (arXiv:1606.05250) for 1.1 and Rajpurkar et al. 20
 """
 
 import dataclasses
-import json
 import reprlib
 from collections.abc import Iterable
 from typing import NamedTuple
+
+from bert_tf.json_files import HUGE, read_json
 
 _KINDS = {dict: "an object", list: "a list", str: "a string", int: "an integer"}
 _KINDS[bool] = "true or false"
@@ -162,30 +163,11 @@ def read_squad(
 def _load(path: str) -> object:
     """Parses a JSON file."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
-    except (FileNotFoundError, IsADirectoryError):
+        return read_json(path, max_bytes=HUGE)
+    except FileNotFoundError:
         raise FileNotFoundError(
             "`train_file` and `predict_file` must be JSON files. Received: "
-            f"{path}, which does not exist or is a folder."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: not UTF-8 (byte {error.start}: 0x{error.object[error.start]:02x})"
-            ". Store the file as UTF-8, or download it again."
-        ) from None
-    if not text.strip():
-        raise ValueError(f"{path}: the file is empty. Download it again.")
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}, line {error.lineno}, column {error.colno}: not JSON "
-            f"({error.msg}). Correct the file, or download it again."
-        ) from None
-    except RecursionError:
-        raise ValueError(
-            f"{path}: nested too deep to be SQuAD. Pass a SQuAD JSON file."
+            f"{path}, which does not exist."
         ) from None
 
 

@@ -4,12 +4,13 @@ Lines are split at tabs here: the module `csv`, with QUOTE_NONE too, refuses a c
 return within a text, and texts of more than 128 KiB.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bert_tf.data.tasks.label_names import quoted_list
+from bert_tf.files import check_regular
+from bert_tf.json_files import parse_json
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -81,6 +82,7 @@ def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
     Raises:
       ValueError: if a line is not UTF-8, naming file and line.
     """
+    check_regular(path)
     empty: list[int] = []
     with open(path, "rb") as file:
         # Not in text mode, which ends lines at characters that texts may contain.
@@ -109,7 +111,7 @@ def _tab_rows(
         header = column_names(path)
         next(lines)
     check_columns(columns, header, f"{path}, line 1")
-    _check_single(columns, header, f"{path}, line 1")
+    _check_single(header, f"{path}, line 1")
     header = list(header)
     numbers = [header.index(column) for column in columns]
     num_broken, names = 0, "\t".join(header)
@@ -141,9 +143,9 @@ def _tab_rows(
         )
 
 
-def _check_single(columns: Sequence[str], header: Sequence[str], location: str) -> None:
-    """Refuses a requested column that occurs twice."""
-    for column in columns:
+def _check_single(header: Sequence[str], location: str) -> None:
+    """Refuses a column that occurs twice; those without a name are not meant."""
+    for column in filter(None, header):
         if list(header).count(column) > 1:
             raise ValueError(
                 f"{location}: there must be only one column {column!r}. Received: "
@@ -161,8 +163,8 @@ def _json_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
 
 def _json_object(line: str, location: str) -> dict[str, object]:
     try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        entry = parse_json(line)
+    except ValueError as error:
         raise ValueError(
             f"{location}: not JSON ({error}). Each line must hold one JSON object."
         ) from None

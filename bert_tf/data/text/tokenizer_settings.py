@@ -17,7 +17,7 @@ from bert_tf.data.text.unreachable_tokens import (
     is_lower_case,
 )
 from bert_tf.data.text.vocabulary import load_vocabulary
-from bert_tf.files import read_object
+from bert_tf.json_files import read_object
 
 TASK_FILE = "task.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"

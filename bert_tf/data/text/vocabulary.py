@@ -2,12 +2,18 @@
 
 import hashlib
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bert_tf.errors import shown
+from bert_tf.files import check_regular
+
 CONTINUATION = "##"
+# Ten million words.
+_MAX_BYTES = 256 << 20
 
 _UNUSED = re.compile(r"\[unused\d+\]")
 _MAX_MULTIPLE = 1024
@@ -43,9 +49,9 @@ def load_vocabulary(vocab_file: str) -> list[str]:
         special tokens is missing; the message names file and line.
     """
     try:
-        with open(vocab_file, "rb") as file:
-            data = file.read()
-    except (FileNotFoundError, IsADirectoryError):
+        check_regular(vocab_file, _MAX_BYTES)
+        data = Path(vocab_file).read_bytes()
+    except FileNotFoundError:
         raise FileNotFoundError(
             f"`vocab_file` must be an existing file. Received: vocab_file={vocab_file}."
         ) from None
@@ -62,7 +68,7 @@ def load_vocabulary(vocab_file: str) -> list[str]:
         if token in tokens:
             # Other programs give the token the id of its last line.
             raise ValueError(
-                f"{vocab_file}, line {number}: the token {token!r} is on line "
+                f"{vocab_file}, line {number}: the token {shown(token)} is on line "
                 f"{tokens[token]} already. {_replace(tokens[token], lines)}"
             )
         tokens[token] = number
@@ -171,7 +177,7 @@ def check_same_words(vocab_file: str, model_vocab_file: str) -> list[str]:
       FileNotFoundError, ValueError: see `load_vocabulary`; or if a token has another
         id in one of them than in the other.
     """
-    if Path(vocab_file).resolve() == Path(model_vocab_file).resolve():
+    if os.path.realpath(vocab_file) == os.path.realpath(model_vocab_file):
         return []
     ours, theirs = load_vocabulary(vocab_file), load_vocabulary(model_vocab_file)
     differing = [

@@ -10,6 +10,7 @@ from bert_tf.files import whole_file, write_whole
 from bert_tf.jobs.run.output_dir import BEST_DIR
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import load_checkpoint, weights_by_name
+from bert_tf.json_files import read_json_object
 from bert_tf.training import checkpoints
 
 _NOTE = "best.json"
@@ -56,8 +57,7 @@ class BestCheckpoint:
 
     def _read_note(self) -> dict[str, float]:
         try:
-            with open(self._note, encoding="utf-8") as file:
-                found = json.load(file)
+            found = read_json_object(self._note)
             return {name: found[name] for name in ("step", self._criterion, _LAST)}
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(

@@ -23,6 +23,8 @@ from bert_tf.training import checkpoints
 # Folders in output_dir: of the best checkpoint, and of the index of the records.
 BEST_DIR = "best"
 INDEX_CACHE_DIR = ".record_index"
+# Of what a run that is refused may leave.
+_CACHES = (INDEX_CACHE_DIR, "squad_windows_")
 PRETRAINING = "pretraining"
 SQUAD = "squad"
 _NEGATIVE = "version_2_with_negative"
@@ -54,6 +56,35 @@ def _check_output_dir(path: str) -> None:
         ) from error
 
 
+def _missing_folders(path: str) -> list[str]:
+    """The folder and those around it that do not exist, innermost first."""
+    missing = []
+    path = os.path.abspath(path)
+    while not os.path.exists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing
+
+
+def _remove_unused(path: str, earlier: set[str], made: list[str]) -> None:
+    """Removes what a run has made if that is caches alone: it was refused.
+
+    Args:
+      path: The folder of the run.
+      earlier: Names that were in it before.
+      made: Folders that did not exist before, innermost first.
+    """
+    new = set(os.listdir(path)) - earlier
+    if any(not name.startswith(_CACHES) for name in new):
+        return
+    for name in new:
+        entry = os.path.join(path, name)
+        shutil.rmtree(entry) if os.path.isdir(entry) else os.remove(entry)
+    with contextlib.suppress(OSError):  # Not empty, or a folder of another process.
+        for folder in made:
+            os.rmdir(folder)
+
+
 def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> None:
     """Makes the folder, locks it for a training, and deletes unfinished files.
 
@@ -61,14 +92,17 @@ def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> None
 
     Args:
       config: The settings.
-      lock_until: Releases the lock when it is closed.
+      lock_until: When it is closed, it releases the lock, and removes the folder if
+        the run has written nothing but caches.
 
     Raises:
       OSError: if it cannot be written.
       RunError: if another process is training in it.
     """
     path = config.files.output_dir
+    made = _missing_folders(path)
     _check_output_dir(path)
+    lock_until.callback(_remove_unused, path, set(os.listdir(path)), made)
     if not config.training.do_train:
         return
     folder = os.open(path, os.O_RDONLY)

@@ -16,7 +16,7 @@ from bert_tf.distribute import (
     connect,
     is_worker_loss,
 )
-from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.errors import OtherWorkerFailed, RunError, one_line
 from bert_tf.jobs.run.agreement import agree
 from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_notes
 from bert_tf.jobs.run.memory import Rows, memory_warnings
@@ -150,7 +150,7 @@ def open_session(config: RunConfig) -> Iterator[Session]:
             if is_worker_loss(error):
                 raise OtherWorkerFailed("Another worker stopped.") from error
             if isinstance(error, OSError):
-                raise RunError(f"A file cannot be read or written: {error}") from error
+                raise RunError(one_line(error)) from error
             raise
 
 
@@ -161,7 +161,7 @@ def _agreement(communicator: Communicator) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, RunError, tf.errors.OpError) as caught:
-        error = caught
+        error = RunError(one_line(caught)) if isinstance(caught, OSError) else caught
     communicator.agree(error)
 
 

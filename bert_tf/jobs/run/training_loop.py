@@ -31,7 +31,13 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     """
     log, num_train_steps = session.log, plan.config.optimizer.num_train_steps
     if plan.step >= num_train_steps:
-        log.message(f"All steps are done: {plan.step} of {num_train_steps}.")
+        if plan.step > num_train_steps:
+            log.message(
+                f"All steps are done: the run is at step {plan.step}, and "
+                f"--num_train_steps={num_train_steps}."
+            )
+        else:
+            log.message(f"All steps are done: {plan.step} of {num_train_steps}.")
         return
     reader = plan.make_reader()
     trainer = make_trainer(plan, session.communicator, rows_vary=reader.rows_vary)

@@ -84,7 +84,7 @@ def test_file_of_text_is_a_document_of_paragraphs(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", "{", r"a\.json: not JSON"),
+        ("a.json", "{", r"a\.json is not JSON"),
         ("a.json", "5", r"a\.json: must be a JSON list or object"),
         (
             "a.json",
@@ -94,7 +94,7 @@ def test_file_of_text_is_a_document_of_paragraphs(tmp_path):
         ("a.json", '[{"text": 5}]', r"a\.json, entry 0: a document must"),
         ("a.jsonl", '{"text": "x"}\n{', r"a\.jsonl, line 2: not JSON"),
         ("a.jsonl", "5", r"a\.jsonl, line 1: a document must"),
-        ("a.json", b'["\xff"]', r"a\.json: byte 2 of the file is not UTF-8"),
+        ("a.json", b'["\xff"]', r"a\.json .*byte 2 \(0xff\) is not UTF-8"),
         ("a.txt", b"\n\n", "holds no document with text"),
         ("a.txt", b"ab\xff", r"a\.txt, line 1: byte 2 of the file"),
         ("a.pdf", b"x", r"`input_format` must be given for .*a\.pdf"),

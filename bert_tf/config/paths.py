@@ -1,0 +1,152 @@
+"""Checks of paths that need no other module, before TensorFlow is loaded."""
+
+import dataclasses
+import glob
+import os
+import stat
+import tempfile
+
+from bert_tf.config.run import RunConfig
+
+# What must be regular files or folders; a run reads the folders only for some jobs.
+_FILES = (
+    "bert_config_file",
+    "bf16_config_path",
+    "checksum_file",
+    "predict_file",
+    "train_file",
+    "vocab_file",
+)
+_FOLDERS = ("data_dir", "folder")
+_RECORDS = {"input_files_dir": "do_train", "eval_files_dir": "do_eval"}
+
+
+def check_run(config: RunConfig) -> None:
+    """Checks the paths of a training or an evaluation.
+
+    Raises:
+      OSError: if a path to read does not exist or is of the wrong kind, or a folder to
+        write to cannot exist.
+    """
+    for field in dataclasses.fields(config):
+        check_paths(getattr(config, field.name))
+    for name, job in _RECORDS.items():
+        if getattr(config.training, job) and hasattr(config.files, name):
+            require_match(name, getattr(config.files, name))
+    if config.files.init_checkpoint:
+        require_exists("init_checkpoint", config.files.init_checkpoint)
+
+
+def check_paths(config: object) -> None:
+    """Checks the paths of one config class; empty ones are left out.
+
+    Args:
+      config: A dataclass.
+
+    Raises:
+      OSError: see `check_run`.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if not isinstance(value, str) or not value:
+            continue
+        if field.name in _FILES:
+            require_file(field.name, value)
+        elif field.name in _FOLDERS:
+            require_folder(field.name, value)
+        elif field.name == "input_dir":
+            require_match(field.name, value)
+        elif field.name == "output_dir":
+            require_possible(field.name, value)
+        elif field.name == "dllog_path":
+            require_possible(field.name, os.path.dirname(value) or ".")
+
+
+def _error(name: str, rule: str, path: str, reason: str) -> OSError:
+    kind = FileNotFoundError if reason == "does not exist" else OSError
+    return kind(
+        f"`{name}` must {rule}. Received: {name}={path}, which {reason}. Pass "
+        "another path."
+    )
+
+
+def _mode(path: str) -> int | str:
+    """The mode of what is at a path, or why there is nothing."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(path):
+            return f"is a link to {os.readlink(path)}, which does not exist"
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        return f"is no path: {error}"
+
+
+def require_file(name: str, path: str) -> None:
+    """A setting must be a regular file."""
+    mode = _mode(path)
+    if not isinstance(mode, str):
+        if stat.S_ISREG(mode):
+            return
+        mode = "is a folder" if stat.S_ISDIR(mode) else "is a pipe or a device"
+    raise _error(name, "be a file", path, mode)
+
+
+def require_folder(name: str, path: str) -> None:
+    """A setting must be a folder."""
+    mode = _mode(path)
+    if isinstance(mode, str) or not stat.S_ISDIR(mode):
+        reason = mode if isinstance(mode, str) else "is not a folder"
+        raise _error(name, "be a folder", path, reason)
+
+
+def require_exists(name: str, path: str) -> None:
+    """Weights must be a folder, a file, or what several files begin with."""
+    mode = _mode(path)
+    if isinstance(mode, str) and not _expand(f"{glob.escape(path)}.*"):
+        rule = "be a checkpoint, or a folder or a file of weights"
+        raise _error(name, rule, path, mode)
+
+
+def require_match(name: str, pattern: str) -> None:
+    """A path or a pattern must match something; of several, this is checked later."""
+    mode = _mode(pattern)
+    if isinstance(mode, str) and "," not in pattern and not _expand(pattern):
+        raise _error(name, "be a folder, or match one", pattern, mode)
+
+
+def _expand(pattern: str) -> list[str]:
+    try:
+        return glob.glob(pattern) or glob.glob(pattern.replace("[", "[[]"))
+    except ValueError:
+        return []
+
+
+def require_possible(name: str, path: str) -> None:
+    """A setting must be a folder, or a path where one can be made."""
+    rule, reason = "be a folder that can be written", ""
+    present = os.path.abspath(path)
+    while not os.path.lexists(present):
+        try:
+            os.stat(present)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise _error(name, rule, path, f"is no path: {reason}") from None
+        present = os.path.dirname(present)
+    mode = _mode(present)
+    if isinstance(mode, str):
+        reason = mode
+    elif not stat.S_ISDIR(mode):
+        reason = "is a file" if present == os.path.abspath(path) else "is under a file"
+    else:
+        try:
+            with tempfile.TemporaryFile(dir=present):
+                pass
+        except OSError as error:
+            reason = f"cannot be written: {error.strerror}"
+    if reason:
+        raise _error(name, rule, path, reason)
