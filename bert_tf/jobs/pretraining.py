@@ -132,7 +132,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
         data=records,
         num_eval_records=len(records.evaluation or ()),
         make_task=make_task,
-        notes=[note for each in sets for note in each.notes],
+        notes=[*dict.fromkeys(note for each in sets for note in each.notes)],
     )
 
 
@@ -150,8 +150,10 @@ def _open_records(
     if config.training.do_eval:
         evaluation = _open(config, communicator, bert, config.files.eval_files_dir)
     if train is not None:
-        files = [f for x in (train, evaluation) if x is not None for f in x.index.files]
-        require_files(files, _skipped_ranges(config))
+        # Both sets may be the same.
+        files = dict.fromkeys(train.index.files)
+        files |= dict.fromkeys(evaluation.index.files if evaluation else ())
+        require_files([*files], _skipped_ranges(config))
     return Records(train, evaluation)
 
 
