@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from faults.counts import count
-from faults.damaged_records import examples, location, write_set
+from faults.damaged_records import examples, write_set
 from integration.launching import run_workers
 from runs import (
     assert_same_bytes,
@@ -21,6 +21,8 @@ from runs import (
     run,
 )
 
+from bert_tf.config.record_ranges import parse_ranges
+from bert_tf.data.records.skipping import find_records
 from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
 from bert_tf.jobs import pretraining
@@ -59,7 +61,7 @@ def command(weights, tiny_config_file, tmp_path):
         for number in numbers:
             found[number]["segment_ids"][1] = 1
         folder = tmp_path / name / "train"
-        if not folder.exists():
+        if not folder.exists():  # The same records with other flags.
             write_set(folder, found)
         return pretraining_flags(
             *(tiny_config_file, folder, tmp_path / f"{name}-out"),
@@ -71,62 +73,61 @@ def command(weights, tiny_config_file, tmp_path):
     return make
 
 
-def order(command):
-    """The records of each step and micro-batch: [step, k, B]."""
-    plan = pretraining.prepare(parse("pretraining", *command), Communicator())
-    reader = plan.make_reader()
-    return np.asarray([reader._numbers(step) for step in range(6)])
+@pytest.fixture
+def reader(command):
+    """The reader of such a run, whatever its records hold."""
+    plan = pretraining.prepare(parse("pretraining", *command("a", [])), Communicator())
+    return plan.make_reader()
 
 
-def test_the_cause_is_named_and_the_step_can_be_skipped(command, tmp_path, figure):
+def named_records(reader, message):
+    """The numbers of the records that a message names."""
+    names = re.search(r", records (\S+): mlm_loss", message)[1].split(",")
+    return find_records(reader._parser.index, parse_ranges("", names)).tolist()
+
+
+def test_the_cause_is_named_and_the_step_can_be_skipped(
+    command, reader, tmp_path, figure
+):
     """In a random record; a run that is stopped and resumed skips in the same way."""
     attempts, named, kept = count(1, 8), 0, 0
-    numbers = order(command("order", []))
     rng = np.random.default_rng(0)
     for attempt in range(attempts):
-        step, part, row = (int(rng.integers(n)) for n in numbers.shape)
-        number = int(numbers[step, part, row])
-        plain = command(f"{attempt}", [number])
+        step, part = int(rng.integers(6)), int(rng.integers(4))
+        micro_batch = reader._numbers(step)[part].tolist()
+        plain = command(f"{attempt}", [rng.choice(micro_batch)])
         with pytest.raises(NonFiniteError) as error:
             run("pretraining", *plain)
-        name, record = location(number)
         message = str(error.value)
-        named += bool(
-            f"The gradient of step {step + 1} is not finite" in message
-            and f"micro-batch {part + 1} of 4, records " in message
-            and re.search(rf"train/{name}:(\d+-)?{record}\b|", message)
-            and f"{name}:" in message
-            and "mlm_loss" in message
-            and "bert/embeddings/word_embeddings" in message
-        )
-        skipping = command(f"{attempt}", [number], "--skip_nonfinite")
-        whole = [*skipping, f"--output_dir={tmp_path}/{attempt}-whole"]
-        run("pretraining", *whole)
+        assert f"The gradient of step {step + 1} is not finite" in message
+        assert f"micro-batch {part + 1} of 4, records " in message
+        assert "mlm_loss is nan, nsp_loss is nan, 46 of 46 gradients" in message
+        assert "bert/embeddings/word_embeddings" in message
+        named += named_records(reader, message) == sorted(micro_batch)
+        skipping = [*plain, "--skip_nonfinite"]
+        run("pretraining", *skipping, f"--output_dir={tmp_path}/{attempt}-whole")
         run("pretraining", *skipping, "--overwrite_output_dir", "--steps_this_run=3")
         run("pretraining", *skipping)
-        first, second = (
+        whole, resumed = (
             read_tensors(tmp_path / f"{attempt}-{name}" / "model.ckpt-6")
             for name in ("whole", "out")
         )
-        assert_same_bytes(first, second)
-        assert all(np.isfinite(array).all() for array in first.values())
+        assert_same_bytes(whole, resumed)
+        assert all(np.isfinite(array).all() for array in whole.values())
         losses = logged_values(tmp_path / f"{attempt}-whole", "total_loss")
         kept += [s for s, _ in losses] == [s for s in range(1, 7) if s != step + 1]
-    figure(
-        "steps that are not finite: step, records and tensors named", named, attempts
-    )
+    figure("steps that are not finite: step, records, tensors named", named, attempts)
     figure("steps that are not finite: skipped, also after a restart", kept, attempts)
 
 
 @pytest.mark.slow
 @pytest.mark.horovod
 def test_all_workers_stop_at_the_step_and_report_the_one_that_found_it(
-    command, tmp_path, figure
+    command, reader, tmp_path, figure
 ):
     """2 workers x 2 micro-batches x 4 records; the second worker has the record."""
-    numbers = order(command("order", [])).reshape(6, 2, 2, 4)
-    name, record = location(int(numbers[2, 1, 1, 0]))
-    bad = [int(numbers[2, 1, 1, 0])]
+    micro_batch = reader._numbers(2)[3].tolist()
+    bad = micro_batch[:1]
     runs = {
         "stop": command("set", bad, accumulation=2),
         "skip": [
@@ -140,7 +141,7 @@ def test_all_workers_stop_at_the_step_and_report_the_one_that_found_it(
     assert "The gradient of step 3 is not finite" in stopped[0]
     assert re.search(r"Worker 1 on \S+, micro-batch 2 of 2, records ", stopped[0])
     assert "Worker 0" not in stopped[0]
-    assert f"train/{name}:" in stopped[0]
+    assert named_records(reader, stopped[0]) == sorted(micro_batch)
     skipped = two["skip"]
     lines = "\n".join(skipped[0]["messages"])
     assert "skipped: The gradient of step 3 is not finite" in lines
