@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from bert_tf.data.output_files import OutputFile, describe_file
-from bert_tf.data.records.metadata import Metadata, metadata_file
+from bert_tf.data.output_files import OutputFile
+from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
 from bert_tf.data.records.record_index import RecordIndex
 from bert_tf.data.records.schema import RecordParser, RecordShape
 from bert_tf.data.records.skipping import SkippingParser, name_records
@@ -83,51 +83,39 @@ def check_metadata(
             )
 
 
-def check_content(
-    parser: RecordParser, metadata: Mapping[str, Metadata | None], files: Iterable[str]
-) -> list[OutputFile]:
+def check_content(parser: RecordParser, files: Mapping[str, OutputFile]) -> None:
     """Compares the checksums of files with those in metadata.
 
     Args:
       parser: Reads the set.
-      metadata: Folder -> its metadata; None if it has none.
-      files: Those of the set to check.
-
-    Returns:
-      What the files hold, in order.
+      files: Path -> what is in the file, of the files of the set to compare.
 
     Raises:
+      ValueError: if a metadata file is not valid.
       CorruptRecordError: naming a record that is damaged; or the file, if it has other
         content than when its metadata was written.
     """
-    described = []
-    for path in files:
+    metadata = {folder: read_metadata(folder) for folder in map(os.path.dirname, files)}
+    for path, found in files.items():
         folder, name = os.path.split(path)
-        found = describe_file(path)
-        about = metadata.get(folder)
+        about = metadata[folder]
         for shard in (about.shards or ()) if about else ():
-            if shard.name == name and shard.crc32c != found.crc32c:
-                number = parser.index.files.index(path)
-                for _ in parsed(parser, *parser.index.starts[number : number + 2]):
-                    pass  # The first damaged record raises an error of its own.
-                raise CorruptRecordError(
-                    f"{path} must have the checksum (CRC32C) {shard.crc32c}, as "
-                    f"{metadata_file(folder)} states. Received: {found.crc32c}. Copy "
-                    "or make the file again. If the file is correct, update the "
-                    f"metadata with `python -m bert_tf data index --input_dir={folder} "
-                    "--overwrite`."
-                )
-        described.append(found)
-    return described
+            if shard.name != name or shard.crc32c == found.crc32c:
+                continue
+            _read_all(parser, parser.index.files.index(path))
+            raise CorruptRecordError(
+                f"{path} must have the checksum (CRC32C) {shard.crc32c}, as "
+                f"{metadata_file(folder)} states. Received: {found.crc32c}. Copy or "
+                "make the file again. If the file is correct, update the metadata with "
+                f"`python -m bert_tf data index --input_dir={folder} --overwrite`."
+            )
 
 
-def parsed(
-    parser: RecordParser, begin: int, end: int
-) -> Iterable[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Numbers and features of all records from `begin` to `end`, some at a time."""
-    for first in range(int(begin), int(end), _RECORDS_AT_ONCE):
-        numbers = np.arange(first, min(first + _RECORDS_AT_ONCE, int(end)))
-        yield numbers, parser(numbers)
+def _read_all(parser: RecordParser, shard: int) -> None:
+    """Reads all records of a file; the first damaged one raises an error."""
+    begin, end = parser.index.starts[shard : shard + 2].tolist()
+    for first in range(begin, end, _RECORDS_AT_ONCE):
+        parser(np.arange(first, min(first + _RECORDS_AT_ONCE, end)))
 
 
 def corrupt_among(parser: RecordParser, numbers: np.ndarray) -> dict[int, str]:

@@ -116,6 +116,42 @@ def open_parser(
     return make_parser(open_index(files, cache_dir), limits)
 
 
+def open_input(files: Sequence[str], cache_dir: str = "") -> RecordParser:
+    """Opens records for a command, and checks them as a training does.
+
+    Args:
+      files: See `open_index`.
+      cache_dir: See `open_index`.
+
+    Returns:
+      The parser. Ids are below the size of the vocabulary that metadata states.
+
+    Raises:
+      ValueError: if a metadata file is not valid.
+      CorruptRecordError: if files contradict each other or their metadata.
+    """
+    index = open_index(files, cache_dir)
+    folders = sorted({os.path.dirname(path) for path in files})
+    metadata = {folder: read_metadata(folder) for folder in folders}
+    sizes = [about.vocab_size if about else None for about in metadata.values()]
+    limits = NO_LIMITS
+    if None not in sizes:
+        limits = dataclasses.replace(NO_LIMITS, vocab_size=max(sizes))
+    parser = make_parser(index, limits)
+    _compare(metadata, index, parser.shape)
+    return parser
+
+
+def _compare(
+    metadata: Mapping[str, Metadata | None], index: RecordIndex, shape: RecordShape
+) -> None:
+    """Compares the metadata of folders with the records."""
+    for folder, about in metadata.items():
+        if about:
+            check_shards(folder, about, index)
+            check_metadata(folder, about, index.format, shape)
+
+
 @dataclasses.dataclass(frozen=True)
 class RecordSet:
     """Records that can be read by number.
@@ -237,10 +273,7 @@ def open_records(
         raise with_advice(error, index) from error
     folders = sorted({os.path.dirname(path) for path in files})
     metadata = {folder: read_metadata(folder) for folder in folders}
-    for folder, about in metadata.items():
-        if about:
-            check_shards(folder, about, index)
-            check_metadata(folder, about, index.format, unpadded.shape)
+    _compare(metadata, index, unpadded.shape)
     parser = unpadded.padded_to(max_seq_length, max_predictions_per_seq)
     asked = {
         "max_seq_length": max_seq_length,
