@@ -39,7 +39,15 @@ class RunError(Exception):
 
 
 class CorruptRecordError(RunError):
-    """A record cannot be read; the message names file, record and byte offset."""
+    """A record cannot be read; the message names file, record and byte offset.
+
+    Attributes:
+      number: Number of the record within its set; None if a whole file cannot be read.
+    """
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class NonFiniteError(RunError):

@@ -64,9 +64,11 @@ DATA_WITH_TENSORFLOW = {
     "commands.index",
     "commands.pack",
     "commands.show",
+    "records.checking",
     "records.hdf5_reader",
     "records.record_set",
     "records.schema",
+    "records.skipping",
 }
 DATA_MODULES = {
     ".".join(path.relative_to(PACKAGE / "data").with_suffix("").parts): path

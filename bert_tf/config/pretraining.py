@@ -3,6 +3,7 @@
 import dataclasses
 
 from bert_tf.config import checks
+from bert_tf.config.record_ranges import parse_ranges
 from bert_tf.config.run import (
     OptimizerConfig,
     RunBatchConfig,
@@ -77,14 +78,23 @@ class TrainingConfig(RunTrainingConfig):
 
     Attributes:
       max_eval_steps: Maximum number of batches of eval_batch_size to evaluate.
+      skip_records: Comma-separated records to leave out, as messages name them:
+        FILE:NUMBER or FILE:FIRST-LAST. They are read as empty rows.
+      max_corrupt_records: Before the first step, read all records and look for corrupt
+        ones; leave out up to so many of each set, refuse more. 0: do not look, and stop
+        at the first corrupt record.
     """
 
     max_eval_steps: int = 100
+    skip_records: tuple[str, ...] = ()
+    max_corrupt_records: int = 0
 
     def __post_init__(self) -> None:
         """Checks each field, and that there is something to do."""
         super().__post_init__()
         checks.require_positive(self, "max_eval_steps")
+        checks.require_not_negative(self, "max_corrupt_records")
+        parse_ranges("skip_records", self.skip_records)
         if not (self.do_train or self.do_eval):
             raise ValueError(
                 "At least one of `do_train` and `do_eval` must be true. Received: "

@@ -177,6 +177,8 @@ class RunTrainingConfig:
         of the micro-batches' means).
       clip_each_micro_batch: Clip each micro-batch's gradient instead of the step's;
         implies loss_normalization=micro_batch.
+      skip_nonfinite: Leave out a step whose gradient is not finite, and continue with
+        the next one; 10 in a row stop the run. Default: the first one stops it.
     """
 
     do_train: bool = False
@@ -189,6 +191,7 @@ class RunTrainingConfig:
     allreduce_post_accumulation: bool = True
     loss_normalization: str = "global"
     clip_each_micro_batch: bool = False
+    skip_nonfinite: bool = False
 
     def __post_init__(self) -> None:
         checks.require_positive(self, "save_checkpoints_steps", "display_loss_steps")

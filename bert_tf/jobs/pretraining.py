@@ -6,10 +6,12 @@ import os
 import time
 
 from bert_tf.config import BertConfig, PretrainingConfig
+from bert_tf.config.record_ranges import RecordRange, parse_ranges
 from bert_tf.data.batches.record_batches import TrainingReader, evaluation_batches
 from bert_tf.data.batches.record_order import RecordOrder
-from bert_tf.data.records.record_set import RecordSet, open_records
+from bert_tf.data.records.record_set import RecordSet, SkipSettings, open_records
 from bert_tf.data.records.schema import ValueLimits
+from bert_tf.data.records.skipping import require_files
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.metrics import evaluate_pretraining
 from bert_tf.jobs.run.messages import describe_changes, describe_model, report_results
@@ -101,7 +103,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     require_same_task(config, start, FolderTask(PRETRAINING))
     bert = load_bert_config(config.files, start)
     check_architecture(start, bert)
-    records = _open_records(config, bert, start)
+    records = _open_records(config, communicator, bert, start)
     sets = [each for each in (records.train, records.evaluation) if each is not None]
     metadata = {folder: m for each in sets for folder, m in each.metadata.items()}
     tokenizer = pretraining_tokenizer(config, start, bert, metadata)
@@ -130,23 +132,41 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
         data=records,
         num_eval_records=len(records.evaluation or ()),
         make_task=make_task,
+        notes=[*dict.fromkeys(note for each in sets for note in each.notes)],
     )
 
 
 def _open_records(
-    config: PretrainingConfig, bert: BertConfig, start: StartingPoint
+    config: PretrainingConfig,
+    communicator: Communicator,
+    bert: BertConfig,
+    start: StartingPoint,
 ) -> Records:
     """Opens the sets that are needed for training and for evaluation."""
     train = evaluation = None
     steps = start.position.step if start.position else 0
     if config.training.do_train and steps < config.optimizer.num_train_steps:
-        train = _open(config, bert, config.files.input_files_dir)
+        train = _open(config, communicator, bert, config.files.input_files_dir)
     if config.training.do_eval:
-        evaluation = _open(config, bert, config.files.eval_files_dir)
+        evaluation = _open(config, communicator, bert, config.files.eval_files_dir)
+    if train is not None:
+        # Both sets may be the same.
+        files = dict.fromkeys(train.index.files)
+        files |= dict.fromkeys(evaluation.index.files if evaluation else ())
+        require_files([*files], _skipped_ranges(config))
     return Records(train, evaluation)
 
 
-def _open(config: PretrainingConfig, bert: BertConfig, folders: str) -> RecordSet:
+def _skipped_ranges(config: PretrainingConfig) -> list[RecordRange]:
+    return parse_ranges("skip_records", config.training.skip_records)
+
+
+def _open(
+    config: PretrainingConfig,
+    communicator: Communicator,
+    bert: BertConfig,
+    folders: str,
+) -> RecordSet:
     limits = ValueLimits(bert.vocab_size, bert.type_vocab_size)
     records = open_records(
         folders,
@@ -154,6 +174,8 @@ def _open(config: PretrainingConfig, bert: BertConfig, folders: str) -> RecordSe
         max_seq_length=config.batch.max_seq_length,
         max_predictions_per_seq=config.batch.max_predictions_per_seq,
         cache_dir=os.path.join(config.files.output_dir, INDEX_CACHE_DIR),
+        skip=SkipSettings(_skipped_ranges(config), config.training.max_corrupt_records),
+        communicator=communicator,
     )
     length = records.shape.max_seq_length
     if length > bert.max_position_embeddings:

@@ -224,13 +224,10 @@ class GradientAccumulator:
         Returns:
           Dense float32 gradients, and the mean losses [L]; equal on every worker.
         """
-        counts = self._divisors(batch)
+        counts = self.divisors(batch)
         with self._step:
             parts, losses = self._accumulate(batch, tf.cast(step, tf.int32), counts)
-            gradients = [
-                self._step.take_sum(variable.path) if gradient is None else gradient
-                for variable, gradient in zip(self._variables, parts, strict=True)
-            ]
+            gradients = self._with_sums(parts)
             for variable, gradient in zip(self._variables, gradients, strict=True):
                 gradient.set_shape(variable.shape)
         # One grouped allreduce per step: tensors travel together, and every worker gets
@@ -241,7 +238,30 @@ class GradientAccumulator:
             [losses] = self._workers.sum([losses], "losses")
         return gradients, losses
 
-    def _divisors(self, batch: Features) -> tf.Tensor:
+    def micro_batch(
+        self, batch: Features, step: tf.Tensor, counts: tf.Tensor, i: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """The gradients and losses of one micro-batch of this worker alone.
+
+        Args:
+          batch: See `__call__`.
+          step: See `__call__`.
+          counts: The result of `divisors`.
+          i: Index of the micro-batch.
+        """
+        with self._step:
+            features = self._features(batch, tf.cast(step, tf.int32), i)
+            gradients, losses = self._compute(features, counts[i])
+            return self._with_sums(gradients), losses
+
+    def _with_sums(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor]:
+        """Gradients with those of the step's accumulators filled in."""
+        return [
+            self._step.take_sum(variable.path) if gradient is None else gradient
+            for variable, gradient in zip(self._variables, gradients, strict=True)
+        ]
+
+    def divisors(self, batch: Features) -> tf.Tensor:
         """Divisors of the losses, [k, L]; all rows are equal for global means."""
         num_micro_batches = batch["input_ids"].shape[0]
         if self._settings.is_micro_batch_mean:
@@ -293,6 +313,19 @@ class GradientAccumulator:
     ) -> tuple[list[tf.Tensor | None], tf.Tensor]:
         """Gradients of micro-batch `i`, clipped and summed as the settings say."""
         settings = self._settings
+        gradients, losses = self._compute(self._features(batch, step, i), counts[i])
+        if settings.clip_each_micro_batch:
+            # The mean over micro-batches is in the counts: undo it for the norm.
+            parts = batch["input_ids"].shape[0] * self._workers.size
+            limit = settings.max_grad_norm / parts
+            gradients, _ = clip_by_global_norm(gradients, limit)
+        if not settings.allreduce_post_accumulation:
+            gradients = self._workers.sum(gradients, "micro_batch_gradients")
+        return gradients, losses
+
+    def _features(self, batch: Features, step: tf.Tensor, i: tf.Tensor) -> Features:
+        """Those of micro-batch `i`, with what decides its dropout."""
+        settings = self._settings
         features = {name: array[i] for name, array in batch.items()}
         size = tf.shape(features["input_ids"])[0]
         part = settings.rank * batch["input_ids"].shape[0] + i
@@ -303,15 +336,7 @@ class GradientAccumulator:
         if features["input_ids"].shape[0] is None and not settings.use_xla:
             # XLA would compile the step again for each number of rows.
             features = _without_empty_rows(features)
-        gradients, losses = self._compute(features, counts[i])
-        if settings.clip_each_micro_batch:
-            # The mean over micro-batches is in the counts: undo it for the norm.
-            parts = batch["input_ids"].shape[0] * self._workers.size
-            limit = settings.max_grad_norm / parts
-            gradients, _ = clip_by_global_norm(gradients, limit)
-        if not settings.allreduce_post_accumulation:
-            gradients = self._workers.sum(gradients, "micro_batch_gradients")
-        return gradients, losses
+        return features
 
     def _micro_batch(
         self, features: Features, counts: tf.Tensor

@@ -1,6 +1,7 @@
 """One optimizer step as one graph."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +17,11 @@ from bert_tf.training.gradients import (
     global_norm,
 )
 from bert_tf.training.loss_scale import LossScale
+from bert_tf.training.nonfinite import Cause, find_cause
 from bert_tf.training.optimizers import BertOptimizer
+
+# A run that skips this many steps one after another has diverged.
+MAX_SKIPPED_IN_A_ROW = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +33,14 @@ class StepResult:
       losses: Mean of each of the task's losses over the global batch, in nats.
       gradient_norm: Global norm before clipping.
       loss_scale: That of float16; None without one.
+      skipped: Why the weights were not changed; empty if they were.
     """
 
     step: int
     losses: dict[str, float]
     gradient_norm: float
     loss_scale: float | None = None
+    skipped: str = ""
 
     @property
     def total_loss(self) -> float:
@@ -53,6 +60,8 @@ class Trainer:
         loss_scale: LossScale | None = None,
         *,
         rows_vary: bool = False,
+        skip_nonfinite: bool = False,
+        name_rows: Callable[[int, int], str] = lambda step, part: "",
     ) -> None:
         """Prepares the graph of a step, which is traced at the first batch.
 
@@ -66,17 +75,26 @@ class Trainer:
             traced for any number: a graph for the first number alone, and a general
             one from the second on, would round differently, and so would a resumed run
             and one that was never stopped.
+          skip_nonfinite: Leave out steps whose gradient is not finite.
+          name_rows: Step, from 0, and index of a micro-batch -> the records that this
+            worker reads for it, for messages.
         """
         self.task = task
         self.optimizer = optimizer
         self.optimizer.is_fused = fused_ops.are_in_use()
         self._settings = settings
+        self._communicator = communicator
+        self._skip_nonfinite = skip_nonfinite
+        self._name_rows = name_rows
+        self._skipped_in_a_row = 0
         self._variables = task.model.trainable_variables
         self.optimizer.build(self._variables)
         self.loss_scale = loss_scale
         scale = loss_scale.variable if loss_scale else None
         self._gradients = GradientAccumulator(task, communicator, settings, scale)
         self._graph = tf.function(self._step)
+        # Traced after a step that is not finite only.
+        self._micro_batch = tf.function(self._gradients.micro_batch, autograph=False)
         self._rows_vary = rows_vary
 
     @property
@@ -94,17 +112,12 @@ class Trainer:
           The step's losses, equal on every worker.
 
         Raises:
-          NonFiniteError: on every worker, if the gradient is not finite; the weights
-            are not changed.
+          NonFiniteError: on every worker, if the gradient is not finite, and may not be
+            skipped; the weights are not changed.
         """
         tensors = {name: tf.convert_to_tensor(x) for name, x in batch.items()}
         if self._rows_vary and not self._graph.experimental_get_tracing_count():
-            self._graph.get_concrete_function(
-                {
-                    name: tf.TensorSpec([len(x), None, *x.shape[2:]], x.dtype)
-                    for name, x in tensors.items()
-                }
-            )
+            self._graph.get_concrete_function(_of_any_rows(tensors))
         losses, norm = self._graph(tensors)
         while not np.isfinite(norm.numpy()) and self._may_try_again(losses):
             losses, norm = self._graph(tensors)
@@ -112,13 +125,8 @@ class Trainer:
             zip(self.task.loss_names, map(float, losses.numpy()), strict=True)
         )
         if not np.isfinite(norm.numpy()):
-            raise NonFiniteError(
-                f"The gradient of step {self.step + 1} is not finite "
-                f"(losses: {values}). The weights are those of step {self.step}. A "
-                "resumed run keeps its learning rate: start a new run with another "
-                "--output_dir, the last checkpoint as --init_checkpoint, and a lower "
-                "--learning_rate or a longer warm-up."
-            )
+            return self._skip(tensors, values)
+        self._skipped_in_a_row = 0
         scale = None
         if self.loss_scale is not None:
             scale = self.loss_scale.value
@@ -129,6 +137,53 @@ class Trainer:
         """Halves the loss scale if the gradient alone overflowed, on all workers."""
         is_overflow = np.isfinite(losses.numpy()).all()
         return is_overflow and self.loss_scale is not None and self.loss_scale.lower()
+
+    def _skip(
+        self, batch: dict[str, tf.Tensor], losses: dict[str, float]
+    ) -> StepResult:
+        """Counts a step without changing the weights, if that is allowed.
+
+        The learning rate goes on, and the step's records count as read, so that step
+        and position stay a function of each other, on every worker and after a restart.
+        The moments stay as they are; the optimizer's bias correction counts the step.
+        """
+        step = self.step + 1
+        cause = self._find_cause(batch)
+        values = ", ".join(f"{name}={value:g}" for name, value in losses.items())
+        message = f"The gradient of step {step} is not finite ({values}). {cause.text}"
+        self._skipped_in_a_row += 1
+        has_diverged = self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW
+        if self._skip_nonfinite and not (has_diverged or cause.is_in_weights):
+            self.optimizer.iterations.assign_add(1)
+            return StepResult(step, losses, float("nan"), skipped=message)
+        if self._skip_nonfinite and has_diverged:
+            message += (
+                f" It is the {MAX_SKIPPED_IN_A_ROW}th in a row, the run diverged."
+            )
+        skipping = "; or pass --skip_nonfinite to leave out single steps"
+        raise NonFiniteError(
+            f"{message} The weights are those of step {self.step}. A resumed run keeps "
+            "its learning rate: start a new run with another --output_dir, the last "
+            "checkpoint as --init_checkpoint, and a lower --learning_rate or a longer "
+            f"warm-up{'' if self._skip_nonfinite or cause.is_in_weights else skipping}."
+        )
+
+    def _find_cause(self, batch: dict[str, tf.Tensor]) -> Cause:
+        """Computes the micro-batches of the step again."""
+        step = tf.identity(self.optimizer.iterations.value)
+        counts = self._gradients.divisors(batch)
+        specs = _of_any_rows(batch) if self._rows_vary else batch
+        graph = self._micro_batch.get_concrete_function(
+            specs, step, counts, tf.constant(0)
+        )
+        return find_cause(
+            lambda i: graph(batch, step, counts, tf.constant(i)),
+            batch["input_ids"].shape[0],
+            self._variables,
+            self.task.loss_names,
+            self._communicator,
+            lambda i: self._name_rows(self.step, i),
+        )
 
     def _step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         gradients, losses = self._gradients(batch, self.optimizer.iterations.value)
@@ -148,3 +203,11 @@ class Trainer:
         finite = tf.reduce_all(tf.math.is_finite(losses)) & tf.math.is_finite(norm)
         tf.cond(finite, update, lambda: tf.constant(False))
         return losses, tf.where(finite, norm, float("nan"))
+
+
+def _of_any_rows(batch: dict[str, tf.Tensor]) -> dict[str, tf.TensorSpec]:
+    """The signature of batches with another number of rows."""
+    return {
+        name: tf.TensorSpec([len(x), None, *x.shape[2:]], x.dtype)
+        for name, x in batch.items()
+    }

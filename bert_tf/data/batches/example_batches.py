@@ -87,20 +87,31 @@ class ExampleReader(StepReader):
         self._settings = settings
         self.rows_vary = settings.is_packed
 
-    def batch(self, step: int) -> Features:
-        """See `StepReader`."""
-        shape, settings = self._shape, self._settings
+    def _rows(self, step: int) -> np.ndarray:
+        """Numbers of the examples in this worker's rows, -1 for none: [k, B, K]."""
+        shape = self._shape
         count = shape.global_batch_size
         numbers = self._order.records(self.position(step), count)
-        slots = settings.assign_rows(self._examples.sequences.lengths[numbers])
+        slots = self._settings.assign_rows(self._examples.sequences.lengths[numbers])
         rows = np.where(slots >= 0, numbers[slots], slots)
         parts = shape.size * shape.num_micro_batches
         per_part = -(-len(rows) // parts)
         rows = padded_rows(rows, per_part * parts)
         own = np.split(rows, shape.size)[shape.rank]
-        features = self._examples.features(own, settings.max_seq_length)
-        cut = (shape.num_micro_batches, per_part)
+        return own.reshape(shape.num_micro_batches, per_part, -1)
+
+    def batch(self, step: int) -> Features:
+        """See `StepReader`."""
+        rows = self._rows(step)
+        own = rows.reshape(-1, rows.shape[-1])
+        features = self._examples.features(own, self._settings.max_seq_length)
+        cut = rows.shape[:2]
         return {name: x.reshape(*cut, *x.shape[1:]) for name, x in features.items()}
+
+    def name_rows(self, step: int, micro_batch: int) -> str:
+        """See `StepReader`."""
+        rows = self._rows(step)[micro_batch]
+        return f"examples {', '.join(map(str, np.sort(rows[rows >= 0])))} (from 0)"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from bert_tf.data.batches.record_order import RecordOrder
-from bert_tf.data.records.schema import ExampleParser
+from bert_tf.data.records.skipping import SkippingParser, name_records
 
 Features = dict[str, np.ndarray]
 
@@ -86,6 +86,10 @@ class StepReader(abc.ABC):
           Features of shape [k, B, ...].
         """
 
+    @abc.abstractmethod
+    def name_rows(self, step: int, micro_batch: int) -> str:
+        """What this worker reads for a micro-batch of step `step`, for messages."""
+
     def batches(self, num_train_steps: int) -> Iterator[Features]:
         """The batches from the first step on, read in the background."""
         steps = range(self._first_step, num_train_steps)
@@ -108,7 +112,7 @@ class TrainingReader(StepReader):
 
     def __init__(
         self,
-        parser: ExampleParser,
+        parser: SkippingParser,
         order: RecordOrder,
         shape: BatchShape,
         *,
@@ -128,20 +132,29 @@ class TrainingReader(StepReader):
         self._parser = parser
         self._order = order
 
-    def batch(self, step: int) -> Features:
-        """See `StepReader`."""
+    def _numbers(self, step: int) -> np.ndarray:
+        """This worker's records of a step: [k, B]."""
         shape = self._shape
         position = self.position(step) + shape.first_row
         numbers = self._order.records(position, shape.worker_batch_size)
-        cut = (shape.num_micro_batches, shape.micro_batch_size)
+        return numbers.reshape(shape.num_micro_batches, shape.micro_batch_size)
+
+    def batch(self, step: int) -> Features:
+        """See `StepReader`."""
+        numbers = self._numbers(step)
         return {
-            name: array.reshape(*cut, *array.shape[1:])
-            for name, array in self._parser(numbers).items()
+            name: array.reshape(*numbers.shape, *array.shape[1:])
+            for name, array in self._parser(numbers.ravel()).items()
         }
+
+    def name_rows(self, step: int, micro_batch: int) -> str:
+        """See `StepReader`."""
+        numbers = self._numbers(step)[micro_batch]
+        return f"records {','.join(name_records(self._parser.index, numbers))}"
 
 
 def evaluation_batches(
-    parser: ExampleParser,
+    parser: SkippingParser,
     order: RecordOrder,
     *,
     batch_size: int,

@@ -16,6 +16,7 @@ from bert_tf.data.commands.index import count_records, counted_metadata
 from bert_tf.data.commands.output_folder import RECORD_FILES, OutputFolder, settings_of
 from bert_tf.data.output_files import OutputFile, describe_file, total_counts
 from bert_tf.data.processes import divide, in_order
+from bert_tf.data.records.checking import check_content
 from bert_tf.data.records.examples import serialize_examples
 from bert_tf.data.records.metadata import (
     Metadata,
@@ -26,7 +27,7 @@ from bert_tf.data.records.metadata import (
 )
 from bert_tf.data.records.provenance import origin_of
 from bert_tf.data.records.record_index import RecordIndex, record_files
-from bert_tf.data.records.record_set import NO_LIMITS, open_parser
+from bert_tf.data.records.record_set import open_input
 from bert_tf.data.records.schema import RecordParser
 from bert_tf.data.records.tfrecord import RecordWriter, shard_name
 from bert_tf.errors import CorruptRecordError
@@ -162,7 +163,8 @@ def _copy(
         command, config.output_dir, RECORD_FILES, settings, files
     ) as output:
         written = output.begin(config.overwrite)
-        parser = open_parser(files, NO_LIMITS)
+        parser = open_input(files)
+        check_content(parser, output.inputs)
         index = parser.index
         origin = origin_of(files)
         if form is None:
@@ -207,7 +209,7 @@ def _write_shards(
 
 @functools.lru_cache(maxsize=1)  # Once per worker process.
 def _cached_parser(files: tuple[str, ...]) -> RecordParser:
-    return open_parser(files, NO_LIMITS)
+    return open_input(files)
 
 
 def copy_shard(

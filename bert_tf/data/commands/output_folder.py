@@ -100,9 +100,14 @@ class OutputFolder:
         self._manifest_file = Path(f"{self._output_dir}_manifest.json")
 
     @functools.cached_property
+    def inputs(self) -> dict[str, OutputFile]:
+        """Path -> what is in the file, of all files that the command reads."""
+        return {str(path): describe_file(path) for path in self._inputs}
+
+    @functools.cached_property
     def _recipe(self) -> dict[str, Any]:
         """What determines the output, as it is after a round trip through JSON."""
-        inputs = [dataclasses.asdict(describe_file(path)) for path in self._inputs]
+        inputs = [dataclasses.asdict(self.inputs[str(path)]) for path in self._inputs]
         values = (_VERSION, self._command, self._settings, inputs)
         return json.loads(json.dumps(dict(zip(_RECIPE, values, strict=True))))
 

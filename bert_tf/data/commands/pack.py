@@ -11,6 +11,7 @@ from bert_tf.config.data import PackDataConfig
 from bert_tf.data.commands.output_folder import RECORD_FILES, OutputFolder, settings_of
 from bert_tf.data.output_files import OutputFile
 from bert_tf.data.packing.layout import (
+    Arrays,
     merge_sequences,
     most_in_a_row,
     prediction_counts,
@@ -24,6 +25,7 @@ from bert_tf.data.packing.planning import (
     make_plan,
 )
 from bert_tf.data.processes import divide, in_order
+from bert_tf.data.records.checking import check_content
 from bert_tf.data.records.examples import serialize_examples
 from bert_tf.data.records.metadata import (
     Metadata,
@@ -35,7 +37,7 @@ from bert_tf.data.records.metadata import (
 )
 from bert_tf.data.records.provenance import origin_of
 from bert_tf.data.records.record_index import record_files
-from bert_tf.data.records.record_set import NO_LIMITS, open_parser
+from bert_tf.data.records.record_set import open_input
 from bert_tf.data.records.schema import RecordParser
 from bert_tf.data.records.tfrecord import RecordWriter, frame_record, shard_name
 from bert_tf.errors import CorruptRecordError
@@ -50,19 +52,34 @@ _RECORDS_WORTH_A_WORKER = 100_000
 
 @functools.lru_cache(maxsize=1)  # Once per worker process.
 def _cached_parser(files: tuple[str, ...], cache_dir: str) -> RecordParser:
-    return open_parser(files, NO_LIMITS, cache_dir)
+    return open_input(files, cache_dir)
 
 
 def measure_records(
     files: tuple[str, ...], begin: int, end: int, cache_dir: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of tokens and of masked tokens of some records: two [end - begin]."""
+    """Numbers of tokens and of masked tokens of some records: two [end - begin].
+
+    Raises:
+      CorruptRecordError: naming a record that cannot be packed.
+    """
     parser = _cached_parser(files, cache_dir)
     arrays = parser(np.arange(begin, end))
-    return (
-        sequence_lengths(arrays).astype(np.uint16),
-        prediction_counts(arrays).astype(np.uint16),
-    )
+    try:
+        return _sizes(arrays)
+    except ValueError:
+        for row in range(end - begin):
+            try:
+                _sizes({name: array[[row]] for name, array in arrays.items()})
+            except ValueError as error:
+                location = parser.index.location(begin + row)
+                raise CorruptRecordError(f"{location}: {error}") from None
+        raise
+
+
+def _sizes(arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    lengths, masks = sequence_lengths(arrays), prediction_counts(arrays)
+    return lengths.astype(np.uint16), masks.astype(np.uint16)
 
 
 def pack_rows(
@@ -137,7 +154,8 @@ def _pack(
 ) -> Metadata:
     cache_dir = str(output.partial_dir)
     _cached_parser.cache_clear()  # The files may have changed since the last call.
-    parser = open_parser(files, NO_LIMITS, cache_dir)
+    parser = open_input(files, cache_dir)
+    check_content(parser, output.inputs)
     shape = parser.shape
     origin = origin_of(files)
     if shape.is_packed:

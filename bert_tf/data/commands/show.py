@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bert_tf.config.data import ShowDataConfig
+from bert_tf.data.output_files import describe_file
+from bert_tf.data.records.checking import check_content
 from bert_tf.data.records.record_index import record_files
-from bert_tf.data.records.record_set import NO_LIMITS, open_parser
+from bert_tf.data.records.record_set import open_input
 from bert_tf.data.text.vocabulary import load_vocabulary
 
 
@@ -25,9 +27,14 @@ def describe_records(config: ShowDataConfig) -> Iterator[str]:
       ValueError: if the vocabulary cannot be used, or is too short for the records.
     """
     vocabulary = load_vocabulary(config.vocab_file)
-    parser = open_parser(record_files(config.input_dir), NO_LIMITS)
+    files = record_files(config.input_dir)
+    parser = open_input(files)
     index = parser.index
-    for number in range(min(config.num_records, len(index))):
+    count = min(config.num_records, len(index))
+    # Of a large set, the sizes of all files are compared, and the content of these.
+    shown = files[: np.searchsorted(index.starts, count)]
+    check_content(parser, {path: describe_file(path) for path in shown})
+    for number in range(count):
         features = parser(np.asarray([number]))
         values = {name: array[0].tolist() for name, array in features.items()}
         yield f"{index.location(number)}\n{_describe(values, vocabulary)}"

@@ -24,7 +24,7 @@ from bert_tf.data.records.hdf5_layout import (
 )
 from bert_tf.data.records.hdf5_writer import PER_PREDICTION, PER_TOKEN
 from bert_tf.data.records.record_index import OpenFiles, RecordIndex
-from bert_tf.data.records.schema import RecordParser, RecordShape, ValueLimits
+from bert_tf.data.records.schema import RecordParser, RecordShape
 from bert_tf.errors import CorruptRecordError
 
 # HDF5 File Format Specification 3.0, section III.E (global heap, version 1).
@@ -272,19 +272,6 @@ class Hdf5Index(RecordIndex):
 
 class Hdf5Parser(RecordParser):
     """Records of HDF5 files to the model's inputs, labels and weights."""
-
-    def __init__(
-        self, index: Hdf5Index, shape: RecordShape, limits: ValueLimits
-    ) -> None:
-        """Prepares for one set of records; see `RecordParser`.
-
-        Args:
-          index: Where the records come from.
-          shape: Their lengths; those of records without padding may be larger.
-          limits: What the values must stay below.
-        """
-        super().__init__(index, shape, limits)
-        self._upper_bounds["input_mask"] = 2
 
     def padded_to(
         self, max_seq_length: int | None, max_predictions: int | None

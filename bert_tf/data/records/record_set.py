@@ -4,6 +4,15 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from bert_tf.config.record_ranges import RecordRange
+from bert_tf.data.records.checking import (
+    check_metadata,
+    check_sample,
+    check_shards,
+    find_corrupt_records,
+)
 from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
 from bert_tf.data.records.record_index import RecordIndex, record_files
 from bert_tf.data.records.schema import (
@@ -11,10 +20,16 @@ from bert_tf.data.records.schema import (
     RecordParser,
     RecordShape,
     ValueLimits,
-    check_sample,
     record_shape,
 )
+from bert_tf.data.records.skipping import (
+    SkippingParser,
+    describe_skipped,
+    find_records,
+    with_advice,
+)
 from bert_tf.data.records.tfrecord import TfrecordIndex
+from bert_tf.distribute import Communicator
 from bert_tf.errors import CorruptRecordError
 from bert_tf.launch import report
 
@@ -37,19 +52,13 @@ def file_format(path: str) -> str:
     return "hdf5" if is_hdf5 else "tfrecord"
 
 
-def open_parser(
-    files: Sequence[str], limits: ValueLimits, cache_dir: str = ""
-) -> RecordParser:
-    """Opens record files of either format.
+def open_index(files: Sequence[str], cache_dir: str = "") -> RecordIndex:
+    """Numbers the records of files of either format.
 
     Args:
       files: TFRecord files, or HDF5 files.
-      limits: Exclusive upper bounds of the ids.
       cache_dir: Folder in which offsets of TFRecords are cached between runs; empty for
         no cache.
-
-    Returns:
-      A parser, which gives the same features for the same records in either format.
 
     Raises:
       CorruptRecordError: if both formats occur, or a file is not valid.
@@ -65,12 +74,82 @@ def open_parser(
         )
     if "hdf5" in formats:
         # Loaded only by those who have HDF5 files.
-        from bert_tf.data.records.hdf5_reader import Hdf5Index, Hdf5Parser
+        from bert_tf.data.records.hdf5_reader import Hdf5Index
 
-        index = Hdf5Index(list(files))
+        return Hdf5Index(list(files))
+    return TfrecordIndex(list(files), cache_dir)
+
+
+def make_parser(
+    index: RecordIndex,
+    limits: ValueLimits,
+    skipped: np.ndarray | None = None,
+    max_corrupt_records: int = 0,
+) -> RecordParser:
+    """The parser of an index.
+
+    Args:
+      index: The result of `open_index`.
+      limits: Exclusive upper bounds of the ids.
+      skipped: Numbers of records that need not be readable.
+      max_corrupt_records: How many others need not be, either.
+
+    Returns:
+      A parser, which gives the same features for the same records in either format.
+
+    Raises:
+      CorruptRecordError: if the lengths of the records are not known.
+    """
+    if index.format == "hdf5":
+        from bert_tf.data.records.hdf5_reader import Hdf5Parser
+
         return Hdf5Parser(index, index.shape, limits)
-    index = TfrecordIndex(list(files), cache_dir)
-    return ExampleParser(index, record_shape(index), limits)
+    left_out = frozenset([] if skipped is None else skipped.tolist())
+    shape = record_shape(index, left_out, max_corrupt_records)
+    return ExampleParser(index, shape, limits)
+
+
+def open_parser(
+    files: Sequence[str], limits: ValueLimits, cache_dir: str = ""
+) -> RecordParser:
+    """Opens record files of either format; see `open_index` and `make_parser`."""
+    return make_parser(open_index(files, cache_dir), limits)
+
+
+def open_input(files: Sequence[str], cache_dir: str = "") -> RecordParser:
+    """Opens records for a command, and checks them as a training does.
+
+    Args:
+      files: See `open_index`.
+      cache_dir: See `open_index`.
+
+    Returns:
+      The parser. Ids are below the size of the vocabulary that metadata states.
+
+    Raises:
+      ValueError: if a metadata file is not valid.
+      CorruptRecordError: if files contradict each other or their metadata.
+    """
+    index = open_index(files, cache_dir)
+    folders = sorted({os.path.dirname(path) for path in files})
+    metadata = {folder: read_metadata(folder) for folder in folders}
+    sizes = [about.vocab_size if about else None for about in metadata.values()]
+    limits = NO_LIMITS
+    if None not in sizes:
+        limits = dataclasses.replace(NO_LIMITS, vocab_size=max(sizes))
+    parser = make_parser(index, limits)
+    _compare(metadata, index, parser.shape)
+    return parser
+
+
+def _compare(
+    metadata: Mapping[str, Metadata | None], index: RecordIndex, shape: RecordShape
+) -> None:
+    """Compares the metadata of folders with the records."""
+    for folder, about in metadata.items():
+        if about:
+            check_shards(folder, about, index)
+            check_metadata(folder, about, index.format, shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,17 +157,19 @@ class RecordSet:
     """Records that can be read by number.
 
     Attributes:
-      parser: Reads and checks them.
+      parser: Reads and checks them; those that are skipped are empty rows.
       avg_seq_per_sample: Mean number of sequences per record; 1 if not packed.
       sha256: Of the number of records and of the checked sample: it differs for other
         records, and is the same for the same records in another folder or format.
       metadata: Folder -> its metadata; None if it has none.
+      notes: Lines for the log.
     """
 
-    parser: RecordParser
+    parser: SkippingParser
     avg_seq_per_sample: float = 1.0
     sha256: str = ""
     metadata: Mapping[str, Metadata | None] = dataclasses.field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def index(self) -> RecordIndex:
@@ -118,67 +199,6 @@ def _check_lengths(
             )
 
 
-def _check_shards(folder: str, metadata: Metadata, index: RecordIndex) -> None:
-    """Compares the files that metadata lists with those of the folder."""
-    if metadata.shards is not None:
-        listed = {os.path.join(folder, shard.name) for shard in metadata.shards}
-        for path in index.files:
-            if os.path.dirname(path) == folder and path not in listed:
-                raise CorruptRecordError(
-                    f"{metadata_file(folder)} does not list {path}. Move the file "
-                    "away, or update the metadata with `python -m bert_tf data index "
-                    f"--input_dir={folder} --overwrite`."
-                )
-    for shard in metadata.shards or ():
-        path = os.path.join(folder, shard.name)
-        if path not in index.files and os.path.exists(path):
-            continue  # The setting names single files of the folder.
-        if path not in index.files:
-            raise CorruptRecordError(
-                f"{metadata_file(folder)} lists the file {shard.name}, which is "
-                f"missing in {folder}. Copy it there, make the records again, or "
-                "leave it out of the metadata with `python -m bert_tf data index "
-                f"--input_dir={folder} --overwrite`."
-            )
-        number = index.files.index(path)
-        records = int(index.starts[number + 1] - index.starts[number])
-        found = (records, os.path.getsize(path))
-        if found != (shard.records, shard.bytes):
-            raise CorruptRecordError(
-                f"{path} must hold {shard.records} records in {shard.bytes} bytes, as "
-                f"{metadata_file(folder)} states. Received: {found[0]} records in "
-                f"{found[1]} bytes. Copy or make the file again. If the file is "
-                "correct, update the metadata with `python -m bert_tf data index "
-                f"--input_dir={folder} --overwrite`."
-            )
-
-
-def _check_metadata(
-    folder: str, metadata: Metadata, file_format: str, shape: RecordShape
-) -> None:
-    """Compares metadata with the records that it describes."""
-    pairs = {
-        "format": (metadata.format, file_format),
-        "packed": (metadata.packed, shape.is_packed),
-        "max_seq_length": (metadata.max_seq_length, shape.max_seq_length),
-        "max_predictions_per_pack": (
-            metadata.max_predictions_per_pack,
-            shape.max_predictions,
-        ),
-        "max_sequences_per_pack": (
-            metadata.max_sequences_per_pack,
-            shape.max_sequences,
-        ),
-    }
-    for name, (stated, found) in pairs.items():
-        if stated is not None and stated != found:
-            raise CorruptRecordError(
-                f"{metadata_file(folder)} states {name}={stated}, but the records of "
-                f"{folder} have {name}={found}. Update the metadata with `python -m "
-                f"bert_tf data index --input_dir={folder} --overwrite`."
-            )
-
-
 def _average(
     metadata: dict[str, Metadata | None], index: RecordIndex, shape: RecordShape
 ) -> float:
@@ -200,6 +220,19 @@ def _average(
     return sequences / len(index)
 
 
+@dataclasses.dataclass(frozen=True)
+class SkipSettings:
+    """Which records of a set are read as empty rows.
+
+    Attributes:
+      ranges: Those that the user names; some may be of another set.
+      max_corrupt_records: How many corrupt ones are looked for, and skipped.
+    """
+
+    ranges: Sequence[RecordRange] = ()
+    max_corrupt_records: int = 0
+
+
 def open_records(
     input_files_dir: str,
     limits: ValueLimits,
@@ -207,6 +240,8 @@ def open_records(
     max_seq_length: int | None = None,
     max_predictions_per_seq: int | None = None,
     cache_dir: str = "",
+    skip: SkipSettings | None = None,
+    communicator: Communicator | None = None,
 ) -> RecordSet:
     """Finds, indexes and checks a set of records.
 
@@ -216,48 +251,66 @@ def open_records(
       max_seq_length: The value of the flag; None if it is not given.
       max_predictions_per_seq: The value of the flag; None if it is not given.
       cache_dir: Folder in which offsets are cached between runs; empty for no cache.
+      skip: Records that are skipped; None for none.
+      communicator: The workers that look for corrupt records; None for one.
 
     Returns:
       The records.
 
     Raises:
       FileNotFoundError: if there are no records.
-      ValueError: if a metadata file is not valid.
+      ValueError: if a metadata file is not valid, or a skipped record does not exist.
       CorruptRecordError: if a file is empty, truncated or damaged, or contradicts the
         flags, the metadata or the model.
     """
     files = record_files(input_files_dir)
-    unpadded = open_parser(files, limits, cache_dir)
-    index = unpadded.index
+    index = open_index(files, cache_dir)
+    skip = skip or SkipSettings()
+    skipped = find_records(index, skip.ranges)
+    try:
+        unpadded = make_parser(index, limits, skipped, skip.max_corrupt_records)
+    except CorruptRecordError as error:
+        raise with_advice(error, index) from error
     folders = sorted({os.path.dirname(path) for path in files})
     metadata = {folder: read_metadata(folder) for folder in folders}
-    for folder, about in metadata.items():
-        if about:
-            _check_shards(folder, about, index)
-            _check_metadata(folder, about, index.format, unpadded.shape)
+    _compare(metadata, index, unpadded.shape)
     parser = unpadded.padded_to(max_seq_length, max_predictions_per_seq)
-    shape = parser.shape
-    predictions = shape.max_predictions
-    if shape.is_packed:
-        stated = (about.max_predictions_per_seq for about in metadata.values() if about)
-        predictions = next(filter(None, stated), None)
-    _check_lengths(
-        input_files_dir,
-        {
-            "max_seq_length": shape.max_seq_length,
-            "max_predictions_per_seq": predictions,
-        },
-        {
-            "max_seq_length": max_seq_length,
-            "max_predictions_per_seq": max_predictions_per_seq,
-        },
-    )
-    average = _average(metadata, index, shape)
-    sample = check_sample(unpadded, _SAMPLE_SIZE)
+    asked = {
+        "max_seq_length": max_seq_length,
+        "max_predictions_per_seq": max_predictions_per_seq,
+    }
+    _check_lengths(input_files_dir, _lengths(parser.shape, metadata), asked)
+    average = _average(metadata, index, parser.shape)
+    notes: list[str] = []
+    if skip.max_corrupt_records:
+        corrupt = find_corrupt_records(
+            *(unpadded, skipped, skip.max_corrupt_records),
+            communicator or Communicator(),
+        )
+        notes += [f"warning: corrupt, and skipped: {text}" for text in corrupt.values()]
+        skipped = np.union1d(skipped, np.asarray([*corrupt], np.int64))
+    if skipped.size:
+        notes.append(describe_skipped(index, skipped))
+    sample = check_sample(unpadded, _SAMPLE_SIZE, skipped)
     if sample.unmasked > _MAX_UNMASKED:
         report(
             f"warning: {sample.unmasked:.1%} of the records of {input_files_dir} have "
             "no masked token, so they train and evaluate no masked LM. Make them again "
             "with a greater --max_predictions_per_seq or --masked_lm_prob."
         )
-    return RecordSet(parser, average, sample.sha256, metadata)
+    reader = SkippingParser(parser, skipped)
+    return RecordSet(reader, average, sample.sha256, metadata, notes)
+
+
+def _lengths(
+    shape: RecordShape, metadata: Mapping[str, Metadata | None]
+) -> dict[str, int | None]:
+    """S, and P of a single sequence, of records."""
+    predictions = shape.max_predictions
+    if shape.is_packed:
+        stated = (about.max_predictions_per_seq for about in metadata.values() if about)
+        predictions = next(filter(None, stated), None)
+    return {
+        "max_seq_length": shape.max_seq_length,
+        "max_predictions_per_seq": predictions,
+    }

@@ -2,8 +2,8 @@
 
 import abc
 import dataclasses
-import hashlib
-from typing import NamedTuple
+import math
+from collections.abc import Container
 
 import numpy as np
 import tensorflow as tf
@@ -84,16 +84,48 @@ def _shape_of(data: bytes, location: object) -> RecordShape:
     return RecordShape(*lengths, is_packed)
 
 
-def record_shape(index: TfrecordIndex) -> RecordShape:
+def _first_shape(
+    index: TfrecordIndex, shard: int, skipped: Container[int], max_corrupt_records: int
+) -> tuple[RecordShape, int] | None:
+    """The lengths of a file's first record that can be read, and its number."""
+    num_corrupt = 0
+    for number in range(*index.starts[shard : shard + 2].tolist()):
+        if number in skipped:
+            continue
+        try:
+            [data] = index.read(np.asarray([number]))
+            return _shape_of(data, index.location(number)), number
+        except CorruptRecordError as error:
+            num_corrupt += 1
+            if num_corrupt > max_corrupt_records:
+                raise CorruptRecordError(str(error), number) from error
+    return None
+
+
+def record_shape(
+    index: TfrecordIndex,
+    skipped: Container[int] = (),
+    max_corrupt_records: int = 0,
+) -> RecordShape:
     """The lengths of all records, read from the first one of each file.
+
+    Args:
+      index: The records.
+      skipped: Numbers of records that are not read.
+      max_corrupt_records: How many others may be passed over in a file.
 
     Raises:
       CorruptRecordError: if two files differ, or a first record is not valid.
     """
-    shapes = {}
-    for number in index.starts[:-1]:
-        [data] = index.read(np.asarray([number]))
-        shapes.setdefault(_shape_of(data, index.location(int(number))), int(number))
+    shapes: dict[RecordShape, int] = {}
+    for shard in range(len(index.files)):
+        if found := _first_shape(index, shard, skipped, max_corrupt_records):
+            shapes.setdefault(*found)
+    if not shapes:
+        raise CorruptRecordError(
+            f"{index.files[0]}: no record is left, all of the set are skipped. Skip "
+            "fewer records, or make the files again."
+        )
     if len({shape.is_packed for shape in shapes}) > 1:
         one, other = (index.location(number).path for number in shapes.values())
         raise CorruptRecordError(
@@ -123,8 +155,12 @@ class ValueLimits:
     type_vocab_size: int
 
     def of(self, shape: RecordShape) -> dict[str, int]:
-        """Feature -> the exclusive upper bound of its values."""
+        """Feature -> the exclusive upper bound of its values, which are at least 0."""
         return {
+            # The number of a sequence within its record, from 1; 0 is padding.
+            "input_mask": shape.max_sequences + 1,
+            "masked_lm_weights": math.inf,
+            "next_sentence_weights": math.inf,
             "input_ids": self.vocab_size,
             "masked_lm_ids": self.vocab_size,
             "segment_ids": self.type_vocab_size,
@@ -171,10 +207,13 @@ class RecordParser(abc.ABC):
           are packed or not; int32, and float32 for weights.
 
         Raises:
-          CorruptRecordError: naming file and record.
+          CorruptRecordError: naming file and record, the first that is wrong.
         """
-        arrays = self._parse(numbers)
-        self._check(arrays, numbers)
+        try:
+            arrays = self._parse(numbers)
+            self._check(arrays, numbers)
+        except CorruptRecordError as error:
+            raise self._first_corrupt(numbers) or error from None
         features = {
             name: array if array.dtype == np.float32 else array.astype(np.int32)
             for name, array in arrays.items()
@@ -186,6 +225,19 @@ class RecordParser(abc.ABC):
         features["next_sentence_positions"] = np.zeros((len(numbers), 1), np.int32)
         features["next_sentence_weights"] = np.ones((len(numbers), 1), np.float32)
         return features
+
+    def _first_corrupt(self, numbers: np.ndarray) -> CorruptRecordError | None:
+        """The error of the first record that cannot be read alone."""
+        for number in numbers[:, None]:
+            try:
+                self._check(self._parse(number), number)
+            except CorruptRecordError as error:
+                [one] = number.tolist()
+                message, location = str(error), str(self.index.location(one))
+                if location not in message:  # The HDF5 library names a dataset.
+                    message = f"{location}: {message}"
+                return CorruptRecordError(message, one)
+        return None
 
     def padded_to(
         self, max_seq_length: int | None, max_predictions: int | None
@@ -207,10 +259,12 @@ class RecordParser(abc.ABC):
             if name not in arrays:
                 continue
             values = arrays[name]
+            # NaN is in no range.
             if values.min() >= 0 and values.max() < limit:
                 continue
-            row = int(np.argmax(np.any((values < 0) | (values >= limit), axis=1)))
-            wrong = values[row][(values[row] < 0) | (values[row] >= limit)][0]
+            is_wrong = ~((values >= 0) & (values < limit))
+            row = int(np.argmax(is_wrong.any(axis=1)))
+            wrong = values[row][is_wrong[row]][0]
             remedy = ""
             if limit == self._upper_bounds["input_ids"]:
                 remedy = (
@@ -258,34 +312,3 @@ class ExampleParser(RecordParser):
         except tf.errors.InvalidArgumentError as error:
             reason = " ".join(str(error.message).split())
             raise CorruptRecordError(f"{location}: {reason}") from error
-
-
-class Sample(NamedTuple):
-    """Statistics of records that are spread evenly over a set.
-
-    Attributes:
-      sha256: Of their features and of the number of records: equal for equal sets.
-      unmasked: Fraction of them without a masked token, in [0, 1].
-    """
-
-    sha256: str
-    unmasked: float
-
-
-def check_sample(parser: RecordParser, sample_size: int) -> Sample:
-    """Parses and checks records spread evenly over the set, before any training.
-
-    Raises:
-      CorruptRecordError: naming file and record.
-    """
-    total = len(parser.index)
-    count = min(sample_size, total)
-    numbers = np.unique(np.linspace(0, total - 1, count).astype(np.int64))
-    digest, unmasked = hashlib.sha256(str(total).encode()), 0
-    for part in np.array_split(numbers, -(-len(numbers) // 256)):
-        features = parser(part)
-        unmasked += int((features["masked_lm_weights"] <= 0).all(axis=1).sum())
-        for name, values in sorted(features.items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(values))
-    return Sample(digest.hexdigest(), unmasked / len(numbers))

@@ -182,9 +182,15 @@ class StepReport:
         # The first step traces and compiles the graph: it is left out of all speeds.
         self._since: tuple[int, float] | None = None
         self._speeds: list[tuple[int, float]] = []
+        self._num_skipped = 0
 
     def step(self, result: StepResult, *, is_last: bool) -> None:
-        """Logs one step, if it is due."""
+        """Logs one step, if it is due or was skipped."""
+        if result.skipped:
+            self._num_skipped += 1
+            self._log.message(f"warning: skipped: {result.skipped}")
+            self.restart_clock(result.step)  # It was computed again, to find the cause.
+            return
         values = {
             **result.losses,
             "total_loss": result.total_loss,
@@ -219,7 +225,12 @@ class StepReport:
         self._since = (step, time.perf_counter())
 
     def summary(self) -> None:
-        """Logs the speed of all measured steps."""
+        """Logs the number of skipped steps, and the speed of all measured ones."""
+        if self._num_skipped:
+            self._log.message(
+                f"warning: {self._num_skipped} steps of this run were skipped, since "
+                "their gradients were not finite: they did not change the weights."
+            )
         seconds = sum(s for _, s in self._speeds)
         if seconds:
             steps = sum(n for n, _ in self._speeds)

@@ -40,7 +40,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
             log.message(f"All steps are done: {plan.step} of {num_train_steps}.")
         return
     reader = plan.make_reader()
-    trainer = make_trainer(plan, session.communicator, rows_vary=reader.rows_vary)
+    trainer = make_trainer(plan, session.communicator, reader)
     saver = CheckpointSaver(plan, reader, trainer.loss_scale)
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
     last_step = num_train_steps
@@ -70,10 +70,8 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     report.summary()
 
 
-def make_trainer(
-    plan: Plan, communicator: Communicator, *, rows_vary: bool = False
-) -> Trainer:
-    """The trainer of a plan; see `Trainer` for `rows_vary`."""
+def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> Trainer:
+    """The trainer of a plan, and of the batches that a reader gives."""
     training = plan.config.training
     settings = GradientSettings(
         rank=plan.shape.rank,
@@ -95,7 +93,9 @@ def make_trainer(
         communicator,
         settings,
         loss_scale,
-        rows_vary=rows_vary,
+        rows_vary=reader.rows_vary,
+        skip_nonfinite=training.skip_nonfinite,
+        name_rows=reader.name_rows,
     )
 
 

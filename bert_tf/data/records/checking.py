@@ -1,0 +1,225 @@
+"""Checks of a set of records: against its metadata, and the records themselves."""
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from bert_tf.data.output_files import OutputFile
+from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
+from bert_tf.data.records.record_index import RecordIndex
+from bert_tf.data.records.schema import RecordParser, RecordShape
+from bert_tf.data.records.skipping import SkippingParser, name_records
+from bert_tf.distribute import Communicator
+from bert_tf.errors import CorruptRecordError
+from bert_tf.progress import ProgressReport
+
+_RECORDS_AT_ONCE = 1024
+# How many corrupt records a message lists with their reasons.
+_MAX_LISTED = 5
+
+
+def check_shards(folder: str, metadata: Metadata, index: RecordIndex) -> None:
+    """Compares the files that metadata lists with those of the folder."""
+    if metadata.shards is not None:
+        listed = {os.path.join(folder, shard.name) for shard in metadata.shards}
+        for path in index.files:
+            if os.path.dirname(path) == folder and path not in listed:
+                raise CorruptRecordError(
+                    f"{metadata_file(folder)} does not list {path}. Move the file "
+                    "away, or update the metadata with `python -m bert_tf data index "
+                    f"--input_dir={folder} --overwrite`."
+                )
+    for shard in metadata.shards or ():
+        path = os.path.join(folder, shard.name)
+        if path not in index.files and os.path.exists(path):
+            continue  # The setting names single files of the folder.
+        if path not in index.files:
+            raise CorruptRecordError(
+                f"{metadata_file(folder)} lists the file {shard.name}, which is "
+                f"missing in {folder}. Copy it there, make the records again, or "
+                "leave it out of the metadata with `python -m bert_tf data index "
+                f"--input_dir={folder} --overwrite`."
+            )
+        number = index.files.index(path)
+        records = int(index.starts[number + 1] - index.starts[number])
+        found = (records, os.path.getsize(path))
+        if found != (shard.records, shard.bytes):
+            raise CorruptRecordError(
+                f"{path} must hold {shard.records} records in {shard.bytes} bytes, as "
+                f"{metadata_file(folder)} states. Received: {found[0]} records in "
+                f"{found[1]} bytes. Copy or make the file again. If the file is "
+                "correct, update the metadata with `python -m bert_tf data index "
+                f"--input_dir={folder} --overwrite`."
+            )
+
+
+def check_metadata(
+    folder: str, metadata: Metadata, file_format: str, shape: RecordShape
+) -> None:
+    """Compares metadata with the records that it describes."""
+    pairs = {
+        "format": (metadata.format, file_format),
+        "packed": (metadata.packed, shape.is_packed),
+        "max_seq_length": (metadata.max_seq_length, shape.max_seq_length),
+        "max_predictions_per_pack": (
+            metadata.max_predictions_per_pack,
+            shape.max_predictions,
+        ),
+        "max_sequences_per_pack": (
+            metadata.max_sequences_per_pack,
+            shape.max_sequences,
+        ),
+    }
+    for name, (stated, found) in pairs.items():
+        if stated is not None and stated != found:
+            raise CorruptRecordError(
+                f"{metadata_file(folder)} states {name}={stated}, but the records of "
+                f"{folder} have {name}={found}. Update the metadata with `python -m "
+                f"bert_tf data index --input_dir={folder} --overwrite`."
+            )
+
+
+def check_content(parser: RecordParser, files: Mapping[str, OutputFile]) -> None:
+    """Compares the checksums of files with those in metadata.
+
+    Args:
+      parser: Reads the set.
+      files: Path -> what is in the file, of the files of the set to compare.
+
+    Raises:
+      ValueError: if a metadata file is not valid.
+      CorruptRecordError: naming a record that is damaged; or the file, if it has other
+        content than when its metadata was written.
+    """
+    metadata = {folder: read_metadata(folder) for folder in map(os.path.dirname, files)}
+    for path, found in files.items():
+        folder, name = os.path.split(path)
+        about = metadata[folder]
+        for shard in (about.shards or ()) if about else ():
+            if shard.name != name or shard.crc32c == found.crc32c:
+                continue
+            _read_all(parser, parser.index.files.index(path))
+            raise CorruptRecordError(
+                f"{path} must have the checksum (CRC32C) {shard.crc32c}, as "
+                f"{metadata_file(folder)} states. Received: {found.crc32c}. Copy or "
+                "make the file again. If the file is correct, update the metadata with "
+                f"`python -m bert_tf data index --input_dir={folder} --overwrite`."
+            )
+
+
+def _read_all(parser: RecordParser, shard: int) -> None:
+    """Reads all records of a file; the first damaged one raises an error."""
+    begin, end = parser.index.starts[shard : shard + 2].tolist()
+    for first in range(begin, end, _RECORDS_AT_ONCE):
+        parser(np.arange(first, min(first + _RECORDS_AT_ONCE, end)))
+
+
+def corrupt_among(parser: RecordParser, numbers: np.ndarray) -> dict[int, str]:
+    """The records of some that cannot be read: number -> message."""
+    found: dict[int, str] = {}
+    while numbers.size:
+        try:
+            parser(numbers)
+            break
+        except CorruptRecordError as error:
+            if error.number is None:
+                raise
+            found[error.number] = str(error)
+            numbers = numbers[numbers > error.number]
+    return found
+
+
+def find_corrupt_records(
+    parser: RecordParser,
+    skipped: Collection[int],
+    max_corrupt_records: int,
+    communicator: Communicator,
+) -> dict[int, str]:
+    """Reads all records, each worker its share, and finds those that are corrupt.
+
+    So the limit holds for the whole set, and does not depend on the number of workers,
+    nor on how far a run gets; and all workers skip the same records.
+
+    Args:
+      parser: Reads the set.
+      skipped: Numbers of records that do not count: they are skipped anyway.
+      max_corrupt_records: How many there may be.
+      communicator: The workers.
+
+    Returns:
+      Number -> message, equal on all workers.
+
+    Raises:
+      CorruptRecordError: if there are more.
+    """
+    bounds = np.linspace(0, len(parser.index), communicator.size + 1).astype(np.int64)
+    begin, end = bounds[communicator.rank : communicator.rank + 2].tolist()
+    error, own = None, {}
+    try:
+        with ProgressReport(end - begin, "records checked") as progress:
+            for first in range(begin, end, _RECORDS_AT_ONCE):
+                numbers = np.arange(first, min(first + _RECORDS_AT_ONCE, end))
+                is_read = ~np.isin(numbers, skipped)
+                own |= corrupt_among(parser, numbers[is_read])
+                progress.add(len(numbers), len(numbers))
+                if len(own) > max_corrupt_records:
+                    break  # Of a set in another format there may be millions.
+    except (CorruptRecordError, OSError) as caught:
+        error = caught
+    communicator.agree(error)
+    texts = communicator.gather_texts(json.dumps(list(own.items())))
+    found = dict(pair for text in texts for pair in json.loads(text))
+    if len(found) > max_corrupt_records:
+        listed = "\n  ".join([*found.values()][:_MAX_LISTED])
+        names = ",".join(name_records(parser.index, np.asarray([*found]))[:_MAX_LISTED])
+        raise CorruptRecordError(
+            f"More than max_corrupt_records={max_corrupt_records} records are corrupt: "
+            f"{names}{',...' if len(found) > _MAX_LISTED else ''}. Make or copy the "
+            "files again, or pass a greater --max_corrupt_records.\n  " + listed
+        )
+    return found
+
+
+class Sample(NamedTuple):
+    """Statistics of records that are spread evenly over a set.
+
+    Attributes:
+      sha256: Of their features and of the number of records: equal for equal sets.
+      unmasked: Fraction of them without a masked token, in [0, 1].
+    """
+
+    sha256: str
+    unmasked: float
+
+
+def check_sample(
+    parser: RecordParser, sample_size: int, skipped: Collection[int] = ()
+) -> Sample:
+    """Parses and checks records spread evenly over the set, before any training.
+
+    Args:
+      parser: Reads the set.
+      sample_size: How many to check.
+      skipped: Numbers of records that may be corrupt. The others of these count like
+        any record, so that the checksum does not depend on what a run skips.
+
+    Raises:
+      CorruptRecordError: naming file and record.
+    """
+    total = len(parser.index)
+    count = min(sample_size, total)
+    numbers = np.unique(np.linspace(0, total - 1, count).astype(np.int64))
+    corrupt = [*corrupt_among(parser, numbers[np.isin(numbers, skipped)])]
+    reader = SkippingParser(parser, np.asarray(corrupt, np.int64))
+    digest, unmasked = hashlib.sha256(str(total).encode()), 0
+    for part in np.array_split(numbers, -(-len(numbers) // 256)):
+        features = reader(part)
+        unmasked += int((features["masked_lm_weights"] <= 0).all(axis=1).sum())
+        for name, values in sorted(features.items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(values))
+    return Sample(digest.hexdigest(), unmasked / len(numbers))
