@@ -18,6 +18,7 @@ from bert_tf.interop.tokenizer_files import tokenizer_config
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY
 from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.resume import StartingPoint
+from bert_tf.jobs.run.used_folder import set_aside_damaged
 from bert_tf.training import checkpoints
 
 # Folders in output_dir: of the best checkpoint, and of the index of the records.
@@ -54,14 +55,19 @@ def _check_output_dir(path: str) -> None:
         ) from error
 
 
-def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> None:
+def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> list[str]:
     """Makes the folder, locks it for a training, and deletes unfinished files.
+
+    Damaged checkpoints that are newer than a whole one are moved into other folders.
 
     An evaluation may run next to a training; two trainings would overwrite each other.
 
     Args:
       config: The settings.
       lock_until: Releases the lock when it is closed.
+
+    Returns:
+      Lines for the log.
 
     Raises:
       OSError: if it cannot be written.
@@ -70,7 +76,7 @@ def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> None
     path = config.files.output_dir
     _check_output_dir(path)
     if not config.training.do_train:
-        return
+        return []
     folder = os.open(path, os.O_RDONLY)
     lock_until.callback(os.close, folder)
     lock(folder, f"training in `output_dir` {path}")
@@ -79,6 +85,7 @@ def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> None
     if os.path.isdir(best):
         checkpoints.remove_leftovers(best)
     remove_unfinished(os.path.join(path, INDEX_CACHE_DIR))
+    return set_aside_damaged(config.files)
 
 
 class FolderTask(NamedTuple):
