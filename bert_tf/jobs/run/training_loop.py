@@ -32,7 +32,8 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         return
     reader = plan.make_reader()
     trainer = make_trainer(plan, session.communicator, rows_vary=reader.rows_vary)
-    saver = CheckpointSaver(plan, reader, trainer.loss_scale)
+    saver = CheckpointSaver(plan, reader, trainer.loss_scale, log)
+    session.open_until.enter_context(saver)
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
     last_step = num_train_steps
     if plan.config.training.steps_this_run:
@@ -40,8 +41,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     # The log may already have later steps, of a run that was killed or overwritten.
     log.parameters({"first_step": plan.step + 1})
     if session.is_first and not plan.start.is_own:
-        # A folder in which no checkpoint can be saved is found now, not after hours.
-        saver.save(plan.step)
+        saver.try_save()
     for line in profiler.check(plan.step + 1, last_step):
         log.message(line)
     for batch in reader.batches(last_step):
@@ -51,10 +51,9 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         report.step(result, is_last=is_last)
         for line in profiler.after(result.step, is_last=is_last):
             log.message(line)
-        if is_last or result.step % plan.config.training.save_checkpoints_steps == 0:
-            if session.is_first:
-                saver.save(result.step)
-            report.restart_clock(result.step)
+        if session.is_first:
+            with report.stopped_clock():
+                saver.after_step(result.step, is_last=is_last)
         if after_step:
             with report.stopped_clock():
                 after_step(result.step)
