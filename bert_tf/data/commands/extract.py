@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_tf.config.text import ExtractConfig
+from bert_tf.data.commands.document_files import write_documents
 from bert_tf.data.commands.output_folder import (
     TEXT_FILES,
     OutputFolder,
     settings_of,
-    write_documents,
 )
 from bert_tf.data.output_files import OutputFile, total_counts
 from bert_tf.data.text.documents import (
