@@ -95,23 +95,36 @@ class CheckpointSaver:
             self._position(self._plan.step),
         )
 
+    def before_report(self, step: int) -> None:
+        """Waits for the last checkpoint if the next one is due, or it is complete.
+
+        So a step that is reported is never further from a checkpoint than the one
+        before it.
+
+        Raises:
+          RunError: if it cannot be written.
+        """
+        is_done = self._current is not None and self._current.seconds.done()
+        if is_done or self._is_due(step):
+            self.wait()
+
     def after_step(self, step: int, *, is_last: bool) -> None:
         """Saves if a checkpoint is due; the last one is complete when this returns.
 
         Raises:
           RunError: if this checkpoint or the one before cannot be written.
         """
-        training = self._plan.config.training
-        seconds = time.monotonic() - self._last_time
-        minutes = training.save_checkpoints_minutes
         if is_last:
             self.save_now(step)
-        elif step % training.save_checkpoints_steps == 0 or (
-            0 < 60 * minutes <= seconds
-        ):
+        elif self._is_due(step):
             self.save(step)
-        elif self._current and self._current.seconds.done():
-            self.wait()
+
+    def _is_due(self, step: int) -> bool:
+        """Whether so many steps, or minutes, have passed."""
+        training = self._plan.config.training
+        seconds = time.monotonic() - self._last_time
+        is_late = 0 < 60 * training.save_checkpoints_minutes <= seconds
+        return step % training.save_checkpoints_steps == 0 or is_late
 
     def save(self, step: int) -> None:
         """Copies the state after `step` steps, and writes the copy in the thread.

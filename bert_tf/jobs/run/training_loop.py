@@ -48,6 +48,9 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         profiler.before(plan.step + 1)
         result = trainer.train_step(batch)
         is_last = result.step == last_step
+        if session.is_first:
+            with report.stopped_clock():
+                saver.before_report(result.step)
         report.step(result, is_last=is_last)
         for line in profiler.after(result.step, is_last=is_last):
             log.message(line)
