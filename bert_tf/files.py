@@ -1,8 +1,9 @@
 """Atomic writes, temporary folders, file locks and checksums.
 
-Unfinished output has a temporary name, `.<name>.<8 characters>.tmp`, and its writer
-holds a lock on it. A temporary name that nobody has locked was therefore left by a
-killed writer, and the next writer of the same name deletes it.
+Unfinished output has a temporary name, `.<name>.<8 hexadecimal digits>.bert_tf.tmp`,
+which no other program uses, and its writer holds a lock on it. A temporary name that
+nobody has locked was therefore left by a killed writer, and the next writer of the same
+name deletes it.
 """
 
 import contextlib
@@ -11,11 +12,11 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import stat
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +25,7 @@ import numpy as np
 
 from bert_tf.errors import RunError
 
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.tmp")
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.bert_tf\.tmp", re.DOTALL)
 # On a file system without locks, only its age shows that a temporary file is unused.
 _OLD_SECONDS = 24 * 60 * 60
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
@@ -45,13 +46,12 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     folder, name = os.path.split(os.path.abspath(path))
     remove_unfinished(folder, name)
-    descriptor, temporary = _make_temporary(folder, name, tempfile.mkstemp)
+    descriptor, temporary = _make_temporary(folder, name, _make_file)
     try:
         with open(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(descriptor)
-            os.fchmod(descriptor, 0o666 & ~_umask())  # As for any new file.
             os.replace(temporary, path)
             sync_folder(folder)
     finally:
@@ -84,31 +84,34 @@ def temporary_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     descriptor, folder = _make_temporary(parent, name, _make_folder)
     try:
-        os.chmod(folder, 0o777 & ~_umask())
         yield Path(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(descriptor)
 
 
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+def _make_file(path: str) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
 
 
-def _make_folder(prefix: str, suffix: str, dir: str) -> tuple[int, str]:
-    """`tempfile.mkstemp` for a folder: returns its descriptor and path."""
-    while True:
-        folder = tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=dir)
-        with contextlib.suppress(FileNotFoundError):  # Deleted as a leftover.
-            return os.open(folder, os.O_RDONLY), folder
+def _make_folder(path: str) -> int:
+    os.mkdir(path)
+    return os.open(path, os.O_RDONLY)
 
 
-def _make_temporary(folder, name, make) -> tuple[int, str]:  # noqa: ANN001
+def _make_temporary(
+    folder: str, name: str, make: Callable[[str], int]
+) -> tuple[int, str]:
     """Makes a locked file or folder with a temporary name: its descriptor and path."""
     while True:
-        descriptor, path = make(prefix=f".{name}.", suffix=".tmp", dir=folder)
+        suffix = f"{secrets.token_hex(4)}.bert_tf.tmp"
+        path = os.path.join(folder, f".{name}.{suffix}")
+        try:
+            descriptor = make(path)
+        except (FileExistsError, FileNotFoundError):
+            if not os.path.isdir(folder):
+                raise
+            continue  # Taken, or a folder that was deleted as a leftover.
         with contextlib.suppress(OSError):  # A file system without locks.
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         # Before the lock, another process may have deleted it as a leftover.
@@ -225,7 +228,11 @@ def masked_crc32c(data: bytes | np.ndarray) -> int:
     Source: `tensorflow/core/lib/hash/crc32c.h`: rotated and offset, since the checksum
     of data that holds its own checksum proves little.
     """
-    crc = google_crc32c.value(data)
+    return mask_crc32c(google_crc32c.value(data))
+
+
+def mask_crc32c(crc: int) -> int:
+    """The masked form of a checksum; see `masked_crc32c`."""
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 

@@ -1,15 +1,14 @@
-"""TensorFlow's checkpoint files: names and tensors, in and out.
+"""Reads TensorFlow's checkpoint files: names and tensors.
 
-They are written by TensorFlow, and read without its own reader, which ends the whole
-process on some damaged files: here they are refused with a `ValueError`. Nothing in a
-file is executed. Every checkpoint is read here, those of this program too.
+They are read without TensorFlow's own reader, which ends the whole process on some
+damaged files: here they are refused with a `ValueError`. Nothing in a file is executed.
+Every checkpoint is read here, those of this program too.
 
 The index is a sorted table of strings in LevelDB's format: blocks of entries, a block
 that lists the blocks, and a footer with the offset of that block. A value is a message
 with the data file, offset, type and shape of a tensor.
 """
 
-import glob
 import math
 import os
 import struct
@@ -18,23 +17,22 @@ from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
-import tensorflow as tf
 
-from bert_tf.files import masked_crc32c, placeholder, sync_folder
+from bert_tf.files import masked_crc32c, placeholder
 
 INDEX = ".index"
 # Of the bytes of the data files; a file may be shared by tensors, but not often.
 _MAX_REPEATS = 2
 
-_FOOTER = struct.Struct("<40sQ")
-_MAGIC = 0xDB4775248B80FB57
-_TRAILER = struct.Struct("<BI")
+FOOTER = struct.Struct("<40sQ")
+MAGIC = 0xDB4775248B80FB57
+TRAILER = struct.Struct("<BI")
 _MAX_INDEX_BYTES = 256 << 20
 _MAX_DIMENSIONS = 8
 _MAX_VARINT_BYTES = 10
 
 # Numbers of TensorFlow's types; others, such as strings, hold no weights.
-_DTYPES = {
+DTYPES = {
     1: np.dtype("<f4"),
     2: np.dtype("<f8"),
     3: np.dtype("<i4"),
@@ -108,50 +106,6 @@ def tensor_shapes(prefix: str) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def write_tensors(prefix: str, tensors: Mapping[str, np.ndarray | tf.Tensor]) -> None:
-    """Writes index and data file with TensorFlow, not atomically.
-
-    Raises:
-      tf.errors.OpError: if that fails.
-    """
-    names = sorted(tensors)
-    tf.raw_ops.SaveV2(
-        prefix=prefix,
-        tensor_names=names,
-        shape_and_slices=[""] * len(names),
-        tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
-    )
-
-
-def save_tf(prefix: str, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes a checkpoint of names and tensors, as google-research/bert's are.
-
-    Files are renamed when they are complete; the index, without which there is no
-    checkpoint, comes last.
-
-    Args:
-      prefix: The path without `.index`; replaced if it is there.
-      tensors: Name -> values.
-
-    Raises:
-      OSError: if it cannot be written.
-    """
-    temporary = f"{prefix}.tmp"
-    data_files = glob.escape(temporary) + ".data-*"
-    try:
-        write_tensors(temporary, tensors)
-        for path in [*glob.glob(data_files), temporary + INDEX]:
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(path, prefix + path.removeprefix(temporary))
-        sync_folder(os.path.dirname(os.path.abspath(prefix)))
-    except tf.errors.OpError as error:
-        raise OSError(f"{prefix} cannot be written: {error.message}") from error
-    finally:
-        for path in glob.glob(glob.escape(temporary) + ".*"):
-            os.remove(path)
-
-
 def _require_file(path: str) -> None:
     if not os.path.isfile(path):
         raise FileNotFoundError(
@@ -222,10 +176,10 @@ def read_index(data: bytes) -> tuple[int, dict[str, Entry]]:
     Raises:
       ValueError: if it is damaged, or of a format that no checkpoint has.
     """
-    if not _FOOTER.size <= len(data) <= _MAX_INDEX_BYTES:
+    if not FOOTER.size <= len(data) <= _MAX_INDEX_BYTES:
         raise ValueError(f"its index has {len(data)} bytes, which no checkpoint has")
-    handles, magic = _FOOTER.unpack(data[-_FOOTER.size :])
-    if magic != _MAGIC:
+    handles, magic = FOOTER.unpack(data[-FOOTER.size :])
+    if magic != MAGIC:
         raise ValueError("its index does not end like that of a checkpoint")
     try:
         # The first handle, offset and size, is of a block that checkpoints leave empty.
@@ -254,9 +208,9 @@ def _block(data: bytes, handle: bytes, position: int) -> bytes:
     offset, position = _varint(handle, position)
     size, _ = _varint(handle, position)
     end = offset + size
-    if end + _TRAILER.size > len(data):
+    if end + TRAILER.size > len(data):
         raise ValueError("its index is damaged (a block lies beyond the end)")
-    compression, checksum = _TRAILER.unpack_from(data, end)
+    compression, checksum = TRAILER.unpack_from(data, end)
     if compression:
         raise ValueError("its index is compressed, which checkpoints never are")
     if masked_crc32c(data[offset : end + 1]) != checksum:
@@ -339,7 +293,7 @@ def _entry(message: bytes) -> Entry:
     if len(sizes) > _MAX_DIMENSIONS:
         raise ValueError(f"its index has a tensor of {len(sizes)} dimensions")
     return Entry(
-        dtype=_DTYPES.get(_number(fields, 1)),
+        dtype=DTYPES.get(_number(fields, 1)),
         shape=tuple(sizes),
         shard=_number(fields, 3),
         offset=_number(fields, 4),

@@ -56,7 +56,9 @@ def test_what_another_process_is_writing_stays(tmp_path):
 
 
 def test_a_user_s_files_of_like_names_stay(tmp_path):
-    names = ["a.tmp", ".a.tmp", "a.12345678.tmp", ".a.UPPERCAS.tmp", ".a.123.tmp"]
+    names = ["a.tmp", ".a.tmp", ".a.12345678.tmp", ".a.bert_tf.tmp"]
+    names += ["a.12345678.bert_tf.tmp", ".a.UPPERCAS.bert_tf.tmp"]
+    names += [".a.12345678.bert_tf.tmp.txt", ".a.123.bert_tf.tmp"]
     for name in names:
         (tmp_path / name).touch()
     files.remove_unfinished(tmp_path)
@@ -65,7 +67,7 @@ def test_a_user_s_files_of_like_names_stay(tmp_path):
 
 def test_a_link_of_a_temporary_name_is_not_followed(tmp_path):
     (tmp_path / "target").write_text("1")
-    (tmp_path / ".a.12345678.tmp").symlink_to(tmp_path / "target")
+    (tmp_path / ".a.12345678.bert_tf.tmp").symlink_to(tmp_path / "target")
     files.remove_unfinished(tmp_path)
     assert (tmp_path / "target").read_text() == "1"
 

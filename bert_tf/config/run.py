@@ -166,6 +166,8 @@ class RunTrainingConfig:
       do_train: Train.
       do_eval: Evaluate, after the training if both are set.
       save_checkpoints_steps: Steps between checkpoints.
+      save_checkpoints_minutes: Minutes after which a checkpoint is saved, if there was
+        none by save_checkpoints_steps; 0: steps alone count.
       display_loss_steps: Steps between log lines.
       steps_this_run: Stop after so many steps with a checkpoint, from which the same
         command (without overwrite_output_dir) resumes. Default: all remaining steps.
@@ -184,6 +186,7 @@ class RunTrainingConfig:
     do_train: bool = False
     do_eval: bool = False
     save_checkpoints_steps: int = 1000
+    save_checkpoints_minutes: float = 30.0
     display_loss_steps: int = 10
     steps_this_run: int | None = None
     seed: int = 42
@@ -195,6 +198,7 @@ class RunTrainingConfig:
 
     def __post_init__(self) -> None:
         checks.require_positive(self, "save_checkpoints_steps", "display_loss_steps")
+        checks.require_not_negative(self, "save_checkpoints_minutes")
         if self.steps_this_run is not None:
             checks.require_positive(self, "steps_this_run")
         checks.require_not_negative(self, "seed")

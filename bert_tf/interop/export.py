@@ -31,7 +31,8 @@ from bert_tf.interop.weight_files import (
     SAFETENSORS,
     VOCABULARY,
 )
-from bert_tf.tf_checkpoint import INDEX, save_tf
+from bert_tf.tf_checkpoint import INDEX
+from bert_tf.tf_checkpoint_writer import save_tf
 
 _TEMPLATE = """\
 ---

@@ -32,8 +32,9 @@ from bert_tf.jobs.class_names import choose_task, description_of
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.output_dir import FolderTask, require_same_task
 from bert_tf.jobs.run.plan import Plan, build_plan
-from bert_tf.jobs.run.resume import StartingPoint, find_starting_point
+from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
+from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.finetuning import (
     ClassTask,

@@ -34,9 +34,9 @@ from bert_tf.jobs.run.resume import (
     StartingPoint,
     check_architecture,
     check_packing,
-    find_starting_point,
 )
 from bert_tf.jobs.run.session import Session, open_session
+from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model

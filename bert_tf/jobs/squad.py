@@ -21,8 +21,9 @@ from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.output_dir import require_same_task, squad_task
 from bert_tf.jobs.run.plan import Plan, build_plan
-from bert_tf.jobs.run.resume import StartingPoint, find_starting_point
+from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
+from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.finetuning import SpanTask, build_span_model
 from bert_tf.modeling.models import ModelOptions

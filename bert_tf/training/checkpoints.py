@@ -1,82 +1,71 @@
-"""Weights, optimizer state and position of a run, in files that name every tensor."""
+"""Weights, optimizer state and position of a run, in files that name every tensor.
+
+A checkpoint is `model.ckpt-N.index`, its data file and the manifest
+`model.ckpt-N.json`. All three are written into a temporary folder, whose new name,
+`.model.ckpt-N.bert_tf.committed`, commits the checkpoint; then they are moved to where
+other tools look for them. The first manifest of a checkpoint that is removed is renamed
+to `.model.ckpt-N.bert_tf.removed`. So `remove_leftovers` completes either after a kill.
+"""
 
 import contextlib
-import dataclasses
-import glob
-import json
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
 
+import numpy as np
 import tensorflow as tf
 
 from bert_tf.errors import RunError
-from bert_tf.files import file_sha256, remove_unfinished, sync_folder, write_whole
-from bert_tf.tf_checkpoint import load_tf, write_tensors
-
-FORMAT_VERSION = 1
-STEP_NAME = "global_step"
-_INCOMPLETE = ".incomplete"
-_STATE_KEYS = ("model_checkpoint_path", "all_model_checkpoint_paths")
-_INDEX = re.compile(r"^model\.ckpt-\d+\.index$")
-_MANIFEST = re.compile(r"^model\.ckpt-(\d+)\.json$")
-# Temporary files of `save`: tensor files before they are renamed, by us or TensorFlow;
-# and manifests and the file `checkpoint` of earlier versions of this program.
-_LEFTOVER = re.compile(
-    r"model\.ckpt-\d+(\.tmp\..*|\.json[a-z0-9_]{8}\.tmp)$|checkpoint[a-z0-9_]{8}\.tmp$"
+from bert_tf.files import (
+    remove_unfinished,
+    sync_folder,
+    temporary_folder,
+    write_whole,
+)
+from bert_tf.tf_checkpoint import INDEX
+from bert_tf.tf_checkpoint_writer import DATA, write_tensors
+from bert_tf.training.manifest import (
+    STEP_NAME,
+    TENSOR_FILE,
+    RunPosition,
+    manifest_text,
+    read_manifest,
+    step_of,
+    verify,
 )
 
+__all__ = ["STEP_NAME", "RunPosition", "read_manifest", "step_of", "verify"]
+STATE_FILE = "checkpoint"
+ASIDE = "damaged-"
+_STATE_KEYS = ("model_checkpoint_path", "all_model_checkpoint_paths")
+_STEP = r"model\.ckpt-(0|[1-9][0-9]*)"
+_FILE = re.compile(rf"{_STEP}\.(json|{TENSOR_FILE})")
+_COMMITTED = re.compile(rf"\.{_STEP}\.bert_tf\.committed")
+_REMOVED = re.compile(rf"\.{_STEP}\.bert_tf\.removed")
+_REPLACES = "replaces"
+# Of earlier versions: a mark on what is not complete, and tensor files before they were
+# renamed, by the program or by TensorFlow.
+_INCOMPLETE = re.compile(rf"{_STEP}\.incomplete")
+_OLD_TEMPORARY = re.compile(rf"{_STEP}\.tmp\.{TENSOR_FILE}(\.tempstate[0-9]+)?")
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunPosition:
-    """The position of a run, which a manifest keeps next to the tensors.
-
-    Attributes:
-      step: Steps taken.
-      records: Records read, over all workers, from the start of the run.
-      global_batch_size: Records of one step.
-      learning_rate: Peak learning rate in effect, scaled by the workers already.
-      seed: Decides order and dropout.
-      num_records: Records of the training set.
-      loss_scale: Of float16; None without one.
-      num_finite_steps: Steps since the loss scale was last changed.
-      data_sha256: Of the training set; None in manifests of earlier versions.
-      is_packed: Whether its records are packed; None if it has none, or in manifests
-        of earlier versions.
-      config: The settings of the run.
-    """
-
-    step: int
-    records: int
-    global_batch_size: int
-    learning_rate: float
-    seed: int
-    num_records: int
-    loss_scale: float | None = None
-    num_finite_steps: int = 0
-    data_sha256: str | None = None
-    is_packed: bool | None = None
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def _tensor_files(prefix: str) -> list[str]:
-    return sorted(glob.glob(f"{glob.escape(prefix)}.data-*")) + [f"{prefix}.index"]
+Tensors = Mapping[str, np.ndarray | tf.Tensor | tf.Variable]
 
 
 def save(
-    directory: str, tensors: Mapping[str, tf.Tensor], position: RunPosition
+    directory: str,
+    tensors: Tensors,
+    position: RunPosition,
+    *,
+    replaces: Collection[int] = (),
 ) -> str:
-    """Writes and commits one checkpoint.
-
-    The tensor files are written under temporary names and renamed. Then the manifest is
-    written atomically: it commits the checkpoint. Last comes the file `checkpoint`,
-    which other tools read.
+    """Writes and commits one checkpoint; see the module.
 
     Args:
       directory: Where; exists.
       tensors: Name -> value; `global_step` is added.
       position: That of the run.
+      replaces: Steps of checkpoints that are deleted when this one is committed: both
+        happen, or neither.
 
     Returns:
       The checkpoint's prefix, directory/model.ckpt-<step>.
@@ -84,155 +73,203 @@ def save(
     Raises:
       RunError: if it cannot be written; older checkpoints are not changed.
     """
-    prefix = os.path.join(directory, f"model.ckpt-{position.step}")
+    prefix = _prefix(directory, position.step)
+    with _reported(prefix):
+        _publish_all(directory)  # What an error has interrupted.
+        with temporary_folder(prefix) as folder:
+            _write(str(folder), tensors, position, replaces)
+            committed = _hidden(directory, position.step, "committed")
+            os.rename(folder, committed)
+        sync_folder(directory)
+        _publish(directory, position.step)
+    return prefix
+
+
+def try_save(directory: str, tensors: Tensors, position: RunPosition) -> None:
+    """Writes a checkpoint and deletes it: a disk that is full is found early.
+
+    Raises:
+      RunError: if it cannot be written.
+    """
+    prefix = _prefix(directory, position.step)
+    with _reported(prefix), temporary_folder(prefix) as folder:
+        _write(str(folder), tensors, position, ())
+
+
+@contextlib.contextmanager
+def _reported(prefix: str) -> Iterator[None]:
     try:
-        _write(directory, prefix, tensors, position)
-    except (OSError, tf.errors.OpError) as error:
-        # The disk may be full: unfinished files must not stay.
-        with contextlib.suppress(OSError):
-            remove_leftovers(directory)
+        yield
+    except OSError as error:
         raise RunError(
             f"The checkpoint {prefix} cannot be written: {error}. Older checkpoints "
             "are not changed. Make room and run the same command again: it resumes "
             "from the newest."
         ) from error
-    return prefix
+
+
+def _prefix(directory: str, step: int) -> str:
+    return os.path.join(directory, f"model.ckpt-{step}")
+
+
+def _hidden(directory: str, step: int, state: str) -> str:
+    return os.path.join(directory, f".model.ckpt-{step}.bert_tf.{state}")
 
 
 def _write(
-    directory: str,
-    prefix: str,
-    tensors: Mapping[str, tf.Tensor],
-    position: RunPosition,
+    folder: str, tensors: Tensors, position: RunPosition, replaces: Collection[int]
 ) -> None:
-    """Writes, renames and commits; see `save`."""
-    named = dict(tensors) | {STEP_NAME: tf.constant(position.step, tf.int64)}
-    temporary = f"{prefix}.tmp"
-    write_tensors(temporary, named)
-    marker = prefix + _INCOMPLETE
-    with open(marker, "w"):
-        pass  # Marks the files for `remove_leftovers`, should this be interrupted.
-    if os.path.exists(f"{prefix}.json"):
-        os.remove(f"{prefix}.json")  # Of a run that is overwritten.
-    for file in _tensor_files(temporary):
-        with open(file, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(file, prefix + file.removeprefix(temporary))
-    sync_folder(directory)  # Before the manifest names them.
-    files = {os.path.basename(f): file_sha256(f) for f in _tensor_files(prefix)}
-    manifest = {"format": FORMAT_VERSION, **dataclasses.asdict(position)}
-    manifest["files"] = files
-    write_whole(f"{prefix}.json", json.dumps(manifest, indent=2) + "\n")
-    os.remove(marker)
-    _name_newest(directory, position.step)
+    """Writes a checkpoint's files into a folder, and syncs them to disk."""
+    named = dict(tensors) | {STEP_NAME: np.array(position.step, np.int64)}
+    prefix = _prefix(folder, position.step)
+    files = write_tensors(prefix, named)
+    if replaces:
+        write_whole(os.path.join(folder, _REPLACES), "\n".join(map(str, replaces)))
+    write_whole(f"{prefix}.json", manifest_text(position, files))
+
+
+def _publish(directory: str, step: int) -> None:
+    """Moves the files of a committed checkpoint to their place, the manifest last.
+
+    What it replaces is removed before. All of it may be done again.
+    """
+    folder = _hidden(directory, step, "committed")
+    replaces = os.path.join(folder, _REPLACES)
+    if os.path.exists(replaces):
+        with open(replaces, encoding="utf-8") as file:
+            for other in map(int, file.read().split()):
+                if other != step:
+                    remove(directory, other)
+        os.remove(replaces)
+    names = [name for name in os.listdir(folder) if _FILE.fullmatch(name)]
+    for name in sorted(names, key=lambda name: (name.endswith(".json"), name)):
+        os.replace(os.path.join(folder, name), os.path.join(directory, name))
+    sync_folder(directory)
+    os.rmdir(folder)
+    _name_newest(directory, step)
+
+
+def _publish_all(directory: str) -> None:
+    for name in os.listdir(directory):
+        found = _COMMITTED.fullmatch(name)
+        if found and os.path.isdir(os.path.join(directory, name)):
+            _publish(directory, int(found[1]))
 
 
 def _name_newest(directory: str, step: int) -> None:
     """Writes the file `checkpoint`, which other tools read, if it must change."""
     text = "".join(f'{key}: "model.ckpt-{step}"\n' for key in _STATE_KEYS)
-    path = os.path.join(directory, "checkpoint")
+    path = os.path.join(directory, STATE_FILE)
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         if file.read() == text.encode():
             return
     write_whole(path, text)
 
 
+def _tensor_endings(directory: str, own: str) -> list[str]:
+    """Endings of the tensor files of a checkpoint."""
+    names = os.listdir(directory)
+    endings = [n.removeprefix(f"{own}.") for n in names if n.startswith(f"{own}.")]
+    return [ending for ending in endings if re.fullmatch(TENSOR_FILE, ending)]
+
+
+def checkpoint_files(directory: str) -> dict[int, list[str]]:
+    """Names of the files of each step's checkpoint, complete or not, by step.
+
+    Checkpoints that are being published or removed are left out.
+    """
+    names = os.listdir(directory) if os.path.isdir(directory) else []
+    found: dict[int, list[str]] = {}
+    for name in sorted(names):
+        if match := _FILE.fullmatch(name):
+            found.setdefault(int(match[1]), []).append(name)
+    for pattern in (_COMMITTED, _REMOVED, _INCOMPLETE):
+        for match in filter(None, map(pattern.fullmatch, names)):
+            step = int(match[1])
+            is_whole = f"model.ckpt-{step}.json" in found.get(step, ())
+            if pattern is _COMMITTED or not is_whole:
+                found.pop(step, None)
+    return found
+
+
 def committed_steps(directory: str) -> list[int]:
-    """Steps of the checkpoints with a manifest, in rising order."""
-    if not os.path.isdir(directory):
-        return []
-    matches = map(_MANIFEST.match, os.listdir(directory))
-    return sorted(int(match[1]) for match in matches if match)
-
-
-def read_manifest(prefix: str) -> RunPosition | None:
-    """Reads a manifest, and compares the checksums of its files.
-
-    Args:
-      prefix: The checkpoint, without .index.
-
-    Returns:
-      The position, or None if there is no manifest (a checkpoint of another program).
-
-    Raises:
-      RunError: if the manifest cannot be read, or a checksum differs.
-    """
-    path = f"{prefix}.json"
-    if not os.path.exists(path):
-        return None
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-        files = values.pop("files")
-        if values.pop("format") != FORMAT_VERSION:
-            raise ValueError("it is of another format, that of a newer version")
-        position = RunPosition(**values)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(
-            f"{path} is not a checkpoint manifest: {error!r}. Remove {prefix}.* to use "
-            "an older checkpoint."
-        ) from error
-    for name, expected in files.items():
-        file = os.path.join(os.path.dirname(prefix), os.path.basename(name))
-        found = file_sha256(file) if os.path.exists(file) else "no file"
-        if found != expected:
-            raise RunError(
-                f"{file} must have sha256 {expected} (see {path}). Received: "
-                f"{found}. Restore the file, or remove {prefix}.* to use an older "
-                "checkpoint."
-            )
-    return position
-
-
-def step_of(prefix: str) -> int:
-    """The step of a checkpoint, 0 if it does not have one.
-
-    Raises:
-      FileNotFoundError, ValueError: see `load_tf`.
-    """
-    found = load_tf(prefix, lambda shapes: {STEP_NAME} & shapes.keys())
-    return int(found.get(STEP_NAME, 0))
+    """Steps of the checkpoints of which all files are there, in rising order."""
+    return sorted(
+        step
+        for step, names in checkpoint_files(directory).items()
+        if {f"model.ckpt-{step}{each}" for each in (".json", INDEX, DATA)} == {*names}
+        and all(os.path.isfile(os.path.join(directory, name)) for name in names)
+    )
 
 
 def remove(directory: str, step: int) -> None:
-    """Deletes a checkpoint; if interrupted, `remove_leftovers` deletes the rest."""
-    prefix = os.path.join(directory, f"model.ckpt-{step}")
-    with open(prefix + _INCOMPLETE, "w"):
-        pass
-    for file in [f"{prefix}.json", *_tensor_files(prefix), prefix + _INCOMPLETE]:
-        if os.path.exists(file):
-            os.remove(file)
+    """Deletes a checkpoint; if interrupted, `remove_leftovers` deletes the rest.
+
+    Raises:
+      OSError: if that fails.
+    """
+    marker = _hidden(directory, step, "removed")
+    try:
+        os.replace(f"{_prefix(directory, step)}.json", marker)
+    except FileNotFoundError:
+        return
+    _complete_removal(directory, step)
+
+
+def _complete_removal(directory: str, step: int) -> None:
+    own = f"model.ckpt-{step}"
+    if not os.path.lexists(os.path.join(directory, f"{own}.json")):
+        for ending in _tensor_endings(directory, own):
+            os.remove(os.path.join(directory, f"{own}.{ending}"))
+    os.remove(_hidden(directory, step, "removed"))
 
 
 def remove_leftovers(directory: str) -> None:
-    """Cleans up after an interrupted `save` or `remove`; for the folder's owner alone.
+    """Completes an interrupted `save` or `remove`; for the folder's owner alone.
 
     Files of checkpoints that were not committed are deleted, and no file that this
-    module did not write. The file `checkpoint` then names the newest committed one.
+    program did not write. The file `checkpoint` then names the newest committed one.
     """
     remove_unfinished(directory)
-    for file in os.listdir(directory):
-        if _LEFTOVER.match(file):
-            os.remove(os.path.join(directory, file))
-    pattern = os.path.join(glob.escape(directory), "model.ckpt-*")
-    for marker in glob.glob(f"{pattern}{_INCOMPLETE}"):
-        prefix = marker.removesuffix(_INCOMPLETE)
-        if not os.path.exists(f"{prefix}.json"):
-            for file in filter(os.path.exists, _tensor_files(prefix)):
-                os.remove(file)
-        os.remove(marker)
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        if not os.path.isfile(path) or os.path.islink(path):
+            continue
+        if found := _REMOVED.fullmatch(name):
+            _complete_removal(directory, int(found[1]))
+        elif _OLD_TEMPORARY.fullmatch(name):
+            os.remove(path)
+        elif (found := _INCOMPLETE.fullmatch(name)) and not os.path.getsize(path):
+            os.rename(path, _hidden(directory, int(found[1]), "removed"))
+            _complete_removal(directory, int(found[1]))
+    _publish_all(directory)
     if steps := committed_steps(directory):
         _name_newest(directory, steps[-1])
 
 
+def set_aside(directory: str, names: Collection[str]) -> str:
+    """Moves files, or folders in their place, into a new folder, and returns its path.
+
+    Its name is damaged-<what the names have in common>, with a number if that exists.
+    """
+    title = os.path.commonprefix(list(names)).partition(".index")[0].rstrip(".")
+    number, folder = 1, os.path.join(directory, f"{ASIDE}{title}")
+    while os.path.lexists(folder):
+        number += 1
+        folder = os.path.join(directory, f"{ASIDE}{title}-{number}")
+    os.mkdir(folder)
+    for name in names:
+        os.rename(os.path.join(directory, name), os.path.join(folder, name))
+    sync_folder(directory)
+    return folder
+
+
 def foreign_checkpoints(directory: str) -> list[str]:
     """Names of checkpoints without a manifest, which another program wrote."""
-    files = os.listdir(directory) if os.path.isdir(directory) else []
-    names = [f.removesuffix(".index") for f in files if _INDEX.match(f)]
-    prefixes = {name: os.path.join(directory, name) for name in names}
-    return sorted(
-        name
-        for name, prefix in prefixes.items()
-        if not os.path.exists(f"{prefix}.json")
-        and not os.path.exists(prefix + _INCOMPLETE)
-    )
+    found = checkpoint_files(directory).items()
+    return [
+        f"model.ckpt-{step}"
+        for step, names in sorted(found)
+        if f"model.ckpt-{step}.index" in names
+        and f"model.ckpt-{step}.json" not in names
+    ]

@@ -33,6 +33,9 @@ class RunLog:
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """Logs the results of an evaluation after some step."""
 
+    def saved(self, step: int, values: dict[str, float]) -> None:
+        """Logs that the checkpoint of some step was saved."""
+
     def summary(self, values: dict[str, float]) -> None:
         """Logs values of the whole run."""
 
@@ -150,6 +153,10 @@ class ConsoleLog(RunLog):
         self._bar.update(task, completed=step, description=_rounded(values))
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
+        """See `RunLog`."""
+        self._file.log(step, values)
+
+    def saved(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""
         self._file.log(step, values)
 

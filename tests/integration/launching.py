@@ -12,7 +12,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def _environment():
+def environment():
     tools = str(pathlib.Path(sys.executable).parent)
     environment = dict(os.environ)
     environment["PATH"] = os.pathsep.join([tools, environment["PATH"]])
@@ -23,7 +23,7 @@ def _environment():
 
 def start(command, **options):
     return subprocess.Popen(
-        [str(part) for part in command], env=_environment(), text=True, **options
+        [str(part) for part in command], env=environment(), text=True, **options
     )
 
 
@@ -31,7 +31,7 @@ def run_python(*arguments, timeout=120):
     """Runs a script to its end; returns code, output and errors."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env=_environment(),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -45,7 +45,7 @@ def mpirun(size, *arguments, timeout=300):
 
 def mpirun_apart(programs, timeout=300):
     """Runs programs, each with options of mpirun before it, as workers of one run."""
-    assert shutil.which("mpirun", path=_environment()["PATH"]), (
+    assert shutil.which("mpirun", path=environment()["PATH"]), (
         "mpirun is missing: `make setup` installs it"
     )
     command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]
@@ -53,7 +53,7 @@ def mpirun_apart(programs, timeout=300):
         command += [":"] * bool(number) + [str(part) for part in program]
     return subprocess.run(
         ["timeout", "--signal=TERM", "--kill-after=5", str(timeout), *command],
-        env=_environment(),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=timeout + 30,

@@ -11,7 +11,7 @@ from runs import read_tensors
 
 import run_classifier
 import run_squad
-from bert_tf.tf_checkpoint import save_tf
+from bert_tf.tf_checkpoint_writer import save_tf
 
 SMALL = ("--num_train_steps=1", "--do_train")
 

@@ -15,7 +15,7 @@ from bert_tf.config import BertConfig
 from bert_tf.interop.pretrained import from_pretrained
 from bert_tf.modeling.pretraining import build_pretraining_model
 from bert_tf.predictors import Classifier, MaskFiller, QuestionAnswerer
-from bert_tf.tf_checkpoint import save_tf
+from bert_tf.tf_checkpoint_writer import save_tf
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = (

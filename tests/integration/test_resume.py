@@ -18,6 +18,8 @@ from runs import checkpoint_bytes, logged_values, pretraining_flags, read_tensor
 
 from bert_tf import fused_ops
 from bert_tf.errors import RunError
+from bert_tf.tf_checkpoint_writer import write_tensors
+from bert_tf.training import checkpoints
 
 SCRIPT = ROOT / "run_pretraining.py"
 STEPS = 8
@@ -167,19 +169,29 @@ def test_an_evaluation_alone_takes_the_checkpoint_that_is_named(
 def test_overwriting_keeps_the_old_until_the_new_is_written(
     command, tmp_path, monkeypatch
 ):
+    """Also that of the same step."""
     folder = tmp_path / "run"
-    run(command(folder, "--steps_this_run=1"))
-    before = checkpoint_bytes(folder, 0)
+    run(command(folder, "--steps_this_run=2", "--save_checkpoints_steps=1"))
+    before = [checkpoint_bytes(folder, step) for step in (1, 2)]
+    names = sorted(os.listdir(folder))
+    written = []
 
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
+    def full(*args):
+        written.append(args)
+        if len(written) > 1:  # After the trial before the first step.
+            raise OSError(28, "No space left on device")
+        return write_tensors(*args)
 
-    monkeypatch.setattr(tf.raw_ops, "SaveV2", full)
-    with pytest.raises(RunError, match="model.ckpt-0 cannot be written.*No space"):
-        run(command(folder, "--overwrite_output_dir"))
+    monkeypatch.setattr(checkpoints, "write_tensors", full)
+    again = ("--overwrite_output_dir", "--save_checkpoints_steps=1")
+    with pytest.raises(RunError, match="model.ckpt-1 cannot be written.*No space"):
+        run(command(folder, "--seed=7", *again))
     monkeypatch.undo()
-    assert checkpoint_bytes(folder, 0) == before
-    assert (folder / "model.ckpt-0.json").exists()
+    assert [checkpoint_bytes(folder, step) for step in (1, 2)] == before
+    assert sorted(os.listdir(folder)) == names
+    run(command(folder, "--seed=7", "--steps_this_run=1", *again))
+    assert checkpoint_bytes(folder, 1) != before[0]
+    assert not (folder / "model.ckpt-2.json").exists()
 
 
 @pytest.mark.slow
@@ -251,15 +263,16 @@ def test_other_records_of_the_same_number_are_logged(
 def test_what_killed_writers_left_anywhere_is_removed(command, tmp_path):
     for folder in (tmp_path, tmp_path / "best", tmp_path / ".record_index"):
         folder.mkdir(exist_ok=True)
-        (folder / ".some.file.abcd1234.tmp").touch()
+        (folder / ".some.file.abcd1234.bert_tf.tmp").touch()
     for folder in (tmp_path, tmp_path / "best"):
         (folder / "model.ckpt-9.tmp.data-00000-of-00001.tempstate5").touch()
-    (tmp_path / "checkpoint0a1b2c3d.tmp").touch()
     run(command(tmp_path, "--steps_this_run=1"))
     assert not [path for path in tmp_path.rglob("*") if "tmp" in path.name]
 
 
-def test_init_checkpoint_gives_weights_or_all_state(command, tmp_path):
+def test_init_checkpoint_gives_weights_or_all_state(command, tmp_path, monkeypatch):
+    # The trial before the first step leaves what it writes.
+    monkeypatch.setattr(checkpoints, "try_save", checkpoints.save)
     first, weights, state = (tmp_path / name for name in ("first", "weights", "state"))
     run(command(first, "--steps_this_run=3"))
     start_from = f"--init_checkpoint={first}/model.ckpt-3"
@@ -290,8 +303,7 @@ def test_overwriting_starts_afresh(command, tmp_path):
     run(command(folder, "--seed=1"))
     run(command(folder, "--overwrite_output_dir", "--steps_this_run=4"))
     left = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
-    manifests = ["model.ckpt-0.json", "model.ckpt-4.json"]
-    assert left == ["bert_config.json", "bert_dllog.json", *manifests]
+    assert left == ["bert_config.json", "bert_dllog.json", "model.ckpt-4.json"]
     run(command(folder))
     fresh = tmp_path / "fresh"
     run(command(fresh))

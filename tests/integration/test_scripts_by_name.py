@@ -15,7 +15,7 @@ from runs import read_json, read_results
 from bert_tf.config import BertConfig
 from bert_tf.features import FeatureExtractor
 from bert_tf.modeling.pretraining import build_pretraining_model
-from bert_tf.tf_checkpoint import save_tf
+from bert_tf.tf_checkpoint_writer import save_tf
 
 SCRIPTS = ROOT / "scripts"
 SAMPLE = SCRIPTS / "sample_text.txt"

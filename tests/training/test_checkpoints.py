@@ -45,7 +45,8 @@ def test_damaged_files_are_found(saved, ending, damage):
         content[len(content) // 2] ^= 1
         content = content[: len(content) // 2] if damage == "cut" else content
         open(path, "wb").write(content)
-    with pytest.raises(RunError, match=rf"{path} must have sha256"):
+    expected = "its files must be" if damage == "removed" else f"{path} must have sha"
+    with pytest.raises(RunError, match=f"{saved} is damaged: {expected}"):
         checkpoints.read_manifest(saved)
 
 
@@ -56,32 +57,112 @@ def test_a_garbled_manifest_is_named(saved, text):
         checkpoints.read_manifest(saved)
 
 
-@pytest.mark.parametrize("stage", ["tensors", "renamed", "manifest"])
-def test_an_interrupted_save_does_not_count_and_is_swept(
-    saved, tmp_path, monkeypatch, stage
-):
-    class Interrupted(BaseException):
-        pass
+@pytest.mark.parametrize("ending", ["json", "index", "data-00000-of-00001"])
+def test_a_folder_in_the_place_of_a_file_is_damage(saved, ending):
+    os.remove(f"{saved}.{ending}")
+    os.mkdir(f"{saved}.{ending}")
+    with pytest.raises(RunError, match=f"ckpt-7.{ending}: Is a directory"):
+        checkpoints.read_manifest(saved)
 
-    replace = os.replace
 
-    def interrupt(source, target):
-        is_manifest = target.endswith("-9.json")
-        if stage == "tensors" or (stage == "manifest" and is_manifest):
-            raise Interrupted
-        replace(source, target)
-        if stage == "renamed" and target.endswith(".index"):
-            raise Interrupted
+def edit(saved, change, version=1):
+    """Changes the values of a manifest, as of a version without its own checksum."""
+    values = json.load(open(f"{saved}.json")) | {"format": version}
+    if version == 1:
+        del values["sha256"]
+    change(values)
+    json.dump(values, open(f"{saved}.json", "w"))
 
-    monkeypatch.setattr(os, "replace", interrupt)
-    with pytest.raises(Interrupted):
-        checkpoints.save(str(tmp_path), TENSORS, position(9))
-    monkeypatch.undo()
-    assert checkpoints.committed_steps(str(tmp_path)) == [7]
-    checkpoints.remove_leftovers(str(tmp_path))
-    names = {name for name in os.listdir(tmp_path) if "-7" not in name}
-    assert names == {"checkpoint"}
-    assert tf.train.latest_checkpoint(str(tmp_path)) == saved
+
+def test_a_manifest_of_an_earlier_version_has_no_checksum(saved):
+    edit(saved, lambda values: [values.pop("is_packed"), values.pop("data_sha256")])
+    assert checkpoints.read_manifest(saved) == position(7)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *(("step", x) for x in (-1, 7.0, "7", None, True, 2**63, [7])),
+        *(("records", x) for x in (-1, 1.5, "16", None)),
+        *(("learning_rate", x) for x in (-0.1, float("nan"), float("inf"), "1")),
+        *(("loss_scale", x) for x in (-1.0, float("inf"), "2")),
+        *(("global_batch_size", x) for x in (0, -4, 1.0)),
+        *(("seed", -1), ("num_records", -1), ("num_finite_steps", -1)),
+        *(("is_packed", 1), ("data_sha256", 5), ("config", []), ("unknown", 1)),
+    ],
+)
+def test_a_manifest_with_a_value_that_cannot_be_is_refused(saved, name, value):
+    edit(saved, lambda values: values.update({name: value}))
+    with pytest.raises(RunError, match=f"is not a checkpoint manifest: .*{name}"):
+        checkpoints.read_manifest(saved)
+
+
+@pytest.mark.parametrize("name", ["step", "records", "learning_rate", "files"])
+def test_a_manifest_without_a_value_is_refused(saved, name):
+    edit(saved, lambda values: values.pop(name))
+    with pytest.raises(RunError, match="is not a checkpoint manifest"):
+        checkpoints.read_manifest(saved)
+
+
+def test_any_change_of_a_manifest_is_found_by_its_checksum(saved):
+    content = bytearray(open(f"{saved}.json", "rb").read())
+    for index in range(0, len(content), 3):
+        changed = bytearray(content)
+        changed[index] ^= 1
+        open(f"{saved}.json", "wb").write(changed)
+        with pytest.raises(RunError, match="is not a checkpoint manifest"):
+            checkpoints.read_manifest(saved)
+    open(f"{saved}.json", "wb").write(content)
+    edit(saved, lambda values: values.pop("sha256"), version=2)
+    with pytest.raises(RunError, match="its own sha256 differs"):
+        checkpoints.read_manifest(saved)
+
+
+def test_another_step_than_that_of_name_and_tensor_is_refused(saved, tmp_path):
+    edit(saved, lambda values: values.update(step=6))
+    with pytest.raises(RunError, match="must have one step. Received: 6, 7"):
+        checkpoints.read_manifest(saved)
+    checkpoints.save(str(tmp_path), TENSORS, position(7))
+    edit(saved, lambda values: values.update(step=8))
+    for ending in ("json", "index", "data-00000-of-00001"):
+        os.rename(f"{saved}.{ending}", tmp_path / f"model.ckpt-8.{ending}")
+    values = (tmp_path / "model.ckpt-8.json").read_text()
+    (tmp_path / "model.ckpt-8.json").write_text(values.replace("ckpt-7", "ckpt-8"))
+    with pytest.raises(RunError, match="must have one step. Received: 7, 8"):
+        checkpoints.read_manifest(str(tmp_path / "model.ckpt-8"))
+
+
+@pytest.mark.parametrize("name", ["../a.index", "/etc/passwd", "model.ckpt-8.index"])
+def test_files_that_are_not_of_the_checkpoint_are_refused(saved, name):
+    edit(saved, lambda values: values["files"].update({name: "0" * 64}))
+    with pytest.raises(RunError, match=f"its manifest lists .*{name}"):
+        checkpoints.read_manifest(saved)
+
+
+def test_a_tensor_file_that_the_manifest_does_not_list_is_found(saved):
+    edit(saved, lambda values: values["files"].pop("model.ckpt-7.index"))
+    with pytest.raises(RunError, match="its files must be"):
+        checkpoints.read_manifest(saved)
+
+
+def test_a_user_s_file_of_a_like_name_is_no_damage(saved):
+    open(f"{saved}.data-notes.txt", "w").close()
+    assert checkpoints.read_manifest(saved) == position(7)
+
+
+def test_what_is_set_aside_is_never_taken_for_a_checkpoint(saved, tmp_path):
+    names = checkpoints.checkpoint_files(str(tmp_path))[7]
+    moved = checkpoints.set_aside(str(tmp_path), names)
+    assert moved == str(tmp_path / "damaged-model.ckpt-7")
+    assert sorted(os.listdir(moved)) == sorted(names)
+    assert checkpoints.checkpoint_files(str(tmp_path)) == {}
+    checkpoints.save(str(tmp_path), TENSORS, position(7))
+    assert checkpoints.set_aside(str(tmp_path), names) == f"{moved}-2"
+
+
+def test_a_trial_leaves_nothing(tmp_path):
+    checkpoints.try_save(str(tmp_path), TENSORS, position(7))
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_interrupted_removal_is_finished_later(saved, tmp_path, monkeypatch):

@@ -4,12 +4,12 @@ import os
 import re
 import shutil
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from crashing import crash_points
 from runs import position
 
+from bert_tf.errors import RunError
 from bert_tf.jobs.run.resume import load_checkpoint
 from bert_tf.training import checkpoints
 
@@ -23,39 +23,15 @@ def tensors(value):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder that can be set to its first state; SaveV2 without threads, in parts."""
+    """A folder that can be set to its first state."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # Of no use here, slow.
-    made = tmp_path / "made"
-    files = {}
-    for step in (3, 5, 9):
-        made.mkdir()
-        prefix = checkpoints.save(str(made), tensors(step), position(step))
-        for ending in (".data-00000-of-00001", ".index"):
-            with open(prefix + ending, "rb") as file:
-                files[step, ending] = file.read()
-        shutil.rmtree(made)
-    real = tf.raw_ops.SaveV2
-
-    def save_in_parts(*, prefix, tensors, **_):
-        """As TensorFlow's: each file under a third name, written, then renamed."""
-        step = int(max(np.max(tensor.numpy()) for tensor in tensors))
-        for ending in (".data-00000-of-00001", ".index"):
-            content = files[step, ending]
-            unfinished = f"{prefix}{ending}.tempstate1234"
-            for part in (content[:20], content[20:]):
-                with open(unfinished, "ab") as file:
-                    file.write(part)
-            os.rename(unfinished, prefix + ending)
-
     work = tmp_path / "work"
 
     def reset(*steps):
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        monkeypatch.setattr(tf.raw_ops, "SaveV2", real)
         for step in steps:
             checkpoints.save(str(work), tensors(step), position(step))
-        monkeypatch.setattr(tf.raw_ops, "SaveV2", save_in_parts)
         return work
 
     yield work, reset
@@ -101,60 +77,113 @@ def test_a_removal_that_is_killed_anywhere_is_completed(folder):
     assert checkpoints.committed_steps(str(work)) == [5]
 
 
-def test_a_save_over_the_same_step_keeps_the_others(folder):
+def test_a_save_over_the_same_step_keeps_the_old_one_until_it_is_committed(folder):
     work, reset = folder
-    for _ in crash_points(
-        work,
-        lambda: reset(3, 5),
-        lambda: checkpoints.save(str(work), tensors(3), position(3)),
-    ):
-        check(work, ([3, 5], [5]))
+    values = set()
+
+    def again():
+        checkpoints.save(str(work), tensors(8), position(3, records=1))
+
+    for _ in crash_points(work, lambda: reset(3, 5), again):
+        checkpoints.remove_leftovers(str(work))
+        prefix = f"{work}/model.ckpt-3"
+        assert checkpoints.committed_steps(str(work)) == [3, 5]
+        records = checkpoints.read_manifest(prefix).records
+        variable = tf.Variable(tf.zeros([2, 2]))
+        load_checkpoint(prefix, {NAME: variable})
+        values.add((records, float(variable[0, 0])))
+    assert values == {(48, 3.0), (1, 8.0)}
+
+
+@pytest.mark.parametrize("step", [2, 5, 9])
+def test_what_a_save_replaces_is_there_until_it_is_committed(folder, step):
+    """Killed anywhere, the folder has the old run or the new one, never both."""
+    work, reset = folder
+
+    def overwrite():
+        checkpoints.save(
+            *(str(work), tensors(step), position(step, records=1)), replaces=(3, 5)
+        )
+
+    found = []
+    for _ in crash_points(work, lambda: reset(3, 5), overwrite):
+        checkpoints.remove_leftovers(str(work))
+        steps = checkpoints.committed_steps(str(work))
+        records = [
+            checkpoints.read_manifest(f"{work}/model.ckpt-{x}").records for x in steps
+        ]
+        found.append((steps, records))
+        assert tf.train.latest_checkpoint(str(work)) == f"{work}/model.ckpt-{steps[-1]}"
+        assert all(map(KNOWN.fullmatch, os.listdir(work)))
+    assert all(x in (([3, 5], [48, 80]), ([step], [1])) for x in found)
+    assert found[0] != found[-1]
 
 
 def test_sweeping_that_is_killed_anywhere_is_swept(folder):
     work, reset = folder
 
     def interrupted():
-        reset(5)
+        reset(5, 7)
         checkpoints.save(str(work), tensors(9), position(9))
-        os.remove(work / "model.ckpt-9.json")
-        for name in ("model.ckpt-9.incomplete", ".checkpoint.abcd1234.tmp"):
+        os.rename(work / "model.ckpt-9.json", work / ".model.ckpt-9.bert_tf.removed")
+        for name in (".checkpoint.0123abcd.bert_tf.tmp", "model.ckpt-8.incomplete"):
             (work / name).touch()
+        (work / "model.ckpt-8.data-00000-of-00001").touch()
         (work / "model.ckpt-11.tmp.data-00000-of-00001.tempstate77").touch()
+        (work / ".model.ckpt-7.bert_tf.committed").mkdir()
+        os.rename(
+            work / "model.ckpt-7.json",
+            work / ".model.ckpt-7.bert_tf.committed/model.ckpt-7.json",
+        )
 
     for _ in crash_points(
         work, interrupted, lambda: checkpoints.remove_leftovers(str(work))
     ):
-        check(work, ([5],))
+        check(work, ([5, 7],))
 
 
-def test_a_save_that_fails_leaves_no_files(folder, monkeypatch):
+@pytest.mark.parametrize("after", ["tensors", "index", "manifest", "publication"])
+def test_a_save_that_fails_leaves_no_files(folder, monkeypatch, after):
     work, reset = folder
     reset(5)
     before = sorted(os.listdir(work))
+    real = os.fsync
+    calls = []
 
-    def full(**_):
-        (work / "model.ckpt-9.tmp.data-00000-of-00001.tempstate1").write_bytes(b"x" * 9)
-        raise OSError(28, "No space left on device")
+    def full(descriptor):
+        """Fails at one of: data, index, manifest, its folder."""
+        calls.append(descriptor)
+        if (
+            len(calls)
+            == ["tensors", "index", "manifest", "publication"].index(after) + 1
+        ):
+            raise OSError(28, "No space left on device")
+        real(descriptor)
 
-    monkeypatch.setattr(tf.raw_ops, "SaveV2", full)
-    with pytest.raises(Exception, match="model.ckpt-9 cannot be written.*Make room"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="model.ckpt-9 cannot be written.*Make room"):
         checkpoints.save(str(work), tensors(9), position(9))
     assert sorted(os.listdir(work)) == before
-
-
-def test_files_of_earlier_versions_are_swept(folder):
-    work, reset = folder
-    reset(5)
-    for name in ("checkpoint0a_b1c2d.tmp", "model.ckpt-9.jsonabcd1234.tmp"):
-        (work / name).touch()
-    check(work, ([5],))
 
 
 def test_a_user_s_files_stay(folder):
     work, reset = folder
     reset(5)
-    users = {"notes.tmp", "checkpoint.bak", ".hidden", "model.ckpt-9.tmp"}
+    users = {
+        *("notes.tmp", "checkpoint.bak", ".hidden", "model.ckpt-9.tmp"),
+        *(
+            "model.ckpt-900.tmp_mine.txt",
+            "model.ckpt-9.tmp.mine",
+            "checkpoint_mine_01.tmp",
+        ),
+        *(".checkpoint.mine0001.tmp", "model.ckpt-9.incomplete.txt", ".a.bert_tf.tmp"),
+        *(".model.ckpt-9.bert_tf.committed", ".model.ckpt-9.bert_tf.removed.txt"),
+        *(
+            "model.ckpt-9.jsonabcd1234.tmp",
+            "model.ckpt-05.index",
+            "xmodel.ckpt-5.index",
+        ),
+    }
     for name in users:
         (work / name).touch()
     checkpoints.remove_leftovers(str(work))

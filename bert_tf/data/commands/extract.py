@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bert_tf.config.text import ExtractConfig
+from bert_tf.data.commands.document_files import write_documents
 from bert_tf.data.commands.output_folder import (
     TEXT_FILES,
     OutputFolder,
     settings_of,
-    write_documents,
 )
 from bert_tf.data.output_files import OutputFile, total_counts
 from bert_tf.data.text.documents import (

@@ -7,29 +7,20 @@ that is run again resumes where it stopped, and does nothing if its output is co
 and intact.
 """
 
+import contextlib
 import dataclasses
 import functools
-import itertools
 import json
 import os
 import re
-import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from bert_tf.data.output_files import (
-    FileWriter,
-    OutputFile,
-    describe_file,
-    total_counts,
-)
-from bert_tf.data.processes import in_order
+from bert_tf.data.output_files import OutputFile, describe_file, total_counts
 from bert_tf.errors import RunError
 from bert_tf.files import lock, write_whole
 from bert_tf.json_files import parse_json
-from bert_tf.progress import ProgressReport
 
 # Names of the files that output folders of each kind hold, and that may be replaced.
 RECORD_FILES = re.compile(r"part[-_]\d+[-_]of[-_]\d+\.(tfrecord|hdf5)")
@@ -37,19 +28,16 @@ TEXT_FILES = re.compile(r"part-\d+\.(txt|jsonl)")
 SHARD_FILES = re.compile(r"(training|test)-\d+-of-\d+\.txt")
 VOCABULARY_FILES = re.compile(r"vocab\.txt")
 
-# Sizes of the input of one output file, and of one task of a worker process. A file is
-# small enough to look at, and to be lost in a crash.
-FILE_BYTES = 64 << 20
-TASK_BYTES = 1 << 20
-
 # Increased when the same input and settings give other bytes than before.
 _VERSION = 1
 _SETTINGS_FILE = "stage.json"
 _DONE_SUFFIX = ".done"
+# Next to the output: the index of the input, and files under temporary names, those of
+# earlier versions too.
+_CACHE_FILES = r"[0-9a-f]{64}\.npy"
+_TEMPORARY = r"\.([0-9a-f]{8}\.bert_tf|[a-z0-9_]{8})\.tmp"
 # Keys of the manifest that determine the bytes of the output.
 _RECIPE = ("version", "step", "settings", "inputs")
-
-Document = TypeVar("Document")
 
 
 def settings_of(config: object, *left_out: str) -> dict[str, Any]:
@@ -91,6 +79,10 @@ class OutputFolder:
         """
         self._output_dir = os.path.abspath(output_dir)
         self._kind = kind
+        names = rf"({kind.pattern})({_DONE_SUFFIX})?|{_SETTINGS_FILE}|{_CACHE_FILES}"
+        self._own_names = re.compile(
+            rf"{names}|({kind.pattern})\.tmp|\.({names}){_TEMPORARY}"
+        )
         self.partial_dir = Path(f"{self._output_dir}.partial")
         self._lock: int | None = None
         self._checked: set[str] = set()
@@ -121,7 +113,8 @@ class OutputFolder:
           The files, if the output is complete already; otherwise None.
 
         Raises:
-          FileExistsError: if the folder holds other output, or anything else.
+          FileExistsError: if the folder holds other output, or anything else, or if
+            `partial_dir` holds files of others.
           RunError: if another process is writing the same output.
         """
         self._check_inputs_are_elsewhere()
@@ -139,10 +132,10 @@ class OutputFolder:
             os.close(descriptor)
             raise
         self._lock = descriptor  # From here on, `__exit__` cleans the folder.
+        self._check_partial()
         settings = self.partial_dir / _SETTINGS_FILE
         if _read_recipe(settings) != self._recipe:
-            for entry in self.partial_dir.iterdir():
-                entry.unlink()
+            self._remove_own()
             write_whole(settings, _to_json(self._recipe))
         return None
 
@@ -269,10 +262,8 @@ class OutputFolder:
         Raises:
           OSError: if files of another kind have come into the output folder.
         """
-        names = {file.name for file in files}
-        for entry in self.partial_dir.iterdir():
-            if entry.name not in names:
-                entry.unlink()
+        self._check_partial()
+        self._remove_own(keep={file.name for file in files})
         values = [dataclasses.asdict(file) for file in files]
         write_whole(self._manifest_file, _to_json(self._recipe | {"files": values}))
         if os.path.isdir(self._output_dir):
@@ -290,11 +281,34 @@ class OutputFolder:
             return
         os.close(self._lock)
         self._lock = None
-        for unfinished in self.partial_dir.glob("*.tmp"):
-            unfinished.unlink(missing_ok=True)
-        has_finished = any(self.partial_dir.glob(f"*{_DONE_SUFFIX}"))
-        if self.partial_dir.is_dir() and not has_finished:
-            shutil.rmtree(self.partial_dir)
+        if not self.partial_dir.is_dir():
+            return
+        names = os.listdir(self.partial_dir)
+        if any(name.endswith(_DONE_SUFFIX) for name in names):
+            self._remove_own(keep={x for x in names if not x.endswith(".tmp")})
+            return
+        self._remove_own()
+        with contextlib.suppress(OSError):  # It holds files of others.
+            self.partial_dir.rmdir()
+
+    def _check_partial(self) -> None:
+        """Refuses a folder of unfinished output with files that others put there."""
+        for name in sorted(os.listdir(self.partial_dir)):
+            path = self.partial_dir / name
+            if not self._own_names.fullmatch(name) or path.is_dir():
+                raise FileExistsError(
+                    f"{self.partial_dir}, where the output is being made, must hold "
+                    f"files of this command only. Received: {path}. Move it elsewhere, "
+                    "and run the same command again."
+                )
+
+    def _remove_own(self, keep: Collection[str] = ()) -> None:
+        """Deletes the files of this command, and nothing else."""
+        for name in os.listdir(self.partial_dir):
+            path = self.partial_dir / name
+            if self._own_names.fullmatch(name) and name not in keep:
+                if not path.is_dir():
+                    path.unlink(missing_ok=True)
 
 
 def _is_intact(path: Path, file: OutputFile) -> bool:
@@ -331,90 +345,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def _to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
-
-
-@dataclasses.dataclass(frozen=True)
-class DocumentBatch(Generic[Document]):
-    """Documents that are processed together.
-
-    Attributes:
-      documents: In order.
-      num_bytes: Their size in the input.
-      ends_file: Whether the next batch begins a new file.
-    """
-
-    documents: list[Document]
-    num_bytes: int
-    ends_file: bool
-
-
-def _cut_into_batches(
-    documents: Iterable[tuple[Document, int]],
-) -> Iterator[DocumentBatch[Document]]:
-    """Batches of about `TASK_BYTES`; a file ends after about `FILE_BYTES`."""
-    of_file = 0
-    current: list[Document] = []
-    size = 0
-    for document, num_bytes in documents:
-        current.append(document)
-        size += num_bytes
-        if size >= TASK_BYTES:
-            of_file += size
-            ends_file = of_file >= FILE_BYTES
-            yield DocumentBatch(current, size, ends_file)
-            current, size = [], 0
-            of_file = 0 if ends_file else of_file
-    if current:
-        yield DocumentBatch(current, size, True)
-
-
-def write_documents(
-    documents: Iterator[tuple[Document, int]],
-    function: Callable[[list[Document]], tuple[bytes, Counter[str]]],
-    output: OutputFolder,
-    suffix: str,
-    num_processes: int,
-    progress: ProgressReport,
-) -> list[OutputFile]:
-    """Applies a function to a stream of documents, and writes its output file by file.
-
-    The stream is cut by its own sizes alone, so that the files do not depend on the
-    number of processes; documents of finished files are skipped, not processed again.
-
-    Args:
-      documents: All documents with their sizes in bytes, from the first one on.
-      function: Turns documents into the text to write and its counts, `documents` among
-        them; it runs in worker processes.
-      output: The output folder.
-      suffix: Extension of the files.
-      num_processes: Worker processes; 0 means one per core.
-      progress: Shows the progress.
-
-    Returns:
-      All files, those of earlier calls too.
-    """
-    files: list[OutputFile] = []
-    names = (f"part-{number:05d}{suffix}" for number in itertools.count())
-    while file := output.finished(name := next(names)):
-        files.append(file)
-    skipped = sum(file.counts["inputs"] for file in files)
-    for _, num_bytes in itertools.islice(documents, skipped):
-        progress.add(num_bytes, 0)
-    # Results come in the order of the batches, so sizes are not sent to the workers.
-    sent, kept = itertools.tee(_cut_into_batches(documents))
-    results = in_order(function, ((batch.documents,) for batch in sent), num_processes)
-    while (batch := next(kept, None)) is not None:
-        counts: Counter[str] = Counter()
-        with FileWriter(output.partial_dir / name) as writer:
-            while batch is not None:
-                text, found_counts = next(results)
-                writer.append(text)
-                counts.update(found_counts)
-                counts["inputs"] += len(batch.documents)
-                progress.add(batch.num_bytes, found_counts["documents"])
-                batch = None if batch.ends_file else next(kept, None)
-        file = writer.described(counts)
-        output.finish(file)
-        files.append(file)
-        name = next(names)
-    return files

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bert_tf.config.text import SentencesConfig
+from bert_tf.data.commands.document_files import write_documents
 from bert_tf.data.commands.output_folder import (
     TEXT_FILES,
     OutputFolder,
     settings_of,
-    write_documents,
 )
 from bert_tf.data.output_files import OutputFile, total_counts
 from bert_tf.data.text.documents import holds_words, read_lines

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 
@@ -58,8 +59,13 @@ class BestCheckpoint:
     def _read_note(self) -> dict[str, float]:
         try:
             found = read_json_object(self._note)
-            return {name: found[name] for name in ("step", self._criterion, _LAST)}
-        except (ValueError, KeyError, TypeError) as error:
+            names = ("step", self._criterion, _LAST)
+            for name in names:
+                kinds = (int, float) if name == self._criterion else (int,)
+                if type(found[name]) not in kinds or not math.isfinite(found[name]):
+                    raise ValueError(f"{name}={found[name]!r}")
+            return {name: found[name] for name in names}
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{self._note} is damaged ({error!r}). Delete its folder: the best "
                 "checkpoint is then chosen from the evaluations to come."

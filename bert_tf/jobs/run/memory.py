@@ -25,6 +25,8 @@ _PROGRAM = 600 * 2**20
 # Sets of tensors as large as the weights: weights, two moments, the sum of gradients,
 # the gradients of a micro-batch, and two temporary sets of a step of the reference.
 _SETS, _SETS_OF_FUSED = 7, 5
+# Weights and two moments, copied while a checkpoint is written.
+_SETS_OF_SAVE = 3
 # Horovod's buffer, and the sums that it returns.
 _BUFFER_OF_HOROVOD = 128 * 2**20
 _SETS_OF_HOROVOD = 1
@@ -102,6 +104,7 @@ def estimate_training(
     exempt: Collection[str] = (),
     recompute: bool = False,
     num_workers: int = 1,
+    saves: bool = False,
 ) -> Estimate:
     """Memory of a worker that trains.
 
@@ -114,6 +117,7 @@ def estimate_training(
         `Backends.exempt`.
       recompute: Whether only each layer's input is kept for the backward pass.
       num_workers: Of the run; several need buffers for the allreduce.
+      saves: Whether this worker saves checkpoints, from a copy of its state.
     """
     fused = _FUSED.get(fused_bytes, _REFERENCE)
     num_exempt = sum(path.startswith("bert/encoder/") for path in exempt)
@@ -134,6 +138,8 @@ def estimate_training(
     logits = head.per_logit * rows.predictions * bert.vocab_size
     sets = _SETS_OF_FUSED if fused_bytes else _SETS
     program = _PROGRAM
+    if saves:
+        sets += _SETS_OF_SAVE
     if num_workers > 1:
         sets, program = sets + _SETS_OF_HOROVOD, program + _BUFFER_OF_HOROVOD
     return Estimate(
@@ -193,6 +199,7 @@ def memory_warnings(
         exempt=exempt,
         recompute=recompute,
         num_workers=communicator.size,
+        saves=communicator.rank == 0,
     )
     logging.debug("Memory of a worker: %s, %s.", rows, estimate)
     workers = communicator.local_size
@@ -204,9 +211,10 @@ def memory_warnings(
     remedy = "" if recompute else ", or --recompute"
     return [
         f"warning: a worker needs about {estimate.total / _GIB:.1f} GiB to train "
-        f"({estimate.weights / _GIB:.1f} for weights, moments, gradients and the "
-        f"program, {estimate.activations / _GIB:.1f} for activations of {rows.count} "
-        f"rows of {rows.length} tokens; within {ERROR:.0%}), and there are "
+        f"({estimate.weights / _GIB:.1f} for weights, moments, their copy for a "
+        f"checkpoint, gradients and the program, "
+        f"{estimate.activations / _GIB:.1f} for activations of {rows.count} rows of "
+        f"{rows.length} tokens; within {ERROR:.0%}), and there are "
         f"{limit / _GIB:.1f} GiB for each of {workers} ({_source()}). It may be "
         "killed: use a smaller --train_batch_size with more "
         f"--num_accumulation_steps{remedy}."

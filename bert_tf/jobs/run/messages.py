@@ -217,8 +217,9 @@ class StepReport:
         """Leaves the time spent inside out of the speed."""
         stopped = time.perf_counter()
         yield
-        step, started = self._since
-        self._since = (step, started + time.perf_counter() - stopped)
+        if self._since:
+            step, started = self._since
+            self._since = (step, started + time.perf_counter() - stopped)
 
     def restart_clock(self, step: int) -> None:
         """Starts a new measurement of speed after `step`."""

@@ -18,6 +18,7 @@ from bert_tf.interop.tokenizer_files import tokenizer_config
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY
 from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.resume import StartingPoint
+from bert_tf.jobs.run.used_folder import set_aside_damaged
 from bert_tf.training import checkpoints
 
 # Folders in output_dir: of the best checkpoint, and of the index of the records.
@@ -85,8 +86,10 @@ def _remove_unused(path: str, earlier: set[str], made: list[str]) -> None:
             os.rmdir(folder)
 
 
-def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> None:
+def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> list[str]:
     """Makes the folder, locks it for a training, and deletes unfinished files.
+
+    Damaged checkpoints that are newer than a whole one are moved into other folders.
 
     An evaluation may run next to a training; two trainings would overwrite each other.
 
@@ -94,6 +97,9 @@ def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> None
       config: The settings.
       lock_until: When it is closed, it releases the lock, and removes the folder if
         the run has written nothing but caches.
+
+    Returns:
+      Lines for the log.
 
     Raises:
       OSError: if it cannot be written.
@@ -104,7 +110,7 @@ def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> None
     _check_output_dir(path)
     lock_until.callback(_remove_unused, path, set(os.listdir(path)), made)
     if not config.training.do_train:
-        return
+        return []
     folder = os.open(path, os.O_RDONLY)
     lock_until.callback(os.close, folder)
     lock(folder, f"training in `output_dir` {path}")
@@ -113,6 +119,7 @@ def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> None
     if os.path.isdir(best):
         checkpoints.remove_leftovers(best)
     remove_unfinished(os.path.join(path, INDEX_CACHE_DIR))
+    return set_aside_damaged(config.files)
 
 
 class FolderTask(NamedTuple):

@@ -1,6 +1,5 @@
-"""Where a run starts: with new weights, with given ones, or where a run stopped."""
+"""Whether a run can start from a checkpoint, and how it takes it."""
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from bert_tf.config import BertConfig
-from bert_tf.config.run import RunBatchConfig, RunConfig
+from bert_tf.config.run import RunBatchConfig
 from bert_tf.errors import RunError
 from bert_tf.interop.tensor_names import of_variable
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG, Kind, find_source
@@ -19,6 +18,7 @@ from bert_tf.interop.weights import (
     read_weights,
     weight_names,
 )
+from bert_tf.jobs.run.starting_point import StartingPoint
 from bert_tf.tf_checkpoint import load_tf
 from bert_tf.training import checkpoints
 from bert_tf.training.checkpoints import STEP_NAME, RunPosition
@@ -30,125 +30,6 @@ _MAY_CHANGE = (
     "initializer_range",
 )
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-
-
-@dataclasses.dataclass(frozen=True)
-class StartingPoint:
-    """Which checkpoint a run starts from, and how much of it is taken.
-
-    Attributes:
-      prefix: The checkpoint, or empty for new weights.
-      takes_state: Whether optimizer state and step are taken too.
-      position: The manifest of the resumed run, if the checkpoint has one.
-      is_own: Whether the checkpoint is one of this run's output_dir.
-      notes: Lines for the log.
-    """
-
-    prefix: str = ""
-    takes_state: bool = False
-    position: RunPosition | None = None
-    is_own: bool = False
-    notes: tuple[str, ...] = ()
-
-
-def find_starting_point(config: RunConfig, *, own_first: bool = False) -> StartingPoint:
-    """Applies the rules of starting and resuming.
-
-    A committed checkpoint in output_dir wins over everything but
-    overwrite_output_dir; then comes init_checkpoint. Without training,
-    init_checkpoint comes first, unless `own_first`.
-
-    Args:
-      config: The settings.
-      own_first: Prefer the checkpoint in output_dir without training too: the
-        init_checkpoint of a fine-tuning is what its training started from.
-
-    Raises:
-      ValueError: if output_dir holds checkpoints of another program, or there is
-        nothing to evaluate.
-      RunError: if a checkpoint is damaged.
-    """
-    files, do_train = config.files, config.training.do_train
-    steps = checkpoints.committed_steps(files.output_dir)
-    is_own_first = do_train or own_first or not files.init_checkpoint
-    if steps and is_own_first and not files.overwrite_output_dir:
-        return _newest_own(files.output_dir, files.init_checkpoint, do_train)
-    notes = ()
-    if steps and do_train and files.overwrite_output_dir:
-        notes = (
-            f"--overwrite_output_dir: the checkpoints in {files.output_dir} (newest: "
-            f"step {steps[-1]}) are deleted when the first new one is complete.",
-        )
-    foreign = checkpoints.foreign_checkpoints(files.output_dir)
-    if foreign and do_train:
-        raise ValueError(
-            "`output_dir` must not hold checkpoints of another program, which would "
-            f"be mixed up with new ones. Received: {files.output_dir} with "
-            f"{', '.join(foreign)}. Pass another --output_dir, and one of them as "
-            "--init_checkpoint (pre-training takes its step with --resume)."
-        )
-    if files.init_checkpoint:
-        start = _named(config)
-        return dataclasses.replace(start, notes=(*notes, *start.notes))
-    if not do_train:
-        raise ValueError(
-            "Without `do_train` there must be a checkpoint, in `output_dir` or as "
-            f"`init_checkpoint`. Received: output_dir={files.output_dir} without a "
-            "checkpoint, init_checkpoint=''. Pass --init_checkpoint or --do_train."
-        )
-    return StartingPoint(notes=notes)
-
-
-def _newest_own(output_dir: str, init_checkpoint: str, do_train: bool) -> StartingPoint:
-    """The newest checkpoint in output_dir."""
-    while True:
-        step = checkpoints.committed_steps(output_dir)[-1]
-        prefix = os.path.join(output_dir, f"model.ckpt-{step}")
-        try:
-            position = checkpoints.read_manifest(prefix)
-            break
-        except RunError:
-            # A training next to this evaluation may have replaced it by a newer one.
-            if do_train or step in checkpoints.committed_steps(output_dir):
-                raise
-    notes = ()
-    if init_checkpoint and do_train:
-        notes = (
-            f"--init_checkpoint={init_checkpoint} is not used: the run is resumed from "
-            "output_dir.",
-        )
-    return StartingPoint(prefix, True, position, is_own=True, notes=notes)
-
-
-def _named(config: RunConfig) -> StartingPoint:
-    """The checkpoint that init_checkpoint names: its weights, or its state too."""
-    files = config.files
-    source = find_source(files.init_checkpoint)
-    is_tensorflow = source.kind is Kind.TENSORFLOW
-    position = checkpoints.read_manifest(source.path) if is_tensorflow else None
-    if not files.resume:
-        return StartingPoint(source.path)
-    if not is_tensorflow:
-        raise ValueError(
-            "`resume` takes the state of an optimizer, which only checkpoints of this "
-            f"program and of google-research/bert hold. Received: {source.path}, a "
-            f"{source.kind.value}. Drop --resume to start from its weights."
-        )
-    step = position.step if position else checkpoints.step_of(source.path)
-    last = config.optimizer.num_train_steps
-    if config.training.do_train and step >= last:
-        raise ValueError(
-            f"`resume` takes the step of `init_checkpoint`, {step}, too, which must be "
-            f"less than num_train_steps={last}. Drop --resume to start at step 0 from "
-            "its weights, as in a second phase, or raise --num_train_steps."
-        )
-    notes = ()
-    if position is None:
-        notes = (
-            f"{source.path} has no manifest: learning rate, global batch and seed are "
-            "those of the flags, and each of its steps counts as one of this batch.",
-        )
-    return StartingPoint(source.path, True, position, notes=notes)
 
 
 def accumulation_steps(

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ from bert_tf.jobs.run.memory import Rows, memory_warnings
 from bert_tf.jobs.run.messages import thread_warnings
 from bert_tf.jobs.run.output_dir import take_output_dir
 from bert_tf.jobs.run.plan import Plan
+from bert_tf.jobs.run.used_folder import log_file
 from bert_tf.modeling.models import backends_of
 from bert_tf.training.runlog import ConsoleLog, RunLog
 
@@ -80,7 +80,7 @@ class Session:
         communicator, plan = self.communicator, None
         with _agreement(communicator):
             if self.is_first:
-                take_output_dir(config, self.open_until)
+                self.notes += take_output_dir(config, self.open_until)
                 if prefetch and communicator.size > 1:
                     prefetch(config)
         with _agreement(communicator):
@@ -167,7 +167,7 @@ def _agreement(communicator: Communicator) -> Iterator[None]:
 
 def _open_log(plan: Plan, *, may_show_bar: bool) -> ConsoleLog:
     files = plan.config.files
-    path = files.dllog_path or os.path.join(files.output_dir, "bert_dllog.json")
+    path = log_file(files)
     num_train_steps = plan.config.optimizer.num_train_steps or 0
     return ConsoleLog(path, num_train_steps, may_show_bar=may_show_bar)
 

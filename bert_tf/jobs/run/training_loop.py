@@ -7,10 +7,8 @@ from bert_tf.data.batches.record_batches import StepReader
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.run.messages import StepReport
 from bert_tf.jobs.run.plan import Plan
-from bert_tf.jobs.run.resume import slots_by_name, weights_by_name
+from bert_tf.jobs.run.saving import CheckpointSaver
 from bert_tf.jobs.run.session import Session
-from bert_tf.training import checkpoints
-from bert_tf.training.checkpoints import RunPosition
 from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.loss_scale import LossScale
 from bert_tf.training.profiling import StepProfiler
@@ -41,7 +39,8 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         return
     reader = plan.make_reader()
     trainer = make_trainer(plan, session.communicator, reader)
-    saver = CheckpointSaver(plan, reader, trainer.loss_scale)
+    saver = CheckpointSaver(plan, reader, trainer.loss_scale, log)
+    session.open_until.enter_context(saver)
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
     last_step = num_train_steps
     if plan.config.training.steps_this_run:
@@ -49,21 +48,22 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     # The log may already have later steps, of a run that was killed or overwritten.
     log.parameters({"first_step": plan.step + 1})
     if session.is_first and not plan.start.is_own:
-        # A folder in which no checkpoint can be saved is found now, not after hours.
-        saver.save(plan.step)
+        saver.try_save()
     for line in profiler.check(plan.step + 1, last_step):
         log.message(line)
     for batch in reader.batches(last_step):
         profiler.before(plan.step + 1)
         result = trainer.train_step(batch)
         is_last = result.step == last_step
+        if session.is_first:
+            with report.stopped_clock():
+                saver.before_report(result.step)
         report.step(result, is_last=is_last)
         for line in profiler.after(result.step, is_last=is_last):
             log.message(line)
-        if is_last or result.step % plan.config.training.save_checkpoints_steps == 0:
-            if session.is_first:
-                saver.save(result.step)
-            report.restart_clock(result.step)
+        if session.is_first:
+            with report.stopped_clock():
+                saver.after_step(result.step, is_last=is_last)
         if after_step:
             with report.stopped_clock():
                 after_step(result.step)
@@ -102,53 +102,3 @@ def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> 
 def _make_profiler(plan: Plan, session: Session) -> StepProfiler:
     steps = plan.config.runtime.profile if session.is_first else ""
     return StepProfiler(steps, os.path.join(plan.config.files.output_dir, "profile"))
-
-
-class CheckpointSaver:
-    """Saves the state of a run, and deletes older checkpoints."""
-
-    def __init__(
-        self, plan: Plan, reader: StepReader, loss_scale: LossScale | None
-    ) -> None:
-        """Prepares for one run.
-
-        Args:
-          plan: The run.
-          reader: Knows how many records were read after a step.
-          loss_scale: Of float16.
-        """
-        self._plan = plan
-        self._reader = reader
-        self._loss_scale = loss_scale
-        files = plan.config.files
-        overwrites = files.overwrite_output_dir and not plan.start.is_own
-        # Checkpoints of the overwritten run, kept until the first new one is complete.
-        self._overwritten = (
-            checkpoints.committed_steps(files.output_dir) if overwrites else []
-        )
-
-    def save(self, step: int) -> None:
-        """Writes the state after `step` steps; for the first worker alone."""
-        plan, files = self._plan, self._plan.config.files
-        scale, trained = self._loss_scale, plan.training_set
-        position = RunPosition(
-            step=step,
-            records=self._reader.position(step),
-            global_batch_size=plan.shape.global_batch_size,
-            learning_rate=plan.learning_rate,
-            seed=plan.seed,
-            num_records=trained.num_records,
-            loss_scale=scale.value if scale else None,
-            num_finite_steps=scale.num_finite_steps if scale else 0,
-            data_sha256=trained.sha256,
-            is_packed=trained.is_packed,
-            config=plan.settings(),
-        )
-        tensors = weights_by_name(plan.task.model) | slots_by_name(plan.optimizer)
-        checkpoints.save(files.output_dir, tensors, position)
-        overwritten = [s for s in self._overwritten if s != step]
-        committed = checkpoints.committed_steps(files.output_dir)
-        own = [s for s in committed if s not in overwritten]
-        for unwanted in overwritten + own[: -files.keep_checkpoint_max]:
-            checkpoints.remove(files.output_dir, unwanted)
-        self._overwritten = []

@@ -9,7 +9,7 @@ from data.shared import contents
 
 from bert_tf.cli import data
 from bert_tf.config.text import ExtractConfig, SentencesConfig
-from bert_tf.data.commands import output_folder
+from bert_tf.data.commands import document_files
 from bert_tf.data.commands.extract import extract_documents
 from bert_tf.data.commands.sentences import make_sentences
 from bert_tf.data.text.documents import read_documents
@@ -113,8 +113,8 @@ def test_bad_files_are_refused_with_file_and_line(tmp_path, name, content, messa
 @pytest.fixture
 def small_files(monkeypatch):
     """Many files and tasks of a small input."""
-    monkeypatch.setattr(output_folder, "FILE_BYTES", 400_000)
-    monkeypatch.setattr(output_folder, "TASK_BYTES", 100_000)
+    monkeypatch.setattr(document_files, "FILE_BYTES", 400_000)
+    monkeypatch.setattr(document_files, "TASK_BYTES", 100_000)
 
 
 @pytest.mark.slow
@@ -161,15 +161,15 @@ def test_sentences_with_a_hole_are_counted(tmp_path, capsys):
 
 
 def test_an_interrupted_extraction_resumes_to_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(output_folder, "FILE_BYTES", 300)
-    monkeypatch.setattr(output_folder, "TASK_BYTES", 100)
+    monkeypatch.setattr(document_files, "FILE_BYTES", 300)
+    monkeypatch.setattr(document_files, "TASK_BYTES", 100)
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
     whole = dataclasses.replace(
         config_for(path, tmp_path), output_dir=str(tmp_path / "whole")
     )
     extract_documents(whole)
-    real, calls = output_folder.in_order, []
+    real, calls = document_files.in_order, []
 
     def fail_in_the_third_file(function, tasks, num_processes):
         for number, result in enumerate(real(function, tasks, num_processes)):
@@ -177,7 +177,7 @@ def test_an_interrupted_extraction_resumes_to_the_same_bytes(tmp_path, monkeypat
                 raise RunError("the power failed")
             yield result
 
-    monkeypatch.setattr(output_folder, "in_order", fail_in_the_third_file)
+    monkeypatch.setattr(document_files, "in_order", fail_in_the_third_file)
     config = config_for(path, tmp_path)
     with pytest.raises(RunError, match="the power failed"):
         extract_documents(config)
@@ -187,7 +187,7 @@ def test_an_interrupted_extraction_resumes_to_the_same_bytes(tmp_path, monkeypat
             calls.append(result)
             yield result
 
-    monkeypatch.setattr(output_folder, "in_order", count)
+    monkeypatch.setattr(document_files, "in_order", count)
     assert extract_documents(config)["documents"] == 30
     assert 0 < sum(counts["documents"] for _, counts in calls) < 25
     assert contents(config.output_dir) == contents(whole.output_dir)

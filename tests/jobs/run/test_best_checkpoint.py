@@ -19,14 +19,7 @@ DESCRIPTION = {"bert_config.json", "vocab.txt", "tokenizer_config.json", "task.j
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
-    """A run with one weight, whose tensor files are written without threads."""
-
-    def save(*, prefix, **_):
-        for ending in (".data-00000-of-00001", ".index"):
-            with open(prefix + ending, "wb") as file:
-                file.write(b"tensors")
-
-    monkeypatch.setattr(tf.raw_ops, "SaveV2", save)
+    """A run with one weight."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # Of no use here, slow.
     weight = types.SimpleNamespace(path="bert/pooler/dense/bias", value=tf.zeros([2]))
     return types.SimpleNamespace(
@@ -91,7 +84,24 @@ def test_damaged_best_weights_are_found_at_the_start(plan):
     index = f"{plan.config.files.output_dir}/best/model.ckpt-5.index"
     with open(index, "wb") as file:
         file.write(b"damaged")
-    with pytest.raises(RunError, match="must have sha256"):
+    with pytest.raises(RunError, match="is damaged: .*must have sha256"):
+        BestCheckpoint(plan, "f1", 0)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "[]",
+        '{"step": "abc", "f1": 1.0, "last_step": 5}',
+        '{"step": 5, "f1": NaN, "last_step": 5}',
+        '{"step": 5, "f1": 1.0}',
+    ],
+)
+def test_a_damaged_note_is_found_at_the_start(plan, note):
+    reset(plan, 5)
+    with open(f"{plan.config.files.output_dir}/best/best.json", "w") as file:
+        file.write(note)
+    with pytest.raises(RunError, match="best.json is damaged"):
         BestCheckpoint(plan, "f1", 0)
 
 

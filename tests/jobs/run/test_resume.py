@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 
 import numpy as np
 import pytest
@@ -16,9 +15,9 @@ from bert_tf.jobs.run.resume import (
     check_architecture,
     check_packing,
     compare_config,
-    find_starting_point,
     load_checkpoint,
 )
+from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.training import checkpoints
 
 WEIGHT = "bert/pooler/dense/kernel"
@@ -107,14 +106,27 @@ def test_files_without_an_optimizer_are_not_resumed_from(tmp_path):
         find_starting_point(config(tmp_path / "run", "--do_train", named, "--resume"))
 
 
-def test_a_damaged_checkpoint_is_refused_and_the_advice_works(tmp_path):
+@pytest.mark.parametrize("action", ["--do_train", "--do_eval"])
+def test_the_checkpoint_before_a_damaged_one_is_used_and_both_are_named(
+    tmp_path, action
+):
     run = save(tmp_path / "run", 3, 5)
     (run / "model.ckpt-5.index").write_bytes(b"")
-    with pytest.raises(RunError, match=r"or remove .*model.ckpt-5\.\* to use an older"):
-        find_starting_point(config(run, "--do_train"))
-    for file in run.glob("model.ckpt-5.*"):
-        file.unlink()
-    assert find_starting_point(config(run, "--do_train")).position.step == 3
+    start = find_starting_point(config(run, action))
+    assert start.prefix == f"{run}/model.ckpt-3" and start.position.step == 3
+    [line] = start.notes
+    assert "(model.ckpt-5: " in line and f"{run}/model.ckpt-3 is used" in line
+
+
+def test_if_none_is_whole_all_are_named_and_nothing_starts(tmp_path):
+    run = save(tmp_path / "run", 3, 5)
+    for step in (3, 5):
+        (run / f"model.ckpt-{step}.index").write_bytes(b"")
+    for action in ("--do_train", "--do_eval"):
+        with pytest.raises(RunError, match="model.ckpt-5: .*; model.ckpt-3: .*"):
+            find_starting_point(config(run, action))
+    start = find_starting_point(config(run, "--do_train", "--overwrite_output_dir"))
+    assert start.prefix == ""
 
 
 def test_an_evaluation_beside_a_training_takes_the_next_checkpoint(
@@ -122,21 +134,18 @@ def test_an_evaluation_beside_a_training_takes_the_next_checkpoint(
 ):
     """The training deletes the one that is being read."""
     run = save(tmp_path / "run", 3)
-    read = checkpoints.read_manifest
+    read = checkpoints.verify
 
     def read_late(prefix):
         if prefix.endswith("-3"):
             save(run, 5)
             checkpoints.remove(str(run), 3)
-            raise RunError("no file")
+            raise ValueError("no file")
         return read(prefix)
 
-    monkeypatch.setattr(checkpoints, "read_manifest", read_late)
-    assert find_starting_point(config(run, "--do_eval")).position.step == 5
-    shutil.rmtree(run)
-    save(run, 3)
-    with pytest.raises(RunError, match="no file"):
-        find_starting_point(config(run, "--do_train"))
+    monkeypatch.setattr(checkpoints, "verify", read_late)
+    start = find_starting_point(config(run, "--do_eval"))
+    assert (start.position.step, start.notes) == (5, ())
 
 
 BERT = BertConfig(
