@@ -8,6 +8,8 @@ from bert_tf.config.model import PRESETS
 from bert_tf.config.runtime import RuntimeConfig
 
 OPTIMIZER_TYPES = ("lamb", "adam", "adamw")
+# What a resumed run may change if it is asked to.
+CONFIG_CHANGES = ("data", "vocabulary", "architecture", "labels", "loss", "precision")
 EXCLUDED_FROM_WEIGHT_DECAY = ("LayerNorm", "layer_norm", "bias")
 
 
@@ -174,6 +176,8 @@ class RunTrainingConfig:
         of the micro-batches' means).
       clip_each_micro_batch: Clip each micro-batch's gradient instead of the step's;
         implies loss_normalization=micro_batch.
+      allow_config_change: What a resumed run may have other than before, of data,
+        vocabulary, architecture, labels, loss and precision; otherwise it is refused.
     """
 
     do_train: bool = False
@@ -186,6 +190,7 @@ class RunTrainingConfig:
     allreduce_post_accumulation: bool = True
     loss_normalization: str = "global"
     clip_each_micro_batch: bool = False
+    allow_config_change: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checks.require_positive(self, "save_checkpoints_steps", "display_loss_steps")
@@ -194,6 +199,13 @@ class RunTrainingConfig:
         checks.require_not_negative(self, "seed")
         checks.require(self.seed < 2**31, "seed", "be less than 2**31", self.seed)
         checks.require_choice(self, "loss_normalization", ("global", "micro_batch"))
+        for name in self.allow_config_change:
+            checks.require(
+                name in CONFIG_CHANGES,
+                "allow_config_change",
+                f"list names among {', '.join(CONFIG_CHANGES)}",
+                ",".join(self.allow_config_change),
+            )
 
     @property
     def is_micro_batch_mean(self) -> bool:

@@ -45,6 +45,8 @@ class RunPosition:
       is_packed: Whether its records are packed; None if it has none, or in manifests
         of earlier versions.
       config: The settings of the run.
+      fingerprint: What a resumed run must have too, see `jobs.run.fingerprint`; None in
+        manifests of earlier versions.
     """
 
     step: int
@@ -58,6 +60,7 @@ class RunPosition:
     data_sha256: str | None = None
     is_packed: bool | None = None
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    fingerprint: dict[str, Any] | None = None
 
 
 def _tensor_files(prefix: str) -> list[str]:

@@ -137,6 +137,7 @@ class CheckpointSaver:
             data_sha256=trained.sha256,
             is_packed=trained.is_packed,
             config=plan.settings(),
+            fingerprint=plan.fingerprint,
         )
         tensors = weights_by_name(plan.task.model) | slots_by_name(plan.optimizer)
         checkpoints.save(files.output_dir, tensors, position)
