@@ -8,6 +8,7 @@ import time
 from bert_tf import flags
 from bert_tf.errors import NonFiniteError, OtherWorkerFailed, RunError
 from bert_tf.launch import check_launch, choose_instructions, launched_rank
+from bert_tf.standard_streams import keep_printing
 
 # mpirun stops all workers when one ends with an error. The worker that failed must be
 # the first one to end, or it is stopped before it has said why.
@@ -25,6 +26,7 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     Returns:
       The exit code: 0; 1 after an error, printed as one line; 130 after Ctrl-C.
     """
+    keep_printing()
     is_first = launched_rank() == 0
     try:
         config = flags.parse(config_class, arguments)

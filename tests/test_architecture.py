@@ -20,6 +20,7 @@ LAYERS = {
     "progress": 0,
     "files": 0,
     "resources": 0,
+    "standard_streams": 0,
     "fused_ops": 0,
     "tf_checkpoint": 0,
     "data": 1,

@@ -12,6 +12,7 @@ import numpy as np
 from bert_tf import fused_ops
 from bert_tf.config import BertConfig, OptimizerConfig
 from bert_tf.config.run import RunConfig
+from bert_tf.config.runtime import RuntimeConfig
 from bert_tf.data.batches.record_batches import BatchShape, StepReader
 from bert_tf.data.batches.record_order import RecordOrder
 from bert_tf.distribute import Communicator
@@ -245,13 +246,7 @@ def build_plan(
     settings = config.optimizer.for_examples(num_records, shape.global_batch_size)
     config = dataclasses.replace(config, optimizer=settings)
     seed = start.position.seed if start.position else training.seed
-    options: ModelOptions = {
-        "policy": policy,
-        "seed": seed,
-        "allow_fused": not runtime.use_xla,
-        "recompute": runtime.recompute,
-        "unpad": runtime.unpad,
-    }
+    options = _model_options(runtime, policy, seed)
     has_dropout = not training.deterministic_run
     task = make_task(bert if has_dropout else bert.without_dropout(), options)
     learning_rate = _learning_rate(settings, start, shape.size)
@@ -278,6 +273,19 @@ def build_plan(
         fingerprint=fingerprint,
         weights_crc32c=_weights_crc32c(task.model, head) if reads_weights else None,
     )
+
+
+def _model_options(
+    runtime: RuntimeConfig, policy: PrecisionPolicy, seed: int
+) -> ModelOptions:
+    """How the layers of the model compute."""
+    return {
+        "policy": policy,
+        "seed": seed,
+        "allow_fused": not runtime.use_xla,
+        "recompute": runtime.recompute,
+        "unpad": runtime.unpad,
+    }
 
 
 def _facts(training_set: TrainingSet | None) -> dict[str, object]:
