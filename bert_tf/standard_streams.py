@@ -80,6 +80,8 @@ class _DroppingFile(io.FileIO):
         print(
             f"warning: standard output cannot be written ({error.strerror}): what is "
             "printed from here on is lost.",
-            file=sys.stderr,
+            # Not sys.stderr: a progress bar replaces that by its own, which is on
+            # standard output.
+            file=sys.__stderr__,
             flush=True,
         )
