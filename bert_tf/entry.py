@@ -14,6 +14,7 @@ from bert_tf.launch import (
     launched_rank,
     launched_size,
 )
+from bert_tf.standard_streams import keep_printing
 
 # mpirun stops all workers when one ends with an error. The worker that failed must be
 # the first one to end, or it is stopped before it has said why.
@@ -31,6 +32,7 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     Returns:
       The exit code: 0; 1 after an error, printed as one line; 130 after Ctrl-C.
     """
+    keep_printing()
     is_first = launched_rank() == 0
     try:
         config = flags.parse(config_class, arguments)

@@ -291,7 +291,9 @@ class MaskFiller(Predictor):
         self._model = self._load("pretraining", None, new=new, seeded_dropout=True)
         config = settings_of(self._model).config
         self.max_seq_length = config.max_position_embeddings
-        self._compiled = tf.function(self._masked_logits, reduce_retracing=True)
+        self._compiled = tf.function(
+            self._masked_logits, autograph=False, reduce_retracing=True
+        )
 
     def __call__(
         self, texts: Sequence[str], num_words: int = 5

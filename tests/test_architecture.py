@@ -21,6 +21,7 @@ LAYERS = {
     "files": 0,
     "json_files": 0,
     "resources": 0,
+    "standard_streams": 0,
     "fused_ops": 0,
     "tf_checkpoint": 0,
     "tf_checkpoint_writer": 0,

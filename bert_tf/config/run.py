@@ -8,6 +8,8 @@ from bert_tf.config.model import PRESETS
 from bert_tf.config.runtime import RuntimeConfig
 
 OPTIMIZER_TYPES = ("lamb", "adam", "adamw")
+# What a resumed run may change if it is asked to.
+CONFIG_CHANGES = ("data", "vocabulary", "architecture", "labels", "loss", "precision")
 EXCLUDED_FROM_WEIGHT_DECAY = ("LayerNorm", "layer_norm", "bias")
 
 
@@ -181,6 +183,8 @@ class RunTrainingConfig:
         implies loss_normalization=micro_batch.
       skip_nonfinite: Leave out a step whose gradient is not finite, and continue with
         the next one; 10 in a row stop the run. Default: the first one stops it.
+      allow_config_change: What a resumed run may have other than before, of data,
+        vocabulary, architecture, labels, loss and precision; otherwise it is refused.
     """
 
     do_train: bool = False
@@ -195,6 +199,7 @@ class RunTrainingConfig:
     loss_normalization: str = "global"
     clip_each_micro_batch: bool = False
     skip_nonfinite: bool = False
+    allow_config_change: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checks.require_positive(self, "save_checkpoints_steps", "display_loss_steps")
@@ -204,6 +209,13 @@ class RunTrainingConfig:
         checks.require_not_negative(self, "seed")
         checks.require(self.seed < 2**31, "seed", "be less than 2**31", self.seed)
         checks.require_choice(self, "loss_normalization", ("global", "micro_batch"))
+        for name in self.allow_config_change:
+            checks.require(
+                name in CONFIG_CHANGES,
+                "allow_config_change",
+                f"list names among {', '.join(CONFIG_CHANGES)}",
+                ",".join(self.allow_config_change),
+            )
 
     @property
     def is_micro_batch_mean(self) -> bool:

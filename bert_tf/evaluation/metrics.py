@@ -38,7 +38,7 @@ def evaluate_pretraining(
       next_sentence_accuracy (in [0, 1]), loss (sum of both), and the numbers of
       predictions that they average, masked_lm_count and next_sentence_count.
     """
-    graph = tf.function(task.evaluation_sums)
+    graph = tf.function(task.evaluation_sums, autograph=False)
     total = np.zeros((2, 3))
     with task.step_scope():
         for features in batches:

@@ -47,7 +47,7 @@ Logits = Callable[[dict[str, tf.Tensor]], tf.Tensor]
 def compiled(task: PredictionTask) -> Iterator[Logits]:
     """The model's logits as a graph, for weights that do not change inside."""
     with task.step_scope():
-        yield tf.function(lambda features: task.logits(features))
+        yield tf.function(lambda features: task.logits(features), autograph=False)
 
 
 def predict(

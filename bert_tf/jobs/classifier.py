@@ -29,6 +29,7 @@ from bert_tf.interop.weight_files import find_source
 from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.jobs import finetuning
 from bert_tf.jobs.class_names import choose_task, description_of
+from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.output_dir import FolderTask, require_same_task
 from bert_tf.jobs.run.plan import Plan, build_plan
@@ -205,7 +206,7 @@ def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierP
         )
         return RegressionTask(model) if task.is_regression else ClassTask(model)
 
-    evaluated = [x for split, x in data.splits.items() if split != _TRAIN]
+    evaluated = {split: x for split, x in data.splits.items() if split != _TRAIN}
     classes = ", ".join(task.label_names) or "a number"
     return build_plan(
         config,
@@ -215,8 +216,10 @@ def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierP
         tokenizer=tokenizer,
         training_set=finetuning.training_set(config, data.splits.get(_TRAIN)),
         data=data,
-        num_eval_records=sum(len(x.sequences) for x in evaluated),
+        num_eval_records=sum(len(x.sequences) for x in evaluated.values()),
         make_task=make_task,
+        labels={"classes": list(task.label_names) or "a number"},
+        evaluation={split: example_facts(x) for split, x in evaluated.items()},
         head=_HEAD,
         weights=weights,
         notes=[f"Task {task.name}, predicting {classes}.", *notes, *more],

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ from bert_tf.evaluation.prediction import predict
 from bert_tf.files import write_whole
 from bert_tf.interop.classifier_labels import TASK_FILE
 from bert_tf.jobs.run.best_checkpoint import BestCheckpoint, forget_best
+from bert_tf.jobs.run.fingerprint import check_architecture
 from bert_tf.jobs.run.messages import describe_changes, describe_model
 from bert_tf.jobs.run.model_files import (
     RunTokenizer,
@@ -33,7 +34,7 @@ from bert_tf.jobs.run.model_files import (
 )
 from bert_tf.jobs.run.output_dir import check_description, write_model_files
 from bert_tf.jobs.run.plan import Plan, TrainingSet
-from bert_tf.jobs.run.resume import StartingPoint, check_architecture
+from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session
 from bert_tf.jobs.run.training_loop import AfterStep
 from bert_tf.modeling.finetuning import FinetuningTask
@@ -53,7 +54,7 @@ def load_model_files(
         the vocabulary is larger than that of words.
     """
     bert = load_bert_config(config.files, start)
-    check_architecture(start, bert)
+    check_architecture(start, bert, config.training.allow_config_change)
     tokenizer = finetuning_tokenizer(config, start)
     notes = check_size(tokenizer.vocab_file, bert.vocab_size)
     if config.max_seq_length > bert.max_position_embeddings:
@@ -71,9 +72,17 @@ def row_settings(config: FinetuningConfig) -> RowSettings:
 
 
 def training_set(
-    config: FinetuningConfig, examples: LabelledSequences | None
+    config: FinetuningConfig,
+    examples: LabelledSequences | None,
+    facts: Mapping[str, object] | None = None,
 ) -> TrainingSet | None:
-    """What a plan needs to know of the examples that are trained on."""
+    """What a plan needs to know of the examples that are trained on.
+
+    Args:
+      config: The settings.
+      examples: The examples; None without training.
+      facts: More about them for the fingerprint.
+    """
     if examples is None:
         return None
     return TrainingSet(
@@ -83,6 +92,7 @@ def training_set(
             ExampleReader, examples, settings=row_settings(config)
         ),
         max_seq_length=config.max_seq_length,
+        facts={"max_seq_length": config.max_seq_length, **(facts or {})},
     )
 
 

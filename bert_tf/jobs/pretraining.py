@@ -14,6 +14,11 @@ from bert_tf.data.records.schema import ValueLimits
 from bert_tf.data.records.skipping import require_files
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.metrics import evaluate_pretraining
+from bert_tf.jobs.run.fingerprint import (
+    check_architecture,
+    check_packing,
+    record_facts,
+)
 from bert_tf.jobs.run.messages import describe_changes, describe_model, report_results
 from bert_tf.jobs.run.model_files import load_bert_config, pretraining_tokenizer
 from bert_tf.jobs.run.output_dir import (
@@ -30,11 +35,7 @@ from bert_tf.jobs.run.plan import (
     build_plan,
     divide_batch,
 )
-from bert_tf.jobs.run.resume import (
-    StartingPoint,
-    check_architecture,
-    check_packing,
-)
+from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.jobs.run.training_loop import train
@@ -102,7 +103,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     start = find_starting_point(config)
     require_same_task(config, start, FolderTask(PRETRAINING))
     bert = load_bert_config(config.files, start)
-    check_architecture(start, bert)
+    check_architecture(start, bert, config.training.allow_config_change)
     records = _open_records(config, communicator, bert, start)
     sets = [each for each in (records.train, records.evaluation) if each is not None]
     metadata = {folder: m for each in sets for folder, m in each.metadata.items()}
@@ -133,6 +134,8 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
         num_eval_records=len(records.evaluation or ()),
         make_task=make_task,
         notes=[*dict.fromkeys(note for each in sets for note in each.notes)],
+        labels={},
+        evaluation=record_facts(records.evaluation) if records.evaluation else {},
     )
 
 
@@ -197,6 +200,7 @@ def _training_set(records: RecordSet) -> TrainingSet:
         max_predictions=shape.max_predictions,
         sequences_per_record=records.avg_seq_per_sample,
         is_packed=shape.is_packed,
+        facts=record_facts(records),
     )
 
 

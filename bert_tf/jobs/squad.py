@@ -16,7 +16,9 @@ from bert_tf.evaluation.squad import (
     write_predictions,
 )
 from bert_tf.evaluation.squad_scores import check_scorer, score_squad
+from bert_tf.files import file_sha256
 from bert_tf.jobs import finetuning
+from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.output_dir import require_same_task, squad_task
@@ -231,7 +233,7 @@ def prepare(config: SquadConfig, communicator: Communicator) -> SquadPlan:
     if config.training.do_eval:
         check_scorer(is_version_2=config.squad.version_2_with_negative)
     data = _read_data(config, tokenizer)
-    files = [file for file in (data.train, data.predict) if file]
+    files, squad = [file for file in (data.train, data.predict) if file], config.squad
 
     def make_task(bert: BertConfig, options: ModelOptions) -> SpanTask:
         length = config.max_seq_length
@@ -244,14 +246,29 @@ def prepare(config: SquadConfig, communicator: Communicator) -> SquadPlan:
         bert=bert,
         tokenizer=tokenizer,
         training_set=finetuning.training_set(
-            config, data.train.labelled() if data.train else None
+            config,
+            data.train.labelled() if data.train else None,
+            {
+                "doc_stride": squad.doc_stride,
+                "max_query_length": squad.max_query_length,
+            },
         ),
         data=data,
         num_eval_records=len(data.predict.examples) if data.predict else 0,
         make_task=make_task,
+        labels={"version_2_with_negative": squad.version_2_with_negative},
+        evaluation=_evaluation_facts(data.predict),
         head=_HEAD,
         notes=[note for file in files for note in file.notes],
     )
+
+
+def _evaluation_facts(questions: Questions | None) -> dict[str, object]:
+    """The file with the answers that are scored, and its windows."""
+    if questions is None:
+        return {}
+    file = {"file_sha256": file_sha256(questions.path)}
+    return file | example_facts(questions.labelled())
 
 
 def _answers(plan: SquadPlan, session: Session) -> SquadPredictions:

@@ -210,7 +210,9 @@ class GradientAccumulator:
         self._step = task.step_scope(accumulates=accumulates)
         self._compute = self._micro_batch
         if settings.use_xla:
-            self._compute = tf.function(self._micro_batch, jit_compile=True)
+            self._compute = tf.function(
+                self._micro_batch, autograph=False, jit_compile=True
+            )
 
     def __call__(
         self, batch: Features, step: tf.Tensor

@@ -42,6 +42,8 @@ class RunPosition:
       is_packed: Whether its records are packed; None if it has none, or in manifests
         of earlier versions.
       config: The settings of the run.
+      fingerprint: What a resumed run must have too, see `jobs.run.fingerprint`; None in
+        manifests of earlier versions.
 
     Raises:
       ValueError: if a value is of another type, or out of its range.
@@ -58,6 +60,7 @@ class RunPosition:
     data_sha256: str | None = None
     is_packed: bool | None = None
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    fingerprint: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Checks what was read from a file, which anybody may have edited."""
@@ -70,6 +73,7 @@ class RunPosition:
         self._require("data_sha256", str, may_lack=True)
         self._require("is_packed", bool, may_lack=True)
         self._require("config", dict)
+        self._require("fingerprint", dict, may_lack=True)
 
     def _require(
         self,

@@ -1,8 +1,11 @@
 """The log of a run: DLLogger lines in a file, and a bar or plain lines on screen."""
 
+import contextlib
 import datetime
+import errno
 import json
 import os
+import stat
 import sys
 import time
 from typing import TextIO
@@ -44,17 +47,21 @@ class RunLog:
 
 
 class DLLoggerFile:
-    """Writes DLLogger's JSON lines; appends to an existing file."""
+    """Writes DLLogger's JSON lines; appends to an existing file.
+
+    A line that cannot be written is lost, with one warning: a full disk must not end a
+    training. A file that is deleted meanwhile is made again.
+    """
 
     def __init__(self, path: str) -> None:
         """Opens the file, making its folder.
 
         Raises:
-          OSError: if it cannot be written.
+          OSError: if it cannot be opened; also if it is a pipe that nobody reads.
         """
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        _end_last_line(path)
-        self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self._path = path
+        self._has_warned = False
+        self._file: int | None = self._open()
         self._started = time.time()
         for metric, unit in _UNITS.items():
             self._write("METADATA", metric=metric, metadata={"unit": unit})
@@ -62,6 +69,35 @@ class DLLoggerFile:
     def log(self, step: int | list[int] | str, data: dict[str, float]) -> None:
         """Writes a line; `step` is [] for the whole run, "PARAMETER" for parameters."""
         self._write("LOG", step=step, data=data)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._file)
+        self._file = None
+
+    def _open(self) -> int:
+        """Opens the file for appending, after the last whole line."""
+        path = self._path
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        try:
+            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+            if os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode):
+                # Otherwise this would wait until somebody reads it. Nor must a line
+                # wait later: one that does not fit into the pipe is lost.
+                flags |= os.O_NONBLOCK
+            file = os.open(path, flags, 0o666)
+        except OSError as error:
+            is_unread = error.errno == errno.ENXIO
+            reason = "nobody reads this pipe" if is_unread else error.strerror
+            raise OSError(
+                f"The log {path} cannot be written: {reason}. Pass another "
+                "--dllog_path."
+            ) from error
+        if not _ends_with_a_line(path):
+            self._append(file, b"\n")
+        return file
 
     def _write(self, kind: str, **content: object) -> None:
         now = time.time()
@@ -73,23 +109,50 @@ class DLLoggerFile:
             "type": kind,
             **content,
         }
-        self._file.write(_PREFIX + json.dumps(line) + "\n")
-        self._file.flush()
+        if self._file is None:
+            return
+        try:
+            if not os.fstat(self._file).st_nlink:
+                os.close(self._file)
+                self._file = None
+                self._file = self._open()
+                self._warn("was deleted, and is made again")
+        except OSError as error:
+            self._warn(f"was deleted ({error}); the rest of it is lost")
+            return
+        self._append(self._file, f"{_PREFIX}{json.dumps(line)}\n".encode())
 
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+    def _append(self, file: int, line: bytes) -> None:
+        try:
+            written = os.write(file, line)
+            while written < len(line):
+                written += os.write(file, line[written:])
+        except OSError as error:
+            self._warn(f"cannot be written ({error.strerror}): lines of it are lost")
+
+    def _warn(self, problem: str) -> None:
+        """Prints what is wrong with the file, once."""
+        if not self._has_warned:
+            self._has_warned = True
+            _print(f"warning: the log {self._path} {problem}.", sys.stderr)
 
 
-def _end_last_line(path: str) -> None:
-    """Ends the unfinished last line of a killed run."""
-    if not os.path.isfile(path):
-        return  # A new file, or a device such as /dev/stdout.
-    with open(path, "a+b") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read() != b"\n":
-                file.write(b"\n")
+def _ends_with_a_line(path: str) -> bool:
+    """Whether a file is empty, ends with a line end, or is a device or a pipe.
+
+    The last line of a killed run may be cut off.
+    """
+    if not os.path.isfile(path) or not os.path.getsize(path):
+        return True
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    """Prints a line, if the stream can be written."""
+    with contextlib.suppress(OSError, ValueError):  # A closed one is a ValueError.
+        print(text, file=stream, flush=True)
 
 
 def _rounded(values: dict[str, float]) -> str:
@@ -122,9 +185,10 @@ class ConsoleLog(RunLog):
     def message(self, text: str) -> None:
         """See `RunLog`."""
         if self._bar:
-            self._bar.console.print(text, soft_wrap=True, markup=False)
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.console.print(text, soft_wrap=True, markup=False)
         else:
-            print(text, flush=True)
+            _print(text, sys.stdout)
 
     def parameters(self, values: dict[str, float]) -> None:
         """See `RunLog`."""
@@ -147,10 +211,12 @@ class ConsoleLog(RunLog):
                 rich.progress.TextColumn("{task.description}"),
                 console=self._console,
             )
-            self._bar.start()
             self._bar.add_task("", total=self._num_train_steps)
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.start()
         task = self._bar.task_ids[0]
-        self._bar.update(task, completed=step, description=_rounded(values))
+        with contextlib.suppress(OSError, ValueError):
+            self._bar.update(task, completed=step, description=_rounded(values))
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""
@@ -167,6 +233,7 @@ class ConsoleLog(RunLog):
     def close(self) -> None:
         """See `RunLog`."""
         if self._bar:
-            self._bar.stop()
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.stop()
             self._bar = None
         self._file.close()

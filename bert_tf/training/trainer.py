@@ -92,7 +92,7 @@ class Trainer:
         self.loss_scale = loss_scale
         scale = loss_scale.variable if loss_scale else None
         self._gradients = GradientAccumulator(task, communicator, settings, scale)
-        self._graph = tf.function(self._step)
+        self._graph = tf.function(self._step, autograph=False)
         # Traced after a step that is not finite only.
         self._micro_batch = tf.function(self._gradients.micro_batch, autograph=False)
         self._rows_vary = rows_vary

@@ -244,19 +244,19 @@ def test_another_compute_path_of_a_resumed_run_is_logged(
 
 
 @pytest.mark.slow
-def test_other_records_of_the_same_number_are_logged(
-    command, tiny_records, tmp_path, capsys
+def test_other_records_of_the_same_number_are_refused_and_moved_ones_are_not(
+    command, tiny_records, tmp_path
 ):
     moved, other = tmp_path / "moved", tmp_path / "other"
     shutil.copytree(tiny_records, moved)
     shutil.copytree(tiny_records, other)
     rng = np.random.default_rng(99)
     write_records(other / "part-0.tfrecord", [make_example(rng) for _ in range(60)])
-    line = "warning: the run started with other records, also 150"
-    for folder, is_logged in ((tiny_records, False), (moved, False), (other, True)):
+    for folder in (tiny_records, moved):
         data = f"--input_files_dir={folder}"
         run(command(tmp_path / "run", data, "--steps_this_run=1"))
-        assert (line in capsys.readouterr().out) == is_logged
+    with pytest.raises(RunError, match="training data: sha256 .* -> .*change=data res"):
+        run(command(tmp_path / "run", f"--input_files_dir={other}"))
 
 
 @pytest.mark.slow

@@ -1,6 +1,9 @@
+import contextlib
 import datetime
 import json
 import os
+import shutil
+import sys
 
 import pytest
 
@@ -81,3 +84,73 @@ def test_a_log_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         DLLoggerFile(str(tmp_path / "file" / "log.json"))
+
+
+def test_a_pipe_that_nobody_reads_is_refused_and_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe cannot be written: nobody reads this pipe"):
+        DLLoggerFile(str(tmp_path / "pipe"))
+
+
+def test_a_pipe_that_is_full_loses_lines_and_does_not_wait(tmp_path, capsys):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log = DLLoggerFile(str(path))
+    for step in range(1000):
+        log.log(step, {"loss": 1.0})
+    log.close()
+    os.close(reader)
+    assert capsys.readouterr().err.count("lines of it are lost") == 1
+
+
+def test_a_full_disk_is_one_warning(capsys):
+    log = DLLoggerFile("/dev/full")
+    log.log(1, {})
+    log.close()
+    log.log(2, {})  # Does nothing.
+    assert capsys.readouterr().err == (
+        "warning: the log /dev/full cannot be written (No space left on device): lines "
+        "of it are lost.\n"
+    )
+
+
+def test_a_log_that_is_deleted_is_made_again(tmp_path, capsys):
+    path = tmp_path / "logs" / "log.json"
+    log = DLLoggerFile(str(path))
+    for step in (1, 2, 3):
+        shutil.rmtree(path.parent)
+        log.log(step, {})
+    log.close()
+    [entry] = entries(path)
+    assert entry["step"] == 3
+    assert capsys.readouterr().err.count("was deleted, and is made again") == 1
+
+
+def test_a_log_whose_folder_cannot_be_made_again_is_given_up(tmp_path, capsys):
+    path = tmp_path / "logs" / "log.json"
+    log = DLLoggerFile(str(path))
+    shutil.rmtree(path.parent)
+    (tmp_path / "logs").touch()
+    log.log(1, {})
+    log.log(2, {})
+    log.close()
+    assert capsys.readouterr().err.count("the rest of it is lost") == 1
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_standard_output_that_cannot_be_written_is_no_error(
+    tmp_path, monkeypatch, is_open
+):
+    with open("/dev/full", "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        log = ConsoleLog(str(tmp_path / "log.json"), 20)
+        if not is_open:
+            stream.close()
+        log.message("Batch: 32")
+        log.step(10, {"mlm_loss": 2.5})
+        log.close()
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            stream.close()
+    assert entries(tmp_path / "log.json")[-1]["step"] == 10

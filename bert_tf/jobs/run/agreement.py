@@ -1,4 +1,4 @@
-"""What must be equal on all workers: code, settings and compute path.
+"""What must be equal on all workers: code, settings, compute path, data and model.
 
 Each worker updates its own copy of the weights by the sum of all gradients. The copies
 stay equal only if all workers round in the same way; nothing would report a drift.
@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import socket
 from collections.abc import Sequence
@@ -31,13 +32,26 @@ from bert_tf.jobs.run.compute_path import (
     worker_names,
     worker_paths,
 )
-from bert_tf.precision import choose_policy
+from bert_tf.precision import ENVIRONMENT_VARIABLE, choose_policy
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "horovod")
 # Groups of settings that may differ between hosts; of the others, these may: paths,
 # and the number of processes, which changes no result.
 _GROUPS_NOT_COMPARED = ("files", "runtime")
 _NOT_COMPARED = ("_dir", "_file", "num_processes")
+# Of these groups, settings that change the weights.
+_RUNTIME = ("use_xla", "recompute", "unpad", "init_loss_scale")
+# Variables by which TensorFlow and its libraries compute otherwise; and those of them
+# that change no weight, or are compared by their effect.
+_VARIABLES = ("TF_", "ONEDNN_", "DNNL_", "XLA_", "MKL_", "CUBLAS_", "NVIDIA_TF32")
+_WITHOUT_EFFECT = (
+    "TF_CPP_",
+    "TF_NUM_",
+    "TF_GPU_",
+    "TF_FORCE_GPU",
+    ENVIRONMENT_VARIABLE,
+)
+_MAX_SHOWN = 60  # Characters of a value.
 
 
 @functools.cache
@@ -54,6 +68,12 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "none"
+
+
+def versions() -> dict[str, str]:
+    """The versions that a log and a manifest name."""
+    names = ("bert_tf", "tensorflow", "keras")
+    return {name: _version(name) for name in names}
 
 
 def code() -> dict[str, str]:
@@ -77,6 +97,12 @@ def settings(config: RunConfig) -> dict[str, str]:
         if not name.endswith(_NOT_COMPARED)
     }
     runtime = config.runtime
+    found |= {f"--{name}": str(getattr(runtime, name)) for name in _RUNTIME}
+    found |= {
+        f"the variable {name}": value
+        for name, value in os.environ.items()
+        if name.startswith(_VARIABLES) and not name.startswith(_WITHOUT_EFFECT)
+    }
     try:
         policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
     except (ValueError, OSError) as error:
@@ -84,7 +110,7 @@ def settings(config: RunConfig) -> dict[str, str]:
         return found | {"precision": str(error)}
     rules = hashlib.sha256(repr(policy.rules).encode()).hexdigest()[:12]
     precision = f"{policy.name} (lists {rules})" if policy.rules else policy.name
-    return found | {"precision": precision, "--use_xla": str(runtime.use_xla)}
+    return found | {"precision": precision}
 
 
 def _device() -> str:
@@ -144,7 +170,30 @@ def agree(
 _ADVICE = {
     "code": "Start the same checkout in the same environment on all hosts",
     "settings": "Give all workers the same flags, variables and kind of device",
+    "plan": "Start all with the same command, and with files and folders that all of "
+    "them can read and share",
 }
+
+
+def agree_on_plan(communicator: Communicator, facts: dict[str, Any]) -> None:
+    """Compares what the workers have read and prepared, before the first step.
+
+    Args:
+      communicator: The workers.
+      facts: Name -> value, as JSON can hold it.
+
+    Raises:
+      RunError: on the first worker, if they differ.
+      OtherWorkerFailed: then on the others.
+    """
+    shown = {name: json.dumps(value, sort_keys=True) for name, value in facts.items()}
+    own = {"host": socket.gethostname(), "code": {}, "settings": {}, "plan": shown}
+    texts = communicator.gather_texts(json.dumps(own))
+    message = difference([json.loads(text) for text in texts])
+    if message and communicator.rank:
+        raise OtherWorkerFailed("The workers differ; the first one reports how.")
+    if message:
+        raise RunError(message)
 
 
 def difference(workers: Sequence[Worker]) -> str:
@@ -155,8 +204,9 @@ def difference(workers: Sequence[Worker]) -> str:
     """
     lines = []
     for part, advice in _ADVICE.items():
-        names = dict.fromkeys(name for worker in workers for name in worker[part])
-        columns = {n: [w[part].get(n, "none") for w in workers] for n in names}
+        parts = [worker.get(part, {}) for worker in workers]
+        names = dict.fromkeys(name for each in parts for name in each)
+        columns = {n: [each.get(n, "none") for each in parts] for n in names}
         found = [_listed(n, c, workers) for n, c in columns.items() if len({*c}) > 1]
         if found and part == "code":
             folders = [worker["folder"] for worker in workers]
@@ -168,9 +218,22 @@ def difference(workers: Sequence[Worker]) -> str:
 
 
 def _listed(name: str, values: Sequence[Any], workers: Sequence[Worker]) -> str:
-    """The values by worker, for a message."""
-    parts = [f"{v} on {worker_names(r, workers)}" for v, r in by_value(values).items()]
+    """The values by worker, for a message; of long ones, what differs first."""
+    ranks = by_value(values)
+    same = len(os.path.commonprefix([str(value) for value in ranks]))
+    first = max(0, same - _MAX_SHOWN // 3)
+    parts = [
+        f"{_part(v, first)} on {worker_names(r, workers)}" for v, r in ranks.items()
+    ]
     return f"{name}: {'; '.join(parts)}."
+
+
+def _part(value: Any, first: int) -> str:  # noqa: ANN401
+    text = str(value)
+    if len(text) <= _MAX_SHOWN:
+        return text
+    end = first + _MAX_SHOWN
+    return "..." * bool(first) + text[first:end] + "..." * (end < len(text))
 
 
 def _warnings(workers: Sequence[Worker], path: ComputePath) -> list[str]:

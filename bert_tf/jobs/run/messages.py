@@ -7,18 +7,23 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 
+from bert_tf import fused_ops
 from bert_tf.evaluation.metrics import write_results
+from bert_tf.jobs.run.agreement import versions
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import accumulation_steps
 from bert_tf.resources import available_cores, describe_cores
 from bert_tf.training.runlog import RunLog
 from bert_tf.training.trainer import StepResult
 
-# Settings that are compared with the checkpoint, the records or task.json instead.
+# Settings that are compared with the checkpoint, the records, the fingerprint or
+# task.json instead.
 _COMPARED_ELSEWHERE = (
     *("learning_rate", "scale_learning_rate", "seed"),
     *("train_batch_size", "num_accumulation_steps"),
-    *("max_seq_length", "max_predictions_per_seq"),
+    *("max_seq_length", "max_predictions_per_seq", "precision"),
+    *("loss_normalization", "clip_each_micro_batch", "doc_stride", "max_query_length"),
+    *("version_2_with_negative", "task_name"),
 )
 # Settings that do not change what a step of a resumed run computes.
 _OF_THIS_RUN = (
@@ -26,14 +31,47 @@ _OF_THIS_RUN = (
     *("save_checkpoints_steps", "display_loss_steps", "max_eval_steps"),
     *("eval_batch_size", "predict_batch_size", "evaluate_each_epoch"),
     *("n_best_size", "max_answer_length", "null_score_diff_threshold"),
-    *("num_processes", "new_head"),
+    *("num_processes", "new_head", "allow_config_change"),
 )
-_GROUPS_NOT_COMPARED = ("files", "runtime")
+_GROUPS_NOT_COMPARED = ("files",)
+# Of the group `runtime`, settings that change how numbers are rounded.
+_RUNTIME = ("use_xla", "recompute", "unpad", "num_threads")
+_OF_OPTIMIZER = (
+    *("beta_1", "beta_2", "epsilon", "weight_decay_rate"),
+    *("exclude_from_weight_decay", "exclude_from_layer_adaptation", "max_grad_norm"),
+)
+
+
+def _describe_run(plan: Plan) -> str:
+    """One line with what decides how the run computes."""
+    config, workers = plan.config, plan.shape.size
+    parts = [
+        ", ".join(f"{name} {version}" for name, version in versions().items()),
+        f"compute path {fused_ops.in_use()}",
+        f"precision {plan.policy.name}",
+        f"{workers} worker{'s' * (workers != 1)}",
+    ]
+    if plan.training_set is not None:
+        settings = config.optimizer
+        values = {name: getattr(settings, name) for name in _OF_OPTIMIZER}
+        values |= {
+            "learning_rate": plan.learning_rate,
+            "num_warmup_steps": settings.warmup_steps,
+            "num_train_steps": settings.num_train_steps,
+            "poly_power": settings.power,
+        }
+        listed = ", ".join(
+            f"{name}={'|'.join(value) if isinstance(value, tuple) else value}"
+            for name, value in values.items()
+        )
+        parts.append(f"{settings.optimizer_type} with {listed}")
+    return f"Run: {'; '.join(parts)}."
 
 
 def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
-    """Logs the starting point and the model."""
+    """Logs what is used, the starting point and the model."""
     start, step = plan.start, plan.step
+    log.message(_describe_run(plan))
     if start.is_own:
         verb = "Resuming from" if plan.config.training.do_train else "Using"
         log.message(f"{verb} {start.prefix} (step {step}).")
@@ -76,7 +114,6 @@ def describe_changes(plan: Plan, log: RunLog) -> None:
     if changes := _new_settings(plan):
         log.message(f"New from here on: {', '.join(changes)}.")
     _describe_warmup(plan, log)
-    _describe_data(plan, log)
 
 
 def _new_settings(plan: Plan) -> list[str]:
@@ -100,6 +137,8 @@ def _compared(settings: Mapping[str, object]) -> dict[tuple[str, str], object]:
         if group in _GROUPS_NOT_COMPARED:
             continue
         members = values if isinstance(values, dict) else {group: values}
+        if group == "runtime":
+            members = {n: value for n, value in members.items() if n in _RUNTIME}
         compared |= {
             (group, name): value
             for name, value in members.items()
@@ -121,25 +160,6 @@ def _describe_warmup(plan: Plan, log: RunLog) -> None:
             f"The warm-up follows num_train_steps: {earlier.warmup_steps} -> "
             f"{settings.warmup_steps} steps. --num_warmup_steps={earlier.warmup_steps} "
             "keeps it."
-        )
-
-
-def _describe_data(plan: Plan, log: RunLog) -> None:
-    position, trained = plan.start.position, plan.training_set
-    if trained.num_records != position.num_records:
-        log.message(
-            f"warning: the run started with {position.num_records} records and now has "
-            f"{trained.num_records}; the order of the records changes."
-        )
-    elif position.data_sha256 is None:
-        log.message(
-            f"{plan.start.prefix}.json is of an earlier version without a checksum of "
-            "the records: they could not be compared."
-        )
-    elif position.data_sha256 != trained.sha256:
-        log.message(
-            f"warning: the run started with other records, also {position.num_records}:"
-            " it now reads these, from the position where it stopped."
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from bert_tf.config import PRESETS, BertConfig, PretrainingConfig
 from bert_tf.config.finetuning import FinetuningConfig
-from bert_tf.config.run import RunFilesConfig
+from bert_tf.config.run import RunConfig, RunFilesConfig
 from bert_tf.data.records.metadata import Metadata
 from bert_tf.data.records.provenance import (
     check_vocabularies,
@@ -106,13 +106,22 @@ def finetuning_tokenizer(
             f"{files.init_checkpoint!r}, output_dir={files.output_dir!r}. Pass "
             "--vocab_file."
         )
-    notes = check_same_words(vocab_file, of_weights) if of_weights else []
+    notes = _compare_words(config, start, vocab_file, of_weights)
     choice = choose_settings(
         {"do_lower_case": files.do_lower_case},
         _folders(files, start, source, vocab_file),
         vocab_file,
     )
     return RunTokenizer(vocab_file, choice.settings, [*choice.notes, *notes])
+
+
+def _compare_words(
+    config: RunConfig, start: StartingPoint, vocab_file: str, of_weights: str
+) -> list[str]:
+    """Compares a vocabulary with that of the weights, unless it may change."""
+    if start.is_own and "vocabulary" in config.training.allow_config_change:
+        return []
+    return check_same_words(vocab_file, of_weights) if of_weights else []
 
 
 def pretraining_tokenizer(
@@ -141,7 +150,7 @@ def pretraining_tokenizer(
     notes = []
     if vocab_file:
         check_vocabulary(vocab_file, known)
-        notes += check_same_words(vocab_file, of_weights) if of_weights else []
+        notes += _compare_words(config, start, vocab_file, of_weights)
         notes += check_size(vocab_file, bert.vocab_size)
     else:
         check_vocabularies(known)

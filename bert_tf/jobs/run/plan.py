@@ -1,24 +1,35 @@
 """A run that is ready to start, and how it is built from what its job gives."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
+import google_crc32c
 import keras
+import numpy as np
 
 from bert_tf import fused_ops
 from bert_tf.config import BertConfig, OptimizerConfig
 from bert_tf.config.run import RunConfig
+from bert_tf.config.runtime import RuntimeConfig
 from bert_tf.data.batches.record_batches import BatchShape, StepReader
 from bert_tf.data.batches.record_order import RecordOrder
 from bert_tf.distribute import Communicator
 from bert_tf.interop.weights import Weights
+from bert_tf.jobs.run.agreement import versions
+from bert_tf.jobs.run.fingerprint import (
+    Fingerprint,
+    compare_with_run,
+    take_fingerprint,
+)
 from bert_tf.jobs.run.memory import require_memory
 from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.resume import (
     StartingPoint,
     accumulation_steps,
     restore,
+    weights_by_name,
 )
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.precision import PrecisionPolicy, choose_policy
@@ -53,6 +64,7 @@ class TrainingSet:
       max_predictions: P, masked tokens in a row; 0 without any.
       sequences_per_record: On average; more than 1 where records are packed.
       is_packed: Whether records are packed; None if there are no records.
+      facts: More about them for the fingerprint, by name.
     """
 
     num_records: int
@@ -62,6 +74,7 @@ class TrainingSet:
     max_predictions: int = 0
     sequences_per_record: float = 1.0
     is_packed: bool | None = None
+    facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 Config = TypeVar("Config", bound=RunConfig, covariant=True)
@@ -89,6 +102,9 @@ class Plan(Generic[Config, Data, JobTask]):
       notes: Lines for the log.
       training_set: What is trained on; None without training.
       num_eval_records: Records, or examples, to evaluate or predict.
+      fingerprint: What must be equal on all workers and in a resumed run.
+      weights_crc32c: Checksum of the weights that were read, new heads left out; None
+        if none were read, or there are no other workers.
     """
 
     config: Config
@@ -106,6 +122,8 @@ class Plan(Generic[Config, Data, JobTask]):
     notes: list[str]
     training_set: TrainingSet | None
     num_eval_records: int
+    fingerprint: Fingerprint
+    weights_crc32c: int | None = None
 
     @property
     def step(self) -> int:
@@ -140,6 +158,10 @@ class Plan(Generic[Config, Data, JobTask]):
             "bert": self.bert.to_dict(),
             "precision": self.policy.name,
             "compute_path": fused_ops.in_use(),
+            "workers": self.shape.size,
+            "micro_batch_size": self.shape.micro_batch_size,
+            "num_micro_batches": self.shape.num_micro_batches,
+            "versions": versions(),
         }
 
 
@@ -181,6 +203,8 @@ def build_plan(
     data: Data,
     num_eval_records: int,
     make_task: Callable[[BertConfig, ModelOptions], JobTask],
+    labels: Mapping[str, object],
+    evaluation: Mapping[str, object],
     head: Sequence[str] = (),
     weights: Weights | None = None,
     notes: Sequence[str] = (),
@@ -198,6 +222,8 @@ def build_plan(
       num_eval_records: See `Plan`.
       make_task: Builds the model and its losses. The architecture that it takes is
         without dropout where the run is.
+      labels: What the outputs of the model's head mean, by name.
+      evaluation: Facts about what is evaluated or predicted, by name.
       head: Names of weights that a training may initialise newly.
       weights: Those of the starting point, if they have been read.
       notes: Lines about the data.
@@ -208,31 +234,26 @@ def build_plan(
     Raises:
       ValueError, OSError, RunError: if the run cannot start.
     """
+    runtime, training = config.runtime, config.training
+    policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
+    facts = {"data": _facts(training_set), "evaluation": evaluation, "labels": labels}
+    fingerprint = take_fingerprint(training, bert, tokenizer, policy, **facts)
+    takes_steps, allowed = training_set is not None, training.allow_config_change
+    compared = compare_with_run(start, fingerprint, allowed, takes_steps=takes_steps)
     require_memory(bert, communicator)
     shape = divide_batch(config, communicator, start, training_set)
     num_records = training_set.num_records if training_set else 0
     settings = config.optimizer.for_examples(num_records, shape.global_batch_size)
     config = dataclasses.replace(config, optimizer=settings)
-    runtime, position = config.runtime, start.position
-    policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
-    seed = position.seed if position else config.training.seed
-    options: ModelOptions = {
-        "policy": policy,
-        "seed": seed,
-        "allow_fused": not runtime.use_xla,
-        "recompute": runtime.recompute,
-        "unpad": runtime.unpad,
-    }
-    has_dropout = not config.training.deterministic_run
+    seed = start.position.seed if start.position else training.seed
+    options = _model_options(runtime, policy, seed)
+    has_dropout = not training.deterministic_run
     task = make_task(bert if has_dropout else bert.without_dropout(), options)
     learning_rate = _learning_rate(settings, start, shape.size)
     optimizer, schedule = _make_optimizer(settings, learning_rate, task.model)
-    restored = restore(
-        *(start, task.model, optimizer, bert),
-        do_train=config.training.do_train,
-        head=head,
-        weights=weights,
-    )
+    given = {"do_train": training.do_train, "head": head, "weights": weights}
+    restored = restore(start, task.model, optimizer, bert, **given)
+    reads_weights = start.prefix and communicator.size > 1
     return Plan(
         config=config,
         data=data,
@@ -246,10 +267,43 @@ def build_plan(
         optimizer=optimizer,
         schedule=schedule,
         policy=policy,
-        notes=[*tokenizer.notes, *notes, *restored],
+        notes=[*tokenizer.notes, *notes, *restored, *compared],
         training_set=training_set,
         num_eval_records=num_eval_records,
+        fingerprint=fingerprint,
+        weights_crc32c=_weights_crc32c(task.model, head) if reads_weights else None,
     )
+
+
+def _model_options(
+    runtime: RuntimeConfig, policy: PrecisionPolicy, seed: int
+) -> ModelOptions:
+    """How the layers of the model compute."""
+    return {
+        "policy": policy,
+        "seed": seed,
+        "allow_fused": not runtime.use_xla,
+        "recompute": runtime.recompute,
+        "unpad": runtime.unpad,
+    }
+
+
+def _facts(training_set: TrainingSet | None) -> dict[str, object]:
+    """What a fingerprint has of a training set; empty without training."""
+    if training_set is None:
+        return {}
+    count, sha256 = training_set.num_records, training_set.sha256
+    return {"records": count, "sha256": sha256, **training_set.facts}
+
+
+def _weights_crc32c(model: keras.Model, head: Sequence[str]) -> int:
+    """Checksum of the weights, without those that may be new."""
+    crc = 0
+    for name, variable in weights_by_name(model).items():
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in head):
+            values = np.ascontiguousarray(variable.numpy())
+            crc = google_crc32c.extend(crc, memoryview(values).cast("B"))
+    return crc
 
 
 def _learning_rate(config: OptimizerConfig, start: StartingPoint, size: int) -> float:

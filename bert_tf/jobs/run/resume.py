@@ -1,6 +1,5 @@
 """Whether a run can start from a checkpoint, and how it takes it."""
 
-import os
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -10,7 +9,7 @@ from bert_tf.config import BertConfig
 from bert_tf.config.run import RunBatchConfig
 from bert_tf.errors import RunError
 from bert_tf.interop.tensor_names import of_variable
-from bert_tf.interop.weight_files import ORIGINAL_CONFIG, Kind, find_source
+from bert_tf.interop.weight_files import Kind, find_source
 from bert_tf.interop.weights import (
     LoadReport,
     Weights,
@@ -24,11 +23,6 @@ from bert_tf.training import checkpoints
 from bert_tf.training.checkpoints import STEP_NAME, RunPosition
 from bert_tf.training.optimizers import BertOptimizer
 
-# What a resumed run may change; the rest of the architecture decides what weights mean.
-_MAY_CHANGE = (
-    *("hidden_dropout_prob", "attention_probs_dropout_prob"),
-    "initializer_range",
-)
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
@@ -66,61 +60,6 @@ def accumulation_steps(
             "train_batch_size or number of workers."
         )
     return position.global_batch_size // rows
-
-
-def check_architecture(start: StartingPoint, bert: BertConfig) -> None:
-    """Refuses another architecture than that of the resumed run.
-
-    Heads and activation change no tensor's shape: nothing later would notice them.
-
-    Raises:
-      ValueError: with both values.
-    """
-    before = _architecture(start)
-    differing = [
-        f"{name}={before[name]}"
-        for name, value in bert.to_dict().items()
-        if name not in _MAY_CHANGE and before.get(name, value) != value
-    ]
-    if differing:
-        names = [each.partition("=")[0] for each in differing]
-        received = ", ".join(f"{name}={getattr(bert, name)}" for name in names)
-        raise ValueError(
-            f"{start.prefix} is of a run with {', '.join(differing)}. Received: "
-            f"{received}. Pass the architecture of the run, or another --output_dir."
-        )
-
-
-def _architecture(start: StartingPoint) -> dict[str, object]:
-    """That of the manifest or, in an older run, of the file next to it; or empty."""
-    if start.position is None:
-        return {}
-    if "bert" in start.position.config:
-        return start.position.config["bert"]
-    path = os.path.join(os.path.dirname(start.prefix), ORIGINAL_CONFIG)
-    if not os.path.isfile(path):
-        return {}
-    return BertConfig.from_json_file(path).to_dict()
-
-
-def check_packing(start: StartingPoint, is_packed: bool) -> None:
-    """Refuses packed records where the resumed run had plain ones, and vice versa.
-
-    Its global batch is kept in records, which would hold another number of sequences.
-
-    Raises:
-      ValueError: with the remedy.
-    """
-    before = start.position.is_packed if start.position else None
-    if before is None or before == is_packed:
-        return
-    kinds = {True: "packed records", False: "records that are not packed"}
-    raise ValueError(
-        f"{start.prefix} is of a run on {kinds[before]}. Received: {kinds[is_packed]}, "
-        "with which a step would have another number of sequences. Pass records as "
-        "before, or start a new run from its weights: another --output_dir, "
-        f"--init_checkpoint={start.prefix} and no --resume."
-    )
 
 
 def weights_by_name(model: keras.Model) -> dict[str, tf.Variable]:

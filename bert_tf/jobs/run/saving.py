@@ -189,6 +189,7 @@ class CheckpointSaver:
             data_sha256=trained.sha256,
             is_packed=trained.is_packed,
             config=plan.settings(),
+            fingerprint=plan.fingerprint,
         )
 
     def _write(self, tensors: Tensors, position: RunPosition) -> float:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -16,8 +15,9 @@ from bert_tf.distribute import (
     is_worker_loss,
 )
 from bert_tf.errors import OtherWorkerFailed, RunError, one_line
-from bert_tf.jobs.run.agreement import agree
+from bert_tf.jobs.run.agreement import agree, agree_on_plan
 from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_notes
+from bert_tf.jobs.run.fingerprint import TITLES
 from bert_tf.jobs.run.memory import Rows, memory_warnings
 from bert_tf.jobs.run.messages import thread_warnings
 from bert_tf.jobs.run.output_dir import take_output_dir
@@ -85,10 +85,11 @@ class Session:
                     prefetch(config)
         with _agreement(communicator):
             plan = prepare(config, communicator)
+        agree_on_plan(communicator, _facts(plan))
+        with _agreement(communicator):
             if self.is_first:
                 self.log = _open_log(plan, may_show_bar=communicator.size == 1)
                 self.open_until.callback(self.log.close)
-        communicator.agree(_difference_between_workers(plan, communicator))
         for line in [*self.notes, *self._warnings(plan)]:
             self.log.message(line)
         communicator.broadcast(plan.variables)
@@ -172,30 +173,19 @@ def _open_log(plan: Plan, *, may_show_bar: bool) -> ConsoleLog:
     return ConsoleLog(path, num_train_steps, may_show_bar=may_show_bar)
 
 
-def _difference_between_workers(
-    plan: Plan, communicator: Communicator
-) -> ValueError | None:
-    """The first thing that must be equal on all workers and is not."""
-    trained = plan.training_set
-    found = {
+def _facts(plan: Plan) -> dict[str, object]:
+    """What must be equal on all workers, by name."""
+    return {
         "step of the checkpoint": plan.step,
         "accumulation steps": plan.shape.num_micro_batches,
         "micro-batch": plan.shape.micro_batch_size,
+        "training steps": plan.config.optimizer.num_train_steps,
         "learning rate": plan.learning_rate,
         "seed": plan.seed,
-        "training records": trained.num_records if trained else 0,
-        "evaluation records": plan.num_eval_records,
-        "content of the training records (sha256)": trained.sha256 if trained else None,
-        **{f"{name} of the architecture": x for name, x in plan.bert.to_dict().items()},
+        "checksum of the weights to start from": plan.weights_crc32c,
+        **{
+            f"{name} of the {TITLES[entry]}": value
+            for entry, values in plan.fingerprint.items()
+            for name, value in values.items()
+        },
     }
-    texts = communicator.gather_texts(json.dumps(found))
-    workers = [json.loads(text) for text in texts]
-    for name in found:
-        values = [worker[name] for worker in workers]
-        if any(value != values[0] for value in values):
-            return ValueError(
-                f"All workers must have the same {name}. Received, by worker: "
-                f"{', '.join(map(str, values))}. Start all with the same command, and "
-                "with folders that all of them can read and share."
-            )
-    return None

@@ -1,6 +1,5 @@
 """Where a run starts, what it refuses, and how a checkpoint is loaded."""
 
-import json
 import os
 
 import numpy as np
@@ -11,9 +10,6 @@ from runs import parse, position
 from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
 from bert_tf.jobs.run.resume import (
-    StartingPoint,
-    check_architecture,
-    check_packing,
     compare_config,
     load_checkpoint,
 )
@@ -151,54 +147,6 @@ def test_an_evaluation_beside_a_training_takes_the_next_checkpoint(
 BERT = BertConfig(
     vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2
 )
-
-
-def resumed(**more):
-    settings = {"config": {"bert": BERT.to_dict()}} | more
-    return StartingPoint("/run/model.ckpt-3", True, position(3, **settings))
-
-
-def test_the_same_architecture_passes():
-    check_architecture(resumed(), BERT)
-
-
-@pytest.mark.parametrize(
-    "name, value",
-    [("num_attention_heads", 4), ("hidden_act", "relu"), ("layer_norm_eps", 1e-6)],
-)
-def test_an_architecture_that_shapes_do_not_show_is_refused(name, value):
-    other = BertConfig(**BERT.to_dict() | {name: value})
-    expected = f"run with {name}={getattr(BERT, name)}. Received: {name}={value}"
-    with pytest.raises(ValueError, match=expected):
-        check_architecture(resumed(), other)
-
-
-def test_dropout_may_change():
-    check_architecture(resumed(), BERT.without_dropout())
-
-
-def test_an_older_manifest_is_compared_with_the_config_beside_it(tmp_path):
-    old = resumed(config={})
-    prefix = str(tmp_path / "model.ckpt-3")
-    start = StartingPoint(prefix, True, old.position)
-    check_architecture(start, BERT)  # Nothing to compare with.
-    values = BERT.to_dict() | {"num_attention_heads": 4}
-    (tmp_path / "bert_config.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match="run with num_attention_heads=4"):
-        check_architecture(start, BERT)
-
-
-@pytest.mark.parametrize("before", [True, False])
-def test_packed_and_plain_records_do_not_follow_each_other(before):
-    start = resumed(is_packed=before)
-    check_packing(start, before)
-    with pytest.raises(ValueError, match="--init_checkpoint=/run/model.ckpt-3"):
-        check_packing(start, not before)
-
-
-def test_packing_that_is_not_known_passes():
-    check_packing(resumed(), True)
-    check_packing(StartingPoint(), True)
 
 
 def changed(**values):

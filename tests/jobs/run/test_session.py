@@ -24,7 +24,10 @@ class Two(Communicator):
         self._other = other
 
     def gather_texts(self, text):
-        return [text, json.dumps(json.loads(text) | self._other)]
+        other = json.loads(text) | {"host": "other"}
+        changed = {name: json.dumps(value) for name, value in self._other.items()}
+        other["plan"] = other["plan"] | changed
+        return [text, json.dumps(other)]
 
 
 @pytest.fixture
@@ -50,6 +53,12 @@ def make_plan(config, **more):
             num_records=150, sha256="a1", make_reader=None, max_seq_length=128
         ),
         num_eval_records=0,
+        weights_crc32c=5,
+        fingerprint={
+            "data": {"records": 150},
+            "evaluation": {"sha256": "a1"},
+            "architecture": {"hidden_act": "gelu"},
+        },
         bert=BertConfig(hidden_act="gelu"),
         task=types.SimpleNamespace(model=None),
         variables=[],
@@ -60,18 +69,21 @@ def make_plan(config, **more):
 @pytest.mark.parametrize(
     "name, value, received",
     [
-        ("training records", 110, "150, 110"),
-        ("content of the training records (sha256)", "b2", "a1, b2"),
-        ("hidden_act of the architecture", "relu", "gelu, relu"),
+        ("records of the training data", 110, ("150", "110")),
+        ("sha256 of the evaluation data", "b2", ('"a1"', '"b2"')),
+        ("hidden_act of the architecture", "relu", ('"gelu"', '"relu"')),
+        ("checksum of the weights to start from", 7, ("5", "7")),
+        ("learning rate", 0.2, ("0.1", "0.2")),
     ],
 )
 def test_workers_with_other_plans_are_refused(config, name, value, received):
     session = Session(Two(**{name: value}))
     with session.open_until, pytest.raises(RunError) as caught:
         session.make_plan(config, lambda *_: make_plan(config))
-    assert f"must have the same {name}. Received, by worker: {received}." in str(
-        caught.value
-    )
+    ours, theirs = received
+    message = str(caught.value)
+    assert f"\n  {name}: {ours} on worker 0 (" in message
+    assert f"; {theirs} on worker 1 (other)." in message
 
 
 @pytest.mark.parametrize("is_trained", [True, False])
