@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 REQUIRE_HOROVOD ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment horovod fused_ops data demo bench test test-fast test-faults \
+.PHONY: help setup environment horovod fused_ops data demo bench seeds test test-fast test-faults \
 	test-sanitize lint format lock clean
 
 help:  ## This list
@@ -71,6 +71,9 @@ test-sanitize: environment  ## Tests of the compiled operations, under AddressSa
 	$(BIN)/python -m pytest -q -p no:faulthandler $(PYTEST_ARGS) tests/fused_ops \
 	  tests/modeling/backends \
 	  tests/training/test_update_formulas.py
+
+seeds: setup  ## Commands of five published systems, on small data (10 minutes)
+	@$(BIN)/python tools/seeds.py
 
 bench: setup .venv-bench/stamp  ## Speed against other systems (25 minutes)
 	@$(BIN)/python benchmarks/speed.py
