@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from bert_tf.errors import RunError, one_line
+from bert_tf.config.checks import require_environment
+from bert_tf.errors import RunError, one_line, shown
 
 # A module of the same name has `main(arguments)`; it is imported on demand.
 COMMANDS = {
@@ -61,6 +62,8 @@ def _run(arguments: Sequence[str]) -> None:
         return
     if command not in COMMANDS:
         raise ValueError(
-            f"The command must be one of {', '.join(COMMANDS)}. Received: {command}."
+            f"The command must be one of {', '.join(COMMANDS)}. Received: "
+            f"{shown(command)}."
         )
+    require_environment()
     importlib.import_module(f"bert_tf.cli.{command}").main(arguments[1:])

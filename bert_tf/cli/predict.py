@@ -13,6 +13,7 @@ from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.config import checks
 from bert_tf.config.paths import require_exists, require_file
 from bert_tf.config.runtime import PRECISIONS
+from bert_tf.errors import shown
 from bert_tf.json_files import parse_json
 from bert_tf.launch import choose_instructions
 
@@ -221,10 +222,22 @@ def _read(options: argparse.Namespace, task: Task) -> Iterator[dict[str, Any]]:
                 f"{options.task} takes {' and '.join(names)}. Received: "
                 f"{len(options.text)} texts."
             )
+        for text in options.text:
+            try:
+                text.encode()  # What is not UTF-8 was read as surrogates.
+            except UnicodeEncodeError:
+                raise ValueError(
+                    f"The text must be UTF-8. Received: {shown(text)}. Correct it, or "
+                    "pass it in a file as --input."
+                ) from None
         example = dict(zip(names, options.text, strict=False))
         task.check(example)
         yield example
     elif options.input == "-":
+        if sys.stdin is None:
+            raise ValueError(
+                "`input` is standard input, which is closed. Pass --input=FILE."
+            )
         if isinstance(sys.stdin, io.TextIOWrapper):  # A test may replace it.
             sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
         yield from _parse(sys.stdin, _name(options.input), task)

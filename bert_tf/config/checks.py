@@ -1,6 +1,7 @@
 """Checks that every config class uses; each names the setting and its value."""
 
 import math
+import os
 import re
 from collections.abc import Sequence
 
@@ -63,6 +64,21 @@ LIMITS = {
 def limit_of(name: str) -> float:
     """The largest value of a number."""
     return LIMITS.get(name, MAX_NUMBER)
+
+
+def require_environment() -> None:
+    """TensorFlow's variables for threads must be within the limit of `num_threads`.
+
+    Raises:
+      ValueError: naming the variable; TensorFlow itself would crash.
+    """
+    limit = LIMITS["num_threads"]
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        value = os.environ.get(name, "").strip()
+        is_small = value.isdecimal() and len(value) < 10 and int(value) <= limit
+        is_valid = not value or is_small
+        rule = f"be a whole number from 0 to {limit:,}"
+        require(is_valid, name, rule, value, "Set another, or unset it.")
 
 
 def require(

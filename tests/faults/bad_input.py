@@ -9,6 +9,7 @@ import random
 import socket
 from collections.abc import Callable
 
+from conftest import write_records
 from integration import finetuning_data
 
 from bert_tf.config import PretrainingConfig
@@ -285,7 +286,27 @@ FOLDERS = [
 ]
 
 
+def _records(length, predictions):
+    """Writes records of that many tokens and predictions."""
+
+    def prepare(good):
+        zeros = {name: [0] * length for name in ("input_ids", "segment_ids")}
+        masked = ("masked_lm_positions", "masked_lm_ids")
+        zeros |= {name: [0] * predictions for name in masked}
+        zeros |= {"masked_lm_weights": [1.0] * predictions}
+        zeros |= {"input_mask": [1] * length, "next_sentence_labels": [0]}
+        os.mkdir("bad")
+        write_records("bad/part-0.tfrecord", [zeros] * 8)
+
+    return prepare
+
+
 def files():
+    for command, option in FOLDERS[:1] + FOLDERS[2:8]:
+        for length, predictions in ((0, 0), (0, 4), (16, 0)):
+            name = f"records of {length} tokens and {predictions} predictions"
+            prepare = _records(length, predictions)
+            yield Case(name, command, {option: "bad"}, (), prepare, ("part-0",))
     for command, option, source, kinds in FILES:
         for kind in kinds:
             name = f"bad{os.path.splitext(source)[1]}"

@@ -77,10 +77,14 @@ def _shape_of(data: bytes, location: object) -> RecordShape:
             "the features of BERT pre-training; `python -m bert_tf data create` makes "
             "them."
         )
-    lengths = (
-        len(feature[name].int64_list.value)
-        for name in ("input_ids", "masked_lm_ids", _LABEL)
-    )
+    names = ("input_ids", "masked_lm_ids", _LABEL)
+    lengths = [len(feature[name].int64_list.value) for name in names]
+    if not all(lengths):
+        raise CorruptRecordError(
+            f"{location}: the record must have values of {', '.join(names)}. Received: "
+            f"{', '.join(map(str, lengths))} values. Make the records again with "
+            "`python -m bert_tf data create`."
+        )
     return RecordShape(*lengths, is_packed)
 
 

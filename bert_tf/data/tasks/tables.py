@@ -12,6 +12,8 @@ from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.files import check_regular
 from bert_tf.json_files import parse_json
 
+# A text is far shorter; a file without line ends would fill the memory.
+_MAX_LINE_BYTES = 16 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -86,7 +88,13 @@ def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
     empty: list[int] = []
     with open(path, "rb") as file:
         # Not in text mode, which ends lines at characters that texts may contain.
-        for number, data in enumerate(file, start=1):
+        lines = iter(lambda: file.readline(_MAX_LINE_BYTES + 1), b"")
+        for number, data in enumerate(lines, start=1):
+            if len(data) > _MAX_LINE_BYTES:
+                raise ValueError(
+                    f"{path}, line {number}: a line must have at most "
+                    f"{_MAX_LINE_BYTES:,} bytes. Correct the file, or fetch it again."
+                )
             content = (data.removeprefix(_BOM) if number == 1 else data).rstrip(b"\r\n")
             if not content:
                 empty.append(number)

@@ -259,6 +259,11 @@ def check_content(path: str, is_text: bool) -> None:
             )
     if head.startswith(b"BZh"):
         return
+    if head and not head.strip(b"\0"):
+        raise ValueError(
+            f"{path} is not text in UTF-8: its first {len(head)} bytes are 0, as after "
+            "a failed download or copy. Fetch it again."
+        )
     first, second = head[::2].count(0), head[1::2].count(0)
     zeros = max(first, second)
     if not min(first, second) and zeros >= max(
