@@ -90,7 +90,7 @@ def test_the_cause_is_named_and_the_step_can_be_skipped(
     command, reader, tmp_path, figure
 ):
     """In a random record; a run that is stopped and resumed skips in the same way."""
-    attempts, named, kept = count(1, 8), 0, 0
+    attempts, named, kept = count(1, 5), 0, 0
     rng = np.random.default_rng(0)
     for attempt in range(attempts):
         step, part = int(rng.integers(6)), int(rng.integers(4))

@@ -120,3 +120,17 @@ def test_every_worker_reports_the_worker_that_found_it():
     )
     with pytest.raises(NonFiniteError, match="Worker 1 on b, micro-batch 1 of 1, r:"):
         steps.train_step(batch(3e38, 3e38))
+
+
+def test_batches_of_any_number_of_rows_are_examined_too():
+    """As packed fine-tuning has them; empty rows at the end are cut off."""
+    steps = trainer(TwoWeights(), rows_vary=True)
+    for count in (2, 3):
+        rows = np.ones((2, count), np.float32)
+        mask = np.ones((2, count, 1), np.int32)
+        mask[:, -1] = 0
+        features = {"input_ids": mask, "input_mask": mask, "numbers": rows}
+        steps.train_step(features)
+    rows[1, 0] = np.inf
+    with pytest.raises(NonFiniteError, match="micro-batch 2 of 2, row 1 of step 2"):
+        steps.train_step(features)

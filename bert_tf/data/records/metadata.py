@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 import types
 import typing
@@ -12,6 +11,9 @@ from typing import Any
 from bert_tf.data.output_files import OutputFile
 from bert_tf.files import write_whole
 from bert_tf.json_files import parse_json
+
+# More than there are records, tokens or bytes anywhere.
+_LARGEST = 2**62
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class Shard:
     def __post_init__(self) -> None:
         """Checks the values."""
         _require_types(self)
+        if not self.name or os.path.basename(self.name) != self.name:
+            _refuse("name", "be the name of a file in the folder", self.name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -165,7 +169,13 @@ def _from_json(values: dict[str, Any]) -> Metadata:
             _refuse("shards", "be a list", shards)
         known["shards"] = tuple(_shard_from_json(shard) for shard in shards)
     extra = {name: value for name, value in values.items() if name not in names}
-    return Metadata(**known, extra=extra)
+    metadata = Metadata(**known, extra=extra)
+    for name in ("config", "extra"):
+        try:
+            json.dumps(getattr(metadata, name), allow_nan=False)
+        except ValueError:
+            _refuse(name, "hold finite numbers only", getattr(metadata, name))
+    return metadata
 
 
 def _shard_from_json(values: object) -> Shard:
@@ -213,5 +223,5 @@ def _require_types(instance: object) -> None:
         is_stray_bool = isinstance(value, bool) and bool not in allowed
         if not isinstance(value, allowed) or is_stray_bool:
             _refuse(name, f"be of type {declared}", value)
-        if isinstance(value, int | float) and not (0 <= value < math.inf):
-            _refuse(name, "be a finite number >= 0", value)
+        if isinstance(value, int | float) and not (0 <= value < _LARGEST):
+            _refuse(name, f"be a number in [0, {_LARGEST})", value)

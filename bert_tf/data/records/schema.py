@@ -16,6 +16,8 @@ _PER_TOKEN = ("input_ids", "input_mask", "segment_ids")
 _PER_PREDICTION = ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")
 _LABEL = "next_sentence_labels"
 _PER_SEQUENCE = (_LABEL, "next_sentence_positions", "next_sentence_weights")
+# TensorFlow's message has the record's bytes, which may be no text.
+_PARSE_ERRORS = (tf.errors.InvalidArgumentError, UnicodeDecodeError)
 _ONLY_PACKED = ("positions", "next_sentence_positions", "next_sentence_weights")
 
 
@@ -296,7 +298,7 @@ class ExampleParser(RecordParser):
         records = self.index.read(numbers)
         try:
             parsed = tf.io.parse_example(records, self._specification)
-        except tf.errors.InvalidArgumentError:
+        except _PARSE_ERRORS:
             for number, record in zip(numbers, records, strict=True):
                 self._check_alone(record, self.index.location(int(number)))
             raise
@@ -313,6 +315,6 @@ class ExampleParser(RecordParser):
             )
         try:
             tf.io.parse_single_example(record, self._specification)
-        except tf.errors.InvalidArgumentError as error:
-            reason = " ".join(str(error.message).split())
+        except _PARSE_ERRORS as error:
+            reason = " ".join(str(getattr(error, "message", error)).split())
             raise CorruptRecordError(f"{location}: {reason}") from error

@@ -188,3 +188,15 @@ def test_tokens_of_a_prediction_have_the_right_indices(examples, is_packed):
         found = batch.features["input_ids"]
         np.testing.assert_array_equal(found[is_real], ids[batch.tokens[is_real]])
         assert not found[~is_real].any()
+
+
+@BOTH
+def test_the_examples_of_a_micro_batch_are_named(examples, is_packed):
+    one = reader(examples, is_packed, accumulation=2, rank=1, size=2)
+    batch = one.batch(3)
+    for part in range(2):
+        ids = batch["input_ids"][part]
+        held = sorted(ids[ids >= 100] - 100)
+        assert held
+        expected = f"examples {', '.join(map(str, held))} (from 0)"
+        assert one.name_rows(3, part) == expected

@@ -19,6 +19,7 @@ from bert_tf.data.records.schema import (
     RecordShape,
     record_shape,
 )
+from bert_tf.data.records.skipping import SkippingParser
 from bert_tf.data.records.tfrecord import TfrecordIndex
 from bert_tf.errors import CorruptRecordError
 
@@ -175,3 +176,26 @@ def test_a_record_of_another_length_within_a_file_is_named(tmp_path):
     parser = ExampleParser(index, record_shape(index), LIMITS)
     with pytest.raises(CorruptRecordError, match="record 1, byte offset"):
         parser(np.asarray([0, 1]))
+
+
+def test_the_records_of_a_micro_batch_are_named(records):
+    shape = BatchShape(micro_batch_size=4, num_micro_batches=2, rank=1, size=2)
+    reader = TrainingReader(records.parser, ORDER, shape)
+    numbers = ORDER.records(3 * 16, 16)[12:]  # The last quarter.
+    names = []
+    for number in sorted(numbers):
+        file = np.searchsorted([60, 110, 150], number, side="right")
+        names.append(f"train/part-{file}.tfrecord:{number - [0, 60, 110][file]}")
+    assert reader.name_rows(3, 1) == f"records {','.join(names)}"
+
+
+def test_skipped_records_are_rows_of_weight_0_of_training_and_evaluation(records):
+    parser = SkippingParser(records.parser._parser, np.asarray([3, 149]))
+    shape = BatchShape(micro_batch_size=25, num_micro_batches=2)
+    features = [*TrainingReader(parser, ORDER, shape).batches(3)]
+    weights = np.ravel([batch["next_sentence_weights"] for batch in features])
+    expected = ~np.isin(ORDER.records(0, 150), [3, 149])
+    np.testing.assert_array_equal(weights, expected)
+    batches = evaluation_batches(parser, ORDER, batch_size=8, max_batches=100)
+    counted = sum(batch["next_sentence_weights"].sum() for batch in batches)
+    assert counted == 148

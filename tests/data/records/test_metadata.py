@@ -77,6 +77,9 @@ def test_metadata_of_habana_says_packed(tmp_path):
     assert metadata.extra["sequences_dropped"] == 0
 
 
+SIZES = {"records": 1, "bytes": 1, "crc32c": "0"}
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [
@@ -100,6 +103,10 @@ def test_metadata_of_habana_says_packed(tmp_path):
         ({"new_number_of_samples": 6}, "new_number_of_samples"),
         ({"vocab_sha256": 5}, "vocab_sha256"),
         ({"config": []}, "config"),
+        ({"config": {"a": [float("nan")]}}, "config"),
+        ({"more": float("inf")}, "extra"),
+        ({"max_seq_length": 10**400}, "max_seq_length"),
+        ({"shards": [{"name": "../a", **SIZES}]}, "name"),
     ],
 )
 def test_wrong_value_is_refused_with_file_and_key(tmp_path, change, key):
