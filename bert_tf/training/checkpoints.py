@@ -160,6 +160,8 @@ def _name_newest(directory: str, step: int) -> None:
     """Writes the file `checkpoint`, which other tools read, if it must change."""
     text = "".join(f'{key}: "model.ckpt-{step}"\n' for key in _STATE_KEYS)
     path = os.path.join(directory, STATE_FILE)
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise OSError(f"{path} must be a file; move it elsewhere")
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         if file.read() == text.encode():
             return

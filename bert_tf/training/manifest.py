@@ -147,6 +147,7 @@ def verify(prefix: str) -> RunPosition:
     """
     path = f"{prefix}.json"
     try:
+        _require_regular(path)
         position, files = _parse(path)
         _check_files(prefix, files)
         found = {position.step, step_of(prefix)}
@@ -178,12 +179,20 @@ def _check_files(prefix: str, files: Mapping[str, str]) -> None:
                 f"{', '.join(sorted(names)) or 'none'}"
             )
     for name, checksum in files.items():
-        found = file_sha256(os.path.join(folder, name))
-        if found != checksum:
+        path = os.path.join(folder, name)
+        _require_regular(path)
+        if (found := file_sha256(path)) != checksum:
             raise ValueError(
-                f"{os.path.join(folder, name)} must have sha256 {checksum}, as the "
-                f"manifest states. Received: {found}"
+                f"{path} must have sha256 {checksum}, as the manifest states. "
+                f"Received: {found}"
             )
+
+
+def _require_regular(path: str) -> None:
+    """Refuses what cannot be read, or would be waited for, as a pipe is."""
+    if not os.path.isfile(path):
+        is_there = os.path.lexists(path)
+        raise ValueError(f"{path} is {'not a file' if is_there else 'missing'}")
 
 
 def _parse(path: str) -> tuple[RunPosition, dict[str, str]]:

@@ -61,7 +61,7 @@ def test_a_garbled_manifest_is_named(saved, text):
 def test_a_folder_in_the_place_of_a_file_is_damage(saved, ending):
     os.remove(f"{saved}.{ending}")
     os.mkdir(f"{saved}.{ending}")
-    with pytest.raises(RunError, match=f"ckpt-7.{ending}: Is a directory"):
+    with pytest.raises(RunError, match=f"ckpt-7.{ending} is not a file"):
         checkpoints.read_manifest(saved)
 
 

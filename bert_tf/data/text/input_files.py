@@ -104,18 +104,18 @@ def expand_paths(
 def named_paths(input_paths: str) -> Iterator[tuple[str, list[str]]]:
     """The parts of a comma-separated setting, each with the paths that it matches.
 
-    Names may contain commas and brackets: a part that exists as written is not
-    expanded.
+    Names may contain commas, brackets and spaces at either end: a part that exists as
+    written is not expanded.
     """
     parts = input_paths.split(",")
     begin = 0
     while begin < len(parts):
         end = begin + 1
-        part = parts[begin].strip()
+        part = parts[begin]
         matches = _matches(part)
-        while part and not matches and end < len(parts):
+        while part.strip() and not matches and end < len(parts):
             end += 1
-            matches = _matches(",".join(parts[begin:end]).strip())
+            matches = _matches(",".join(parts[begin:end]))
         if not matches:
             end = begin + 1
         name = ",".join(parts[begin:end]).strip()
@@ -125,8 +125,10 @@ def named_paths(input_paths: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _matches(pattern: str) -> list[str]:
-    if os.path.exists(pattern):
-        return [pattern]
+    for path in (pattern, pattern.strip()):
+        if os.path.exists(path):
+            return [path]
+    pattern = pattern.strip()
     found = glob.glob(pattern) or glob.glob(pattern.replace("[", "[[]"))
     return sorted(found)
 

@@ -18,7 +18,7 @@ from bert_tf.interop.tokenizer_files import tokenizer_config
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY
 from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.resume import StartingPoint
-from bert_tf.jobs.run.used_folder import set_aside_damaged
+from bert_tf.jobs.run.used_folder import set_aside_damaged, set_aside_state
 from bert_tf.training import checkpoints
 
 # Folders in output_dir: of the best checkpoint, and of the index of the records.
@@ -114,12 +114,12 @@ def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> list
     folder = os.open(path, os.O_RDONLY)
     lock_until.callback(os.close, folder)
     lock(folder, f"training in `output_dir` {path}")
-    checkpoints.remove_leftovers(path)
-    best = os.path.join(path, BEST_DIR)
-    if os.path.isdir(best):
-        checkpoints.remove_leftovers(best)
+    lines = []
+    for each in filter(os.path.isdir, (path, os.path.join(path, BEST_DIR))):
+        lines += set_aside_state(each)
+        checkpoints.remove_leftovers(each)
     remove_unfinished(os.path.join(path, INDEX_CACHE_DIR))
-    return set_aside_damaged(config.files)
+    return lines + set_aside_damaged(config.files)
 
 
 class FolderTask(NamedTuple):

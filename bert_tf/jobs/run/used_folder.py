@@ -61,6 +61,19 @@ def _still_there(directory: str, damaged: dict[int, str]) -> dict[int, str]:
     return {step: why for step, why in damaged.items() if step in found}
 
 
+def set_aside_state(directory: str) -> list[str]:
+    """Moves what is not a file, but has the name of the file `checkpoint`, away.
+
+    Returns:
+      Lines for the log.
+    """
+    path = os.path.join(directory, checkpoints.STATE_FILE)
+    if os.path.isfile(path) or not os.path.lexists(path):
+        return []
+    moved = checkpoints.set_aside(directory, [checkpoints.STATE_FILE])
+    return [f"warning: {path} must be a file, and is moved to {moved}."]
+
+
 def set_aside_damaged(files: RunFilesConfig) -> list[str]:
     """Moves what is damaged out of the way of a training; for the folder's owner alone.
 
@@ -73,9 +86,6 @@ def set_aside_damaged(files: RunFilesConfig) -> list[str]:
       Lines for the log.
     """
     folder, lines = files.output_dir, []
-    if os.path.isdir(state := os.path.join(folder, checkpoints.STATE_FILE)):
-        moved = checkpoints.set_aside(folder, [checkpoints.STATE_FILE])
-        lines.append(f"warning: {state} must be a file, and is moved to {moved}.")
     found = checkpoints.checkpoint_files(folder)
     if files.overwrite_output_dir:
         whole = checkpoints.committed_steps(folder)

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from bert_tf.data.text.input_files import check_content, expand_paths
+from bert_tf.data.text.input_files import check_content, expand_paths, named_paths
 
 
 def write(path, content="The text."):
@@ -210,3 +210,15 @@ def test_plain_text_passes(tmp_path, content):
     path = tmp_path / "a.txt"
     path.write_text(content)
     check_content(str(path), is_text=True)
+
+
+@pytest.mark.parametrize("name", [" both ends ", "a, b", " x,y ", "[1]"])
+def test_a_folder_is_found_by_its_exact_name(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / "plain").mkdir()
+    [found] = named_paths(str(tmp_path / name))
+    assert found[1] == [str(tmp_path / name)]
+    both = [
+        matches for _, matches in named_paths(f"{tmp_path / name}, {tmp_path}/plain")
+    ]
+    assert both == [[str(tmp_path / name)], [f"{tmp_path}/plain"]]
