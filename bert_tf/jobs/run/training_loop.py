@@ -6,6 +6,7 @@ from collections.abc import Callable
 from bert_tf.data.batches.record_batches import StepReader
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.run.messages import StepReport
+from bert_tf.jobs.run.output_dir import write_model_files
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import slots_by_name, weights_by_name
 from bert_tf.jobs.run.session import Session
@@ -30,6 +31,9 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         as training.
     """
     log, num_train_steps = session.log, plan.config.optimizer.num_train_steps
+    if session.is_first:
+        folder = plan.config.files.output_dir
+        write_model_files(folder, plan.model_files, replace=False)
     if plan.step >= num_train_steps:
         log.message(f"All steps are done: {plan.step} of {num_train_steps}.")
         return
@@ -141,6 +145,7 @@ class CheckpointSaver:
         )
         tensors = weights_by_name(plan.task.model) | slots_by_name(plan.optimizer)
         checkpoints.save(files.output_dir, tensors, position)
+        write_model_files(files.output_dir, plan.model_files, replace=True)
         overwritten = [s for s in self._overwritten if s != step]
         committed = checkpoints.committed_steps(files.output_dir)
         own = [s for s in committed if s not in overwritten]
