@@ -282,7 +282,7 @@ def prepare() -> None:
 
     from bert_tf.config import BertConfig
     from bert_tf.modeling.pretraining import build_pretraining_model
-    from bert_tf.tf_checkpoint import save_tf
+    from bert_tf.tf_checkpoint_writer import save_tf
 
     shutil.rmtree(WORK, ignore_errors=True)
     for folder in ("corpus/download/wikicorpus_en", "corpus/download/bookscorpus"):

@@ -1,6 +1,7 @@
 """Settings of pre-training, in groups; `flags` makes one flag of each field."""
 
 import dataclasses
+import os
 
 from bert_tf.config import checks
 from bert_tf.config.record_ranges import parse_ranges
@@ -35,11 +36,14 @@ class FilesConfig(RunFilesConfig):
     def __post_init__(self) -> None:
         """Checks what all scripts check, and that `resume` has a checkpoint."""
         super().__post_init__()
-        if not (self.preset or self.bert_config_file or self.init_checkpoint):
+        of_run = os.path.join(self.output_dir, "bert_config.json")
+        is_given = self.preset or self.bert_config_file or self.init_checkpoint
+        if not (is_given or os.path.isfile(of_run)):
             raise ValueError(
                 "Exactly one of `bert_config_file` and `preset` must be given, or "
-                "neither if `init_checkpoint` has a config next to it. Received: none "
-                "of the three. Pass --bert_config_file, for example."
+                "neither if `init_checkpoint` has a config next to it, or if the run "
+                f"in `output_dir` is resumed. Received: none of them, and no {of_run}. "
+                "Pass --bert_config_file, for example."
             )
         if self.resume and not self.init_checkpoint:
             raise ValueError(

@@ -84,8 +84,7 @@ def run(config: ClassifierConfig) -> dict[str, float]:
         plan = session.make_plan(config, prepare)
         task, trained = plan.data.task, plan.data.splits.get(_TRAIN)
         finetuning.describe(plan, session, trained.sequences if trained else None)
-        description = description_of(task) | {"max_seq_length": config.max_seq_length}
-        finetuning.write_description(plan, session, description)
+        finetuning.check_task(plan, session)
 
         def evaluate() -> dict[str, float]:
             return _evaluate(plan, session)
@@ -219,6 +218,7 @@ def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierP
         num_eval_records=sum(len(x.sequences) for x in evaluated.values()),
         make_task=make_task,
         labels={"classes": list(task.label_names) or "a number"},
+        description=description_of(task) | {"max_seq_length": config.max_seq_length},
         evaluation={split: example_facts(x) for split, x in evaluated.items()},
         head=_HEAD,
         weights=weights,

@@ -22,7 +22,6 @@ from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import NonFiniteError
 from bert_tf.evaluation.prediction import predict
-from bert_tf.files import write_whole
 from bert_tf.interop.classifier_labels import TASK_FILE
 from bert_tf.jobs.run.best_checkpoint import BestCheckpoint, forget_best
 from bert_tf.jobs.run.fingerprint import check_architecture
@@ -32,12 +31,19 @@ from bert_tf.jobs.run.model_files import (
     finetuning_tokenizer,
     load_bert_config,
 )
-from bert_tf.jobs.run.output_dir import check_description, write_model_files
+from bert_tf.jobs.run.output_dir import check_description
 from bert_tf.jobs.run.plan import Plan, TrainingSet
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session
 from bert_tf.jobs.run.training_loop import AfterStep
 from bert_tf.modeling.finetuning import FinetuningTask
+
+# What --allow_config_change permits in task.json.
+_OF_CHANGES = {
+    "data": ("max_seq_length",),
+    "vocabulary": ("do_lower_case",),
+    "labels": ("label_names", "version_2_with_negative"),
+}
 
 Config = TypeVar("Config", bound=FinetuningConfig, covariant=True)
 FinetuningPlan = Plan[Config, object, FinetuningTask]
@@ -124,37 +130,24 @@ def describe(
     describe_changes(plan, log)
 
 
-def write_description(
-    plan: FinetuningPlan, session: Session, task: dict[str, object]
-) -> None:
-    """Writes the files that a prediction needs next to the checkpoints.
-
-    They are bert_config.json, vocab.txt, tokenizer_config.json and task.json; only a
-    training writes them. Those of a resumed run must agree.
-
-    Args:
-      plan: The run.
-      session: Its workers; the first one writes.
-      task: The content of task.json.
+def check_task(plan: FinetuningPlan, session: Session) -> None:
+    """Compares task.json of a resumed run, on its first worker, with this run's.
 
     Raises:
       RunError: if the training had other settings that change what the model reads
         or predicts.
     """
     config, error = plan.config, None
-    task = task | {"do_lower_case": plan.tokenizer.settings.do_lower_case}
     path = os.path.join(config.files.output_dir, TASK_FILE)
     # A prediction may use another length than its training.
     is_chosen = config.batch.max_seq_length and not config.training.do_train
     may_change = ("max_seq_length",) if is_chosen else ()
+    for name in config.training.allow_config_change:
+        may_change += _OF_CHANGES.get(name, ())
     try:
-        if session.is_first:
-            if plan.start.is_own:
-                check_description(path, task, may_change=may_change)
-            if config.training.do_train:
-                folder = config.files.output_dir
-                write_model_files(folder, plan.bert, plan.tokenizer)
-                write_whole(path, json.dumps(task, indent=2, ensure_ascii=False))
+        if session.is_first and plan.start.is_own:
+            task = json.loads(plan.model_files[TASK_FILE])
+            check_description(path, task, may_change=may_change)
     except (OSError, ValueError) as caught:
         error = caught
     session.communicator.agree(error)

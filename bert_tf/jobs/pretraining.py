@@ -25,9 +25,7 @@ from bert_tf.jobs.run.output_dir import (
     INDEX_CACHE_DIR,
     PRETRAINING,
     FolderTask,
-    remove_description,
     require_same_task,
-    write_model_files,
 )
 from bert_tf.jobs.run.plan import (
     Plan,
@@ -78,11 +76,6 @@ def run(config: PretrainingConfig) -> dict[str, float]:
         plan = session.make_plan(config, prepare)
         describe(plan, session)
         if config.training.do_train:
-            if session.is_first:
-                folder = config.files.output_dir
-                write_model_files(folder, plan.bert, plan.tokenizer)
-                if not plan.start.is_own:
-                    remove_description(folder)
             train(plan, session)
         return evaluate(plan, session) if config.training.do_eval else {}
 

@@ -1,6 +1,7 @@
 """SQuAD: a config to a trained model, its answers and their scores."""
 
 import dataclasses
+import os
 
 from bert_tf.config import BertConfig
 from bert_tf.config.finetuning import SquadConfig
@@ -21,7 +22,12 @@ from bert_tf.jobs import finetuning
 from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.model_files import RunTokenizer
-from bert_tf.jobs.run.output_dir import require_same_task, squad_task
+from bert_tf.jobs.run.output_dir import (
+    CACHE_DIR,
+    SQUAD,
+    require_same_task,
+    squad_task,
+)
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
@@ -96,9 +102,7 @@ def run(config: SquadConfig) -> dict[str, float]:
         train_questions, questions = plan.data.train, plan.data.predict
         sequences = train_questions.windows.sequences if train_questions else None
         finetuning.describe(plan, session, sequences)
-        task = {"task": "squad", "max_seq_length": config.max_seq_length}
-        task |= dataclasses.asdict(config.squad)
-        finetuning.write_description(plan, session, task)
+        finetuning.check_task(plan, session)
 
         def evaluate() -> dict[str, float]:
             return score_squad(questions.path, _answers(plan, session))
@@ -153,7 +157,7 @@ def read_questions(
         tokenizer.vocab_file,
         tokenizer.settings,
         WindowSettings(config.max_seq_length, squad.doc_stride, squad.max_query_length),
-        config.files.output_dir,
+        os.path.join(config.files.output_dir, CACHE_DIR),
         squad.num_processes,
     )
     if is_training:
@@ -258,6 +262,11 @@ def prepare(config: SquadConfig, communicator: Communicator) -> SquadPlan:
         make_task=make_task,
         labels={"version_2_with_negative": squad.version_2_with_negative},
         evaluation=_evaluation_facts(data.predict),
+        description={
+            "task": SQUAD,
+            "max_seq_length": config.max_seq_length,
+            **dataclasses.asdict(squad),
+        },
         head=_HEAD,
         notes=[note for file in files for note in file.notes],
     )

@@ -4,11 +4,10 @@ import contextlib
 import json
 import math
 import os
-import shutil
 
 from bert_tf.errors import RunError
-from bert_tf.files import whole_file, write_whole
-from bert_tf.jobs.run.output_dir import BEST_DIR
+from bert_tf.files import write_whole
+from bert_tf.jobs.run.output_dir import BEST_DIR, write_model_files
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import load_checkpoint, weights_by_name
 from bert_tf.json_files import read_json_object
@@ -16,8 +15,6 @@ from bert_tf.training import checkpoints
 
 _NOTE = "best.json"
 _LAST = "last_step"
-# With these files next to it, a checkpoint can be used without any other flag.
-_DESCRIPTION = ("bert_config.json", "vocab.txt", "tokenizer_config.json", "task.json")
 
 
 def forget_best(output_dir: str) -> None:
@@ -102,13 +99,8 @@ class BestCheckpoint:
 
     def _save(self, step: int) -> None:
         os.makedirs(self._folder, exist_ok=True)
-        for name in _DESCRIPTION:
-            source = os.path.join(self._plan.config.files.output_dir, name)
-            with (
-                open(source, "rb") as description,
-                whole_file(os.path.join(self._folder, name)) as file,
-            ):
-                shutil.copyfileobj(description, file)
+        # With these files next to it, it can be used without any other flag.
+        write_model_files(self._folder, self._plan.model_files, replace=True)
         checkpoints.save(
             self._folder,
             weights_by_name(self._plan.task.model),

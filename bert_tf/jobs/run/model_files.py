@@ -54,6 +54,8 @@ def load_bert_config(files: RunFilesConfig, start: StartingPoint) -> BertConfig:
         return found
     if has_own:
         return BertConfig.from_json_file(own)
+    if start.is_own and start.position and "bert" in start.position.config:
+        return BertConfig.from_dict(start.position.config["bert"], start.prefix)
     raise ValueError(
         "`bert_config_file` or `preset` must be given: there is no config next to "
         "`init_checkpoint` or in `output_dir`. Received: init_checkpoint="

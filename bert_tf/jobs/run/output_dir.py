@@ -3,29 +3,31 @@
 import contextlib
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from bert_tf.config import BertConfig
 from bert_tf.config.run import RunConfig
 from bert_tf.data.tasks.custom_task import FILE_FORMATS
 from bert_tf.data.text.tokenizer_settings import TOKENIZER_CONFIG
-from bert_tf.files import lock, remove_unfinished, whole_file, write_whole
+from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.files import lock, remove_unfinished, whole_file
 from bert_tf.interop.classifier_labels import CLASSIFY, TASK_FILE, read_description
 from bert_tf.interop.tokenizer_files import tokenizer_config
-from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY
+from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY, find_source
 from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.used_folder import set_aside_damaged, set_aside_state
 from bert_tf.training import checkpoints
 
-# Folders in output_dir: of the best checkpoint, and of the index of the records.
+# Folders in output_dir: of the best checkpoint, of the index of the records, and of
+# the windows of questions.
 BEST_DIR = "best"
 INDEX_CACHE_DIR = ".record_index"
-# Of what a run that is refused may leave.
-_CACHES = (INDEX_CACHE_DIR, "squad_windows_")
+CACHE_DIR = ".cache"
+# Name -> content of the files that checkpoints are used with; None: no such file.
+ModelFiles = dict[str, bytes | None]
 PRETRAINING = "pretraining"
 SQUAD = "squad"
 _NEGATIVE = "version_2_with_negative"
@@ -57,35 +59,6 @@ def _check_output_dir(path: str) -> None:
         ) from error
 
 
-def _missing_folders(path: str) -> list[str]:
-    """The folder and those around it that do not exist, innermost first."""
-    missing = []
-    path = os.path.abspath(path)
-    while not os.path.exists(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    return missing
-
-
-def _remove_unused(path: str, earlier: set[str], made: list[str]) -> None:
-    """Removes what a run has made if that is caches alone: it was refused.
-
-    Args:
-      path: The folder of the run.
-      earlier: Names that were in it before.
-      made: Folders that did not exist before, innermost first.
-    """
-    new = set(os.listdir(path)) - earlier
-    if any(not name.startswith(_CACHES) for name in new):
-        return
-    for name in new:
-        entry = os.path.join(path, name)
-        shutil.rmtree(entry) if os.path.isdir(entry) else os.remove(entry)
-    with contextlib.suppress(OSError):  # Not empty, or a folder of another process.
-        for folder in made:
-            os.rmdir(folder)
-
-
 def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> list[str]:
     """Makes the folder, locks it for a training, and deletes unfinished files.
 
@@ -95,8 +68,7 @@ def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> list
 
     Args:
       config: The settings.
-      lock_until: When it is closed, it releases the lock, and removes the folder if
-        the run has written nothing but caches.
+      lock_until: Releases the lock when it is closed.
 
     Returns:
       Lines for the log.
@@ -106,9 +78,7 @@ def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> list
       RunError: if another process is training in it.
     """
     path = config.files.output_dir
-    made = _missing_folders(path)
     _check_output_dir(path)
-    lock_until.callback(_remove_unused, path, set(os.listdir(path)), made)
     if not config.training.do_train:
         return []
     folder = os.open(path, os.O_RDONLY)
@@ -120,6 +90,38 @@ def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> list
         checkpoints.remove_leftovers(each)
     remove_unfinished(os.path.join(path, INDEX_CACHE_DIR))
     return lines + set_aside_damaged(config.files)
+
+
+@contextlib.contextmanager
+def no_traces(output_dir: str) -> Iterator[None]:
+    """Deletes what a run that is refused inside has made: folders, and caches in them.
+
+    Args:
+      output_dir: Its folder, which may exist.
+    """
+    made = os.path.abspath(output_dir)
+    missing = []
+    while not os.path.exists(made):
+        missing.append(made)
+        made = os.path.dirname(made)
+    folders = [os.path.join(output_dir, x) for x in (CACHE_DIR, INDEX_CACHE_DIR)]
+    before = {path for folder in folders for path in _files_in(folder)}
+    try:
+        yield
+    except (RunError, OtherWorkerFailed):
+        for path in (x for folder in folders for x in _files_in(folder)):
+            if path not in before:
+                with contextlib.suppress(OSError):
+                    os.remove(path)
+        for folder in [*(folders if not before else ()), *missing]:
+            with contextlib.suppress(OSError):  # Missing, or not empty.
+                os.rmdir(folder)
+        raise
+
+
+def _files_in(folder: str) -> list[str]:
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return [os.path.join(folder, name) for name in names]
 
 
 class FolderTask(NamedTuple):
@@ -211,28 +213,104 @@ def squad_task(version_2_with_negative: bool | None) -> FolderTask:
     return FolderTask(SQUAD, names.get(version_2_with_negative, ""))
 
 
-def write_model_files(
-    output_dir: str, bert: BertConfig, tokenizer: RunTokenizer
-) -> None:
-    """Writes the files that a checkpoint is used with: bert_config.json and vocab.txt.
+def model_files(
+    bert: BertConfig,
+    tokenizer: RunTokenizer,
+    description: Mapping[str, object] | None,
+) -> ModelFiles:
+    """The files that checkpoints are used with.
 
     Args:
-      output_dir: The folder of the checkpoints.
-      bert: The architecture.
-      tokenizer: Its vocabulary and settings are written as far as they are known.
+      bert: The architecture, for bert_config.json.
+      tokenizer: For vocab.txt and tokenizer_config.json, as far as it is known.
+      description: The task, for task.json; None for a pre-training, which has none.
+
+    Returns:
+      Name -> content; None for a file that must not be there.
     """
-    texts = {ORIGINAL_CONFIG: json.dumps(bert.to_dict(), indent=2)}
-    if tokenizer.settings:
-        texts[TOKENIZER_CONFIG] = tokenizer_config(
-            tokenizer.settings, bert.max_position_embeddings
-        )
-    for name, text in texts.items():
-        write_whole(os.path.join(output_dir, name), text)
-    path = os.path.join(output_dir, VOCABULARY)
-    vocab_file = tokenizer.vocab_file
-    if vocab_file and os.path.realpath(vocab_file) != os.path.realpath(path):
-        with open(vocab_file, "rb") as vocabulary, whole_file(path) as file:
-            shutil.copyfileobj(vocabulary, file)
+    settings = tokenizer.settings
+    files: ModelFiles = {TASK_FILE: None}
+    files[ORIGINAL_CONFIG] = json.dumps(bert.to_dict(), indent=2).encode()
+    if settings:
+        text = tokenizer_config(settings, bert.max_position_embeddings)
+        files[TOKENIZER_CONFIG] = text.encode()
+    if description is not None:
+        task = {**description, "do_lower_case": settings.do_lower_case}
+        files[TASK_FILE] = json.dumps(task, indent=2, ensure_ascii=False).encode()
+    if tokenizer.vocab_file:
+        with open(tokenizer.vocab_file, "rb") as vocabulary:
+            files[VOCABULARY] = vocabulary.read()
+    return files
+
+
+def write_model_files(folder: str, files: ModelFiles, *, replace: bool) -> None:
+    """Writes the files that checkpoints are used with.
+
+    Those of an earlier run describe its checkpoints: they are replaced once the first
+    one of this run is complete, and stay if it fails before.
+
+    Args:
+      folder: The folder of the checkpoints.
+      files: The result of `model_files`.
+      replace: Whether to replace files of another content too.
+    """
+    for name, content in files.items():
+        path = os.path.join(folder, name)
+        exists = os.path.isfile(path)
+        if content is None:
+            if exists and replace:
+                os.remove(path)
+        elif not exists or (replace and not _has_content(path, content)):
+            with whole_file(path) as file:
+                file.write(content)
+
+
+def _has_content(path: str, content: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read() == content
+
+
+def check_model_files(config: RunConfig, files: ModelFiles) -> None:
+    """Refuses to train where other weights are described by other files.
+
+    Args:
+      config: The settings of a run that resumes nothing in its folder.
+      files: The result of `model_files`.
+
+    Raises:
+      ValueError: if there are weights with another architecture or vocabulary.
+    """
+    folder = config.files.output_dir
+    if config.files.overwrite_output_dir or not _has_weights(folder):
+        return
+    for name, title in ((ORIGINAL_CONFIG, "architecture"), (VOCABULARY, "vocabulary")):
+        path, content = os.path.join(folder, name), files.get(name)
+        if content is None or not os.path.isfile(path):
+            continue
+        with open(path, "rb") as file:
+            found = file.read()
+        if _meaning(name, found) != _meaning(name, content):
+            raise ValueError(
+                f"{path} is of another {title}, that of the weights in this folder. "
+                "Pass another --output_dir, or --overwrite_output_dir to replace it."
+            )
+
+
+def _has_weights(folder: str) -> bool:
+    try:
+        return bool(find_source(folder).path)
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _meaning(name: str, content: bytes) -> object:
+    """What a file says, however it is written."""
+    if name == VOCABULARY:
+        return content.split()
+    try:
+        return BertConfig.from_dict(json.loads(content))
+    except ValueError:
+        return content
 
 
 def check_description(
@@ -257,10 +335,3 @@ def check_description(
                 f"{name}={task[name]!r}. Pass the flags and classes of its training, "
                 "or another --output_dir."
             )
-
-
-def remove_description(folder: str) -> None:
-    """Removes task.json, where the checkpoints of its task are replaced."""
-    path = os.path.join(folder, TASK_FILE)
-    if os.path.isfile(path):
-        os.remove(path)

@@ -25,6 +25,7 @@ from bert_tf.jobs.run.fingerprint import (
 )
 from bert_tf.jobs.run.memory import require_memory
 from bert_tf.jobs.run.model_files import RunTokenizer
+from bert_tf.jobs.run.output_dir import ModelFiles, model_files
 from bert_tf.jobs.run.resume import (
     StartingPoint,
     accumulation_steps,
@@ -103,6 +104,7 @@ class Plan(Generic[Config, Data, JobTask]):
       training_set: What is trained on; None without training.
       num_eval_records: Records, or examples, to evaluate or predict.
       fingerprint: What must be equal on all workers and in a resumed run.
+      model_files: The files that its checkpoints are used with.
       weights_crc32c: Checksum of the weights that were read, new heads left out; None
         if none were read, or there are no other workers.
     """
@@ -123,6 +125,7 @@ class Plan(Generic[Config, Data, JobTask]):
     training_set: TrainingSet | None
     num_eval_records: int
     fingerprint: Fingerprint
+    model_files: ModelFiles
     weights_crc32c: int | None = None
 
     @property
@@ -205,6 +208,7 @@ def build_plan(
     make_task: Callable[[BertConfig, ModelOptions], JobTask],
     labels: Mapping[str, object],
     evaluation: Mapping[str, object],
+    description: Mapping[str, object] | None = None,
     head: Sequence[str] = (),
     weights: Weights | None = None,
     notes: Sequence[str] = (),
@@ -224,6 +228,7 @@ def build_plan(
         without dropout where the run is.
       labels: What the outputs of the model's head mean, by name.
       evaluation: Facts about what is evaluated or predicted, by name.
+      description: The content of task.json; None for a pre-training.
       head: Names of weights that a training may initialise newly.
       weights: Those of the starting point, if they have been read.
       notes: Lines about the data.
@@ -271,6 +276,7 @@ def build_plan(
         training_set=training_set,
         num_eval_records=num_eval_records,
         fingerprint=fingerprint,
+        model_files=model_files(bert, tokenizer, description),
         weights_crc32c=_weights_crc32c(task.model, head) if reads_weights else None,
     )
 

@@ -6,6 +6,7 @@ from typing import NamedTuple, Self
 
 from bert_tf.data.batches.record_batches import StepReader
 from bert_tf.errors import RunError
+from bert_tf.jobs.run.output_dir import write_model_files
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import slots_by_name, weights_by_name
 from bert_tf.jobs.run.used_folder import SAVE_SECONDS
@@ -199,6 +200,7 @@ class CheckpointSaver:
         folder, replaces = files.output_dir, self._overwritten
         checkpoints.save(folder, tensors, position, replaces=replaces)
         self._overwritten = []
+        write_model_files(folder, self._plan.model_files, replace=True)
         for step in checkpoints.committed_steps(folder)[: -files.keep_checkpoint_max]:
             checkpoints.remove(folder, step)
         return time.perf_counter() - started

@@ -20,7 +20,11 @@ from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_note
 from bert_tf.jobs.run.fingerprint import TITLES
 from bert_tf.jobs.run.memory import Rows, memory_warnings
 from bert_tf.jobs.run.messages import thread_warnings
-from bert_tf.jobs.run.output_dir import take_output_dir
+from bert_tf.jobs.run.output_dir import (
+    check_model_files,
+    no_traces,
+    take_output_dir,
+)
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.used_folder import log_file
 from bert_tf.modeling.models import backends_of
@@ -77,6 +81,22 @@ class Session:
           RunError: if the run cannot start.
           OtherWorkerFailed: if that is so on another worker.
         """
+        communicator = self.communicator
+        kept = no_traces(config.files.output_dir) if self.is_first else None
+        with kept or contextlib.nullcontext():
+            plan = self._prepare(config, prepare, prefetch)
+        for line in [*self.notes, *self._warnings(plan)]:
+            self.log.message(line)
+        communicator.broadcast(plan.variables)
+        return plan
+
+    def _prepare(
+        self,
+        config: RunConfig,
+        prepare: Callable[[RunConfig, Communicator], AnyPlan],
+        prefetch: Callable[[RunConfig], None] | None,
+    ) -> AnyPlan:
+        """Takes the folder, makes the plan, and opens the log; see `make_plan`."""
         communicator, plan = self.communicator, None
         with _agreement(communicator):
             if self.is_first:
@@ -85,14 +105,13 @@ class Session:
                     prefetch(config)
         with _agreement(communicator):
             plan = prepare(config, communicator)
-        agree_on_plan(communicator, _facts(plan))
+        agree_on_plan(communicator, plan_facts(plan))
         with _agreement(communicator):
             if self.is_first:
+                if config.training.do_train and not plan.start.is_own:
+                    check_model_files(config, plan.model_files)
                 self.log = _open_log(plan, may_show_bar=communicator.size == 1)
                 self.open_until.callback(self.log.close)
-        for line in [*self.notes, *self._warnings(plan)]:
-            self.log.message(line)
-        communicator.broadcast(plan.variables)
         return plan
 
     def _warnings(self, plan: Plan) -> list[str]:
@@ -173,7 +192,7 @@ def _open_log(plan: Plan, *, may_show_bar: bool) -> ConsoleLog:
     return ConsoleLog(path, num_train_steps, may_show_bar=may_show_bar)
 
 
-def _facts(plan: Plan) -> dict[str, object]:
+def plan_facts(plan: Plan) -> dict[str, object]:
     """What must be equal on all workers, by name."""
     return {
         "step of the checkpoint": plan.step,

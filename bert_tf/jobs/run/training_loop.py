@@ -6,6 +6,7 @@ from collections.abc import Callable
 from bert_tf.data.batches.record_batches import StepReader
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.run.messages import StepReport
+from bert_tf.jobs.run.output_dir import write_model_files
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.saving import CheckpointSaver
 from bert_tf.jobs.run.session import Session
@@ -28,6 +29,9 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         as training.
     """
     log, num_train_steps = session.log, plan.config.optimizer.num_train_steps
+    if session.is_first:
+        folder = plan.config.files.output_dir
+        write_model_files(folder, plan.model_files, replace=False)
     if plan.step >= num_train_steps:
         if plan.step > num_train_steps:
             log.message(

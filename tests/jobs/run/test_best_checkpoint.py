@@ -27,6 +27,7 @@ def plan(tmp_path, monkeypatch):
             files=types.SimpleNamespace(output_dir=str(tmp_path / "run"))
         ),
         start=StartingPoint(is_own=True),
+        model_files={name: name.encode() for name in DESCRIPTION},
         task=types.SimpleNamespace(
             model=types.SimpleNamespace(trainable_variables=[weight])
         ),

@@ -1,15 +1,27 @@
+import json
 import types
 
 import pytest
+import tensorflow as tf
+from conftest import TINY
 from runs import position
 
+from bert_tf.config import BertConfig
+from bert_tf.data.text.tokenization import TokenizerSettings
+from bert_tf.errors import RunError
+from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.output_dir import (
     PRETRAINING,
     FolderTask,
+    check_model_files,
+    model_files,
+    no_traces,
     require_same_task,
     squad_task,
+    write_model_files,
 )
 from bert_tf.jobs.run.resume import StartingPoint
+from bert_tf.training import checkpoints
 
 MRPC = FolderTask("classify", "MRPC")
 SETTINGS = {
@@ -62,3 +74,112 @@ def test_without_training_another_folder_is_advised():
     wanted = r"Pass an --output_dir with checkpoints of classification \(MRPC\)\."
     with pytest.raises(ValueError, match=wanted):
         check("pretraining", MRPC, do_train=False)
+
+
+WORDS = b"[PAD]\nthe\n"
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The files of a tiny model with a task."""
+    (tmp_path / "given.txt").write_bytes(WORDS)
+    settings = TokenizerSettings(True, True, True)
+    tokenizer = RunTokenizer(str(tmp_path / "given.txt"), settings, [])
+    return model_files(BertConfig(**TINY), tokenizer, {"task": "squad"})
+
+
+def test_the_files_of_a_model_say_all_that_a_prediction_needs(files):
+    assert files["vocab.txt"] == WORDS
+    assert json.loads(files["bert_config.json"])["num_attention_heads"] == 2
+    assert json.loads(files["task.json"]) == {"task": "squad", "do_lower_case": True}
+    assert json.loads(files["tokenizer_config.json"])["do_lower_case"] is True
+
+
+def test_a_pretraining_has_no_task_and_may_have_no_vocabulary():
+    found = model_files(BertConfig(**TINY), RunTokenizer("", None, []), None)
+    assert found.keys() == {"task.json", "bert_config.json"}
+    assert found["task.json"] is None
+
+
+def test_files_of_an_earlier_run_stay_until_its_checkpoints_are_replaced(
+    files, tmp_path
+):
+    (tmp_path / "bert_config.json").write_text("earlier")
+    (tmp_path / "task.json").write_text("earlier")
+    of_pretraining = files | {"task.json": None}
+    write_model_files(str(tmp_path), of_pretraining, replace=False)
+    assert (tmp_path / "bert_config.json").read_text() == "earlier"
+    assert (tmp_path / "task.json").read_text() == "earlier"
+    assert (tmp_path / "vocab.txt").read_bytes() == WORDS
+    write_model_files(str(tmp_path), of_pretraining, replace=True)
+    expected = files["bert_config.json"]
+    assert (tmp_path / "bert_config.json").read_bytes() == expected
+    assert not (tmp_path / "task.json").exists()
+
+
+def check_files(folder, files, *, overwrite=False):
+    given = types.SimpleNamespace(
+        output_dir=str(folder), overwrite_output_dir=overwrite
+    )
+    check_model_files(types.SimpleNamespace(files=given), files)
+
+
+@pytest.mark.parametrize(
+    "name, content, title",
+    [
+        ("bert_config.json", json.dumps(TINY | {"hidden_act": "relu"}), "architecture"),
+        ("bert_config.json", "not JSON", "architecture"),
+        ("vocab.txt", "[PAD]\na\n", "vocabulary"),
+    ],
+)
+def test_weights_with_other_files_are_not_trained_over(
+    files, tmp_path, name, content, title
+):
+    (tmp_path / name).write_text(content)
+    check_files(tmp_path, files)  # They describe nothing.
+    checkpoints.save(str(tmp_path), {"w": tf.zeros([2])}, position())
+    with pytest.raises(ValueError, match=f"{name} is of another {title}, that of the"):
+        check_files(tmp_path, files)
+    check_files(tmp_path, files, overwrite=True)
+
+
+def test_weights_with_the_same_files_written_otherwise_are_no_obstacle(files, tmp_path):
+    checkpoints.save(str(tmp_path), {"w": tf.zeros([2])}, position())
+    (tmp_path / "bert_config.json").write_text(json.dumps(TINY, indent=7))
+    (tmp_path / "vocab.txt").write_bytes(WORDS.replace(b"\n", b"\r\n"))
+    check_files(tmp_path, files)
+
+
+def make_caches(folder):
+    for name in (".cache/windows.npz", ".record_index/offsets.npy"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path):
+    folder = tmp_path / "results" / "run"
+    with pytest.raises(RunError), no_traces(str(folder)):
+        make_caches(folder)
+        raise RunError("refused")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_refused_run_leaves_what_was_there(tmp_path):
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "earlier.npz").touch()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(RunError), no_traces(str(tmp_path)):
+        make_caches(tmp_path)
+        raise RunError("refused")
+    found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert found == {"notes.txt", ".cache/earlier.npz"}
+
+
+def test_a_run_that_starts_or_is_killed_keeps_its_caches(tmp_path):
+    with no_traces(str(tmp_path / "run")):
+        make_caches(tmp_path / "run")
+    assert (tmp_path / "run" / ".cache" / "windows.npz").exists()
+    with pytest.raises(KeyboardInterrupt), no_traces(str(tmp_path / "other")):
+        make_caches(tmp_path / "other")
+        raise KeyboardInterrupt
+    assert (tmp_path / "other" / ".cache" / "windows.npz").exists()

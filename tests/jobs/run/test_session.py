@@ -12,6 +12,7 @@ from bert_tf.jobs.run import session as run_session
 from bert_tf.jobs.run.compute_path import ComputePath
 from bert_tf.jobs.run.memory import Rows
 from bert_tf.jobs.run.plan import TrainingSet
+from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session
 
 
@@ -54,6 +55,7 @@ def make_plan(config, **more):
         ),
         num_eval_records=0,
         weights_crc32c=5,
+        start=StartingPoint(is_own=True),
         fingerprint={
             "data": {"records": 150},
             "evaluation": {"sha256": "a1"},
