@@ -67,7 +67,7 @@ def newest(folder):
     return max(checkpoints.committed_steps(str(folder)), default=0)
 
 
-def wait_until(process, condition, seconds=300, every=0.005):
+def wait_until(process, condition, seconds=600, every=0.005):
     """Whether a condition becomes true before the process ends."""
     deadline = time.monotonic() + seconds
     while process.poll() is None:
@@ -100,7 +100,7 @@ def kill(process, folder, rng, *, in_a_save):
         victims = workers(folder)
         with contextlib.suppress(ProcessLookupError):
             os.kill(rng.choice(victims or [process.pid]), signal.SIGKILL)
-    process.wait(timeout=60)
+    process.wait(timeout=120)
     wait_for_the_end = time.monotonic() + 30
     while workers(folder) and time.monotonic() < wait_for_the_end:
         time.sleep(0.05)
@@ -136,7 +136,7 @@ def kill_many(job, folder, number, rng):
                 check_resumed(output, job, last_logged)
                 kept += 1
             if is_last:
-                process.wait(timeout=300)
+                process.wait(timeout=900)
                 break
             in_a_save = done % 2 == 0
             was_inside = kill(process, output, rng, in_a_save=in_a_save)
@@ -224,6 +224,6 @@ def test_a_killed_rank_of_two_resumes(tiny_config_file, tiny_records, tmp_path, 
 
     reference = tmp_path / "reference"
     job = Job(make, reference, 120, launcher)
-    assert job.start(reference).wait(timeout=300) == 0
+    assert job.start(reference).wait(timeout=900) == 0
     kept, inside = kill_many(job, tmp_path / "run", 15, random.Random(3))
     figure(PROMISE, kept, 15, f"2 ranks: {inside} of 15 inside a save")

@@ -3,17 +3,14 @@
 import fcntl
 import json
 import os
-import re
 import shutil
-import signal
-import time
 
 import numpy as np
 import pytest
 import runs
 import tensorflow as tf
 from conftest import make_example, write_records
-from integration.launching import ROOT, mpirun, run_python, start
+from integration.launching import ROOT, mpirun
 from runs import checkpoint_bytes, logged_values, pretraining_flags, read_tensors
 
 from bert_tf import fused_ops
@@ -62,27 +59,6 @@ def test_stopped_at_any_step_and_resumed_is_never_stopped(command, tmp_path):
         run(command(folder, *every))
         assert checkpoint_bytes(folder, STEPS) == checkpoint_bytes(whole, STEPS)
         assert logged_losses(folder) == logged_losses(whole)
-
-
-@pytest.mark.slow
-def test_a_killed_run_resumes_from_its_last_checkpoint(command, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(command(whole))
-    arguments = command(killed, "--save_checkpoints_steps=1", "--display_loss_steps=1")
-    process = start([os.sys.executable, SCRIPT, *arguments])
-    try:
-        deadline = time.monotonic() + 90
-        while not (killed / "model.ckpt-2.json").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    result = run_python(SCRIPT, *arguments)
-    assert result.returncode == 0, result.stderr
-    assert re.search(r"Resuming from .*model.ckpt-[2-8] ", result.stdout)
-    assert checkpoint_bytes(killed, STEPS) == checkpoint_bytes(whole, STEPS)
-    assert not [name for name in os.listdir(killed) if "tmp" in name]
 
 
 @pytest.mark.slow
