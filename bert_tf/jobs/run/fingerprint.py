@@ -313,7 +313,8 @@ def describe_change(name: str, before: object, now: object) -> list[str]:
         old, new = ([json.dumps(x) for x in each] for each in (before, now))
         gone = [x for x in old if x not in {*new}]
         added = [x for x in new if x not in {*old}]
-        if (gone or added) and max(len(old), len(new)) > _MAX_ITEMS:
+        is_long = max(len(json.dumps(x)) for x in (before, now)) > _MAX_SHOWN
+        if (gone or added) and (is_long or max(len(old), len(new)) > _MAX_ITEMS):
             return [f"{name} {_items(gone)} -> {_items(added)}"]
     return [f"{name} {_short(before)} -> {_short(now)}"]
 

@@ -7,7 +7,6 @@ from typing import Generic, Protocol, TypeVar
 
 import google_crc32c
 import keras
-import numpy as np
 
 from bert_tf import fused_ops
 from bert_tf.config import BertConfig, OptimizerConfig
@@ -307,8 +306,7 @@ def _weights_crc32c(model: keras.Model, head: Sequence[str]) -> int:
     crc = 0
     for name, variable in weights_by_name(model).items():
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in head):
-            values = np.ascontiguousarray(variable.numpy())
-            crc = google_crc32c.extend(crc, memoryview(values).cast("B"))
+            crc = google_crc32c.extend(crc, variable.numpy().tobytes())
     return crc
 
 
