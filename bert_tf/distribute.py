@@ -19,6 +19,8 @@ _YIELD = ("OMPI_MCA_mpi_yield_when_idle", "1")
 # On CPUs its cycle is 5 ms instead of 1 ms: 5% instead of 8% of the time of two cores
 # that two workers share. A sum waits for the next cycle, about 2 ms longer.
 _CYCLE_MILLISECONDS = ("HOROVOD_CYCLE_TIME", "5")
+# UCX, a part of MPI, would take SIGHUP as a request to print its state.
+_NO_DEBUG_SIGNAL = ("UCX_DEBUG_SIGNO", "0")
 _STOPPED = ("Horovod has been shut down", "Connection closed by peer")
 
 
@@ -43,7 +45,7 @@ class Communicator:
     def sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
         """Adds up each tensor over the workers, in one grouped operation.
 
-        Sums of different names may be under way at once, in different threads.
+        Sums in graphs may be under way at once with others, in different threads.
 
         Args:
           tensors: The same shapes and types on every worker; dense.
@@ -153,6 +155,7 @@ def connect(horovod: bool, hierarchical_allreduce: bool = False) -> Communicator
     if not horovod:
         return Communicator()
     os.environ.setdefault(*_YIELD)
+    os.environ.setdefault(*_NO_DEBUG_SIGNAL)
     if not tf.config.list_physical_devices("GPU"):
         os.environ.setdefault(*_CYCLE_MILLISECONDS)
     if hierarchical_allreduce:

@@ -20,6 +20,7 @@ LAYERS = {
     "progress": 0,
     "files": 0,
     "resources": 0,
+    "signals": 1,
     "fused_ops": 0,
     "tf_checkpoint": 0,
     "data": 1,
@@ -71,7 +72,15 @@ DATA_MODULES = {
     for path in sorted((PACKAGE / "data").rglob("*.py"))
     if path.stem != "__init__"
 }
-WITHOUT_TENSORFLOW = ["config", "entry", "flags", "launch", "errors", "resources"]
+WITHOUT_TENSORFLOW = [
+    "config",
+    "entry",
+    "flags",
+    "launch",
+    "errors",
+    "resources",
+    "signals",
+]
 WITHOUT_TENSORFLOW += [
     f"cli.{path.stem}".removesuffix(".__init__")
     for path in sorted((PACKAGE / "cli").glob("*.py"))

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -16,14 +17,16 @@ from bert_tf.distribute import (
     connect,
     is_worker_loss,
 )
-from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.errors import RunError, WorkerLost
 from bert_tf.jobs.run.agreement import agree
 from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_notes
 from bert_tf.jobs.run.memory import Rows, memory_warnings
 from bert_tf.jobs.run.messages import thread_warnings
 from bert_tf.jobs.run.output_dir import take_output_dir
 from bert_tf.jobs.run.plan import Plan
+from bert_tf.jobs.run.watchdog import Watchdog
 from bert_tf.modeling.models import backends_of
+from bert_tf.signals import StopRequest
 from bert_tf.training.runlog import ConsoleLog, RunLog
 
 AnyPlan = TypeVar("AnyPlan", bound=Plan)
@@ -40,6 +43,9 @@ class Session:
       path: How all workers compute.
       notes: Lines for the log.
       open_until: Closes log and folder.
+      hosts: Of the workers, by rank.
+      stop: A signal that ends the run early.
+      watchdog: Ends a worker that waits forever.
     """
 
     communicator: Communicator
@@ -50,6 +56,9 @@ class Session:
     open_until: contextlib.ExitStack = dataclasses.field(
         default_factory=contextlib.ExitStack
     )
+    hosts: list[str] = dataclasses.field(default_factory=lambda: ["this host"])
+    stop: StopRequest = dataclasses.field(default_factory=StopRequest)
+    watchdog: Watchdog = dataclasses.field(default_factory=Watchdog)
 
     @property
     def is_first(self) -> bool:
@@ -81,6 +90,7 @@ class Session:
         with _agreement(communicator):
             if self.is_first:
                 take_output_dir(config, self.open_until)
+                self.watchdog.forget_reports()
                 if prefetch and communicator.size > 1:
                     prefetch(config)
         with _agreement(communicator):
@@ -120,11 +130,14 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(config: RunConfig) -> Iterator[Session]:
+def open_session(
+    config: RunConfig, stop: StopRequest | None = None
+) -> Iterator[Session]:
     """Joins the workers of a run, for the calls inside.
 
     Args:
       config: The settings.
+      stop: A signal that ends the run early.
 
     Yields:
       The session; its log and its folder are closed at the end.
@@ -133,22 +146,36 @@ def open_session(config: RunConfig) -> Iterator[Session]:
       RunError: if the run cannot start or continue.
       OtherWorkerFailed: if another worker has stopped.
     """
-    runtime = config.runtime
+    runtime, folder = config.runtime, config.files.output_dir
     communicator = connect(runtime.horovod, runtime.horovod_hierarchical_allreduce)
+    stop = stop or StopRequest()
+    stop.receive_again()
     threads = configure_devices(communicator, runtime.num_threads)
     with contextlib.ExitStack() as open_until:
         try:
             path, notes = agree(communicator, config, threads)
+            hosts = communicator.gather_texts(json.dumps(socket.gethostname()))
+            hosts = [json.loads(host) for host in hosts]
+            watchdog = Watchdog(
+                runtime.watchdog_seconds, folder, communicator.rank, hosts
+            )
+            open_until.callback(watchdog.close)
             yield Session(
                 communicator,
                 threads,
                 path=path,
                 notes=notes,
                 open_until=open_until,
+                hosts=hosts,
+                stop=stop,
+                watchdog=watchdog,
             )
         except Exception as error:
             if is_worker_loss(error):
-                raise OtherWorkerFailed("Another worker stopped.") from error
+                raise WorkerLost(
+                    "another worker is lost, and has not said why. The same command "
+                    "resumes from the last checkpoint."
+                ) from error
             if isinstance(error, OSError):
                 raise RunError(f"A file cannot be read or written: {error}") from error
             raise

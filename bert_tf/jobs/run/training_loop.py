@@ -9,6 +9,7 @@ from bert_tf.jobs.run.messages import StepReport
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import slots_by_name, weights_by_name
 from bert_tf.jobs.run.session import Session
+from bert_tf.jobs.run.stopping import TrainingStop
 from bert_tf.training import checkpoints
 from bert_tf.training.checkpoints import RunPosition
 from bert_tf.training.gradients import GradientSettings
@@ -32,10 +33,12 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     log, num_train_steps = session.log, plan.config.optimizer.num_train_steps
     if plan.step >= num_train_steps:
         log.message(f"All steps are done: {plan.step} of {num_train_steps}.")
+        session.stop.state = f"all {plan.step} steps are done and saved"
         return
     reader = plan.make_reader()
     trainer = make_trainer(plan, session.communicator, rows_vary=reader.rows_vary)
     saver = CheckpointSaver(plan, reader, trainer.loss_scale)
+
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
     last_step = num_train_steps
     if plan.config.training.steps_this_run:
@@ -47,20 +50,35 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         saver.save(plan.step)
     for line in profiler.check(plan.step + 1, last_step):
         log.message(line)
-    for batch in reader.batches(last_step):
-        profiler.before(plan.step + 1)
-        result = trainer.train_step(batch)
-        is_last = result.step == last_step
-        report.step(result, is_last=is_last)
-        for line in profiler.after(result.step, is_last=is_last):
-            log.message(line)
-        if is_last or result.step % plan.config.training.save_checkpoints_steps == 0:
-            if session.is_first:
-                saver.save(result.step)
-            report.restart_clock(result.step)
-        if after_step:
-            with report.stopped_clock():
-                after_step(result.step)
+    workers, every = session.communicator, plan.config.training.save_checkpoints_steps
+    if plan.step:
+        session.stop.state = f"no step was taken after step {plan.step}"
+    with TrainingStop(
+        session.stop, workers, session.hosts, trainer.ask_to_stop, saver.save
+    ) as stopping:
+        for batch in reader.batches(last_step):
+            profiler.before(plan.step + 1)
+            result = trainer.train_step(batch)
+            if result.is_dropped:
+                stopping.dropped()
+                break
+            stopping.finished(result.step, must_stop=result.must_stop)
+            session.watchdog.step_done(result.step)
+            is_last = result.step == last_step
+            report.step(result, is_last=is_last)
+            for line in profiler.after(result.step, is_last=is_last):
+                log.message(line)
+            if is_last or result.step % every == 0:
+                if session.is_first:
+                    saver.save(result.step)
+                stopping.saved(result.step)
+                report.restart_clock(result.step)
+            if result.must_stop:
+                break
+            if after_step:
+                with report.stopped_clock(), stopping.evaluating():
+                    after_step(result.step)
+        session.watchdog.pause()
     report.summary()
 
 
