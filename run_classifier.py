@@ -4,7 +4,7 @@ import sys
 
 from bert_tf.config.finetuning import ClassifierConfig
 from bert_tf.entry import run_script
-from bert_tf.launch import use_huge_pages
+from bert_tf.launch import leave, use_huge_pages
 
 
 def main(arguments: list[str]) -> int:
@@ -21,4 +21,4 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     use_huge_pages()
-    sys.exit(main(sys.argv))
+    leave(main(sys.argv))

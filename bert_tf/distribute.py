@@ -19,11 +19,16 @@ _YIELD = ("OMPI_MCA_mpi_yield_when_idle", "1")
 # On CPUs its cycle is 5 ms instead of 1 ms: 5% instead of 8% of the time of two cores
 # that two workers share. A sum waits for the next cycle, about 2 ms longer.
 _CYCLE_MILLISECONDS = ("HOROVOD_CYCLE_TIME", "5")
+# UCX, a part of MPI, would take SIGHUP as a request to print its state.
+_NO_DEBUG_SIGNAL = ("UCX_DEBUG_SIGNO", "0")
 _STOPPED = ("Horovod has been shut down", "Connection closed by peer")
 
 
 class Communicator:
-    """One process: every collective is the identity.
+    """What the workers of a run do together; this one is alone in its run.
+
+    An engine for several workers derives from it, and defines `sum`, `broadcast` and
+    the numbers. All other collectives are made of these.
 
     Attributes:
       rank: Number of this worker, from 0.
@@ -39,6 +44,8 @@ class Communicator:
 
     def sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
         """Adds up each tensor over the workers, in one grouped operation.
+
+        Sums in graphs may be under way at once with others, in different threads.
 
         Args:
           tensors: The same shapes and types on every worker; dense.
@@ -63,15 +70,31 @@ class Communicator:
         Returns:
           [size, n] float64, equal on every worker.
         """
-        return np.asarray([values], np.float64)
+        table = np.zeros((self.size, len(values)))
+        table[self.rank] = values
+        [gathered] = self.sum([tf.constant(table)], "gather")
+        return gathered.numpy()
 
     def gather_texts(self, text: str) -> list[str]:
         """Collects a text of every worker, by rank.
 
+        Args:
+          text: Two bytes or more, such as JSON.
+
         Raises:
           RunError: if a worker's code is of a version that does not send one.
         """
-        return [text]
+        own = np.frombuffer(text.encode(), np.uint8)
+        sizes = self.gather([len(own)])[:, 0].astype(int)
+        # Code of a version without texts starts with `agree`: no error, or one.
+        if (old := np.flatnonzero(sizes < len("{}"))).size:
+            raise RunError(
+                f"Worker {old[0]} runs other code than worker {self.rank}, of a "
+                "version that does not say which. Start the same checkout everywhere."
+            )
+        table = self.gather(np.pad(own, (0, sizes.max() - len(own))))
+        rows = zip(table.astype(np.uint8), sizes, strict=True)
+        return [row[:size].tobytes().decode() for row, size in rows]
 
     def agree(self, error: Exception | None) -> None:
         """Fails on every worker if any worker failed.
@@ -83,8 +106,12 @@ class Communicator:
           RunError: on the first worker that failed, with its message.
           OtherWorkerFailed: on the others.
         """
-        if error is not None:
+        has_failed = self.gather([float(error is not None)])[:, 0]
+        first = int(np.argmax(has_failed))
+        if error is not None and first == self.rank:
             raise RunError(str(error)) from error
+        if has_failed.any():
+            raise OtherWorkerFailed(f"Worker {first} failed.")
 
 
 class HorovodCommunicator(Communicator):
@@ -111,36 +138,6 @@ class HorovodCommunicator(Communicator):
         """See `Communicator.broadcast`."""
         self._hvd.broadcast_variables([v.value for v in variables], root_rank=0)
 
-    def gather(self, values: Sequence[float]) -> np.ndarray:
-        """See `Communicator.gather`."""
-        table = np.zeros((self.size, len(values)))
-        table[self.rank] = values
-        [gathered] = self.sum([tf.constant(table)], "gather")
-        return gathered.numpy()
-
-    def gather_texts(self, text: str) -> list[str]:
-        """See `Communicator.gather_texts`."""
-        own = np.frombuffer(text.encode(), np.uint8)
-        sizes = self.gather([len(own)])[:, 0].astype(int)
-        # Code of a version without texts starts with `agree`: no error, or one.
-        if (old := np.flatnonzero(sizes < len("{}"))).size:
-            raise RunError(
-                f"Worker {old[0]} runs other code than worker {self.rank}, of a "
-                "version that does not say which. Start the same checkout everywhere."
-            )
-        table = self.gather(np.pad(own, (0, sizes.max() - len(own))))
-        rows = zip(table.astype(np.uint8), sizes, strict=True)
-        return [row[:size].tobytes().decode() for row, size in rows]
-
-    def agree(self, error: Exception | None) -> None:
-        """See `Communicator.agree`."""
-        has_failed = self.gather([float(error is not None)])[:, 0]
-        first = int(np.argmax(has_failed))
-        if error is not None and first == self.rank:
-            raise RunError(str(error)) from error
-        if has_failed.any():
-            raise OtherWorkerFailed(f"Worker {first} failed.")
-
 
 def connect(horovod: bool, hierarchical_allreduce: bool = False) -> Communicator:
     """Joins the other workers.
@@ -158,6 +155,7 @@ def connect(horovod: bool, hierarchical_allreduce: bool = False) -> Communicator
     if not horovod:
         return Communicator()
     os.environ.setdefault(*_YIELD)
+    os.environ.setdefault(*_NO_DEBUG_SIGNAL)
     if not tf.config.list_physical_devices("GPU"):
         os.environ.setdefault(*_CYCLE_MILLISECONDS)
     if hierarchical_allreduce:

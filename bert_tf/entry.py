@@ -2,24 +2,38 @@
 
 import importlib
 import os
+import socket
 import sys
 import time
+import traceback
 
 from bert_tf import flags
 from bert_tf.config.checks import require_environment
 from bert_tf.config.paths import check_run
-from bert_tf.errors import NonFiniteError, OtherWorkerFailed, RunError, one_line
+from bert_tf.errors import (
+    NonFiniteError,
+    OtherWorkerFailed,
+    RunError,
+    Stopped,
+    WorkerLost,
+    one_line,
+)
 from bert_tf.launch import (
     check_launch,
     choose_instructions,
     launched_rank,
     launched_size,
 )
+from bert_tf.signals import KILLED_BY, StopRequest
 from bert_tf.standard_streams import keep_printing
 
 # mpirun stops all workers when one ends with an error. The worker that failed must be
 # the first one to end, or it is stopped before it has said why.
 _SECONDS_FOR_THE_REPORT = 5
+
+# Exit codes, which docs/operations.md explains.
+FAILED = 1
+WORKER_LOST = 71
 
 
 def run_script(config_class: type, job: str, arguments: list[str]) -> int:
@@ -31,7 +45,8 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
       arguments: The command line, program name first.
 
     Returns:
-      The exit code: 0; 1 after an error, printed as one line; 130 after Ctrl-C.
+      The exit code: 0; 1 after an error, printed as one line; 71 where another worker
+      was lost; after a signal 75 if a training was asked for, else 128 and its number.
     """
     keep_printing()
     is_first = launched_rank() == 0
@@ -47,28 +62,59 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     except (ValueError, OSError) as error:
         if is_first:
             print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
+        return FAILED
     if is_first:
         flags.warn_about_ignored_flags(arguments)
         flags.warn_about_repeated_flags(config_class, arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     choose_instructions(config.runtime.chosen_precision)
-    try:
-        importlib.import_module(f"bert_tf.jobs.{job}").run(config)
-    except RunError as error:
-        # All workers compute the same gradient: one of them reports it.
-        if isinstance(error, OtherWorkerFailed) or (
-            isinstance(error, NonFiniteError) and not is_first
-        ):
-            time.sleep(_SECONDS_FOR_THE_REPORT)
-        else:
-            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-        return 1
-    except KeyboardInterrupt:
-        if is_first and config.training.do_train:
-            print(
-                "Interrupted. The same command (without --overwrite_output_dir) "
-                "resumes from the last checkpoint."
-            )
-        return 130
+    stop = StopRequest(resumes=config.training.do_train)
+    with stop.received():
+        try:
+            importlib.import_module(f"bert_tf.jobs.{job}").run(config, stop)
+        except Stopped:
+            return stop.finish()
+        except KeyboardInterrupt:
+            return KILLED_BY + 2
+        except RunError as error:
+            return _report(error, stop)
+        except (Exception, SystemExit) as error:
+            if launched_size() == 1 and not isinstance(error, SystemExit):
+                raise
+            _report_unexpected(error)
+            return FAILED
     return 0
+
+
+def _report(error: RunError, stop: StopRequest) -> int:
+    """Prints an error, on the worker whose error it is; returns the exit code."""
+    # All workers compute the same gradient: one of them reports it.
+    is_of_another = isinstance(error, OtherWorkerFailed) or (
+        isinstance(error, NonFiniteError) and launched_rank() != 0
+    )
+    if not is_of_another:
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        return FAILED
+    time.sleep(_SECONDS_FOR_THE_REPORT)
+    if not isinstance(error, WorkerLost):
+        return FAILED
+    if stop.is_known:  # The first worker has saved, and has left.
+        return stop.code
+    # mpirun would have ended this worker by now, had it seen the other one end.
+    print(f"error: {this_worker()}: {error}", file=sys.stderr, flush=True)
+    return WORKER_LOST
+
+
+def _report_unexpected(error: BaseException) -> None:
+    """Prints an error that no user can fix, with its traceback."""
+    described = traceback.format_exception_only(error)[-1].strip()
+    if isinstance(error, SystemExit):
+        described = f"the program was left in the middle of a run ({described})"
+    trace = "".join(traceback.format_exception(error))
+    line = f"error: {this_worker()}: {described}"
+    print(f"{trace}{line}", file=sys.stderr, flush=True)
+
+
+def this_worker() -> str:
+    """Rank and host of this process, for messages."""
+    return f"worker {launched_rank()} on {socket.gethostname()}"

@@ -56,3 +56,11 @@ class NonFiniteError(RunError):
 
 class OtherWorkerFailed(RunError):  # noqa: N818 - the error of another worker
     """Another worker stopped; that worker reports the cause."""
+
+
+class WorkerLost(OtherWorkerFailed):
+    """Another worker is gone, perhaps without a word about the cause."""
+
+
+class Stopped(BaseException):  # noqa: N818 - not an error: a signal asked for it
+    """A signal ends the run; no `except Exception` may hold it up."""

@@ -1,8 +1,10 @@
 """The launcher's environment variables, and settings made before TensorFlow loads."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 # Read by the C library when a program starts: large blocks of memory in pages of 2 MB
 # instead of 4 KB. A training step of BERT-base is 1.05 times as fast.
@@ -37,6 +39,21 @@ def report(line: str) -> None:
     """Prints a line on stderr, on the first of the processes launched together."""
     if launched_rank() == 0:
         print(line, file=sys.stderr, flush=True)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends a script; all its files are closed by then.
+
+    One of several workers that fails does not wait for the others: a thread may be in a
+    sum that never ends. Nor does a process that a signal has stopped: TensorFlow takes
+    seconds to free the graph of a long step.
+    """
+    if code == 0 or (code == 1 and launched_size() == 1):
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def use_huge_pages() -> None:

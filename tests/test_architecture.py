@@ -22,6 +22,7 @@ LAYERS = {
     "json_files": 0,
     "resources": 0,
     "standard_streams": 0,
+    "signals": 1,
     "fused_ops": 0,
     "tf_checkpoint": 0,
     "tf_checkpoint_writer": 0,
@@ -77,7 +78,15 @@ DATA_MODULES = {
     for path in sorted((PACKAGE / "data").rglob("*.py"))
     if path.stem != "__init__"
 }
-WITHOUT_TENSORFLOW = ["config", "entry", "flags", "launch", "errors", "resources"]
+WITHOUT_TENSORFLOW = [
+    "config",
+    "entry",
+    "flags",
+    "launch",
+    "errors",
+    "resources",
+    "signals",
+]
 WITHOUT_TENSORFLOW += [
     f"cli.{path.stem}".removesuffix(".__init__")
     for path in sorted((PACKAGE / "cli").glob("*.py"))

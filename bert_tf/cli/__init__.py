@@ -15,6 +15,7 @@ COMMANDS = {
     "build": "compile the fused operations for this machine",
     "convert": "convert weights to the format of another program",
     "data": "prepare training data, from downloads and text to packed records",
+    "launch": "run a training so that signals save it; restart it after a crash",
     "predict": "fill masks, answer questions or classify, as JSON lines",
 }
 
@@ -30,12 +31,13 @@ def main(arguments: Sequence[str]) -> int:
       arguments: What follows `python -m bert_tf`.
 
     Returns:
-      The exit status: 0, or 1 after a line `error: ...` on stderr; as after a signal
-      130 (Ctrl-C) or 141 (what reads the output has ended).
+      The exit status: 0, or 1 after a line `error: ...` on stderr; of `launch`, that of
+      its command; as after a signal 130 (Ctrl-C) or 141 (what reads the output has
+      ended).
     """
     signal.signal(signal.SIGTERM, _leave)
     try:
-        _run(arguments)
+        return _run(arguments)
     except BrokenPipeError:  # What reads the output, such as `head`, has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
@@ -45,7 +47,6 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED
-    return 0
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -53,17 +54,17 @@ def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(_TERMINATED)
 
 
-def _run(arguments: Sequence[str]) -> None:
+def _run(arguments: Sequence[str]) -> int:
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
         print("usage: python -m bert_tf COMMAND ...\n")
         for name, description in COMMANDS.items():
             print(f"  {name:10} {description}")
-        return
+        return 0
     if command not in COMMANDS:
         raise ValueError(
             f"The command must be one of {', '.join(COMMANDS)}. Received: "
             f"{shown(command)}."
         )
     require_environment()
-    importlib.import_module(f"bert_tf.cli.{command}").main(arguments[1:])
+    return importlib.import_module(f"bert_tf.cli.{command}").main(arguments[1:]) or 0

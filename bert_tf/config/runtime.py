@@ -36,6 +36,9 @@ class RuntimeConfig:
       unpad: Skip the padding after the tokens of each row in the encoder, and in its
         last layer what no head reads, where the fused operations compute it. The losses
         are the same.
+      watchdog_seconds: End the process, with the stacks of its threads, when no step or
+        evaluation batch has ended for so long; 0: never. Default: 600, or 20 times the
+        median step if that is longer.
     """
 
     horovod: bool = False
@@ -50,6 +53,7 @@ class RuntimeConfig:
     profile: str = ""
     recompute: bool = False
     unpad: bool = True
+    watchdog_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Checks each field, and that two of them do not contradict each other."""
@@ -65,6 +69,8 @@ class RuntimeConfig:
         )
         if self.num_threads is not None:
             checks.require_positive(self, "num_threads")
+        if self.watchdog_seconds is not None:
+            checks.require_not_negative(self, "watchdog_seconds")
         self._check_precisions()
         if self.horovod_hierarchical_allreduce and not self.horovod:
             raise ValueError(

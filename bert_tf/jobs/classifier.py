@@ -44,6 +44,7 @@ from bert_tf.modeling.finetuning import (
     build_classifier_model,
 )
 from bert_tf.modeling.models import ModelOptions
+from bert_tf.signals import StopRequest
 from bert_tf.tf_checkpoint import tensor_shapes
 
 _HEAD = ("output_weights", "output_bias")
@@ -68,11 +69,12 @@ class Examples:
 ClassifierPlan = Plan[ClassifierConfig, Examples, FinetuningTask]
 
 
-def run(config: ClassifierConfig) -> dict[str, float]:
+def run(config: ClassifierConfig, stop: StopRequest | None = None) -> dict[str, float]:
     """Trains, predicts and evaluates as the config says.
 
     Args:
       config: The settings.
+      stop: A signal that ends the run early.
 
     Returns:
       The metrics of the task, as in eval_results.txt; empty without evaluation.
@@ -80,7 +82,7 @@ def run(config: ClassifierConfig) -> dict[str, float]:
     Raises:
       RunError: if the run cannot start or continue.
     """
-    with open_session(config) as session:
+    with open_session(config, stop) as session:
         plan = session.make_plan(config, prepare)
         task, trained = plan.data.task, plan.data.splits.get(_TRAIN)
         finetuning.describe(plan, session, trained.sequences if trained else None)

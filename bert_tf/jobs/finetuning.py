@@ -185,7 +185,8 @@ def keep_best(
         if not _ends_epoch(plan, step):
             return
         results = evaluate()
-        is_best = best.offer(step, results)
+        with session.stop.writing:
+            is_best = best.offer(step, results)
         line = f"After step {step}: {criterion} = {results[criterion]:.6g}"
         log.message(f"{line} (best so far)" if is_best else line)
         log.evaluation(step, results)
@@ -227,7 +228,10 @@ def predict_logits(
         size=communicator.size,
     )
     count = len(sequences.input_ids) if of_tokens else len(sequences)
-    logits = predict(plan.task, batches, count, communicator, of_tokens=of_tokens)
+    with session.watchdog.evaluation() as watched:
+        logits = predict(
+            plan.task, watched(batches), count, communicator, of_tokens=of_tokens
+        )
     if not np.isfinite(logits).all():
         raise NonFiniteError(
             "The model's logits are not finite numbers. Its training diverged: train "

@@ -39,6 +39,7 @@ from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
+from bert_tf.signals import StopRequest
 
 # The order of an evaluation set never changes, so that results can be compared.
 EVALUATION_SEED = 0
@@ -60,11 +61,12 @@ class Records:
 PretrainingPlan = Plan[PretrainingConfig, Records, PretrainingTask]
 
 
-def run(config: PretrainingConfig) -> dict[str, float]:
+def run(config: PretrainingConfig, stop: StopRequest | None = None) -> dict[str, float]:
     """Trains and evaluates as the config says.
 
     Args:
       config: The settings.
+      stop: A signal that ends the run early.
 
     Returns:
       The results of the evaluation, as in eval_results.txt; empty without one.
@@ -72,7 +74,7 @@ def run(config: PretrainingConfig) -> dict[str, float]:
     Raises:
       RunError: if the run cannot start or continue.
     """
-    with open_session(config) as session:
+    with open_session(config, stop) as session:
         plan = session.make_plan(config, prepare)
         describe(plan, session)
         if config.training.do_train:
@@ -260,7 +262,8 @@ def evaluate(plan: PretrainingPlan, session: Session) -> dict[str, float]:
         size=communicator.size,
     )
     started = time.perf_counter()
-    results = evaluate_pretraining(plan.task, batches, communicator)
+    with session.watchdog.evaluation() as watched:
+        results = evaluate_pretraining(plan.task, watched(batches), communicator)
     seconds = time.perf_counter() - started
     session.log.summary({"throughput_val": results["next_sentence_count"] / seconds})
     return report_results(plan, results, session.log, is_first=session.is_first)

@@ -35,6 +35,7 @@ from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.finetuning import SpanTask, build_span_model
 from bert_tf.modeling.models import ModelOptions
+from bert_tf.signals import StopRequest
 
 # No answer depends on the pooler, and files made for SQuAD may lack it.
 _HEAD = ("cls/squad/output_weights", "cls/squad/output_bias", "bert/pooler/*")
@@ -85,11 +86,12 @@ class SquadData:
 SquadPlan = Plan[SquadConfig, SquadData, SpanTask]
 
 
-def run(config: SquadConfig) -> dict[str, float]:
+def run(config: SquadConfig, stop: StopRequest | None = None) -> dict[str, float]:
     """Trains, predicts and evaluates as the config says.
 
     Args:
       config: The settings.
+      stop: A signal that ends the run early.
 
     Returns:
       The scores in percent, as in eval_results.txt; empty without evaluation.
@@ -97,7 +99,7 @@ def run(config: SquadConfig) -> dict[str, float]:
     Raises:
       RunError: if the run cannot start or continue.
     """
-    with open_session(config) as session:
+    with open_session(config, stop) as session:
         plan = session.make_plan(config, prepare, _write_cache)
         train_questions, questions = plan.data.train, plan.data.predict
         sequences = train_questions.windows.sequences if train_questions else None

@@ -184,6 +184,7 @@ class GradientAccumulator:
         communicator: Communicator,
         settings: GradientSettings,
         loss_scale: tf.Variable | None = None,
+        stop: tf.Variable | None = None,
     ) -> None:
         """Prepares for one model.
 
@@ -193,11 +194,14 @@ class GradientAccumulator:
           settings: How the gradient is made.
           loss_scale: Factor of the loss in the backward pass, by which gradients are
             divided again: a power of 2, float32 scalar.
+          stop: Float32 scalar that may change while a step is computed. Not 0: no
+            further micro-batch is begun.
         """
         self._task = task
         self._workers = communicator
         self._settings = settings
         self._loss_scale = loss_scale
+        self._stop = stop
         self._variables = task.model.trainable_variables
         # Accumulators hold the sum so far. Clipping each micro-batch, summing it over
         # the workers or dividing it by the loss scale would be done to earlier
@@ -224,7 +228,10 @@ class GradientAccumulator:
           step: Steps taken before, integer scalar.
 
         Returns:
-          Dense float32 gradients, and the mean losses [L]; equal on every worker.
+          Dense float32 gradients, and the mean losses [L]; equal on every worker. With
+          `stop` two numbers follow the losses: of workers that left the step before
+          its last micro-batch, and of those that were asked to stop. They travel with
+          the gradients.
         """
         counts = self.divisors(batch)
         with self._step:
@@ -281,39 +288,61 @@ class GradientAccumulator:
         """Gradients, None for those in accumulators, and mean losses of this worker."""
         num_micro_batches = batch["input_ids"].shape[0]
         if num_micro_batches == 1:
-            return self._part(batch, step, counts, tf.constant(0))
+            gradients, losses, asked = self._part(batch, step, counts, tf.constant(0))
+            return gradients, self._with_stops(losses, tf.constant(False), asked)
         # Gradients in the step's accumulators are not loop variables.
         names = [v.path for v in self._variables if v.path not in self._step.sums]
         shapes = [v.shape for v in self._variables if v.path not in self._step.sums]
 
         def body(
-            i: tf.Tensor, sums: list[tf.Tensor], losses: tf.Tensor
-        ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
-            gradients, part = self._part(batch, step, counts, i)
+            i: tf.Tensor, asked: tf.Tensor, sums: list[tf.Tensor], losses: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor], tf.Tensor]:
+            gradients, part, asked = self._part(batch, step, counts, i)
             terms = [gradient for gradient in gradients if gradient is not None]
             added = [_next_sum(x, term) for x, term in zip(sums, terms, strict=True)]
-            return i + 1, added, losses + part
+            return i + 1, asked, added, losses + part
 
         start = (
             tf.constant(0),
+            tf.constant(0.0),
             [_first_sum(shape) for shape in shapes],
             tf.zeros(len(self._task.loss_names)),
         )
         grown = [tf.TensorShape([None] * len(shape)) for shape in shapes]
-        _, sums, losses = tf.while_loop(
-            lambda i, *_: i < num_micro_batches,
+        done, asked, sums, losses = tf.while_loop(
+            lambda i, asked, *_: (i < num_micro_batches) & (asked == 0.0),
             body,
             start,
-            shape_invariants=(start[0].shape, grown, start[2].shape),
+            shape_invariants=(start[0].shape, start[1].shape, grown, start[3].shape),
             parallel_iterations=1,  # Two at a time would need twice the activations.
         )
         found = dict(zip(names, sums, strict=True))
-        return [found.get(variable.path) for variable in self._variables], losses
+        gradients = [found.get(variable.path) for variable in self._variables]
+        return gradients, self._with_stops(losses, done < num_micro_batches, asked)
+
+    def _with_stops(
+        self, losses: tf.Tensor, has_left: tf.Tensor, asked: tf.Tensor
+    ) -> tf.Tensor:
+        """The losses, and with `stop` the two numbers that follow them."""
+        if self._stop is None:
+            return losses
+        return tf.concat([losses, [tf.cast(has_left, tf.float32), asked]], axis=0)
+
+    def _asked(self, gradients: Sequence[tf.Tensor | None]) -> tf.Tensor:
+        """Whether to stop, when these gradients have been computed; a float32."""
+        if self._stop is None:
+            return tf.constant(0.0)
+        with tf.control_dependencies([g for g in gradients if g is not None]):
+            return self._stop.read_value()
 
     def _part(
         self, batch: Features, step: tf.Tensor, counts: tf.Tensor, i: tf.Tensor
-    ) -> tuple[list[tf.Tensor | None], tf.Tensor]:
-        """Gradients of micro-batch `i`, clipped and summed as the settings say."""
+    ) -> tuple[list[tf.Tensor | None], tf.Tensor, tf.Tensor]:
+        """Gradients of micro-batch `i`, clipped and summed as the settings say.
+
+        The losses of this worker follow, and whether to stop: for all workers alike
+        where each micro-batch is summed over them, since all must leave the loop then.
+        """
         settings = self._settings
         gradients, losses = self._compute(self._features(batch, step, i), counts[i])
         if settings.clip_each_micro_batch:
@@ -321,9 +350,12 @@ class GradientAccumulator:
             parts = batch["input_ids"].shape[0] * self._workers.size
             limit = settings.max_grad_norm / parts
             gradients, _ = clip_by_global_norm(gradients, limit)
+        asked = self._asked(gradients)
         if not settings.allreduce_post_accumulation:
-            gradients = self._workers.sum(gradients, "micro_batch_gradients")
-        return gradients, losses
+            *gradients, asked = self._workers.sum(
+                [*gradients, asked], "micro_batch_gradients"
+            )
+        return gradients, losses, asked
 
     def _features(self, batch: Features, step: tf.Tensor, i: tf.Tensor) -> Features:
         """Those of micro-batch `i`, with what decides its dropout."""

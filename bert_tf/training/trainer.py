@@ -34,6 +34,9 @@ class StepResult:
       gradient_norm: Global norm before clipping.
       loss_scale: That of float16; None without one.
       skipped: Why the weights were not changed; empty if they were.
+      must_stop: A worker was asked to stop: all leave after this step.
+      is_dropped: They left in the middle of the step after `step`, which changed
+        nothing; there are no losses then.
     """
 
     step: int
@@ -41,6 +44,8 @@ class StepResult:
     gradient_norm: float
     loss_scale: float | None = None
     skipped: str = ""
+    must_stop: bool = False
+    is_dropped: bool = False
 
     @property
     def total_loss(self) -> float:
@@ -91,7 +96,10 @@ class Trainer:
         self.optimizer.build(self._variables)
         self.loss_scale = loss_scale
         scale = loss_scale.variable if loss_scale else None
-        self._gradients = GradientAccumulator(task, communicator, settings, scale)
+        self._stop = tf.Variable(0.0, trainable=False)
+        self._gradients = GradientAccumulator(
+            task, communicator, settings, scale, self._stop
+        )
         self._graph = tf.function(self._step, autograph=False)
         # Traced after a step that is not finite only.
         self._micro_batch = tf.function(self._gradients.micro_batch, autograph=False)
@@ -102,6 +110,10 @@ class Trainer:
         """Steps taken."""
         return int(self.optimizer.iterations.numpy())
 
+    def ask_to_stop(self) -> None:
+        """Makes all workers leave the current step, or the next; from any thread."""
+        self._stop.assign(1.0)
+
     def train_step(self, batch: dict[str, np.ndarray]) -> StepResult:
         """Takes one step, and repeats it with half the loss scale if float16 overflows.
 
@@ -109,7 +121,7 @@ class Trainer:
           batch: This worker's features, [k, B, ...].
 
         Returns:
-          The step's losses, equal on every worker.
+          The step's losses, and whether to stop; equal on every worker.
 
         Raises:
           NonFiniteError: on every worker, if the gradient is not finite, and may not be
@@ -118,9 +130,16 @@ class Trainer:
         tensors = {name: tf.convert_to_tensor(x) for name, x in batch.items()}
         if self._rows_vary and not self._graph.experimental_get_tracing_count():
             self._graph.get_concrete_function(_of_any_rows(tensors))
-        losses, norm = self._graph(tensors)
-        while not np.isfinite(norm.numpy()) and self._may_try_again(losses):
-            losses, norm = self._graph(tensors)
+        losses, norm, stops = self._graph(tensors)
+        while (
+            not stops.numpy().any()
+            and not np.isfinite(norm.numpy())
+            and self._may_try_again(losses)
+        ):
+            losses, norm, stops = self._graph(tensors)
+        must_drop, must_stop = map(bool, stops.numpy())
+        if must_drop or (must_stop and not np.isfinite(norm.numpy())):
+            return StepResult(self.step, {}, 0.0, must_stop=True, is_dropped=True)
         values = dict(
             zip(self.task.loss_names, map(float, losses.numpy()), strict=True)
         )
@@ -131,7 +150,8 @@ class Trainer:
         if self.loss_scale is not None:
             scale = self.loss_scale.value
             self.loss_scale.note_finite_step()
-        return StepResult(self.step, values, float(norm.numpy()), scale)
+        norm = float(norm.numpy())
+        return StepResult(self.step, values, norm, scale, must_stop=must_stop)
 
     def _may_try_again(self, losses: tf.Tensor) -> bool:
         """Halves the loss scale if the gradient alone overflowed, on all workers."""
@@ -185,8 +205,11 @@ class Trainer:
             lambda i: self._name_rows(self.step, i),
         )
 
-    def _step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        gradients, losses = self._gradients(batch, self.optimizer.iterations.value)
+    def _step(
+        self, batch: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        gradients, sums = self._gradients(batch, self.optimizer.iterations.value)
+        losses, stops = sums[:-2], sums[-2:]
         settings = self._settings
         limit = 0.0 if settings.clip_each_micro_batch else settings.max_grad_norm
         # The norm is taken after the allreduce, and its scale is applied by the update
@@ -201,8 +224,8 @@ class Trainer:
         # Decided in the graph, from sums that are equal on all workers: either all of
         # them update their weights, or none does.
         finite = tf.reduce_all(tf.math.is_finite(losses)) & tf.math.is_finite(norm)
-        tf.cond(finite, update, lambda: tf.constant(False))
-        return losses, tf.where(finite, norm, float("nan"))
+        tf.cond(finite & (stops[0] == 0.0), update, lambda: tf.constant(False))
+        return losses, tf.where(finite, norm, float("nan")), stops
 
 
 def _of_any_rows(batch: dict[str, tf.Tensor]) -> dict[str, tf.TensorSpec]:

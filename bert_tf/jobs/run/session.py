@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import json
+import socket
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -14,7 +16,7 @@ from bert_tf.distribute import (
     connect,
     is_worker_loss,
 )
-from bert_tf.errors import OtherWorkerFailed, RunError, one_line
+from bert_tf.errors import RunError, WorkerLost, one_line
 from bert_tf.jobs.run.agreement import agree, agree_on_plan
 from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_notes
 from bert_tf.jobs.run.fingerprint import TITLES
@@ -27,7 +29,9 @@ from bert_tf.jobs.run.output_dir import (
 )
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.used_folder import log_file
+from bert_tf.jobs.run.watchdog import Watchdog
 from bert_tf.modeling.models import backends_of
+from bert_tf.signals import StopRequest
 from bert_tf.training.runlog import ConsoleLog, RunLog
 
 AnyPlan = TypeVar("AnyPlan", bound=Plan)
@@ -44,6 +48,9 @@ class Session:
       path: How all workers compute.
       notes: Lines for the log.
       open_until: Closes log and folder.
+      hosts: Of the workers, by rank.
+      stop: A signal that ends the run early.
+      watchdog: Ends a worker that waits forever.
     """
 
     communicator: Communicator
@@ -54,6 +61,9 @@ class Session:
     open_until: contextlib.ExitStack = dataclasses.field(
         default_factory=contextlib.ExitStack
     )
+    hosts: list[str] = dataclasses.field(default_factory=lambda: ["this host"])
+    stop: StopRequest = dataclasses.field(default_factory=StopRequest)
+    watchdog: Watchdog = dataclasses.field(default_factory=Watchdog)
 
     @property
     def is_first(self) -> bool:
@@ -101,6 +111,7 @@ class Session:
         with _agreement(communicator):
             if self.is_first:
                 self.notes += take_output_dir(config, self.open_until)
+                self.watchdog.forget_reports()
                 if prefetch and communicator.size > 1:
                     prefetch(config)
         with _agreement(communicator):
@@ -140,11 +151,14 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(config: RunConfig) -> Iterator[Session]:
+def open_session(
+    config: RunConfig, stop: StopRequest | None = None
+) -> Iterator[Session]:
     """Joins the workers of a run, for the calls inside.
 
     Args:
       config: The settings.
+      stop: A signal that ends the run early.
 
     Yields:
       The session; its log and its folder are closed at the end.
@@ -153,22 +167,36 @@ def open_session(config: RunConfig) -> Iterator[Session]:
       RunError: if the run cannot start or continue.
       OtherWorkerFailed: if another worker has stopped.
     """
-    runtime = config.runtime
+    runtime, folder = config.runtime, config.files.output_dir
     communicator = connect(runtime.horovod, runtime.horovod_hierarchical_allreduce)
+    stop = stop or StopRequest()
+    stop.receive_again()
     threads = configure_devices(communicator, runtime.num_threads)
     with contextlib.ExitStack() as open_until:
         try:
             path, notes = agree(communicator, config, threads)
+            hosts = communicator.gather_texts(json.dumps(socket.gethostname()))
+            hosts = [json.loads(host) for host in hosts]
+            watchdog = Watchdog(
+                runtime.watchdog_seconds, folder, communicator.rank, hosts
+            )
+            open_until.callback(watchdog.close)
             yield Session(
                 communicator,
                 threads,
                 path=path,
                 notes=notes,
                 open_until=open_until,
+                hosts=hosts,
+                stop=stop,
+                watchdog=watchdog,
             )
         except Exception as error:
             if is_worker_loss(error):
-                raise OtherWorkerFailed("Another worker stopped.") from error
+                raise WorkerLost(
+                    "another worker is lost, and has not said why. The same command "
+                    "resumes from the last checkpoint."
+                ) from error
             if isinstance(error, OSError):
                 raise RunError(one_line(error)) from error
             raise

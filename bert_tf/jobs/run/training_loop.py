@@ -10,6 +10,7 @@ from bert_tf.jobs.run.output_dir import write_model_files
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.saving import CheckpointSaver
 from bert_tf.jobs.run.session import Session
+from bert_tf.jobs.run.stopping import TrainingStop
 from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.loss_scale import LossScale
 from bert_tf.training.profiling import StepProfiler
@@ -40,6 +41,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
             )
         else:
             log.message(f"All steps are done: {plan.step} of {num_train_steps}.")
+        session.stop.state = f"all {plan.step} steps are done and saved"
         return
     reader = plan.make_reader()
     trainer = make_trainer(plan, session.communicator, reader)
@@ -55,22 +57,39 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         saver.try_save()
     for line in profiler.check(plan.step + 1, last_step):
         log.message(line)
-    for batch in reader.batches(last_step):
-        profiler.before(plan.step + 1)
-        result = trainer.train_step(batch)
-        is_last = result.step == last_step
-        if session.is_first:
-            with report.stopped_clock():
-                saver.before_report(result.step)
-        report.step(result, is_last=is_last)
-        for line in profiler.after(result.step, is_last=is_last):
-            log.message(line)
-        if session.is_first:
-            with report.stopped_clock():
-                saver.after_step(result.step, is_last=is_last)
-        if after_step:
-            with report.stopped_clock():
-                after_step(result.step)
+    if plan.step:
+        session.stop.state = f"no step was taken after step {plan.step}"
+    with TrainingStop(
+        *(session.stop, session.communicator, session.hosts),
+        ask=trainer.ask_to_stop,
+        save=saver.save_now,
+    ) as stopping:
+        for batch in reader.batches(last_step):
+            profiler.before(plan.step + 1)
+            result = trainer.train_step(batch)
+            if result.is_dropped:
+                stopping.dropped()
+                break
+            stopping.finished(result.step, must_stop=result.must_stop)
+            session.watchdog.step_done(result.step)
+            is_last = result.step == last_step
+            if session.is_first:
+                with report.stopped_clock():
+                    saver.before_report(result.step)
+            report.step(result, is_last=is_last)
+            for line in profiler.after(result.step, is_last=is_last):
+                log.message(line)
+            if session.is_first:
+                with report.stopped_clock():
+                    saver.after_step(result.step, is_last=is_last)
+            if is_last:
+                stopping.saved(result.step)
+            if result.must_stop:
+                break
+            if after_step:
+                with report.stopped_clock(), stopping.evaluating():
+                    after_step(result.step)
+        session.watchdog.pause()
     report.summary()
 
 

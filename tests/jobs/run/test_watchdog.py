@@ -1,0 +1,117 @@
+"""When the watchdog ends a process, and whom it names."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from bert_tf.jobs.run import watchdog
+from bert_tf.jobs.run.watchdog import Watchdog
+
+
+def ended(code, folder):
+    """Runs a program with fast watchdogs; returns its exit code and errors."""
+    begin = (
+        "import sys, time\n"
+        "from bert_tf.jobs.run import watchdog\n"
+        "watchdog._TICK_SECONDS = watchdog._REPORT_SECONDS = 0.1\n"
+        "Watchdog, folder = watchdog.Watchdog, sys.argv[1]\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", begin + code, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    return result.returncode, result.stderr
+
+
+def test_a_worker_that_hangs_ends_with_its_stacks(tmp_path):
+    code, text = ended(
+        "dog = Watchdog(0.3, folder)\n"
+        "dog.step_done(6)\n"
+        "def stuck(): time.sleep(30)\n"
+        "stuck()",
+        tmp_path,
+    )
+    assert code == 70
+    assert "error: worker 0 on this host: nothing has happened for" in text
+    assert "in step 7 of the training. Its threads:" in text
+    assert 'File "<string>", line 7 in stuck' in text
+
+
+def test_the_workers_that_do_not_report_are_named(tmp_path):
+    reports = tmp_path / ".watchdog"
+    reports.mkdir()
+    (reports / "2").write_text("c")
+    code, text = ended(
+        "dog = Watchdog(0.3, folder, 0, ['a', 'b', 'c'])\n"
+        "dog.step_done(1)\n"
+        "time.sleep(30)",
+        tmp_path,
+    )
+    assert code == 70
+    assert "error: no sign of worker 1 on b: stopped" in text
+    assert (reports / "0").read_text() == "a"
+
+
+def test_marks_keep_a_worker_alive_and_nothing_is_watched_before(tmp_path):
+    code, text = ended(
+        "dog = Watchdog(0.6, folder)\n"
+        "time.sleep(1.0)\n"
+        "for step in range(10): dog.step_done(step); time.sleep(0.1)\n"
+        "dog.pause(); time.sleep(1.0); dog.close()",
+        tmp_path,
+    )
+    assert (code, text) == (0, "")
+
+
+def test_the_first_batch_of_an_evaluation_may_take_long(tmp_path):
+    code, text = ended(
+        "dog = Watchdog(0.5, folder)\n"
+        "dog.step_done(1)\n"
+        "with dog.evaluation() as watched:\n"
+        "  for number in watched(range(2)): time.sleep(1.0 - number)\n"
+        "dog.close()",
+        tmp_path,
+    )
+    assert (code, text) == (0, "")
+
+
+def test_an_evaluation_that_hangs_ends(tmp_path):
+    code, text = ended(
+        "dog = Watchdog(0.3, folder)\n"
+        "with dog.evaluation() as watched:\n"
+        "  for number in watched(range(2)): time.sleep(20.0 * number)\n",
+        tmp_path,
+    )
+    assert code == 70 and "in batch 2 of an evaluation" in text
+
+
+@pytest.mark.parametrize(
+    "seconds, steps, limit",
+    [
+        (None, [], 600.0),
+        (None, [1.0, 2.0, 900.0], 600.0),
+        (None, [40.0, 50.0, 900.0], 1000.0),  # 20 times the median.
+        (5.0, [40.0], 5.0),
+    ],
+)
+def test_the_limit_follows_the_steps(seconds, steps, limit, monkeypatch):
+    now = 0.0
+    moments = [now := now + step for step in [0.0, *steps]]
+    times = iter(moments)
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(watchdog.threading.Thread, "start", lambda self: None)
+    dog = Watchdog(seconds)
+    for step in range(len(moments)):
+        dog.step_done(step)
+    assert dog.limit == limit
+
+
+def test_a_zero_turns_it_off():
+    dog = Watchdog(0.0)
+    dog.step_done(1)
+    assert dog._thread is None
