@@ -19,12 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from bert_tf.data.output_files import (
-    FileWriter,
-    OutputFile,
-    describe_file,
-    total_counts,
-)
+from bert_tf.data.output_files import DONE_SUFFIX, FileWriter, OutputFile, describe_file
 from bert_tf.data.processes import in_order
 from bert_tf.errors import RunError
 from bert_tf.files import lock, write_whole
@@ -45,7 +40,6 @@ TASK_BYTES = 1 << 20
 # Increased when the same input and settings give other bytes than before.
 _VERSION = 1
 _SETTINGS_FILE = "stage.json"
-_DONE_SUFFIX = ".done"
 # Keys of the manifest that determine the bytes of the output.
 _RECIPE = ("version", "step", "settings", "inputs")
 
@@ -220,7 +214,7 @@ class OutputFolder:
     def finished(self, name: str) -> OutputFile | None:
         """The file of this name, if its `.done` file exists and is right."""
         path = self.partial_dir / name
-        done = _read_json(Path(f"{path}{_DONE_SUFFIX}"))
+        done = _read_json(Path(f"{path}{DONE_SUFFIX}"))
         if not done or not path.exists():
             return None
         file = OutputFile(**done)
@@ -233,27 +227,8 @@ class OutputFolder:
     def finish(self, file: OutputFile) -> None:
         """Writes the `.done` file of a finished file, which later calls rely on."""
         self._checked.add(file.name)
-        done = self.partial_dir / f"{file.name}{_DONE_SUFFIX}"
+        done = self.partial_dir / f"{file.name}{DONE_SUFFIX}"
         write_whole(done, _to_json(dataclasses.asdict(file)))
-
-    def require_documents(self, files: Sequence[OutputFile], received: str) -> None:
-        """Refuses output without a document, and forgets it.
-
-        Args:
-          files: All files of the folder.
-          received: The setting `input`.
-
-        Raises:
-          ValueError: if there is no document in them.
-        """
-        if total_counts(files)["documents"]:
-            return
-        for done in self.partial_dir.glob(f"*{_DONE_SUFFIX}"):
-            done.unlink()
-        raise ValueError(
-            f"`input` must hold text. Received: input={received}, which holds no "
-            "document with text. Pass other files."
-        )
 
     def publish(self, files: Sequence[OutputFile]) -> None:
         """Writes the manifest, deletes earlier output, and renames the folder.
@@ -287,7 +262,7 @@ class OutputFolder:
         self._lock = None
         for unfinished in self.partial_dir.glob("*.tmp"):
             unfinished.unlink(missing_ok=True)
-        has_finished = any(self.partial_dir.glob(f"*{_DONE_SUFFIX}"))
+        has_finished = any(self.partial_dir.glob(f"*{DONE_SUFFIX}"))
         if self.partial_dir.is_dir() and not has_finished:
             shutil.rmtree(self.partial_dir)
 
