@@ -139,7 +139,8 @@ def read_rules(path: str) -> PrecisionRules:
     if unknown:
         raise ValueError(
             f"{path}: the keys must be among {', '.join((*_LISTS, *_EXCEPTIONS))}. "
-            f"Received: {', '.join(map(shown, sorted(unknown)))}. Correct the file."
+            f"Received: {', '.join(shown(key)[1:-1] for key in sorted(unknown))}. "
+            "Correct the file."
         )
     for key, entries in values.items():
         if not isinstance(entries, list):

@@ -12,6 +12,8 @@ import google_crc32c
 # Per writer: small enough for thousands of them.
 _BUFFER_BYTES = 64 << 10
 _BYTES_AT_ONCE = 1 << 24
+# Of the file that says that another one is finished.
+DONE_SUFFIX = ".done"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,27 @@ def total_counts(files: Iterable[OutputFile]) -> Counter[str]:
         total.update(file.counts)
         total["bytes"] += file.bytes
     return total
+
+
+def require_documents(files: Sequence[OutputFile], folder: Path, received: str) -> None:
+    """Refuses output without a document; its files are then not finished.
+
+    Args:
+      files: All files of the output.
+      folder: Where they are.
+      received: The setting `input`.
+
+    Raises:
+      ValueError: if there is no document in them.
+    """
+    if total_counts(files)["documents"]:
+        return
+    for done in folder.glob(f"*{DONE_SUFFIX}"):
+        done.unlink()
+    raise ValueError(
+        f"`input` must hold text. Received: input={received}, which holds no document "
+        "with text. Pass other files."
+    )
 
 
 class FileWriter:

@@ -26,7 +26,7 @@ def test_it_says_what_it_read_and_wrote(tf1, tmp_path, capsys):
         (["a", "b", "--form=onnx"], "invalid choice: 'onnx'"),
         (["a", "b", "--do_lower_case=perhaps"], "must be true or false"),
         (["a", "b", "--vocab=c"], "unrecognized arguments: --vocab=c"),
-        (["/none", "b"], "There are no weights at /none"),
+        (["/none", "b"], "source=/none, which does not exist"),
     ],
 )
 def test_wrong_options_get_one_line(capsys, arguments, message):

@@ -13,7 +13,7 @@ from bert_tf.data.commands.output_folder import (
     OutputFolder,
     settings_of,
 )
-from bert_tf.data.output_files import OutputFile, total_counts
+from bert_tf.data.output_files import OutputFile, require_documents, total_counts
 from bert_tf.data.text.documents import (
     cut_into_ranges,
     holds_words,
@@ -95,7 +95,7 @@ def _extract(
             config.num_processes,
             progress,
         )
-    output.require_documents(files, config.input)
+    require_documents(files, output.partial_dir, config.input)
     return files
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_tf.data.output_files import OutputFile, describe_file, total_counts
+from bert_tf.data.output_files import DONE_SUFFIX, OutputFile, describe_file
 from bert_tf.errors import RunError
 from bert_tf.files import lock, write_whole
 from bert_tf.json_files import parse_json
@@ -31,7 +31,6 @@ VOCABULARY_FILES = re.compile(r"vocab\.txt")
 # Increased when the same input and settings give other bytes than before.
 _VERSION = 1
 _SETTINGS_FILE = "stage.json"
-_DONE_SUFFIX = ".done"
 # Next to the output: the index of the input, and files under temporary names, those of
 # earlier versions too.
 _CACHE_FILES = r"[0-9a-f]{64}\.npy"
@@ -79,7 +78,7 @@ class OutputFolder:
         """
         self._output_dir = os.path.abspath(output_dir)
         self._kind = kind
-        names = rf"({kind.pattern})({_DONE_SUFFIX})?|{_SETTINGS_FILE}|{_CACHE_FILES}"
+        names = rf"({kind.pattern})({DONE_SUFFIX})?|{_SETTINGS_FILE}|{_CACHE_FILES}"
         self._own_names = re.compile(
             rf"{names}|({kind.pattern})\.tmp|\.({names}){_TEMPORARY}"
         )
@@ -218,7 +217,7 @@ class OutputFolder:
     def finished(self, name: str) -> OutputFile | None:
         """The file of this name, if its `.done` file exists and is right."""
         path = self.partial_dir / name
-        done = _read_json(Path(f"{path}{_DONE_SUFFIX}"))
+        done = _read_json(Path(f"{path}{DONE_SUFFIX}"))
         if not done or not path.exists():
             return None
         file = OutputFile(**done)
@@ -231,27 +230,8 @@ class OutputFolder:
     def finish(self, file: OutputFile) -> None:
         """Writes the `.done` file of a finished file, which later calls rely on."""
         self._checked.add(file.name)
-        done = self.partial_dir / f"{file.name}{_DONE_SUFFIX}"
+        done = self.partial_dir / f"{file.name}{DONE_SUFFIX}"
         write_whole(done, _to_json(dataclasses.asdict(file)))
-
-    def require_documents(self, files: Sequence[OutputFile], received: str) -> None:
-        """Refuses output without a document, and forgets it.
-
-        Args:
-          files: All files of the folder.
-          received: The setting `input`.
-
-        Raises:
-          ValueError: if there is no document in them.
-        """
-        if total_counts(files)["documents"]:
-            return
-        for done in self.partial_dir.glob(f"*{_DONE_SUFFIX}"):
-            done.unlink()
-        raise ValueError(
-            f"`input` must hold text. Received: input={received}, which holds no "
-            "document with text. Pass other files."
-        )
 
     def publish(self, files: Sequence[OutputFile]) -> None:
         """Writes the manifest, deletes earlier output, and renames the folder.
@@ -284,7 +264,7 @@ class OutputFolder:
         if not self.partial_dir.is_dir():
             return
         names = os.listdir(self.partial_dir)
-        if any(name.endswith(_DONE_SUFFIX) for name in names):
+        if any(name.endswith(DONE_SUFFIX) for name in names):
             self._remove_own(keep={x for x in names if not x.endswith(".tmp")})
             return
         self._remove_own()

@@ -11,7 +11,7 @@ from bert_tf.data.commands.output_folder import (
     OutputFolder,
     settings_of,
 )
-from bert_tf.data.output_files import OutputFile, total_counts
+from bert_tf.data.output_files import OutputFile, require_documents, total_counts
 from bert_tf.data.text.documents import holds_words, read_lines
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.sentence_splitting import split_sentences
@@ -84,7 +84,7 @@ def make_sentences(config: SentencesConfig) -> Counter[str]:
             files = write_documents(
                 _json_lines(paths), split_documents, output, ".txt", processes, progress
             )
-        output.require_documents(files, config.input)
+        require_documents(files, output.partial_dir, config.input)
         return files
 
     return total_counts(output.complete(config.overwrite, make))

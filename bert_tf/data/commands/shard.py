@@ -16,7 +16,12 @@ from pathlib import Path
 
 from bert_tf.config.text import ShardConfig
 from bert_tf.data.commands.output_folder import SHARD_FILES, OutputFolder, settings_of
-from bert_tf.data.output_files import FileWriter, OutputFile, total_counts
+from bert_tf.data.output_files import (
+    FileWriter,
+    OutputFile,
+    require_documents,
+    total_counts,
+)
 from bert_tf.data.processes import divide, in_order
 from bert_tf.data.text.documents import (
     FileRange,
@@ -139,7 +144,7 @@ def _make_shards(
                 output.finish(file)
             progress.add(job.num_bytes, total_counts(files)["documents"])
     if not jobs:
-        output.require_documents([], config.input)
+        require_documents([], output.partial_dir, config.input)
     shards = [job.shards for job in jobs]
     names = [name for side in _SIDES for sides in shards for name in sides[side]]
     return list(map(output.finished, names))

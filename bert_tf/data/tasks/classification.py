@@ -304,7 +304,7 @@ def _number(row: Row, column: str, label_range: tuple[float, float]) -> float:
     if not is_valid:
         limits = "" if smallest == -math.inf else f" from {smallest:g} to {largest:g}"
         if abs(number) > _LARGEST_LABEL:
-            limits = f" of at most {_LARGEST_LABEL:g}"
+            limits = f" from {-_LARGEST_LABEL:g} to {_LARGEST_LABEL:g}"
         raise ValueError(
             f"{row.location}: {column!r} must be a number{limits}. Received: "
             f"{quoted(value)}. Correct or remove the line."
