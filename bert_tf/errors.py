@@ -8,7 +8,10 @@ def shown(value: object) -> str:
     """A value for a message: its `repr`, the middle left out where it is long."""
     if isinstance(value, int) and abs(value) >= 10**_MAX_SHOWN:
         return f"a number of more than {_MAX_SHOWN} digits"
-    return _shortened(repr(value), _MAX_SHOWN)
+    try:
+        return _shortened(repr(value), _MAX_SHOWN)
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
 
 
 def one_line(error: BaseException | str) -> str:
