@@ -17,6 +17,7 @@ from bert_tf.errors import (
     Stopped,
     WorkerLost,
     one_line,
+    printable,
 )
 from bert_tf.launch import (
     check_launch,
@@ -93,7 +94,7 @@ def _report(error: RunError, stop: StopRequest) -> int:
         isinstance(error, NonFiniteError) and launched_rank() != 0
     )
     if not is_of_another:
-        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        print(f"error: {printable(error)}", file=sys.stderr, flush=True)
         return FAILED
     time.sleep(_SECONDS_FOR_THE_REPORT)
     if not isinstance(error, WorkerLost):

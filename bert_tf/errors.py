@@ -31,6 +31,13 @@ def one_line(error: BaseException | str) -> str:
     return _shortened(text, _MAX_LINE)
 
 
+def printable(error: BaseException) -> str:
+    """The message on one line, or, where it lists things, on a line for each."""
+    if isinstance(error, OSError):
+        return one_line(error)
+    return "\n  ".join(map(one_line, str(error).split("\n  ")))
+
+
 def _shortened(text: str, most: int) -> str:
     if len(text) <= most:
         return text

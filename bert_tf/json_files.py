@@ -23,14 +23,15 @@ _SUSPICIOUS = re.compile(
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def parse_json(data: bytes | str) -> Any:  # noqa: ANN401 - any value
+def parse_json(data: bytes | str, *, finite: bool = True) -> Any:  # noqa: ANN401 - any
     """Parses JSON, and refuses what the module `json` accepts beyond it.
 
     Args:
       data: UTF-8, with or without a byte order mark, or decoded text.
+      finite: Whether to refuse NaN and infinity, which Python's writer makes.
 
     Returns:
-      The value. All of its numbers are finite, and its strings can be encoded.
+      The value. Its strings can be encoded.
 
     Raises:
       ValueError: if it is not JSON, nested deeper than `MAX_DEPTH`, or an object has a
@@ -54,7 +55,7 @@ def parse_json(data: bytes | str) -> Any:  # noqa: ANN401 - any value
         raise ValueError(_too_deep()) from None
     _check_depth(value)
     if _SUSPICIOUS.search(text):
-        _check_values(value, "it")
+        _check_values(value, "it", finite)
     return value
 
 
@@ -106,10 +107,10 @@ def _check_depth(value: object) -> None:
     raise ValueError(_too_deep())
 
 
-def _check_values(value: object, location: str) -> None:
+def _check_values(value: object, location: str, finite: bool) -> None:
     """Refuses what cannot be written again: NaN, infinity, half a surrogate pair."""
     reason = ""
-    if isinstance(value, float) and not math.isfinite(value):
+    if finite and isinstance(value, float) and not math.isfinite(value):
         reason = f"must hold finite numbers only, and holds {value}"
     elif isinstance(value, str):
         try:
@@ -119,11 +120,11 @@ def _check_values(value: object, location: str) -> None:
             reason = f"holds {half}, half of a surrogate pair"
     elif isinstance(value, dict):
         for key, inner in value.items():
-            _check_values(key, f"a key in {location}")
-            _check_values(inner, f"`{key[:80]}`")
+            _check_values(key, f"a key in {location}", finite)
+            _check_values(inner, f"`{key[:80]}`", finite)
     elif isinstance(value, list):
         for inner in value:
-            _check_values(inner, location)
+            _check_values(inner, location, finite)
     if reason:
         raise ValueError(f"{location} {reason}")
 

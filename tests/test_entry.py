@@ -18,8 +18,14 @@ from bert_tf.errors import (
     WorkerLost,
 )
 
-COMMAND = ["run", "--output_dir=/o", "--preset=tiny", "--do_train", "--horovod"]
-COMMAND += ["--input_files_dir=/i"]
+COMMAND = [
+    "run",
+    "--output_dir=/tmp/never-made",
+    "--preset=tiny",
+    "--do_train",
+    "--horovod",
+]
+COMMAND += [f"--input_files_dir={os.path.dirname(__file__)}"]
 
 
 @pytest.fixture
@@ -125,7 +131,11 @@ def test_a_signal_before_the_first_step_says_that_there_is_nothing_to_save(
     "number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
 def test_a_signal_without_a_training_keeps_the_code_of_shells(run_alone, number, code):
-    evaluation = ("--nodo_train", "--do_eval", "--eval_files_dir=/e")
+    evaluation = (
+        "--nodo_train",
+        "--do_eval",
+        f"--eval_files_dir={FOLDER}",
+    )
     assert run_alone(signalled(number), *evaluation)[0] == code
 
 

@@ -262,12 +262,13 @@ def _parse(lines: Iterable[str], path: str, task: Task) -> Iterator[dict[str, An
             ) from None
         if not (text := line.strip()):
             continue
-        example = _example(text, task.required)
-        if example is None:
+        try:
+            example = _example(text, task.required)
+        except ValueError as error:
             raise ValueError(
                 f"{path}, line {number}: must be a JSON object with the texts "
-                f"{', '.join(task.required)}. Received: {text[:80]!r}."
-            )
+                f"{', '.join(task.required)}{error}. Received: {text[:80]!r}."
+            ) from None
         try:
             task.check(example)
         except ValueError as error:
@@ -275,16 +276,18 @@ def _parse(lines: Iterable[str], path: str, task: Task) -> Iterator[dict[str, An
         yield example
 
 
-def _example(text: str, required: tuple[str, ...]) -> dict[str, Any] | None:
-    """A line as a dict with the required texts; None if it is not one."""
+def _example(text: str, required: tuple[str, ...]) -> dict[str, Any]:
+    """A line as a dict with the required texts; the error says what else it is."""
     if not text.startswith("{") and len(required) == 1:
         return {required[0]: text}
     try:
         example = parse_json(text)
-    except ValueError:
-        return None
+    except ValueError as error:
+        raise ValueError(f" ({error})") from None
     is_good = isinstance(example, dict) and all(
         isinstance(example.get(name), str) for name in required
     )
     is_good = is_good and isinstance(example.get("text_b") or "", str)
-    return example if is_good else None
+    if not is_good:
+        raise ValueError("")
+    return example

@@ -216,7 +216,9 @@ def names_in(folder):
 def test_nothing_else_is_left_behind(folders, compiler):
     compiler()
     name = fused_ops.library_name()
-    (folders[0] / f".{name}.abcdefgh.tmp").mkdir()  # Of a build that was killed.
+    (
+        folders[0] / f".{name}.0123abcd.bert_tf.tmp"
+    ).mkdir()  # Of a build that was killed.
     path = build()
     assert names_in(folders[0]) == {name, ".build-lock"}
     assert names_in(folders[1]) == set()

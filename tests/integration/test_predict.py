@@ -289,7 +289,7 @@ def test_an_input_that_is_no_file_is_named(
     command = ["fill-mask", "--model", filler, "--input", tmp_path / name]
     code, lines, error = run(capsys, monkeypatch, *command)
     assert (code, lines) == (1, [])
-    assert f"`input` must be a text file. Received: input={tmp_path}" in error
+    assert f"`input` must be a file. Received: input={tmp_path}" in error
     assert reason in error
 
 
@@ -309,11 +309,12 @@ def test_no_text_at_all_is_reported(filler, capsys, monkeypatch):
     assert "standard input holds no text" in error
 
 
-def test_half_a_surrogate_pair_is_answered(filler, capsys, monkeypatch):
+def test_half_a_surrogate_pair_is_refused_with_its_line(filler, capsys, monkeypatch):
     text = '{"text": "the [MASK] \\ud800"}\n'
     command = ["fill-mask", "--model", filler]
-    code, [line], _ = run(capsys, monkeypatch, *command, text=text)
-    assert code == 0 and line["text"] == "the [MASK] \ud800"
+    code, lines, error = run(capsys, monkeypatch, *command, text=text)
+    assert (code, lines) == (1, [])
+    assert "line 1" in error and "half of a surrogate pair" in error
 
 
 def test_a_vocabulary_in_another_order_is_refused(

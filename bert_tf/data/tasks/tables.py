@@ -171,7 +171,8 @@ def _json_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
 
 def _json_object(line: str, location: str) -> dict[str, object]:
     try:
-        entry = parse_json(line)
+        # A label that is not read may be NaN: pandas writes missing values so.
+        entry = parse_json(line, finite=False)
     except ValueError as error:
         raise ValueError(
             f"{location}: not JSON ({error}). Each line must hold one JSON object."

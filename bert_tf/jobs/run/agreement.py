@@ -210,7 +210,9 @@ def difference(workers: Sequence[Worker]) -> str:
         found = [_listed(n, c, workers) for n, c in columns.items() if len({*c}) > 1]
         if found and part == "code":
             folders = [worker["folder"] for worker in workers]
-            found.append(_listed("bert_tf's folder", folders, workers))
+            named = by_value(folders).items()  # In full: a folder to go to.
+            parts = [f"{f} on {worker_names(r, workers)}" for f, r in named]
+            found.append(f"bert_tf's folder: {'; '.join(parts)}.")
         lines += [*found, f"{advice}."] if found else []
     if not lines:
         return ""

@@ -34,13 +34,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         folder = plan.config.files.output_dir
         write_model_files(folder, plan.model_files, replace=False)
     if plan.step >= num_train_steps:
-        if plan.step > num_train_steps:
-            log.message(
-                f"All steps are done: the run is at step {plan.step}, and "
-                f"--num_train_steps={num_train_steps}."
-            )
-        else:
-            log.message(f"All steps are done: {plan.step} of {num_train_steps}.")
+        log.message(_all_done(plan.step, num_train_steps))
         session.stop.state = f"all {plan.step} steps are done and saved"
         return
     reader = plan.make_reader()
@@ -91,6 +85,15 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
                     after_step(result.step)
         session.watchdog.pause()
     report.summary()
+
+
+def _all_done(step: int, num_train_steps: int) -> str:
+    if step == num_train_steps:
+        return f"All steps are done: {step} of {step}."
+    return (
+        f"All steps are done: the run is at step {step}, and "
+        f"--num_train_steps={num_train_steps}."
+    )
 
 
 def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> Trainer:

@@ -409,7 +409,7 @@ def test_shards_of_little_text_are_about_equally_large(config, tmp_path):
 
 
 def test_absurd_number_of_shards_is_refused_at_once(config):
-    with pytest.raises(ValueError, match="`num_shards` must be at most 100000"):
+    with pytest.raises(ValueError, match="`num_shards` must be at most 100,000"):
         dataclasses.replace(config, num_shards=100_000_000)
 
 

@@ -52,6 +52,8 @@ def run(tmp_path):
         seed=1,
         training_set=types.SimpleNamespace(num_records=32, sha256="", is_packed=False),
         settings=dict,
+        fingerprint={},
+        model_files={},
     )
     reader = types.SimpleNamespace(position=lambda step: 16 * step)
     log = Log()
