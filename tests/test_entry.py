@@ -18,14 +18,9 @@ from bert_tf.errors import (
     WorkerLost,
 )
 
-COMMAND = [
-    "run",
-    "--output_dir=/tmp/never-made",
-    "--preset=tiny",
-    "--do_train",
-    "--horovod",
-]
-COMMAND += [f"--input_files_dir={os.path.dirname(__file__)}"]
+FOLDER = os.path.dirname(__file__)  # Any that exists: no job is run.
+COMMAND = ["run", f"--output_dir={FOLDER}", "--preset=tiny", "--do_train", "--horovod"]
+COMMAND += [f"--input_files_dir={FOLDER}"]
 
 
 @pytest.fixture
