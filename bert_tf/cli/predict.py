@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.config import checks
@@ -28,6 +28,8 @@ Each line of output is that JSON with the predictions added.
 """
 # Inputs that are read and predicted before the output is printed.
 _AT_ONCE = 1024
+# Characters of a line: a file without line ends would fill the memory.
+_MAX_LINE = 16 << 20
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -251,9 +253,15 @@ def _name(path: str) -> str:
     return "standard input" if path == "-" else path
 
 
-def _parse(lines: Iterable[str], path: str, task: Task) -> Iterator[dict[str, Any]]:
+def _parse(file: TextIO, path: str, task: Task) -> Iterator[dict[str, Any]]:
     """Parses lines into examples; an error names its line."""
+    lines = iter(lambda: file.readline(_MAX_LINE + 1), "")
     for number, line in enumerate(lines, start=1):
+        if len(line) > _MAX_LINE:
+            raise ValueError(
+                f"{path}, line {number}: a line must have at most {_MAX_LINE:,} "
+                "characters. Correct the file, or fetch it again."
+            )
         try:
             line.encode()  # What is not UTF-8 was read as surrogates.
         except UnicodeEncodeError:

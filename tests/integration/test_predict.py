@@ -293,6 +293,15 @@ def test_an_input_that_is_no_file_is_named(
     assert reason in error
 
 
+def test_a_file_without_line_ends_is_refused(filler, capsys, monkeypatch, tmp_path):
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    command = ["fill-mask", "--model", filler, "--input", tmp_path / "sparse"]
+    code, lines, error = run(capsys, monkeypatch, *command)
+    assert (code, lines) == (1, [])
+    assert "sparse, line 1: a line must have at most 16,777,216" in error
+
+
 def test_classes_without_names_are_reported(
     classes, capsys, monkeypatch, tmp_path, caplog
 ):
