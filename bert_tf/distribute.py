@@ -106,12 +106,16 @@ class Communicator:
           RunError: on the first worker that failed, with its message.
           OtherWorkerFailed: on the others.
         """
-        has_failed = self.gather([float(error is not None)])[:, 0]
+        # The end of an agreement inside: the worker that failed there has the message.
+        is_of_another = isinstance(error, OtherWorkerFailed)
+        has_failed = self.gather([float(error is not None and not is_of_another)])[:, 0]
         first = int(np.argmax(has_failed))
-        if error is not None and first == self.rank:
+        if error is not None and not is_of_another and first == self.rank:
             raise RunError(str(error)) from error
         if has_failed.any():
             raise OtherWorkerFailed(f"Worker {first} failed.")
+        if error is not None:
+            raise error
 
 
 class HorovodCommunicator(Communicator):

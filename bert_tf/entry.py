@@ -69,7 +69,10 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
         flags.warn_about_repeated_flags(config_class, arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     choose_instructions(config.runtime.chosen_precision)
-    stop = StopRequest(resumes=config.training.do_train)
+    stop = StopRequest(
+        resumes=config.training.do_train,
+        overwrites=config.files.overwrite_output_dir,
+    )
     with stop.received():
         try:
             importlib.import_module(f"bert_tf.jobs.{job}").run(config, stop)

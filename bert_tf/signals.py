@@ -36,7 +36,7 @@ _CLEAN_UP_SECONDS = 5.0
 def write_error(line: str) -> None:
     """Writes a line on stderr, whatever locks the other threads hold."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode())
+        os.write(2, f"{line}\n".encode(errors="backslashreplace"))
 
 
 class StopRequest:
@@ -50,16 +50,20 @@ class StopRequest:
       number: The first signal that was received; 0 for none.
       is_known: Whether a training reacts to a signal of this or of another worker.
       state: What is saved and what is lost, for the line that is printed.
+      has_saved: Whether this run has a checkpoint of its own.
       writing: Held while files are written that must not be left unfinished.
     """
 
-    def __init__(self, *, resumes: bool = False) -> None:
+    def __init__(self, *, resumes: bool = False, overwrites: bool = False) -> None:
         """A request that has not been made.
 
         Args:
           resumes: Whether the same command resumes what is stopped.
+          overwrites: Whether it overwrites an earlier run.
         """
         self._resumes = resumes
+        self._overwrites = overwrites
+        self.has_saved = False
         self.number = 0
         self.is_known = False
         self.state = "no step was taken, so there is nothing to save"
@@ -204,9 +208,14 @@ class StopRequest:
                 return
             if signals is None:
                 signals = {launched_rank(): (self.number, socket.gethostname())}
+            advice = "The same command resumes."
+            if self._overwrites and self.has_saved:
+                advice = "The same command without --overwrite_output_dir resumes."
+            elif self._overwrites:
+                advice = "The same command starts again."
             write_error(
-                f"Stopped by {describe(signals)}: {self.state}. The same command "
-                f"(without --overwrite_output_dir) resumes. Exit code {self.code}."
+                f"Stopped by {describe(signals)}: {self.state}. {advice} Exit code "
+                f"{self.code}."
             )
 
 

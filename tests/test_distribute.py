@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bert_tf import distribute
 from bert_tf.distribute import Communicator, HorovodCommunicator, configure_devices
-from bert_tf.errors import RunError
+from bert_tf.errors import OtherWorkerFailed, RunError
 
 
 def texts_of(texts, rank=0):
@@ -84,3 +84,18 @@ def test_tensorflows_variables_are_obeyed(threading, monkeypatch):
     monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "4")
     assert configure_devices(workers(1), None) == 3
     assert threading == {"intra": 3}
+
+
+class FailedElsewhere(distribute.HorovodCommunicator):
+    """Worker 0 of two, of which the other one failed in an agreement inside."""
+
+    def __init__(self):
+        self.rank, self.size = 0, 2
+
+    def gather(self, values):
+        return np.asarray([values, [1.0]])
+
+
+def test_the_end_of_an_inner_agreement_is_not_an_error_of_this_worker():
+    with pytest.raises(OtherWorkerFailed, match="Worker 1 failed"):
+        FailedElsewhere().agree(OtherWorkerFailed("Worker 1 failed."))

@@ -117,9 +117,15 @@ def test_a_signal_before_the_first_step_says_that_there_is_nothing_to_save(
     assert code == 75
     assert text == (
         f"Stopped by {number.name}: no step was taken, so there is nothing to save. "
-        "The same command (without --overwrite_output_dir) resumes. Exit code 75.\n"
+        "The same command resumes. Exit code 75.\n"
     )
     assert signal.getsignal(number) == before
+
+
+def test_a_stopped_overwriting_run_without_a_checkpoint_starts_again(run_alone):
+    code, text = run_alone(signalled(signal.SIGTERM), "--overwrite_output_dir")
+    assert code == 75
+    assert "there is nothing to save. The same command starts again." in text
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import time
@@ -27,6 +28,8 @@ _CAUSES = {
 _END_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 _PR_SET_CHILD_SUBREAPER = 36
+
+_OVERWRITES = re.compile("--?overwrite_output_dir(=(true|t|1|yes|y))?", re.IGNORECASE)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -67,6 +70,12 @@ def main(arguments: Sequence[str]) -> int:
         raise ValueError(
             "`launch` needs a command after --. Received: none. Example: python -m "
             "bert_tf launch -- mpirun -np 2 python run_pretraining.py --horovod ..."
+        )
+    if options.restarts and any(map(_OVERWRITES.fullmatch, command)):
+        raise ValueError(
+            "`restarts` must be 0 with --overwrite_output_dir, which would delete the "
+            "checkpoints of the run itself at each restart. Received: restarts="
+            f"{options.restarts}. Drop the flag, or pass another --output_dir."
         )
     return Launcher(command).run(options.restarts)
 
@@ -164,7 +173,8 @@ class Launcher:
             process.send_signal(signal.SIGUSR1)
         else:
             write_error(f"{name}: ending {self._command[0]} at once.")
-            self._end_by = time.monotonic() + _END_SECONDS
+            if self._end_by is None:
+                self._end_by = time.monotonic() + _END_SECONDS
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
 

@@ -5,6 +5,7 @@ import glob
 import os
 import stat
 import tempfile
+from pathlib import Path
 
 from bert_tf.config.run import RunConfig
 
@@ -30,6 +31,10 @@ def check_run(config: RunConfig) -> None:
     """
     for field in dataclasses.fields(config):
         check_paths(getattr(config, field.name))
+    # A resumed run needs its first weights no more, a finished one no records either.
+    output = Path(config.files.output_dir)
+    if output.is_dir() and any(output.glob("model.ckpt-*.json")):
+        return
     for name, job in _RECORDS.items():
         if getattr(config.training, job) and hasattr(config.files, name):
             require_match(name, getattr(config.files, name))

@@ -147,9 +147,9 @@ def _open_records(
         train = _open(config, communicator, bert, config.files.input_files_dir)
     if config.training.do_eval:
         evaluation = _open(config, communicator, bert, config.files.eval_files_dir)
-    if train is not None:
+    if train is not None or not config.training.do_train:
         # Both sets may be the same.
-        files = dict.fromkeys(train.index.files)
+        files = dict.fromkeys(train.index.files if train else ())
         files |= dict.fromkeys(evaluation.index.files if evaluation else ())
         require_files([*files], _skipped_ranges(config))
     return Records(train, evaluation)

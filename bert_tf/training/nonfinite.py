@@ -52,18 +52,17 @@ def find_cause(
       name_rows: Index of a micro-batch -> the records that it reads.
     """
     weights = [variable.path for variable in variables if not _is_finite(variable)]
-    if weights:
-        found = _counted(weights, len(variables), "weights")
-        text = f"Before the step, {found}: use an earlier checkpoint."
-        return Cause(text, True)
     paths = [variable.path for variable in variables]
-    own = {"host": socket.gethostname(), "found": ""}
-    for index in range(num_parts):
+    own = {"host": socket.gethostname(), "found": "", "weights": weights}
+    for index in range(0 if weights else num_parts):
         if found := _describe_part(*part(index), paths, loss_names):
             micro_batch = f"micro-batch {index + 1} of {num_parts}"
             own["found"] = f"{micro_batch}, {name_rows(index)}: {found}"
             break
     workers = [json.loads(text) for text in communicator.gather_texts(json.dumps(own))]
+    if of_some := [worker["weights"] for worker in workers if worker["weights"]]:
+        found = _counted(of_some[0], len(variables), "weights")
+        return Cause(f"Before the step, {found}: use an earlier checkpoint.", True)
     lines = [
         f"Worker {rank} on {worker['host']}, {worker['found']}."
         for rank, worker in enumerate(workers)

@@ -125,6 +125,10 @@ def test_a_command_that_is_not_there_is_an_error():
         (["--restarts=2"], "needs a command after --"),
         (["--restarts=-1", "--", "true"], "must not be negative"),
         (["python", "x.py"], "unrecognized arguments"),
+        (
+            ["--restarts=1", "--", "x", "--overwrite_output_dir=true"],
+            "`restarts` must be 0 with --overwrite_output_dir",
+        ),
     ],
 )
 def test_wrong_options_are_one_line(arguments, message):

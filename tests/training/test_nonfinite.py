@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -110,15 +112,24 @@ class Workers(Communicator):
 
     size = 2
 
+    def __init__(self, **found):
+        self.found = {"host": "b", "found": "", "weights": []} | found
+
     def gather_texts(self, text):
-        return [text, '{"host": "b", "found": "micro-batch 1 of 1, r: loss is inf"}']
+        return [text, json.dumps(self.found)]
 
 
 def test_every_worker_reports_the_worker_that_found_it():
-    steps = Trainer(
-        *(TwoWeights(), AdamWeightDecay(0.1), Workers(), GradientSettings())
-    )
+    workers = Workers(found="micro-batch 1 of 1, r: loss is inf")
+    steps = Trainer(*(TwoWeights(), AdamWeightDecay(0.1), workers, GradientSettings()))
     with pytest.raises(NonFiniteError, match="Worker 1 on b, micro-batch 1 of 1, r:"):
+        steps.train_step(batch(3e38, 3e38))
+
+
+def test_weights_that_are_not_finite_on_another_worker_are_named_by_all():
+    workers = Workers(weights=["bert/pooler/dense/kernel"])
+    steps = Trainer(*(TwoWeights(), AdamWeightDecay(0.1), workers, GradientSettings()))
+    with pytest.raises(NonFiniteError, match="Before the step, .*bert/pooler/dense/"):
         steps.train_step(batch(3e38, 3e38))
 
 

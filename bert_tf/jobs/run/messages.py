@@ -28,7 +28,8 @@ _COMPARED_ELSEWHERE = (
 # Settings that do not change what a step of a resumed run computes.
 _OF_THIS_RUN = (
     *("do_train", "do_eval", "do_predict", "steps_this_run"),
-    *("save_checkpoints_steps", "display_loss_steps", "max_eval_steps"),
+    *("save_checkpoints_steps", "save_checkpoints_minutes", "display_loss_steps"),
+    *("max_eval_steps", "skip_nonfinite", "skip_records", "max_corrupt_records"),
     *("eval_batch_size", "predict_batch_size", "evaluate_each_epoch"),
     *("n_best_size", "max_answer_length", "null_score_diff_threshold"),
     *("num_processes", "new_head", "allow_config_change"),

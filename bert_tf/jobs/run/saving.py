@@ -77,7 +77,7 @@ class CheckpointSaver:
         """Waits for the checkpoint that is being written."""
         try:
             self.wait()
-        except RunError as own:
+        except (RunError, OSError) as own:
             if error is None:
                 raise
             self._log.message(f"warning: {own}")  # The first error is reported.
@@ -146,10 +146,13 @@ class CheckpointSaver:
         The state must be that of the model and the optimizer: no later step has begun.
 
         Raises:
-          RunError: if this checkpoint or the one before cannot be written.
+          RunError: if this checkpoint cannot be written.
         """
         started = time.perf_counter()
-        self.wait()
+        try:
+            self.wait()
+        except (RunError, OSError) as error:  # There may be room again.
+            self._log.message(f"warning: {error}")
         if self._saved_step == step:
             return
         # Without a copy: nothing changes meanwhile.

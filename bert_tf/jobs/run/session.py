@@ -16,7 +16,7 @@ from bert_tf.distribute import (
     connect,
     is_worker_loss,
 )
-from bert_tf.errors import RunError, WorkerLost, one_line
+from bert_tf.errors import OtherWorkerFailed, RunError, WorkerLost, one_line
 from bert_tf.jobs.run.agreement import agree, agree_on_plan
 from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_notes
 from bert_tf.jobs.run.fingerprint import TITLES
@@ -30,6 +30,7 @@ from bert_tf.jobs.run.output_dir import (
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.used_folder import log_file
 from bert_tf.jobs.run.watchdog import Watchdog
+from bert_tf.launch import report
 from bert_tf.modeling.models import backends_of
 from bert_tf.signals import StopRequest
 from bert_tf.training.runlog import ConsoleLog, RunLog
@@ -93,8 +94,13 @@ class Session:
         """
         communicator = self.communicator
         kept = no_traces(config.files.output_dir) if self.is_first else None
-        with kept or contextlib.nullcontext():
-            plan = self._prepare(config, prepare, prefetch)
+        try:
+            with kept or contextlib.nullcontext():
+                plan = self._prepare(config, prepare, prefetch)
+        except (RunError, OtherWorkerFailed):
+            for line in self.notes:  # What was moved in the folder, for one.
+                report(line)
+            raise
         for line in [*self.notes, *self._warnings(plan)]:
             self.log.message(line)
         communicator.broadcast(plan.variables)
@@ -111,7 +117,8 @@ class Session:
         with _agreement(communicator):
             if self.is_first:
                 self.notes += take_output_dir(config, self.open_until)
-                self.watchdog.forget_reports()
+                if config.training.do_train:
+                    self.watchdog.forget_reports()
                 if prefetch and communicator.size > 1:
                     prefetch(config)
         with _agreement(communicator):

@@ -145,6 +145,7 @@ class TrainingStop:
     def saved(self, step: int) -> None:
         """Notes that the first worker has saved a step."""
         self._saved = step
+        self._stop.has_saved = True
         self._stop.state = f"step {step} is saved"
 
     @contextlib.contextmanager
@@ -165,8 +166,8 @@ class TrainingStop:
 
     def _react(self) -> None:
         """Of this worker's signal, in a thread."""
-        self._stop.is_known = True
         self._signals.setdefault(self._communicator.rank, self._stop.number)
+        self._stop.is_known = True
         self._ask()
         if self._heartbeat:
             self._heartbeat.hurry()
@@ -174,8 +175,8 @@ class TrainingStop:
 
     def _hear(self, signals: dict[int, int]) -> None:
         """Of other workers' signals, in the thread of the heartbeat."""
-        self._stop.is_known = True
         self._signals = signals | self._signals
+        self._stop.is_known = True
         self._ask()
         self._save_and_leave()
 

@@ -8,7 +8,6 @@ import collections
 import contextlib
 import faulthandler
 import os
-import shutil
 import statistics
 import sys
 import threading
@@ -115,8 +114,11 @@ class Watchdog:
         self.mark("the sum of an evaluation over the workers")
 
     def forget_reports(self) -> None:
-        """Deletes the reports of an earlier run."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Deletes the reports of an earlier run, for the training in the folder."""
+        with contextlib.suppress(OSError):
+            for name in filter(str.isdecimal, os.listdir(self._folder)):
+                os.remove(os.path.join(self._folder, name))
+            os.rmdir(self._folder)
 
     def close(self) -> None:
         """Stops watching."""
