@@ -25,7 +25,7 @@ from bert_tf.launch import (
     launched_rank,
     launched_size,
 )
-from bert_tf.signals import KILLED_BY, StopRequest
+from bert_tf.signals import StopRequest
 from bert_tf.standard_streams import keep_printing
 
 # mpirun stops all workers when one ends with an error. The worker that failed must be
@@ -78,8 +78,6 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
             importlib.import_module(f"bert_tf.jobs.{job}").run(config, stop)
         except Stopped:
             return stop.finish()
-        except KeyboardInterrupt:
-            return KILLED_BY + 2
         except RunError as error:
             return _report(error, stop)
         except (Exception, SystemExit) as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from bert_tf.config import checks
 from bert_tf.errors import shown
 from bert_tf.json_files import read_json_object
 
@@ -180,12 +181,9 @@ def _exception(path: str, key: str, entry: object) -> tuple[str, str]:
         )
     pattern, kind = entry
     try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: `{key}` must hold regular expressions. Received: "
-            f"{shown(pattern)} ({error}). Correct the file."
-        ) from None
+        checks.require_pattern(key, pattern)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return pattern, kind and _operation(path, key, kind)
 
 

@@ -50,7 +50,7 @@ class StopRequest:
       number: The first signal that was received; 0 for none.
       is_known: Whether a training reacts to a signal of this or of another worker.
       state: What is saved and what is lost, for the line that is printed.
-      has_saved: Whether this run has a checkpoint of its own.
+      has_saved: Whether this run has saved a checkpoint.
       writing: Held while files are written that must not be left unfinished.
     """
 

@@ -1,8 +1,8 @@
 r"""Writes TensorFlow's checkpoint files, byte by byte as TensorFlow does.
 
-TensorFlow's own writer takes `[`, `*` and `\` in a path for patterns, writes through
-temporary files of names of its own, and ends with its own kinds of errors. Here names
-are plain, tensors are written one after another without a copy of all, and checksums
+TensorFlow's writer takes `[`, `*` and `\` in a path for patterns, chooses the names of
+temporary files itself, and raises no OSError where the disk is full. Here paths are
+plain, tensors are written one after another without a copy of all, and checksums
 are computed on the way. The format is described in `tf_checkpoint`, which reads it.
 """
 

@@ -128,7 +128,7 @@ class Launcher:
         return code
 
     def _run_once(self) -> int:
-        # In a session of its own: Ctrl-C on the terminal reaches the launcher alone.
+        # In a new session, so that Ctrl-C on the terminal reaches the launcher alone.
         try:
             self._process = subprocess.Popen(self._command, start_new_session=True)
         except OSError as error:

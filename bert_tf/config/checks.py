@@ -164,10 +164,15 @@ def require_patterns(name: str, patterns: Sequence[str]) -> None:
     # A lone string would count as one pattern per letter, and match nearly all.
     require(not isinstance(patterns, str), name, "be a list", patterns)
     for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(
-                f"`{name}` must hold regular expressions. Received: {shown(pattern)} "
-                f"({error}). Correct the pattern."
-            ) from None
+        require_pattern(name, pattern)
+
+
+def require_pattern(name: str, pattern: str) -> None:
+    """A setting, or a key of a file, must hold a regular expression."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(
+            f"`{name}` must hold regular expressions. Received: {shown(pattern)} "
+            f"({error}). Correct the pattern."
+        ) from None

@@ -86,12 +86,7 @@ class BertConfig:
             )
         checks.require_positive(
             self,
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
+            *ESSENTIAL_KEYS,
             "type_vocab_size",
             "initializer_range",
             "layer_norm_eps",

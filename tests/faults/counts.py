@@ -2,7 +2,12 @@
 
 import os
 
+import pytest
+
 IS_FULL = os.environ.get("BERT_TF_FAULTS") == "full"
+
+
+full_only = pytest.mark.skipif(not IS_FULL, reason="in full only: make test-faults")
 
 
 def count(quick, full):

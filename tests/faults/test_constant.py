@@ -21,7 +21,7 @@ LISTENS = "0A"
 
 @pytest.fixture
 def start(tiny_config_file, tiny_records, tmp_path):
-    """Starts a training with a temporary folder of its own, given more flags."""
+    """Starts a training with its TMPDIR in a new folder, given more flags."""
 
     def run(*more):
         temporary = tmp_path / "temporary"
@@ -116,7 +116,7 @@ def test_no_end_leaves_a_file_in_the_temporary_folder(start, figure, tmp_path, e
 
 
 def test_evaluations_leave_nothing_behind(start, figure, tiny_records):
-    """Each makes a graph of its own: many short runs in one process."""
+    """Each traces its graphs anew: many short runs in one process."""
     program = f"""
 import gc, os, sys
 sys.path[:0] = [{str(ROOT / "tests")!r}, {str(ROOT)!r}]

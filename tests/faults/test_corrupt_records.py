@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import WIDE, require_isa
-from faults.counts import IS_FULL, count
+from faults.counts import count, full_only
 from faults.damaged_records import (
     WRONG,
     examples,
@@ -133,7 +133,7 @@ def test_a_run_that_skips_is_the_run_whose_records_have_weight_0(
     figure("runs with skipped records equal to weight 0", attempts, attempts)
 
 
-@pytest.mark.skipif(not IS_FULL, reason="two more runs")
+@full_only
 def test_fused_operations_skip_them_as_well(tmp_path):
     """To rounding: they leave out padding, of which an empty row has more."""
     require_isa("avx2")

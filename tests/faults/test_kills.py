@@ -12,7 +12,7 @@ import time
 
 import pytest
 import runs
-from faults.counts import count
+from faults.counts import count, full_only
 from integration import finetuning_data
 from integration.launching import ROOT, environment
 from runs import checkpoint_bytes, logged_values, pretraining_flags
@@ -186,7 +186,7 @@ def test_a_killed_pretraining_resumes(pretraining, tmp_path, figure):
     figure(PROMISE, kept, number, f"{inside} of {number} inside a save")
 
 
-@pytest.mark.skipif(count(1, 0), reason="in full only")
+@full_only
 def test_a_killed_fine_tuning_resumes(tmp_path, figure):
     model = finetuning_data.write_model(tmp_path / "model")
     data = finetuning_data.write_classes(tmp_path / "classes")
@@ -208,7 +208,7 @@ def test_a_killed_fine_tuning_resumes(tmp_path, figure):
 
 
 @pytest.mark.horovod
-@pytest.mark.skipif(count(1, 0), reason="in full only")
+@full_only
 def test_a_killed_rank_of_two_resumes(tiny_config_file, tiny_records, tmp_path, figure):
     launcher = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none"]
     launcher += ["-np", "2"]

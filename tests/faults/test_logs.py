@@ -8,12 +8,11 @@ import sys
 import threading
 
 import pytest
-from faults.counts import count
+from faults.counts import count, full_only
 from integration.launching import ROOT
 from runs import checkpoint_bytes, pretraining_flags
 
 PROMISE = "log or standard output cannot be written: training ends with exit code 0"
-FULL = pytest.mark.skipif(not count(0, 1), reason="in the full form alone")
 SCRIPT = ROOT / "run_pretraining.py"
 STEPS = 4
 WARNING = "warning: standard output cannot be written"
@@ -98,7 +97,7 @@ def test_a_training_goes_on_without_its_output(command, tmp_path, figure):
     figure(PROMISE, len(results), len(chosen))
 
 
-@FULL
+@full_only
 @pytest.mark.slow
 def test_a_log_that_is_deleted_with_its_folder_is_made_again(command, tmp_path, figure):
     """While the training runs; the pipe of its output tells when."""
@@ -125,7 +124,7 @@ def test_a_log_that_is_deleted_with_its_folder_is_made_again(command, tmp_path, 
     figure(PROMISE, 1, 1)
 
 
-@FULL
+@full_only
 @pytest.mark.slow
 def test_a_pipe_that_nobody_reads_is_refused_at_start(command, tmp_path, figure):
     os.mkfifo(tmp_path / "pipe")
@@ -137,7 +136,7 @@ def test_a_pipe_that_nobody_reads_is_refused_at_start(command, tmp_path, figure)
     figure("a log that is a pipe without a reader: refused at start", 1, 1)
 
 
-@FULL
+@full_only
 @pytest.mark.slow
 def test_a_terminal_that_is_gone_does_not_end_a_training(command, tmp_path, figure):
     """Its bar is drawn by a thread of its own."""

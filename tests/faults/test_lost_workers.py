@@ -50,7 +50,7 @@ def test_a_lost_worker_ends_all_and_is_named(
 ):
     total, kept, notes = count(kind in ("stop", "exit"), 10), 0, []
     if not total:
-        pytest.skip("only in full")
+        pytest.skip("in full only: make test-faults")
     slowest = 0.0
     for place in range(total):
         folder = tmp_path / f"run-{place}"
