@@ -221,6 +221,8 @@ def _parse(path: str) -> tuple[RunPosition, dict[str, str]]:
         fields = dataclasses.fields(RunPosition)
         names = {each.name: each.default is dataclasses.MISSING for each in fields}
         needed = {name for name, is_needed in names.items() if is_needed} - {"config"}
+        if version > 1:
+            needed.add("fingerprint")
         if wrong := sorted((needed - values.keys()) | (values.keys() - names.keys())):
             raise ValueError(f"these values are missing, or unknown: {wrong}")
         return RunPosition(**values), files

@@ -118,9 +118,12 @@ def edit_value(path, rng, folder):
 
 
 def remove_value(path, rng, folder):
-    kept = ("data_sha256", "is_packed", "loss_scale", "num_finite_steps", "config")
+    kept = {"data_sha256", "is_packed", "loss_scale", "num_finite_steps", "config"}
+    form = rng.randrange(3)
+    if form == 1:
+        kept.add("fingerprint")  # Format 1 has none.
     names = [n for n in read_values(folder) if n not in (*kept, "sha256")]
-    change_manifest(folder, rng.randrange(3), without=rng.choice(names))
+    change_manifest(folder, form, without=rng.choice(names))
 
 
 def edit_files(path, rng, folder):
