@@ -133,9 +133,8 @@ for number in range({count(12, 60)}):
 middle, last = seen[len(seen) // 2], seen[-1]
 print(last[0] / middle[0] - 1, last[1] - middle[1], last[2] - middle[2])
 """
-    process, temporary = start()
-    process.wait()
-    process.stdout.close()
+    process, temporary = start("--num_train_steps=20")
+    process.communicate()
     flags = [str(word) for word in process.args[2:]]
     more = ["--do_eval", f"--eval_files_dir={tiny_records}", "--max_eval_steps=3"]
     started = time.monotonic()
