@@ -439,7 +439,10 @@ RANKS = [
         flags(NEW, "--eval_files_dir={folder}/train"),
         "records of the evaluation",
     ),
-    (P, variable("TF_ENABLE_ONEDNN_OPTS", "0", NEW), "variable TF_ENABLE_ONEDNN_OPTS"),
+    (
+        *(P, variable("TF_ENABLE_ONEDNN_OPTS", "0", NEW)),
+        "the variable TF_ENABLE_ONEDNN_OPTS: none",
+    ),
     (P, variable("XLA_FLAGS", "--xla_dump_to=", NEW), "the variable XLA_FLAGS: none"),
     (P, lambda f: train_again(5)(f) or flags(NEW)(f), "sha256 of the training data"),
     (P, lambda f: swap_files(f) or flags(NEW)(f), "files of the training data"),

@@ -127,7 +127,7 @@ def measure():
     pages = int(open("/proc/self/statm").read().split()[1])
     return pages, len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 seen = []
-for number in range({count(12, 60)}):
+for number in range({count(12, 40)}):
     run("pretraining", *sys.argv[1:])
     seen.append(measure())
 middle, last = seen[len(seen) // 2], seen[-1]

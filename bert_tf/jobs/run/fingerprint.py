@@ -38,7 +38,7 @@ TITLES = {
 # These decide what a step computes; the others what the weights mean.
 _OF_STEPS = ("data", "loss", "precision")
 # Settings in bert_config.json that a resumed run may change: they are logged.
-_NO_ARCHITECTURE = (
+CHANGEABLE_SETTINGS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),
     "initializer_range",
 )
@@ -118,7 +118,7 @@ def _vocabulary(path: str) -> dict[str, object]:
 
 
 def _architecture(values: Mapping[str, object]) -> dict[str, object]:
-    return {n: v for n, v in values.items() if n not in _NO_ARCHITECTURE}
+    return {n: v for n, v in values.items() if n not in CHANGEABLE_SETTINGS}
 
 
 def _loss(is_micro_batch_mean: bool, clips_each: bool) -> dict[str, object]:

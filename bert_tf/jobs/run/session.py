@@ -19,7 +19,7 @@ from bert_tf.distribute import (
 from bert_tf.errors import OtherWorkerFailed, RunError, WorkerLost, one_line
 from bert_tf.jobs.run.agreement import agree, agree_on_plan
 from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_notes
-from bert_tf.jobs.run.fingerprint import TITLES
+from bert_tf.jobs.run.fingerprint import CHANGEABLE_SETTINGS, TITLES
 from bert_tf.jobs.run.memory import Rows, memory_warnings
 from bert_tf.jobs.run.messages import thread_warnings
 from bert_tf.jobs.run.output_dir import (
@@ -237,6 +237,7 @@ def plan_facts(plan: Plan) -> dict[str, object]:
         "learning rate": plan.learning_rate,
         "seed": plan.seed,
         "checksum of the weights to start from": plan.weights_crc32c,
+        **{name: getattr(plan.bert, name) for name in CHANGEABLE_SETTINGS},
         **{
             f"{name} of the {TITLES[entry]}": value
             for entry, values in plan.fingerprint.items()
