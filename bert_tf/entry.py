@@ -8,7 +8,7 @@ import time
 import traceback
 
 from bert_tf import flags
-from bert_tf.config.checks import require_environment
+from bert_tf.config.checks import require_threads
 from bert_tf.config.paths import check_run
 from bert_tf.errors import (
     NonFiniteError,
@@ -54,7 +54,7 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     try:
         config = flags.parse(config_class, arguments)
         check_launch(config.runtime.horovod)
-        require_environment()
+        require_threads(config.runtime.num_threads)
         if launched_size() == 1:  # Workers compare what they find, see `session`.
             check_run(config)
     except flags.HelpRequest as help_request:

@@ -9,7 +9,7 @@ def shown(value: object) -> str:
     if isinstance(value, int) and abs(value) >= 10**_MAX_SHOWN:
         return f"a number of more than {_MAX_SHOWN} digits"
     try:
-        return _shortened(repr(value), _MAX_SHOWN)
+        return shortened(repr(value), _MAX_SHOWN)
     except RecursionError:
         return f"a deeply nested {type(value).__name__}"
 
@@ -28,7 +28,7 @@ def one_line(error: BaseException | str) -> str:
             "permissions and the free space, or pass another path."
         )
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return _shortened(text, _MAX_LINE)
+    return shortened(text, _MAX_LINE)
 
 
 def printable(error: BaseException) -> str:
@@ -38,7 +38,8 @@ def printable(error: BaseException) -> str:
     return "\n  ".join(map(one_line, str(error).split("\n  ")))
 
 
-def _shortened(text: str, most: int) -> str:
+def shortened(text: str, most: int) -> str:
+    """A text with its middle left out, where it has more than `most` characters."""
     if len(text) <= most:
         return text
     return f"{text[: most // 2]} [...] {text[-most // 2 :]}"

@@ -35,6 +35,11 @@ def launched_size() -> int:
     return _first_number(_SIZES, 1)
 
 
+def workers(count: int) -> str:
+    """The number of workers, in words: "1 worker"."""
+    return f"{count} worker{'s' * (count != 1)}"
+
+
 def report(line: str) -> None:
     """Prints a line on stderr, on the first of the processes launched together."""
     if launched_rank() == 0:

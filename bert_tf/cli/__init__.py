@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from bert_tf.config.checks import require_environment
+from bert_tf.config.checks import require_threads
 from bert_tf.errors import RunError, one_line, shown
 
 # A module of the same name has `main(arguments)`; it is imported on demand.
@@ -66,5 +66,5 @@ def _run(arguments: Sequence[str]) -> int:
             f"The command must be one of {', '.join(COMMANDS)}. Received: "
             f"{shown(command)}."
         )
-    require_environment()
+    require_threads()
     return importlib.import_module(f"bert_tf.cli.{command}").main(arguments[1:]) or 0

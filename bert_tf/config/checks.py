@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 
 from bert_tf.errors import shown
+from bert_tf.resources import cpu_limit
 
 # The largest value of each number, far beyond real use: what is larger is a mistake,
 # and would end in a crash of a library, without memory, or never.
 MAX_NUMBER = 10**12
+MAX_THREADS_PER_CORE = 16
 LIMITS = {
     **dict.fromkeys(("num_threads", "num_processes"), 1024),
     # Architecture, and lengths that it bounds.
@@ -66,13 +68,24 @@ def limit_of(name: str) -> float:
     return LIMITS.get(name, MAX_NUMBER)
 
 
-def require_environment() -> None:
-    """TensorFlow's variables for threads must be within the limit of `num_threads`.
+def require_threads(num_threads: int | None = None) -> None:
+    """Threads must not be many times the cores; TensorFlow's variables for them, too.
+
+    So many would wait for each other: a step would take minutes. Far more crash
+    TensorFlow. Fewer are a warning, see `thread_warnings`.
+
+    Args:
+      num_threads: The setting; None if there is none.
 
     Raises:
-      ValueError: naming the variable; TensorFlow itself would crash.
+      ValueError: naming the setting or the variable.
     """
-    limit = LIMITS["num_threads"]
+    cores = int(min(os.cpu_count() or 1, cpu_limit() or math.inf)) or 1
+    limit = min(LIMITS["num_threads"], MAX_THREADS_PER_CORE * cores)
+    if num_threads is not None:
+        rule = f"be at most {MAX_THREADS_PER_CORE} x {cores} cores = {limit}"
+        remedy = "Leave it out for one thread on each core."
+        require(num_threads <= limit, "num_threads", rule, num_threads, remedy)
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         value = os.environ.get(name, "").strip()
         is_small = value.isdecimal() and len(value) < 10 and int(value) <= limit

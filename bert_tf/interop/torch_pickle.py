@@ -278,7 +278,10 @@ def _push(value: object) -> bytes:
 
 
 def shown(value: object) -> str:
-    """A short text without line breaks for a value of a file."""
+    """A short text without line breaks for a value of a file.
+
+    Not its `repr`: a few bytes can describe a value whose `repr` fills the memory.
+    """
     if isinstance(value, str | bytes):
         return ascii(value[:_MAX_SHOWN])
     if value is None or isinstance(value, int | float):

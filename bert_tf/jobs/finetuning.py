@@ -23,7 +23,7 @@ from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import NonFiniteError
 from bert_tf.evaluation.prediction import predict
 from bert_tf.interop.classifier_labels import TASK_FILE
-from bert_tf.jobs.run.best_checkpoint import BestCheckpoint, forget_best
+from bert_tf.jobs.run.best_checkpoint import BestCheckpoint
 from bert_tf.jobs.run.fingerprint import check_architecture
 from bert_tf.jobs.run.messages import describe_changes, describe_model
 from bert_tf.jobs.run.model_files import (
@@ -36,6 +36,7 @@ from bert_tf.jobs.run.plan import Plan, TrainingSet
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session
 from bert_tf.jobs.run.training_loop import AfterStep
+from bert_tf.launch import workers
 from bert_tf.modeling.finetuning import FinetuningTask
 
 # What --allow_config_change permits in task.json.
@@ -118,7 +119,7 @@ def describe(
         return
     log.message(
         f"Training: {len(sequences)} examples, {shape.global_batch_size} per step "
-        f"({shape.size} workers x {shape.micro_batch_size} x "
+        f"({workers(shape.size)} x {shape.micro_batch_size} x "
         f"{shape.num_micro_batches} accumulation), {settings.num_train_steps} steps; "
         f"{settings.optimizer_type}, peak learning rate {plan.learning_rate:g}, "
         f"{settings.warmup_steps} steps of warm-up."
@@ -172,8 +173,6 @@ def keep_best(
       What to call after each step of the training, or None.
     """
     config, log, communicator = plan.config, session.log, session.communicator
-    if session.is_first and not plan.start.is_own:
-        forget_best(config.files.output_dir)
     if not config.training.evaluate_each_epoch:
         yield None
         return
@@ -186,6 +185,8 @@ def keep_best(
             return
         results = evaluate()
         with session.stop.writing:
+            if session.saver:
+                session.saver.save_first(step)
             is_best = best.offer(step, results)
         line = f"After step {step}: {criterion} = {results[criterion]:.6g}"
         log.message(f"{line} (best so far)" if is_best else line)

@@ -37,6 +37,7 @@ from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.jobs.run.training_loop import train
+from bert_tf.launch import workers
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.signals import StopRequest
@@ -209,7 +210,7 @@ def _check_global_batch(
     if training_set.num_records < shape.global_batch_size:
         raise ValueError(
             f"{config.files.input_files_dir} must hold at least one global batch of "
-            f"{shape.global_batch_size} records ({shape.size} workers x "
+            f"{shape.global_batch_size} records ({workers(shape.size)} x "
             f"{shape.micro_batch_size} x {shape.num_micro_batches} micro-batches). "
             f"Received: {training_set.num_records} records. Pass a smaller "
             "--train_batch_size or --num_accumulation_steps."
@@ -224,7 +225,7 @@ def describe(plan: PretrainingPlan, session: Session) -> None:
     if trained is None:
         return
     log.message(
-        f"Batch: {shape.size} workers x {shape.micro_batch_size} records per "
+        f"Batch: {workers(shape.size)} x {shape.micro_batch_size} records per "
         f"micro-batch x {shape.num_micro_batches} accumulation = "
         f"{shape.global_batch_size} records per step."
     )
@@ -242,7 +243,7 @@ def describe(plan: PretrainingPlan, session: Session) -> None:
     asked = config.optimizer.learning_rate
     log.message(
         f"Optimizer: {config.optimizer.optimizer_type}, peak learning rate "
-        f"{plan.learning_rate:g} (--learning_rate={asked:g}, {shape.size} workers), "
+        f"{plan.learning_rate:g} (--learning_rate={asked:g}, {workers(shape.size)}), "
         f"{config.optimizer.warmup_steps} steps of warm-up, "
         f"{config.optimizer.num_train_steps} steps in all."
     )

@@ -3,8 +3,10 @@
 A checkpoint is `model.ckpt-N.index`, its data file and the manifest
 `model.ckpt-N.json`. All three are written into a temporary folder, whose new name,
 `.model.ckpt-N.bert_tf.committed`, commits the checkpoint; then they are moved to where
-other tools look for them. The first manifest of a checkpoint that is removed is renamed
-to `.model.ckpt-N.bert_tf.removed`. So `remove_leftovers` completes either after a kill.
+other tools look for them, with the files of the model that it is used with: whatever
+kills the writer, a checkpoint never stands beside those of another run. The manifest
+of a checkpoint that is removed is first renamed to `.model.ckpt-N.bert_tf.removed`. So
+`remove_leftovers` completes either after a kill.
 """
 
 import contextlib
@@ -20,6 +22,7 @@ from bert_tf.files import (
     remove_unfinished,
     sync_folder,
     temporary_folder,
+    whole_file,
     write_whole,
 )
 from bert_tf.tf_checkpoint import INDEX
@@ -42,7 +45,11 @@ _STEP = r"model\.ckpt-(0|[1-9][0-9]*)"
 _FILE = re.compile(rf"{_STEP}\.(json|{TENSOR_FILE})")
 _COMMITTED = re.compile(rf"\.{_STEP}\.bert_tf\.committed")
 _REMOVED = re.compile(rf"\.{_STEP}\.bert_tf\.removed")
+# In the folder of a commit: what is deleted first, steps and names, and the folder of
+# files that are then moved next to the checkpoint. No other names are taken from them.
 _REPLACES = "replaces"
+_BESIDE = "beside"
+_BESIDE_NAME = re.compile(r"(best/)?[a-z_]+\.(json|txt)")
 # Of earlier versions: a mark on what is not complete, and tensor files before they were
 # renamed, by the program or by TensorFlow.
 _INCOMPLETE = re.compile(rf"{_STEP}\.incomplete")
@@ -57,6 +64,7 @@ def save(
     position: RunPosition,
     *,
     replaces: Collection[int] = (),
+    beside: Mapping[str, bytes | None] | None = None,
 ) -> str:
     """Writes and commits one checkpoint; see the module.
 
@@ -66,6 +74,8 @@ def save(
       position: That of the run.
       replaces: Steps of checkpoints that are deleted when this one is committed: both
         happen, or neither.
+      beside: Files in the same folder that change with it: name -> content; None for a
+        file that is deleted.
 
     Returns:
       The checkpoint's prefix, directory/model.ckpt-<step>.
@@ -77,7 +87,8 @@ def save(
     with _reported(prefix):
         _publish_all(directory)  # What an error has interrupted.
         with temporary_folder(prefix) as folder:
-            _write(str(folder), tensors, position, replaces)
+            _write(str(folder), tensors, position)
+            _write_changes(str(folder), replaces, beside or {})
             committed = _hidden(directory, position.step, "committed")
             os.rename(folder, committed)
         sync_folder(directory)
@@ -93,7 +104,7 @@ def try_save(directory: str, tensors: Tensors, position: RunPosition) -> None:
     """
     prefix = _prefix(directory, position.step)
     with _reported(prefix), temporary_folder(prefix) as folder:
-        _write(str(folder), tensors, position, ())
+        _write(str(folder), tensors, position)
 
 
 @contextlib.contextmanager
@@ -116,16 +127,27 @@ def _hidden(directory: str, step: int, state: str) -> str:
     return os.path.join(directory, f".model.ckpt-{step}.bert_tf.{state}")
 
 
-def _write(
-    folder: str, tensors: Tensors, position: RunPosition, replaces: Collection[int]
-) -> None:
+def _write(folder: str, tensors: Tensors, position: RunPosition) -> None:
     """Writes a checkpoint's files into a folder, and syncs them to disk."""
     named = dict(tensors) | {STEP_NAME: np.array(position.step, np.int64)}
     prefix = _prefix(folder, position.step)
     files = write_tensors(prefix, named)
-    if replaces:
-        write_whole(os.path.join(folder, _REPLACES), "\n".join(map(str, replaces)))
     write_whole(f"{prefix}.json", manifest_text(position, files))
+
+
+def _write_changes(
+    folder: str, replaces: Collection[int], beside: Mapping[str, bytes | None]
+) -> None:
+    """Writes what else the commit of a checkpoint changes."""
+    deleted = [name for name, content in beside.items() if content is None]
+    if replaces or deleted:
+        lines = map(str, [*replaces, *deleted])
+        write_whole(os.path.join(folder, _REPLACES), "\n".join(lines))
+    for name, content in beside.items():
+        if content is not None:
+            os.makedirs(os.path.join(folder, _BESIDE), exist_ok=True)
+            with whole_file(os.path.join(folder, _BESIDE, name)) as file:
+                file.write(content)
 
 
 def _publish(directory: str, step: int) -> None:
@@ -134,13 +156,20 @@ def _publish(directory: str, step: int) -> None:
     What it replaces is removed before. All of it may be done again.
     """
     folder = _hidden(directory, step, "committed")
-    replaces = os.path.join(folder, _REPLACES)
+    replaces, beside = (os.path.join(folder, x) for x in (_REPLACES, _BESIDE))
     if os.path.exists(replaces):
         with open(replaces, encoding="utf-8") as file:
-            for other in map(int, file.read().split()):
-                if other != step:
-                    remove(directory, other)
+            for each in file.read().split():
+                if each.isdecimal() and int(each) != step:
+                    remove(directory, int(each))
+                elif _BESIDE_NAME.fullmatch(each):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.remove(os.path.join(directory, each))
         os.remove(replaces)
+    if os.path.isdir(beside):
+        for name in filter(_BESIDE_NAME.fullmatch, os.listdir(beside)):
+            os.replace(os.path.join(beside, name), os.path.join(directory, name))
+        os.rmdir(beside)
     names = [name for name in os.listdir(folder) if _FILE.fullmatch(name)]
     for name in sorted(names, key=lambda name: (name.endswith(".json"), name)):
         os.replace(os.path.join(folder, name), os.path.join(directory, name))

@@ -19,6 +19,7 @@ from runs import (
 
 import run_squad
 from bert_tf.errors import RunError
+from bert_tf.jobs.run.saving import CheckpointSaver
 
 pytestmark = pytest.mark.slow
 SCRIPT = ROOT / "run_squad.py"
@@ -261,6 +262,21 @@ def test_the_best_of_an_overwritten_run_is_forgotten(best, command, tmp_path):
     scores = run(command(path, *EACH_EPOCH, *more))
     assert read_json(path / "best" / "best.json")["step"] in (3, 4)
     assert scores["f1"] < best[1]["f1"]
+
+
+def test_the_best_of_a_run_stays_until_another_run_has_a_checkpoint(
+    best, command, tmp_path, monkeypatch
+):
+    path = shutil.copytree(best[0], tmp_path / "run")
+
+    def kill(saver, step):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CheckpointSaver, "save_first", kill)
+    with pytest.raises(KeyboardInterrupt):
+        run(command(path, *EACH_EPOCH, "--num_train_steps=4", "--overwrite_output_dir"))
+    more = ("--num_train_steps=40", "--learning_rate=0.02", "--num_warmup_steps=0")
+    assert run(command(path, *EACH_EPOCH, *more)) == best[1]
 
 
 def test_an_evaluation_that_was_cut_off_is_made_when_the_run_is_resumed(

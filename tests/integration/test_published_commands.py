@@ -62,7 +62,7 @@ def test_single_process(tiny_config_file, tiny_records, tmp_path):
     )
     result = run_python(SCRIPT, *command)
     assert result.returncode == 0, result.stderr
-    assert "1 workers x 4 records per micro-batch x 2 accumulation = 8" in result.stdout
+    assert "1 worker x 4 records per micro-batch x 2 accumulation = 8" in result.stdout
     warnings = [line for line in result.stderr.splitlines() if "no effect" in line]
     assert len(warnings) == 1
     assert "--iterations_per_loop" in warnings[0]

@@ -93,7 +93,7 @@ def test_the_global_batch_is_kept_on_other_settings(command, tmp_path, capsys):
     run(command(folder, "--steps_this_run=2"))
     run(command(folder, "--learning_rate=0.5", batch=8, accumulation=7))
     text = capsys.readouterr().out
-    assert "1 workers x 8 records per micro-batch x 2 accumulation = 16" in text
+    assert "1 worker x 8 records per micro-batch x 2 accumulation = 16" in text
     assert "Kept from the checkpoint: learning rate 0.01 (flags: 0.5)" in text
     assert "Kept from the checkpoint: global batch 16 (flags: 56)" in text
 
@@ -101,7 +101,7 @@ def test_the_global_batch_is_kept_on_other_settings(command, tmp_path, capsys):
 def test_a_batch_that_does_not_divide_is_refused(command, tmp_path):
     folder = tmp_path / "run"
     run(command(folder, "--steps_this_run=2"))
-    with pytest.raises(RunError, match=r"16 records, which 1 workers x .*=5 = 5 does"):
+    with pytest.raises(RunError, match=r"16 records, which 1 worker x .*=5 = 5 does"):
         run(command(folder, batch=5))
 
 

@@ -119,6 +119,61 @@ def test_what_a_save_replaces_is_there_until_it_is_committed(folder, step):
     assert found[0] != found[-1]
 
 
+def test_files_beside_a_checkpoint_change_with_its_commit(folder):
+    """Killed anywhere, a checkpoint never stands beside the files of another run."""
+    work, reset = folder
+    names = ("bert_config.json", "vocab.txt", "task.json", "best/best.json")
+    of_new = {"bert_config.json": b"new", "vocab.txt": b"new"}
+    of_new |= {"task.json": None, "best/best.json": None}
+
+    def prepare():
+        reset(3, 5)
+        (work / "best").mkdir()
+        for name in names:
+            (work / name).write_text("old")
+
+    found = []
+    for _ in crash_points(
+        work,
+        prepare,
+        lambda: checkpoints.save(
+            *(str(work), tensors(8), position(8)), replaces=(3, 5), beside=of_new
+        ),
+    ):
+        before_sweep = checkpoints.committed_steps(str(work))
+        contents = {n: (work / n).read_text() for n in names if (work / n).exists()}
+        # An evaluation, which sweeps nothing, finds no mixture either.
+        if before_sweep:
+            assert set(contents.values()) == {"new" if 8 in before_sweep else "old"}
+        checkpoints.remove_leftovers(str(work))
+        contents = {n: (work / n).read_text() for n in names if (work / n).exists()}
+        found.append((checkpoints.committed_steps(str(work)), contents))
+        assert all(
+            KNOWN.fullmatch(name) or name in (*names, "best")
+            for name in os.listdir(work)
+        )
+    new = {"bert_config.json": "new", "vocab.txt": "new"}
+    assert all(x in (([3, 5], dict.fromkeys(names, "old")), ([8], new)) for x in found)
+    assert found[0] != found[-1]
+
+
+@pytest.mark.parametrize("name", ["../mine.txt", "mine", "notes/mine.txt", "é.txt"])
+def test_a_commit_that_was_edited_deletes_and_moves_nothing_else(folder, name):
+    work, reset = folder
+    reset(5)
+    committed = work / ".model.ckpt-9.bert_tf.committed"
+    (committed / "beside").mkdir(parents=True)
+    (committed / "replaces").write_text(name)
+    path = work / name
+    is_outside = not path.resolve().is_relative_to(work)
+    mine = work.parent / "mine.txt" if is_outside else path
+    mine.parent.mkdir(exist_ok=True)
+    mine.touch()
+    checkpoints.remove_leftovers(str(work))
+    assert mine.exists()
+    assert checkpoints.committed_steps(str(work)) == [5]
+
+
 def test_sweeping_that_is_killed_anywhere_is_swept(folder):
     work, reset = folder
 

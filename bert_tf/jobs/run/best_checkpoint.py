@@ -1,13 +1,12 @@
 """The best checkpoint of a run, kept in <output_dir>/best next to the newest ones."""
 
-import contextlib
 import json
 import math
 import os
 
 from bert_tf.errors import RunError
 from bert_tf.files import write_whole
-from bert_tf.jobs.run.output_dir import BEST_DIR, write_model_files
+from bert_tf.jobs.run.output_dir import BEST_DIR, changed_files
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import load_checkpoint, weights_by_name
 from bert_tf.json_files import read_json_object
@@ -15,15 +14,9 @@ from bert_tf.training import checkpoints
 
 _NOTE = "best.json"
 _LAST = "last_step"
-
-
-def forget_best(output_dir: str) -> None:
-    """Deletes the note about the best checkpoint of an overwritten run.
-
-    The new run would take it for its own when it is resumed.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(os.path.join(output_dir, BEST_DIR, _NOTE))
+# Beside the first checkpoint of a new run: the note of an earlier one is deleted, which
+# the new run would take for its own when it is resumed.
+FORGET_BEST = {f"{BEST_DIR}/{_NOTE}": None}
 
 
 class BestCheckpoint:
@@ -91,16 +84,18 @@ class BestCheckpoint:
             self._best = {"step": step, self._criterion: value}
         self._best |= {_LAST: step}
         if self._rank == 0:
+            note = json.dumps(self._best)
             if is_best:
-                self._save(step)
-            write_whole(self._note, json.dumps(self._best))
-            self._remove_others(int(self._best["step"]))
+                self._save(step, note)
+            else:
+                write_whole(self._note, note)
         return is_best
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, note: str) -> None:
+        """Replaces the best checkpoint and its note in one commit."""
         os.makedirs(self._folder, exist_ok=True)
-        # With these files next to it, it can be used without any other flag.
-        write_model_files(self._folder, self._plan.model_files, replace=True)
+        # With the model's files next to it, it can be used without any other flag.
+        files = changed_files(self._folder, self._plan.model_files)
         checkpoints.save(
             self._folder,
             weights_by_name(self._plan.task.model),
@@ -112,12 +107,9 @@ class BestCheckpoint:
                 seed=self._plan.seed,
                 num_records=self._plan.training_set.num_records,
             ),
+            replaces=checkpoints.committed_steps(self._folder),
+            beside={**files, _NOTE: note.encode()},
         )
-
-    def _remove_others(self, step: int) -> None:
-        for other in checkpoints.committed_steps(self._folder):
-            if other != step:
-                checkpoints.remove(self._folder, other)
 
     def load(self) -> str:
         """Loads the best weights and their step; returns a line for the log."""

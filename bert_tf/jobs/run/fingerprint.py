@@ -18,6 +18,7 @@ from bert_tf.config.run import CONFIG_CHANGES, RunTrainingConfig
 from bert_tf.data.batches.example_batches import LabelledSequences
 from bert_tf.data.records.record_set import RecordSet
 from bert_tf.data.text.vocabulary import load_vocabulary
+from bert_tf.errors import shortened
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY
 from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.resume import StartingPoint
@@ -219,8 +220,9 @@ def check_packing(start: StartingPoint, is_packed: bool) -> None:
     kinds = {True: "packed records", False: "records that are not packed"}
     raise ValueError(
         f"{start.prefix} is of a run on {kinds[before]}. Received: {kinds[is_packed]}, "
-        "with which a step would have another number of sequences. Pass records as "
-        "before, or start a new run from its weights: another --output_dir, "
+        "with which a step would have another number of sequences; "
+        "--allow_config_change does not permit that. Pass records as before, or start "
+        "a new run from its weights: another --output_dir, "
         f"--init_checkpoint={start.prefix} and no --resume."
     )
 
@@ -329,4 +331,4 @@ def _items(items: Sequence[str]) -> str:
 
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+    return shortened(text, _MAX_SHOWN)

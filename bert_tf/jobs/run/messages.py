@@ -12,6 +12,7 @@ from bert_tf.evaluation.metrics import write_results
 from bert_tf.jobs.run.agreement import versions
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import accumulation_steps
+from bert_tf.launch import workers
 from bert_tf.resources import available_cores, describe_cores
 from bert_tf.training.runlog import RunLog
 from bert_tf.training.trainer import StepResult
@@ -45,12 +46,12 @@ _OF_OPTIMIZER = (
 
 def _describe_run(plan: Plan) -> str:
     """One line with what decides how the run computes."""
-    config, workers = plan.config, plan.shape.size
+    config = plan.config
     parts = [
         ", ".join(f"{name} {version}" for name, version in versions().items()),
         f"compute path {fused_ops.in_use()}",
         f"precision {plan.policy.name}",
-        f"{workers} worker{'s' * (workers != 1)}",
+        workers(plan.shape.size),
     ]
     if plan.training_set is not None:
         settings = config.optimizer
@@ -178,8 +179,8 @@ def thread_warnings(threads: int, asked: int | None, num_workers: int) -> list[s
     lines, cores = [], available_cores(num_workers)
     if threads > cores:
         lines.append(
-            f"warning: {threads} threads share {cores} cores ({num_workers} workers on "
-            f"this host, {describe_cores()}) and wait for each other. Pass "
+            f"warning: {threads} threads share {cores} cores ({workers(num_workers)} "
+            f"on this host, {describe_cores()}) and wait for each other. Pass "
             f"--num_threads={cores}, the default."
         )
     variable = os.environ.get("OMP_NUM_THREADS", "")

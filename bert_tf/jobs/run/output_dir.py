@@ -3,11 +3,11 @@
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from bert_tf.config import BertConfig
+from bert_tf.config.paths import require_possible
 from bert_tf.config.run import RunConfig
 from bert_tf.data.tasks.custom_task import FILE_FORMATS
 from bert_tf.data.text.tokenizer_settings import TOKENIZER_CONFIG
@@ -43,22 +43,6 @@ _TITLES = {
 }
 
 
-def _check_output_dir(path: str) -> None:
-    """Makes the folder and tries to write into it.
-
-    Raises:
-      OSError: if that fails.
-    """
-    try:
-        os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"`output_dir` {path} cannot be written: {error.strerror}. Pass another."
-        ) from error
-
-
 def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> list[str]:
     """Makes the folder, locks it for a training, and deletes unfinished files.
 
@@ -78,7 +62,8 @@ def take_output_dir(config: RunConfig, lock_until: contextlib.ExitStack) -> list
       RunError: if another process is training in it.
     """
     path = config.files.output_dir
-    _check_output_dir(path)
+    require_possible("output_dir", path)
+    os.makedirs(path, exist_ok=True)
     if not config.training.do_train:
         return []
     folder = os.open(path, os.O_RDONLY)
@@ -243,31 +228,36 @@ def model_files(
     return files
 
 
-def write_model_files(folder: str, files: ModelFiles, *, replace: bool) -> None:
-    """Writes the files that checkpoints are used with.
-
-    Those of an earlier run describe its checkpoints: they are replaced once the first
-    one of this run is complete, and stay if it fails before.
+def write_missing_files(folder: str, files: ModelFiles) -> None:
+    """Writes the files that checkpoints are used with, as far as there are none.
 
     Args:
       folder: The folder of the checkpoints.
       files: The result of `model_files`.
-      replace: Whether to replace files of another content too.
     """
     for name, content in files.items():
         path = os.path.join(folder, name)
-        exists = os.path.isfile(path)
-        if content is None:
-            if exists and replace:
-                os.remove(path)
-        elif not exists or (replace and not _has_content(path, content)):
+        if content is not None and not os.path.isfile(path):
             with whole_file(path) as file:
                 file.write(content)
 
 
-def _has_content(path: str, content: bytes) -> bool:
+def changed_files(folder: str, files: ModelFiles) -> ModelFiles:
+    """Those that a folder has with another content, or must not have.
+
+    Args:
+      folder: The folder of the checkpoints.
+      files: The result of `model_files`.
+    """
+    found = {name: _content(os.path.join(folder, name)) for name in files}
+    return {name: x for name, x in files.items() if x != found[name]}
+
+
+def _content(path: str) -> bytes | None:
+    if not os.path.isfile(path):
+        return None
     with open(path, "rb") as file:
-        return file.read() == content
+        return file.read()
 
 
 def check_model_files(config: RunConfig, files: ModelFiles) -> None:
@@ -285,10 +275,9 @@ def check_model_files(config: RunConfig, files: ModelFiles) -> None:
         return
     for name, title in ((ORIGINAL_CONFIG, "architecture"), (VOCABULARY, "vocabulary")):
         path, content = os.path.join(folder, name), files.get(name)
-        if content is None or not os.path.isfile(path):
+        found = _content(path)
+        if content is None or found is None:
             continue
-        with open(path, "rb") as file:
-            found = file.read()
         if _meaning(name, found) != _meaning(name, content):
             raise ValueError(
                 f"{path} is of another {title}, that of the weights in this folder. "

@@ -18,6 +18,7 @@ from bert_tf.interop.weights import (
     weight_names,
 )
 from bert_tf.jobs.run.starting_point import StartingPoint
+from bert_tf.launch import workers
 from bert_tf.tf_checkpoint import load_tf
 from bert_tf.training import checkpoints
 from bert_tf.training.checkpoints import STEP_NAME, RunPosition
@@ -55,7 +56,7 @@ def accumulation_steps(
     if position.global_batch_size % rows:
         raise ValueError(
             f"The resumed run has a global batch of {position.global_batch_size} "
-            f"records, which {size} workers x train_batch_size="
+            f"records, which {workers(size)} x train_batch_size="
             f"{batch.train_batch_size} = {rows} does not divide. Choose another "
             "train_batch_size or number of workers."
         )

@@ -6,7 +6,8 @@ from typing import NamedTuple, Self
 
 from bert_tf.data.batches.record_batches import StepReader
 from bert_tf.errors import RunError
-from bert_tf.jobs.run.output_dir import write_model_files
+from bert_tf.jobs.run.best_checkpoint import FORGET_BEST
+from bert_tf.jobs.run.output_dir import changed_files
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import slots_by_name, weights_by_name
 from bert_tf.jobs.run.used_folder import SAVE_SECONDS
@@ -64,6 +65,7 @@ class CheckpointSaver:
         self._overwritten = (
             checkpoints.committed_steps(files.output_dir) if overwrites else []
         )
+        self._is_first_save = not plan.start.is_own
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._current: _Save | None = None
         self._saved_step: int | None = plan.step if plan.start.is_own else None
@@ -161,6 +163,17 @@ class CheckpointSaver:
         self._current = _Save(step, time.perf_counter() - started, write)
         self.wait()
 
+    def save_first(self, step: int) -> None:
+        """Saves as `save_now` does, unless this run has a checkpoint.
+
+        What a run keeps elsewhere replaces that of an earlier run only then.
+
+        Raises:
+          RunError: if this checkpoint cannot be written.
+        """
+        if self._is_first_save:
+            self.save_now(step)
+
     def wait(self) -> None:
         """Waits until nothing is being written.
 
@@ -201,9 +214,11 @@ class CheckpointSaver:
         started = time.perf_counter()
         files = self._plan.config.files
         folder, replaces = files.output_dir, self._overwritten
-        checkpoints.save(folder, tensors, position, replaces=replaces)
-        self._overwritten = []
-        write_model_files(folder, self._plan.model_files, replace=True)
+        beside = changed_files(folder, self._plan.model_files)
+        if self._is_first_save:
+            beside |= FORGET_BEST
+        checkpoints.save(folder, tensors, position, replaces=replaces, beside=beside)
+        self._overwritten, self._is_first_save = [], False
         for step in checkpoints.committed_steps(folder)[: -files.keep_checkpoint_max]:
             checkpoints.remove(folder, step)
         return time.perf_counter() - started

@@ -28,6 +28,7 @@ from bert_tf.jobs.run.output_dir import (
     take_output_dir,
 )
 from bert_tf.jobs.run.plan import Plan
+from bert_tf.jobs.run.saving import CheckpointSaver
 from bert_tf.jobs.run.used_folder import log_file
 from bert_tf.jobs.run.watchdog import Watchdog
 from bert_tf.launch import report
@@ -52,6 +53,7 @@ class Session:
       hosts: Of the workers, by rank.
       stop: A signal that ends the run early.
       watchdog: Ends a worker that waits forever.
+      saver: Saves checkpoints, on the first worker; None before the training.
     """
 
     communicator: Communicator
@@ -65,6 +67,7 @@ class Session:
     hosts: list[str] = dataclasses.field(default_factory=lambda: ["this host"])
     stop: StopRequest = dataclasses.field(default_factory=StopRequest)
     watchdog: Watchdog = dataclasses.field(default_factory=Watchdog)
+    saver: CheckpointSaver | None = None
 
     @property
     def is_first(self) -> bool:

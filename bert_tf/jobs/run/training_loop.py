@@ -6,7 +6,7 @@ from collections.abc import Callable
 from bert_tf.data.batches.record_batches import StepReader
 from bert_tf.distribute import Communicator
 from bert_tf.jobs.run.messages import StepReport
-from bert_tf.jobs.run.output_dir import write_model_files
+from bert_tf.jobs.run.output_dir import write_missing_files
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.saving import CheckpointSaver
 from bert_tf.jobs.run.session import Session
@@ -30,10 +30,9 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         as training.
     """
     log, num_train_steps = session.log, plan.config.optimizer.num_train_steps
-    if session.is_first:
-        folder = plan.config.files.output_dir
-        write_model_files(folder, plan.model_files, replace=False)
     if plan.step >= num_train_steps:
+        if session.is_first:
+            write_missing_files(plan.config.files.output_dir, plan.model_files)
         log.message(_all_done(plan.step, num_train_steps))
         session.stop.state = f"all {plan.step} steps are done and saved"
         return
@@ -41,6 +40,8 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     trainer = make_trainer(plan, session.communicator, reader)
     saver = CheckpointSaver(plan, reader, trainer.loss_scale, log)
     session.open_until.enter_context(saver)
+    if session.is_first:
+        session.saver = saver
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
     last_step = num_train_steps
     if plan.config.training.steps_this_run:

@@ -8,9 +8,10 @@ import types
 import pytest
 import tensorflow as tf
 from crashing import crash_points
+from runs import position
 
 from bert_tf.errors import RunError
-from bert_tf.jobs.run.best_checkpoint import BestCheckpoint, forget_best
+from bert_tf.jobs.run.best_checkpoint import FORGET_BEST, BestCheckpoint
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.training import checkpoints
 
@@ -108,6 +109,9 @@ def test_a_damaged_note_is_found_at_the_start(plan, note):
 
 def test_the_best_of_a_run_that_is_replaced_is_forgotten(plan):
     reset(plan, 5)
-    forget_best(plan.config.files.output_dir)
+    folder = plan.config.files.output_dir
+    weights = {"bert/pooler/dense/bias": tf.zeros([2])}
+    checkpoints.save(folder, weights, position(3), beside=FORGET_BEST)
     assert BestCheckpoint(plan, "f1", 0).last_step == 0
-    forget_best(plan.config.files.output_dir)  # There is none any more.
+    # There is none any more.
+    checkpoints.save(folder, weights, position(4), beside=FORGET_BEST)

@@ -13,12 +13,13 @@ from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.output_dir import (
     PRETRAINING,
     FolderTask,
+    changed_files,
     check_model_files,
     model_files,
     no_traces,
     require_same_task,
     squad_task,
-    write_model_files,
+    write_missing_files,
 )
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.training import checkpoints
@@ -101,20 +102,25 @@ def test_a_pretraining_has_no_task_and_may_have_no_vocabulary():
     assert found["task.json"] is None
 
 
-def test_files_of_an_earlier_run_stay_until_its_checkpoints_are_replaced(
-    files, tmp_path
-):
-    (tmp_path / "bert_config.json").write_text("earlier")
-    (tmp_path / "task.json").write_text("earlier")
-    of_pretraining = files | {"task.json": None}
-    write_model_files(str(tmp_path), of_pretraining, replace=False)
-    assert (tmp_path / "bert_config.json").read_text() == "earlier"
-    assert (tmp_path / "task.json").read_text() == "earlier"
+def test_missing_files_of_a_finished_run_are_written_again(files, tmp_path):
+    (tmp_path / "bert_config.json").write_text("edited")
+    write_missing_files(str(tmp_path), files | {"task.json": None})
+    assert (tmp_path / "bert_config.json").read_text() == "edited"
     assert (tmp_path / "vocab.txt").read_bytes() == WORDS
-    write_model_files(str(tmp_path), of_pretraining, replace=True)
-    expected = files["bert_config.json"]
-    assert (tmp_path / "bert_config.json").read_bytes() == expected
     assert not (tmp_path / "task.json").exists()
+
+
+def test_files_of_another_content_change_with_the_next_checkpoint(files, tmp_path):
+    write_missing_files(str(tmp_path), files)
+    assert changed_files(str(tmp_path), files) == {}
+    (tmp_path / "bert_config.json").write_text("earlier")
+    (tmp_path / "vocab.txt").unlink()
+    of_pretraining = files | {"task.json": None}
+    assert changed_files(str(tmp_path), of_pretraining) == {
+        "bert_config.json": files["bert_config.json"],
+        "vocab.txt": WORDS,
+        "task.json": None,
+    }
 
 
 def check_files(folder, files, *, overwrite=False):

@@ -1,5 +1,6 @@
 """Checkpoints are written while the training continues, one at a time, and once."""
 
+import os
 import threading
 import time
 import types
@@ -209,3 +210,27 @@ def test_old_checkpoints_are_deleted_after_the_new_one(run):
         take_step(run, step)
     run.saver.wait()
     assert checkpoints.committed_steps(run.folder) == [4, 6]
+
+
+def test_the_first_checkpoint_replaces_what_an_earlier_run_left(run, gate):
+    best = f"{run.folder}/best"
+    os.mkdir(best)
+    for name in ("bert_config.json", "task.json", "best/best.json"):
+        with open(f"{run.folder}/{name}", "w") as file:
+            file.write("earlier")
+    run.plan.model_files = {"bert_config.json": b"new", "task.json": None}
+    take_step(run, 2)
+    assert set(os.listdir(run.folder)) == {"bert_config.json", "task.json", "best"}
+    assert os.listdir(best) == ["best.json"]
+    gate.set()
+    run.saver.wait()
+    assert open(f"{run.folder}/bert_config.json").read() == "new"
+    assert not os.path.exists(f"{run.folder}/task.json")
+    assert os.listdir(best) == []
+
+
+def test_a_run_without_a_checkpoint_is_saved_before_its_best_weights(run):
+    run.saver.save_first(1)
+    assert checkpoints.committed_steps(run.folder) == [1]
+    run.saver.save_first(3)
+    assert checkpoints.committed_steps(run.folder) == [1]
