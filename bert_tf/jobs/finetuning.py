@@ -172,6 +172,9 @@ def keep_best(
       What to call after each step of the training, or None.
     """
     config, log, communicator = plan.config, session.log, session.communicator
+    if config.saving.benchmark:
+        yield None
+        return
     if session.is_first and not plan.start.is_own:
         forget_best(config.files.output_dir)
     if not config.training.evaluate_each_epoch:
