@@ -70,7 +70,7 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     choose_instructions(config.runtime.chosen_precision)
     stop = StopRequest(
-        resumes=config.training.do_train,
+        resumes=config.training.do_train and not config.saving.saves_nothing,
         overwrites=config.files.overwrite_output_dir,
     )
     with stop.received():

@@ -7,6 +7,7 @@ from conftest import ROOT
 
 from bert_tf import flags
 from bert_tf.config import PretrainingConfig
+from bert_tf.config.finetuning import SquadConfig
 
 SCRIPT = ROOT / "run_pretraining.py"
 BASE = ["run", "--output_dir=/o", "--preset=tiny", "--do_train", "--input_files_dir=/i"]
@@ -74,10 +75,38 @@ def test_use_horovod_is_the_same_flag(flag):
         ("--opt_lamb_beta_2=0.998", "optimizer", "beta_2", 0.998),
         ("--eval_dir=/e", "files", "eval_files_dir", "/e"),
         ("--checkpoint_activations", "runtime", "recompute", True),
+        ("--input_dir=/i", "files", "input_files_dir", "/i"),
+        ("--weight_decay_rate=0.1", "optimizer", "weight_decay_rate", 0.1),
+        ("--warmup_steps=7", "optimizer", "warmup_steps", 7),
+        ("--warmup_proportion=0.01", "optimizer", "warmup_steps", 1000),
+        ("--warmup_proportion=0", "optimizer", "warmup_steps", 0),
+        ("--start_warmup_step=-25", "optimizer", "start_warmup_step", -25),
+        ("--log_freq=7", "training", "display_loss_steps", 7),
+        ("--log_freq=-1", "training", "display_loss_steps", -1),
+        ("--keep_n_most_recent_checkpoints=7", "files", "keep_checkpoint_max", 7),
     ],
 )
 def test_names_of_the_pytorch_trainers(alias, group, name, value):
     assert getattr(getattr(parse(alias), group), name) == value
+
+
+def test_two_spellings_of_a_setting_may_agree():
+    config = parse("--warmup_steps=5", "--num_warmup_steps=5")
+    assert config.optimizer.num_warmup_steps == 5
+    config = parse("--warmup_steps=0", "--warmup_proportion=0.0")  # As Intel's scripts.
+    assert config.optimizer.warmup_steps == 0
+
+
+def test_dataset_path_is_the_folder_of_squad_s_files():
+    arguments = [*BASE[:4], "--do_predict", "--dataset_path=/s"]
+    squad = flags.parse(SquadConfig, arguments).squad
+    assert (squad.train_path, squad.predict_path) == (
+        "/s/train-v1.1.json",
+        "/s/dev-v1.1.json",
+    )
+    more = ("--version_2_with_negative", "--predict_file=/p")
+    squad = flags.parse(SquadConfig, [*arguments, *more]).squad
+    assert (squad.train_path, squad.predict_path) == ("/s/train-v2.0.json", "/p")
 
 
 def test_flags_without_effect_are_named_once(capsys):
@@ -115,6 +144,31 @@ def test_turning_off_what_is_off_prints_nothing(capsys):
         (["--do_eval"], "`eval_files_dir` must be given with `do_eval`"),
         (["--horovod", "--nouse_horovod"], "the same flag"),
         (["--precision=fp32", "--bf16_config_path=/p"], "must agree"),
+        (
+            ["--max_steps=50", "--num_train_steps=60"],
+            "max_steps=50, num_train_steps=60",
+        ),
+        (
+            ["--log_freq=1", "--display_loss_steps=2"],
+            "log_freq=1, display_loss_steps=2",
+        ),
+        (
+            ["--warmup_steps=0", "--warmup_proportion=0.01", "--max_steps=200"],
+            "num_warmup_steps=0, warmup_proportion=0.01, which is 2",
+        ),
+        (["--warmup_proportion=1"], r"`warmup_proportion` must be in \[0, 1\)"),
+        (
+            ["--max_steps=50", "--warmup_steps=20", "--start_warmup_step=30"],
+            "`start_warmup_step` must be at most 29",
+        ),
+        (["--num_samples_per_checkpoint=0"], "`num_samples_per_checkpoint` must be"),
+        (["--export_steps=0,1k"], "`export_steps` must list steps"),
+        (["--export_steps=6", "--max_steps=5"], "at most num_train_steps=5"),
+        (["--benchmark", "--steps_this_run=9"], "`steps_this_run` must not be given"),
+        (
+            ["--benchmark", "--nodo_train", "--do_eval", "--eval_files_dir=/e"],
+            "`benchmark` must come with `do_train`",
+        ),
         (["--precision=fp8"], "`precision` must be one of fp32, avx-fp32"),
         (["--num_train_steps=5", "--num_warmup_steps=5"], "less than num_train_steps"),
         (

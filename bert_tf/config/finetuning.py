@@ -1,6 +1,7 @@
 """Settings of fine-tuning, in groups; `flags` makes one flag of each field."""
 
 import dataclasses
+import os
 from typing import ClassVar, Self
 
 from bert_tf.config import checks
@@ -65,7 +66,6 @@ class FinetuningOptimizerConfig(OptimizerConfig):
       num_train_epochs: How often each example is used for training.
       num_train_steps: Optimizer steps of the whole run, a whole number, instead of
         num_train_epochs.
-      num_warmup_steps: Steps of linear warm-up; default: from warmup_proportion.
       warmup_proportion: Fraction of all steps used for warm-up.
     """
 
@@ -84,7 +84,6 @@ class FinetuningOptimizerConfig(OptimizerConfig):
             checks.require_positive(self, "num_train_steps")
             is_whole = steps == int(steps)
             checks.require(is_whole, "num_train_steps", "be a whole number", steps)
-        checks.require_probability(self, "warmup_proportion")
         super().__post_init__()
 
     def for_examples(self, num_examples: int, examples_per_step: int) -> Self:
@@ -92,16 +91,10 @@ class FinetuningOptimizerConfig(OptimizerConfig):
         if self.num_train_steps is not None:
             return dataclasses.replace(self, num_train_steps=int(self.num_train_steps))
         if not num_examples:  # Without training, its flags must not fail the run.
-            return dataclasses.replace(self, num_train_steps=1, num_warmup_steps=0)
+            warmup = {"num_warmup_steps": 0, "start_warmup_step": 0}
+            return dataclasses.replace(self, num_train_steps=1, **warmup)
         steps = int(num_examples / examples_per_step * self.num_train_epochs)
         return dataclasses.replace(self, num_train_steps=max(1, steps))
-
-    @property
-    def warmup_steps(self) -> int:
-        """Steps of warm-up, with the default filled in."""
-        if self.num_warmup_steps is None:
-            return int(self.num_train_steps * self.warmup_proportion)
-        return self.num_warmup_steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,6 +133,8 @@ class SquadDataConfig:
     Attributes:
       train_file: Questions to train on, such as train-v1.1.json.
       predict_file: Questions to answer, such as dev-v1.1.json.
+      data_dir: Folder of train-v1.1.json and dev-v1.1.json, or of v2.0 with
+        version_2_with_negative: the default of train_file and predict_file.
       doc_stride: WordPieces from the start of one window of a long context to the next.
       max_query_length: Maximum number of WordPieces of a question; the rest is cut off.
       n_best_size: Maximum number of answers per question in nbest_predictions.json.
@@ -153,6 +148,7 @@ class SquadDataConfig:
 
     train_file: str = ""
     predict_file: str = ""
+    data_dir: str = ""
     doc_stride: int = 128
     max_query_length: int = 64
     n_best_size: int = 20
@@ -166,6 +162,21 @@ class SquadDataConfig:
         checks.require_positive(self, *names)
         checks.require_not_negative(self, "num_processes")
         checks.require_limits(self, "null_score_diff_threshold")
+
+    @property
+    def train_path(self) -> str:
+        """The questions to train on, with the default filled in."""
+        return self.train_file or self._in_data_dir("train")
+
+    @property
+    def predict_path(self) -> str:
+        """The questions to answer, with the default filled in."""
+        return self.predict_file or self._in_data_dir("dev")
+
+    def _in_data_dir(self, split: str) -> str:
+        version = "2.0" if self.version_2_with_negative else "1.1"
+        name = f"{split}-v{version}.json"
+        return os.path.join(self.data_dir, name) if self.data_dir else ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -238,13 +249,15 @@ class SquadConfig(FinetuningConfig):
 
     def __post_init__(self) -> None:
         """Checks that the files that are needed are given, and the lengths."""
+        super().__post_init__()
         for job, name in (
             ("do_train", "train_file"),
             ("do_eval", "predict_file"),
             ("do_predict", "predict_file"),
         ):
             checks.require(
-                bool(getattr(self.squad, name)) or not getattr(self.training, job),
+                bool(getattr(self.squad, name) or self.squad.data_dir)
+                or not getattr(self.training, job),
                 name,
                 f"be given with `{job}`",
                 "",
@@ -288,6 +301,7 @@ class ClassifierConfig(FinetuningConfig):
 
     def __post_init__(self) -> None:
         """Checks that a new head is trained."""
+        super().__post_init__()
         checks.require(
             self.training.do_train or not self.task.new_head,
             "new_head",

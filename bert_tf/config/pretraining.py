@@ -122,6 +122,7 @@ class PretrainingConfig(RunConfig):
 
     def __post_init__(self) -> None:
         """Checks that there are records to train on or to evaluate."""
+        super().__post_init__()
         for job, folder in (("do_train", "input"), ("do_eval", "eval")):
             name = f"{folder}_files_dir"
             if getattr(self.training, job) and not getattr(self.files, name):

@@ -6,6 +6,7 @@ from typing import Self
 from bert_tf.config import checks
 from bert_tf.config.model import PRESETS
 from bert_tf.config.runtime import RuntimeConfig
+from bert_tf.config.saving import SavingConfig
 
 OPTIMIZER_TYPES = ("lamb", "adam", "adamw")
 # What a resumed run may change if it is asked to.
@@ -90,7 +91,10 @@ class OptimizerConfig:
       learning_rate: Peak learning rate per worker; see scale_learning_rate.
       scale_learning_rate: Multiply learning_rate by the number of workers.
       num_train_steps: Optimizer steps of the whole run.
-      num_warmup_steps: Steps of linear warm-up; default: a tenth of num_train_steps.
+      num_warmup_steps: Steps of linear warm-up; default: from warmup_proportion.
+      warmup_proportion: Fraction of num_train_steps used for warm-up; default: a tenth.
+      start_warmup_step: Step from which the warm-up counts; negative: a part of it has
+        passed before step 0.
       poly_power: Power of the polynomial decay; default: 0.5 for lamb, 1.0 otherwise.
       beta_1: Decay rate of the first moment.
       beta_2: Decay rate of the second moment.
@@ -107,6 +111,8 @@ class OptimizerConfig:
     scale_learning_rate: bool = True
     num_train_steps: int = 100000
     num_warmup_steps: int | None = None
+    warmup_proportion: float | None = None
+    start_warmup_step: int = 0
     poly_power: float | None = None
     beta_1: float = 0.9
     beta_2: float = 0.999
@@ -128,6 +134,9 @@ class OptimizerConfig:
             checks.require_positive(self, "poly_power")
         if self.num_warmup_steps is not None:
             checks.require_not_negative(self, "num_warmup_steps")
+        if self.warmup_proportion is not None:
+            checks.require_probability(self, "warmup_proportion")
+        checks.require_limits(self, "start_warmup_step")
         if self.num_train_steps is not None:  # Fine-tuning may count epochs instead.
             self._check_steps()
 
@@ -139,6 +148,27 @@ class OptimizerConfig:
             f"be less than num_train_steps={self.num_train_steps}",
             self.num_warmup_steps,
         )
+        latest = self.num_train_steps - self.warmup_steps - 1
+        checks.require(
+            self.start_warmup_step <= latest,
+            "start_warmup_step",
+            f"be at most {int(latest)}, so that {self.warmup_steps} steps of warm-up "
+            f"end before num_train_steps={self.num_train_steps}",
+            self.start_warmup_step,
+        )
+        proportion = self.warmup_proportion
+        is_given = proportion != type(self).warmup_proportion
+        if is_given and self.num_warmup_steps not in (None, self._share(proportion)):
+            raise ValueError(
+                "`num_warmup_steps` and `warmup_proportion` must agree. Received: "
+                f"num_warmup_steps={self.num_warmup_steps}, warmup_proportion="
+                f"{proportion}, which is {self._share(proportion)} of num_train_steps="
+                f"{self.num_train_steps}. Pass one of them."
+            )
+
+    def _share(self, proportion: float) -> int:
+        """Steps of a fraction of the run."""
+        return int(self.num_train_steps * proportion)
 
     def for_examples(self, num_examples: int, examples_per_step: int) -> Self:
         """These settings with the number of steps filled in."""
@@ -148,9 +178,10 @@ class OptimizerConfig:
     @property
     def warmup_steps(self) -> int:
         """Steps of warm-up, with the default filled in."""
-        if self.num_warmup_steps is None:
-            return self.num_train_steps // 10
-        return self.num_warmup_steps
+        if self.num_warmup_steps is not None:
+            return self.num_warmup_steps
+        is_given = self.warmup_proportion is not None
+        return self._share(self.warmup_proportion if is_given else 0.1)
 
     @property
     def power(self) -> float:
@@ -170,7 +201,7 @@ class RunTrainingConfig:
       save_checkpoints_steps: Steps between checkpoints.
       save_checkpoints_minutes: Minutes after which a checkpoint is saved, if there was
         none by save_checkpoints_steps; 0: steps alone count.
-      display_loss_steps: Steps between log lines.
+      display_loss_steps: Steps between log lines; 0 or less: none.
       steps_this_run: Stop after so many steps with a checkpoint, from which the same
         command (without overwrite_output_dir) resumes. Default: all remaining steps.
       seed: Random seed of initial weights, record order and dropout.
@@ -202,7 +233,8 @@ class RunTrainingConfig:
     allow_config_change: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        checks.require_positive(self, "save_checkpoints_steps", "display_loss_steps")
+        checks.require_positive(self, "save_checkpoints_steps")
+        checks.require_limits(self, "display_loss_steps")
         checks.require_not_negative(self, "save_checkpoints_minutes")
         if self.steps_this_run is not None:
             checks.require_positive(self, "steps_this_run")
@@ -233,6 +265,7 @@ class RunConfig:
       optimizer: The optimizer and its learning rate.
       training: What to run, and how micro-batches form a step.
       runtime: Processes, devices and precision.
+      saving: Checkpoints by samples, exports, and measuring without either.
     """
 
     files: RunFilesConfig
@@ -240,3 +273,31 @@ class RunConfig:
     optimizer: OptimizerConfig
     training: RunTrainingConfig
     runtime: RuntimeConfig = RuntimeConfig()
+    saving: SavingConfig = SavingConfig()
+
+    def __post_init__(self) -> None:
+        """Checks the settings of a training that other groups decide about."""
+        training, saving = self.training, self.saving
+        for name in ("skip_checkpoint", "benchmark", "export_steps"):
+            checks.require(
+                training.do_train or not getattr(saving, name),
+                name,
+                "come with `do_train`",
+                getattr(saving, name),
+                "Pass --do_train too, or leave it out.",
+            )
+        checks.require(
+            not (saving.benchmark and training.steps_this_run),
+            "steps_this_run",
+            "not be given with `benchmark`, whose number of steps is fixed",
+            training.steps_this_run,
+            "Leave out one of them.",
+        )
+        last = self.optimizer.num_train_steps
+        if last is not None:  # Fine-tuning may count epochs until it knows its data.
+            checks.require(
+                max(saving.steps_to_export, default=0) <= last,
+                "export_steps",
+                f"be at most num_train_steps={int(last)}",
+                ",".join(saving.export_steps),
+            )

@@ -96,6 +96,8 @@ def run(config: ClassifierConfig, stop: StopRequest | None = None) -> dict[str, 
             best = finetuning.keep_best(plan, session, evaluate, criterion)
             with best as after_step:
                 train(plan, session, after_step)
+        if config.saving.benchmark:
+            return {}
         if config.training.do_predict:
             _predict_tests(plan, session)
         if not config.training.do_eval:

@@ -173,6 +173,9 @@ def keep_best(
       What to call after each step of the training, or None.
     """
     config, log, communicator = plan.config, session.log, session.communicator
+    if config.saving.benchmark:
+        yield None
+        return
     if not config.training.evaluate_each_epoch:
         yield None
         return

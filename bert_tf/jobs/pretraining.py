@@ -80,7 +80,9 @@ def run(config: PretrainingConfig, stop: StopRequest | None = None) -> dict[str,
         describe(plan, session)
         if config.training.do_train:
             train(plan, session)
-        return evaluate(plan, session) if config.training.do_eval else {}
+        if not config.training.do_eval or config.saving.benchmark:
+            return {}
+        return evaluate(plan, session)
 
 
 def prepare(config: PretrainingConfig, communicator: Communicator) -> PretrainingPlan:

@@ -112,7 +112,7 @@ def run(config: SquadConfig, stop: StopRequest | None = None) -> dict[str, float
         if config.training.do_train:
             with finetuning.keep_best(plan, session, evaluate, "f1") as after_step:
                 train(plan, session, after_step)
-        if questions is None:
+        if questions is None or config.saving.benchmark:
             return {}
         predictions = _answers(plan, session)
         if config.training.do_predict and session.is_first:
@@ -212,10 +212,10 @@ def describe_windows(
 def _read_data(config: SquadConfig, tokenizer: RunTokenizer) -> SquadData:
     train = questions = None
     if config.training.do_train:
-        path = config.squad.train_file
+        path = config.squad.train_path
         train = read_questions(config, tokenizer, path, is_training=True)
     if config.training.do_predict or config.training.do_eval:
-        path = config.squad.predict_file
+        path = config.squad.predict_path
         questions = read_questions(config, tokenizer, path, is_training=False)
     return SquadData(train, questions)
 

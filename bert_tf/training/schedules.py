@@ -12,23 +12,25 @@ from bert_tf.config import checks
 class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up to the peak, then polynomial decay to the end rate.
 
-    With `t` steps taken, `T` training steps, `w` warm-up steps and power `p`:
+    With `t` steps taken, `T` training steps, `w` warm-up steps that count from step `s`
+    (0 by default) and power `p`:
 
-        t < w:  learning_rate * t / w
+        t < s + w:  learning_rate * max(t - s, 0) / w
         else:   end + (start - end) * (1 - min(t, T) / T)^p
 
     The decay is counted from step 0, not from the end of warm-up. `start` is
     `learning_rate`, so that the rate falls from `learning_rate` by the factor
-    (1 - w / T)^p where warm-up ends. With `compensate_warmup`,
-    start = end + (learning_rate - end) / (1 - w / T)^p, and there is no jump.
+    (1 - (s + w) / T)^p where warm-up ends. With `compensate_warmup`,
+    start = end + (learning_rate - end) / (1 - (s + w) / T)^p, and there is no jump.
     From step T on the rate is the end rate, even where warm-up is longer than T.
 
-    The first step, t = 0, has rate 0 if there is warm-up: it moves the moments of
-    an optimizer and no weight. Step t = w is the first of the decay.
+    Without `s` the first step, t = 0, has rate 0 if there is warm-up: it moves the
+    moments of an optimizer and no weight. Step t = s + w is the first of the decay.
 
     Source: google-research/bert for the two branches and the step that they count
     from; NVIDIA's BERT for TensorFlow for the power 0.5 of LAMB with its jump, and
-    for the compensation of Adam, there with power 1 and end rate 0. The LAMB paper
+    for the compensation of Adam, there with power 1 and end rate 0; MLPerf's BERT for
+    `s`, without the rates below 0 that it has there before step s. The LAMB paper
     (arXiv:1904.00962, section 4) decays linearly. Departures: the compensation
     holds for every power and end rate, and training shorter than its warm-up ends
     at the end rate.
@@ -37,6 +39,7 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
       learning_rate: Peak rate, as used: already multiplied by the number of workers.
       num_train_steps: Steps until the end rate, T.
       num_warmup_steps: Steps of linear warm-up, w; 0 for none.
+      start_warmup_step: Step from which the warm-up counts, s; may be negative.
       power: Power of the decay, p.
       end_learning_rate: Rate at step T and after it.
       compensate_warmup: Start the decay higher, so that it meets the warm-up.
@@ -48,6 +51,7 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
         learning_rate: float,
         num_train_steps: int,
         num_warmup_steps: int,
+        start_warmup_step: int = 0,
         power: float,
         end_learning_rate: float = 0.0,
         compensate_warmup: bool = False,
@@ -62,6 +66,7 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.learning_rate = learning_rate
         self.num_train_steps = num_train_steps
         self.num_warmup_steps = num_warmup_steps
+        self.start_warmup_step = start_warmup_step
         self.power = power
         self.end_learning_rate = end_learning_rate
         self.compensate_warmup = compensate_warmup
@@ -74,7 +79,7 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
             end_learning_rate,
         )
         checks.require(
-            not compensate_warmup or num_warmup_steps < num_train_steps,
+            not compensate_warmup or self._warmup_end < num_train_steps,
             "num_warmup_steps",
             f"be less than num_train_steps={num_train_steps}",
             num_warmup_steps,
@@ -96,20 +101,25 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
         share_left = _as_float(steps_left) / float(self.num_train_steps)
         end = self.end_learning_rate
         rate = end + (self._decay_start - end) * share_left**self.power
-        warmup_steps = min(self.num_warmup_steps, self.num_train_steps)
-        if not warmup_steps:
+        last = min(self._warmup_end, self.num_train_steps)
+        if last <= 0:
             return rate
-        warmup_rate = self.learning_rate * (
-            _as_float(step) / float(self.num_warmup_steps)
-        )
-        return tf.where(step < warmup_steps, warmup_rate, rate)
+        steps = _as_float(tf.maximum(step - self.start_warmup_step, 0))
+        warmup_rate = self.learning_rate * (steps / float(self.num_warmup_steps))
+        return tf.where(step < last, warmup_rate, rate)
+
+    @property
+    def _warmup_end(self) -> int:
+        """The first step of the decay; 0 or less without warm-up."""
+        steps = self.num_warmup_steps
+        return steps + self.start_warmup_step if steps else 0
 
     @property
     def _decay_start(self) -> float:
         """What the decay would give at step 0."""
         if not self.compensate_warmup:
             return self.learning_rate
-        share_left = 1.0 - self.num_warmup_steps / self.num_train_steps
+        share_left = 1.0 - max(self._warmup_end, 0) / self.num_train_steps
         end = self.end_learning_rate
         return end + (self.learning_rate - end) / share_left**self.power
 
@@ -119,6 +129,7 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
             "learning_rate": self.learning_rate,
             "num_train_steps": self.num_train_steps,
             "num_warmup_steps": self.num_warmup_steps,
+            "start_warmup_step": self.start_warmup_step,
             "power": self.power,
             "end_learning_rate": self.end_learning_rate,
             "compensate_warmup": self.compensate_warmup,

@@ -130,6 +130,7 @@ def test_config_round_trip_keeps_every_setting() -> None:
         "num_train_steps": 90,
         "num_warmup_steps": 9,
         "power": 0.7,
+        "start_warmup_step": -3,
         "end_learning_rate": 0.002,
         "compensate_warmup": True,
     }
@@ -159,3 +160,38 @@ def test_config_round_trip_keeps_every_setting() -> None:
 def test_bad_values_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         schedule(**changes)
+
+
+def mlperf_rate(step: int, start: int, warmup: int) -> float:
+    """Its formula: the warm-up is moved, and the decay is not; power 1."""
+    if step - start < warmup:
+        return PEAK * (step - start) / warmup
+    return PEAK * (1.0 - min(step / TOTAL, 1.0))
+
+
+@pytest.mark.parametrize("start", [-100, 0, 40])
+def test_a_moved_warmup_matches_mlperf_s_formula(start: int) -> None:
+    steps = np.array([40, 41, 149, 150, 151, 249, 250, 289, 290, 999, 1000])
+    expected = [mlperf_rate(step, start, WARMUP) for step in steps]
+    found = rates(schedule(start_warmup_step=start), steps)
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
+
+
+def test_before_a_later_warmup_the_rate_is_0() -> None:
+    assert rates(schedule(start_warmup_step=40), np.array([0, 39, 40])).tolist() == [
+        0.0,
+        0.0,
+        0.0,
+    ]
+
+
+def test_a_warmup_that_ended_before_the_run_has_no_effect() -> None:
+    tested = schedule(start_warmup_step=-WARMUP, compensate_warmup=True)
+    np.testing.assert_allclose(
+        rates(tested, STEPS), polynomial(STEPS, PEAK, 1.0), rtol=TOLERANCE
+    )
+
+
+def test_a_moved_warmup_meets_the_compensated_decay_at_the_peak() -> None:
+    tested = schedule(start_warmup_step=50, compensate_warmup=True)
+    np.testing.assert_allclose(float(tested(WARMUP + 50)), PEAK, rtol=TOLERANCE)

@@ -35,7 +35,7 @@ _OF_THIS_RUN = (
     *("n_best_size", "max_answer_length", "null_score_diff_threshold"),
     *("num_processes", "new_head", "allow_config_change"),
 )
-_GROUPS_NOT_COMPARED = ("files",)
+_GROUPS_NOT_COMPARED = ("files", "saving")
 # Of the group `runtime`, settings that change how numbers are rounded.
 _RUNTIME = ("use_xla", "recompute", "unpad", "num_threads")
 _OF_OPTIMIZER = (
@@ -59,6 +59,7 @@ def _describe_run(plan: Plan) -> str:
         values |= {
             "learning_rate": plan.learning_rate,
             "num_warmup_steps": settings.warmup_steps,
+            "start_warmup_step": settings.start_warmup_step,
             "num_train_steps": settings.num_train_steps,
             "poly_power": settings.power,
         }
@@ -156,7 +157,8 @@ def _describe_warmup(plan: Plan, log: RunLog) -> None:
     num_train_steps = before.get("optimizer", {}).get("num_train_steps")
     if num_train_steps is None or settings.num_warmup_steps is not None:
         return
-    earlier = dataclasses.replace(settings, num_train_steps=num_train_steps)
+    steps = {"num_train_steps": num_train_steps, "start_warmup_step": 0}
+    earlier = dataclasses.replace(settings, **steps)
     if earlier.warmup_steps != settings.warmup_steps:
         log.message(
             f"The warm-up follows num_train_steps: {earlier.warmup_steps} -> "
@@ -192,11 +194,18 @@ def thread_warnings(threads: int, asked: int | None, num_workers: int) -> list[s
     return lines
 
 
+# Steps of --benchmark that do not count, and that do: those of Intel's trainer.
+BENCHMARK_STEPS = (10, 40)
+
+
 class StepReport:
     """Log lines of training steps, with the speed between them."""
 
     def __init__(self, plan: Plan, log: RunLog) -> None:
         self._plan = plan
+        self._is_benchmark = plan.config.saving.benchmark
+        # The step after which the speed of a benchmark counts.
+        self._warm_step = plan.step + BENCHMARK_STEPS[0] if self._is_benchmark else None
         self._log = log
         self._every = plan.config.training.display_loss_steps
         average = plan.training_set.sequences_per_record
@@ -224,14 +233,22 @@ class StepReport:
             values["loss_scaler"] = result.loss_scale
         self._log.progress(result.step, {"loss": result.total_loss})
         now = time.perf_counter()
+        logs = self._every > 0
+        is_due = is_last or (logs and result.step % self._every == 0)
         if self._since is None:
             self._since = (result.step, now)
-            self._log.step(result.step, values)
-        elif result.step % self._every == 0 or is_last:
+        elif is_due:
             steps, seconds = result.step - self._since[0], now - self._since[1]
             self._speeds.append((steps, seconds))
             speed = steps * self._sequences_per_step / seconds
-            self._log.step(result.step, {"throughput_train": speed} | values)
+            values = {"throughput_train": speed} | values
+            self.restart_clock(result.step)
+        else:
+            logs = False
+        if logs:
+            self._log.step(result.step, values)
+        if result.step == self._warm_step:
+            self._speeds.clear()
             self.restart_clock(result.step)
 
     @contextlib.contextmanager
@@ -260,6 +277,8 @@ class StepReport:
             speed = steps * self._sequences_per_step / seconds
             self._log.summary({"throughput_train": speed})
             self._log.message(f"Training throughput: {speed:.1f} sequences/s.")
+            if self._is_benchmark:  # The line of Intel's trainer.
+                self._log.message(f"Throughput: {speed:.3f} sentence/s")
 
 
 def report_results(

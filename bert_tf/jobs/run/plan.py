@@ -325,6 +325,7 @@ def _make_optimizer(
         learning_rate=learning_rate,
         num_train_steps=settings.num_train_steps,
         num_warmup_steps=settings.warmup_steps,
+        start_warmup_step=settings.start_warmup_step,
         power=settings.power,
         compensate_warmup=settings.optimizer_type != "lamb",
     )

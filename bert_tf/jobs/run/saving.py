@@ -7,6 +7,7 @@ from typing import NamedTuple, Self
 from bert_tf.data.batches.record_batches import StepReader
 from bert_tf.errors import RunError
 from bert_tf.jobs.run.best_checkpoint import FORGET_BEST
+from bert_tf.jobs.run.checkpoint_policy import CheckpointPolicy
 from bert_tf.jobs.run.output_dir import changed_files
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import slots_by_name, weights_by_name
@@ -66,13 +67,16 @@ class CheckpointSaver:
             checkpoints.committed_steps(files.output_dir) if overwrites else []
         )
         self._is_first_save = not plan.start.is_own
+        self._policy = CheckpointPolicy(plan.config, self._num_samples)
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._current: _Save | None = None
         self._saved_step: int | None = plan.step if plan.start.is_own else None
         self._last_time = time.monotonic()
 
     def __enter__(self) -> Self:
-        """The saver itself."""
+        """Logs when it saves, if that is not as it is by default."""
+        for line in self._policy.notes():
+            self._log.message(line)
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
@@ -92,6 +96,8 @@ class CheckpointSaver:
         Raises:
           RunError: if it cannot be written.
         """
+        if not self._policy.saves:
+            return
         checkpoints.try_save(
             self._plan.config.files.output_dir,
             self._tensors(),
@@ -123,11 +129,12 @@ class CheckpointSaver:
             self.save(step)
 
     def _is_due(self, step: int) -> bool:
-        """Whether so many steps, or minutes, have passed."""
-        training = self._plan.config.training
-        seconds = time.monotonic() - self._last_time
-        is_late = 0 < 60 * training.save_checkpoints_minutes <= seconds
-        return step % training.save_checkpoints_steps == 0 or is_late
+        return self._policy.is_due(step, time.monotonic() - self._last_time)
+
+    def _num_samples(self, step: int) -> float:
+        """Sequences that the run has trained on after `step` steps."""
+        average = self._plan.training_set.sequences_per_record
+        return self._reader.position(step) * average
 
     def save(self, step: int) -> None:
         """Copies the state after `step` steps, and writes the copy in the thread.
@@ -150,6 +157,9 @@ class CheckpointSaver:
         Raises:
           RunError: if this checkpoint cannot be written.
         """
+        if not self._policy.saves:
+            self._log.message(f"Step {step} is not saved: its weights are lost.")
+            return
         started = time.perf_counter()
         try:
             self.wait()

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from bert_tf.data.batches.record_batches import StepReader
 from bert_tf.distribute import Communicator
-from bert_tf.jobs.run.messages import StepReport
+from bert_tf.errors import RunError
+from bert_tf.jobs.run.messages import BENCHMARK_STEPS, StepReport
 from bert_tf.jobs.run.output_dir import write_missing_files
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.saving import CheckpointSaver
@@ -30,6 +31,11 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         as training.
     """
     log, num_train_steps = session.log, plan.config.optimizer.num_train_steps
+    if plan.step >= num_train_steps and plan.config.saving.benchmark:
+        raise RunError(
+            f"{_all_done(plan.step, num_train_steps)} `benchmark` needs steps to "
+            "take: pass another --output_dir."
+        )
     if plan.step >= num_train_steps:
         if session.is_first:
             write_missing_files(plan.config.files.output_dir, plan.model_files)
@@ -43,9 +49,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     if session.is_first:
         session.saver = saver
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
-    last_step = num_train_steps
-    if plan.config.training.steps_this_run:
-        last_step = min(last_step, plan.step + plan.config.training.steps_this_run)
+    last_step = _last_step(plan)
     # The log may already have later steps, of a run that was killed or overwritten.
     log.parameters({"first_step": plan.step + 1})
     if session.is_first and not plan.start.is_own:
@@ -86,6 +90,16 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
                     after_step(result.step)
         session.watchdog.pause()
     report.summary()
+
+
+def _last_step(plan: Plan) -> int:
+    """The step after which this run ends."""
+    training, last = plan.config.training, plan.config.optimizer.num_train_steps
+    if plan.config.saving.benchmark:
+        return plan.step + sum(BENCHMARK_STEPS)  # Whatever the rate is by then.
+    if training.steps_this_run:
+        return min(last, plan.step + training.steps_this_run)
+    return last
 
 
 def _all_done(step: int, num_train_steps: int) -> str:

@@ -8,6 +8,7 @@ import types
 import pytest
 import tensorflow as tf
 
+from bert_tf.config.saving import SavingConfig
 from bert_tf.errors import RunError
 from bert_tf.jobs.run import saving
 from bert_tf.jobs.run.saving import CheckpointSaver
@@ -41,7 +42,9 @@ def run(tmp_path):
         save_checkpoints_steps=2, save_checkpoints_minutes=0.0
     )
     plan = types.SimpleNamespace(
-        config=types.SimpleNamespace(files=files, training=training),
+        config=types.SimpleNamespace(
+            files=files, training=training, saving=SavingConfig()
+        ),
         start=StartingPoint(),
         step=0,
         task=types.SimpleNamespace(
@@ -51,7 +54,9 @@ def run(tmp_path):
         shape=types.SimpleNamespace(global_batch_size=16),
         learning_rate=0.1,
         seed=1,
-        training_set=types.SimpleNamespace(num_records=32, sha256="", is_packed=False),
+        training_set=types.SimpleNamespace(
+            num_records=32, sha256="", is_packed=False, sequences_per_record=1.0
+        ),
         settings=dict,
         fingerprint={},
         model_files={},
