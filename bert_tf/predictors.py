@@ -154,6 +154,11 @@ class Predictor:
         self._task = task
         self._graph = self._stack.enter_context(compiled(task))
 
+    @property
+    def num_traces(self) -> int:
+        """How often the model's graph was traced."""
+        return self._graph.experimental_get_tracing_count()
+
     def _logits(self, sequences: TokenSequences, *, of_tokens: bool) -> np.ndarray:
         """[T, C] or [n, C] float32."""
         settings = RowSettings(self.max_seq_length, is_packed=True)
@@ -291,7 +296,7 @@ class MaskFiller(Predictor):
         self._model = self._load("pretraining", None, new=new, seeded_dropout=True)
         config = settings_of(self._model).config
         self.max_seq_length = config.max_position_embeddings
-        self._compiled = tf.function(
+        self._graph = tf.function(
             self._masked_logits, autograph=False, reduce_retracing=True
         )
 
@@ -347,7 +352,7 @@ class MaskFiller(Predictor):
             row[: len(places)] = places
         features["masked_lm_positions"] = positions
         tensors = {n: tf.convert_to_tensor(x) for n, x in features.items()}
-        probabilities = self._compiled(tensors).numpy()
+        probabilities = self._graph(tensors).numpy()
         return [
             [self._best(row[k], num_words) for k in range(len(places))]
             for row, places in zip(probabilities, masks, strict=True)

@@ -14,6 +14,7 @@ from bert_tf.config import checks
 from bert_tf.config.paths import require_exists, require_file
 from bert_tf.config.runtime import PRECISIONS
 from bert_tf.errors import shown
+from bert_tf.evaluation.speed import BatchTimes, describe_speed
 from bert_tf.json_files import parse_json
 from bert_tf.launch import choose_instructions
 
@@ -30,6 +31,8 @@ Each line of output is that JSON with the predictions added.
 _AT_ONCE = 1024
 # Characters of a line: a file without line ends would fill the memory.
 _MAX_LINE = 16 << 20
+# Of --benchmark: as those of a training.
+_WARM_UP_BATCHES, _MEASURED_BATCHES = 10, 40
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -56,6 +59,9 @@ def main(arguments: Sequence[str]) -> None:
     tasks = {"fill-mask": _fill_mask, "squad": _squad, "classify": _classify}
     task = tasks[options.task](options)
     examples = _read(options, task)
+    if options.benchmark:
+        _benchmark(options, task, examples)
+        return
     error, count = None, 0
     while error is None:
         chunk, error = _take(examples)
@@ -67,10 +73,39 @@ def main(arguments: Sequence[str]) -> None:
     if error:
         raise error
     if not count:
-        print(
-            f"warning: {_name(options.input)} holds no text, so nothing is predicted.",
-            file=sys.stderr,
-        )
+        _warn_of_no_text(options)
+
+
+def _warn_of_no_text(options: argparse.Namespace) -> None:
+    print(
+        f"warning: {_name(options.input)} holds no text, so nothing is predicted.",
+        file=sys.stderr,
+    )
+
+
+def _benchmark(
+    options: argparse.Namespace, task: "Task", examples: Iterator[dict[str, Any]]
+) -> None:
+    """Prints how fast the inputs are predicted, repeated to fill all batches."""
+    size = options.batch_size
+    num_batches = _WARM_UP_BATCHES + _MEASURED_BATCHES
+    inputs = list(itertools.islice(examples, num_batches * size))
+    if not inputs:
+        _warn_of_no_text(options)
+        return
+    repeated = itertools.cycle(inputs)
+    times = BatchTimes()
+    for number in range(num_batches):
+        batch = list(itertools.islice(repeated, size))
+        used = times if number >= _WARM_UP_BATCHES else BatchTimes()
+        with used.measured(size, task.num_traces):
+            list(task.predict(batch))
+    print(
+        f"{len(inputs)} inputs, repeated; from text to prediction, after "
+        f"{_WARM_UP_BATCHES} batches."
+    )
+    for line in describe_speed(options.task, [times], size):
+        print(line)
 
 
 def _check_paths(options: argparse.Namespace) -> None:
@@ -145,6 +180,12 @@ def make_parser() -> Parser:
     add("--batch_size", type=int, default=32, help="rows per batch")
     add("--precision", choices=PRECISIONS, default="", help="default: fp32")
     add("--top_k", type=int, default=5, help="fill-mask only: words for each [MASK]")
+    add(
+        "--benchmark",
+        action="store_true",
+        help="print throughput and latency of batches of --batch_size inputs, which "
+        f"are repeated to {_WARM_UP_BATCHES} + {_MEASURED_BATCHES} batches",
+    )
     return parser
 
 
@@ -154,11 +195,13 @@ class Task(NamedTuple):
     Attributes:
       required: Names of the texts that each input must have.
       predict: Inputs -> the predictions for each.
+      num_traces: How often the model has been traced.
       check: Raises a ValueError if an input cannot be predicted.
     """
 
     required: tuple[str, ...]
     predict: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]]
+    num_traces: Callable[[], int]
     check: Callable[[dict[str, Any]], None] = lambda example: None
 
 
@@ -180,7 +223,12 @@ def _fill_mask(options: argparse.Namespace) -> Task:
         results = fill([example["text"] for example in examples], options.top_k)
         return ({"masks": masks} for masks in results)
 
-    return Task(("text",), predict, lambda example: fill.check(example["text"]))
+    return Task(
+        ("text",),
+        predict,
+        lambda: fill.num_traces,
+        lambda example: fill.check(example["text"]),
+    )
 
 
 def _squad(options: argparse.Namespace) -> Task:
@@ -193,7 +241,7 @@ def _squad(options: argparse.Namespace) -> Task:
             [(example["question"], example["context"]) for example in examples]
         )
 
-    return Task(("question", "context"), predict)
+    return Task(("question", "context"), predict, lambda: answer.num_traces)
 
 
 def _classify(options: argparse.Namespace) -> Task:
@@ -211,7 +259,7 @@ def _classify(options: argparse.Namespace) -> Task:
             ]
         )
 
-    return Task(("text_a",), predict)
+    return Task(("text_a",), predict, lambda: classify.num_traces)
 
 
 def _read(options: argparse.Namespace, task: Task) -> Iterator[dict[str, Any]]:

@@ -1,13 +1,14 @@
 """Logits of all examples, computed in batches and collected from all workers."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from bert_tf.distribute import Communicator
+from bert_tf.evaluation.speed import BatchTimes
 
 
 class PredictionTask(Protocol):
@@ -40,7 +41,8 @@ class Batch(Protocol):
     tokens: np.ndarray
 
 
-Logits = Callable[[dict[str, tf.Tensor]], tf.Tensor]
+# A `tf.function`: features -> logits.
+Logits = tf.types.experimental.PolymorphicFunction
 
 
 @contextlib.contextmanager
@@ -57,6 +59,7 @@ def predict(
     communicator: Communicator,
     *,
     of_tokens: bool,
+    times: BatchTimes | None = None,
 ) -> np.ndarray:
     """The logits of all tokens, or of all examples, of a set.
 
@@ -66,6 +69,7 @@ def predict(
       count: T or n, the number of tokens or of examples.
       communicator: The workers.
       of_tokens: Whether the logits are per token; otherwise they are per example.
+      times: Gets this worker's times of the batches.
 
     Returns:
       [T, C] or [n, C] float32, on every worker; bit-identical for any number of
@@ -73,22 +77,31 @@ def predict(
     """
     shape = (count, task.num_outputs)
     with compiled(task) as graph:
-        own = collect(graph, batches, shape, of_tokens=of_tokens)
+        own = collect(graph, batches, shape, of_tokens=of_tokens, times=times)
     # Each logit comes from one worker; the others add zero, which changes no bit.
     [total] = communicator.sum([tf.constant(own)], "predictions")
     return total.numpy()
 
 
 def collect(
-    graph: Logits, batches: Iterable[Batch], shape: tuple[int, int], *, of_tokens: bool
+    graph: Logits,
+    batches: Iterable[Batch],
+    shape: tuple[int, int],
+    *,
+    of_tokens: bool,
+    times: BatchTimes | None = None,
 ) -> np.ndarray:
     """The logits of one worker's batches, float32 of `shape`, 0 where it has none."""
     logits = np.zeros(shape, np.float32)
+    times = times or BatchTimes()
     for batch in batches:
         numbers = batch.tokens if of_tokens else batch.rows
         is_real = numbers >= 0
         if not is_real.any():
             continue
-        tensors = {n: tf.convert_to_tensor(x) for n, x in batch.features.items()}
-        logits[numbers[is_real]] = graph(tensors).numpy()[is_real]
+        num_sequences = int((batch.rows >= 0).sum())
+        with times.measured(num_sequences, graph.experimental_get_tracing_count):
+            tensors = {n: tf.convert_to_tensor(x) for n, x in batch.features.items()}
+            found = graph(tensors).numpy()
+        logits[numbers[is_real]] = found[is_real]
     return logits

@@ -102,7 +102,8 @@ def run(config: ClassifierConfig, stop: StopRequest | None = None) -> dict[str, 
             _predict_tests(plan, session)
         if not config.training.do_eval:
             return {}
-        return report_results(plan, evaluate(), session.log, is_first=session.is_first)
+        results = _evaluate(plan, session, is_timed=True)
+        return report_results(plan, results, session.log, is_first=session.is_first)
 
 
 def labelled(
@@ -230,16 +231,17 @@ def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierP
     )
 
 
-def _evaluate(plan: ClassifierPlan, session: Session) -> dict[str, float]:
-    """The metrics and the loss of the dev sets."""
+def _evaluate(
+    plan: ClassifierPlan, session: Session, *, is_timed: bool = False
+) -> dict[str, float]:
+    """The metrics and the loss of the dev sets; logs its speed if it `is_timed`."""
     metrics: dict[str, float] = {}
     for split in (_DEV, _DEV + _MISMATCHED):
         if split in plan.data.splits:
-            found = _metrics(
-                plan.data.task,
-                _logits(plan, session, split, plan.config.batch.eval_batch_size),
-                plan.data.splits[split].labels["labels"],
-            )
+            size = plan.config.batch.eval_batch_size
+            logits = _logits(plan, session, split, size, is_timed=is_timed)
+            labels = plan.data.splits[split].labels["labels"]
+            found = _metrics(plan.data.task, logits, labels)
             prefix = "mismatched_" if split.endswith(_MISMATCHED) else ""
             metrics |= {prefix + name: value for name, value in found.items()}
     return metrics
@@ -264,7 +266,8 @@ def _predict_tests(plan: ClassifierPlan, session: Session) -> None:
     for split in (_TEST, _TEST + _MISMATCHED):
         if split not in plan.data.splits:
             continue
-        logits = _logits(plan, session, split, plan.config.batch.predict_batch_size)
+        size = plan.config.batch.predict_batch_size
+        logits = _logits(plan, session, split, size, is_timed=True)
         if not plan.data.task.is_regression:
             logits = scipy.special.softmax(logits, axis=1)
         if session.is_first:
@@ -276,9 +279,15 @@ def _predict_tests(plan: ClassifierPlan, session: Session) -> None:
 
 
 def _logits(
-    plan: ClassifierPlan, session: Session, split: str, batch_size: int
+    plan: ClassifierPlan,
+    session: Session,
+    split: str,
+    batch_size: int,
+    *,
+    is_timed: bool,
 ) -> np.ndarray:
-    examples = plan.data.splits[split]
     return finetuning.predict_logits(
-        plan, session, examples, batch_size, of_tokens=False
+        *(plan, session, plan.data.splits[split], batch_size),
+        of_tokens=False,
+        title=f"prediction of {split}" if is_timed else "",
     )

@@ -22,6 +22,7 @@ from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import NonFiniteError
 from bert_tf.evaluation.prediction import predict
+from bert_tf.evaluation.speed import BatchTimes, describe_speed, speed_of
 from bert_tf.interop.classifier_labels import TASK_FILE
 from bert_tf.jobs.run.best_checkpoint import BestCheckpoint
 from bert_tf.jobs.run.fingerprint import check_architecture
@@ -217,8 +218,17 @@ def predict_logits(
     batch_size: int,
     *,
     of_tokens: bool,
+    title: str = "",
 ) -> np.ndarray:
     """The logits of all tokens [T, C], or of all examples [n, C], on every worker.
+
+    Args:
+      plan: The run.
+      session: Its workers and its log.
+      examples: What to predict.
+      batch_size: Rows of a batch.
+      of_tokens: Whether the logits are per token.
+      title: Of the examples, to log how fast they are predicted; empty for no log.
 
     Raises:
       NonFiniteError: on every worker, if a logit is not a finite number.
@@ -232,13 +242,30 @@ def predict_logits(
         size=communicator.size,
     )
     count = len(sequences.input_ids) if of_tokens else len(sequences)
+    times = BatchTimes()
     with session.watchdog.evaluation() as watched:
         logits = predict(
-            plan.task, watched(batches), count, communicator, of_tokens=of_tokens
+            *(plan.task, watched(batches), count, communicator),
+            of_tokens=of_tokens,
+            times=times,
         )
+    if title:
+        _report_speed(session, title, times, batch_size)
     if not np.isfinite(logits).all():
         raise NonFiniteError(
             "The model's logits are not finite numbers. Its training diverged: train "
             "again with a lower --learning_rate, or use an earlier checkpoint."
         )
     return logits
+
+
+def _report_speed(
+    session: Session, title: str, times: BatchTimes, batch_size: int
+) -> None:
+    """Logs throughput and latency of a prediction by all workers."""
+    texts = session.communicator.gather_texts(json.dumps(dataclasses.asdict(times)))
+    workers = [BatchTimes(**json.loads(text)) for text in texts]
+    for line in describe_speed(title, workers, batch_size):
+        session.log.message(line)
+    if speed := speed_of(workers):
+        session.log.summary(speed)

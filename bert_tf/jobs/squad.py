@@ -114,7 +114,7 @@ def run(config: SquadConfig, stop: StopRequest | None = None) -> dict[str, float
                 train(plan, session, after_step)
         if questions is None or config.saving.benchmark:
             return {}
-        predictions = _answers(plan, session)
+        predictions = _answers(plan, session, title="prediction")
         if config.training.do_predict and session.is_first:
             write_predictions(config.files.output_dir, predictions)
             session.log.message(f"Predictions written to {config.files.output_dir}.")
@@ -282,7 +282,7 @@ def _evaluation_facts(questions: Questions | None) -> dict[str, object]:
     return file | example_facts(questions.labelled())
 
 
-def _answers(plan: SquadPlan, session: Session) -> SquadPredictions:
+def _answers(plan: SquadPlan, session: Session, title: str = "") -> SquadPredictions:
     """The model's answers to all questions, on every worker."""
     questions, squad = plan.data.predict, plan.config.squad
     logits = finetuning.predict_logits(
@@ -291,6 +291,7 @@ def _answers(plan: SquadPlan, session: Session) -> SquadPredictions:
         LabelledSequences(questions.windows.sequences),
         plan.config.batch.predict_batch_size,
         of_tokens=True,
+        title=title,
     )
     settings = AnswerSettings(
         n_best_size=squad.n_best_size,

@@ -15,7 +15,12 @@ import rich.progress
 
 # Lines are those of NVIDIA's DLLogger (JSON backend): "DLLL " and an object.
 _PREFIX = "DLLL "
-_UNITS = {"throughput_train": "sequences/s", "throughput_val": "sequences/s"}
+_UNITS = {
+    **dict.fromkeys(("throughput_train", "throughput_val"), "sequences/s"),
+    **dict.fromkeys(
+        ("latency_mean", "latency_p50", "latency_p95", "latency_p99"), "ms"
+    ),
+}
 
 
 class RunLog:

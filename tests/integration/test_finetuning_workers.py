@@ -7,7 +7,7 @@ import pytest
 from integration import finetuning_data
 from integration.finetuning_worker import run_job
 from integration.launching import ROOT, mpirun, run_workers
-from runs import UNSEEN, assert_equal_to_rounding, assert_same_bytes
+from runs import UNSEEN, assert_equal_to_rounding, assert_same_bytes, read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.horovod]
 STEPS = 10
@@ -165,6 +165,13 @@ def test_two_workers_predict_as_one_does(two, one, folder, name):
     )
     assert ours.shape == (13, 3)
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["questions", "classes"])
+def test_the_speed_of_both_workers_is_logged(two, folder, name):
+    last = [e["data"] for e in read_log(folder / "two" / name) if e.get("step") == []]
+    assert any(data.get("latency_p99", 0) > 0 for data in last)
+    assert any(data.get("throughput_val", 0) > 0 for data in last)
 
 
 def test_two_workers_find_the_same_best_step(two, one, folder):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -128,9 +129,10 @@ def test_texts_from_standard_input_file_and_command_line(
     assert two[1]["number"] == 3
 
 
-def test_masks_are_filled_by_the_probabilities_of_the_model(
-    folder, tmp_path, capsys, monkeypatch
-):
+@pytest.fixture(scope="module")
+def pretrained(folder, tmp_path_factory):
+    """New weights of pre-training, with vocabulary and architecture."""
+    tmp_path = tmp_path_factory.mktemp("pretrained")
     config = BertConfig.from_json_file(str(folder / "bert_config.json"))
     model = build_pretraining_model(config, seed=5)
     names = {v.path: tf.convert_to_tensor(v) for v in model.trainable_variables}
@@ -142,6 +144,13 @@ def test_masks_are_filled_by_the_probabilities_of_the_model(
     )
     for name in ("vocab.txt", "bert_config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
+    return tmp_path
+
+
+def test_masks_are_filled_by_the_probabilities_of_the_model(
+    pretrained, capsys, monkeypatch
+):
+    tmp_path = pretrained
     text = "the [MASK] is long [MASK]"
     [[first, second]] = MaskFiller(str(tmp_path))([text], num_words=3)
     vocabulary = SPECIAL + WORDS
@@ -366,3 +375,64 @@ def test_a_text_without_words_is_classified(classes, capsys, monkeypatch):
     text = '{"text_a": ""}\n{"text_a": " ", "text_b": null}\n'
     code, found, _ = run(capsys, monkeypatch, *command, text=text)
     assert code == 0 and len(found) == 2
+
+
+FIGURES = r"(Throughput|Latency) .* \((sentences/sec|ms)\) = [\d.]+"
+
+
+def speed_lines(text):
+    """The lines about speed: the first, and those of figures."""
+    lines = text.splitlines()
+    first = next(n for n, line in enumerate(lines) if line.startswith("Speed of "))
+    assert all(re.fullmatch(FIGURES, line) for line in lines[first + 1 : first + 6])
+    return lines[first]
+
+
+@pytest.mark.parametrize("task", ["classify", "squad", "fill-mask"])
+def test_benchmark_prints_figures_of_each_task(
+    task, classes, answers, folder, capsys, monkeypatch, request
+):
+    if task == "fill-mask":
+        model = request.getfixturevalue("pretrained")
+        text = "the [MASK] is long\nwho [MASK] it built a bridge\n"
+    elif task == "squad":
+        model = answers
+        text = json.dumps({"question": "Where is it?", "context": CONTEXT})
+    else:
+        model, text = classes, "\n".join(TEXTS)
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    words = ["predict", task, "--model", str(model), "--batch_size=3", "--benchmark"]
+    assert main(words) == 0
+    line = speed_lines(capsys.readouterr().out)
+    assert line.startswith(f"Speed of {task}: 120 sequences in 40 batches of 3; left")
+
+
+def test_benchmark_of_no_text_is_a_warning(classes, capsys, monkeypatch):
+    code, lines, errors = run(
+        capsys, monkeypatch, "classify", "--model", classes, "--benchmark"
+    )
+    assert (code, lines) == (0, [])
+    assert "holds no text" in errors
+
+
+def test_scripts_report_the_speed_of_prediction(
+    folder, classes, answers, tmp_path, capsys
+):
+    """Three batches of two rows, of which the first traces the model."""
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = ["text\tlabel", *(f"{text}\tcold" for text in TEXTS + TEXTS[:1])]
+    (data / "test.tsv").write_text("\n".join(rows) + "\n")
+    shutil.copytree(classes, tmp_path / "run")
+    more = {"task_name": "tsv", "data_dir": data, "predict_batch_size": 2}
+    more |= {"do_train": False}
+    runs.run("classifier", *arguments(folder, tmp_path / "run", **more))
+    line = speed_lines(capsys.readouterr().out)
+    assert line == (
+        "Speed of prediction of test: 3 sequences in 2 batches of 2; left out: 1 "
+        "batches, which traced the model."
+    )
+    summary = runs.read_log(tmp_path / "run")[-1]
+    assert summary["step"] == []
+    names = ["latency_mean", "latency_p50", "latency_p95", "latency_p99"]
+    assert [*summary["data"]] == ["throughput_val", *names]
