@@ -30,17 +30,9 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
       after_step: Is called after each step, on every worker; its time does not count
         as training.
     """
-    log, num_train_steps = session.log, plan.config.optimizer.num_train_steps
-    if plan.step >= num_train_steps and plan.config.saving.benchmark:
-        raise RunError(
-            f"{_all_done(plan.step, num_train_steps)} `benchmark` needs steps to "
-            "take: pass another --output_dir."
-        )
-    if plan.step >= num_train_steps:
-        if session.is_first:
-            write_missing_files(plan.config.files.output_dir, plan.model_files)
-        log.message(_all_done(plan.step, num_train_steps))
-        session.stop.state = f"all {plan.step} steps are done and saved"
+    log = session.log
+    if plan.step >= plan.config.optimizer.num_train_steps:
+        _take_no_step(plan, session)
         return
     reader = plan.make_reader()
     trainer = make_trainer(plan, session.communicator, reader)
@@ -92,6 +84,25 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     report.summary()
 
 
+def _take_no_step(plan: Plan, session: Session) -> None:
+    """What is left of a training whose steps are done."""
+    step, num_train_steps = plan.step, plan.config.optimizer.num_train_steps
+    line = f"All steps are done: {step} of {step}."
+    if step > num_train_steps:
+        line = (
+            f"All steps are done: the run is at step {step}, and "
+            f"--num_train_steps={num_train_steps}."
+        )
+    if plan.config.saving.benchmark:
+        raise RunError(
+            f"{line} `benchmark` needs steps to take: pass another --output_dir."
+        )
+    if session.is_first:
+        write_missing_files(plan.config.files.output_dir, plan.model_files)
+    session.log.message(line)
+    session.stop.state = f"all {step} steps are done and saved"
+
+
 def _last_step(plan: Plan) -> int:
     """The step after which this run ends."""
     training, last = plan.config.training, plan.config.optimizer.num_train_steps
@@ -100,15 +111,6 @@ def _last_step(plan: Plan) -> int:
     if training.steps_this_run:
         return min(last, plan.step + training.steps_this_run)
     return last
-
-
-def _all_done(step: int, num_train_steps: int) -> str:
-    if step == num_train_steps:
-        return f"All steps are done: {step} of {step}."
-    return (
-        f"All steps are done: the run is at step {step}, and "
-        f"--num_train_steps={num_train_steps}."
-    )
 
 
 def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> Trainer:
