@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,13 @@ class Measured:
     Attributes:
       host: A cluster of this machine alone.
       device_flops: FLOP/s that a worker of one core reaches; None if not measured.
-      precision: In which it was.
+      conditions: Of that: precision, architecture, lengths and micro-batch, by name.
       update_seconds_per_number: Of an optimizer step, for each of the gradient's.
     """
 
     host: Cluster
     device_flops: float | None = None
-    precision: str = ""
+    conditions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     update_seconds_per_number: float | None = None
 
 
@@ -111,18 +111,26 @@ def _describe_step(
             "Steps of two micro-batches were not slower than of one: the machine is "
             "too busy to measure them. Measure again, or pass --throughput."
         )
-    recipe = config.chosen_recipe
-    lengths = (recipe.max_seq_length, recipe.max_predictions_per_seq)
+    conditions = conditions_of(config, bert)
+    lengths = (conditions["max_seq_length"], conditions["max_predictions_per_seq"])
     flops = config.train_batch_size * flops_per_sequence(bert, *lengths)
     return {
         "device_flops": flops / micro_batch,
-        "precision": config.precision,
         "update_seconds_per_number": update / num_gradients(bert),
         "micro_batch_seconds": micro_batch,
         "update_seconds": update,
+        **conditions,
+    }
+
+
+def conditions_of(config: PlanConfig, bert: BertConfig) -> dict[str, Any]:
+    """What the speed of a worker was measured with, or is planned for, by name."""
+    recipe = config.chosen_recipe
+    return {
+        "precision": config.precision,
         "train_batch_size": config.train_batch_size,
-        "max_seq_length": lengths[0],
-        "max_predictions_per_seq": lengths[1],
+        "max_seq_length": recipe.max_seq_length,
+        "max_predictions_per_seq": recipe.max_predictions_per_seq,
         "bert": bert.to_dict(),
     }
 
@@ -281,12 +289,14 @@ def read_link_file(path: str) -> Measured:
     if "step" not in content:
         return Measured(host=host)
     step = _object(content, "step", path)
-    precision = step.get("precision")
-    _require(isinstance(precision, str), path, "precision", step, "be a text")
+    keys = ("precision", "train_batch_size", "max_seq_length")
+    keys += ("max_predictions_per_seq", "bert")
+    for key in keys:
+        _require(key in step, path, key, step, "be there")
     return Measured(
         host=host,
         device_flops=_number(step, "device_flops", path, above=0.0),
-        precision=precision,
+        conditions={key: step[key] for key in keys},
         update_seconds_per_number=_number(step, "update_seconds_per_number", path),
     )
 

@@ -7,9 +7,15 @@ from typing import Any
 
 from bert_tf import resources
 from bert_tf.cli.arguments import parse_config
-from bert_tf.cli.measurement import Measured, measure, read_link_file
+from bert_tf.cli.measurement import (
+    Measured,
+    conditions_of,
+    measure,
+    read_link_file,
+)
 from bert_tf.config.model import BertConfig
 from bert_tf.config.planning import RECIPES, PlanConfig
+from bert_tf.errors import shown
 from bert_tf.jobs.run.memory import Rows, estimate_training
 from bert_tf.scaling import (
     UPDATE_BYTES,
@@ -97,7 +103,12 @@ def main(arguments: Sequence[str]) -> None:
         make_device(config, bert, measured),
     )
     plans = [make_plan(config, bert, cluster, device, each) for each in divisions]
-    notes = _notes(config, bert, measured, plans)
+    notes = [
+        f"A worker keeps {device.cores:g} of its host's {cluster.cores_per_host:g} "
+        "cores busy.",
+        *_measured_notes(config, bert, measured),
+        *_notes(config, plans),
+    ]
     if config.json:
         print(json.dumps(_to_json(config, bert, cluster, device, plans, notes)))
     else:
@@ -176,9 +187,10 @@ def make_device(
     if config.device_flops is not None:
         rate = config.device_flops / flops
     elif rate is None and measured is not None and measured.device_flops is not None:
-        if measured.precision != config.precision:
+        precision = measured.conditions["precision"]
+        if precision != config.precision:
             raise ValueError(
-                f"{config.link_file} has steps of precision={measured.precision}. "
+                f"{config.link_file} has steps of precision={shown(precision)}. "
                 f"Received: precision={config.precision}. Measure again with --measure,"
                 " or pass --throughput."
             )
@@ -250,23 +262,36 @@ def flags_of(config: PlanConfig, division: Division) -> list[str]:
     ]
 
 
-def _notes(
-    config: PlanConfig,
-    bert: BertConfig,
-    measured: Measured | None,
-    plans: Sequence[Plan],
+def _measured_notes(
+    config: PlanConfig, bert: BertConfig, measured: Measured | None
 ) -> list[str]:
-    """What was assumed, and what a plan leaves out."""
-    notes, recipe, default = [], config.chosen_recipe, RECIPES[config.recipe]
-    if config.cores_per_host is None:
-        cores = resources.available_cores()
-        notes.append(f"--cores_per_host={cores} is of this machine.")
-    is_measured = measured is not None and measured.update_seconds_per_number
-    if config.memory_bytes_per_second is None and not is_measured:
+    """What was not measured, or under other conditions."""
+    notes = []
+    has_update = measured is not None and measured.update_seconds_per_number
+    if config.memory_bytes_per_second is None and not has_update:
         notes.append(
             f"The update is that of --memory_bytes_per_second={_MEMORY_RATE:g}; a GPU "
             "has 1e12 or more."
         )
+    if measured is None:
+        return notes
+    if config.gradient_bytes != 4:
+        notes.append(
+            f"warning: the allreduces of {config.link_file} were measured with 4 bytes."
+        )
+    now = conditions_of(config, bert)
+    differ = [name for name, value in measured.conditions.items() if value != now[name]]
+    if differ and config.throughput is None and config.device_flops is None:
+        notes.append(
+            f"warning: the speed of a worker is that of steps with another "
+            f"{', '.join(differ)} in {config.link_file}, converted by their FLOP."
+        )
+    return notes
+
+
+def _notes(config: PlanConfig, plans: Sequence[Plan]) -> list[str]:
+    """How plans differ from what was asked for, and what they leave out."""
+    notes, recipe, default = [], config.chosen_recipe, RECIPES[config.recipe]
     batch = config.train_batch_size
     smaller = [p.division for p in plans if p.division.train_batch_size < batch]
     if smaller:
@@ -286,10 +311,6 @@ def _notes(
     if config.sequences_per_record > 1:
         sizes = "; ".join(f"{p.division.sequences:,.0f}" for p in plans)
         notes.append(f"A step of packed records has on average so many: {sizes}.")
-    if measured is not None and config.gradient_bytes != 4:
-        notes.append(
-            f"warning: the allreduces of {config.link_file} were measured with 4 bytes."
-        )
     return [
         *notes,
         "Left out: evaluation, checkpoints, the first step, and workers that are "

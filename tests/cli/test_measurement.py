@@ -53,7 +53,7 @@ def test_the_file_of_a_measurement_is_read_as_it_was_measured(machine, tmp_path)
     assert list(machine) == [1, 2, 4]
     assert not machine[1]["allreduces"] and not machine[4]["steps"]
     found = read_link_file(path)
-    assert found.precision == "bf16"
+    assert found.conditions["precision"] == "bf16"
     assert found.host.cores_per_host == 2
     written = json.loads((tmp_path / "link.json").read_text())
     assert written["step"]["micro_batch_seconds"] == pytest.approx(0.3)

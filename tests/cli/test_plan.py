@@ -33,8 +33,12 @@ LINK_FILE = {
     },
     "step": {
         "device_flops": 1e11,
-        "precision": "bf16",
         "update_seconds_per_number": 2e-9,
+        "precision": "bf16",
+        "train_batch_size": 32,
+        "max_seq_length": 128,
+        "max_predictions_per_seq": 20,
+        "bert": PRESETS["tiny"].to_dict(),
     },
 }
 
@@ -145,15 +149,27 @@ def test_a_link_file_gives_links_and_the_speed_of_a_worker(plan, link_file):
 
 def test_options_replace_what_was_measured(plan, link_file):
     arguments = ["plan", "--preset=tiny", *GPU, "--workers=2"]
-    assert plan(*arguments, link_file()) == plan(*arguments, link_file(cores=64)) | {}
     found = plan(*arguments, link_file())
     assert found["device"]["seconds_per_sequence"] == pytest.approx(1 / 485.59)
     assert found["cluster"]["local"]["seconds_per_byte"] == pytest.approx(1 / 3e11)
 
 
+def test_steps_of_another_model_are_converted_with_a_line(plan, link_file):
+    arguments = ["plan", "--precision=bf16", "--workers=1", link_file()]
+    same = plan(*arguments, "--preset=tiny")
+    assert not any("converted" in note for note in same["notes"])
+    other = plan(*arguments, "--preset=mini", "--train_batch_size=8")
+    [line] = [note for note in other["notes"] if "converted" in note]
+    assert "another train_batch_size, bert in" in line
+    seconds = other["device"]["seconds_per_sequence"]
+    # 6 * 4 * (4 * 256^2 + 2 * 256 * 1024) * 128 + 12 * 4 * 256 * 128^2
+    # + 6 * 20 * (256 * 30522 + 256^2) = 3.563 GFLOP, at 0.1 TFLOP/s.
+    assert seconds == pytest.approx(0.03563, rel=1e-3)
+
+
 def test_steps_of_another_precision_are_refused(refused, link_file):
     line = refused("plan", "--preset=tiny", "--workers=2", link_file())
-    assert "precision=bf16. Received: precision=fp32" in line
+    assert "precision='bf16'. Received: precision=fp32" in line
 
 
 @pytest.mark.parametrize(
@@ -163,7 +179,7 @@ def test_steps_of_another_precision_are_refused(refused, link_file):
         ({"cores": 0}, "`cores` must be a number above 0. Received: 0"),
         ({"cores": True}, "`cores` must be a number above 0. Received: True"),
         ({"allreduce": [1]}, "`allreduce` must be an object"),
-        ({"step": {"device_flops": 1.0}}, "`precision` must be a text"),
+        ({"step": {"device_flops": 1.0}}, "`precision` must be there"),
         ({"allreduce": {}}, "`seconds_per_byte` must be a number of at least 0"),
         (
             {"allreduce": LINK_FILE["allreduce"] | {"latency_seconds": "1"}},
@@ -228,7 +244,7 @@ def test_what_is_assumed_is_said(capsys, monkeypatch):
     arguments = ["plan", "--preset=tiny", "--throughput=9", "--workers=1"]
     assert main([*arguments, "--train_batch_size=48", "--global_batch_size=64"]) == 0
     out = capsys.readouterr().out
-    assert "--cores_per_host=6 is of this machine" in out
+    assert "A worker keeps 1 of its host's 6 cores busy." in out
     assert "--memory_bytes_per_second=2e+10" in out
     assert "micro-batches are smaller than 48 for 1 workers" in out
     assert "learning rate 0.006 is that of 65,536 sequences, not of 64" in out
