@@ -16,6 +16,7 @@ COMMANDS = {
     "convert": "convert weights to the format of another program",
     "data": "prepare training data, from downloads and text to packed records",
     "launch": "run a training so that signals save it; restart it after a crash",
+    "plan": "time, memory and flags of a pre-training on many workers",
     "predict": "fill masks, answer questions or classify, as JSON lines",
 }
 

@@ -58,6 +58,21 @@ LIMITS = {
     "dupe_factor": 1_000_000,
     "limit_alphabet": 0x110000,
     "seed": 2**63 - 1,
+    # Machines of a plan.
+    "device_flops": 1e18,
+    **dict.fromkeys(
+        (
+            "memory_bytes_per_second",
+            "local_bytes_per_second",
+            "network_bytes_per_second",
+        ),
+        1e15,
+    ),
+    **dict.fromkeys(
+        ("local_latency_seconds", "network_latency_seconds", "start_seconds"), 60
+    ),
+    **dict.fromkeys(("workers_per_host", "cores_per_host", "worker_cores"), 65_536),
+    "measure_seconds": 86_400,
     # Predictions.
     **dict.fromkeys(("n_best_size", "top_k"), 10_000),
 }

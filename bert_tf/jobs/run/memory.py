@@ -7,13 +7,14 @@ formula is fitted to measured peaks (see docs/performance.md) and right within `
 import dataclasses
 import logging
 from collections.abc import Collection
-
-import tensorflow as tf
+from typing import TYPE_CHECKING
 
 from bert_tf import resources
 from bert_tf.config import BertConfig
-from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
+
+if TYPE_CHECKING:  # A plan estimates memory without TensorFlow.
+    from bert_tf.distribute import Communicator
 
 ERROR = 0.25  # Of the estimate: the largest measured one, rounded up.
 
@@ -148,7 +149,7 @@ def estimate_training(
     )
 
 
-def require_memory(bert: BertConfig, communicator: Communicator) -> None:
+def require_memory(bert: BertConfig, communicator: "Communicator") -> None:
     """Refuses, before it is built, a model whose weights alone cannot fit.
 
     Args:
@@ -160,7 +161,7 @@ def require_memory(bert: BertConfig, communicator: Communicator) -> None:
     """
     total, workers = resources.memory_total(), communicator.local_size
     needed = 3 * _FLOAT * num_weights(bert) * workers
-    if total is None or needed <= total or tf.config.get_visible_devices("GPU"):
+    if total is None or needed <= total or _on_gpu():
         return
     raise RunError(
         f"The weights and both moments of {num_weights(bert):,} weights take "
@@ -173,7 +174,7 @@ def require_memory(bert: BertConfig, communicator: Communicator) -> None:
 def memory_warnings(
     bert: BertConfig,
     rows: Rows,
-    communicator: Communicator,
+    communicator: "Communicator",
     *,
     fused_bytes: int,
     exempt: Collection[str] = (),
@@ -205,8 +206,7 @@ def memory_warnings(
     workers = communicator.local_size
     limit = _available(workers)
     # The estimate is of the host's memory, not a GPU's.
-    on_gpu = bool(tf.config.get_visible_devices("GPU"))
-    if on_gpu or limit is None or estimate.total <= limit:
+    if _on_gpu() or limit is None or estimate.total <= limit:
         return []
     remedy = "" if recompute else ", or --recompute"
     return [
@@ -219,6 +219,12 @@ def memory_warnings(
         "killed: use a smaller --train_batch_size with more "
         f"--num_accumulation_steps{remedy}."
     ]
+
+
+def _on_gpu() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.get_visible_devices("GPU"))
 
 
 def _available(workers: int) -> int | None:
