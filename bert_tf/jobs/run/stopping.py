@@ -7,6 +7,7 @@ other whether they were asked.
 """
 
 import contextlib
+import itertools
 import os
 import threading
 import traceback
@@ -22,6 +23,9 @@ from bert_tf.signals import StopRequest, write_error
 
 _BEAT_SECONDS = 1.0
 _LAST_BEAT_SECONDS = 0.01
+# Of the trainings of this process, which are the same on all workers: an earlier one,
+# that an error ended, may still be beating.
+_NUMBERS = itertools.count(1)
 
 
 class Heartbeat:
@@ -51,8 +55,9 @@ class Heartbeat:
         self._wake = threading.Event()
         # In a graph: Horovod gives all its operations outside of graphs one name, and
         # would add this sum up with another one of the main thread.
+        name = f"heartbeat{next(_NUMBERS)}"
         self._sum = tf.function(
-            lambda values: communicator.sum([values], "heartbeat")[0], autograph=False
+            lambda values: communicator.sum([values], name)[0], autograph=False
         )
         self._thread = threading.Thread(target=self._beat, daemon=True)
         if communicator.size > 1:
@@ -62,11 +67,11 @@ class Heartbeat:
         """Does not wait for the next second."""
         self._wake.set()
 
-    def end(self) -> None:
-        """Ends in the beat in which all workers have called this."""
+    def end(self, *, waits: bool = True) -> None:
+        """Ends in the beat in which all workers have called this, and `waits` for it."""
         self._is_last = True
         self.hurry()
-        if self._thread.is_alive():
+        if waits and self._thread.is_alive():
             self._thread.join()
 
     def _beat(self) -> None:
@@ -217,7 +222,10 @@ class TrainingStop:
           RunError: if the last step could not be saved; on the first worker.
           OtherWorkerFailed: then on the others.
         """
-        if error is not None or self._heartbeat is None:
+        if self._heartbeat is None:
+            return
+        if error is not None:
+            self._heartbeat.end(waits=False)
             return
         if not self._must_stop:
             self._heartbeat.end()

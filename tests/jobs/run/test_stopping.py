@@ -23,8 +23,11 @@ class Pair(Communicator):
 
     def __init__(self, rank, barrier, values):
         self.rank, self._barrier, self._values = rank, barrier, values
+        self.names = set()
 
     def sum(self, tensors, name):
+        self.names.add(name)
+
         def add_up(values):
             self._values[self.rank] = values
             self._barrier.wait(10)
@@ -55,6 +58,27 @@ def test_a_signal_of_one_worker_is_heard_by_both():
         end.join(10)
     assert heard == [[{1: signal.SIGTERM}], [{1: signal.SIGTERM}]]
     assert not any(end.is_alive() for end in ends)
+
+
+def test_the_heartbeat_of_a_failed_training_ends_and_shares_no_sum_with_the_next():
+    barrier, values = threading.Barrier(2), [None, None]
+    workers = [Pair(rank, barrier, values) for rank in range(2)]
+    before = threading.active_count()
+    for _ in range(2):
+        trainings = [
+            TrainingStop(StopRequest(), worker, ["here"] * 2, lambda: None, print)
+            for worker in workers
+        ]
+        for training in trainings:
+            training.finished(1, must_stop=False)
+        for training in trainings:
+            training.__exit__(RunError, RunError("not finite"), None)
+        for _ in range(1000):
+            if threading.active_count() <= before:
+                break
+            time.sleep(0.01)
+        assert threading.active_count() <= before
+    assert len(workers[0].names | workers[1].names) == 4
 
 
 def test_a_single_worker_has_no_heartbeat():
