@@ -116,11 +116,15 @@ def test_no_end_leaves_a_file_in_the_temporary_folder(start, figure, tmp_path, e
 
 
 def test_evaluations_leave_nothing_behind(start, figure, tiny_records):
-    """Each traces its graphs anew: many short runs in one process."""
+    """Each traces its graphs anew: many short runs in one process.
+
+    TensorFlow keeps a kernel for every variable that was ever made, up to
+    `clear_session`.
+    """
     program = f"""
 import gc, os, sys
 sys.path[:0] = [{str(ROOT / "tests")!r}, {str(ROOT)!r}]
-import conftest
+import conftest, keras
 from runs import run
 def measure():
     gc.collect()
@@ -129,6 +133,7 @@ def measure():
 seen = []
 for number in range({count(12, 40)}):
     run("pretraining", *sys.argv[1:])
+    keras.utils.clear_session()
     seen.append(measure())
 middle, last = seen[len(seen) // 2], seen[-1]
 print(last[0] / middle[0] - 1, last[1] - middle[1], last[2] - middle[2])
