@@ -18,6 +18,8 @@ CODE = {"eval", "exec", "compile", "__import__"}
 ATTRIBUTES = {
     *("load_model", "system", "popen", "getoutput", "getstatusoutput"),
     *("create_subprocess_shell", "py_function", "unsafe_load"),
+    # Of Horovod: they pickle.
+    *("broadcast_object", "broadcast_object_fn", "allgather_object"),
 }
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve"}
 PICKLES |= {"marshal"}

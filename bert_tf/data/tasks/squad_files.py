@@ -9,11 +9,12 @@ import reprlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bert_tf.errors import one_line
+from bert_tf.errors import one_line, shortened
 from bert_tf.json_files import HUGE, read_json
 
 _KINDS = {dict: "an object", list: "a list", str: "a string", int: "an integer"}
 _KINDS[bool] = "true or false"
+_MAX_SHOWN = 80
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class _Node:
     def error(self, problem: str, received: object, remedy: str) -> ValueError:
         where = f"{self.path}, {self.location}" if self.location else self.path
         if self.question_id:
-            where += f" (question {one_line(self.question_id)})"
+            where += f" (question {_printable(self.question_id)})"
         return ValueError(
             f"{where}: {problem}. Received: {reprlib.repr(received)}. {remedy}"
         )
@@ -93,6 +94,11 @@ class _Node:
             ).checked(dict)
             for number, value in enumerate(parent.value)
         ]
+
+
+def _printable(text: str) -> str:
+    """A string shortened and escaped for a message of one line."""
+    return one_line(shortened(text, _MAX_SHOWN))
 
 
 class _Rules(NamedTuple):
@@ -271,7 +277,7 @@ def drop_misplaced(
             continue
         found = context[answer.start : answer.start + len(answer.text)]
         dropped.append(
-            f"question {one_line(example.question_id)}: the answer "
+            f"question {_printable(example.question_id)}: the answer "
             f"{reprlib.repr(answer.text)} is not at character {answer.start}, where "
             f"{reprlib.repr(found)} is"
         )
