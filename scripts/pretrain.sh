@@ -22,8 +22,8 @@ pretrain() {
   local flags=(--input_files_dir="$DATASET_DIR/2048_shards_uncompressed_$length"
     --output_dir="$output" --do_train --train_batch_size="$batch"
     --num_train_steps="$steps" --learning_rate="${LEARNING_RATE:-3.5e-4}"
-    --num_warmup_steps=0 --poly_power=1.0 --noscale_learning_rate
-    --precision="$precision")
+    --poly_power=1.0 --noscale_learning_rate --precision="$precision")
+  case " $*" in *\ --*warmup_*) ;; *) flags+=(--num_warmup_steps=0) ;; esac
   if [ -n "${BERT_MODEL_CONFIG:-}" ]; then
     flags+=(--bert_config_file="$BERT_MODEL_CONFIG")
   fi

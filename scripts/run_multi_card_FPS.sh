@@ -3,5 +3,5 @@
 # those of run_pretraining.py.
 set -euo pipefail
 source "$(dirname "$0")/fps.sh"
-fps "${IX_NUM_CUDA_VISIBLE_DEVICES:-8}" --num_train_steps=1000 \
+fps "${IX_NUM_CUDA_VISIBLE_DEVICES:-8}" --num_train_steps=1000 --enable_device_warmup \
   --num_accumulation_steps=4 -- "$@"

@@ -104,6 +104,8 @@ class OptimizerConfig:
       exclude_from_layer_adaptation: Regular expressions of variables whose LAMB trust
         ratio is 1.
       max_grad_norm: Gradients are clipped to this global norm; 0: no clipping.
+      ema_decay: Decay rate of an exponential moving average of the weights, which is
+        evaluated and exported, and saved next to them; 0: none.
     """
 
     optimizer_type: str = "lamb"
@@ -121,6 +123,7 @@ class OptimizerConfig:
     exclude_from_weight_decay: tuple[str, ...] = EXCLUDED_FROM_WEIGHT_DECAY
     exclude_from_layer_adaptation: tuple[str, ...] = ()
     max_grad_norm: float = 1.0
+    ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks each field, and that the warm-up ends before the run does."""
@@ -129,7 +132,7 @@ class OptimizerConfig:
             checks.require_patterns(name, getattr(self, name))
         checks.require_positive(self, "learning_rate", "epsilon")
         checks.require_not_negative(self, "weight_decay_rate", "max_grad_norm")
-        checks.require_probability(self, "beta_1", "beta_2")
+        checks.require_probability(self, "beta_1", "beta_2", "ema_decay")
         if self.poly_power is not None:
             checks.require_positive(self, "poly_power")
         if self.num_warmup_steps is not None:

@@ -84,6 +84,21 @@ def read_head(source: Source, num_outputs: int) -> Head:
     )
 
 
+def head_of(description: Mapping[str, Any], num_outputs: int) -> Head:
+    """The head of a model of this program, from the content of its task.json.
+
+    Args:
+      description: That content; empty without it.
+      num_outputs: Outputs of the classifier; 0: there is none.
+    """
+    head = Head(num_outputs, description=description)
+    if not num_outputs:
+        return head
+    known = _from_description(description, TASK_FILE)
+    names = () if num_outputs == 1 else known.names
+    return head._replace(names=names, problem_type=known.problem_type)
+
+
 def _from_description(description: Mapping[str, Any], path: str) -> Head:
     if description.get("task") != CLASSIFY:
         return Head()

@@ -17,6 +17,7 @@ from bert_tf.interop.tensor_shapes import Fitted, fit, require_finite, require_f
 from bert_tf.interop.torch_files import load_torch
 from bert_tf.interop.weight_files import Kind, Source, find_source
 from bert_tf.tf_checkpoint import load_tf
+from bert_tf.training.averages import AVERAGE
 
 # State of the optimizer in every checkpoint of this program and google-research/bert.
 # No line is logged about it: a run that starts from weights never takes it.
@@ -105,7 +106,8 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
 
 def _from_tensorflow(prefix: str) -> tuple[dict[str, np.ndarray], list[str]]:
     notes: list[str] = []
-    tensors = load_tf(prefix, lambda shapes: weight_names(shapes, notes))
+    tensors = load_tf(prefix, lambda shapes: averages_or_weights(shapes, notes))
+    tensors = {name.removesuffix(AVERAGE): t for name, t in tensors.items()}
     if model_garden.is_model_garden(tensors):
         return model_garden.to_original_names(tensors), notes
     try:
@@ -123,6 +125,19 @@ def _from_tensorflow(prefix: str) -> tuple[dict[str, np.ndarray], list[str]]:
             require_float(f"{prefix}: {theirs}", renamed[theirs])
     floats = {n: np.asarray(renamed[theirs], np.float32) for n, theirs in usual.items()}
     return floats, notes + more
+
+
+def averages_or_weights(
+    shapes: Mapping[str, tuple[int, ...]], notes: list[str]
+) -> list[str]:
+    """The weights, or their moving averages where each of them has one."""
+    others = {name: s for name, s in shapes.items() if not name.endswith(AVERAGE)}
+    averages = [name + AVERAGE for name in weight_names(others, [])]
+    if not averages or not shapes.keys() >= {*averages}:
+        return weight_names(shapes, notes)
+    weight_names(others, notes)
+    notes.append("its moving averages (--ema_decay) are used as the weights")
+    return averages
 
 
 def _without_wrapper(

@@ -187,11 +187,12 @@ def keep_best(
     def after_step(step: int) -> None:
         if not _ends_epoch(plan, step):
             return
-        results = evaluate()
-        with session.stop.writing:
-            if session.saver:
-                session.saver.save_first(step)
-            is_best = best.offer(step, results)
+        with session.averaged(plan):
+            results = evaluate()
+            with session.stop.writing:
+                if session.saver:
+                    session.saver.save_first(step)
+                is_best = best.offer(step, results)
         line = f"After step {step}: {criterion} = {results[criterion]:.6g}"
         log.message(f"{line} (best so far)" if is_best else line)
         log.evaluation(step, results)

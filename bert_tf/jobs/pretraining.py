@@ -265,7 +265,7 @@ def evaluate(plan: PretrainingPlan, session: Session) -> dict[str, float]:
         size=communicator.size,
     )
     started = time.perf_counter()
-    with session.watchdog.evaluation() as watched:
+    with session.watchdog.evaluation() as watched, session.averaged(plan):
         results = evaluate_pretraining(plan.task, watched(batches), communicator)
     seconds = time.perf_counter() - started
     session.log.summary({"throughput_val": results["next_sentence_count"] / seconds})

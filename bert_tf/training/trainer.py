@@ -9,6 +9,7 @@ import tensorflow as tf
 from bert_tf import fused_ops
 from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
+from bert_tf.training.averages import WeightAverages
 from bert_tf.training.gradients import (
     GradientAccumulator,
     GradientSettings,
@@ -66,6 +67,7 @@ class Trainer:
         *,
         rows_vary: bool = False,
         skip_nonfinite: bool = False,
+        averages: WeightAverages | None = None,
         name_rows: Callable[[int, int], str] = lambda step, part: "",
     ) -> None:
         """Prepares the graph of a step, which is traced at the first batch.
@@ -81,6 +83,7 @@ class Trainer:
             one from the second on, would round differently, and so would a resumed run
             and one that was never stopped.
           skip_nonfinite: Leave out steps whose gradient is not finite.
+          averages: Follow each update of the weights.
           name_rows: Step, from 0, and index of a micro-batch -> the records that this
             worker reads for it, for messages.
         """
@@ -90,6 +93,7 @@ class Trainer:
         self._settings = settings
         self._communicator = communicator
         self._skip_nonfinite = skip_nonfinite
+        self._averages = averages
         self._name_rows = name_rows
         self._skipped_in_a_row = 0
         self._variables = task.model.trainable_variables
@@ -127,9 +131,7 @@ class Trainer:
           NonFiniteError: on every worker, if the gradient is not finite, and may not be
             skipped; the weights are not changed.
         """
-        tensors = {name: tf.convert_to_tensor(x) for name, x in batch.items()}
-        if self._rows_vary and not self._graph.experimental_get_tracing_count():
-            self._graph.get_concrete_function(_of_any_rows(tensors))
+        tensors = self._tensors(batch)
         losses, norm, stops = self._graph(tensors)
         while (
             not stops.numpy().any()
@@ -152,6 +154,32 @@ class Trainer:
             self.loss_scale.note_finite_step()
         norm = float(norm.numpy())
         return StepResult(self.step, values, norm, scale, must_stop=must_stop)
+
+    def warm_up(self, batch: dict[str, np.ndarray], num_steps: int) -> None:
+        """Takes steps on made-up rows, and undoes them; all workers must call it.
+
+        Afterwards the graph is compiled, memory is allocated and workers are connected.
+
+        Args:
+          batch: Its shapes and types are those of the rows.
+          num_steps: How many.
+        """
+        tensors = self._tensors({name: _made_up(name, x) for name, x in batch.items()})
+        changed = [*self._variables, *self.optimizer.variables]
+        changed += self._averages.variables if self._averages else []
+        before = [variable.numpy() for variable in changed]
+        for _ in range(num_steps):
+            losses, _, _ = self._graph(tensors)
+        losses.numpy()  # Waits for the last step.
+        for variable, value in zip(changed, before, strict=True):
+            variable.assign(value)
+
+    def _tensors(self, batch: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
+        """A batch for the graph, which is traced for the first one."""
+        tensors = {name: tf.convert_to_tensor(x) for name, x in batch.items()}
+        if self._rows_vary and not self._graph.experimental_get_tracing_count():
+            self._graph.get_concrete_function(_of_any_rows(tensors))
+        return tensors
 
     def _may_try_again(self, losses: tf.Tensor) -> bool:
         """Halves the loss scale if the gradient alone overflowed, on all workers."""
@@ -219,6 +247,8 @@ class Trainer:
         def update() -> tf.Tensor:
             scale = clip_scale(norm, limit)
             self.optimizer.apply_scaled(gradients, self._variables, scale)
+            if self._averages:
+                self._averages.update()
             return tf.constant(True)
 
         # Decided in the graph, from sums that are equal on all workers: either all of
@@ -226,6 +256,12 @@ class Trainer:
         finite = tf.reduce_all(tf.math.is_finite(losses)) & tf.math.is_finite(norm)
         tf.cond(finite & (stops[0] == 0.0), update, lambda: tf.constant(False))
         return losses, tf.where(finite, norm, float("nan")), stops
+
+
+def _made_up(name: str, values: np.ndarray) -> np.ndarray:
+    """Rows without padding, whose every id, position and label is 0."""
+    is_on = name.endswith(("_mask", "_weights"))
+    return np.full_like(values, 1 if is_on else 0)
 
 
 def _of_any_rows(batch: dict[str, tf.Tensor]) -> dict[str, tf.TensorSpec]:

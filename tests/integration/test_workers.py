@@ -59,11 +59,14 @@ def two(command, tiny_records, tmp_path_factory):
         "post": command("two-post", 4, 4),
         "each": command("two-each", 4, 4, "--noallreduce_post_accumulation"),
         "adamw": command("two-adamw", 16, 1, "--optimizer_type=adamw"),
+        "averages": command("two-averages", 16, 1, "--ema_decay=0.9"),
     }
     return run_workers("worker.py", runs, tmp_path_factory.mktemp("two"), ["-np", "2"])
 
 
-@pytest.mark.parametrize("name", ["dropout", "plain", "post", "each", "adamw"])
+@pytest.mark.parametrize(
+    "name", ["dropout", "plain", "post", "each", "adamw", "averages"]
+)
 def test_two_workers_end_with_the_same_bytes(two, name):
     assert len(two[name][0]["losses"]) == 20
     assert_same_bytes(*two[name])
@@ -75,6 +78,7 @@ def test_two_workers_end_with_the_same_bytes(two, name):
         ("dropout", "with", ()),
         ("plain", "without", ()),
         ("adamw", "with", ("--optimizer_type=adamw",)),
+        ("averages", "with", ("--ema_decay=0.9",)),  # The weights are the averages.
     ],
 )
 def test_two_workers_train_as_one_does(two, command, name, dropout, more):

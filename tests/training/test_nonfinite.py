@@ -8,6 +8,7 @@ import tensorflow as tf
 from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
 from bert_tf.modeling.backends.step import ModelStep, Recorder
+from bert_tf.training.averages import WeightAverages
 from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.optimizers import AdamWeightDecay
 from bert_tf.training.trainer import MAX_SKIPPED_IN_A_ROW, Trainer
@@ -94,6 +95,19 @@ def test_a_skipped_step_is_counted_and_changes_no_weight():
     for a, b in zip(state, after, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not steps.train_step(batch(1.0)).skipped
+
+
+def test_a_skipped_step_does_not_move_the_averages():
+    task = TwoWeights()
+    averages = WeightAverages({"w": task.weight.value}, 0.5)
+    steps = trainer(task, skip_nonfinite=True, averages=averages)
+    steps.train_step(batch(1.0))
+    [average] = averages.variables
+    expected = 0.5 * 1.0 + 0.5 * task.weight.numpy()
+    np.testing.assert_allclose(average.numpy(), expected, rtol=1e-6)
+    before = average.numpy()
+    assert steps.train_step(batch(np.inf)).skipped
+    np.testing.assert_array_equal(average.numpy(), before)
 
 
 def test_ten_skipped_steps_in_a_row_stop_the_run():

@@ -106,6 +106,7 @@ def estimate_training(
     recompute: bool = False,
     num_workers: int = 1,
     saves: bool = False,
+    has_averages: bool = False,
 ) -> Estimate:
     """Memory of a worker that trains.
 
@@ -119,6 +120,7 @@ def estimate_training(
       recompute: Whether only each layer's input is kept for the backward pass.
       num_workers: Of the run; several need buffers for the allreduce.
       saves: Whether this worker saves checkpoints, from a copy of its state.
+      has_averages: Whether there are moving averages of the weights.
     """
     fused = _FUSED.get(fused_bytes, _REFERENCE)
     num_exempt = sum(path.startswith("bert/encoder/") for path in exempt)
@@ -141,6 +143,8 @@ def estimate_training(
     program = _PROGRAM
     if saves:
         sets += _SETS_OF_SAVE
+    if has_averages:
+        sets += 2 if saves else 1  # They are a part of the copy.
     if num_workers > 1:
         sets, program = sets + _SETS_OF_HOROVOD, program + _BUFFER_OF_HOROVOD
     return Estimate(
@@ -179,6 +183,7 @@ def memory_warnings(
     fused_bytes: int,
     exempt: Collection[str] = (),
     recompute: bool,
+    has_averages: bool = False,
 ) -> list[str]:
     """A line if a training probably needs more memory than there is.
 
@@ -189,6 +194,7 @@ def memory_warnings(
       fused_bytes: See `estimate_training`.
       exempt: See `estimate_training`.
       recompute: See `estimate_training`.
+      has_averages: See `estimate_training`.
 
     Returns:
       Lines for the log.
@@ -201,6 +207,7 @@ def memory_warnings(
         recompute=recompute,
         num_workers=communicator.size,
         saves=communicator.rank == 0,
+        has_averages=has_averages,
     )
     logging.debug("Memory of a worker: %s, %s.", rows, estimate)
     workers = communicator.local_size

@@ -41,6 +41,7 @@ _RUNTIME = ("use_xla", "recompute", "unpad", "num_threads")
 _OF_OPTIMIZER = (
     *("beta_1", "beta_2", "epsilon", "weight_decay_rate"),
     *("exclude_from_weight_decay", "exclude_from_layer_adaptation", "max_grad_norm"),
+    "ema_decay",
 )
 
 

@@ -33,6 +33,7 @@ from bert_tf.jobs.run.resume import (
 )
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.precision import PrecisionPolicy, choose_policy
+from bert_tf.training.averages import WeightAverages
 from bert_tf.training.gradients import Task
 from bert_tf.training.optimizers import BertOptimizer, build_optimizer
 from bert_tf.training.schedules import WarmupPolynomialDecay
@@ -106,6 +107,7 @@ class Plan(Generic[Config, Data, JobTask]):
       model_files: The files that its checkpoints are used with.
       weights_crc32c: Checksum of the weights that were read, new heads left out; None
         if none were read, or there are no other workers.
+      averages: Moving averages of the weights; None without --ema_decay.
     """
 
     config: Config
@@ -126,6 +128,7 @@ class Plan(Generic[Config, Data, JobTask]):
     fingerprint: Fingerprint
     model_files: ModelFiles
     weights_crc32c: int | None = None
+    averages: WeightAverages | None = None
 
     @property
     def step(self) -> int:
@@ -137,7 +140,8 @@ class Plan(Generic[Config, Data, JobTask]):
         """Every variable that must be equal on all workers."""
         slots = self.optimizer.slots().values()
         weights = self.task.model.trainable_variables
-        return [*weights, *slots, self.optimizer.iterations]
+        averages = self.averages.variables if self.averages else []
+        return [*weights, *slots, *averages, self.optimizer.iterations]
 
     def make_reader(self) -> StepReader:
         """The reader of the steps that are left."""
@@ -255,8 +259,11 @@ def build_plan(
     task = make_task(bert if has_dropout else bert.without_dropout(), options)
     learning_rate = _learning_rate(settings, start, shape.size)
     optimizer, schedule = _make_optimizer(settings, learning_rate, task.model)
+    averages = None
+    if training.do_train and settings.ema_decay:
+        averages = WeightAverages(weights_by_name(task.model), settings.ema_decay)
     given = {"do_train": training.do_train, "head": head, "weights": weights}
-    restored = restore(start, task.model, optimizer, bert, **given)
+    restored = restore(start, task.model, optimizer, bert, averages=averages, **given)
     reads_weights = start.prefix and communicator.size > 1
     return Plan(
         config=config,
@@ -277,6 +284,7 @@ def build_plan(
         fingerprint=fingerprint,
         model_files=model_files(bert, tokenizer, description),
         weights_crc32c=_weights_crc32c(task.model, head) if reads_weights else None,
+        averages=averages,
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bert_tf.config import BertConfig
@@ -14,6 +15,7 @@ from bert_tf.interop.weights import (
     LoadReport,
     Weights,
     assign_weights,
+    averages_or_weights,
     read_weights,
     weight_names,
 )
@@ -21,6 +23,7 @@ from bert_tf.jobs.run.starting_point import StartingPoint
 from bert_tf.launch import workers
 from bert_tf.tf_checkpoint import load_tf
 from bert_tf.training import checkpoints
+from bert_tf.training.averages import AVERAGE, WeightAverages
 from bert_tf.training.checkpoints import STEP_NAME, RunPosition
 from bert_tf.training.optimizers import BertOptimizer
 
@@ -81,13 +84,15 @@ def restore(
     bert: BertConfig,
     *,
     do_train: bool,
+    averages: WeightAverages | None = None,
     head: Sequence[str] = (),
     weights: Weights | None = None,
 ) -> list[str]:
     """Loads the starting point into model and optimizer.
 
     A training that takes only weights counts its steps from 0; an evaluation reports
-    the step of the checkpoint.
+    the step of the checkpoint, and takes its moving averages, if it has any, as its
+    weights.
 
     Args:
       start: Which checkpoint, and how much of it.
@@ -95,6 +100,7 @@ def restore(
       optimizer: Gets its state and step, where they are taken.
       bert: The model's architecture.
       do_train: Whether there is training.
+      averages: Get the checkpoint's, or start with the weights.
       head: Names of weights that a training may initialise newly: a new task's.
       weights: Those of the starting point, if they have been read.
 
@@ -108,14 +114,17 @@ def restore(
         return list(start.notes)
     variables = weights_by_name(model)
     if start.takes_state:
-        slots = slots_by_name(optimizer)
-        step, report = load_checkpoint(start.prefix, variables, slots)
+        slots = slots_by_name(optimizer) | (averages.slots() if averages else {})
+        taken = slots if do_train else None
+        step, report = load_checkpoint(start.prefix, variables, taken)
         optimizer.iterations.assign(step)
         return [*start.notes, *(f"{start.prefix}: {x}" for x in report.lines())]
     source = find_source(start.prefix)
     found = weights or read_weights(start.prefix)
     lines = compare_config(found.config, bert, source.config_file)
     report = assign_weights(found, variables, new=head if do_train else ())
+    if averages:
+        averages.restart()
     if not do_train and source.kind is Kind.TENSORFLOW:
         optimizer.iterations.assign(checkpoints.step_of(source.path))
     return [*start.notes, *(f"{source.path}: {x}" for x in report.lines()), *lines]
@@ -131,7 +140,9 @@ def load_checkpoint(
     Args:
       prefix: The checkpoint, without .index.
       weights: Name -> variable.
-      slots: The same of the optimizer's state; None: it is not taken.
+      slots: The same of the optimizer's state and of moving averages, which start with
+        the weights if the checkpoint has none. None: they are not taken, and averages
+        of the checkpoint are its weights.
 
     Returns:
       The checkpoint's step (0 if it has none), and which tensors are not used.
@@ -141,13 +152,18 @@ def load_checkpoint(
         variable is changed then.
     """
     variables = {**weights, **(slots or {})}
+    notes: list[str] = []
 
     def choose(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
         names = {STEP_NAME, *variables, *weight_names(shapes, [])}
+        if slots is None:
+            names = {STEP_NAME, *averages_or_weights(shapes, notes)}
         return [name for name in shapes if name in names]
 
     try:
         tensors = load_tf(prefix, choose)
+        if slots is None:
+            tensors = {n.removesuffix(AVERAGE): each for n, each in tensors.items()}
         step = tensors.pop(STEP_NAME, None)
         if slots and (step is None or not slots.keys() & tensors.keys()):
             raise RunError(
@@ -155,10 +171,23 @@ def load_checkpoint(
                 "run can resume from it. Pass it as --init_checkpoint, without "
                 "--resume and with another --output_dir, to start from its weights."
             )
-        found = Weights(tensors, None, "", prefix)
+        if slots and (new := _without_averages(slots, tensors)):
+            notes.append("no moving averages in it: they start with its weights")
+            tensors |= {name: tensors[name.removesuffix(AVERAGE)] for name in new}
+        found = Weights(tensors, None, "", prefix, tuple(notes))
         return int(step or 0), assign_weights(found, variables, exact=True)
     except (OSError, ValueError) as error:
         raise RunError(str(error)) from error
+
+
+def _without_averages(
+    slots: Mapping[str, tf.Variable], tensors: Mapping[str, np.ndarray]
+) -> list[str]:
+    """The averages that a checkpoint without any lacks."""
+    averages = [name for name in slots if name.endswith(AVERAGE)]
+    has_some = any(name in tensors for name in averages)
+    known = [n for n in averages if n.removesuffix(AVERAGE) in tensors]
+    return [] if has_some else known
 
 
 def compare_config(

@@ -91,12 +91,12 @@ class CheckpointSaver:
             self._thread.shutdown()
 
     def try_save(self) -> None:
-        """Finds a folder in which no checkpoint can be saved now, not after hours.
+        """Finds, at a run's start, a folder in which no checkpoint can be saved.
 
         Raises:
           RunError: if it cannot be written.
         """
-        if not self._policy.saves:
+        if self._plan.start.is_own or not self._policy.saves:
             return
         checkpoints.try_save(
             self._plan.config.files.output_dir,
@@ -200,7 +200,9 @@ class CheckpointSaver:
 
     def _tensors(self) -> Tensors:
         plan = self._plan
-        return weights_by_name(plan.task.model) | slots_by_name(plan.optimizer)
+        weights = plan.averages.tensors() if plan.averages else {}
+        weights = weights or weights_by_name(plan.task.model)
+        return weights | slots_by_name(plan.optimizer)
 
     def _position(self, step: int) -> RunPosition:
         plan, scale, trained = self._plan, self._loss_scale, self._plan.training_set

@@ -74,6 +74,12 @@ class Session:
         """Whether this worker writes files."""
         return self.communicator.rank == 0
 
+    def averaged(self, plan: Plan) -> contextlib.AbstractContextManager[object]:
+        """Has the moving averages of a plan, if there are any, in its model inside."""
+        if plan.averages is None:
+            return contextlib.nullcontext()
+        return plan.averages.in_model(self.stop.writing)
+
     def make_plan(
         self,
         config: RunConfig,
@@ -153,6 +159,7 @@ class Session:
                 fused_bytes=dtype.size if dtype else 0,
                 exempt=backends.exempt,
                 recompute=runtime.recompute,
+                has_averages=plan.averages is not None,
             )
         num_workers = self.communicator.local_size
         lines += thread_warnings(self.threads, runtime.num_threads, num_workers)

@@ -1,11 +1,13 @@
 """The loop over the steps of a training, with all that happens between them."""
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from bert_tf.data.batches.record_batches import StepReader
+from bert_tf.data.batches.record_batches import Features, StepReader
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
+from bert_tf.jobs.run.exporting import Exporter
 from bert_tf.jobs.run.messages import BENCHMARK_STEPS, StepReport
 from bert_tf.jobs.run.output_dir import write_missing_files
 from bert_tf.jobs.run.plan import Plan
@@ -15,8 +17,11 @@ from bert_tf.jobs.run.stopping import TrainingStop
 from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.loss_scale import LossScale
 from bert_tf.training.profiling import StepProfiler
+from bert_tf.training.runlog import RunLog
 from bert_tf.training.trainer import Trainer
 
+# Of --enable_device_warmup: the first compiles, the second allocates no more.
+_WARMUP_STEPS = 2
 # Is called with the number of steps taken.
 AfterStep = Callable[[int], None]
 
@@ -33,6 +38,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     log = session.log
     if plan.step >= plan.config.optimizer.num_train_steps:
         _take_no_step(plan, session)
+        _use_averages(plan, session)
         return
     reader = plan.make_reader()
     trainer = make_trainer(plan, session.communicator, reader)
@@ -41,21 +47,26 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     if session.is_first:
         session.saver = saver
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
+    exporter = Exporter(plan, log)
     last_step = _last_step(plan)
     # The log may already have later steps, of a run that was killed or overwritten.
     log.parameters({"first_step": plan.step + 1})
-    if session.is_first and not plan.start.is_own:
+    if session.is_first:
         saver.try_save()
+        exporter.start()
     for line in profiler.check(plan.step + 1, last_step):
         log.message(line)
     if plan.step:
         session.stop.state = f"no step was taken after step {plan.step}"
+    batches = reader.batches(last_step)
+    if plan.config.saving.enable_device_warmup:
+        batches = _warm_up(trainer, batches, log)
     with TrainingStop(
         *(session.stop, session.communicator, session.hosts),
         ask=trainer.ask_to_stop,
         save=saver.save_now,
     ) as stopping:
-        for batch in reader.batches(last_step):
+        for batch in batches:
             profiler.before(plan.step + 1)
             result = trainer.train_step(batch)
             if result.is_dropped:
@@ -73,6 +84,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
             if session.is_first:
                 with report.stopped_clock():
                     saver.after_step(result.step, is_last=is_last)
+                    exporter.after_step(result.step)
             if is_last:
                 stopping.saved(result.step)
             if result.must_stop:
@@ -82,6 +94,26 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
                     after_step(result.step)
         session.watchdog.pause()
     report.summary()
+    _use_averages(plan, session)
+
+
+def _warm_up(
+    trainer: Trainer, batches: Iterator[Features], log: RunLog
+) -> Iterator[Features]:
+    """Takes steps on rows like those of the first batch; returns the same batches."""
+    first = next(batches)
+    trainer.warm_up(first, _WARMUP_STEPS)
+    log.message(f"Device warm-up: {_WARMUP_STEPS} steps on rows that are made up.")
+    return itertools.chain([first], batches)
+
+
+def _use_averages(plan: Plan, session: Session) -> None:
+    """Puts the averages of a complete training into the model, to be evaluated."""
+    if plan.averages:
+        plan.averages.swap()
+        session.log.message(
+            "From here on the moving averages of the weights (--ema_decay) are used."
+        )
 
 
 def _take_no_step(plan: Plan, session: Session) -> None:
@@ -138,6 +170,7 @@ def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> 
         loss_scale,
         rows_vary=reader.rows_vary,
         skip_nonfinite=training.skip_nonfinite,
+        averages=plan.averages,
         name_rows=reader.name_rows,
     )
 

@@ -261,3 +261,42 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
     saved = checkpoints.save(str(tmp_path), tensors, position(7))
     with pytest.raises(RunError, match="not finite"):
         load_checkpoint(saved, *variables())
+
+
+AVERAGES = {f"{WEIGHT}/ExponentialMovingAverage": tf.constant([[9.0, 8.0], [7.0, 6.0]])}
+
+
+def averages():
+    return {name: tf.Variable(tf.zeros([2, 2])) for name in AVERAGES}
+
+
+def test_averages_are_resumed_next_to_the_weights(tmp_path):
+    saved = checkpoints.save(str(tmp_path), TENSORS | AVERAGES, position(7))
+    weights, slots = variables()
+    slots |= averages()
+    assert load_checkpoint(saved, weights, slots)[1].lines() == []
+    for name, variable in (weights | slots).items():
+        np.testing.assert_array_equal(variable, (TENSORS | AVERAGES)[name])
+
+
+def test_averages_that_a_checkpoint_lacks_start_with_its_weights(saved):
+    weights, slots = variables()
+    slots |= averages()
+    _, report = load_checkpoint(saved, weights, slots)
+    assert report.lines() == ["no moving averages in it: they start with its weights"]
+    [name] = AVERAGES
+    np.testing.assert_array_equal(slots[name], TENSORS[WEIGHT])
+
+
+def test_a_run_without_averages_takes_the_weights_and_one_without_state_averages(
+    tmp_path,
+):
+    saved = checkpoints.save(str(tmp_path), TENSORS | AVERAGES, position(7))
+    weights, slots = variables()
+    assert load_checkpoint(saved, weights, slots)[1].lines() == []
+    np.testing.assert_array_equal(weights[WEIGHT], TENSORS[WEIGHT])
+    _, report = load_checkpoint(saved, weights)
+    assert report.lines() == [
+        "its moving averages (--ema_decay) are used as the weights"
+    ]
+    np.testing.assert_array_equal(weights[WEIGHT], *AVERAGES.values())

@@ -51,6 +51,7 @@ def run(tmp_path):
             model=types.SimpleNamespace(trainable_variables=[weight])
         ),
         optimizer=types.SimpleNamespace(slots=dict),
+        averages=None,
         shape=types.SimpleNamespace(global_batch_size=16),
         learning_rate=0.1,
         seed=1,
