@@ -66,7 +66,7 @@ _MPIRUN = (
     "mpirun --allow-run-as-root --tag-output --merge-stderr-to-stdout --oversubscribe "
     "--bind-to none -np 2 -x TF_BF16_CONVERSION=$ROOT/bf16_config/bert.json "
 )
-_SPEED = r"throughput_train ([\d.]+)"
+_SPEED = r"throughput_train : ([\d.]+)"
 
 
 def _pretraining(folder: str, output: str, *, mpi: bool) -> list[Command]:

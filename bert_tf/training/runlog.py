@@ -3,23 +3,36 @@
 import contextlib
 import datetime
 import errno
+import importlib
 import json
 import os
 import stat
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 import rich.console
 import rich.progress
 
 # Lines are those of NVIDIA's DLLogger (JSON backend): "DLLL " and an object.
 _PREFIX = "DLLL "
-_UNITS = {
-    **dict.fromkeys(("throughput_train", "throughput_val"), "sequences/s"),
+# A step; "PARAMETER" for parameters, [] for the whole run.
+Step = int | list[int] | str
+# Units, and how numbers are printed.
+_METADATA = {
     **dict.fromkeys(
-        ("latency_mean", "latency_p50", "latency_p95", "latency_p99"), "ms"
+        ("throughput_train", "throughput_val"),
+        {"unit": "sequences/s", "format": ":.3f"},
     ),
+    **dict.fromkeys(
+        ("latency_mean", "latency_p50", "latency_p95", "latency_p99"),
+        {"unit": "ms", "format": ":.3f"},
+    ),
+    **dict.fromkeys(
+        ("mlm_loss", "nsp_loss", "loss", "total_loss", "avg_loss_step"),
+        {"format": ":.4f"},
+    ),
+    "learning_rate": {"format": ":.5g"},
 }
 
 
@@ -51,8 +64,8 @@ class RunLog:
         """Closes the log."""
 
 
-class DLLoggerFile:
-    """Writes DLLogger's JSON lines; appends to an existing file.
+class LineFile:
+    """A file to which lines are appended.
 
     A line that cannot be written is lost, with one warning: a full disk must not end a
     training. A file that is deleted meanwhile is made again.
@@ -67,13 +80,9 @@ class DLLoggerFile:
         self._path = path
         self._has_warned = False
         self._file: int | None = self._open()
-        self._started = time.time()
-        for metric, unit in _UNITS.items():
-            self._write("METADATA", metric=metric, metadata={"unit": unit})
 
-    def log(self, step: int | list[int] | str, data: dict[str, float]) -> None:
-        """Writes a line; `step` is [] for the whole run, "PARAMETER" for parameters."""
-        self._write("LOG", step=step, data=data)
+    def flush(self) -> None:
+        """Does nothing: lines are not buffered."""
 
     def close(self) -> None:
         """Closes the file."""
@@ -104,16 +113,8 @@ class DLLoggerFile:
             self._append(file, b"\n")
         return file
 
-    def _write(self, kind: str, **content: object) -> None:
-        now = time.time()
-        moment = datetime.datetime.fromtimestamp(now).astimezone()
-        line = {
-            "timestamp": f"{now:.6f}",
-            "datetime": str(moment),
-            "elapsedtime": f"{now - self._started:.6f}",
-            "type": kind,
-            **content,
-        }
+    def write(self, line: str) -> None:
+        """Writes a line with its end."""
         if self._file is None:
             return
         try:
@@ -125,7 +126,7 @@ class DLLoggerFile:
         except OSError as error:
             self._warn(f"was deleted ({error}); the rest of it is lost")
             return
-        self._append(self._file, f"{_PREFIX}{json.dumps(line)}\n".encode())
+        self._append(self._file, line.encode())
 
     def _append(self, file: int, line: bytes) -> None:
         try:
@@ -140,6 +141,86 @@ class DLLoggerFile:
         if not self._has_warned:
             self._has_warned = True
             _print(f"warning: the log {self._path} {problem}.", sys.stderr)
+
+
+class DLLoggerFile:
+    """Writes DLLogger's JSON lines: by NVIDIA's package where there is one, or as it.
+
+    Attributes:
+      writer: Who formats the lines; empty if that needs no line.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Opens the file; see `LineFile`."""
+        self._file = LineFile(path)
+        self._logger, self.writer = _find_dllogger(self._file)
+        self._started = time.time()
+        for metric, metadata in _METADATA.items():
+            if self._logger is not None:
+                self._logger.metadata(metric, metadata)
+            else:
+                self._write("METADATA", metric=metric, metadata=metadata)
+
+    def log(self, step: Step, data: dict[str, float]) -> None:
+        """Writes a line; `step` is [] for the whole run, "PARAMETER" for parameters."""
+        if self._logger is not None:
+            self._logger.log(step, data)
+        else:
+            self._write("LOG", step=step, data=data)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _write(self, kind: str, **content: object) -> None:
+        now = time.time()
+        moment = datetime.datetime.fromtimestamp(now).astimezone()
+        line = {
+            "timestamp": f"{now:.6f}",
+            "datetime": str(moment),
+            "elapsedtime": f"{now - self._started:.6f}",
+            "type": kind,
+            **content,
+        }
+        self._file.write(f"{_PREFIX}{json.dumps(line)}\n")
+
+
+def _find_dllogger(file: LineFile) -> tuple[Any, str]:
+    """A logger of NVIDIA's package that writes to a file, or None; and who writes."""
+    try:
+        package = importlib.import_module("dllogger")
+        # Its own file is buffered, and a full disk would end the run: ours takes the
+        # place of the one that it opens.
+        backend = package.JSONStreamBackend(package.Verbosity.VERBOSE, os.devnull)
+        backend.file.close()
+        backend.file = file
+        logger = package.Logger([backend])
+    except ImportError:
+        return None, ""
+    except Exception as error:  # Whatever another package of that name does.
+        return None, f"bert_tf; the package dllogger here is not NVIDIA's ({error})"
+    return logger, f"NVIDIA's dllogger {getattr(package, '__version__', '')}".rstrip()
+
+
+def dll_line(step: Step, values: dict[str, float], moment: datetime.datetime) -> str:
+    """The line that DLLogger prints, with steps as the published trainers print them.
+
+    Args:
+      step: See `DLLoggerFile.log`.
+      values: By name.
+      moment: When.
+    """
+    if isinstance(step, str):
+        name = step
+    else:
+        name = f"Iteration: {step} " if isinstance(step, int) else ""
+    metrics = []
+    for key, value in values.items():
+        about = _METADATA.get(key, {})
+        form = about.get("format", "") if value is not None else ""
+        text = f"{{{form}}}".format(value)
+        metrics.append(f"{key} : {text} {about.get('unit', '')}")
+    return f"DLL {moment} - {name} {' '.join(metrics)}"
 
 
 def _ends_with_a_line(path: str) -> bool:
@@ -182,6 +263,9 @@ class ConsoleLog(RunLog):
           OSError: if the file cannot be written.
         """
         self._file = DLLoggerFile(dllog_path)
+        self.notes = []
+        if self._file.writer:
+            self.notes = [f"Log {dllog_path}: written by {self._file.writer}."]
         self._num_train_steps = num_train_steps
         self._console = rich.console.Console(file=sys.stdout, highlight=False)
         self._shows_bar = may_show_bar and self._console.is_terminal
@@ -197,12 +281,11 @@ class ConsoleLog(RunLog):
 
     def parameters(self, values: dict[str, float]) -> None:
         """See `RunLog`."""
-        self._file.log("PARAMETER", values)
+        self._log("PARAMETER", values)
 
     def step(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""
-        self._file.log(step, values)
-        self.message(f"step {step}/{self._num_train_steps}  {_rounded(values)}")
+        self._log(step, values)
 
     def progress(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""
@@ -225,7 +308,7 @@ class ConsoleLog(RunLog):
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""
-        self._file.log(step, values)
+        self._log(step, values)
 
     def saved(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""
@@ -233,7 +316,7 @@ class ConsoleLog(RunLog):
 
     def summary(self, values: dict[str, float]) -> None:
         """See `RunLog`."""
-        self._file.log([], values)
+        self._log([], values)
 
     def close(self) -> None:
         """See `RunLog`."""
@@ -242,3 +325,8 @@ class ConsoleLog(RunLog):
                 self._bar.stop()
             self._bar = None
         self._file.close()
+
+    def _log(self, step: Step, values: dict[str, float]) -> None:
+        """Writes to the file, and prints the line that DLLogger prints."""
+        self._file.log(step, values)
+        self.message(dll_line(step, values, datetime.datetime.now()))

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -77,7 +78,8 @@ def test_a_training_stays_as_it_was(start, figure):
     process, temporary = start()
     measured = []
     for line in process.stdout:
-        if line.startswith("step ") and int(line.split()[1].split("/")[0]) % 10 == 5:
+        step = re.search(r"Iteration: (\d+)", line)
+        if step and int(step[1]) % 10 == 5:
             pid = process.pid
             measured.append(
                 (resident_bytes(pid), count_in(pid, "fd"), count_in(pid, "task"))
@@ -105,7 +107,7 @@ def test_no_end_leaves_a_file_in_the_temporary_folder(start, figure, tmp_path, e
     process, temporary = start(*more.get(end, []))
     if end == "killed":
         for line in process.stdout:
-            if line.startswith("step 20/"):
+            if "Iteration: 20 " in line:
                 process.send_signal(signal.SIGKILL)
                 break
     process.communicate()

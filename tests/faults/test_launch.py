@@ -155,7 +155,7 @@ def test_a_terminated_launcher_saves_what_mpirun_runs(
         )
         run = launch(*script("run_pretraining.py", *flags, size=2))
         try:
-            assert run.wait_for(f"step {3 + place}/"), run.text
+            assert run.wait_for(f"Iteration: {3 + place} "), run.text
             run.hit(signals[place % 3])
             code, seconds = run.finish()
         finally:

@@ -113,7 +113,7 @@ def test_a_log_that_is_deleted_with_its_folder_is_made_again(command, tmp_path, 
     stop = threading.Timer(120, process.kill)
     stop.start()
     for line in process.stdout:
-        if line.startswith("step 1/"):
+        if "Iteration: 1 " in line:
             shutil.rmtree(log.parent)
             break
     _, errors = process.communicate()

@@ -61,7 +61,7 @@ def command(tiny_config_file, many_records, tmp_path_factory):
             accumulation=accumulation,
             steps=100_000,
         )
-        until = {"set-up": "", "tracing": "steps in all"}.get(moment, "step 2/")
+        until = {"set-up": "", "tracing": "steps in all"}.get(moment, "Iteration: 2 ")
         return script("run_pretraining.py", *arguments, size=size), until
 
     return make
@@ -178,7 +178,7 @@ def test_a_stopped_run_resumes_as_if_it_had_not_been(
         folder = tmp_path / f"run-{place}"
         run = Started(*script("run_pretraining.py", *arguments(folder)))
         try:
-            run.wait_for(f"step {1 + place % 3}/")
+            run.wait_for(f"Iteration: {1 + place % 3} ")
             time.sleep(rng.uniform(0.0, 0.4))
             run.hit(SIGNALS[place % 4])
             code, _ = run.finish()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bert_tf.training.runlog import ConsoleLog, DLLoggerFile
+from bert_tf.training.runlog import ConsoleLog, DLLoggerFile, dll_line
 
 
 def entries(path):
@@ -24,7 +24,7 @@ def test_lines_have_the_fields_of_dllogger(tmp_path):
     log.close()
     *metadata, step, summary = entries(path)
     assert {entry["type"] for entry in metadata} == {"METADATA"}
-    units = {entry["metric"]: entry["metadata"]["unit"] for entry in metadata}
+    units = {entry["metric"]: entry["metadata"].get("unit") for entry in metadata}
     assert units["throughput_train"] == units["throughput_val"] == "sequences/s"
     assert units["latency_mean"] == units["latency_p99"] == "ms"
     assert (step["type"], step["step"], step["data"]) == ("LOG", 7, {"mlm_loss": 2.5})
@@ -77,8 +77,104 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
     log.progress(1, {"loss": 3.0})
     log.step(10, {"mlm_loss": 2.5, "learning_rate": 1e-4})
     log.close()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == ["Batch: 32", "step 10/20  mlm_loss 2.5  learning_rate 0.0001"]
+    message, line = capsys.readouterr().out.splitlines()
+    assert message == "Batch: 32"
+    # As DLLogger's StdOutBackend prints it: no unit is a space at the end.
+    moment, _, values = line.removeprefix("DLL ").partition(" - ")
+    assert datetime.datetime.fromisoformat(moment)
+    assert values == "Iteration: 10  mlm_loss : 2.5000  learning_rate : 0.0001 "
+
+
+def test_parameters_and_the_summary_are_printed_as_dllogger_prints_them():
+    moment = datetime.datetime(2020, 1, 2, 3, 4, 5, 678901)
+    start = "DLL 2020-01-02 03:04:05.678901 - "
+    assert dll_line("PARAMETER", {"first_step": 3}, moment) == (
+        f"{start}PARAMETER first_step : 3 "
+    )
+    values = {"throughput_train": 12.34567, "f1": 0.5}
+    assert dll_line([], values, moment) == (
+        f"{start} throughput_train : 12.346 sequences/s f1 : 0.5 "
+    )
+
+
+STAND_IN = """
+import json
+
+class Verbosity:
+    OFF, DEFAULT, VERBOSE = -1, 0, 1
+
+class JSONStreamBackend:
+    def __init__(self, verbosity, filename, append=False):
+        self.file = open(filename, "a" if append else "w")
+
+    def write(self, kind, values):
+        line = dict(timestamp="1.5", datetime="d", elapsedtime="0.5", type=kind)
+        self.file.write("DLLL " + json.dumps(line | values) + "\\n")
+
+class Logger:
+    def __init__(self, backends):
+        self.backends = backends
+
+    def metadata(self, metric, metadata):
+        for backend in self.backends:
+            backend.write("METADATA", dict(metric=metric, metadata=metadata))
+
+    def log(self, step, data, verbosity=1):
+        for backend in self.backends:
+            backend.write("LOG", dict(step=step, data=data))
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Makes a package `dllogger` of a text."""
+
+    def make(text):
+        folder = tmp_path / "packages"
+        folder.mkdir()
+        (folder / "dllogger.py").write_text(text)
+        monkeypatch.syspath_prepend(str(folder))
+
+    monkeypatch.delitem(sys.modules, "dllogger", raising=False)
+    yield make
+    sys.modules.pop("dllogger", None)
+
+
+def test_nvidia_s_package_writes_the_same_keys_types_and_values(tmp_path, package):
+    def write(path):
+        log = ConsoleLog(str(path), 20)
+        log.parameters({"first_step": 1})
+        log.step(10, {"throughput_train": 12.5, "mlm_loss": 2.5})
+        log.summary({"throughput_train": 12.5})
+        log.close()
+        return log.notes, entries(path)
+
+    notes, ours = write(tmp_path / "ours.json")
+    assert notes == []
+    package(STAND_IN)
+    (tmp_path / "theirs.json").write_text('DLLL {"step": 1}\n')  # Of an earlier start.
+    notes, [first, *theirs] = write(tmp_path / "theirs.json")
+    assert first == {"step": 1}
+    assert notes == [f"Log {tmp_path}/theirs.json: written by NVIDIA's dllogger."]
+    assert {each["timestamp"] for each in theirs} == {"1.5"}
+    changing = ("timestamp", "datetime", "elapsedtime")
+    for one, other in zip(ours, theirs, strict=True):
+        assert {k: type(v) for k, v in one.items()} == {
+            k: type(v) for k, v in other.items()
+        }
+        assert {k: v for k, v in one.items() if k not in changing} == {
+            k: v for k, v in other.items() if k not in changing
+        }
+
+
+@pytest.mark.parametrize("text", ["", "JSONStreamBackend = Verbosity = 1", "1 / 0"])
+def test_another_package_of_that_name_is_reported_and_not_used(tmp_path, package, text):
+    package(text)
+    log = ConsoleLog(str(tmp_path / "log.json"), 20)
+    log.step(1, {"loss": 1.0})
+    log.close()
+    assert entries(tmp_path / "log.json")[-1]["data"] == {"loss": 1.0}
+    assert "the package dllogger here is not NVIDIA's" in log.notes[0]
 
 
 def test_a_log_that_cannot_be_written_is_an_error(tmp_path):

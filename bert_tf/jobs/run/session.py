@@ -138,6 +138,7 @@ class Session:
                 if config.training.do_train and not plan.start.is_own:
                     check_model_files(config, plan.model_files)
                 self.log = _open_log(plan, may_show_bar=communicator.size == 1)
+                self.notes += self.log.notes
                 self.open_until.callback(self.log.close)
         return plan
 
