@@ -181,15 +181,16 @@ def keep_best(
     if plan.start.is_own and plan.step and not best.last_step:
         log.message(f"The best checkpoint is chosen from step {plan.step} on.")
 
-    def after_step(step: int) -> None:
+    def after_step(step: int) -> bool:
         if not _ends_epoch(plan, step):
-            return
+            return False
         results = evaluate()
         with session.stop.writing:
             is_best = best.offer(step, results)
         line = f"After step {step}: {criterion} = {results[criterion]:.6g}"
         log.message(f"{line} (best so far)" if is_best else line)
         log.evaluation(step, results)
+        return False
 
     if plan.start.is_own and plan.step > best.last_step:
         # The run was stopped between a checkpoint and its evaluation.

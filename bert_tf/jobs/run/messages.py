@@ -33,6 +33,8 @@ _OF_THIS_RUN = (
     *("eval_batch_size", "predict_batch_size", "evaluate_each_epoch"),
     *("n_best_size", "max_answer_length", "null_score_diff_threshold"),
     *("num_processes", "new_head", "allow_config_change"),
+    *("eval_steps", "samples_between_eval", "samples_start_eval"),
+    *("target_mlm_accuracy", "max_samples"),
 )
 _GROUPS_NOT_COMPARED = ("files",)
 # Of the group `runtime`, settings that change how numbers are rounded.
@@ -198,12 +200,17 @@ class StepReport:
         self._plan = plan
         self._log = log
         self._every = plan.config.training.display_loss_steps
-        average = plan.training_set.sequences_per_record
-        self._sequences_per_step = plan.shape.global_batch_size * average
+        self._sequences_per_step = plan.sequences_per_step
         # The first step traces and compiles the graph: it is left out of all speeds.
         self._since: tuple[int, float] | None = None
         self._speeds: list[tuple[int, float]] = []
         self._num_skipped = 0
+        self._began, self._stopped = time.perf_counter(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since the report was made, without the time of the stopped clock."""
+        return time.perf_counter() - self._began - self._stopped
 
     def step(self, result: StepResult, *, is_last: bool) -> None:
         """Logs one step, if it is due or was skipped."""
@@ -238,9 +245,11 @@ class StepReport:
         """Leaves the time spent inside out of the speed."""
         stopped = time.perf_counter()
         yield
+        seconds = time.perf_counter() - stopped
+        self._stopped += seconds
         if self._since:
             step, started = self._since
-            self._since = (step, started + time.perf_counter() - stopped)
+            self._since = (step, started + seconds)
 
     def restart_clock(self, step: int) -> None:
         """Starts a new measurement of speed after `step`."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -10,7 +11,7 @@ import keras
 
 from bert_tf import fused_ops
 from bert_tf.config import BertConfig, OptimizerConfig
-from bert_tf.config.run import RunConfig
+from bert_tf.config.run import RunConfig, RunTrainingConfig
 from bert_tf.config.runtime import RuntimeConfig
 from bert_tf.data.batches.record_batches import BatchShape, StepReader
 from bert_tf.data.batches.record_order import RecordOrder
@@ -33,9 +34,14 @@ from bert_tf.jobs.run.resume import (
 )
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.precision import PrecisionPolicy, choose_policy
+from bert_tf.training.clock import TrainingClock
 from bert_tf.training.gradients import Task
 from bert_tf.training.optimizers import BertOptimizer, build_optimizer
-from bert_tf.training.schedules import WarmupPolynomialDecay
+from bert_tf.training.schedules import (
+    TIME_PARTS,
+    DecayByTime,
+    WarmupPolynomialDecay,
+)
 
 
 class MakeReader(Protocol):
@@ -97,7 +103,7 @@ class Plan(Generic[Config, Data, JobTask]):
       seed: Decides order and dropout; a resumed run keeps its own.
       task: The model and its losses.
       optimizer: Built, with the state of the checkpoint if the run is resumed.
-      schedule: Learning rate by step.
+      schedule: Learning rate by step, or by time.
       policy: Decides compute types.
       notes: Lines for the log.
       training_set: What is trained on; None without training.
@@ -106,6 +112,7 @@ class Plan(Generic[Config, Data, JobTask]):
       model_files: The files that its checkpoints are used with.
       weights_crc32c: Checksum of the weights that were read, new heads left out; None
         if none were read, or there are no other workers.
+      clock: Of a training that has a time; None without one.
     """
 
     config: Config
@@ -118,7 +125,7 @@ class Plan(Generic[Config, Data, JobTask]):
     seed: int
     task: JobTask
     optimizer: BertOptimizer
-    schedule: WarmupPolynomialDecay
+    schedule: WarmupPolynomialDecay | DecayByTime
     policy: PrecisionPolicy
     notes: list[str]
     training_set: TrainingSet | None
@@ -126,11 +133,30 @@ class Plan(Generic[Config, Data, JobTask]):
     fingerprint: Fingerprint
     model_files: ModelFiles
     weights_crc32c: int | None = None
+    clock: TrainingClock | None = None
 
     @property
     def step(self) -> int:
         """Steps taken."""
         return int(self.optimizer.iterations)
+
+    @property
+    def sequences_per_step(self) -> float:
+        """Of all workers; packed records hold several."""
+        return self.shape.global_batch_size * self.training_set.sequences_per_record
+
+    def samples(self, step: int) -> int:
+        """Sequences that the run has seen after `step` steps."""
+        return round(step * self.sequences_per_step)
+
+    @property
+    def last_step(self) -> int:
+        """The run ends after this step, unless its time is over before."""
+        most = self.config.training.max_samples
+        last = self.config.optimizer.num_train_steps or 0
+        if most is None or self.training_set is None:
+            return last
+        return min(last, math.ceil(most / self.sequences_per_step))
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -254,7 +280,8 @@ def build_plan(
     has_dropout = not training.deterministic_run
     task = make_task(bert if has_dropout else bert.without_dropout(), options)
     learning_rate = _learning_rate(settings, start, shape.size)
-    optimizer, schedule = _make_optimizer(settings, learning_rate, task.model)
+    clock = _make_clock(training, start)
+    optimizer, schedule = _make_optimizer(settings, learning_rate, task.model, clock)
     given = {"do_train": training.do_train, "head": head, "weights": weights}
     restored = restore(start, task.model, optimizer, bert, **given)
     reads_weights = start.prefix and communicator.size > 1
@@ -277,6 +304,7 @@ def build_plan(
         fingerprint=fingerprint,
         model_files=model_files(bert, tokenizer, description),
         weights_crc32c=_weights_crc32c(task.model, head) if reads_weights else None,
+        clock=clock,
     )
 
 
@@ -317,17 +345,36 @@ def _learning_rate(config: OptimizerConfig, start: StartingPoint, size: int) -> 
     return config.learning_rate * (size if config.scale_learning_rate else 1)
 
 
+def _make_clock(
+    training: RunTrainingConfig, start: StartingPoint
+) -> TrainingClock | None:
+    """The clock of a training that has a time; a resumed run keeps what it spent."""
+    if training.max_hours is None:
+        return None
+    spent = start.position.elapsed_seconds if start.position else None
+    return TrainingClock(3600 * training.max_hours, spent or 0.0)
+
+
 def _make_optimizer(
-    settings: OptimizerConfig, learning_rate: float, model: keras.Model
-) -> tuple[BertOptimizer, WarmupPolynomialDecay]:
+    settings: OptimizerConfig,
+    learning_rate: float,
+    model: keras.Model,
+    clock: TrainingClock | None,
+) -> tuple[BertOptimizer, WarmupPolynomialDecay | DecayByTime]:
     """The optimizer of a model, and the schedule that it follows."""
+    num_steps, num_warmup = settings.num_train_steps, settings.warmup_steps
+    if clock is not None:
+        num_warmup = round(TIME_PARTS * num_warmup / num_steps)
+        num_steps = TIME_PARTS
     schedule = WarmupPolynomialDecay(
         learning_rate=learning_rate,
-        num_train_steps=settings.num_train_steps,
-        num_warmup_steps=settings.warmup_steps,
+        num_train_steps=num_steps,
+        num_warmup_steps=num_warmup,
         power=settings.power,
         compensate_warmup=settings.optimizer_type != "lamb",
     )
+    if clock is not None:
+        schedule = DecayByTime(schedule, clock.share)
     optimizer = build_optimizer(
         settings.optimizer_type,
         schedule,

@@ -1,5 +1,6 @@
 """The loop over the steps of a training, with all that happens between them."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 
@@ -16,11 +17,26 @@ from bert_tf.training.loss_scale import LossScale
 from bert_tf.training.profiling import StepProfiler
 from bert_tf.training.trainer import Trainer
 
-# Is called with the number of steps taken.
-AfterStep = Callable[[int], None]
+# Is called with the number of steps taken; returns whether to end the training.
+AfterStep = Callable[[int], bool]
 
 
-def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> None:
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What one start of a run has trained.
+
+    Attributes:
+      num_steps: Steps taken.
+      seconds: That they took, without evaluations, and without waiting for checkpoints.
+      loss: Total loss of the last one; None without steps.
+    """
+
+    num_steps: int = 0
+    seconds: float = 0.0
+    loss: float | None = None
+
+
+def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> Trained:
     """Takes the steps that are left, and saves checkpoints.
 
     Args:
@@ -28,31 +44,37 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
       session: Its workers and its log.
       after_step: Is called after each step, on every worker; its time does not count
         as training.
+
+    Returns:
+      What this start of the run has trained.
     """
-    log, num_train_steps = session.log, plan.config.optimizer.num_train_steps
+    log, first_step = session.log, plan.step
     if session.is_first:
         folder = plan.config.files.output_dir
         write_model_files(folder, plan.model_files, replace=False)
-    if plan.step >= num_train_steps:
-        log.message(_all_done(plan.step, num_train_steps))
+    if is_done(plan):
+        log.message(_all_done(plan))
         session.stop.state = f"all {plan.step} steps are done and saved"
-        return
+        return Trained()
     reader = plan.make_reader()
     trainer = make_trainer(plan, session.communicator, reader)
     saver = CheckpointSaver(plan, reader, trainer.loss_scale, log)
     session.open_until.enter_context(saver)
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
-    last_step = num_train_steps
+    last_step, loss = plan.last_step, None
     if plan.config.training.steps_this_run:
         last_step = min(last_step, plan.step + plan.config.training.steps_this_run)
     # The log may already have later steps, of a run that was killed or overwritten.
     log.parameters({"first_step": plan.step + 1})
     if session.is_first and not plan.start.is_own:
-        saver.try_save()
+        with report.stopped_clock():
+            saver.try_save()
     for line in profiler.check(plan.step + 1, last_step):
         log.message(line)
     if plan.step:
         session.stop.state = f"no step was taken after step {plan.step}"
+    if plan.clock:
+        plan.clock.start()
     with TrainingStop(
         *(session.stop, session.communicator, session.hosts),
         ask=trainer.ask_to_stop,
@@ -66,7 +88,8 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
                 break
             stopping.finished(result.step, must_stop=result.must_stop)
             session.watchdog.step_done(result.step)
-            is_last = result.step == last_step
+            is_last = result.step == last_step or result.is_time_over
+            loss = loss if result.skipped else result.total_loss
             if session.is_first:
                 with report.stopped_clock():
                     saver.before_report(result.step)
@@ -82,17 +105,38 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
                 break
             if after_step:
                 with report.stopped_clock(), stopping.evaluating():
-                    after_step(result.step)
+                    ends = after_step(result.step)
+                if ends:
+                    is_last = True
+                    if session.is_first:
+                        with report.stopped_clock():
+                            saver.save_now(result.step)
+                    stopping.saved(result.step)
+                    for line in profiler.after(result.step, is_last=True):
+                        log.message(line)
+            if is_last:
+                break
         session.watchdog.pause()
+        trained = Trained(plan.step - first_step, report.seconds, loss)
     report.summary()
+    return trained
 
 
-def _all_done(step: int, num_train_steps: int) -> str:
-    if step == num_train_steps:
+def is_done(plan: Plan) -> bool:
+    """Whether no step of the run is left."""
+    is_over = plan.clock is not None and plan.clock.own_share() >= 1.0
+    return plan.step >= plan.last_step or is_over
+
+
+def _all_done(plan: Plan) -> str:
+    step, last_step, training = plan.step, plan.last_step, plan.config.training
+    if step < last_step:
+        return f"The time is over: --max_hours={training.max_hours:g}, at step {step}."
+    if step == last_step:
         return f"All steps are done: {step} of {step}."
     return (
-        f"All steps are done: the run is at step {step}, and "
-        f"--num_train_steps={num_train_steps}."
+        f"All steps are done: the run is at step {step}, and its last one is "
+        f"{last_step} (--num_train_steps, --max_samples)."
     )
 
 
@@ -119,6 +163,7 @@ def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> 
         communicator,
         settings,
         loss_scale,
+        plan.clock,
         rows_vary=reader.rows_vary,
         skip_nonfinite=training.skip_nonfinite,
         name_rows=reader.name_rows,

@@ -53,6 +53,7 @@ def run(tmp_path):
         training_set=types.SimpleNamespace(num_records=32, sha256="", is_packed=False),
         settings=dict,
         fingerprint={},
+        clock=None,
         model_files={},
     )
     reader = types.SimpleNamespace(position=lambda step: 16 * step)

@@ -64,6 +64,7 @@ def make_plan(config, **more):
         bert=BertConfig(hidden_act="gelu"),
         task=types.SimpleNamespace(model=None),
         variables=[],
+        last_step=0,
     )
     return types.SimpleNamespace(**values | more)
 
