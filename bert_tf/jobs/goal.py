@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 
 from bert_tf.config import PretrainingConfig
-from bert_tf.errors import NotConverged, RunError
+from bert_tf.errors import NotConverged, RunError, one_line
 from bert_tf.files import write_whole
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.plan import Plan
@@ -214,10 +214,14 @@ class Goal:
         shown = ", ".join(f"{n}={_shown(value)}" for n, value in record.items())
         session.log.message(f"Result: {shown}.")
         session.log.summary({n: x for n, x in record.items() if x is not None})
-        if session.is_first:
-            self._write(record)
         self._mlperf.end("run_stop", status="success" if self.is_reached else "aborted")
-        session.communicator.agree(None)  # The first worker has written its files.
+        error = None
+        try:
+            if session.is_first:
+                self._write(record)
+        except OSError as caught:
+            error = RunError(one_line(caught))
+        session.communicator.agree(error)
         if self._target is None or self.is_reached:
             return
         advice = "Its last step is taken: train longer, or with other settings."

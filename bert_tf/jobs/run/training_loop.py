@@ -1,8 +1,9 @@
 """The loop over the steps of a training, with all that happens between them."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from bert_tf.data.batches.record_batches import StepReader
 from bert_tf.distribute import Communicator
@@ -50,8 +51,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     """
     log, first_step = session.log, plan.step
     if session.is_first:
-        folder = plan.config.files.output_dir
-        write_model_files(folder, plan.model_files, replace=False)
+        write_model_files(plan.config.files.output_dir, plan.model_files, replace=False)
     if is_done(plan):
         log.message(_all_done(plan))
         session.stop.state = f"all {plan.step} steps are done and saved"
@@ -61,9 +61,8 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     saver = CheckpointSaver(plan, reader, trainer.loss_scale, log)
     session.open_until.enter_context(saver)
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
-    last_step, loss = plan.last_step, None
-    if plan.config.training.steps_this_run:
-        last_step = min(last_step, plan.step + plan.config.training.steps_this_run)
+    steps = plan.config.training.steps_this_run or plan.last_step
+    last_step, loss = min(plan.last_step, plan.step + steps), None
     # The log may already have later steps, of a run that was killed or overwritten.
     log.parameters({"first_step": plan.step + 1})
     if session.is_first and not plan.start.is_own:
@@ -73,8 +72,6 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         log.message(line)
     if plan.step:
         session.stop.state = f"no step was taken after step {plan.step}"
-    if plan.clock:
-        plan.clock.start()
     with TrainingStop(
         *(session.stop, session.communicator, session.hosts),
         ask=trainer.ask_to_stop,
@@ -90,15 +87,10 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
             session.watchdog.step_done(result.step)
             is_last = result.step == last_step or result.is_time_over
             loss = loss if result.skipped else result.total_loss
-            if session.is_first:
-                with report.stopped_clock():
-                    saver.before_report(result.step)
-            report.step(result, is_last=is_last)
-            for line in profiler.after(result.step, is_last=is_last):
-                log.message(line)
-            if session.is_first:
-                with report.stopped_clock():
-                    saver.after_step(result.step, is_last=is_last)
+            with _saving(saver, report, session, result.step, is_last=is_last):
+                report.step(result, is_last=is_last)
+                for line in profiler.after(result.step, is_last=is_last):
+                    log.message(line)
             if is_last:
                 stopping.saved(result.step)
             if result.must_stop:
@@ -107,19 +99,50 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
                 with report.stopped_clock(), stopping.evaluating():
                     ends = after_step(result.step)
                 if ends:
-                    is_last = True
-                    if session.is_first:
-                        with report.stopped_clock():
-                            saver.save_now(result.step)
-                    stopping.saved(result.step)
-                    for line in profiler.after(result.step, is_last=True):
-                        log.message(line)
+                    with report.stopped_clock():
+                        _end_early(result.step, session, saver, stopping, profiler)
+                is_last |= ends
             if is_last:
                 break
         session.watchdog.pause()
         trained = Trained(plan.step - first_step, report.seconds, loss)
     report.summary()
     return trained
+
+
+@contextlib.contextmanager
+def _saving(
+    saver: CheckpointSaver,
+    report: StepReport,
+    session: Session,
+    step: int,
+    *,
+    is_last: bool,
+) -> Iterator[None]:
+    """Does on the first worker what precedes and follows the report of a step."""
+    if not session.is_first:
+        yield
+        return
+    with report.stopped_clock():
+        saver.before_report(step)
+    yield
+    with report.stopped_clock():
+        saver.after_step(step, is_last=is_last)
+
+
+def _end_early(
+    step: int,
+    session: Session,
+    saver: CheckpointSaver,
+    stopping: TrainingStop,
+    profiler: StepProfiler,
+) -> None:
+    """Saves a step that turns out to be the last one."""
+    if session.is_first:
+        saver.save_now(step)
+    stopping.saved(step)
+    for line in profiler.after(step, is_last=True):
+        session.log.message(line)
 
 
 def is_done(plan: Plan) -> bool:
@@ -141,7 +164,10 @@ def _all_done(plan: Plan) -> str:
 
 
 def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> Trainer:
-    """The trainer of a plan, and of the batches that a reader gives."""
+    """The trainer of a plan, and of the batches that a reader gives.
+
+    The time of a training that has one starts here.
+    """
     training = plan.config.training
     settings = GradientSettings(
         rank=plan.shape.rank,
@@ -157,6 +183,8 @@ def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> 
         loss_scale = LossScale(plan.config.runtime.init_loss_scale)
         if position is not None and position.loss_scale is not None:
             loss_scale = LossScale(position.loss_scale, position.num_finite_steps)
+    if plan.clock:
+        plan.clock.start()
     return Trainer(
         plan.task,
         plan.optimizer,
