@@ -12,6 +12,7 @@ from bert_tf.config.checks import require_threads
 from bert_tf.config.paths import check_run
 from bert_tf.errors import (
     NonFiniteError,
+    NotConverged,
     OtherWorkerFailed,
     RunError,
     Stopped,
@@ -34,6 +35,7 @@ _SECONDS_FOR_THE_REPORT = 5
 
 # Exit codes, which docs/operations.md explains.
 FAILED = 1
+NOT_CONVERGED = 3
 WORKER_LOST = 71
 
 
@@ -46,8 +48,9 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
       arguments: The command line, program name first.
 
     Returns:
-      The exit code: 0; 1 after an error, printed as one line; 71 where another worker
-      was lost; after a signal 75 if a training was asked for, else 128 and its number.
+      The exit code: 0; 1 after an error, printed as one line; 3 without the accuracy
+      that was asked for; 71 where another worker was lost; after a signal 75 if a
+      training was asked for, else 128 and its number.
     """
     keep_printing()
     is_first = launched_rank() == 0
@@ -78,6 +81,10 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
             importlib.import_module(f"bert_tf.jobs.{job}").run(config, stop)
         except Stopped:
             return stop.finish()
+        except NotConverged as error:
+            if is_first:
+                print(error, file=sys.stderr, flush=True)
+            return NOT_CONVERGED
         except RunError as error:
             return _report(error, stop)
         except (Exception, SystemExit) as error:

@@ -65,6 +65,10 @@ class NonFiniteError(RunError):
     """A loss or a gradient is not a finite number."""
 
 
+class NotConverged(RunError):  # noqa: N818 - nothing failed
+    """A training is over, or stops for now, without having reached its target."""
+
+
 class OtherWorkerFailed(RunError):  # noqa: N818 - the error of another worker
     """Another worker stopped; that worker reports the cause."""
 

@@ -40,6 +40,7 @@ _WITHOUT_EFFECT: dict[str, type] = {
     "triton_engine_count": int,
     "save_summary_steps": int,
     "verbose_logging": bool,
+    "is_dist_eval_enabled": bool,  # An evaluation is always over all workers.
 }
 _MAX_NAME = 100
 # Names of the same settings in Habana's scripts, and in Intel's and MLPerf's.
@@ -56,6 +57,10 @@ _ALIASES = {
     "input_dir": "input_files_dir",
     "eval_dir": "eval_files_dir",
     "checkpoint_activations": "recompute",
+    "stop_threshold": "target_mlm_accuracy",
+    "eval_iter_samples": "samples_between_eval",
+    "eval_iter_start_samples": "samples_start_eval",
+    "max_samples_termination": "max_samples",
 }
 
 

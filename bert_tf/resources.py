@@ -1,4 +1,4 @@
-"""Cores and memory of the machine that this process may use.
+"""Cores and memory of the machine that this process may use, and its time so far.
 
 A container is limited by its control groups (cgroups, version 1 or 2), which neither
 the affinity nor /proc/meminfo show. Each group above a process limits it too, so that
@@ -7,10 +7,12 @@ the smallest limit counts.
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path("/")
+_LOADED = time.monotonic()
 
 
 def _text(path: Path) -> str:
@@ -172,3 +174,15 @@ def describe_cores(root: Path = ROOT) -> str:
     if count < everywhere:
         return f"bound to {count} of {everywhere} cores"
     return f"{count} cores"
+
+
+def process_seconds() -> float:
+    """Since this process was started; where that is unknown, since it loaded this."""
+    since_loaded = time.monotonic() - _LOADED
+    try:
+        # After the name in brackets; field 22 of proc(5), in ticks since the boot.
+        ticks = int(_text(ROOT / "proc/self/stat").rpartition(")")[2].split()[19])
+        started = ticks / os.sysconf("SC_CLK_TCK")
+        return max(since_loaded, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+    except (IndexError, ValueError, OSError, AttributeError):
+        return since_loaded

@@ -12,6 +12,7 @@ from bert_tf import entry
 from bert_tf.config import PretrainingConfig
 from bert_tf.errors import (
     NonFiniteError,
+    NotConverged,
     OtherWorkerFailed,
     RunError,
     Stopped,
@@ -54,6 +55,11 @@ def test_the_worker_that_failed_reports_and_ends_first(run, rank):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_other_workers_wait_for_its_report(run, rank):
     assert run(OtherWorkerFailed("Worker 1 failed."), rank) == ("", True)
+
+
+@pytest.mark.parametrize("rank, printed", [(0, "Not converged.\n"), (1, "")])
+def test_a_missed_target_has_a_code_of_its_own(run, rank, printed):
+    assert run(NotConverged("Not converged."), rank, code=3) == (printed, False)
 
 
 def test_an_error_of_all_workers_is_reported_by_the_first(run):

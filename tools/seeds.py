@@ -174,7 +174,7 @@ def habana() -> list[Command]:
 
 
 def iluvatar() -> list[Command]:
-    """BERT for TensorFlow on CoreX."""
+    """BERT for TensorFlow and for PyTorch on CoreX, this one on Intel's records."""
     flags = (
         f"--input_files_dir={_CORPUS.format(512)}/training "
         f"--init_checkpoint={LARGE}/bert_model.ckpt "
@@ -182,14 +182,22 @@ def iluvatar() -> list[Command]:
         f"--bert_config_file={LARGE}/bert_config.json --max_predictions_per_seq=80 "
         "--num_train_steps=4 --max_eval_steps=3"
     )
+    corex = (
+        "for part in 2048_shards eval_set; do ln -sfn 2048_shards_uncompressed_512 "
+        f"${{part}}_uncompressed; done; cp {LARGE}/*.json .; WORKERS=2 bash $ROOT/"
+        "scripts/run_training.sh --data_dir ./ --train_batch_size 2 --learning_rate=.01"
+        f" --max_steps 30 --target_mlm_accuracy .01 --init_checkpoint {LARGE} --name "
+    )
     return _lines(
         "Iluvatar",
         f"""
         bash $ROOT/scripts/run_1card_FPS.sh {flags} --output_dir=fps-1
         IX_NUM_CUDA_VISIBLE_DEVICES=2 bash $ROOT/scripts/run_multi_card_FPS.sh {flags} \
             --output_dir=fps-2
+        {corex} default --config V100x1x8 --output_dir=corex-1
+        {corex} iluvatar --config 03V100x1x8 --master_port 22233 --output_dir=corex-2
         """,
-        r"^fps ([\d.]+)",
+        r"^(?:fps|MLM Accuracy) ([\d.]+)",
     )
 
 
@@ -373,7 +381,7 @@ def run(command: Command) -> bool:
 
 def main(systems: list[str]) -> int:
     """Runs the commands of all systems, or of those that are named."""
-    parts = (habana, iluvatar, intel, cambricon, google)
+    parts = (habana, intel, iluvatar, cambricon, google)
     commands = [command for part in parts for command in part()]
     chosen = [c for c in commands if not systems or c.system in systems]
     if not chosen:

@@ -13,9 +13,10 @@ from bert_tf.cli.arguments import Parser
 from bert_tf.signals import KILLED_BY, NUMBERS, STOPPED, name_of, write_error
 
 # Exit codes after which a restart would end in the same way, or was not wanted: an
-# error in a line (1, and 2 of other programs), a stop, a command that cannot be run, a
-# signal that a person or a scheduler sends.
-_FINAL = (0, 1, 2, STOPPED, 126, 127, *(KILLED_BY + number for number in NUMBERS))
+# error in a line (1, and 2 of other programs), a training that has not reached its
+# target (3), a stop, a command that cannot be run, a signal that a person or a
+# scheduler sends.
+_FINAL = (0, 1, 2, 3, STOPPED, 126, 127, *(KILLED_BY + number for number in NUMBERS))
 _CAUSES = {
     70: "nothing happened any more, the watchdog ended it",
     71: "a worker was lost",

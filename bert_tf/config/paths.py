@@ -19,7 +19,7 @@ _FILES = (
     "vocab_file",
 )
 _FOLDERS = ("data_dir", "folder")
-_RECORDS = {"input_files_dir": "do_train", "eval_files_dir": "do_eval"}
+_RECORDS = {"input_files_dir": "do_train", "eval_files_dir": "evaluates"}
 
 
 def check_run(config: RunConfig) -> None:
@@ -36,7 +36,7 @@ def check_run(config: RunConfig) -> None:
     if output.is_dir() and any(output.glob("model.ckpt-*.json")):
         return
     for name, job in _RECORDS.items():
-        if getattr(config.training, job) and hasattr(config.files, name):
+        if hasattr(config.files, name) and getattr(config.training, job):
             require_match(name, getattr(config.files, name))
     if config.files.init_checkpoint:
         require_exists("init_checkpoint", config.files.init_checkpoint)

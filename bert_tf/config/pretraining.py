@@ -13,6 +13,13 @@ from bert_tf.config.run import (
     RunTrainingConfig,
 )
 
+# Settings of a training that ask for evaluations while it runs, and all that need one.
+_OF_EVALUATION = (
+    *("eval_steps", "samples_between_eval", "samples_start_eval"),
+    "target_mlm_accuracy",
+)
+_OF_TRAINING = (*_OF_EVALUATION, "max_samples", "max_hours")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FilesConfig(RunFilesConfig):
@@ -26,12 +33,15 @@ class FilesConfig(RunFilesConfig):
         copied next to the checkpoints.
       resume: Restore optimizer state, step and data position from init_checkpoint, not
         only its weights.
+      mlperf_log: File for the log lines of MLPerf Training, which the package
+        mlperf-logging writes; overwritten by each start.
     """
 
     input_files_dir: str = ""
     eval_files_dir: str = ""
     vocab_file: str = ""
     resume: bool = False
+    mlperf_log: str = ""
 
     def __post_init__(self) -> None:
         """Checks what all scripts check, and that `resume` has a checkpoint."""
@@ -87,11 +97,30 @@ class TrainingConfig(RunTrainingConfig):
       max_corrupt_records: Before the first step, read all records and look for corrupt
         ones; leave out up to so many of each set, refuse more. 0: do not look, and stop
         at the first corrupt record.
+      eval_steps: Evaluate after every so many steps of the training.
+      samples_between_eval: Evaluate each time so many more sequences are trained.
+        Default, with target_mlm_accuracy or samples_start_eval and without eval_steps:
+        that of MLPerf, a twentieth of what it needs to converge.
+      samples_start_eval: Do not evaluate before so many sequences; default:
+        samples_between_eval.
+      target_mlm_accuracy: End the training when the masked-LM accuracy of an evaluation
+        is at least this, in (0, 1]. The exit code is 3 if it is never reached.
+      max_samples: End the training after so many sequences; the learning rate still
+        follows num_train_steps.
+      max_hours: End the training after so much time, the stops between its starts left
+        out. The learning rate follows the time: num_warmup_steps / num_train_steps is
+        the share of the warm-up.
     """
 
     max_eval_steps: int = 100
     skip_records: tuple[str, ...] = ()
     max_corrupt_records: int = 0
+    eval_steps: int | None = None
+    samples_between_eval: int | None = None
+    samples_start_eval: int | None = None
+    target_mlm_accuracy: float | None = None
+    max_samples: int | None = None
+    max_hours: float | None = None
 
     def __post_init__(self) -> None:
         """Checks each field, and that there is something to do."""
@@ -104,6 +133,38 @@ class TrainingConfig(RunTrainingConfig):
                 "At least one of `do_train` and `do_eval` must be true. Received: "
                 "do_train=False, do_eval=False. Pass --do_train, for example."
             )
+        self._check_goal()
+
+    def _check_goal(self) -> None:
+        """Checks what evaluates and ends a training."""
+        given = [name for name in _OF_TRAINING if getattr(self, name) is not None]
+        positive = [n for n in given if n != "samples_start_eval"]
+        checks.require_positive(self, *positive)
+        if self.samples_start_eval is not None:
+            checks.require_not_negative(self, "samples_start_eval")
+        if self.target_mlm_accuracy is not None:
+            target = self.target_mlm_accuracy
+            checks.require(target <= 1, "target_mlm_accuracy", "be at most 1", target)
+        for name in given:
+            rule, value = "be given with `do_train` only", getattr(self, name)
+            remedy = f"Pass --do_train, or drop --{name}."
+            checks.require(self.do_train, name, rule, value, remedy)
+        if self.eval_steps is not None and self.samples_between_eval is not None:
+            raise ValueError(
+                "Only one of `eval_steps` and `samples_between_eval` may be given. "
+                f"Received: eval_steps={self.eval_steps}, samples_between_eval="
+                f"{self.samples_between_eval}. Leave out one of them."
+            )
+
+    @property
+    def evaluation_settings(self) -> list[str]:
+        """The given settings that ask for evaluations while the training runs."""
+        return [name for name in _OF_EVALUATION if getattr(self, name) is not None]
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there is an evaluation at all."""
+        return self.do_eval or bool(self.evaluation_settings)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,9 +184,13 @@ class PretrainingConfig(RunConfig):
     def __post_init__(self) -> None:
         """Checks that there are records to train on or to evaluate."""
         super().__post_init__()
-        for job, folder in (("do_train", "input"), ("do_eval", "eval")):
+        training = self.training
+        needed = {"do_train": "input"} if training.do_train else {}
+        needed |= {"do_eval": "eval"} if training.do_eval else {}
+        needed |= dict.fromkeys(training.evaluation_settings, "eval")
+        for job, folder in needed.items():
             name = f"{folder}_files_dir"
-            if getattr(self.training, job) and not getattr(self.files, name):
+            if not getattr(self.files, name):
                 raise ValueError(
                     f"`{name}` must be given with `{job}`. Received: {name}=''. Pass "
                     f"--{name}."

@@ -253,6 +253,16 @@ class RunTrainingConfig:
             )
 
     @property
+    def max_samples(self) -> int | None:
+        """Sequences after which the run ends: a flag of pre-training."""
+        return None
+
+    @property
+    def max_hours(self) -> float | None:
+        """Hours after which the run ends: a flag of pre-training."""
+        return None
+
+    @property
     def is_micro_batch_mean(self) -> bool:
         """Whether a step's loss is the mean of its micro-batches' means."""
         return self.clip_each_micro_batch or self.loss_normalization == "micro_batch"

@@ -184,9 +184,9 @@ def keep_best(
     if plan.start.is_own and plan.step and not best.last_step:
         log.message(f"The best checkpoint is chosen from step {plan.step} on.")
 
-    def after_step(step: int) -> None:
+    def after_step(step: int) -> bool:
         if not _ends_epoch(plan, step):
-            return
+            return False
         with session.averaged(plan):
             results = evaluate()
             with session.stop.writing:
@@ -196,6 +196,7 @@ def keep_best(
         line = f"After step {step}: {criterion} = {results[criterion]:.6g}"
         log.message(f"{line} (best so far)" if is_best else line)
         log.evaluation(step, results)
+        return False
 
     if plan.start.is_own and plan.step > best.last_step:
         # The run was stopped between a checkpoint and its evaluation.

@@ -14,12 +14,13 @@ from bert_tf.data.records.schema import ValueLimits
 from bert_tf.data.records.skipping import require_files
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.metrics import evaluate_pretraining
+from bert_tf.jobs.goal import Goal, describe_goal
 from bert_tf.jobs.run.fingerprint import (
     check_architecture,
     check_packing,
     record_facts,
 )
-from bert_tf.jobs.run.messages import describe_changes, describe_model, report_results
+from bert_tf.jobs.run.messages import describe_changes, describe_model
 from bert_tf.jobs.run.model_files import load_bert_config, pretraining_tokenizer
 from bert_tf.jobs.run.output_dir import (
     INDEX_CACHE_DIR,
@@ -74,15 +75,22 @@ def run(config: PretrainingConfig, stop: StopRequest | None = None) -> dict[str,
 
     Raises:
       RunError: if the run cannot start or continue.
+      NotConverged: if it has a target, and has not reached it.
     """
     with open_session(config, stop) as session:
         plan = session.make_plan(config, prepare)
         describe(plan, session)
-        if config.training.do_train:
+        if config.saving.benchmark:
             train(plan, session)
-        if not config.training.do_eval or config.saving.benchmark:
             return {}
-        return evaluate(plan, session)
+        goal = Goal(plan, session, functools.partial(evaluate, plan, session))
+        if config.training.do_train and not goal.is_reached_at_start():
+            is_evaluated = bool(config.training.evaluation_settings)
+            after_step = goal.after_step if is_evaluated else None
+            goal.trained = train(plan, session, after_step)
+        results = goal.evaluate_end() if config.training.evaluates else {}
+        goal.finish()
+        return results
 
 
 def prepare(config: PretrainingConfig, communicator: Communicator) -> PretrainingPlan:
@@ -148,7 +156,7 @@ def _open_records(
     steps = start.position.step if start.position else 0
     if config.training.do_train and steps < config.optimizer.num_train_steps:
         train = _open(config, communicator, bert, config.files.input_files_dir)
-    if config.training.do_eval:
+    if config.training.evaluates:
         evaluation = _open(config, communicator, bert, config.files.eval_files_dir)
     if train is not None or not config.training.do_train:
         # Both sets may be the same.
@@ -250,10 +258,11 @@ def describe(plan: PretrainingPlan, session: Session) -> None:
         f"{config.optimizer.num_train_steps} steps in all."
     )
     describe_changes(plan, log)
+    describe_goal(plan, log)
 
 
 def evaluate(plan: PretrainingPlan, session: Session) -> dict[str, float]:
-    """Evaluates, and writes eval_results.txt on the first worker."""
+    """The results of an evaluation; the model stays as it is."""
     config, communicator = plan.config, session.communicator
     records = plan.data.evaluation
     batches = evaluation_batches(
@@ -269,4 +278,4 @@ def evaluate(plan: PretrainingPlan, session: Session) -> dict[str, float]:
         results = evaluate_pretraining(plan.task, watched(batches), communicator)
     seconds = time.perf_counter() - started
     session.log.summary({"throughput_val": results["next_sentence_count"] / seconds})
-    return report_results(plan, results, session.log, is_first=session.is_first)
+    return results

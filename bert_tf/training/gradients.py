@@ -185,6 +185,7 @@ class GradientAccumulator:
         settings: GradientSettings,
         loss_scale: tf.Variable | None = None,
         stop: tf.Variable | None = None,
+        own_share: tf.Variable | None = None,
     ) -> None:
         """Prepares for one model.
 
@@ -196,12 +197,14 @@ class GradientAccumulator:
             divided again: a power of 2, float32 scalar.
           stop: Float32 scalar that may change while a step is computed. Not 0: no
             further micro-batch is begun.
+          own_share: Float32 scalar that is summed over the workers: of a clock.
         """
         self._task = task
         self._workers = communicator
         self._settings = settings
         self._loss_scale = loss_scale
         self._stop = stop
+        self._own_share = own_share
         self._variables = task.model.trainable_variables
         # Accumulators hold the sum so far. Clipping each micro-batch, summing it over
         # the workers or dividing it by the loss scale would be done to earlier
@@ -230,8 +233,8 @@ class GradientAccumulator:
         Returns:
           Dense float32 gradients, and the mean losses [L]; equal on every worker. With
           `stop` two numbers follow the losses: of workers that left the step before
-          its last micro-batch, and of those that were asked to stop. They travel with
-          the gradients.
+          its last micro-batch, and of those that were asked to stop; then the sum of
+          `own_share`, if there is one. They travel with the gradients.
         """
         counts = self.divisors(batch)
         with self._step:
@@ -323,10 +326,13 @@ class GradientAccumulator:
     def _with_stops(
         self, losses: tf.Tensor, has_left: tf.Tensor, asked: tf.Tensor
     ) -> tf.Tensor:
-        """The losses, and with `stop` the two numbers that follow them."""
+        """The losses, and with `stop` the numbers that follow them."""
         if self._stop is None:
             return losses
-        return tf.concat([losses, [tf.cast(has_left, tf.float32), asked]], axis=0)
+        more = [tf.cast(has_left, tf.float32), asked]
+        if self._own_share is not None:
+            more.append(self._own_share.read_value())
+        return tf.concat([losses, more], axis=0)
 
     def _asked(self, gradients: Sequence[tf.Tensor | None]) -> tf.Tensor:
         """Whether to stop, when these gradients have been computed; a float32."""

@@ -44,6 +44,7 @@ class RunPosition:
       config: The settings of the run.
       fingerprint: What a resumed run must have too, see `jobs.run.fingerprint`; None in
         manifests of earlier versions.
+      elapsed_seconds: Spent by a training that has a time; None without one.
 
     Raises:
       ValueError: if a value is of another type, or out of its range.
@@ -61,6 +62,7 @@ class RunPosition:
     is_packed: bool | None = None
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     fingerprint: dict[str, Any] | None = None
+    elapsed_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Checks what was read from a file, which anybody may have edited."""
@@ -74,6 +76,7 @@ class RunPosition:
         self._require("is_packed", bool, may_lack=True)
         self._require("config", dict)
         self._require("fingerprint", dict, may_lack=True)
+        self._require("elapsed_seconds", float, at_least=0, may_lack=True)
 
     def _require(
         self,

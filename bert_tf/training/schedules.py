@@ -7,6 +7,9 @@ import tensorflow as tf
 
 from bert_tf.config import checks
 
+# Parts of a time budget that a learning rate can tell apart.
+TIME_PARTS = 1_000_000
+
 
 @keras.saving.register_keras_serializable(package="bert_tf")
 class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
@@ -134,6 +137,30 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
             "end_learning_rate": self.end_learning_rate,
             "compensate_warmup": self.compensate_warmup,
         }
+
+
+class DecayByTime(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that follows the share of a time budget that is spent.
+
+    Source: Izsak et al. 2021 (arXiv:2104.07705), section 3: the learning rate decays
+    with the time, so that it is zero when the budget is spent, on any hardware.
+    """
+
+    def __init__(self, schedule: WarmupPolynomialDecay, share: tf.Variable) -> None:
+        """Wraps a schedule.
+
+        Args:
+          schedule: Its steps are `TIME_PARTS` parts of the budget.
+          share: What is spent of it, in [0, 1].
+        """
+        super().__init__()
+        self._schedule = schedule
+        self._share = share
+
+    def __call__(self, step: tf.Tensor | keras.Variable | int) -> tf.Tensor:
+        """Learning rate of the next step, whose number does not matter."""
+        del step
+        return self._schedule(tf.cast(self._share * float(TIME_PARTS), tf.int64))
 
 
 def _as_float(step: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ from bert_tf import fused_ops
 from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
 from bert_tf.training.averages import WeightAverages
+from bert_tf.training.clock import TrainingClock
 from bert_tf.training.gradients import (
     GradientAccumulator,
     GradientSettings,
@@ -38,6 +39,7 @@ class StepResult:
       must_stop: A worker was asked to stop: all leave after this step.
       is_dropped: They left in the middle of the step after `step`, which changed
         nothing; there are no losses then.
+      is_time_over: The time of the training is over; all end after this step.
     """
 
     step: int
@@ -47,6 +49,7 @@ class StepResult:
     skipped: str = ""
     must_stop: bool = False
     is_dropped: bool = False
+    is_time_over: bool = False
 
     @property
     def total_loss(self) -> float:
@@ -64,6 +67,7 @@ class Trainer:
         communicator: Communicator,
         settings: GradientSettings,
         loss_scale: LossScale | None = None,
+        clock: TrainingClock | None = None,
         *,
         rows_vary: bool = False,
         skip_nonfinite: bool = False,
@@ -78,6 +82,7 @@ class Trainer:
           communicator: The workers.
           settings: How the gradient of a step is made.
           loss_scale: Of float16; None without one.
+          clock: Of a training that has a time; None without one.
           rows_vary: Whether batches have different numbers of rows. One graph is then
             traced for any number: a graph for the first number alone, and a general
             one from the second on, would round differently, and so would a resumed run
@@ -101,8 +106,10 @@ class Trainer:
         self.loss_scale = loss_scale
         scale = loss_scale.variable if loss_scale else None
         self._stop = tf.Variable(0.0, trainable=False)
+        self._clock = clock
+        self._own_share = tf.Variable(0.0, trainable=False) if clock else None
         self._gradients = GradientAccumulator(
-            task, communicator, settings, scale, self._stop
+            *(task, communicator, settings, scale, self._stop, self._own_share)
         )
         self._graph = tf.function(self._step, autograph=False)
         # Traced after a step that is not finite only.
@@ -113,6 +120,10 @@ class Trainer:
     def step(self) -> int:
         """Steps taken."""
         return int(self.optimizer.iterations.numpy())
+
+    @property
+    def _is_time_over(self) -> bool:
+        return self._clock is not None and bool(self._clock.share.numpy() >= 1.0)
 
     def ask_to_stop(self) -> None:
         """Makes all workers leave the current step, or the next; from any thread."""
@@ -132,6 +143,8 @@ class Trainer:
             skipped; the weights are not changed.
         """
         tensors = self._tensors(batch)
+        if self._clock and not self._communicator.rank:
+            self._own_share.assign(self._clock.own_share())
         losses, norm, stops = self._graph(tensors)
         while (
             not stops.numpy().any()
@@ -153,7 +166,11 @@ class Trainer:
             scale = self.loss_scale.value
             self.loss_scale.note_finite_step()
         norm = float(norm.numpy())
-        return StepResult(self.step, values, norm, scale, must_stop=must_stop)
+        return StepResult(
+            *(self.step, values, norm, scale),
+            must_stop=must_stop,
+            is_time_over=self._is_time_over,
+        )
 
     def warm_up(self, batch: dict[str, np.ndarray], num_steps: int) -> None:
         """Takes steps on made-up rows, and undoes them; all workers must call it.
@@ -203,7 +220,11 @@ class Trainer:
         has_diverged = self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW
         if self._skip_nonfinite and not (has_diverged or cause.is_in_weights):
             self.optimizer.iterations.assign_add(1)
-            return StepResult(step, losses, float("nan"), skipped=message)
+            return StepResult(
+                *(step, losses, float("nan")),
+                skipped=message,
+                is_time_over=self._is_time_over,
+            )
         if self._skip_nonfinite and has_diverged:
             message += (
                 f" It is the {MAX_SKIPPED_IN_A_ROW}th in a row, the run diverged."
@@ -237,7 +258,10 @@ class Trainer:
         self, batch: dict[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         gradients, sums = self._gradients(batch, self.optimizer.iterations.value)
-        losses, stops = sums[:-2], sums[-2:]
+        num_losses = len(self.task.loss_names)
+        losses, stops = sums[:num_losses], sums[num_losses : num_losses + 2]
+        if self._clock:  # Before the update, which reads it.
+            self._clock.share.assign(sums[-1])
         settings = self._settings
         limit = 0.0 if settings.clip_each_micro_batch else settings.max_grad_norm
         # The norm is taken after the allreduce, and its scale is applied by the update

@@ -173,6 +173,45 @@ def test_iluvatar_s_script_prints_acc_and_fps(tiny_config_file, tiny_records, tm
     assert float(fps.removeprefix("fps ")) > 0
 
 
+def test_the_pytorch_trainer_s_script_prints_its_table(
+    tiny_config_file, tiny_records, tmp_path
+):
+    """Also where the target is not reached: its exit code says so."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("2048_shards_uncompressed", "eval_set_uncompressed"):
+        (data / name).symlink_to(tiny_records)
+    (data / "bert_config.json").write_text(open(tiny_config_file).read())
+    result = bash(
+        *("scripts/run_training.sh", "--name", "default", "--config", "V100x1x1"),
+        *("--data_dir", f"{data}/", "--max_steps", 3, "--train_batch_size", 10),
+        *("--target_mlm_accuracy", 0.99, "--eval_steps=1", "--master_port", 22233),
+        **dict(cwd=tmp_path, OUTPUT_DIR=tmp_path / "out"),
+    )
+    assert result.returncode == 3, result.stderr
+    record = read_json(tmp_path / "out" / "training_result.json")
+    names = ["training_sequences_per_second", "final_loss"]
+    assert result.stdout.splitlines()[-4:] == [
+        f"E2E {record['e2e_time']:.2f}s",
+        f"MLM Accuracy {record['final_mlm_accuracy']:.3f}",
+        *(f"{name} {record[name]:.3f}" for name in names),
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--name", "default"], "pass --data_dir"),
+        (["--data_dir", "x", "--config", "V100"], "must end with a number of workers"),
+        (["--data_dir"], "--data_dir needs a value"),
+    ],
+)
+def test_wrong_options_of_that_script_are_refused(tmp_path, arguments, message):
+    result = bash("scripts/run_training.sh", *arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    assert message in result.stderr
+
+
 def test_cambricon_s_recipes_train_and_answer(model, squad, tmp_path):
     results = tmp_path / "trained"
     variables = dict(cwd=tmp_path, SQUAD_DIR=squad, WORKERS=1)

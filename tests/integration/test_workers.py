@@ -60,12 +60,13 @@ def two(command, tiny_records, tmp_path_factory):
         "each": command("two-each", 4, 4, "--noallreduce_post_accumulation"),
         "adamw": command("two-adamw", 16, 1, "--optimizer_type=adamw"),
         "averages": command("two-averages", 16, 1, "--ema_decay=0.9"),
+        "time": command("two-time", 16, 1, "--max_hours=0.1"),
     }
     return run_workers("worker.py", runs, tmp_path_factory.mktemp("two"), ["-np", "2"])
 
 
 @pytest.mark.parametrize(
-    "name", ["dropout", "plain", "post", "each", "adamw", "averages"]
+    "name", ["dropout", "plain", "post", "each", "adamw", "averages", "time"]
 )
 def test_two_workers_end_with_the_same_bytes(two, name):
     assert len(two[name][0]["losses"]) == 20

@@ -34,6 +34,8 @@ _OF_THIS_RUN = (
     *("eval_batch_size", "predict_batch_size", "evaluate_each_epoch"),
     *("n_best_size", "max_answer_length", "null_score_diff_threshold"),
     *("num_processes", "new_head", "allow_config_change"),
+    *("eval_steps", "samples_between_eval", "samples_start_eval"),
+    *("target_mlm_accuracy", "max_samples"),
 )
 _GROUPS_NOT_COMPARED = ("files", "saving")
 # Of the group `runtime`, settings that change how numbers are rounded.
@@ -209,12 +211,17 @@ class StepReport:
         self._warm_step = plan.step + BENCHMARK_STEPS[0] if self._is_benchmark else None
         self._log = log
         self._every = plan.config.training.display_loss_steps
-        average = plan.training_set.sequences_per_record
-        self._sequences_per_step = plan.shape.global_batch_size * average
+        self._sequences_per_step = plan.sequences_per_step
         # The first step traces and compiles the graph: it is left out of all speeds.
         self._since: tuple[int, float] | None = None
         self._speeds: list[tuple[int, float]] = []
         self._num_skipped = 0
+        self._began, self._stopped = time.perf_counter(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since the report was made, without the time of the stopped clock."""
+        return time.perf_counter() - self._began - self._stopped
 
     def step(self, result: StepResult, *, is_last: bool) -> None:
         """Logs one step, if it is due or was skipped."""
@@ -257,9 +264,11 @@ class StepReport:
         """Leaves the time spent inside out of the speed."""
         stopped = time.perf_counter()
         yield
+        seconds = time.perf_counter() - stopped
+        self._stopped += seconds
         if self._since:
             step, started = self._since
-            self._since = (step, started + time.perf_counter() - stopped)
+            self._since = (step, started + seconds)
 
     def restart_clock(self, step: int) -> None:
         """Starts a new measurement of speed after `step`."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -9,7 +10,7 @@ import google_crc32c
 import keras
 
 from bert_tf import fused_ops
-from bert_tf.config import BertConfig, OptimizerConfig
+from bert_tf.config import BertConfig
 from bert_tf.config.run import RunConfig
 from bert_tf.config.runtime import RuntimeConfig
 from bert_tf.data.batches.record_batches import BatchShape, StepReader
@@ -24,6 +25,12 @@ from bert_tf.jobs.run.fingerprint import (
 )
 from bert_tf.jobs.run.memory import require_memory
 from bert_tf.jobs.run.model_files import RunTokenizer
+from bert_tf.jobs.run.optimization import (
+    make_averages,
+    make_clock,
+    make_optimizer,
+    peak_learning_rate,
+)
 from bert_tf.jobs.run.output_dir import ModelFiles, model_files
 from bert_tf.jobs.run.resume import (
     StartingPoint,
@@ -34,9 +41,10 @@ from bert_tf.jobs.run.resume import (
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.precision import PrecisionPolicy, choose_policy
 from bert_tf.training.averages import WeightAverages
+from bert_tf.training.clock import TrainingClock
 from bert_tf.training.gradients import Task
-from bert_tf.training.optimizers import BertOptimizer, build_optimizer
-from bert_tf.training.schedules import WarmupPolynomialDecay
+from bert_tf.training.optimizers import BertOptimizer
+from bert_tf.training.schedules import DecayByTime, WarmupPolynomialDecay
 
 
 class MakeReader(Protocol):
@@ -98,7 +106,7 @@ class Plan(Generic[Config, Data, JobTask]):
       seed: Decides order and dropout; a resumed run keeps its own.
       task: The model and its losses.
       optimizer: Built, with the state of the checkpoint if the run is resumed.
-      schedule: Learning rate by step.
+      schedule: Learning rate by step, or by time.
       policy: Decides compute types.
       notes: Lines for the log.
       training_set: What is trained on; None without training.
@@ -108,6 +116,7 @@ class Plan(Generic[Config, Data, JobTask]):
       weights_crc32c: Checksum of the weights that were read, new heads left out; None
         if none were read, or there are no other workers.
       averages: Moving averages of the weights; None without --ema_decay.
+      clock: Of a training that has a time; None without one.
     """
 
     config: Config
@@ -120,7 +129,7 @@ class Plan(Generic[Config, Data, JobTask]):
     seed: int
     task: JobTask
     optimizer: BertOptimizer
-    schedule: WarmupPolynomialDecay
+    schedule: WarmupPolynomialDecay | DecayByTime
     policy: PrecisionPolicy
     notes: list[str]
     training_set: TrainingSet | None
@@ -129,11 +138,30 @@ class Plan(Generic[Config, Data, JobTask]):
     model_files: ModelFiles
     weights_crc32c: int | None = None
     averages: WeightAverages | None = None
+    clock: TrainingClock | None = None
 
     @property
     def step(self) -> int:
         """Steps taken."""
         return int(self.optimizer.iterations)
+
+    @property
+    def sequences_per_step(self) -> float:
+        """Of all workers; packed records hold several."""
+        return self.shape.global_batch_size * self.training_set.sequences_per_record
+
+    def samples(self, step: int) -> int:
+        """Sequences that the run has seen after `step` steps."""
+        return round(step * self.sequences_per_step)
+
+    @property
+    def last_step(self) -> int:
+        """The run ends after this step, unless its time is over before."""
+        most = self.config.training.max_samples
+        last = self.config.optimizer.num_train_steps or 0
+        if most is None or self.training_set is None:
+            return last
+        return min(last, math.ceil(most / self.sequences_per_step))
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -254,17 +282,14 @@ def build_plan(
     settings = config.optimizer.for_examples(num_records, shape.global_batch_size)
     config = dataclasses.replace(config, optimizer=settings)
     seed = start.position.seed if start.position else training.seed
-    options = _model_options(runtime, policy, seed)
-    has_dropout = not training.deterministic_run
-    task = make_task(bert if has_dropout else bert.without_dropout(), options)
-    learning_rate = _learning_rate(settings, start, shape.size)
-    optimizer, schedule = _make_optimizer(settings, learning_rate, task.model)
-    averages = None
-    if training.do_train and settings.ema_decay:
-        averages = WeightAverages(weights_by_name(task.model), settings.ema_decay)
+    built = bert.without_dropout() if training.deterministic_run else bert
+    task = make_task(built, _model_options(runtime, policy, seed))
+    learning_rate = peak_learning_rate(settings, start, shape.size)
+    clock = make_clock(training, start)
+    optimizer, schedule = make_optimizer(settings, learning_rate, task.model, clock)
+    averages = make_averages(config, task.model)
     given = {"do_train": training.do_train, "head": head, "weights": weights}
     restored = restore(start, task.model, optimizer, bert, averages=averages, **given)
-    reads_weights = start.prefix and communicator.size > 1
     return Plan(
         config=config,
         data=data,
@@ -283,8 +308,9 @@ def build_plan(
         num_eval_records=num_eval_records,
         fingerprint=fingerprint,
         model_files=model_files(bert, tokenizer, description),
-        weights_crc32c=_weights_crc32c(task.model, head) if reads_weights else None,
+        weights_crc32c=_weights_crc32c(task.model, head, start, communicator),
         averages=averages,
+        clock=clock,
     )
 
 
@@ -309,43 +335,17 @@ def _facts(training_set: TrainingSet | None) -> dict[str, object]:
     return {"records": count, "sha256": sha256, **training_set.facts}
 
 
-def _weights_crc32c(model: keras.Model, head: Sequence[str]) -> int:
-    """Checksum of the weights, without those that may be new."""
+def _weights_crc32c(
+    model: keras.Model,
+    head: Sequence[str],
+    start: StartingPoint,
+    communicator: Communicator,
+) -> int | None:
+    """Checksum of weights that several workers have read, without new ones."""
+    if not start.prefix or communicator.size == 1:
+        return None
     crc = 0
     for name, variable in weights_by_name(model).items():
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in head):
             crc = google_crc32c.extend(crc, variable.numpy().tobytes())
     return crc
-
-
-def _learning_rate(config: OptimizerConfig, start: StartingPoint, size: int) -> float:
-    """The peak rate of all workers together; a resumed run keeps its own."""
-    if start.position is not None:
-        return start.position.learning_rate
-    return config.learning_rate * (size if config.scale_learning_rate else 1)
-
-
-def _make_optimizer(
-    settings: OptimizerConfig, learning_rate: float, model: keras.Model
-) -> tuple[BertOptimizer, WarmupPolynomialDecay]:
-    """The optimizer of a model, and the schedule that it follows."""
-    schedule = WarmupPolynomialDecay(
-        learning_rate=learning_rate,
-        num_train_steps=settings.num_train_steps,
-        num_warmup_steps=settings.warmup_steps,
-        start_warmup_step=settings.start_warmup_step,
-        power=settings.power,
-        compensate_warmup=settings.optimizer_type != "lamb",
-    )
-    optimizer = build_optimizer(
-        settings.optimizer_type,
-        schedule,
-        beta_1=settings.beta_1,
-        beta_2=settings.beta_2,
-        epsilon=settings.epsilon,
-        weight_decay_rate=settings.weight_decay_rate,
-        exclude_from_weight_decay=settings.exclude_from_weight_decay,
-        exclude_from_layer_adaptation=settings.exclude_from_layer_adaptation,
-    )
-    optimizer.build(model.trainable_variables)
-    return optimizer, schedule

@@ -219,6 +219,7 @@ class CheckpointSaver:
             is_packed=trained.is_packed,
             config=plan.settings(),
             fingerprint=plan.fingerprint,
+            elapsed_seconds=plan.clock.seconds() if plan.clock else None,
         )
 
     def _write(self, tensors: Tensors, position: RunPosition) -> float:

@@ -234,8 +234,7 @@ def _agreement(communicator: Communicator) -> Iterator[None]:
 def _open_log(plan: Plan, *, may_show_bar: bool) -> ConsoleLog:
     files = plan.config.files
     path = log_file(files)
-    num_train_steps = plan.config.optimizer.num_train_steps or 0
-    return ConsoleLog(path, num_train_steps, may_show_bar=may_show_bar)
+    return ConsoleLog(path, plan.last_step, may_show_bar=may_show_bar)
 
 
 def plan_facts(plan: Plan) -> dict[str, object]:

@@ -68,7 +68,7 @@ class Heartbeat:
         self._wake.set()
 
     def end(self, *, waits: bool = True) -> None:
-        """Ends in the beat in which all workers have called this, and `waits` for it."""
+        """Ends in the beat in which all workers call this, and `waits` for it."""
         self._is_last = True
         self.hurry()
         if waits and self._thread.is_alive():

@@ -1,5 +1,7 @@
 """The loop over the steps of a training, with all that happens between them."""
 
+import contextlib
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -22,11 +24,26 @@ from bert_tf.training.trainer import Trainer
 
 # Of --enable_device_warmup: the first compiles, the second allocates no more.
 _WARMUP_STEPS = 2
-# Is called with the number of steps taken.
-AfterStep = Callable[[int], None]
+# Is called with the number of steps taken; returns whether to end the training.
+AfterStep = Callable[[int], bool]
 
 
-def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> None:
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What one start of a run has trained.
+
+    Attributes:
+      num_steps: Steps taken.
+      seconds: That they took, without evaluations, and without waiting for checkpoints.
+      loss: Total loss of the last one; None without steps.
+    """
+
+    num_steps: int = 0
+    seconds: float = 0.0
+    loss: float | None = None
+
+
+def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> Trained:
     """Takes the steps that are left, and saves checkpoints.
 
     Args:
@@ -34,12 +51,15 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
       session: Its workers and its log.
       after_step: Is called after each step, on every worker; its time does not count
         as training.
+
+    Returns:
+      What this start of the run has trained.
     """
-    log = session.log
-    if plan.step >= plan.config.optimizer.num_train_steps:
+    log, first_step = session.log, plan.step
+    if is_done(plan):
         _take_no_step(plan, session)
         _use_averages(plan, session)
-        return
+        return Trained()
     reader = plan.make_reader()
     trainer = make_trainer(plan, session.communicator, reader)
     saver = CheckpointSaver(plan, reader, trainer.loss_scale, log)
@@ -48,16 +68,10 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         session.saver = saver
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
     exporter = Exporter(plan, log)
-    last_step = _last_step(plan)
-    # The log may already have later steps, of a run that was killed or overwritten.
-    log.parameters({"first_step": plan.step + 1})
-    if session.is_first:
-        saver.try_save()
-        exporter.start()
+    last_step, loss = _last_step(plan), None
+    _begin(plan, session, report, saver, exporter)
     for line in profiler.check(plan.step + 1, last_step):
         log.message(line)
-    if plan.step:
-        session.stop.state = f"no step was taken after step {plan.step}"
     batches = reader.batches(last_step)
     if plan.config.saving.enable_device_warmup:
         batches = _warm_up(trainer, batches, log)
@@ -74,27 +88,50 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
                 break
             stopping.finished(result.step, must_stop=result.must_stop)
             session.watchdog.step_done(result.step)
-            is_last = result.step == last_step
-            if session.is_first:
-                with report.stopped_clock():
-                    saver.before_report(result.step)
-            report.step(result, is_last=is_last)
-            for line in profiler.after(result.step, is_last=is_last):
-                log.message(line)
-            if session.is_first:
-                with report.stopped_clock():
-                    saver.after_step(result.step, is_last=is_last)
-                    exporter.after_step(result.step)
+            is_last = result.step == last_step or result.is_time_over
+            loss = loss if result.skipped else result.total_loss
+            with _saving(
+                result.step, session, report, saver, exporter, is_last=is_last
+            ):
+                report.step(result, is_last=is_last)
+                for line in profiler.after(result.step, is_last=is_last):
+                    log.message(line)
             if is_last:
                 stopping.saved(result.step)
             if result.must_stop:
                 break
             if after_step:
                 with report.stopped_clock(), stopping.evaluating():
-                    after_step(result.step)
+                    ends = after_step(result.step)
+                if ends:
+                    with report.stopped_clock():
+                        _end_early(result.step, session, saver, stopping, profiler)
+                is_last |= ends
+            if is_last:
+                break
         session.watchdog.pause()
+        trained = Trained(plan.step - first_step, report.seconds, loss)
     report.summary()
     _use_averages(plan, session)
+    return trained
+
+
+def _begin(
+    plan: Plan,
+    session: Session,
+    report: StepReport,
+    saver: CheckpointSaver,
+    exporter: Exporter,
+) -> None:
+    """Notes where this start begins, and does what precedes its first step."""
+    # The log may already have later steps, of a run that was killed or overwritten.
+    session.log.parameters({"first_step": plan.step + 1})
+    if session.is_first:
+        with report.stopped_clock():
+            saver.try_save()
+            exporter.start()
+    if plan.step:
+        session.stop.state = f"no step was taken after step {plan.step}"
 
 
 def _warm_up(
@@ -118,13 +155,7 @@ def _use_averages(plan: Plan, session: Session) -> None:
 
 def _take_no_step(plan: Plan, session: Session) -> None:
     """What is left of a training whose steps are done."""
-    step, num_train_steps = plan.step, plan.config.optimizer.num_train_steps
-    line = f"All steps are done: {step} of {step}."
-    if step > num_train_steps:
-        line = (
-            f"All steps are done: the run is at step {step}, and "
-            f"--num_train_steps={num_train_steps}."
-        )
+    line = _all_done(plan)
     if plan.config.saving.benchmark:
         raise RunError(
             f"{line} `benchmark` needs steps to take: pass another --output_dir."
@@ -132,21 +163,77 @@ def _take_no_step(plan: Plan, session: Session) -> None:
     if session.is_first:
         write_missing_files(plan.config.files.output_dir, plan.model_files)
     session.log.message(line)
-    session.stop.state = f"all {step} steps are done and saved"
+    session.stop.state = f"all {plan.step} steps are done and saved"
 
 
 def _last_step(plan: Plan) -> int:
-    """The step after which this run ends."""
-    training, last = plan.config.training, plan.config.optimizer.num_train_steps
+    """The step after which this start of the run ends."""
     if plan.config.saving.benchmark:
         return plan.step + sum(BENCHMARK_STEPS)  # Whatever the rate is by then.
-    if training.steps_this_run:
-        return min(last, plan.step + training.steps_this_run)
-    return last
+    steps = plan.config.training.steps_this_run or plan.last_step
+    return min(plan.last_step, plan.step + steps)
+
+
+@contextlib.contextmanager
+def _saving(
+    step: int,
+    session: Session,
+    report: StepReport,
+    saver: CheckpointSaver,
+    exporter: Exporter,
+    *,
+    is_last: bool,
+) -> Iterator[None]:
+    """Does on the first worker what precedes and follows the report of a step."""
+    if not session.is_first:
+        yield
+        return
+    with report.stopped_clock():
+        saver.before_report(step)
+    yield
+    with report.stopped_clock():
+        saver.after_step(step, is_last=is_last)
+        exporter.after_step(step)
+
+
+def _end_early(
+    step: int,
+    session: Session,
+    saver: CheckpointSaver,
+    stopping: TrainingStop,
+    profiler: StepProfiler,
+) -> None:
+    """Saves a step that turns out to be the last one."""
+    if session.is_first:
+        saver.save_now(step)
+    stopping.saved(step)
+    for line in profiler.after(step, is_last=True):
+        session.log.message(line)
+
+
+def is_done(plan: Plan) -> bool:
+    """Whether no step of the run is left."""
+    is_over = plan.clock is not None and plan.clock.own_share() >= 1.0
+    return plan.step >= plan.last_step or is_over
+
+
+def _all_done(plan: Plan) -> str:
+    step, last_step, training = plan.step, plan.last_step, plan.config.training
+    if step < last_step:
+        return f"The time is over: --max_hours={training.max_hours:g}, at step {step}."
+    if step == last_step:
+        return f"All steps are done: {step} of {step}."
+    return (
+        f"All steps are done: the run is at step {step}, and its last one is "
+        f"{last_step} (--num_train_steps, --max_samples)."
+    )
 
 
 def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> Trainer:
-    """The trainer of a plan, and of the batches that a reader gives."""
+    """The trainer of a plan, and of the batches that a reader gives.
+
+    The time of a training that has one starts here.
+    """
     training = plan.config.training
     settings = GradientSettings(
         rank=plan.shape.rank,
@@ -162,12 +249,15 @@ def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> 
         loss_scale = LossScale(plan.config.runtime.init_loss_scale)
         if position is not None and position.loss_scale is not None:
             loss_scale = LossScale(position.loss_scale, position.num_finite_steps)
+    if plan.clock:
+        plan.clock.start()
     return Trainer(
         plan.task,
         plan.optimizer,
         communicator,
         settings,
         loss_scale,
+        plan.clock,
         rows_vary=reader.rows_vary,
         skip_nonfinite=training.skip_nonfinite,
         averages=plan.averages,

@@ -60,6 +60,7 @@ def run(tmp_path):
         ),
         settings=dict,
         fingerprint={},
+        clock=None,
         model_files={},
     )
     reader = types.SimpleNamespace(position=lambda step: 16 * step)

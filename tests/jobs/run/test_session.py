@@ -65,6 +65,7 @@ def make_plan(config, **more):
         task=types.SimpleNamespace(model=None),
         variables=[],
         averages=None,
+        last_step=0,
     )
     return types.SimpleNamespace(**values | more)
 

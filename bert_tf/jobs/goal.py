@@ -1,0 +1,289 @@
+"""Time to train: evaluations while a pre-training runs, its target, and its result."""
+
+import json
+import os
+from collections.abc import Callable
+
+from bert_tf.config import PretrainingConfig
+from bert_tf.errors import NotConverged, RunError, one_line
+from bert_tf.files import write_whole
+from bert_tf.jobs.run.messages import report_results
+from bert_tf.jobs.run.plan import Plan
+from bert_tf.jobs.run.saving import CheckpointSaver
+from bert_tf.jobs.run.session import Session
+from bert_tf.jobs.run.training_loop import Trained, is_done
+from bert_tf.resources import process_seconds
+from bert_tf.training.mlperf import MLPerfLog
+from bert_tf.training.runlog import RunLog
+
+RESULT_FILE = "training_result.json"
+_ACCURACY = "masked_lm_accuracy"
+
+GoalPlan = Plan[PretrainingConfig, object, object]
+
+
+def mlperf_interval(global_batch_size: float) -> int:
+    """Sequences between two evaluations.
+
+    Args:
+      global_batch_size: Sequences of a step.
+
+    Source: the rules of MLPerf Training for BERT, versions 1.0 to 5.0: a twentieth of
+    the sequences that the reference needs to converge, in units of 25,000.
+    """
+    needed = 230.23 * global_batch_size + 3_000_000
+    return int(0.05 * needed / 25_000) * 25_000
+
+
+def evaluations_due(samples: int, first: int, between: int) -> int:
+    """How many evaluations there must have been after so many sequences.
+
+    Args:
+      samples: Sequences that were trained on.
+      first: Those before the first evaluation.
+      between: Those between two.
+    """
+    return max(0, (samples - first) // between + 1)
+
+
+def _samples_of_evaluations(plan: GoalPlan) -> tuple[int, int]:
+    """Sequences before the first evaluation, and between two."""
+    training = plan.config.training
+    between = training.samples_between_eval
+    between = between or mlperf_interval(plan.sequences_per_step)
+    first = training.samples_start_eval
+    return between if first is None else first, between
+
+
+def is_due(plan: GoalPlan, step: int) -> bool:
+    """Whether there is an evaluation after a step; a function of the step alone."""
+    training = plan.config.training
+    if not training.evaluation_settings:
+        return False
+    if training.eval_steps:
+        has_begun = plan.samples(step) >= (training.samples_start_eval or 0)
+        return has_begun and step % training.eval_steps == 0
+    now, before = (
+        evaluations_due(plan.samples(s), *_samples_of_evaluations(plan))
+        for s in (step, step - 1)
+    )
+    return now > before
+
+
+def describe_goal(plan: GoalPlan, log: RunLog) -> None:
+    """Logs when the training evaluates, and what may end it early."""
+    training = plan.config.training
+    if training.evaluation_settings:
+        first, between = _samples_of_evaluations(plan)
+        when = f"from {first:,} sequences on, every {between:,}"
+        if training.eval_steps:
+            when = f"every {training.eval_steps} steps"
+            if training.samples_start_eval:
+                when += f" from {training.samples_start_eval:,} sequences on"
+        log.message(f"Evaluations: {when}, and at the end.")
+    if training.target_mlm_accuracy is not None:
+        log.message(
+            f"Ends when {_ACCURACY} is at least {training.target_mlm_accuracy:g}."
+        )
+    if training.max_samples is not None:
+        log.message(
+            f"Ends after step {plan.last_step}: {plan.samples(plan.last_step):,} "
+            f"sequences (--max_samples={training.max_samples}); the learning rate "
+            f"follows --num_train_steps={plan.config.optimizer.num_train_steps}."
+        )
+    if plan.clock is not None:
+        share = plan.config.optimizer.warmup_steps
+        share /= plan.config.optimizer.num_train_steps
+        log.message(
+            f"Ends after {training.max_hours:g} hours, {plan.clock.seconds():.0f} "
+            f"seconds of which are spent, or after step {plan.last_step}. The learning "
+            f"rate follows the time, {100 * share:g}% of it are warm-up: no two runs "
+            "are equal to the last bit."
+        )
+
+
+class Goal:
+    """What a pre-training is for: its evaluations, its target and its result."""
+
+    def __init__(
+        self,
+        plan: GoalPlan,
+        session: Session,
+        evaluate: Callable[[], dict[str, float]],
+    ) -> None:
+        """Prepares for one start of a run.
+
+        Args:
+          plan: The run.
+          session: Its workers and its log.
+          evaluate: Evaluates the model.
+        """
+        self._plan = plan
+        self._session = session
+        self._evaluate_model = evaluate
+        self._target = plan.config.training.target_mlm_accuracy
+        self._results: dict[str, float] = {}
+        self._evaluated_step: int | None = None
+        self._init_seconds = process_seconds()
+        self._mlperf = MLPerfLog()
+        self.trained = Trained()
+        if plan.config.files.mlperf_log:
+            self._begin_mlperf_log(plan.config.files.mlperf_log)
+
+    def _begin_mlperf_log(self, path: str) -> None:
+        """Writes what precedes the first step, on the first worker."""
+        plan, communicator, error = self._plan, self._session.communicator, None
+        if plan.training_set is None:  # All steps are done.
+            return
+        try:
+            if self._session.is_first:
+                self._mlperf = MLPerfLog(path)
+        except RunError as caught:
+            error = caught
+        communicator.agree(error)
+        self._mlperf.begin_run(self._init_seconds, _mlperf_values(plan))
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the last evaluation has the accuracy that is asked for."""
+        accuracy = self._results.get(_ACCURACY)
+        has_both = accuracy is not None and self._target is not None
+        return has_both and accuracy >= self._target
+
+    def is_reached_at_start(self) -> bool:
+        """Whether the weights that a run with a target starts from have reached it.
+
+        Those of a resumed run may: it was stopped after it had converged. New weights
+        are not evaluated.
+        """
+        plan, session = self._plan, self._session
+        if self._target is None or not plan.start.prefix:
+            return False
+        if not self._evaluate(plan.step):
+            return False
+        if not plan.start.is_own and session.is_first:
+            with CheckpointSaver(plan, plan.make_reader(), None, session.log) as saver:
+                saver.save_now(plan.step)
+        session.stop.state = f"step {plan.step}, which has converged, is saved"
+        session.log.message("No step is taken.")
+        return True
+
+    def after_step(self, step: int) -> bool:
+        """Evaluates if an evaluation is due; returns whether the target is reached."""
+        return is_due(self._plan, step) and self._evaluate(step)
+
+    def _evaluate(self, step: int) -> bool:
+        """Evaluates and logs the results; returns whether the target is reached."""
+        log, plan, samples = self._session.log, self._plan, {}
+        if plan.training_set:  # A finished run does not read its records.
+            samples = {"samples": plan.samples(step)}
+        self._results, self._evaluated_step = self._evaluate_model(), step
+        log.evaluation(step, self._results | samples)
+        values = {n: self._results[n] for n in (_ACCURACY, "loss")} | samples
+        listed = ", ".join(f"{n} = {value:.6g}" for n, value in values.items())
+        line = f"After step {step}: {listed}"
+        if self.is_reached:
+            line += f". Converged: --target_mlm_accuracy={self._target:g} is reached"
+        log.message(f"{line}.")
+        if plan.training_set:
+            is_last = self.is_reached or step >= plan.last_step
+            accuracy = self._results[_ACCURACY]
+            self._mlperf.evaluation(samples["samples"], accuracy, is_last=is_last)
+        return self.is_reached
+
+    def evaluate_end(self) -> dict[str, float]:
+        """The results of the last step, which are also written to eval_results.txt."""
+        plan, session = self._plan, self._session
+        if not plan.config.training.evaluation_settings:
+            self._results = self._evaluate_model()
+        elif self._evaluated_step != plan.step:
+            self._evaluate(plan.step)
+        log, is_first = session.log, session.is_first
+        return report_results(plan, self._results, log, is_first=is_first)
+
+    def finish(self) -> None:
+        """Logs the result of a training, and writes it to `RESULT_FILE`.
+
+        Raises:
+          NotConverged: on all workers, if it has a target, and has not reached it.
+        """
+        plan, session = self._plan, self._session
+        if not plan.config.training.do_train:
+            return
+        record = self._record()
+        shown = ", ".join(f"{n}={_shown(value)}" for n, value in record.items())
+        session.log.message(f"Result: {shown}.")
+        session.log.summary({n: x for n, x in record.items() if x is not None})
+        self._mlperf.end("run_stop", status="success" if self.is_reached else "aborted")
+        error = None
+        try:
+            if session.is_first:
+                self._write(record)
+        except OSError as caught:
+            error = RunError(one_line(caught))
+        session.communicator.agree(error)
+        if self._target is None or self.is_reached:
+            return
+        advice = "Its last step is taken: train longer, or with other settings."
+        if not is_done(plan):
+            advice = "The same command resumes."
+        raise NotConverged(
+            f"Not converged: {_ACCURACY} is {self._results[_ACCURACY]:.6g} after step "
+            f"{plan.step}, less than --target_mlm_accuracy={self._target:g}. {advice}"
+        )
+
+    def _record(self) -> dict[str, float | None]:
+        """The result of this start, under the names of MLPerf's PyTorch trainers."""
+        plan, trained = self._plan, self.trained
+        speed = None
+        if trained.num_steps:
+            speed = trained.num_steps * plan.sequences_per_step / trained.seconds
+        return {
+            "e2e_time": process_seconds(),
+            "training_sequences_per_second": speed,
+            "converged": None if self._target is None else self.is_reached,
+            "final_loss": trained.loss,
+            "final_mlm_accuracy": self._results.get(_ACCURACY),
+            "raw_train_time": trained.seconds,
+            "init_time": self._init_seconds,
+            "first_step": plan.step - trained.num_steps + 1,
+            "global_step": plan.step,
+        }
+
+    def _write(self, record: dict[str, float | None]) -> None:
+        path = os.path.join(self._plan.config.files.output_dir, RESULT_FILE)
+        if not self.trained.num_steps and os.path.exists(path):
+            self._session.log.message(f"{path} is kept: this start took no step.")
+            return
+        write_whole(path, json.dumps(record, indent=2) + "\n")
+
+
+def _mlperf_values(plan: GoalPlan) -> dict[str, object]:
+    """Sizes and settings of a run, by their names in the rules of MLPerf."""
+    settings, shape = plan.config.optimizer, plan.shape
+    return {
+        "submission_benchmark": "bert",
+        "submission_division": "closed",
+        "seed": plan.seed,
+        "global_batch_size": plan.samples(1),
+        "gradient_accumulation_steps": shape.num_micro_batches,
+        "opt_name": settings.optimizer_type,
+        "opt_base_learning_rate": plan.learning_rate,
+        "opt_learning_rate_training_steps": settings.num_train_steps,
+        "opt_learning_rate_warmup_steps": settings.warmup_steps,
+        "num_warmup_steps": settings.warmup_steps,
+        "start_warmup_step": 0,
+        "opt_lamb_learning_rate_decay_poly_power": settings.power,
+        "opt_lamb_beta_1": settings.beta_1,
+        "opt_lamb_beta_2": settings.beta_2,
+        "opt_lamb_epsilon": settings.epsilon,
+        "opt_lamb_weight_decay_rate": settings.weight_decay_rate,
+        "train_samples": round(
+            plan.training_set.num_records * plan.training_set.sequences_per_record
+        ),
+        "eval_samples": plan.num_eval_records,
+    }
+
+
+def _shown(value: float | None) -> str:
+    return json.dumps(value) if isinstance(value, bool | None) else f"{value:.6g}"
