@@ -40,7 +40,10 @@ _PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "horovod")
 _GROUPS_NOT_COMPARED = ("files", "runtime")
 _NOT_COMPARED = ("_dir", "_file", "num_processes")
 # Of these groups, settings that change the weights.
-_RUNTIME = ("use_xla", "recompute", "unpad", "init_loss_scale")
+_RUNTIME = (
+    *("use_xla", "recompute", "unpad", "init_loss_scale"),
+    *("horovod_compression", "horovod_fusion_threshold"),
+)
 # Variables by which TensorFlow and its libraries compute otherwise; and those of them
 # that change no weight, or are compared by their effect.
 _VARIABLES = ("TF_", "ONEDNN_", "DNNL_", "XLA_", "MKL_", "CUBLAS_", "NVIDIA_TF32")

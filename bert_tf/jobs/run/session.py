@@ -175,7 +175,12 @@ def open_session(
       OtherWorkerFailed: if another worker has stopped.
     """
     runtime, folder = config.runtime, config.files.output_dir
-    communicator = connect(runtime.horovod, runtime.horovod_hierarchical_allreduce)
+    communicator = connect(
+        runtime.horovod,
+        runtime.horovod_hierarchical_allreduce,
+        runtime.horovod_fusion_threshold,
+        runtime.horovod_compression,
+    )
     stop = stop or StopRequest()
     stop.receive_again()
     threads = configure_devices(communicator, runtime.num_threads)
@@ -192,7 +197,7 @@ def open_session(
                 communicator,
                 threads,
                 path=path,
-                notes=notes,
+                notes=[*communicator.notes, *notes],
                 open_until=open_until,
                 hosts=hosts,
                 stop=stop,
