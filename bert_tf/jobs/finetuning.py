@@ -23,6 +23,7 @@ from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import NonFiniteError
 from bert_tf.evaluation.prediction import predict
 from bert_tf.interop.classifier_labels import TASK_FILE
+from bert_tf.jobs.run.agreement import agreement
 from bert_tf.jobs.run.best_checkpoint import BestCheckpoint, forget_best
 from bert_tf.jobs.run.fingerprint import check_architecture
 from bert_tf.jobs.run.messages import describe_changes, describe_model
@@ -195,8 +196,10 @@ def keep_best(
         # The run was stopped between a checkpoint and its evaluation.
         after_step(plan.step)
     yield after_step
-    communicator.agree(None)  # The first worker has written its files.
-    log.message(best.load())
+    with agreement(communicator):  # Others may not see the first one's files.
+        line = best.load() if session.is_first else ""
+    log.message(line)
+    communicator.broadcast(plan.variables)
 
 
 def _ends_epoch(plan: FinetuningPlan, step: int) -> bool:
