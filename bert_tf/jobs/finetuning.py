@@ -178,7 +178,8 @@ def keep_best(
     if not config.training.evaluate_each_epoch:
         yield None
         return
-    best = BestCheckpoint(plan, criterion, communicator.rank)
+    with agreement(communicator):
+        best = BestCheckpoint(plan, criterion, communicator.rank)
     if plan.start.is_own and plan.step and not best.last_step:
         log.message(f"The best checkpoint is chosen from step {plan.step} on.")
 

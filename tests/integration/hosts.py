@@ -168,12 +168,6 @@ class Hosts:
         """A path of a host as this process sees it."""
         return pathlib.Path(f"/proc/{self._pids[host]}/root{path}")
 
-    def sent_bytes(self, host=0):
-        """Bytes that a host has sent to others, as its network device counts them."""
-        lines = pathlib.Path(f"/proc/{self._pids[host]}/net/dev").read_text()
-        [line] = [x for x in lines.splitlines() if x.strip().startswith("eth0:")]
-        return int(line.partition(":")[2].split()[8])
-
     @contextlib.contextmanager
     def limited_rate(self, rate):
         """Limits what each host sends, in units of tc such as 100mbit."""

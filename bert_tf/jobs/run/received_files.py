@@ -177,7 +177,8 @@ def _offered(
             resumes = config.training.do_train and newest >= 0
             if resumes:  # From its own checkpoint: it needs no first weights.
                 flags = flags - {_WEIGHTS}
-            found = [file for flag in sorted(flags) for file in _files(config, flag)]
+            for flag in sorted(flags):
+                found += _files(config, flag, newest)
     texts = communicator.gather_texts(json.dumps([found, newest]))
     files, newest = json.loads(texts[0])
     return [_File(*file) for file in files], newest
@@ -190,11 +191,11 @@ def _newest_step(config: RunConfig) -> int:
     return -1 if step is None else step
 
 
-def _files(config: RunConfig, flag: str) -> list[_File]:
+def _files(config: RunConfig, flag: str, newest: int) -> list[_File]:
     """The files of the first worker that a flag stands for."""
     path = getattr(config.files, flag, "")
     if flag == _OUTPUT:
-        names = _of_output_dir(config)
+        names = _of_output_dir(path, newest)
     elif not path or not _exists(config, flag):
         return []
     elif flag == _WEIGHTS:
@@ -218,13 +219,12 @@ def _files(config: RunConfig, flag: str) -> list[_File]:
     ]
 
 
-def _of_output_dir(config: RunConfig) -> list[str]:
-    folder, step = config.files.output_dir, _newest_step(config)
+def _of_output_dir(folder: str, newest: int) -> list[str]:
     names = [*_NEIGHBOURS]
-    if step >= 0:
-        names += checkpoints.checkpoint_files(folder)[step]
-        # The weights of the best checkpoint are read on the first worker alone.
-        names += [f"{BEST_DIR}/{n}" for n in _names(f"{folder}/{BEST_DIR}", "*.json")]
+    if newest >= 0:
+        names += checkpoints.checkpoint_files(folder)[newest]
+        # The first worker alone reads the weights of the best checkpoint.
+        names.append(f"{BEST_DIR}/best.json")
     return names
 
 
