@@ -21,6 +21,10 @@ _YIELD = ("OMPI_MCA_mpi_yield_when_idle", "1")
 _CYCLE_MILLISECONDS = ("HOROVOD_CYCLE_TIME", "5")
 # UCX, a part of MPI, would take SIGHUP as a request to print its state.
 _NO_DEBUG_SIGNAL = ("UCX_DEBUG_SIGNO", "0")
+_FUSION_BYTES = "HOROVOD_FUSION_THRESHOLD"
+# Gradients are divided by the counts of the whole batch: without a factor most of them
+# would be below float16's smallest normal number, 6e-5. Sums up to 64 do not overflow.
+_FP16_SCALE = 1024.0
 _STOPPED = ("Horovod has been shut down", "Connection closed by peer")
 
 
@@ -35,12 +39,16 @@ class Communicator:
       size: Number of workers.
       local_rank: Number of this worker on its host.
       local_size: Number of workers on this host.
+      sends_fp16: Whether gradients are summed in float16, half as many bytes.
+      notes: Lines for the log: settings that have no effect.
     """
 
     rank = 0
     size = 1
     local_rank = 0
     local_size = 1
+    sends_fp16 = False
+    notes: Sequence[str] = ()
 
     def sum(self, tensors: Sequence[tf.Tensor], name: str) -> list[tf.Tensor]:
         """Adds up each tensor over the workers, in one grouped operation.
@@ -56,6 +64,26 @@ class Communicator:
         """
         del name
         return list(tensors)
+
+    def sum_gradients(
+        self, gradients: Sequence[tf.Tensor], exact: tf.Tensor, name: str
+    ) -> list[tf.Tensor]:
+        """Adds up gradients, as `sends_fp16` says, and a tensor that is never rounded.
+
+        Args:
+          gradients: float32.
+          exact: Another float32 tensor.
+          name: See `sum`.
+
+        Returns:
+          The sums of the gradients, and of the other tensor.
+        """
+        if not self.sends_fp16 or self.size == 1:
+            return self.sum([*gradients, exact], name)
+        halves = [tf.cast(x * _FP16_SCALE, tf.float16) for x in gradients]
+        [exact] = self.sum([exact], f"{name}_exact")
+        sums = self.sum(halves, name)
+        return [*(tf.cast(x, tf.float32) / _FP16_SCALE for x in sums), exact]
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         """Overwrites Keras variables by the first worker's values."""
@@ -143,12 +171,20 @@ class HorovodCommunicator(Communicator):
         self._hvd.broadcast_variables([v.value for v in variables], root_rank=0)
 
 
-def connect(horovod: bool, hierarchical_allreduce: bool = False) -> Communicator:
+def connect(
+    horovod: bool,
+    hierarchical_allreduce: bool = False,
+    fusion_threshold: int | None = None,
+    compression: str = "none",
+) -> Communicator:
     """Joins the other workers.
 
     Args:
       horovod: Whether there may be others.
       hierarchical_allreduce: Reduce within each host first.
+      fusion_threshold: Megabytes of tensors that are summed in one operation; None: as
+        the environment says, or Horovod's 128.
+      compression: Of gradients between the workers: none or fp16.
 
     Returns:
       The communicator of this worker.
@@ -164,6 +200,8 @@ def connect(horovod: bool, hierarchical_allreduce: bool = False) -> Communicator
         os.environ.setdefault(*_CYCLE_MILLISECONDS)
     if hierarchical_allreduce:
         os.environ["HOROVOD_HIERARCHICAL_ALLREDUCE"] = "1"
+    if fusion_threshold is not None:
+        os.environ[_FUSION_BYTES] = str(fusion_threshold << 20)
     try:
         hvd = importlib.import_module("horovod.tensorflow")
     except ImportError as error:
@@ -171,7 +209,15 @@ def connect(horovod: bool, hierarchical_allreduce: bool = False) -> Communicator
             f"`horovod` was asked for but cannot be loaded ({error}). Run `make "
             "horovod`, which builds and installs it, or drop --horovod."
         ) from error
-    return HorovodCommunicator(hvd)
+    communicator = HorovodCommunicator(hvd)
+    communicator.sends_fp16 = compression == "fp16"
+    # Horovod turns it off where it was built without NCCL: `operations.cc`.
+    if hierarchical_allreduce and not hvd.nccl_built():
+        communicator.notes = (
+            "--horovod_hierarchical_allreduce has no effect: this Horovod was built "
+            "without NCCL, which alone reduces within a host first.",
+        )
+    return communicator
 
 
 def is_worker_loss(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """What every entry script does: parse flags, run a job, print errors as one line."""
 
+import contextlib
 import importlib
 import os
 import socket
@@ -104,7 +105,8 @@ def _report(error: RunError, stop: StopRequest) -> int:
     if not is_of_another:
         print(f"error: {printable(error)}", file=sys.stderr, flush=True)
         return FAILED
-    time.sleep(_SECONDS_FOR_THE_REPORT)
+    with contextlib.suppress(Stopped):  # mpirun ends this worker meanwhile.
+        time.sleep(_SECONDS_FOR_THE_REPORT)
     if not isinstance(error, WorkerLost):
         return FAILED
     if stop.is_known:  # The first worker has saved, and has left.

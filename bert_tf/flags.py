@@ -25,7 +25,6 @@ _WITHOUT_EFFECT: dict[str, type] = {
     "num_tpu_cores": int,
     "iterations_per_loop": int,
     "manual_fp16": bool,
-    "horovod_fusion_threshold": int,
     "report_loss": bool,
     "eval_script": str,
     "use_trt": bool,

@@ -99,3 +99,51 @@ class FailedElsewhere(distribute.HorovodCommunicator):
 def test_the_end_of_an_inner_agreement_is_not_an_error_of_this_worker():
     with pytest.raises(OtherWorkerFailed, match="Worker 1 failed"):
         FailedElsewhere().agree(OtherWorkerFailed("Worker 1 failed."))
+
+
+class Doubling(Communicator):
+    """Two workers that send the same; keeps the types that they send."""
+
+    size = 2
+
+    def __init__(self):
+        self.sent = []
+
+    def sum(self, tensors, name):
+        self.sent += [tensor.dtype for tensor in tensors]
+        return [tensor + tensor for tensor in tensors]
+
+
+def test_compressed_gradients_are_sent_as_float16_and_losses_are_not():
+    communicator = Doubling()
+    communicator.sends_fp16 = True
+    gradients = np.asarray([1.0, -3.0, 2.0**-20, 2.0**-30], np.float32)
+    loss = np.float32(1 / 3)
+    ours, exact = communicator.sum_gradients(
+        [tf.constant(gradients)], tf.constant(loss), "gradients"
+    )
+    assert communicator.sent == [tf.float32, tf.float16]
+    # Times 1024 all are numbers of float16, whose least is 2^-24.
+    np.testing.assert_array_equal(ours, 2 * gradients)
+    assert float(exact) == 2 * loss and ours.dtype == tf.float32
+
+
+def test_without_compression_gradients_travel_with_the_losses():
+    communicator = Doubling()
+    sums = communicator.sum_gradients([tf.constant([1.0])], tf.constant(2.0), "both")
+    assert communicator.sent == [tf.float32, tf.float32]
+    assert [float(tf.reduce_sum(x)) for x in sums] == [2.0, 4.0]
+
+
+def test_hierarchical_sums_without_nccl_are_said_to_have_no_effect(monkeypatch):
+    names = {"rank": 0, "size": 1, "local_rank": 0, "local_size": 1, "init": None}
+    fake = types.SimpleNamespace(
+        nccl_built=lambda: 0, **{n: lambda x=x: x for n, x in names.items()}
+    )
+    monkeypatch.setattr(distribute.importlib, "import_module", lambda name: fake)
+    for name in ("HOROVOD_HIERARCHICAL_ALLREDUCE", "HOROVOD_FUSION_THRESHOLD"):
+        monkeypatch.setenv(name, "")
+    communicator = distribute.connect(True, True, fusion_threshold=2)
+    assert "built without NCCL" in communicator.notes[0]
+    assert distribute.os.environ["HOROVOD_FUSION_THRESHOLD"] == "2097152"
+    assert not distribute.connect(True).notes

@@ -175,6 +175,10 @@ def test_turning_off_what_is_off_prints_nothing(capsys):
             ["--horovod_hierarchical_allreduce"],
             "`horovod_hierarchical_allreduce` needs `horovod`",
         ),
+        (
+            ["--horovod_compression=bf16"],
+            "a type that Horovod does not reduce: MPI has none of that kind. Pass fp16",
+        ),
         (["--beta_2=1"], r"`beta_2` must be in \[0, 1\)"),
         (["--optimizer_type=sgd"], "`optimizer_type` must be one of lamb"),
         (["--learning_rate=nan"], "`learning_rate` must be"),

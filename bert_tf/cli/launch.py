@@ -30,6 +30,14 @@ _END_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 _PR_SET_CHILD_SUBREAPER = 36
 
+# Variables of Open MPI 4, which Kubeflow sets, and what Open MPI 5 reads instead; it
+# ignores the old ones without a word, and would start all workers on one host.
+_RENAMED = {
+    "OMPI_MCA_orte_default_hostfile": "PRTE_MCA_prte_default_hostfile",
+    "OMPI_MCA_orte_keep_fqdn_hostnames": "PRTE_MCA_prte_keep_fqdn_hostnames",
+    "OMPI_MCA_plm_rsh_agent": "PRTE_MCA_plm_ssh_agent",
+    "OMPI_MCA_plm_rsh_args": "PRTE_MCA_plm_ssh_args",
+}
 _OVERWRITES = re.compile("--?overwrite_output_dir(=(true|t|1|yes|y))?", re.IGNORECASE)
 
 
@@ -78,7 +86,16 @@ def main(arguments: Sequence[str]) -> int:
             "checkpoints of the run itself at each restart. Received: restarts="
             f"{options.restarts}. Drop the flag, or pass another --output_dir."
         )
+    _rename_variables()
     return Launcher(command).run(options.restarts)
+
+
+def _rename_variables() -> None:
+    """Sets what Open MPI 5 reads, where what Open MPI 4 reads is set alone."""
+    for old, new in _RENAMED.items():
+        if old in os.environ and new not in os.environ:
+            os.environ[new] = os.environ[old]
+            write_error(f"{new}={os.environ[new]} is set for Open MPI 5, from {old}.")
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -5,6 +5,7 @@ import math
 
 from bert_tf.config import checks
 
+COMPRESSIONS = ("none", "fp16")
 PRECISIONS = ("fp32", "avx-fp32", "bf32", "bf16", "fp16")
 
 
@@ -14,7 +15,12 @@ class RuntimeConfig:
 
     Attributes:
       horovod: Train together with the other workers started by mpirun or horovodrun.
-      horovod_hierarchical_allreduce: Reduce within each host first.
+      horovod_hierarchical_allreduce: Reduce within each host first; needs a Horovod
+        that was built with NCCL.
+      horovod_fusion_threshold: Megabytes of gradients that are summed in one operation;
+        default: Horovod's, 128. Another value rounds sums otherwise.
+      horovod_compression: none, or fp16: gradients are sent as float16, half as many
+        bytes.
       precision: fp32; avx-fp32 (no instructions beyond AVX-512); bf32 (float32
         everywhere, bfloat16 products inside oneDNN); bf16 (bfloat16 products and
         activations); fp16 (float16 products, with a loss scale). Default: from
@@ -43,6 +49,8 @@ class RuntimeConfig:
 
     horovod: bool = False
     horovod_hierarchical_allreduce: bool = False
+    horovod_fusion_threshold: int | None = None
+    horovod_compression: str = "none"
     precision: str = ""
     amp: bool = False
     init_loss_scale: float = 65536.0
@@ -72,11 +80,25 @@ class RuntimeConfig:
         if self.watchdog_seconds is not None:
             checks.require_not_negative(self, "watchdog_seconds")
         self._check_precisions()
+        self._check_wire()
+
+    def _check_wire(self) -> None:
+        """Checks how workers add up gradients."""
         if self.horovod_hierarchical_allreduce and not self.horovod:
             raise ValueError(
                 "`horovod_hierarchical_allreduce` needs `horovod`. Received: "
                 "horovod_hierarchical_allreduce=True, horovod=False. Pass --horovod."
             )
+        if self.horovod_fusion_threshold is not None:
+            checks.require_not_negative(self, "horovod_fusion_threshold")
+        if self.horovod_compression in ("bf16", "bfloat16"):
+            raise ValueError(
+                "`horovod_compression` must be none or fp16. Received: "
+                f"horovod_compression={self.horovod_compression!r}, a type that "
+                "Horovod does not reduce: MPI has none of that kind. Pass fp16, which "
+                "sends as few bytes."
+            )
+        checks.require_choice(self, "horovod_compression", COMPRESSIONS)
 
     @property
     def chosen_precision(self) -> str:

@@ -24,6 +24,7 @@ from bert_tf.errors import NonFiniteError
 from bert_tf.evaluation.prediction import predict
 from bert_tf.evaluation.speed import BatchTimes, describe_speed, speed_of
 from bert_tf.interop.classifier_labels import TASK_FILE
+from bert_tf.jobs.run.agreement import agreement
 from bert_tf.jobs.run.best_checkpoint import BestCheckpoint
 from bert_tf.jobs.run.fingerprint import check_architecture
 from bert_tf.jobs.run.messages import describe_changes, describe_model
@@ -180,7 +181,8 @@ def keep_best(
     if not config.training.evaluate_each_epoch:
         yield None
         return
-    best = BestCheckpoint(plan, criterion, communicator.rank)
+    with agreement(communicator):
+        best = BestCheckpoint(plan, criterion, communicator.rank)
     if plan.start.is_own and plan.step and not best.last_step:
         log.message(f"The best checkpoint is chosen from step {plan.step} on.")
 
@@ -202,8 +204,10 @@ def keep_best(
         # The run was stopped between a checkpoint and its evaluation.
         after_step(plan.step)
     yield after_step
-    communicator.agree(None)  # The first worker has written its files.
-    log.message(best.load())
+    with agreement(communicator):  # Others may not see the first one's files.
+        line = best.load() if session.is_first else ""
+    log.message(line)
+    communicator.broadcast(plan.variables)
 
 
 def _ends_epoch(plan: FinetuningPlan, step: int) -> bool:

@@ -245,7 +245,9 @@ class GradientAccumulator:
         # One grouped allreduce per step: tensors travel together, and every worker gets
         # the same bits, so that all of them make the same update.
         if self._settings.allreduce_post_accumulation:
-            *gradients, losses = self._workers.sum([*gradients, losses], "gradients")
+            *gradients, losses = self._workers.sum_gradients(
+                gradients, losses, "gradients"
+            )
         else:
             [losses] = self._workers.sum([losses], "losses")
         return gradients, losses
@@ -358,8 +360,8 @@ class GradientAccumulator:
             gradients, _ = clip_by_global_norm(gradients, limit)
         asked = self._asked(gradients)
         if not settings.allreduce_post_accumulation:
-            *gradients, asked = self._workers.sum(
-                [*gradients, asked], "micro_batch_gradients"
+            *gradients, asked = self._workers.sum_gradients(
+                gradients, asked, "micro_batch_gradients"
             )
         return gradients, losses, asked
 

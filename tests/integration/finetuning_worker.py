@@ -1,7 +1,8 @@
 """What each process of a test under mpirun does; see test_finetuning_workers.
 
 Arguments: a JSON file with {name: [job, command line]}, and a folder for the results.
-Each run leaves <name>-<rank>.npz: the weights, and the scores as `score <name>`.
+RANK in a command line is the worker's number. Each run leaves <name>-<rank>.npz: the
+weights, and the scores as `score <name>`.
 """
 
 import json
@@ -44,7 +45,8 @@ def main():
     runs = json.loads(pathlib.Path(sys.argv[1]).read_text())
     rank = os.environ["OMPI_COMM_WORLD_RANK"]
     for name, (job, arguments) in runs.items():
-        arrays = run_job(job, [*arguments, "--horovod"])
+        own = [word.replace("RANK", rank) for word in arguments]
+        arrays = run_job(job, [*own, "--horovod"])
         np.savez(pathlib.Path(sys.argv[2], f"{name}-{rank}.npz"), **arrays)
 
 

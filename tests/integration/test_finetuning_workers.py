@@ -84,6 +84,10 @@ def two(runs, one, folder):
     ]
     commands = runs("two", 4) | {"answers": ("squad", prediction)}
     commands["mapped"] = ("classifier", mapped(folder, "two"))
+    job, [*words, _] = commands["best"]
+    words.append(f"--output_dir={folder}/apart-RANK")
+    commands["apart-half"] = (job, [*words, f"--steps_this_run={STEPS // 2}"])
+    commands["apart"] = (job, words)
     return run_workers("finetuning_worker.py", commands, folder, ["-np", "2"])
 
 
@@ -117,6 +121,11 @@ def parted(arrays):
 @NAMES
 def test_both_workers_end_with_the_same_bytes(two, name):
     assert_same_bytes(*two[name])
+
+
+def test_workers_without_a_shared_folder_resume_and_end_with_the_same_bytes(two):
+    """Also with the best weights, which the first worker alone has saved."""
+    assert_same_bytes(two["best"][0], *two["apart"])
 
 
 @NAMES

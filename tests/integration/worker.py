@@ -46,6 +46,7 @@ class StepLog(RunLog):
 def train_and_evaluate(arguments, communicator, path=None):
     """Runs one command line; returns state, losses and results by name."""
     config = parse("pretraining", *arguments)
+    communicator.sends_fp16 = config.runtime.horovod_compression == "fp16"
     plan = pretraining.prepare(config, communicator)
     if communicator.rank and not plan.start.prefix:
         for variable in plan.task.model.trainable_variables:

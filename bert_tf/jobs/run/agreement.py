@@ -4,6 +4,7 @@ Each worker updates its own copy of the weights by the sum of all gradients. The
 stay equal only if all workers round in the same way; nothing would report a drift.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,7 +13,7 @@ import json
 import os
 import platform
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import bert_tf
 from bert_tf import fused_ops
 from bert_tf.config.run import RunConfig
 from bert_tf.distribute import Communicator
-from bert_tf.errors import OtherWorkerFailed, RunError
+from bert_tf.errors import OtherWorkerFailed, RunError, one_line
 from bert_tf.fused_ops.build import build_at_first_use
 from bert_tf.jobs.run.compute_path import (
     ComputePath,
@@ -40,9 +41,12 @@ _PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "horovod")
 _GROUPS_NOT_COMPARED = ("files", "runtime")
 _NOT_COMPARED = ("_dir", "_file", "num_processes")
 # Of these groups, settings that change the weights.
-_RUNTIME = ("use_xla", "recompute", "unpad", "init_loss_scale")
+_RUNTIME = (
+    *("use_xla", "recompute", "unpad", "init_loss_scale"),
+    *("horovod_compression", "horovod_fusion_threshold"),
+)
 # Variables by which TensorFlow and its libraries compute otherwise; and those of them
-# that change no weight, or are compared by their effect.
+# that change no weight, or are compared by their effect, or are Terraform's.
 _VARIABLES = ("TF_", "ONEDNN_", "DNNL_", "XLA_", "MKL_", "CUBLAS_", "NVIDIA_TF32")
 _WITHOUT_EFFECT = (
     "TF_CPP_",
@@ -50,6 +54,8 @@ _WITHOUT_EFFECT = (
     "TF_GPU_",
     "TF_FORCE_GPU",
     ENVIRONMENT_VARIABLE,
+    *("TF_CLI_", "TF_VAR_", "TF_LOG", "TF_DATA_DIR", "TF_PLUGIN_", "TF_WORKSPACE"),
+    *("TF_INPUT", "TF_IN_AUTOMATION", "TF_REGISTRY_", "TF_IGNORE", "TF_TOKEN_"),
 )
 _MAX_SHOWN = 60  # Characters of a value.
 
@@ -165,6 +171,17 @@ def agree(
     path = best_path(workers)
     fused_ops.limit(path.name)
     return path, _warnings(workers, path)
+
+
+@contextlib.contextmanager
+def agreement(communicator: Communicator) -> Iterator[None]:
+    """Makes all workers fail if one does in the lines inside."""
+    error = None
+    try:
+        yield
+    except (ValueError, OSError, RunError, tf.errors.OpError) as caught:
+        error = RunError(one_line(caught)) if isinstance(caught, OSError) else caught
+    communicator.agree(error)
 
 
 _ADVICE = {

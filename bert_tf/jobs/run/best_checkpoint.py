@@ -44,7 +44,8 @@ class BestCheckpoint:
         self._best: dict[str, float] | None = None
         if plan.start.is_own and os.path.exists(self._note):
             self._best = self._read_note()
-            self._check_weights(int(self._best["step"]))
+            if rank == 0:  # The others may have the note alone.
+                self._check_weights(int(self._best["step"]))
 
     def _read_note(self) -> dict[str, float]:
         try:

@@ -7,8 +7,6 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-import tensorflow as tf
-
 from bert_tf.config.run import RunConfig
 from bert_tf.distribute import (
     Communicator,
@@ -17,7 +15,7 @@ from bert_tf.distribute import (
     is_worker_loss,
 )
 from bert_tf.errors import OtherWorkerFailed, RunError, WorkerLost, one_line
-from bert_tf.jobs.run.agreement import agree, agree_on_plan
+from bert_tf.jobs.run.agreement import agree, agree_on_plan, agreement
 from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_notes
 from bert_tf.jobs.run.fingerprint import CHANGEABLE_SETTINGS, TITLES
 from bert_tf.jobs.run.memory import Rows, memory_warnings
@@ -28,6 +26,7 @@ from bert_tf.jobs.run.output_dir import (
     take_output_dir,
 )
 from bert_tf.jobs.run.plan import Plan
+from bert_tf.jobs.run.received_files import receive_files
 from bert_tf.jobs.run.saving import CheckpointSaver
 from bert_tf.jobs.run.used_folder import log_file
 from bert_tf.jobs.run.watchdog import Watchdog
@@ -123,17 +122,23 @@ class Session:
     ) -> AnyPlan:
         """Takes the folder, makes the plan, and opens the log; see `make_plan`."""
         communicator, plan = self.communicator, None
-        with _agreement(communicator):
+        with agreement(communicator):
             if self.is_first:
                 self.notes += take_output_dir(config, self.open_until)
+        received = receive_files(config, communicator, self.hosts, self.open_until)
+        config, self.watchdog.is_shared = received.config, received.is_shared
+        self.notes += [received.note] if received.note else []
+        with agreement(communicator):
+            if self.is_first or received.folder:
                 if config.training.do_train:
                     self.watchdog.forget_reports()
                 if prefetch and communicator.size > 1:
                     prefetch(config)
-        with _agreement(communicator):
+        with agreement(communicator):
             plan = prepare(config, communicator)
         agree_on_plan(communicator, plan_facts(plan))
-        with _agreement(communicator):
+        with agreement(communicator):
+            received.drop_tensors()
             if self.is_first:
                 if config.training.do_train and not plan.start.is_own:
                     check_model_files(config, plan.model_files)
@@ -186,7 +191,12 @@ def open_session(
       OtherWorkerFailed: if another worker has stopped.
     """
     runtime, folder = config.runtime, config.files.output_dir
-    communicator = connect(runtime.horovod, runtime.horovod_hierarchical_allreduce)
+    communicator = connect(
+        runtime.horovod,
+        runtime.horovod_hierarchical_allreduce,
+        runtime.horovod_fusion_threshold,
+        runtime.horovod_compression,
+    )
     stop = stop or StopRequest()
     stop.receive_again()
     threads = configure_devices(communicator, runtime.num_threads)
@@ -203,7 +213,7 @@ def open_session(
                 communicator,
                 threads,
                 path=path,
-                notes=notes,
+                notes=[*communicator.notes, *notes],
                 open_until=open_until,
                 hosts=hosts,
                 stop=stop,
@@ -218,17 +228,6 @@ def open_session(
             if isinstance(error, OSError):
                 raise RunError(one_line(error)) from error
             raise
-
-
-@contextlib.contextmanager
-def _agreement(communicator: Communicator) -> Iterator[None]:
-    """Makes all workers fail if one does in the lines inside."""
-    error = None
-    try:
-        yield
-    except (ValueError, OSError, RunError, tf.errors.OpError) as caught:
-        error = RunError(one_line(caught)) if isinstance(caught, OSError) else caught
-    communicator.agree(error)
 
 
 def _open_log(plan: Plan, *, may_show_bar: bool) -> ConsoleLog:

@@ -35,6 +35,9 @@ class Watchdog:
     """Watches a worker between the marks that it makes.
 
     It watches nothing before the first mark: neither preparation nor tracing.
+
+    Attributes:
+      is_shared: Whether the workers of all hosts see each other's reports.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Watchdog:
         self._folder = os.path.join(output_dir, _FOLDER)
         self._rank = rank
         self._hosts = hosts
+        self.is_shared = True
         self._steps: collections.deque[float] = collections.deque(maxlen=100)
         self._what = ""
         self._idle = 0.0
@@ -160,11 +164,18 @@ class Watchdog:
             found = set(os.listdir(self._folder))
         except OSError as error:
             return f"error: no reports of other workers: {error}"
+        own_host = self._hosts[self._rank]
         silent = [
             f"worker {rank} on {host}"
             for rank, host in enumerate(self._hosts)
-            if str(rank) not in found
+            if str(rank) not in found and (self.is_shared or host == own_host)
         ]
+        if not silent and not self.is_shared:
+            return (
+                f"error: all workers on {own_host} wait. The other hosts do not share "
+                "output_dir, by which they would be compared: the one to look at is "
+                "that whose workers print no such line."
+            )
         if not silent:
             return "error: all workers wait: none of them has stopped."
         return (

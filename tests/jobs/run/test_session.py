@@ -25,7 +25,10 @@ class Two(Communicator):
         self._other = other
 
     def gather_texts(self, text):
-        other = json.loads(text) | {"host": "other"}
+        own = json.loads(text)
+        if not isinstance(own, dict):  # Both see the same files.
+            return [text, text]
+        other = own | {"host": "other"}
         changed = {name: json.dumps(value) for name, value in self._other.items()}
         other["plan"] = other["plan"] | changed
         return [text, json.dumps(other)]
@@ -81,7 +84,7 @@ def make_plan(config, **more):
     ],
 )
 def test_workers_with_other_plans_are_refused(config, name, value, received):
-    session = Session(Two(**{name: value}))
+    session = Session(Two(**{name: value}), hosts=["this host", "other"])
     with session.open_until, pytest.raises(RunError) as caught:
         session.make_plan(config, lambda *_: make_plan(config))
     ours, theirs = received

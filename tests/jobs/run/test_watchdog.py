@@ -57,6 +57,16 @@ def test_the_workers_that_do_not_report_are_named(tmp_path):
     assert (reports / "0").read_text() == "a"
 
 
+def test_without_a_shared_folder_only_workers_of_the_same_host_are_blamed(tmp_path):
+    start = "dog = Watchdog(0.3, folder, 0, {})\ndog.is_shared = False\n"
+    wait = "dog.step_done(1)\ntime.sleep(30)"
+    code, text = ended(start.format(["a", "a", "b"]) + wait, tmp_path)
+    assert code == 70
+    assert "error: no sign of worker 1 on a: stopped" in text and "2 on b" not in text
+    code, text = ended(start.format(["c", "d"]) + wait, tmp_path)
+    assert "error: all workers on c wait. The other hosts do not share" in text
+
+
 def test_marks_keep_a_worker_alive_and_nothing_is_watched_before(tmp_path):
     code, text = ended(
         "dog = Watchdog(0.6, folder)\n"
