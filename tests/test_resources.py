@@ -1,6 +1,7 @@
 """What a process may use, from files as Linux writes them in a folder of their own."""
 
 import os
+import time
 
 import pytest
 
@@ -187,3 +188,15 @@ def test_an_affinity_below_the_limit_counts(machine, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
     assert resources.available_cores(root=root) == 1
     assert resources.describe_cores(root) == "bound to 1 of 64 cores"
+
+
+def test_the_time_of_a_process_is_that_since_its_start():
+    psutil = pytest.importorskip("psutil")
+    seconds = time.time() - psutil.Process().create_time()
+    assert resources.process_seconds() == pytest.approx(seconds, abs=2.0)
+
+
+def test_without_files_of_the_kernel_time_counts_from_loading(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "ROOT", tmp_path)
+    monkeypatch.setattr(resources, "_LOADED", time.monotonic() - 5.0)
+    assert resources.process_seconds() == pytest.approx(5.0, abs=2.0)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 from collections.abc import Callable
 
 from bert_tf.config import PretrainingConfig
@@ -264,6 +265,8 @@ def _mlperf_values(plan: GoalPlan) -> dict[str, object]:
     return {
         "submission_benchmark": "bert",
         "submission_division": "closed",
+        "submission_org": "bert_tf",
+        "submission_platform": platform.platform(),
         "seed": plan.seed,
         "global_batch_size": plan.samples(1),
         "gradient_accumulation_steps": shape.num_micro_batches,

@@ -28,7 +28,7 @@ class MLPerfLog:
         if not path:
             return
         try:
-            mllog = importlib.import_module("mlperf_logging.mllog")
+            mllog = importlib.import_module("mlperf_logging.mllog.mllog")
         except ImportError as error:
             raise RunError(
                 "`mlperf_log` needs the package mlperf-logging, which cannot be loaded "

@@ -12,6 +12,8 @@ from bert_tf.training.mlperf import MLPerfLog
 VALUES = {
     "submission_benchmark": "bert",
     "submission_division": "closed",
+    "submission_org": "bert_tf",
+    "submission_platform": "a machine",
     "global_batch_size": 448,
     "gradient_accumulation_steps": 2,
     "opt_base_learning_rate": 4e-4,
