@@ -25,7 +25,7 @@ _LAST_BEAT_SECONDS = 0.01
 
 
 class Heartbeat:
-    """Tells the workers of a training, once a second, who was asked to stop.
+    """Tells all workers, once a second, that each is there, and who was asked to stop.
 
     Its sums are of integers: they never travel together with the gradients, whose
     rounding would then depend on the moment.
@@ -34,8 +34,9 @@ class Heartbeat:
     def __init__(
         self,
         communicator: Communicator,
-        own_signal: Callable[[], int],
-        react: Callable[[dict[int, int]], None],
+        own_signal: Callable[[], int] = lambda: 0,
+        react: Callable[[dict[int, int]], None] = lambda signals: None,
+        name: str = "heartbeat",
     ) -> None:
         """Starts, where there are several workers.
 
@@ -43,7 +44,9 @@ class Heartbeat:
           communicator: The workers.
           own_signal: The signal that this worker has received; 0 for none.
           react: Is called once, with rank -> signal.
+          name: Of its sums; no other thread may use it at the same time.
         """
+        self._count = 0
         self._communicator = communicator
         self._own_signal = own_signal
         self._react = react
@@ -52,21 +55,26 @@ class Heartbeat:
         # In a graph: Horovod gives all its operations outside of graphs one name, and
         # would add this sum up with another one of the main thread.
         self._sum = tf.function(
-            lambda values: communicator.sum([values], "heartbeat")[0], autograph=False
+            lambda values: communicator.sum([values], name)[0], autograph=False
         )
         self._thread = threading.Thread(target=self._beat, daemon=True)
         if communicator.size > 1:
             self._thread.start()
 
+    @property
+    def count(self) -> int | None:
+        """Beats so far; None where there are none, or no more."""
+        return self._count if self._thread.is_alive() else None
+
     def hurry(self) -> None:
         """Does not wait for the next second."""
         self._wake.set()
 
-    def end(self) -> None:
+    def end(self, *, wait: bool = True) -> None:
         """Ends in the beat in which all workers have called this."""
         self._is_last = True
         self.hurry()
-        if self._thread.is_alive():
+        if wait and self._thread.is_alive():
             self._thread.join()
 
     def _beat(self) -> None:
@@ -81,6 +89,7 @@ class Heartbeat:
                 sums = self._sum(tf.constant(values))
             except (tf.errors.OpError, RunError):
                 return  # Another worker is lost: the next sum of the step says so.
+            self._count += 1
             *signals, num_last = sums.numpy().tolist()
             asked = {rank: number for rank, number in enumerate(signals) if number}
             if asked and not has_reacted:

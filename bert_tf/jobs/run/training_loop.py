@@ -37,7 +37,9 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         session.stop.state = f"all {plan.step} steps are done and saved"
         return
     reader = plan.make_reader()
-    trainer = make_trainer(plan, session.communicator, reader)
+    trainer = make_trainer(
+        plan, session.communicator, reader, recomputing=session.watchdog.paused
+    )
     saver = CheckpointSaver(plan, reader, trainer.loss_scale, log)
     session.open_until.enter_context(saver)
     if session.is_first:
@@ -97,7 +99,9 @@ def _all_done(step: int, num_train_steps: int) -> str:
     )
 
 
-def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> Trainer:
+def make_trainer(
+    plan: Plan, communicator: Communicator, reader: StepReader, **more: object
+) -> Trainer:
     """The trainer of a plan, and of the batches that a reader gives."""
     training = plan.config.training
     settings = GradientSettings(
@@ -123,6 +127,7 @@ def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> 
         rows_vary=reader.rows_vary,
         skip_nonfinite=training.skip_nonfinite,
         name_rows=reader.name_rows,
+        **more,
     )
 
 
