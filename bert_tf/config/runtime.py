@@ -34,8 +34,8 @@ class RuntimeConfig:
         variable TF_BF16_CONVERSION, if it is set.
       dump_precision: Print the compute dtype of each operation of the model.
       use_xla: Compile each micro-batch with XLA; faster on GPUs, slower on CPUs.
-      num_threads: Threads per worker; default: an even share of the cores of this host,
-        or of its container's CPU limit.
+      num_threads: Threads per worker, at most 16 for each core; default: an even share
+        of the cores of this host, or of its container's CPU limit.
       profile: X,Y: trace optimizer steps X to Y for TensorBoard, and print which
         operations took longest.
       recompute: Recompute activations in the backward pass instead of storing them.
@@ -43,8 +43,8 @@ class RuntimeConfig:
         last layer what no head reads, where the fused operations compute it. The losses
         are the same.
       watchdog_seconds: End the process, with the stacks of its threads, when no step or
-        evaluation batch has ended for so long; 0: never. Default: 600, or 20 times the
-        median step if that is longer.
+        evaluation batch has ended for so long, or another worker has not answered;
+        0: never. Default: 600, or 20 times the median step if that is longer.
     """
 
     horovod: bool = False

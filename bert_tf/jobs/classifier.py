@@ -193,7 +193,9 @@ def _read_start(config: ClassifierConfig, start: StartingPoint) -> _Start:
 
 def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierPlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
-    start = find_starting_point(config, own_first=True)
+    start = find_starting_point(
+        config, own_first=True, local_rank=communicator.local_rank
+    )
     require_same_task(config, start, FolderTask(CLASSIFY, config.task.task_name))
     bert, tokenizer = finetuning.load_model_files(config, start)
     head, weights, notes, head_seed = _read_start(config, start)

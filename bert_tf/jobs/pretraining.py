@@ -106,7 +106,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     Raises:
       ValueError, OSError, RunError: if the run cannot start.
     """
-    start = find_starting_point(config)
+    start = find_starting_point(config, local_rank=communicator.local_rank)
     require_same_task(config, start, FolderTask(PRETRAINING))
     bert = load_bert_config(config.files, start)
     check_architecture(start, bert, config.training.allow_config_change)

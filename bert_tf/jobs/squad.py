@@ -220,8 +220,8 @@ def _read_data(config: SquadConfig, tokenizer: RunTokenizer) -> SquadData:
     return SquadData(train, questions)
 
 
-def _find_start(config: SquadConfig) -> StartingPoint:
-    start = find_starting_point(config, own_first=True)
+def _find_start(config: SquadConfig, local_rank: int = 0) -> StartingPoint:
+    start = find_starting_point(config, own_first=True, local_rank=local_rank)
     require_same_task(config, start, squad_task(config.squad.version_2_with_negative))
     return start
 
@@ -234,7 +234,7 @@ def _write_cache(config: SquadConfig) -> None:
 
 def prepare(config: SquadConfig, communicator: Communicator) -> SquadPlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
-    start = _find_start(config)
+    start = _find_start(config, communicator.local_rank)
     bert, tokenizer = finetuning.load_model_files(config, start)
     if config.training.do_eval:
         check_scorer(is_version_2=config.squad.version_2_with_negative)

@@ -1,5 +1,6 @@
 """One optimizer step as one graph."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -73,6 +74,9 @@ class Trainer:
         skip_nonfinite: bool = False,
         averages: WeightAverages | None = None,
         name_rows: Callable[[int, int], str] = lambda step, part: "",
+        recomputing: Callable[
+            [], contextlib.AbstractContextManager[None]
+        ] = contextlib.nullcontext,
     ) -> None:
         """Prepares the graph of a step, which is traced at the first batch.
 
@@ -91,6 +95,7 @@ class Trainer:
           averages: Follow each update of the weights.
           name_rows: Step, from 0, and index of a micro-batch -> the records that this
             worker reads for it, for messages.
+          recomputing: Is entered while a step that was not finite is computed again.
         """
         self.task = task
         self.optimizer = optimizer
@@ -100,6 +105,7 @@ class Trainer:
         self._skip_nonfinite = skip_nonfinite
         self._averages = averages
         self._name_rows = name_rows
+        self._recomputing = recomputing
         self._skipped_in_a_row = 0
         self._variables = task.model.trainable_variables
         self.optimizer.build(self._variables)
@@ -213,7 +219,8 @@ class Trainer:
         The moments stay as they are; the optimizer's bias correction counts the step.
         """
         step = self.step + 1
-        cause = self._find_cause(batch)
+        with self._recomputing():
+            cause = self._find_cause(batch)
         values = ", ".join(f"{name}={value:g}" for name, value in losses.items())
         message = f"The gradient of step {step} is not finite ({values}). {cause.text}"
         self._skipped_in_a_row += 1

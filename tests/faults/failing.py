@@ -1,4 +1,7 @@
-"""Pre-trains, with a worker that ends badly: failing.py KIND RANK STEP FLAGS..."""
+"""Pre-trains, with a worker that ends badly: failing.py KIND RANK PLACE FLAGS...
+
+PLACE is a step; or "join", before it joins the others, or "prepare", afterwards.
+"""
 
 import os
 import pathlib
@@ -9,14 +12,30 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 import run_pretraining
+from bert_tf.jobs import pretraining
+from bert_tf.jobs.run import session, watchdog
 from bert_tf.launch import launched_rank, leave
 from bert_tf.training.trainer import Trainer
 
-kind, rank, step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+kind, rank, place = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+watchdog._LEAST_JOIN_SECONDS = 20.0
 take_step = Trainer.train_step
 
 
+def fail_first(module, name):
+    """Makes the worker fail before it calls a function."""
+    call = getattr(module, name)
+
+    def failing(*arguments):
+        if launched_rank() == rank:
+            fail()
+        return call(*arguments)
+
+    setattr(module, name, failing)
+
+
 def fail():
+    print("FAILING", flush=True)
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "stop":
@@ -32,11 +51,14 @@ def fail():
 
 
 def train_step(self, batch):
-    if self.step + 1 == step and launched_rank() == rank:
-        print("FAILING", flush=True)
+    if str(self.step + 1) == place and launched_rank() == rank:
         fail()
     return take_step(self, batch)
 
 
 Trainer.train_step = train_step
+if place == "join":
+    fail_first(session, "connect")
+elif place == "prepare":
+    fail_first(pretraining, "prepare")
 leave(run_pretraining.main([sys.argv[0], *sys.argv[4:]]))

@@ -79,6 +79,40 @@ def test_a_lost_worker_ends_all_and_is_named(
     figure("a lost worker: all end, it is named", kept, total, " ".join(notes))
 
 
+@pytest.mark.parametrize(
+    "kind, place",
+    [("stop", "prepare"), ("stop", "1"), ("stop", "join"), ("_exit", "join")],
+)
+def test_a_worker_that_is_lost_in_set_up_ends_all_and_is_named(
+    kind, place, tiny_config_file, tiny_records, tmp_path, figure
+):
+    total, kept, notes = count(place == "prepare", 5), 0, []
+    if not total:
+        pytest.skip("in full only: make test-faults")
+    for number in range(total):
+        failing = (kind, 1, place)
+        folder = tmp_path / f"run-{number}"
+        run = Started(
+            *arguments_first(command(folder, tiny_config_file, tiny_records, *failing))
+        )
+        try:
+            assert run.wait_for("FAILING"), run.text
+            assert run.wait_for("no sign of worker 1", 90), run.text
+            reported = time.monotonic()
+            code, _ = run.finish()
+            seconds = time.monotonic() - reported
+        finally:
+            left = run.end()
+        if code == 70 and not left and seconds < MOST_SECONDS:
+            kept += 1
+        else:
+            notes.append(
+                f"code {code}, {left} left, {seconds:.1f} s: {run.text[-900:]}"
+            )
+    name = f"a worker that is lost in set-up ({kind}, {place}): all end, it is named"
+    figure(name, kept, total, " ".join(notes))
+
+
 def test_the_watchdog_shows_where_a_single_process_hangs(
     tiny_config_file, tiny_records, tmp_path
 ):

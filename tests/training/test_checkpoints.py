@@ -7,7 +7,7 @@ import tensorflow as tf
 from runs import position
 
 from bert_tf.errors import RunError
-from bert_tf.training import checkpoints
+from bert_tf.training import checkpoints, manifest
 
 TENSORS = {
     "bert/pooler/dense/kernel": tf.constant([[1.0, 2.0], [3.0, 4.0]]),
@@ -158,6 +158,45 @@ def test_what_is_set_aside_is_never_taken_for_a_checkpoint(saved, tmp_path):
     assert checkpoints.checkpoint_files(str(tmp_path)) == {}
     checkpoints.save(str(tmp_path), TENSORS, position(7))
     assert checkpoints.set_aside(str(tmp_path), names) == f"{moved}-2"
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The files whose sha256 is computed."""
+    found, compute = [], manifest.file_sha256
+    monkeypatch.setattr(
+        manifest, "file_sha256", lambda path: found.append(path) or compute(path)
+    )
+    manifest._known_sha256.cache_clear()
+    return found
+
+
+def test_files_that_stay_are_hashed_once(saved, hashed, monkeypatch):
+    monkeypatch.setattr(manifest, "_SETTLED_NS", 0)
+    for _ in range(3):
+        checkpoints.verify(saved)
+    assert len(hashed) == len(set(hashed)) == 2
+
+
+def test_files_that_change_are_hashed_again(saved, hashed, monkeypatch):
+    monkeypatch.setattr(manifest, "_SETTLED_NS", 0)
+    checkpoints.verify(saved)
+    with open(f"{saved}.data-00000-of-00001", "r+b") as file:
+        file.write(b"x")
+    os.utime(f"{saved}.data-00000-of-00001", ns=(1, 1))
+    with pytest.raises(ValueError, match="must have sha256"):
+        checkpoints.verify(saved)
+
+
+def test_files_of_this_moment_are_hashed_each_time(saved, hashed):
+    checkpoints.verify(saved)
+    checkpoints.verify(saved)
+    assert len(hashed) == 4
+
+
+def test_the_other_workers_of_a_host_compute_no_hashes(saved, hashed):
+    assert checkpoints.verify(saved, hashes=False) == checkpoints.verify(saved)
+    assert len(hashed) == 2
 
 
 def test_a_trial_leaves_nothing(tmp_path):

@@ -28,9 +28,10 @@ from bert_tf.jobs.run.output_dir import (
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.received_files import receive_files
 from bert_tf.jobs.run.saving import CheckpointSaver
+from bert_tf.jobs.run.stopping import Heartbeat
 from bert_tf.jobs.run.used_folder import log_file
 from bert_tf.jobs.run.watchdog import Watchdog
-from bert_tf.launch import report
+from bert_tf.launch import launched_rank, launched_size, report
 from bert_tf.modeling.models import backends_of
 from bert_tf.signals import StopRequest
 from bert_tf.training.runlog import ConsoleLog, RunLog
@@ -191,31 +192,37 @@ def open_session(
       OtherWorkerFailed: if another worker has stopped.
     """
     runtime, folder = config.runtime, config.files.output_dir
-    communicator = connect(
-        runtime.horovod,
-        runtime.horovod_hierarchical_allreduce,
-        runtime.horovod_fusion_threshold,
-        runtime.horovod_compression,
-    )
+    hosts = [""] * launched_size()
+    watchdog = Watchdog(runtime.watchdog_seconds, folder, launched_rank(), hosts)
+    with watchdog.joining():
+        communicator = connect(
+            runtime.horovod,
+            runtime.horovod_hierarchical_allreduce,
+            runtime.horovod_fusion_threshold,
+            runtime.horovod_compression,
+        )
     stop = stop or StopRequest()
     stop.receive_again()
     threads = configure_devices(communicator, runtime.num_threads)
     with contextlib.ExitStack() as open_until:
         try:
+            open_until.callback(watchdog.close)
+            watchdog.rank, watchdog.hosts = communicator.rank, [""] * communicator.size
+            presence = Heartbeat(communicator, name="presence")
+            # After an error others may be waiting elsewhere than in this end.
+            open_until.push(lambda kind, *_: presence.end(wait=kind is None))
+            if communicator.size > 1:
+                watchdog.follow(presence)
             path, notes = agree(communicator, config, threads)
             hosts = communicator.gather_texts(json.dumps(socket.gethostname()))
-            hosts = [json.loads(host) for host in hosts]
-            watchdog = Watchdog(
-                runtime.watchdog_seconds, folder, communicator.rank, hosts
-            )
-            open_until.callback(watchdog.close)
+            watchdog.hosts = [json.loads(host) for host in hosts]
             yield Session(
                 communicator,
                 threads,
                 path=path,
                 notes=[*communicator.notes, *notes],
                 open_until=open_until,
-                hosts=hosts,
+                hosts=watchdog.hosts,
                 stop=stop,
                 watchdog=watchdog,
             )

@@ -30,7 +30,9 @@ class StartingPoint:
     notes: tuple[str, ...] = ()
 
 
-def find_starting_point(config: RunConfig, *, own_first: bool = False) -> StartingPoint:
+def find_starting_point(
+    config: RunConfig, *, own_first: bool = False, local_rank: int = 0
+) -> StartingPoint:
     """Applies the rules of starting and resuming.
 
     The newest whole checkpoint in output_dir wins over everything but
@@ -41,6 +43,9 @@ def find_starting_point(config: RunConfig, *, own_first: bool = False) -> Starti
       config: The settings.
       own_first: Prefer the checkpoint in output_dir without training too: the
         init_checkpoint of a fine-tuning is what its training started from.
+      local_rank: Number of this worker on its host. The first one computes the sha256
+        of files; of a training, the others take the checkpoint that it has left there,
+        and notice damage by the checksums of tensors.
 
     Raises:
       ValueError: if output_dir holds checkpoints of another program, or there is
@@ -50,7 +55,7 @@ def find_starting_point(config: RunConfig, *, own_first: bool = False) -> Starti
     files, do_train = config.files, config.training.do_train
     is_own_first = do_train or own_first or not files.init_checkpoint
     if is_own_first and not files.overwrite_output_dir:
-        start = _own(config)
+        start = _own(config, local_rank)
         if start is not None:
             return start
     notes: list[str] = []
@@ -80,10 +85,10 @@ def _notes_on_overwriting(output_dir: str) -> list[str]:
     return []
 
 
-def _own(config: RunConfig) -> StartingPoint | None:
+def _own(config: RunConfig, local_rank: int) -> StartingPoint | None:
     """The newest whole checkpoint in output_dir; None if there are no checkpoints."""
     files, do_train = config.files, config.training.do_train
-    newest = find_newest(files.output_dir)
+    newest = find_newest(files.output_dir, hashes=local_rank == 0 or not do_train)
     foreign = checkpoints.foreign_checkpoints(files.output_dir)
     if newest.step is None and do_train and len(foreign) == len(newest.damaged) > 0:
         raise ValueError(

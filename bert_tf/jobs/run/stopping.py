@@ -23,13 +23,13 @@ from bert_tf.signals import StopRequest, write_error
 
 _BEAT_SECONDS = 1.0
 _LAST_BEAT_SECONDS = 0.01
-# Of the trainings of this process, which are the same on all workers: an earlier one,
+# Of the heartbeats of this process, the same on all workers: an earlier one, of a run
 # that an error ended, may still be beating.
 _NUMBERS = itertools.count(1)
 
 
 class Heartbeat:
-    """Tells the workers of a training, once a second, who was asked to stop.
+    """Tells all workers, once a second, that each is there, and who was asked to stop.
 
     Its sums are of integers: they never travel together with the gradients, whose
     rounding would then depend on the moment.
@@ -38,8 +38,9 @@ class Heartbeat:
     def __init__(
         self,
         communicator: Communicator,
-        own_signal: Callable[[], int],
-        react: Callable[[dict[int, int]], None],
+        own_signal: Callable[[], int] = lambda: 0,
+        react: Callable[[dict[int, int]], None] = lambda signals: None,
+        name: str = "heartbeat",
     ) -> None:
         """Starts, where there are several workers.
 
@@ -47,7 +48,9 @@ class Heartbeat:
           communicator: The workers.
           own_signal: The signal that this worker has received; 0 for none.
           react: Is called once, with rank -> signal.
+          name: Of its sums, with a number that no other heartbeat has.
         """
+        self._count = 0
         self._communicator = communicator
         self._own_signal = own_signal
         self._react = react
@@ -55,7 +58,7 @@ class Heartbeat:
         self._wake = threading.Event()
         # In a graph: Horovod gives all its operations outside of graphs one name, and
         # would add this sum up with another one of the main thread.
-        name = f"heartbeat{next(_NUMBERS)}"
+        name = f"{name}.{next(_NUMBERS)}"
         self._sum = tf.function(
             lambda values: communicator.sum([values], name)[0], autograph=False
         )
@@ -63,15 +66,20 @@ class Heartbeat:
         if communicator.size > 1:
             self._thread.start()
 
+    @property
+    def count(self) -> int | None:
+        """Beats so far; None where there are none, or no more."""
+        return self._count if self._thread.is_alive() else None
+
     def hurry(self) -> None:
         """Does not wait for the next second."""
         self._wake.set()
 
-    def end(self, *, waits: bool = True) -> None:
-        """Ends in the beat in which all workers call this, and `waits` for it."""
+    def end(self, *, wait: bool = True) -> None:
+        """Ends in the beat in which all workers call this, and may `wait` for it."""
         self._is_last = True
         self.hurry()
-        if waits and self._thread.is_alive():
+        if wait and self._thread.is_alive():
             self._thread.join()
 
     def _beat(self) -> None:
@@ -86,6 +94,7 @@ class Heartbeat:
                 sums = self._sum(tf.constant(values))
             except (tf.errors.OpError, RunError):
                 return  # Another worker is lost: the next sum of the step says so.
+            self._count += 1
             *signals, num_last = sums.numpy().tolist()
             asked = {rank: number for rank, number in enumerate(signals) if number}
             if asked and not has_reacted:
@@ -225,7 +234,7 @@ class TrainingStop:
         if self._heartbeat is None:
             return
         if error is not None:
-            self._heartbeat.end(waits=False)
+            self._heartbeat.end(wait=False)
             return
         if not self._must_stop:
             self._heartbeat.end()

@@ -61,11 +61,10 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         _use_averages(plan, session)
         return Trained()
     reader = plan.make_reader()
-    trainer = make_trainer(plan, session.communicator, reader)
+    paused = session.watchdog.paused
+    trainer = make_trainer(plan, session.communicator, reader, recomputing=paused)
     saver = CheckpointSaver(plan, reader, trainer.loss_scale, log)
     session.open_until.enter_context(saver)
-    if session.is_first:
-        session.saver = saver
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
     exporter = Exporter(plan, log)
     last_step, loss = _last_step(plan), None
@@ -127,6 +126,7 @@ def _begin(
     # The log may already have later steps, of a run that was killed or overwritten.
     session.log.parameters({"first_step": plan.step + 1})
     if session.is_first:
+        session.saver = saver
         with report.stopped_clock():
             saver.try_save()
             exporter.start()
@@ -229,7 +229,9 @@ def _all_done(plan: Plan) -> str:
     )
 
 
-def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> Trainer:
+def make_trainer(
+    plan: Plan, communicator: Communicator, reader: StepReader, **more: object
+) -> Trainer:
     """The trainer of a plan, and of the batches that a reader gives.
 
     The time of a training that has one starts here.
@@ -262,6 +264,7 @@ def make_trainer(plan: Plan, communicator: Communicator, reader: StepReader) -> 
         skip_nonfinite=training.skip_nonfinite,
         averages=plan.averages,
         name_rows=reader.name_rows,
+        **more,
     )
 
 

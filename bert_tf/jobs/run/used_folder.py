@@ -38,16 +38,21 @@ def log_file(files: RunFilesConfig) -> str:
     return files.dllog_path or os.path.join(files.output_dir, LOG_NAME)
 
 
-def find_newest(directory: str) -> Newest:
+def find_newest(directory: str, *, hashes: bool = True) -> Newest:
     """Checks the checkpoints of a folder, the newest first, until one is whole.
 
     A training may save and delete checkpoints meanwhile.
+
+    Args:
+      directory: The folder.
+      hashes: Whether to compare the sha256 of tensor files, too.
     """
     damaged: dict[int, str] = {}
     while left := checkpoints.checkpoint_files(directory).keys() - damaged.keys():
         step = max(left)
         try:
-            position = checkpoints.verify(os.path.join(directory, f"model.ckpt-{step}"))
+            prefix = os.path.join(directory, f"model.ckpt-{step}")
+            position = checkpoints.verify(prefix, hashes=hashes)
         except ValueError as error:
             damaged[step] = str(error)
             continue

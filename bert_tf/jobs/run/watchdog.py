@@ -1,7 +1,8 @@
 """Ends a worker in whose training nothing happens any more, and names those to blame.
 
 A worker that was stopped, or whose host is gone, does not end: the others would wait
-for it in a sum forever.
+for it in a sum forever. Before the first step, the heartbeat of all workers shows
+whether each of them is there: one that reads data, or traces a graph, is.
 """
 
 import collections
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from bert_tf.signals import write_error
 
@@ -29,14 +30,29 @@ _LONGEST_TICK_SECONDS = 2.0
 # For the watchdogs of the other workers to report.
 _REPORT_SECONDS = 4.0
 _FOLDER = ".watchdog"
+# A report that is this much older than the own one is of an earlier run.
+_OLD_SECONDS = 60.0
+# Programs start at different times, however short the limit is.
+_LEAST_JOIN_SECONDS = 60.0
+
+
+class Beats(Protocol):
+    """What shows that all workers are there."""
+
+    @property
+    def count(self) -> int | None:
+        """Rises while they are; None if it is not known."""
 
 
 class Watchdog:
-    """Watches a worker between the marks that it makes.
+    """Watches a worker between the marks that it makes, and whether others are there.
 
-    It watches nothing before the first mark: neither preparation nor tracing.
+    Between the first call and the first mark, as in preparation and tracing, a worker
+    may take as long as it likes: it ends only if another one is gone.
 
     Attributes:
+      rank: This worker.
+      hosts: Of all workers, by rank; empty if they are unknown.
       is_shared: Whether the workers of all hosts see each other's reports.
     """
 
@@ -58,12 +74,13 @@ class Watchdog:
         """
         self._seconds = seconds
         self._folder = os.path.join(output_dir, _FOLDER)
-        self._rank = rank
-        self._hosts = hosts
+        self.rank = rank
+        self.hosts = hosts
         self.is_shared = True
         self._steps: collections.deque[float] = collections.deque(maxlen=100)
         self._what = ""
-        self._idle = 0.0
+        self._idle = self._absent = 0.0
+        self._beats: Beats | None = None
         self._last_step: float | None = None
         self._is_closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -80,9 +97,32 @@ class Watchdog:
         """Notes that something happened, and what comes next."""
         self._idle = 0.0
         self._what = what
+        self._start()
+
+    def _start(self) -> None:
         if self._thread is None and self._seconds != 0:
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
+
+    def follow(self, beats: Beats) -> None:
+        """Watches from now on whether the other workers are there."""
+        self._beats = beats
+        self._start()
+
+    @contextlib.contextmanager
+    def joining(self) -> Iterator[None]:
+        """Watches how long the other workers take to start."""
+        if len(self.hosts) == 1:
+            yield
+            return
+        seconds = self._seconds
+        self._seconds = seconds and max(seconds, _LEAST_JOIN_SECONDS)
+        self.mark("joining the other workers (MPI_Init)")
+        try:
+            yield
+        finally:
+            self.pause()
+            self._seconds = seconds
 
     def step_done(self, step: int) -> None:
         """Notes a step of the training."""
@@ -103,9 +143,15 @@ class Watchdog:
         Yields:
           A function that passes on the batches.
         """
+        with self.paused():
+            yield self._each
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Watches nothing inside but marks that are made there."""
         before = self._what
         self.pause()
-        yield self._each
+        yield
         self.pause()
         if before:
             self.mark(before)
@@ -131,54 +177,90 @@ class Watchdog:
             self._thread.join()
 
     def _watch(self) -> None:
-        before = time.monotonic()
+        before, last = time.monotonic(), None
         while not self._is_closed.wait(_TICK_SECONDS):
             now = time.monotonic()
-            self._idle += min(now - before, _LONGEST_TICK_SECONDS)
-            before = now
+            tick, before = min(now - before, _LONGEST_TICK_SECONDS), now
+            self._idle += tick
             if self._what and self._idle > self.limit:
-                self._end_process(self._what, self._idle)
+                self._report("nothing has happened", self._idle, f", in {self._what}")
+                if len(self.hosts) > 1:
+                    self._name(self._silent())
+                os._exit(HUNG)
+            beat = self._beats.count if self._beats else None
+            is_late = beat is not None and beat == last
+            self._absent, last = self._absent + tick if is_late else 0.0, beat
+            if self._absent > self.limit and self._are_gone(beat):
+                os._exit(HUNG)
 
-    def _end_process(self, what: str, idle: float) -> None:
-        since = time.strftime("%H:%M:%S", time.localtime(time.time() - idle))
+    def _are_gone(self, beat: int) -> bool:
+        """Whether the last beat was so long ago because a worker is gone.
+
+        A beat may be late because one works on something else: it reports then.
+        """
+        absent, self._absent = self._absent, 0.0
+        silent = self._silent()
+        if not silent or self._beats.count != beat:
+            return False
+        self._report("other workers have not answered", absent, "")
+        self._name(silent)
+        return True
+
+    def _report(self, what: str, seconds: float, where: str) -> None:
+        """Writes what is wrong, and the stacks of all threads."""
+        since = time.strftime("%H:%M:%S", time.localtime(time.time() - seconds))
         write_error(
-            f"error: worker {self._rank} on {self._hosts[self._rank]}: nothing has "
-            f"happened for {idle:.0f} s (--watchdog_seconds), since {since}, in "
-            f"{what}. Its threads:"
+            f"error: {self._named(self.rank)}: {what} for {seconds:.0f} s "
+            f"(--watchdog_seconds), since {since}{where}. Its threads:"
         )
         with contextlib.suppress(OSError):
             faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
-        if len(self._hosts) > 1:
-            write_error(self._name_the_silent())
-        os._exit(HUNG)
 
-    def _name_the_silent(self) -> str:
-        """The workers whose watchdogs do not report within some seconds."""
+    def _named(self, rank: int) -> str:
+        host = self.hosts[rank]
+        return f"worker {rank} on {host}" if host else f"worker {rank}"
+
+    def _silent(self) -> list[int]:
+        """The workers whose watchdogs do not report within some seconds.
+
+        All but this one are, where they cannot see its report.
+        """
+        report = os.path.join(self._folder, str(self.rank))
         with contextlib.suppress(OSError):
             os.makedirs(self._folder, exist_ok=True)
-            report = os.path.join(self._folder, str(self._rank))
             with open(report, "w", encoding="utf-8") as file:
-                file.write(self._hosts[self._rank])
+                file.write(self.hosts[self.rank])
         time.sleep(_REPORT_SECONDS)
-        try:
-            found = set(os.listdir(self._folder))
-        except OSError as error:
-            return f"error: no reports of other workers: {error}"
-        own_host = self._hosts[self._rank]
-        silent = [
-            f"worker {rank} on {host}"
-            for rank, host in enumerate(self._hosts)
-            if str(rank) not in found and (self.is_shared or host == own_host)
+        return [
+            rank
+            for rank in range(len(self.hosts))
+            if rank != self.rank and not self._has_report(rank, report)
         ]
+
+    def _has_report(self, rank: int, own: str) -> bool:
+        """Whether a worker has reported in this run, by the clock of the folder."""
+        try:
+            found = os.stat(os.path.join(self._folder, str(rank))).st_mtime
+            return found > os.stat(own).st_mtime - _OLD_SECONDS
+        except OSError:
+            return False
+
+    def _name(self, silent: Sequence[int]) -> None:
+        own_host = self.hosts[self.rank]
+        if not self.is_shared:
+            silent = [rank for rank in silent if self.hosts[rank] == own_host]
         if not silent and not self.is_shared:
-            return (
+            write_error(
                 f"error: all workers on {own_host} wait. The other hosts do not share "
                 "output_dir, by which they would be compared: the one to look at is "
                 "that whose workers print no such line."
             )
+            return
         if not silent:
-            return "error: all workers wait: none of them has stopped."
-        return (
-            f"error: no sign of {', '.join(silent)}: stopped, too slow, or its host is "
-            "gone. The same command resumes from the last checkpoint."
+            write_error("error: all workers wait: none of them has stopped.")
+            return
+        names = ", ".join(map(self._named, silent))
+        write_error(
+            f"error: no sign of {names}: stopped, too slow, or its host is gone. The "
+            "same command resumes from the last checkpoint."
         )

@@ -132,7 +132,7 @@ def test_an_evaluation_beside_a_training_takes_the_next_checkpoint(
     run = save(tmp_path / "run", 3)
     read = checkpoints.verify
 
-    def read_late(prefix):
+    def read_late(prefix, **more):
         if prefix.endswith("-3"):
             save(run, 5)
             checkpoints.remove(str(run), 3)

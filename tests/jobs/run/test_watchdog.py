@@ -1,5 +1,6 @@
 """When the watchdog ends a process, and whom it names."""
 
+import os
 import subprocess
 import sys
 
@@ -125,3 +126,66 @@ def test_a_zero_turns_it_off():
     dog = Watchdog(0.0)
     dog.step_done(1)
     assert dog._thread is None
+
+
+SILENT = "class Beats: count = 3\ndog = Watchdog(0.3, folder, 0, ['a', 'b'])\n"
+
+
+def test_a_worker_ends_when_another_one_does_not_answer(tmp_path):
+    code, text = ended(f"{SILENT}dog.follow(Beats())\ntime.sleep(30)", tmp_path)
+    assert code == 70
+    assert "error: worker 0 on a: other workers have not answered for" in text
+    assert 'File "<string>"' in text
+    assert "error: no sign of worker 1 on b: stopped" in text
+
+
+def test_a_late_answer_ends_no_worker_while_all_report(tmp_path):
+    (tmp_path / ".watchdog").mkdir()
+    (tmp_path / ".watchdog" / "1").write_text("b")
+    code, text = ended(f"{SILENT}dog.follow(Beats())\ntime.sleep(1)", tmp_path)
+    assert (code, text) == (0, "")
+
+
+def test_an_answer_that_comes_at_last_ends_no_worker(tmp_path):
+    code, text = ended(
+        f"{SILENT}watchdog._REPORT_SECONDS = 0.6\n"
+        "dog.follow(Beats())\n"
+        "for _ in range(2):\n"
+        "  time.sleep(0.7)\n"
+        "  Beats.count += 1",
+        tmp_path,
+    )
+    assert (code, text) == (0, "")
+
+
+def test_a_report_of_an_earlier_run_is_no_sign_of_a_worker(tmp_path):
+    (tmp_path / ".watchdog").mkdir()
+    report = tmp_path / ".watchdog" / "1"
+    report.write_text("b")
+    os.utime(report, (1, 1))
+    code, text = ended(f"{SILENT}dog.follow(Beats())\ntime.sleep(30)", tmp_path)
+    assert code == 70 and "no sign of worker 1 on b" in text
+
+
+def test_workers_that_never_join_are_named(tmp_path):
+    code, text = ended(
+        "watchdog._LEAST_JOIN_SECONDS = 0.3\n"
+        "with Watchdog(0.1, folder, 0, ['', '']).joining(): time.sleep(30)",
+        tmp_path,
+    )
+    assert code == 70
+    assert "error: worker 0: nothing has happened for" in text
+    assert "in joining the other workers (MPI_Init)." in text
+    assert "error: no sign of worker 1: stopped" in text
+
+
+def test_what_is_computed_again_may_take_long(tmp_path):
+    code, text = ended(
+        "dog = Watchdog(0.4, folder)\n"
+        "dog.step_done(1)\n"
+        "with dog.paused(): time.sleep(1)\n"
+        "time.sleep(30)",
+        tmp_path,
+    )
+    assert code == 70  # Watched again after that.
+    assert "nothing has happened for 0 s" in text
