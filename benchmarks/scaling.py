@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py --output results/scaling.json
 
-For gradients of tiny, small and base: one allreduce alone (aim: within 15%, the median
+For gradients of tiny to base: one allreduce alone (aim: within 15%, the median
 of the rounds' predictions against the median of what was measured), and whole steps of
 tiny and small (25%). Needs 16 GB of free memory, and a machine that does nothing else.
 """
@@ -31,14 +31,13 @@ from bert_tf.scaling import (
     step_time,
 )
 
-SUMS, FITTED = ("tiny", "small", "base"), ("tiny", "mini", "small", "base")
 TRAINED = ("tiny", "small")
 WORKERS = 8
 AIMS = {"allreduce": 0.15, "step": 0.25}
 
 
 def measure(workers: int, options: argparse.Namespace, preset: str) -> dict:
-    """Allreduces, with the first preset, and steps of one."""
+    """Allreduces, in the run of the first preset, and steps of a preset."""
     config = PlanConfig(
         preset=preset,
         train_batch_size=options.batch,
@@ -46,7 +45,7 @@ def measure(workers: int, options: argparse.Namespace, preset: str) -> dict:
         measure_seconds=options.seconds,
         throughput=1.0,
     )
-    sums = FITTED if preset == TRAINED[0] and workers > 1 else ()
+    sums = options.sums if preset == TRAINED[0] and workers > 1 else ()
     work = {
         "allreduces": [dataclasses.asdict(PRESETS[name]) for name in sums],
         "steps": STEPS if workers in (1, WORKERS) else (),
@@ -69,7 +68,7 @@ def round_of(options: argparse.Namespace) -> dict[str, list[float]]:
     fitted = fit_allreduce([p for p in points if p.workers < WORKERS], cores)
     cluster: Cluster = dataclasses.replace(fitted, workers_per_host=WORKERS)
     print(cluster)
-    for name in SUMS:
+    for name in options.sums:
         size = 4 * num_gradients(PRESETS[name])
         [measured] = [p for p in points if (p.workers, p.num_bytes) == (WORKERS, size)]
         predicted = cluster.allreduce_seconds(size, WORKERS)
@@ -91,6 +90,8 @@ def main() -> int:
     """Prints each round, and writes JSON; 1 if a median is not within its aim."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    presets = ("tiny", "mini", "small", "base")
+    parser.add_argument("--sums", nargs="+", choices=presets, default=presets)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seconds", type=int, default=600)
