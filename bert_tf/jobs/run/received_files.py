@@ -222,7 +222,8 @@ def _files(config: RunConfig, flag: str, newest: int) -> list[_File]:
 def _of_output_dir(folder: str, newest: int) -> list[str]:
     names = [*_NEIGHBOURS]
     if newest >= 0:
-        names += checkpoints.checkpoint_files(folder)[newest]
+        # None if a training has deleted it meanwhile: an evaluation is then refused.
+        names += checkpoints.checkpoint_files(folder).get(newest, [])
         # The first worker alone reads the weights of the best checkpoint.
         names.append(f"{BEST_DIR}/best.json")
     return names
