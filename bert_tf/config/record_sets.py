@@ -51,6 +51,6 @@ def whole_parts(setting: str, weights: Sequence[str]) -> list[int]:
         raise ValueError(
             "`input_files_dir` must have weights in a proportion of whole numbers with "
             f"a sum of at most {MAX_PARTS:,}. Received: input_files_dir={setting}, a "
-            f"sum of {len(str(sum(parts)))} digits. Round them, to two digits for example."
+            f"sum of {len(str(sum(parts)))} digits. Round them, to 0.12 for example."
         )
     return parts
