@@ -120,7 +120,7 @@ def make_masker(
         notes.append(
             f"No metadata states {name} for {', '.join(silent)}: taken to be false."
         )
-    if any(config.get("max_ngram_size", 1) > 1 for config in configs.values()):
+    if any(config.get("max_ngram_size", 1) != 1 for config in configs.values()):
         notes.append(
             "warning: the records were made with n-grams (max_ngram_size); masks are "
             "drawn of words alone."
