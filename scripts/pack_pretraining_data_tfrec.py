@@ -48,13 +48,13 @@ def pack(options: argparse.Namespace) -> str:
         or cannot be packed; the message is for the user.
     """
     from bert_tf.data.commands.pack import pack_records
-    from bert_tf.data.records.schema import record_shape
+    from bert_tf.data.records.schema import record_shapes
     from bert_tf.data.records.tfrecord import TfrecordIndex
 
     files = record_files(options.input_glob)
     if len(files) > options.max_files:
         files = sorted(random.Random(_SEED).sample(files, options.max_files))
-    shape = record_shape(TfrecordIndex(files))
+    shape = record_shapes(TfrecordIndex(files))[0]
     found = (shape.max_seq_length, shape.max_predictions)
     asked = (options.max_sequence_length, options.max_predictions_per_sequence)
     if found != asked:

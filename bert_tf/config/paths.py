@@ -7,6 +7,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from bert_tf.config.record_sets import split_weight
 from bert_tf.config.run import RunConfig
 
 # What must be regular files or folders; a run reads the folders only for some jobs.
@@ -37,7 +38,9 @@ def check_run(config: RunConfig) -> None:
         return
     for name, job in _RECORDS.items():
         if hasattr(config.files, name) and getattr(config.training, job):
-            require_match(name, getattr(config.files, name))
+            path = getattr(config.files, name)
+            # A weight after it is checked with the records.
+            require_match(name, path if _expand(path) else split_weight(path)[0])
     if config.files.init_checkpoint:
         require_exists("init_checkpoint", config.files.init_checkpoint)
 

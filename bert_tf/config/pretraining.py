@@ -27,8 +27,10 @@ class FilesConfig(RunFilesConfig):
 
     Attributes:
       input_files_dir: Comma-separated folders of training records, TFRecord or HDF5;
-        * and ? are expanded.
-      eval_files_dir: Folders of evaluation records, in the same form.
+        * and ? are expanded. With weights (FOLDER:0.7,FOLDER:0.3), the share of the
+        records of a run that is read from each; otherwise each record is read equally
+        often.
+      eval_files_dir: Folders of evaluation records, in the same form without weights.
       vocab_file: The vocabulary of the records; checked against the architecture, and
         copied next to the checkpoints.
       resume: Restore optimizer state, step and data position from init_checkpoint, not
@@ -92,6 +94,8 @@ class TrainingConfig(RunTrainingConfig):
 
     Attributes:
       max_eval_steps: Maximum number of batches of eval_batch_size to evaluate.
+      dynamic_masking: Mask other tokens of a record in each epoch, instead of those
+        that the record has masked; evaluation records keep theirs.
       skip_records: Comma-separated records to leave out, as messages name them:
         FILE:NUMBER or FILE:FIRST-LAST. They are read as empty rows.
       max_corrupt_records: Before the first step, read all records and look for corrupt
@@ -113,6 +117,7 @@ class TrainingConfig(RunTrainingConfig):
     """
 
     max_eval_steps: int = 100
+    dynamic_masking: bool = False
     skip_records: tuple[str, ...] = ()
     max_corrupt_records: int = 0
     eval_steps: int | None = None

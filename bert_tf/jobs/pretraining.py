@@ -7,6 +7,7 @@ import time
 
 from bert_tf.config import BertConfig, PretrainingConfig
 from bert_tf.config.record_ranges import RecordRange, parse_ranges
+from bert_tf.data.batches.dynamic_masking import DynamicMasker, make_masker
 from bert_tf.data.batches.record_batches import TrainingReader, evaluation_batches
 from bert_tf.data.batches.record_order import RecordOrder
 from bert_tf.data.records.record_set import RecordSet, SkipSettings, open_records
@@ -19,6 +20,7 @@ from bert_tf.jobs.run.fingerprint import (
     check_architecture,
     check_packing,
     record_facts,
+    training_facts,
 )
 from bert_tf.jobs.run.messages import describe_changes, describe_model
 from bert_tf.jobs.run.model_files import load_bert_config, pretraining_tokenizer
@@ -114,8 +116,16 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     sets = [each for each in (records.train, records.evaluation) if each is not None]
     metadata = {folder: m for each in sets for folder, m in each.metadata.items()}
     tokenizer = pretraining_tokenizer(config, start, bert, metadata)
-    training_set = _training_set(records.train) if records.train is not None else None
-    if training_set:
+    notes = [*dict.fromkeys(note for each in sets for note in each.notes)]
+    masker, training_set = None, None
+    if records.train is not None and config.training.dynamic_masking:
+        vocab_file, known = tokenizer.vocab_file, records.train.metadata
+        masker, lines = make_masker(vocab_file, bert.vocab_size, known)
+        notes += lines
+    elif config.training.dynamic_masking and not config.training.do_train:
+        notes.append("--dynamic_masking has no effect without --do_train.")
+    if records.train is not None:
+        training_set = _training_set(records.train, masker)
         check_packing(start, training_set.is_packed)
         _check_global_batch(config, communicator, start, training_set)
     lengths = {each.shape.max_seq_length for each in sets}
@@ -139,7 +149,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
         data=records,
         num_eval_records=len(records.evaluation or ()),
         make_task=make_task,
-        notes=[*dict.fromkeys(note for each in sets for note in each.notes)],
+        notes=notes,
         labels={},
         evaluation=record_facts(records.evaluation) if records.evaluation else {},
     )
@@ -155,7 +165,10 @@ def _open_records(
     train = evaluation = None
     steps = start.position.step if start.position else 0
     if config.training.do_train and steps < config.optimizer.num_train_steps:
-        train = _open(config, communicator, bert, config.files.input_files_dir)
+        train = _open(
+            *(config, communicator, bert, config.files.input_files_dir),
+            may_have_weights=True,
+        )
     if config.training.evaluates:
         evaluation = _open(config, communicator, bert, config.files.eval_files_dir)
     if train is not None or not config.training.do_train:
@@ -175,6 +188,8 @@ def _open(
     communicator: Communicator,
     bert: BertConfig,
     folders: str,
+    *,
+    may_have_weights: bool = False,
 ) -> RecordSet:
     limits = ValueLimits(bert.vocab_size, bert.type_vocab_size)
     records = open_records(
@@ -185,6 +200,7 @@ def _open(
         cache_dir=os.path.join(config.files.output_dir, INDEX_CACHE_DIR),
         skip=SkipSettings(_skipped_ranges(config), config.training.max_corrupt_records),
         communicator=communicator,
+        may_have_weights=may_have_weights,
     )
     length = records.shape.max_seq_length
     if length > bert.max_position_embeddings:
@@ -196,17 +212,18 @@ def _open(
     return records
 
 
-def _training_set(records: RecordSet) -> TrainingSet:
+def _training_set(records: RecordSet, masker: DynamicMasker | None) -> TrainingSet:
     shape = records.shape
     return TrainingSet(
         num_records=len(records),
         sha256=records.sha256,
-        make_reader=functools.partial(TrainingReader, records.parser),
+        make_reader=functools.partial(TrainingReader, records.parser, masker=masker),
         max_seq_length=shape.max_seq_length,
         max_predictions=shape.max_predictions,
         sequences_per_record=records.avg_seq_per_sample,
         is_packed=shape.is_packed,
-        facts=record_facts(records),
+        shares=records.shares,
+        facts=training_facts(records, masker and masker.units),
     )
 
 
@@ -250,6 +267,8 @@ def describe(plan: PretrainingPlan, session: Session) -> None:
             f"{shape.global_batch_size * average:.0f} sequences (flags: {asked}, "
             f"accumulation {num_steps} -> {shape.num_micro_batches})."
         )
+    if trained.shares:
+        log.message(_describe_sets(plan))
     asked = config.optimizer.learning_rate
     log.message(
         f"Optimizer: {config.optimizer.optimizer_type}, peak learning rate "
@@ -259,6 +278,19 @@ def describe(plan: PretrainingPlan, session: Session) -> None:
     )
     describe_changes(plan, log)
     describe_goal(plan, log)
+
+
+def _describe_sets(plan: PretrainingPlan) -> str:
+    """How much the whole run reads of each weighted set."""
+    shares, steps = plan.training_set.shares, plan.last_step
+    total = sum(share.parts for share in shares)
+    read = steps * plan.shape.global_batch_size
+    sets = "; ".join(
+        f"{share.parts / total:.4g} of {share.path} ({share.num_records:,} records, "
+        f"{read * share.parts / total / share.num_records:.3g} epochs)"
+        for share in shares
+    )
+    return f"Of the {read:,} records that {steps:,} steps read: {sets}."
 
 
 def evaluate(plan: PretrainingPlan, session: Session) -> dict[str, float]:

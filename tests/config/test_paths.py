@@ -1,5 +1,7 @@
 """Paths are checked before TensorFlow is loaded, if the run needs them."""
 
+import dataclasses
+
 import pytest
 from runs import parse
 
@@ -25,3 +27,18 @@ def test_missing_records_are_refused(config):
 def test_a_run_with_a_checkpoint_may_do_without_them(config, tmp_path):
     (tmp_path / "run" / "model.ckpt-3.json").write_text("{}")
     check_run(config)
+
+
+@pytest.mark.parametrize("setting", ["/gone:0.5", "{0}x:1"])
+def test_a_weight_does_not_hide_that_records_are_missing(config, tmp_path, setting):
+    setting = setting.format(tmp_path)
+    files = dataclasses.replace(config.files, input_files_dir=setting)
+    with pytest.raises(OSError, match="`input_files_dir` must"):
+        check_run(dataclasses.replace(config, files=files))
+
+
+def test_a_weight_is_no_part_of_the_path(config, tmp_path):
+    (tmp_path / "a:b").mkdir()
+    given = {"init_checkpoint": "", "input_files_dir": f"{tmp_path}/a:b:0.5"}
+    files = dataclasses.replace(config.files, **given)
+    check_run(dataclasses.replace(config, files=files))

@@ -176,7 +176,7 @@ def test_records_of_any_content(tmp_path, figure):
         tried.append(data)
         path.write_bytes(frame_record(good) + frame_record(data))
         index = TfrecordIndex([str(path)])
-        parser = ExampleParser(index, RecordShape(16, 4), LIMITS)
+        parser = ExampleParser(index, [RecordShape(16, 4)], LIMITS)
         try:
             features = parser(np.arange(2))
         except CorruptRecordError as error:

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from bert_tf.data.batches.dynamic_masking import DynamicMasker
 from bert_tf.data.batches.record_order import RecordOrder
 from bert_tf.data.records.skipping import SkippingParser, name_records
 
@@ -116,6 +117,7 @@ class TrainingReader(StepReader):
         order: RecordOrder,
         shape: BatchShape,
         *,
+        masker: DynamicMasker | None = None,
         first_step: int = 0,
         first_position: int = 0,
     ) -> None:
@@ -125,31 +127,37 @@ class TrainingReader(StepReader):
           parser: Reads records.
           order: The order in which the run reads them.
           shape: How a global batch is divided.
+          masker: Masks them anew in each epoch; None: their own masks are used.
           first_step: Number of steps taken before.
           first_position: Number of records read before, over all workers.
         """
         super().__init__(shape, first_step=first_step, first_position=first_position)
         self._parser = parser
         self._order = order
+        self._masker = masker
 
-    def _numbers(self, step: int) -> np.ndarray:
-        """This worker's records of a step: [k, B]."""
+    def _epochs_and_records(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """This worker's records of a step, and how often each was read before."""
         shape = self._shape
         position = self.position(step) + shape.first_row
-        numbers = self._order.records(position, shape.worker_batch_size)
-        return numbers.reshape(shape.num_micro_batches, shape.micro_batch_size)
+        return self._order.epochs_and_records(position, shape.worker_batch_size)
 
     def batch(self, step: int) -> Features:
         """See `StepReader`."""
-        numbers = self._numbers(step)
+        shape = self._shape.num_micro_batches, self._shape.micro_batch_size
+        epochs, numbers = self._epochs_and_records(step)
+        features = self._parser(numbers)
+        if self._masker:
+            features = self._masker(features, self._order.seed, epochs, numbers)
         return {
-            name: array.reshape(*numbers.shape, *array.shape[1:])
-            for name, array in self._parser(numbers.ravel()).items()
+            name: array.reshape(*shape, *array.shape[1:])
+            for name, array in features.items()
         }
 
     def name_rows(self, step: int, micro_batch: int) -> str:
         """See `StepReader`."""
-        numbers = self._numbers(step)[micro_batch]
+        _, numbers = self._epochs_and_records(step)
+        numbers = np.split(numbers, self._shape.num_micro_batches)[micro_batch]
         return f"records {','.join(name_records(self._parser.index, numbers))}"
 
 

@@ -9,7 +9,13 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from bert_tf.data.text.input_files import file_identity, named_paths, report_skipped
+from bert_tf.config.record_sets import split_weight, whole_parts
+from bert_tf.data.text.input_files import (
+    file_identity,
+    matching_paths,
+    named_paths,
+    report_skipped,
+)
 
 _NOT_RECORDS = (".json", ".txt", ".md", ".md5", ".sha256", ".npy", ".tmp", ".index")
 _MAX_OPEN_FILES = 256
@@ -17,38 +23,99 @@ _MAX_OPEN_FILES = 256
 Handle = TypeVar("Handle")
 
 
+@dataclasses.dataclass(frozen=True)
+class NamedSet:
+    """A part of a setting that names records.
+
+    Attributes:
+      path: A folder or file; * and ? are expanded.
+      weight: As written; empty for none.
+      files: Its record files, sorted within each folder.
+    """
+
+    path: str
+    weight: str
+    files: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class SetShare:
+    """A set of records, and how much of a run is read from it.
+
+    Attributes:
+      num_records: Records in the set.
+      parts: Of each block of as many records as all sets have parts, the number that
+        is read from this one.
+      path: Of the set, for messages.
+    """
+
+    num_records: int
+    parts: int = 1
+    path: str = ""
+
+
 def record_files(input_files_dir: str) -> list[str]:
+    """The files of `record_sets`, without weights."""
+    return [file for one in record_sets(input_files_dir) for file in one.files]
+
+
+def record_sets(
+    input_files_dir: str, *, may_have_weights: bool = False
+) -> list[NamedSet]:
     """The record files of one or more folders, in a fixed order.
 
     Args:
-      input_files_dir: Comma-separated folders or files; * and ? are expanded.
+      input_files_dir: Comma-separated folders or files; * and ? are expanded. Each may
+        have a weight: PATH:WEIGHT.
+      may_have_weights: Whether that is allowed.
 
     Returns:
-      Paths, sorted within each folder.
+      The parts of the list.
 
     Raises:
       FileNotFoundError: if a part of the list matches nothing, or holds no file.
+      ValueError: if a part has a weight that is not allowed or not valid, or only some
+        parts have one.
     """
-    files: list[str] = []
-    for pattern, matches in named_paths(input_files_dir):
-        if matches != [pattern]:
-            matches = [
-                match
-                for match in matches
-                if os.path.isdir(match) or not match.endswith(_NOT_RECORDS)
-            ]
-        if not matches:
-            raise FileNotFoundError(
-                f"There is no file or folder {pattern}: correct the path."
+
+    def find(part: str) -> list[str]:
+        return matching_paths(part) or matching_paths(split_weight(part.strip())[0])
+
+    sets = []
+    for name, matches in named_paths(input_files_dir, find):
+        path, weight = (name, "") if matching_paths(name) else split_weight(name)
+        if weight and matches and not may_have_weights:
+            raise ValueError(
+                "Only the records of a training, `input_files_dir`, may have weights. "
+                f"Received: {name}. Leave out :{weight}."
             )
-        for match in matches:
-            found = _files_of(match)
-            if not found:
-                raise FileNotFoundError(
-                    f"{match} holds no record files. {_where_records_are(match)}"
-                )
-            files += map(os.path.normpath, found)
-    _check_files(input_files_dir, files)
+        sets.append(NamedSet(path, weight, _files_of_part(path, matches)))
+    if any(one.weight for one in sets):
+        whole_parts(input_files_dir, [one.weight for one in sets])
+    _check_files(input_files_dir, [file for one in sets for file in one.files])
+    return sets
+
+
+def _files_of_part(pattern: str, matches: list[str]) -> list[str]:
+    """The record files of what a part of a setting matches."""
+    if matches != [pattern]:
+        matches = [
+            match
+            for match in matches
+            if os.path.isdir(match) or not match.endswith(_NOT_RECORDS)
+        ]
+    if not matches:
+        raise FileNotFoundError(
+            f"There is no file or folder {pattern}: correct the path."
+        )
+    files: list[str] = []
+    for match in matches:
+        found = _files_of(match)
+        if not found:
+            raise FileNotFoundError(
+                f"{match} holds no record files. {_where_records_are(match)}"
+            )
+        files += map(os.path.normpath, found)
     return files
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bert_tf.config.record_ranges import RecordRange
+from bert_tf.config.record_sets import whole_parts
 from bert_tf.data.records.checking import (
     check_metadata,
     check_sample,
@@ -14,13 +15,18 @@ from bert_tf.data.records.checking import (
     find_corrupt_records,
 )
 from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
-from bert_tf.data.records.record_index import RecordIndex, record_files
+from bert_tf.data.records.record_index import (
+    NamedSet,
+    RecordIndex,
+    SetShare,
+    record_sets,
+)
 from bert_tf.data.records.schema import (
     ExampleParser,
     RecordParser,
     RecordShape,
     ValueLimits,
-    record_shape,
+    record_shapes,
 )
 from bert_tf.data.records.skipping import (
     SkippingParser,
@@ -105,8 +111,8 @@ def make_parser(
 
         return Hdf5Parser(index, index.shape, limits)
     left_out = frozenset([] if skipped is None else skipped.tolist())
-    shape = record_shape(index, left_out, max_corrupt_records)
-    return ExampleParser(index, shape, limits)
+    shapes = record_shapes(index, left_out, max_corrupt_records)
+    return ExampleParser(index, shapes, limits)
 
 
 def open_parser(
@@ -138,17 +144,18 @@ def open_input(files: Sequence[str], cache_dir: str = "") -> RecordParser:
     if None not in sizes:
         limits = dataclasses.replace(NO_LIMITS, vocab_size=max(sizes))
     parser = make_parser(index, limits)
-    _compare(metadata, index, parser.shape)
+    _compare(metadata, parser)
     return parser
 
 
-def _compare(
-    metadata: Mapping[str, Metadata | None], index: RecordIndex, shape: RecordShape
-) -> None:
+def _compare(metadata: Mapping[str, Metadata | None], parser: RecordParser) -> None:
     """Compares the metadata of folders with the records."""
+    index = parser.index
+    files = {os.path.dirname(path): path for path in index.files}
     for folder, about in metadata.items():
         if about:
             check_shards(folder, about, index)
+            shape = parser.shape_of(files[folder])
             check_metadata(folder, about, index.format, shape)
 
 
@@ -163,6 +170,7 @@ class RecordSet:
         records, and is the same for the same records in another folder or format.
       metadata: Folder -> its metadata; None if it has none.
       notes: Lines for the log.
+      shares: The sets that it is made of, if they have weights, in order.
     """
 
     parser: SkippingParser
@@ -170,6 +178,7 @@ class RecordSet:
     sha256: str = ""
     metadata: Mapping[str, Metadata | None] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
+    shares: Sequence[SetShare] = ()
 
     @property
     def index(self) -> RecordIndex:
@@ -199,13 +208,32 @@ def _check_lengths(
             )
 
 
+def _shares(
+    input_files_dir: str, sets: Sequence[NamedSet], index: RecordIndex
+) -> list[SetShare]:
+    """How much is read from each of several sets; empty without weights."""
+    if len(sets) == 1 or not any(one.weight for one in sets):
+        return []
+    parts = whole_parts(input_files_dir, [one.weight for one in sets])
+    bounds = np.cumsum([0] + [len(one.files) for one in sets])
+    sizes = np.diff(index.starts[bounds]).tolist()
+    return [
+        SetShare(size, part, one.path)
+        for size, part, one in zip(sizes, parts, sets, strict=True)
+    ]
+
+
 def _average(
-    metadata: dict[str, Metadata | None], index: RecordIndex, shape: RecordShape
+    metadata: dict[str, Metadata | None],
+    index: RecordIndex,
+    shape: RecordShape,
+    shares: Sequence[SetShare],
 ) -> float:
-    """Sequences per record over all folders."""
+    """Sequences per record over all folders, or of the sets in their proportion."""
     if not shape.is_packed:
         return 1.0
-    sequences = 0.0
+    ends = np.cumsum([share.num_records for share in shares])
+    sequences = records = 0.0
     for number, path in enumerate(index.files):
         folder = os.path.dirname(path)
         about = metadata[folder]
@@ -215,9 +243,13 @@ def _average(
                 f"{metadata_file(folder)} does not exist. Run `python -m bert_tf data "
                 f"index --input_dir={folder}`, which counts the records and writes it."
             )
-        records = index.starts[number + 1] - index.starts[number]
-        sequences += float(records) * about.avg_seq_per_sample
-    return sequences / len(index)
+        read = float(index.starts[number + 1] - index.starts[number])
+        if shares:
+            share = shares[np.searchsorted(ends, index.starts[number], side="right")]
+            read *= share.parts / share.num_records
+        records += read
+        sequences += read * about.avg_seq_per_sample
+    return sequences / records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,29 +274,35 @@ def open_records(
     cache_dir: str = "",
     skip: SkipSettings | None = None,
     communicator: Communicator | None = None,
+    may_have_weights: bool = False,
 ) -> RecordSet:
     """Finds, indexes and checks a set of records.
 
     Args:
-      input_files_dir: Comma-separated folders; * and ? are expanded.
+      input_files_dir: Comma-separated folders; * and ? are expanded. Each may have a
+        weight, see `record_sets`.
       limits: The sizes of the model's embedding tables.
       max_seq_length: The value of the flag; None if it is not given.
       max_predictions_per_seq: The value of the flag; None if it is not given.
       cache_dir: Folder in which offsets are cached between runs; empty for no cache.
       skip: Records that are skipped; None for none.
       communicator: The workers that look for corrupt records; None for one.
+      may_have_weights: Whether folders may have weights.
 
     Returns:
       The records.
 
     Raises:
       FileNotFoundError: if there are no records.
-      ValueError: if a metadata file is not valid, or a skipped record does not exist.
+      ValueError: if a metadata file or a weight is not valid, or a skipped record does
+        not exist.
       CorruptRecordError: if a file is empty, truncated or damaged, or contradicts the
         flags, the metadata or the model.
     """
-    files = record_files(input_files_dir)
+    sets = record_sets(input_files_dir, may_have_weights=may_have_weights)
+    files = [file for one in sets for file in one.files]
     index = open_index(files, cache_dir)
+    shares = _shares(input_files_dir, sets, index)
     skip = skip or SkipSettings()
     skipped = find_records(index, skip.ranges)
     try:
@@ -273,15 +311,17 @@ def open_records(
         raise with_advice(error, index) from error
     folders = sorted({os.path.dirname(path) for path in files})
     metadata = {folder: read_metadata(folder) for folder in folders}
-    _compare(metadata, index, unpadded.shape)
+    _compare(metadata, unpadded)
     parser = unpadded.padded_to(max_seq_length, max_predictions_per_seq)
     asked = {
         "max_seq_length": max_seq_length,
         "max_predictions_per_seq": max_predictions_per_seq,
     }
     _check_lengths(input_files_dir, _lengths(parser.shape, metadata), asked)
-    average = _average(metadata, index, parser.shape)
+    average = _average(metadata, index, parser.shape, shares)
     notes: list[str] = []
+    if len(sets) == 1 and sets[0].weight:
+        notes.append(f"{input_files_dir}: the weight of a single set has no effect.")
     if skip.max_corrupt_records:
         corrupt = find_corrupt_records(
             *(unpadded, skipped, skip.max_corrupt_records),
@@ -299,7 +339,7 @@ def open_records(
             "with a greater --max_predictions_per_seq or --masked_lm_prob."
         )
     reader = SkippingParser(parser, skipped)
-    return RecordSet(reader, average, sample.sha256, metadata, notes)
+    return RecordSet(reader, average, sample.sha256, metadata, notes, shares)
 
 
 def _lengths(

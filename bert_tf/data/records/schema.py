@@ -3,7 +3,8 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Container
+import os
+from collections.abc import Container, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -108,12 +109,15 @@ def _first_shape(
     return None
 
 
-def record_shape(
+def record_shapes(
     index: TfrecordIndex,
     skipped: Container[int] = (),
     max_corrupt_records: int = 0,
-) -> RecordShape:
-    """The lengths of all records, read from the first one of each file.
+) -> list[RecordShape]:
+    """The lengths of the records of each file, read from its first one.
+
+    Packed records of different folders may have room for different numbers of
+    predictions and sequences; everything else must be the same in all files.
 
     Args:
       index: The records.
@@ -124,28 +128,34 @@ def record_shape(
       CorruptRecordError: if two files differ, or a first record is not valid.
     """
     shapes: dict[RecordShape, int] = {}
-    for shard in range(len(index.files)):
+    of_folders: dict[str, set[RecordShape]] = {}
+    for shard, path in enumerate(index.files):
         if found := _first_shape(index, shard, skipped, max_corrupt_records):
             shapes.setdefault(*found)
+            of_folders.setdefault(os.path.dirname(path), set()).add(found[0])
     if not shapes:
         raise CorruptRecordError(
             f"{index.files[0]}: no record is left, all of the set are skipped. Skip "
             "fewer records, or make the files again."
         )
-    if len({shape.is_packed for shape in shapes}) > 1:
-        one, other = (index.location(number).path for number in shapes.values())
+    kinds = {shape.is_packed: number for shape, number in shapes.items()}
+    if len(kinds) > 1:
+        one, other = (index.location(number).path for number in kinds.values())
         raise CorruptRecordError(
             f"Packed and unpacked records cannot be mixed. Received: {one} and "
             f"{other}. Pack all of them, or none."
         )
-    if len(shapes) > 1:
+    first = next(iter(shapes))
+    is_mixture = first.is_packed and max(map(len, of_folders.values())) == 1
+    if len({s.max_seq_length if is_mixture else s for s in shapes}) > 1:
         lines = [f"{index.location(n)} has {shape}" for shape, n in shapes.items()]
         raise CorruptRecordError(
             "All records of a set must have the same lengths. Received: "
             + "; ".join(lines)
             + ". Make them again with the same lengths, or use one kind alone."
         )
-    return next(iter(shapes))
+    folders = map(os.path.dirname, index.files)
+    return [next(iter(of_folders.get(folder, [first]))) for folder in folders]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,6 +242,10 @@ class RecordParser(abc.ABC):
         features["next_sentence_weights"] = np.ones((len(numbers), 1), np.float32)
         return features
 
+    def shape_of(self, path: str) -> RecordShape:
+        """The lengths of the records of a file, before any padding."""
+        return self.shape
+
     def _first_corrupt(self, numbers: np.ndarray) -> CorruptRecordError | None:
         """The error of the first record that cannot be read alone."""
         for number in numbers[:, None]:
@@ -288,33 +302,70 @@ class ExampleParser(RecordParser):
     """Serialised examples to the model's inputs, labels and weights."""
 
     def __init__(
-        self, index: TfrecordIndex, shape: RecordShape, limits: ValueLimits
+        self, index: TfrecordIndex, shapes: Sequence[RecordShape], limits: ValueLimits
     ) -> None:
-        """Prepares for one set of records; see `RecordParser`."""
-        super().__init__(index, shape, limits)
-        self._specification = shape.specification()
+        """Prepares for one set of records; see `RecordParser`.
+
+        Args:
+          index: The numbered records.
+          shapes: The lengths of the records of each file; those of packed records are
+            padded to the longest.
+          limits: Exclusive upper bounds of the ids.
+        """
+        widest = dataclasses.replace(
+            shapes[0],
+            max_predictions=max(shape.max_predictions for shape in shapes),
+            max_sequences=max(shape.max_sequences for shape in shapes),
+        )
+        super().__init__(index, widest, limits)
+        self._shapes = shapes
+        self._specifications = {shape: shape.specification() for shape in shapes}
+
+    def shape_of(self, path: str) -> RecordShape:
+        """See `RecordParser`."""
+        return self._shapes[self.index.files.index(path)]
 
     def _parse(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        if len(self._specifications) == 1:
+            return self._parse_alike(numbers, self.shape)
+        shards, _ = self.index.locate(numbers)
+        found: dict[str, np.ndarray] = {}
+        widest = self.shape.specification()
+        for shape in self._specifications:
+            is_alike = np.asarray([self._shapes[shard] == shape for shard in shards])
+            if not is_alike.any():
+                continue
+            for name, values in self._parse_alike(numbers[is_alike], shape).items():
+                rows = np.zeros((len(numbers), *widest[name].shape), values.dtype)
+                found.setdefault(name, rows)[is_alike, : values.shape[1]] = values
+        return found
+
+    def _parse_alike(
+        self, numbers: np.ndarray, shape: RecordShape
+    ) -> dict[str, np.ndarray]:
+        """Parses records of the same lengths."""
         records = self.index.read(numbers)
         try:
-            parsed = tf.io.parse_example(records, self._specification)
+            parsed = tf.io.parse_example(records, self._specifications[shape])
         except _PARSE_ERRORS:
             for number, record in zip(numbers, records, strict=True):
-                self._check_alone(record, self.index.location(int(number)))
+                self._check_alone(record, self.index.location(int(number)), shape)
             raise
         return {name: tensor.numpy() for name, tensor in parsed.items()}
 
-    def _check_alone(self, record: bytes, location: object) -> None:
+    def _check_alone(
+        self, record: bytes, location: object, expected: RecordShape
+    ) -> None:
         """Parses a single record, to name the one that is wrong and the reason."""
         shape = _shape_of(record, location)
-        if shape != self.shape:
+        if shape != expected:
             raise CorruptRecordError(
                 f"{location}: all records of a set must have the same lengths. "
-                f"Received: {shape}, but the first record has {self.shape}. Make the "
+                f"Received: {shape}, but the first record has {expected}. Make the "
                 "file again."
             )
         try:
-            tf.io.parse_single_example(record, self._specification)
+            tf.io.parse_single_example(record, self._specifications[expected])
         except _PARSE_ERRORS as error:
             reason = " ".join(str(getattr(error, "message", error)).split())
             raise CorruptRecordError(f"{location}: {reason}") from error

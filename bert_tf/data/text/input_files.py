@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from bert_tf.launch import report
 
@@ -101,36 +101,43 @@ def expand_paths(
     return list(files.values())
 
 
-def named_paths(input_paths: str) -> Iterator[tuple[str, list[str]]]:
-    """The parts of a comma-separated setting, each with the paths that it matches.
-
-    Names may contain commas, brackets and spaces at either end: a part that exists as
-    written is not expanded.
-    """
-    parts = input_paths.split(",")
-    begin = 0
-    while begin < len(parts):
-        end = begin + 1
-        part = parts[begin]
-        matches = _matches(part)
-        while part.strip() and not matches and end < len(parts):
-            end += 1
-            matches = _matches(",".join(parts[begin:end]))
-        if not matches:
-            end = begin + 1
-        name = ",".join(parts[begin:end]).strip()
-        if name:
-            yield name, matches
-        begin = end
-
-
-def _matches(pattern: str) -> list[str]:
+def matching_paths(pattern: str) -> list[str]:
+    """The paths of a part of a setting; what exists as written is not expanded."""
     for path in (pattern, pattern.strip()):
         if os.path.exists(path):
             return [path]
     pattern = pattern.strip()
     found = glob.glob(pattern) or glob.glob(pattern.replace("[", "[[]"))
     return sorted(found)
+
+
+def named_paths(
+    input_paths: str, find: Callable[[str], list[str]] = matching_paths
+) -> Iterator[tuple[str, list[str]]]:
+    """The parts of a comma-separated setting, each with the paths that it matches.
+
+    Names may contain commas, brackets and spaces at either end: a part that exists as
+    written is not expanded.
+
+    Args:
+      input_paths: The setting.
+      find: Part -> paths, none if it is not a whole part.
+    """
+    parts = input_paths.split(",")
+    begin = 0
+    while begin < len(parts):
+        end = begin + 1
+        part = parts[begin]
+        matches = find(part)
+        while part.strip() and not matches and end < len(parts):
+            end += 1
+            matches = find(",".join(parts[begin:end]))
+        if not matches:
+            end = begin + 1
+        name = ",".join(parts[begin:end]).strip()
+        if name:
+            yield name, matches
+        begin = end
 
 
 def file_identity(path: str) -> object:

@@ -43,6 +43,8 @@ CHANGEABLE_SETTINGS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),
     "initializer_range",
 )
+# What runs of earlier versions did without, and did not state.
+_EARLIER_DATA = {"dynamic_masking": False, "weights": []}
 _MAX_SHOWN = 60  # Characters of a value.
 _MAX_ITEMS = 3  # Of a list.
 
@@ -100,6 +102,22 @@ def record_facts(records: RecordSet) -> dict[str, object]:
     facts = {"records": len(records), "sha256": records.sha256, "files": files}
     # Metadata may be written between two starts: what only one states is not compared.
     return facts | ({"crc32c": checksums} if len(checksums) == len(files) else {})
+
+
+def training_facts(records: RecordSet, masked_units: str | None) -> dict[str, object]:
+    """`record_facts`, and how the records are read: weights of their sets, and masks.
+
+    Args:
+      records: The training set. A weight is stated with the number of records in its
+        set, since folders may be moved and renamed.
+      masked_units: What is masked while training; None if the records' masks are used.
+    """
+    total = sum(share.parts for share in records.shares)
+    weights = [
+        [share.num_records, f"{share.parts}/{total}"] for share in records.shares
+    ]
+    reading = {"dynamic_masking": masked_units or False, "weights": weights}
+    return record_facts(records) | reading
 
 
 def example_facts(examples: LabelledSequences) -> dict[str, object]:
@@ -248,6 +266,9 @@ def compare_with_run(
     if start.position is None:
         return _without_effect(allowed)
     before = _of_manifest(start)
+    stated = now.get("data", {})
+    earlier = {name: x for name, x in _EARLIER_DATA.items() if name in stated}
+    before = before | {"data": earlier | before.get("data", {})}
     compared = [x for x in CONFIG_CHANGES if takes_steps or x not in _OF_STEPS]
     changes = {each: _changes(before, now, each) for each in TITLES}
     refused = [x for x in compared if changes[x] and x not in allowed]

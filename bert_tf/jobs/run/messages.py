@@ -24,7 +24,7 @@ _COMPARED_ELSEWHERE = (
     *("train_batch_size", "num_accumulation_steps"),
     *("max_seq_length", "max_predictions_per_seq", "precision"),
     *("loss_normalization", "clip_each_micro_batch", "doc_stride", "max_query_length"),
-    *("version_2_with_negative", "task_name"),
+    *("version_2_with_negative", "task_name", "dynamic_masking"),
 )
 # Settings that do not change what a step of a resumed run computes.
 _OF_THIS_RUN = (

@@ -15,6 +15,7 @@ from bert_tf.config.run import RunConfig
 from bert_tf.config.runtime import RuntimeConfig
 from bert_tf.data.batches.record_batches import BatchShape, StepReader
 from bert_tf.data.batches.record_order import RecordOrder
+from bert_tf.data.records.record_index import SetShare
 from bert_tf.distribute import Communicator
 from bert_tf.interop.weights import Weights
 from bert_tf.jobs.run.agreement import versions
@@ -73,6 +74,7 @@ class TrainingSet:
       max_predictions: P, masked tokens in a row; 0 without any.
       sequences_per_record: On average; more than 1 where records are packed.
       is_packed: Whether records are packed; None if there are no records.
+      shares: The sets of records that they are read from, if these have weights.
       facts: More about them for the fingerprint, by name.
     """
 
@@ -83,6 +85,7 @@ class TrainingSet:
     max_predictions: int = 0
     sequences_per_record: float = 1.0
     is_packed: bool | None = None
+    shares: Sequence[SetShare] = ()
     facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
@@ -181,6 +184,7 @@ class Plan(Generic[Config, Data, JobTask]):
             num_records=self.training_set.num_records,
             seed=self.seed,
             is_shuffled=not self.config.training.deterministic_run,
+            shares=self.training_set.shares,
         )
         return self.training_set.make_reader(
             order, self.shape, first_step=self.step, first_position=first_position

@@ -17,7 +17,7 @@ from bert_tf.data.records.record_set import open_records
 from bert_tf.data.records.schema import (
     ExampleParser,
     RecordShape,
-    record_shape,
+    record_shapes,
 )
 from bert_tf.data.records.skipping import SkippingParser
 from bert_tf.data.records.tfrecord import TfrecordIndex
@@ -173,7 +173,7 @@ def test_a_record_of_another_length_within_a_file_is_named(tmp_path):
     examples = [make_example(rng), make_example(rng, max_seq_length=24)]
     write_records(tmp_path / "part-0", examples)
     index = TfrecordIndex(record_files(str(tmp_path)))
-    parser = ExampleParser(index, record_shape(index), LIMITS)
+    parser = ExampleParser(index, record_shapes(index), LIMITS)
     with pytest.raises(CorruptRecordError, match="record 1, byte offset"):
         parser(np.asarray([0, 1]))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_tf.data.records.record_index import record_files
+from bert_tf.data.records.record_index import record_files, record_sets
 
 
 def test_folders_may_be_listed_and_matched(tiny_records, copied):
@@ -72,3 +72,61 @@ def test_the_folders_inside_that_hold_records_are_named(tiny_records, tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         record_files(str(tmp_path))
     assert str(caught.value).endswith(advice)
+
+
+@pytest.fixture
+def two(tiny_records, tmp_path):
+    """Two folders of records."""
+    for name in ("a", "b"):
+        shutil.copytree(tiny_records, tmp_path / name)
+    return tmp_path
+
+
+def weighted(setting):
+    sets = record_sets(setting, may_have_weights=True)
+    return [(one.path, one.weight, len(one.files)) for one in sets]
+
+
+def test_sets_may_have_weights(two):
+    a, b = two / "a", two / "b"
+    assert weighted(f"{a}:0.7, {b}:3") == [(f"{a}", "0.7", 3), (f"{b}", "3", 3)]
+    assert weighted(f"{a}/part-[01]*:1,{b}:2") == [
+        (f"{a}/part-[01]*", "1", 2),
+        (f"{b}", "2", 3),
+    ]
+    assert weighted(f"{a},{b}") == [(f"{a}", "", 3), (f"{b}", "", 3)]
+    (two / "a").rename(two / "x,y")
+    assert weighted(f"{two}/x,y:1,{b}:2")[0] == (f"{two}/x,y", "1", 3)
+
+
+def test_a_folder_whose_name_ends_like_a_weight_is_read_as_it_is(two):
+    (two / "a").rename(two / "a:0.7")
+    (two / "b").rename(two / "b:c")
+    assert weighted(f"{two}/a:0.7,{two}/b:c") == [
+        (f"{two}/a:0.7", "", 3),
+        (f"{two}/b:c", "", 3),
+    ]
+    assert weighted(f"{two}/a:0.7:2,{two}/b:c:1")[0] == (f"{two}/a:0.7", "2", 3)
+    assert len(record_files(f"{two}/a:0.7")) == 3
+
+
+@pytest.mark.parametrize(
+    "setting, match",
+    [
+        ("{0}/a:1,{0}/b", "a weight for each set, or for none"),
+        ("{0}/a:0,{0}/b:1", "finite and greater than 0"),
+        ("{0}/a:1,{0}/a:2", "names a file twice"),
+        ("{0}/a:1,{0}/gone:2", "no file or folder .*/gone"),
+        ("{0}/a:1,{0}/b:x", "no file or folder .*/b:x"),
+    ],
+)
+def test_wrong_weights_are_refused(two, setting, match):
+    with pytest.raises((ValueError, OSError), match=match):
+        record_sets(setting.format(two), may_have_weights=True)
+
+
+def test_only_training_records_have_weights(two):
+    with pytest.raises(
+        ValueError, match="Only the records of a training.*Leave out :1"
+    ):
+        record_files(f"{two}/a:1,{two}/b:2")

@@ -1,3 +1,5 @@
+import os
+import shutil
 import subprocess
 import sys
 
@@ -5,12 +7,13 @@ import h5py
 import numpy as np
 import pytest
 from conftest import make_example, write_records
-from data.shared import LIMITS
+from data.shared import LIMITS, read_features
 
-from bert_tf.config.data import IndexDataConfig, ShowDataConfig
+from bert_tf.config.data import IndexDataConfig, PackDataConfig, ShowDataConfig
 from bert_tf.data.commands.index import index_records
+from bert_tf.data.commands.pack import pack_records
 from bert_tf.data.commands.show import describe_records
-from bert_tf.data.records.metadata import metadata_file
+from bert_tf.data.records.metadata import metadata_file, read_metadata
 from bert_tf.data.records.record_index import record_files
 from bert_tf.data.records.record_set import (
     NO_LIMITS,
@@ -156,3 +159,68 @@ def test_tfrecords_are_opened_without_the_modules_for_hdf5(tiny_records):
         "assert not any(name.startswith(hdf5) for name in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def packed_folders(tmp_path):
+    """Two folders of packed records: of 2 and of 3 sequences in a row at most."""
+    rng, settings = np.random.default_rng(3), {"num_processes": 1}
+    for name, length, count in (("a", 10, 30), ("b", 8, 20)):
+        folder = tmp_path / f"plain-{name}"
+        folder.mkdir()
+        examples = [make_example(rng, max_seq_length=length) for _ in range(count)]
+        for example in examples:
+            for feature in ("input_ids", "input_mask", "segment_ids"):
+                example[feature] += [0] * (24 - length)
+        write_records(folder / "part-0", examples)
+        settings |= {"input_dir": str(folder), "output_dir": f"{tmp_path}/{name}"}
+        pack_records(PackDataConfig(**settings))
+    return tmp_path
+
+
+def test_packed_folders_may_have_room_for_different_numbers(packed_folders):
+    """Rows of both are read together, padded to the wider ones."""
+    alone = [read_features(packed_folders / name) for name in "ab"]
+    widths = [x["masked_lm_ids"].shape[1] for x in alone]
+    counts = [x["next_sentence_labels"].shape[1] for x in alone]
+    assert widths[0] != widths[1] or counts[0] != counts[1]
+    both = f"{packed_folders}/a,{packed_folders}/b"
+    mixed = open_records(both, LIMITS).parser
+    sizes = [len(x["input_ids"]) for x in alone]
+    order = np.random.default_rng(0).permutation(sum(sizes))
+    features = mixed(order)
+    for name in alone[0]:
+        expected = np.zeros((sum(sizes), max(x[name].shape[1] for x in alone)))
+        expected[: sizes[0], : alone[0][name].shape[1]] = alone[0][name]
+        expected[sizes[0] :, : alone[1][name].shape[1]] = alone[1][name]
+        np.testing.assert_array_equal(features[name], expected[order])
+    few = mixed(np.arange(3))  # All of one folder.
+    assert few["masked_lm_ids"].shape == (3, max(widths))
+
+
+def test_packed_files_of_one_folder_have_the_same_lengths(packed_folders):
+    other = packed_folders / "b" / os.listdir(packed_folders / "b")[0]
+    shutil.copy(other, packed_folders / "a" / "part-9")
+    with pytest.raises(CorruptRecordError, match="must have the same lengths"):
+        open_records(f"{packed_folders}/a", LIMITS)
+
+
+def test_the_sequences_per_record_of_weighted_sets_are_those_of_the_mixture(
+    packed_folders,
+):
+    sets = f"{packed_folders}/a:1,{packed_folders}/b:3"
+    averages = [
+        read_metadata(packed_folders / name).avg_seq_per_sample for name in "ab"
+    ]
+    records = open_records(sets, LIMITS, may_have_weights=True)
+    expected = 0.25 * averages[0] + 0.75 * averages[1]
+    assert records.avg_seq_per_sample == pytest.approx(expected)
+    sizes = [len(open_records(f"{packed_folders}/{x}", LIMITS)) for x in "ab"]
+    assert [(s.num_records, s.parts) for s in records.shares] == [
+        *((sizes[0], 1), (sizes[1], 3))
+    ]
+
+
+def test_the_weight_of_a_single_set_is_logged_as_without_effect(tiny_records):
+    records = open_records(f"{tiny_records}:2", LIMITS, may_have_weights=True)
+    assert not records.shares and "no effect" in records.notes[0]

@@ -228,3 +228,22 @@ def test_a_change_shows_what_differs(before, now, expected):
 
 def test_every_entry_has_a_title_and_a_name_to_allow_it():
     assert set(TITLES) == {*CONFIG_CHANGES, "evaluation"}
+
+
+READING = {"dynamic_masking": False, "weights": []}
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("dynamic_masking", "whole words"), ("weights", [[100, "7/10"], [50, "3/10"]])],
+)
+@pytest.mark.parametrize("before", [{}, READING])
+def test_how_records_are_read_may_not_change(name, value, before):
+    """Runs of versions that did not state it had neither."""
+    earlier = changed_in("data", **before) if before else STATED
+    assert compared(changed_in("data", **READING), before=earlier) == []
+    with pytest.raises(ValueError, match=f"training data: {name}"):
+        compared(changed_in("data", **READING | {name: value}), before=earlier)
+    changed = changed_in("data", **READING | {name: value})
+    [line] = compared(changed, "data", before=earlier)
+    assert line.startswith(f"--allow_config_change=data: training data: {name} ")
