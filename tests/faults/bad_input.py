@@ -63,7 +63,9 @@ CONFIGS = {
     "show": ShowDataConfig,
 }
 BAD_NUMBERS = ("nan", "inf", "-inf", "1e400", "-1", "1" + "0" * 30, "", "x", "9" * 5000)
-SIGNED = {"null_score_diff_threshold": ("-1",)}
+SIGNED = dict.fromkeys(
+    ("null_score_diff_threshold", "start_warmup_step", "display_loss_steps"), ("-1",)
+)
 
 
 def numbers():

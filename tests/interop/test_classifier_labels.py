@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from bert_tf.interop.classifier_labels import describe_head, read_head
+from bert_tf.interop.classifier_labels import describe_head, head_of, read_head
 from bert_tf.interop.weight_files import Kind, Source
 
 NAMES = ("neg", "neu", "pos")
@@ -135,3 +135,21 @@ def test_weights_without_a_classifier_have_no_names(folder):
     head = folder(0, config={"id2label": {"0": "a", "1": "a"}})
     assert head.num_outputs == 0
     assert head.names == ()
+
+
+@pytest.mark.parametrize(
+    "description, num_outputs, names, problem_type",
+    [
+        ({"task": "classify", "label_names": ["no", "yes"]}, 2, ("no", "yes"), ""),
+        ({"task": "classify", "label_names": []}, 1, (), "regression"),
+        ({"task": "squad"}, 0, (), ""),
+        ({}, 0, (), ""),
+    ],
+)
+def test_the_head_of_a_run_is_that_of_its_description(
+    description, num_outputs, names, problem_type
+):
+    head = head_of(description, num_outputs)
+    assert (head.num_outputs, head.names) == (num_outputs, names)
+    assert head.problem_type == problem_type
+    assert head.description == description
