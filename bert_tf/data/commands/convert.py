@@ -163,7 +163,7 @@ def _copy(
         command, config.output_dir, RECORD_FILES, settings, files
     ) as output:
         written = output.begin(config.overwrite)
-        parser = open_input(files)
+        parser = open_input(files, str(output.partial_dir) if written is None else "")
         check_content(parser, output.inputs)
         index = parser.index
         origin = origin_of(files)
@@ -208,8 +208,8 @@ def _write_shards(
 
 
 @functools.lru_cache(maxsize=1)  # Once per worker process.
-def _cached_parser(files: tuple[str, ...]) -> RecordParser:
-    return open_input(files)
+def _cached_parser(files: tuple[str, ...], cache_dir: str) -> RecordParser:
+    return open_input(files, cache_dir)
 
 
 def copy_shard(
@@ -235,7 +235,7 @@ def copy_shard(
     write = _write_hdf5 if form.format == "hdf5" else _write_tfrecord
     numbers = np.asarray(numbers, np.int64)
     blocks = np.split(numbers, range(_RECORDS_AT_ONCE, len(numbers), _RECORDS_AT_ONCE))
-    return write(_cached_parser(files), blocks, path, form)
+    return write(_cached_parser(files, str(path.parent)), blocks, path, form)
 
 
 def _write_tfrecord(

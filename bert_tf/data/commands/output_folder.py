@@ -33,7 +33,7 @@ _VERSION = 1
 _SETTINGS_FILE = "stage.json"
 # Next to the output: the index of the input, and files under temporary names, those of
 # earlier versions too.
-_CACHE_FILES = r"[0-9a-f]{64}\.npy"
+_CACHE_FILES = r"[0-9a-f]{64}\.(npy|unpacked)"
 _TEMPORARY = r"\.([0-9a-f]{8}\.bert_tf|[a-z0-9_]{8})\.tmp"
 # Keys of the manifest that determine the bytes of the output.
 _RECIPE = ("version", "step", "settings", "inputs")

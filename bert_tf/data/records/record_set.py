@@ -63,8 +63,8 @@ def open_index(files: Sequence[str], cache_dir: str = "") -> RecordIndex:
 
     Args:
       files: TFRecord files, or HDF5 files.
-      cache_dir: Folder in which offsets of TFRecords are cached between runs; empty for
-        no cache.
+      cache_dir: Folder in which offsets of TFRecords, and unpacked ones, are cached
+        between runs; empty for no cache.
 
     Raises:
       CorruptRecordError: if both formats occur, or a file is not valid.

@@ -8,26 +8,33 @@ import contextlib
 import hashlib
 import os
 import struct
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from bert_tf.data.output_files import FileWriter
+from bert_tf.data.records.gzip_files import (
+    FRAME_BYTES,
+    HEADER,
+    file_state,
+    is_gzip,
+    read_length,
+    unpack_files,
+)
 from bert_tf.data.records.record_index import OpenFiles, RecordIndex, RecordLocation
 from bert_tf.errors import CorruptRecordError
 from bert_tf.files import masked_crc32c, whole_file
 
-# A record is: length (8 bytes), masked crc of the length (4), data, masked crc (4).
-_HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
-_FRAME_BYTES = _HEADER.size + _FOOTER.size
 
 
-def scan_offsets(path: str) -> np.ndarray:
+def scan_offsets(path: str, name: str = "") -> np.ndarray:
     """Finds every record of a file by its length fields.
 
     Args:
       path: A TFRecord file.
+      name: Of the file in messages; default: its path.
 
     Returns:
       [n + 1] int64: the offset of each record, and the size of the file.
@@ -35,15 +42,15 @@ def scan_offsets(path: str) -> np.ndarray:
     Raises:
       CorruptRecordError: if the file is empty or truncated, or a length is damaged.
     """
-    size = os.path.getsize(path)
+    size, name = os.path.getsize(path), name or path
     if size == 0:
-        raise CorruptRecordError(f"{path} is empty. Make it again, or remove it.")
+        raise CorruptRecordError(f"{name} is empty. Make it again, or remove it.")
     offsets = [0]
     offset = 0
     with open(path, "rb") as file:
         while offset < size:
-            header = file.read(_HEADER.size)
-            offset = _next_offset(path, len(offsets) - 1, offset, header, size)
+            header = file.read(HEADER.size)
+            offset = _next_offset(name, len(offsets) - 1, offset, header, size)
             offsets.append(offset)
             file.seek(offset)
     return np.asarray(offsets, np.int64)
@@ -52,15 +59,15 @@ def scan_offsets(path: str) -> np.ndarray:
 def _next_offset(path: str, record: int, offset: int, header: bytes, size: int) -> int:
     """Offset of the record after the one at `offset`."""
     location = f"{path}, record {record}, byte offset {offset}"
-    if len(header) == _HEADER.size:
-        length, crc = _HEADER.unpack(header)
-        if masked_crc32c(header[:8]) != crc:
+    if len(header) == HEADER.size:
+        length = read_length(header)
+        if length is None:
             raise CorruptRecordError(
                 f"{location}: the length field is damaged, or this is not an "
                 "uncompressed TFRecord file. Make the file again, unpack it if it is "
                 "compressed, or move it out of the folder if it never held records."
             )
-        end = offset + _FRAME_BYTES + length
+        end = offset + FRAME_BYTES + length
         if end <= size:
             return end
     raise CorruptRecordError(
@@ -75,8 +82,7 @@ def _cache_files(path: str, cache_dir: str) -> tuple[str, str]:
     Returns:
       The path, and that of earlier versions, which left out inode and change time.
     """
-    status = os.stat(path)
-    earlier = f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
+    status, earlier = os.stat(path), file_state(path)
     # A copy may have the size and the time of the file that it replaces, but it has
     # another inode or another change time.
     state = f"{earlier}|{status.st_ctime_ns}|{status.st_ino}"
@@ -101,21 +107,22 @@ def _stored_offsets(path: str, cache_dir: str) -> np.ndarray | None:
     return None
 
 
-def load_offsets(path: str, cache_dir: str = "") -> np.ndarray:
+def load_offsets(path: str, cache_dir: str = "", name: str = "") -> np.ndarray:
     """The offsets of `scan_offsets`, memory-mapped from a cache if there is one.
 
     Args:
       path: A TFRecord file.
       cache_dir: Folder in which offsets are cached between runs; empty for no cache.
+      name: See `scan_offsets`.
 
     Returns:
       [n + 1] int64.
     """
     if not cache_dir:
-        return scan_offsets(path)
+        return scan_offsets(path, name)
     offsets = _stored_offsets(path, cache_dir)
     if offsets is None:
-        offsets = scan_offsets(path)
+        offsets = scan_offsets(path, name)
         os.makedirs(cache_dir, exist_ok=True)
         # Several workers may write it at once.
         with whole_file(_cache_files(path, cache_dir)[0]) as file:
@@ -132,13 +139,26 @@ class TfrecordIndex(RecordIndex):
         """Finds every record.
 
         Args:
-          files: TFRecord files, in the order of the global record numbers.
-          cache_dir: Folder in which offsets are cached between runs; empty for none.
+          files: TFRecord files, in the order of the global record numbers; some may
+            be compressed with gzip.
+          cache_dir: Folder in which offsets and unpacked files are cached between runs;
+            empty for none. Unpacked files are then temporary.
 
         Raises:
-          CorruptRecordError: if a file is empty or truncated.
+          CorruptRecordError: if a file is empty, truncated or not a gzip file.
         """
-        self._offsets = [load_offsets(path, cache_dir) for path in files]
+        self._temporary: tempfile.TemporaryDirectory | None = None
+        folder = cache_dir
+        if not folder and any(map(is_gzip, files)):
+            self._temporary = tempfile.TemporaryDirectory(
+                prefix="bert_tf.", ignore_cleanup_errors=True
+            )
+            folder = self._temporary.name
+        self._paths = unpack_files(files, folder)
+        self._offsets = [
+            load_offsets(path, cache_dir, name)
+            for path, name in zip(self._paths, files, strict=True)
+        ]
         super().__init__(files, [len(offsets) - 1 for offsets in self._offsets])
         self._descriptors: OpenFiles[int] = OpenFiles(
             lambda path: os.open(path, os.O_RDONLY), os.close
@@ -170,9 +190,9 @@ class TfrecordIndex(RecordIndex):
 
     def _read_one(self, shard: int, record: int) -> bytes:
         begin, end = self._offsets[shard][record : record + 2]
-        descriptor = self._descriptors[self.files[shard]]
+        descriptor = self._descriptors[self._paths[shard]]
         frame = os.pread(descriptor, int(end - begin), int(begin))
-        data = frame[_HEADER.size : -_FOOTER.size]
+        data = frame[HEADER.size : -_FOOTER.size]
         if len(frame) == end - begin:
             [crc] = _FOOTER.unpack_from(frame, len(frame) - _FOOTER.size)
             if crc == masked_crc32c(data):
@@ -186,12 +206,14 @@ class TfrecordIndex(RecordIndex):
     def close(self) -> None:
         """Closes every file."""
         self._descriptors.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
 
 def frame_record(data: bytes) -> bytes:
     """A record in TFRecord framing: length, its checksum, data, its checksum."""
     length = len(data).to_bytes(8, "little")
-    header = _HEADER.pack(len(data), masked_crc32c(length))
+    header = HEADER.pack(len(data), masked_crc32c(length))
     return header + data + _FOOTER.pack(masked_crc32c(data))
 
 
