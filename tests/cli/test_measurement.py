@@ -41,7 +41,10 @@ def machine(monkeypatch):
         requests[workers] = work
         sums = [{"bytes": n, "seconds": 1e-9 * n} for n in (10**7, 10**8)]
         steps = [{"micro_batches": n, "seconds": 0.2 + 0.3 * n} for n in (1, 2)]
-        return {"allreduces": sums if workers > 1 else [], "steps": steps if work["steps"] else []}
+        return {
+            "allreduces": sums if workers > 1 else [],
+            "steps": steps if work["steps"] else [],
+        }
 
     monkeypatch.setattr(measurement, "run_workers", run)
     return requests
