@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -23,10 +23,32 @@ _EXCEPTIONS = ("non_convertible_exceptions", "convertible_exceptions")
 # float32 accumulation.
 _MATRIX_PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2")
 _REDUCED = {"bf16": tf.bfloat16, "fp16": tf.float16}
+# What lists may call an operation of the model that has no name of its own in
+# TensorFlow, or several.
+_NAMES = {
+    "BatchMatMul": ("BatchMatMul", "BatchMatMulV2"),
+    "Gelu": ("Gelu", "HabanaGelu", "HabanaGeluV2"),
+    "LayerNorm": ("LayerNorm", "HabanaLayerNorm", "HabanaLayerNormV2"),
+    # The losses.
+    "LogSoftmax": ("LogSoftmax", "SparseSoftmaxCrossEntropyWithLogits"),
+}
 # Operations of other systems' lists, which TensorFlow itself does not have.
 _FOREIGN = re.compile(r"(Habana|Horovod|_ScopedAllocator)\w*")
 
 Exceptions = tuple[tuple[str, str], ...]
+# Type of an operation, and the path of its layer.
+Operation = tuple[str, str]
+
+
+def _matches(exception: tuple[str, str], operation: Operation) -> bool:
+    """Whether an exception, a pattern and a type or none, names an operation."""
+    (pattern, listed), (kind, name) = exception, operation
+    is_of_type = not listed or listed in _names(kind)
+    return is_of_type and bool(re.search(pattern, f"{name}/{kind}"))
+
+
+def _names(kind: str) -> tuple[str, ...]:
+    return _NAMES.get(kind, (kind,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,19 +70,35 @@ class PrecisionRules:
     non_convertible_exceptions: Exceptions = ()
     convertible_exceptions: Exceptions = ()
 
-    def allows(self, operation: str, name: str) -> bool:
-        """Whether an operation of that type and name computes in bfloat16."""
-        types = {operation}
-        if operation == "BatchMatMul":
-            types.add("BatchMatMulV2")
-        for exceptions, answer in (
-            (self.non_convertible_exceptions, False),
-            (self.convertible_exceptions, True),
-        ):
-            for pattern, kind in exceptions:
-                if (not kind or kind in types) and re.search(pattern, name):
-                    return answer
-        return not types.isdisjoint(self.allowlist)
+    def allows(self, operation: Operation) -> bool:
+        """Whether an operation computes in bfloat16."""
+        if self.keeps(operation):
+            return False
+        if any(_matches(entry, operation) for entry in self.convertible_exceptions):
+            return True
+        return not set(_names(operation[0])).isdisjoint(self.allowlist)
+
+    def keeps(self, operation: Operation) -> bool:
+        """Whether an exception keeps an operation in float32."""
+        return any(
+            _matches(entry, operation) for entry in self.non_convertible_exceptions
+        )
+
+    def unused(self, operations: Collection[Operation]) -> list[str]:
+        """The entries that decide nothing about some operations, by list."""
+        known = {name for kind, _ in operations for name in _names(kind)}
+        found = {
+            "allowlist": [entry for entry in self.allowlist if entry not in known],
+            "conditional_list": [*self.conditional_list],
+            "strict_conditional_list": [*self.strict_conditional_list],
+        }
+        for key in _EXCEPTIONS:
+            found[key] = [
+                shown(" ".join(entry))[1:-1]
+                for entry in getattr(self, key)
+                if not any(_matches(entry, each) for each in operations)
+            ]
+        return [f"{key}: {', '.join(names)}" for key, names in found.items() if names]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,19 +110,22 @@ class PrecisionPolicy:
       rules: Of bf16: the lists of a file; None for all matrix products (and, of
         bf16, fused operations where they are built).
       decisions: What each operation of the model computes in, by type and name.
+      asked: All operations that the lists were asked for.
     """
 
     name: str = "fp32"
     rules: PrecisionRules | None = None
-    decisions: dict[tuple[str, str], str] = dataclasses.field(
+    decisions: dict[Operation, str] = dataclasses.field(
         default_factory=dict, compare=False
     )
+    asked: set[Operation] = dataclasses.field(default_factory=set, compare=False)
 
     def compute_dtype(self, operation: str, name: str = "") -> tf.DType:
         """The type that an operation computes in.
 
         Args:
-          operation: TensorFlow's name of the operation's type, such as MatMul.
+          operation: TensorFlow's name of the operation's type, such as MatMul; Gelu or
+            LayerNorm.
           name: The path of its layer.
 
         Returns:
@@ -93,27 +134,39 @@ class PrecisionPolicy:
         if self.rules is None:
             is_reduced = operation in _MATRIX_PRODUCTS
         else:
-            is_reduced = self.rules.allows(operation, f"{name}/{operation}")
+            is_reduced = self.rules.allows((operation, name))
         return _REDUCED.get(self.name, tf.float32) if is_reduced else tf.float32
 
     def record(self, operation: str, name: str) -> None:
         """Adds an operation of the model to the decisions."""
         self.decisions[operation, name] = self.compute_dtype(operation, name).name
+        self.asked.add((operation, name))
 
-    def first_kept(self, operations: Iterable[tuple[str, str]]) -> str:
+    def first_kept(
+        self, operations: Sequence[Operation], rounded: Sequence[Operation] = ()
+    ) -> str:
         """The first of some operations that the lists keep in float32.
 
         Args:
-          operations: Types and names, see `compute_dtype`.
+          operations: Those that are kept unless the lists allow them.
+          rounded: Those that are kept only where an exception says so.
 
         Returns:
           Name and type; empty if the lists keep none of them, or there are no lists.
         """
         if self.rules is None:
             return ""
-        names = ((kind, f"{name}/{kind}") for kind, name in operations)
-        kept = (name for kind, name in names if not self.rules.allows(kind, name))
-        return next(kept, "")
+        self.asked.update((*operations, *rounded))
+        kept = [each for each in operations if not self.rules.allows(each)]
+        kept += [each for each in rounded if self.rules.keeps(each)]
+        return "/".join(kept[0][::-1]) if kept else ""
+
+    def unused_entries(self) -> list[str]:
+        """A line about the entries of the lists that decide nothing in the model."""
+        unused = self.rules.unused(self.asked) if self.rules else []
+        if not unused:
+            return []
+        return [f"bf16 config: entries without effect here: {'; '.join(unused)}."]
 
 
 def read_rules(path: str) -> PrecisionRules:
@@ -160,7 +213,7 @@ def read_rules(path: str) -> PrecisionRules:
 
 def _operation(path: str, key: str, name: object) -> str:
     """A type of operations that TensorFlow, or a system with such files, has."""
-    known = dir(tf.raw_ops)
+    known = [*dir(tf.raw_ops), *_NAMES]
     if isinstance(name, str) and (name in known or _FOREIGN.fullmatch(name)):
         return name
     similar = difflib.get_close_matches(str(name)[:_LONGEST_NAME], known)

@@ -143,6 +143,7 @@ class Predictor:
         )
         rows = settings_of(model).config.vocab_size
         _log(check_size(self._vocab_file, rows), logging.INFO)
+        _log(self._policy.unused_entries(), logging.INFO)
         backends = backends_of(model)
         is_fused = backends.fused_dtype is not None
         if not is_fused and not tf.config.get_visible_devices("GPU"):

@@ -58,7 +58,8 @@ ALL = [(kind, "bert/a") for kind in ("BiasAdd", "Softmax", "MatMul", "BatchMatMu
 
 def test_published_file_keeps_no_operation_of_ours_in_float32(tmp_path):
     """Its exceptions speak of none."""
-    assert not choose_policy("", write(tmp_path, PUBLISHED)).first_kept(ALL)
+    policy = choose_policy("", write(tmp_path, PUBLISHED))
+    assert not policy.first_kept(ALL, [("LayerNorm", "bert/a"), ("Gelu", "bert/a")])
 
 
 @pytest.mark.parametrize("pattern", ["bert/", "a/MatMul", ""])
@@ -102,6 +103,12 @@ def test_our_file_is_found_by_flag_and_by_variable(monkeypatch):
         ),
         ({"convertible_exceptions": [["layer_1/", "MatMul"]]}, "MatMul",
          "bert/encoder/layer_1/output", "bfloat16"),
+        ({"allowlist": ["HabanaLayerNorm"]}, "LayerNorm", "a", "bfloat16"),
+        ({"allowlist": ["LayerNorm"]}, "LayerNorm", "a", "bfloat16"),
+        ({"allowlist": ["HabanaGelu"]}, "Gelu", "a", "bfloat16"),
+        ({"allowlist": ["Softmax"]}, "LogSoftmax", "a", "float32"),
+        ({"allowlist": ["SparseSoftmaxCrossEntropyWithLogits"]}, "LogSoftmax", "a",
+         "bfloat16"),
         ({"convertible_exceptions": [["layer_1/", "Add"]]}, "MatMul",
          "bert/encoder/layer_1/output", "float32"),
     ],
@@ -160,3 +167,32 @@ def test_empty_lists_are_float32_to_the_last_bit(tmp_path):
     assert np.any(logits(some, config) != exact)
     converted = [name for (_, name), d in some.decisions.items() if d == "bfloat16"]
     assert converted == ["bert/encoder/layer_0/intermediate/dense"]
+
+
+def entries(policy):
+    """The line about entries without effect: list -> entries."""
+    [line] = policy.unused_entries()
+    start, parts = line.removesuffix(".").split("here: ")
+    assert start == "bf16 config: entries without effect "
+    return {key: x.split(", ") for key, x in (p.split(": ") for p in parts.split("; "))}
+
+
+def test_entries_that_decide_nothing_are_listed(tmp_path):
+    rules = {
+        "allowlist": ["MatMul", "Conv2D", "HorovodAllreduce", "Softmax", "HabanaGelu"],
+        "conditional_list": ["Add"],
+        "non_convertible_exceptions": [["layer_7/", ""], ["layer_1/", ""], ["", "Exp"]],
+        "convertible_exceptions": [["pooler", "MatMul"], ["pooler", "Softmax"]],
+    }
+    policy = choose_policy("", write(tmp_path, rules))
+    logits(policy, BertConfig.from_dict(TINY, source="test"))
+    assert entries(policy) == {
+        "allowlist": ["Conv2D", "HorovodAllreduce"],
+        "conditional_list": ["Add"],
+        "non_convertible_exceptions": ["layer_7/ ", " Exp"],
+        "convertible_exceptions": ["pooler Softmax"],
+    }
+
+
+def test_without_lists_no_entry_is_without_effect():
+    assert PrecisionPolicy("bf16").unused_entries() == []

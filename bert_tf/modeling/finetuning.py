@@ -16,6 +16,7 @@ from bert_tf.modeling.encoder import Bert
 from bert_tf.modeling.layers import BertLayer, LayerSettings, OutputLayer
 from bert_tf.modeling.models import (
     ModelOptions,
+    cross_entropy,
     encoder_inputs,
     layer_settings,
     model_outputs,
@@ -176,7 +177,7 @@ class SpanTask(FinetuningTask):
         names = ("start_positions", "end_positions")
         for name, scores in zip(names, tf.unstack(logits, axis=-1), strict=True):
             own = tf.where(is_own, scores[:, None, :], ops.MASKED_SCORE)
-            total += ops.cross_entropy(own, features[name])
+            total += cross_entropy(self.model, "cls/squad", own, features[name])
         return total / 2.0
 
 
@@ -187,7 +188,7 @@ class ClassTask(FinetuningTask):
 
     def losses(self, logits: tf.Tensor, features: dict[str, tf.Tensor]) -> tf.Tensor:
         """Cross entropy in nats, from [B, K, C]."""
-        return ops.cross_entropy(logits, features["labels"])
+        return cross_entropy(self.model, "classifier", logits, features["labels"])
 
 
 class RegressionTask(FinetuningTask):

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from bert_tf.config import BertConfig
+from bert_tf.modeling import ops
 from bert_tf.modeling.backends.choice import Backends
 from bert_tf.modeling.backends.step import ModelStep
 from bert_tf.modeling.encoder import Bert
@@ -99,6 +100,15 @@ def model_outputs(
         features["dropout_seed"] = tf.zeros([rows, 3], tf.int32)
     inputs = {tensor.name: features[tensor.name] for tensor in model.inputs}
     return model(inputs, training=training)
+
+
+def cross_entropy(
+    model: keras.Model, head: str, logits: tf.Tensor, labels: tf.Tensor
+) -> tf.Tensor:
+    """`ops.cross_entropy` of the logits of a head, in the type that its policy says."""
+    if settings := settings_of(model):
+        logits = ops.rounded(logits, settings.backends.loss_dtype(head))
+    return ops.cross_entropy(logits, labels)
 
 
 def settings_of(model: keras.Model) -> LayerSettings | None:

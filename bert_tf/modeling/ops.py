@@ -1,4 +1,7 @@
-"""The arithmetic of BERT on tensors; stateless, float32 outside matrix products."""
+"""The arithmetic of BERT on tensors; stateless, float32 outside matrix products.
+
+What a precision list has in 16 bits is `rounded` before and after.
+"""
 
 import math
 from collections.abc import Callable
@@ -42,6 +45,11 @@ _ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 def activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     """The activation function of that name in `BertConfig.hidden_act`."""
     return _ACTIVATIONS[name]
+
+
+def rounded(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """`x` and its gradient, float32, with the precision of `dtype`."""
+    return x if dtype == tf.float32 else tf.cast(tf.cast(x, dtype), tf.float32)
 
 
 def layer_norm(

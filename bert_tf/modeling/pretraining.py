@@ -24,6 +24,7 @@ from bert_tf.modeling.layers import (
 )
 from bert_tf.modeling.models import (
     ModelOptions,
+    cross_entropy,
     encoder_inputs,
     layer_settings,
     model_outputs,
@@ -215,7 +216,10 @@ class PretrainingTask:
         _, follows = _labels(features)
         losses = (
             outputs["masked_lm_losses"],
-            ops.cross_entropy(outputs["next_sentence_logits"], follows),
+            cross_entropy(
+                *(self.model, "cls/seq_relationship"),
+                *(outputs["next_sentence_logits"], follows),
+            ),
         )
         pairs = zip(losses, _weights(features), strict=True)
         return tf.stack([tf.reduce_sum(loss * weights) for loss, weights in pairs])

@@ -11,7 +11,7 @@ from bert_tf.modeling.pretraining import PretrainingTask
 class FixedModel:
     """Answers with the logits that the features bring along."""
 
-    inputs = ()
+    inputs = layers = ()
 
     def __init__(self, logits):
         self.logits = logits

@@ -90,6 +90,8 @@ def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
         f"Model: {plan.task.model.count_params():,} weights, precision "
         f"{plan.policy.name}, {threads} threads per worker ({describe_cores()})."
     )
+    for line in plan.policy.unused_entries():
+        log.message(line)
     if plan.config.runtime.dump_precision:
         for (operation, name), dtype in sorted(plan.policy.decisions.items()):
             log.message(f"  {dtype:8}  {operation:11}  {name}")

@@ -10,22 +10,34 @@ from bert_tf.config import BertConfig
 from bert_tf.modeling.backends.fused import Fused, why_not
 from bert_tf.modeling.backends.fused_products import is_tensorflow_faster
 from bert_tf.modeling.backends.interface import Backend, BlockWeights
-from bert_tf.modeling.backends.reference import Reference
+from bert_tf.modeling.backends.reference import Reference, activation_type
 from bert_tf.modeling.backends.step import ModelStep, Recorder
 from bert_tf.precision import PrecisionPolicy
 
 _SELF = "attention/self"
 _DENSE = [f"{_SELF}/{name}" for name in ("query", "key", "value")]
 _DENSE += ["attention/output/dense", "intermediate/dense", "output/dense"]
-# Pattern of a layer's path -> its products: types of TensorFlow's operations, and paths
-# within the layer.
-_PRODUCTS = {
+_ACTIVATION = "activation"  # Its type is in the architecture.
+# Pattern of a layer's path -> its operations that precision lists decide about: types,
+# and paths within the layer.
+_OPERATIONS = {
+    "bert/embeddings": [("LayerNorm", "LayerNorm")],
     "bert/encoder/layer_[0-9]+": [
         ("BatchMatMul", _SELF),
+        ("Softmax", _SELF),
         *(("MatMul", part) for part in _DENSE),
+        ("LayerNorm", "attention/output/LayerNorm"),
+        (_ACTIVATION, "intermediate"),
+        ("LayerNorm", "output/LayerNorm"),
     ],
     "bert/pooler": [("MatMul", "dense")],
-    "cls/predictions": [("MatMul", "transform/dense"), ("MatMul", "")],
+    "cls/predictions": [
+        *(("MatMul", "transform/dense"), (_ACTIVATION, "transform")),
+        *(("LayerNorm", "transform/LayerNorm"), ("MatMul", ""), ("LogSoftmax", "")),
+    ],
+    "cls/seq_relationship": [("LogSoftmax", "")],
+    "cls/squad": [("LogSoftmax", "")],
+    "classifier": [("LogSoftmax", "")],
 }
 # Pattern of a layer that has fused operations -> the parts that these compute.
 _FUSED = {
@@ -37,6 +49,9 @@ _FUSED = {
 # TensorFlow's operations that the fused ones replace. Those compute in bfloat16 what a
 # list would exempt, so a layer with an exempt one is the reference's.
 _FUSED_TYPES = ("BiasAdd", "Softmax", "MatMul", "BatchMatMul")
+# These read and write bfloat16 there too, and are float32 inside. Lists need not name
+# them, since their neighbours are in bfloat16; but they may keep them in float32.
+_ROUNDED_TYPES = ("LayerNorm", "Gelu", "LogSoftmax")
 
 Block = tuple[Backend, BlockWeights]
 
@@ -84,27 +99,39 @@ class Backends:
     def choose_backend(self, path: str) -> Backend:
         """The only choice of a layer's backend; the layers inside have the same.
 
-        The policy records the types of the layer's products, `exempt` the reason why it
-        is not fused.
+        The policy records the types of the layer's operations, `exempt` the reason why
+        it is not fused.
 
         Args:
           path: The layer's path.
         """
         layer, pattern = _layer_at(path)
-        for operation, part in _PRODUCTS.get(pattern, ()):
-            self._policy.record(operation, _join(layer, part))
+        known = [
+            (activation_type(self._config) if kind == _ACTIVATION else kind, part)
+            for kind, part in _OPERATIONS.get(pattern, ())
+        ]
+        for kind, part in known:
+            self._policy.record(kind, _join(layer, part))
         if self._fused is None or pattern not in _FUSED:
             return self._reference
+        parts = _FUSED[pattern]
         exempt = self._policy.first_kept(
-            (operation, _join(layer, part))
-            for part in _FUSED[pattern]
-            for operation in _FUSED_TYPES
+            [(kind, _join(layer, part)) for part in parts for kind in _FUSED_TYPES],
+            [
+                (kind, _join(layer, part))
+                for kind, part in known
+                if kind in _ROUNDED_TYPES and part in (*parts, "intermediate")
+            ],
         )
         if exempt:
             self.exempt[layer] = exempt
             return self._reference
         self._fused_layers.add(layer)
         return self._fused
+
+    def loss_dtype(self, path: str) -> tf.DType:
+        """What the loss of a head's logits computes in."""
+        return self._policy.compute_dtype("LogSoftmax", path)
 
     @property
     def fused_dtype(self) -> tf.DType | None:
@@ -137,7 +164,7 @@ class Backends:
 
 def _layer_at(path: str) -> tuple[str, str]:
     """The layer that a path is of or inside of, and its pattern; empty for others."""
-    for pattern in _PRODUCTS:
+    for pattern in _OPERATIONS:
         if found := re.match(f"{pattern}(?=/|$)", path):
             return found[0], pattern
     return "", ""

@@ -69,13 +69,14 @@ class Reference:
 
         Args:
           config: The architecture.
-          policy: Decides the type of each product.
+          policy: Decides the type of each operation.
           recorder: Records lookups in the word table.
         """
         self.config = config
         self._policy = policy
         self._recorder = recorder
         self._activation = ops.activation(config.hidden_act)
+        self._activation_type = activation_type(config)
 
     def embeddings(
         self, tables: EmbeddingTables, ids: Ids, dropout: Dropout
@@ -108,7 +109,9 @@ class Reference:
         key = self._heads(self._dense(x, weights.key))
         value = self._heads(self._dense(x, weights.value))
         scores = ops.matmul(query, key, dtype, transpose_b=True)  # [B, N, S, S]
-        seen = ops.dropout(tf.nn.softmax(scores + scope.bias), *probabilities)
+        of_softmax = self._policy.compute_dtype("Softmax", name)
+        seen = tf.nn.softmax(ops.rounded(scores + scope.bias, of_softmax))
+        seen = ops.dropout(ops.rounded(seen, of_softmax), *probabilities)
         context = ops.matmul(seen, value, dtype)  # [B, N, S, D]
         context = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), tf.shape(x))
         y = ops.dropout(self._dense(context, weights.output), *output)
@@ -123,7 +126,7 @@ class Reference:
     ) -> tf.Tensor:
         """Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.3."""
         del scope
-        inner = self._activation(self._dense(x, weights.inner))
+        inner = self._activated(x, weights.inner)
         y = ops.dropout(self._dense(inner, weights.outer), *output)
         return self._norm(y + x, weights.norm)
 
@@ -143,7 +146,8 @@ class Reference:
         self, x: tf.Tensor, weights: MaskedLmWeights, labels: tf.Tensor
     ) -> tf.Tensor:
         logits = self.masked_lm_logits(x, weights)
-        return ops.cross_entropy(logits, labels)
+        dtype = self._policy.compute_dtype("LogSoftmax", _layer_of(weights.bias))
+        return ops.cross_entropy(ops.rounded(logits, dtype), labels)
 
     def output_logits(
         self, x: tf.Tensor, weights: OutputWeights, dropout: Dropout | None
@@ -162,9 +166,14 @@ class Reference:
 
     def transformed(self, x: tf.Tensor, weights: MaskedLmWeights) -> tf.Tensor:
         """The input of the masked-LM head's product: [B, P, H] float32."""
-        return self._norm(
-            self._activation(self._dense(x, weights.transform)), weights.norm
-        )
+        return self._norm(self._activated(x, weights.transform), weights.norm)
+
+    def _activated(self, x: tf.Tensor, weights: DenseWeights) -> tf.Tensor:
+        """[..., I] float32 -> [..., O] float32, through the activation function."""
+        name = _layer_of(weights.kernel).rpartition("/")[0]
+        dtype = self._policy.compute_dtype(self._activation_type, name)
+        y = self._activation(ops.rounded(self._dense(x, weights), dtype))
+        return ops.rounded(y, dtype)
 
     def _dense(self, x: tf.Tensor, weights: DenseWeights) -> tf.Tensor:
         """[..., I] float32 -> [..., O] float32."""
@@ -179,14 +188,22 @@ class Reference:
 
     def _norm(self, x: tf.Tensor, weights: NormWeights) -> tf.Tensor:
         """[..., H] -> [..., H], float32."""
+        dtype = self._policy.compute_dtype("LayerNorm", _layer_of(weights.gamma))
         gamma, beta = map(tf.convert_to_tensor, weights)
-        return ops.layer_norm(x, gamma, beta, self.config.layer_norm_eps)
+        x = ops.rounded(x, dtype)
+        y = ops.layer_norm(x, gamma, beta, self.config.layer_norm_eps)
+        return ops.rounded(y, dtype)
 
     def _heads(self, x: tf.Tensor) -> tf.Tensor:
         """[B, S, H] -> [B, N, S, D]."""
         heads, width = self.config.num_attention_heads, self.config.head_size
         shape = [tf.shape(x)[0], x.shape[1] or tf.shape(x)[1], heads, width]
         return tf.transpose(tf.reshape(x, shape), [0, 2, 1, 3])
+
+
+def activation_type(config: BertConfig) -> str:
+    """What precision lists call the activation function of a model."""
+    return {"relu": "Relu", "tanh": "Tanh"}.get(config.hidden_act, "Gelu")
 
 
 def _layer_of(variable: keras.Variable) -> str:
