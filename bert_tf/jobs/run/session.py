@@ -197,7 +197,7 @@ def open_session(
             # After an error others may be waiting elsewhere than in this end.
             open_until.push(lambda kind, *_: presence.end(wait=kind is None))
             if communicator.size > 1:
-                watchdog.listen(presence)
+                watchdog.hear(presence)
             path, notes = agree(communicator, config, threads)
             hosts = communicator.gather_texts(json.dumps(socket.gethostname()))
             watchdog.hosts = [json.loads(host) for host in hosts]

@@ -102,7 +102,7 @@ class Watchdog:
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
 
-    def listen(self, beats: Beats) -> None:
+    def hear(self, beats: Beats) -> None:
         """Watches from now on whether the other workers are there."""
         self._beats = beats
         self._start()

@@ -122,7 +122,7 @@ SILENT = "class Beats: count = 3\ndog = Watchdog(0.3, folder, 0, ['a', 'b'])\n"
 
 
 def test_a_worker_ends_when_another_one_does_not_answer(tmp_path):
-    code, text = ended(f"{SILENT}dog.listen(Beats())\ntime.sleep(30)", tmp_path)
+    code, text = ended(f"{SILENT}dog.hear(Beats())\ntime.sleep(30)", tmp_path)
     assert code == 70
     assert "error: worker 0 on a: other workers have not answered for" in text
     assert 'File "<string>"' in text
@@ -132,14 +132,14 @@ def test_a_worker_ends_when_another_one_does_not_answer(tmp_path):
 def test_a_late_answer_ends_no_worker_while_all_report(tmp_path):
     (tmp_path / ".watchdog").mkdir()
     (tmp_path / ".watchdog" / "1").write_text("b")
-    code, text = ended(f"{SILENT}dog.listen(Beats())\ntime.sleep(1)", tmp_path)
+    code, text = ended(f"{SILENT}dog.hear(Beats())\ntime.sleep(1)", tmp_path)
     assert (code, text) == (0, "")
 
 
 def test_an_answer_that_comes_at_last_ends_no_worker(tmp_path):
     code, text = ended(
         f"{SILENT}watchdog._REPORT_SECONDS = 0.6\n"
-        "dog.listen(Beats())\n"
+        "dog.hear(Beats())\n"
         "for _ in range(2):\n"
         "  time.sleep(0.7)\n"
         "  Beats.count += 1",
@@ -153,7 +153,7 @@ def test_a_report_of_an_earlier_run_is_no_sign_of_a_worker(tmp_path):
     report = tmp_path / ".watchdog" / "1"
     report.write_text("b")
     os.utime(report, (1, 1))
-    code, text = ended(f"{SILENT}dog.listen(Beats())\ntime.sleep(30)", tmp_path)
+    code, text = ended(f"{SILENT}dog.hear(Beats())\ntime.sleep(30)", tmp_path)
     assert code == 70 and "no sign of worker 1 on b" in text
 
 
