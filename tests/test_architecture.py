@@ -33,6 +33,7 @@ LAYERS = {
     "evaluation": 1,
     "flags": 2,
     "interop": 2,
+    "keras_fit": 2,
     "jobs": 3,
     "predictors": 4,
     "features": 5,
