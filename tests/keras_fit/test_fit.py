@@ -1,9 +1,12 @@
 """`fit` of a model whose other worker has the same rows, and so the same gradients."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import ROOT
 from keras import layers
 
 import bert_tf
@@ -86,6 +89,14 @@ def test_a_single_process_needs_no_horovod(monkeypatch):
     monkeypatch.setattr(launch, "launched_size", lambda: 1)
     workers = bert_tf.connect_workers()
     assert (workers.rank, workers.size) == (0, 1)
+
+
+def test_the_example_of_the_docs_runs_without_mpirun(tmp_path, monkeypatch):
+    page = (ROOT / "docs/keras.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "docs/keras.md", "exec"), {})
+    assert (tmp_path / "model.keras").exists() and (tmp_path / "best.keras").exists()
 
 
 def test_a_step_has_one_sum():
