@@ -194,7 +194,11 @@ def mixed_float16(part):
     policy = keras.mixed_precision.dtype_policy()
     keras.mixed_precision.set_dtype_policy("mixed_float16")
     try:
-        return part.train(dense(part), keras.optimizers.Adam(0.01))
+        # Low enough for float16: where it overflows depends on the rows of a worker.
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.Adam(0.01), initial_scale=64.0
+        )
+        return part.train(dense(part), optimizer)
     finally:
         keras.mixed_precision.set_dtype_policy(policy)
 
