@@ -33,7 +33,6 @@ LAYERS = {
     "evaluation": 1,
     "flags": 2,
     "interop": 2,
-    "scaling": 1,
     "keras_fit": 2,
     "jobs": 3,
     "predictors": 4,

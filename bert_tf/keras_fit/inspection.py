@@ -99,6 +99,8 @@ def departures(model: keras.Model, settings: dict[str, Any]) -> list[str]:
             "gradients of an embedding are summed over equal ids before the optimizer "
             f"squares or clips them, which Keras alone does for each id ({tables[0]})"
         )
+    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        found.append("float16 may overflow in other steps, which are skipped")
     losses = [x for x in keras.tree.flatten(model.loss) if hasattr(x, "reduction")]
     usual = (None, "none", "mean", "sum_over_batch_size")
     if kinds := [x.reduction for x in losses if x.reduction not in usual]:

@@ -10,9 +10,9 @@ from integration.launching import run_python, run_workers
 pytestmark = [pytest.mark.slow, pytest.mark.horovod]
 
 AS_ONE = ["arrays", "accumulation", "embeddings_accumulated", "many_steps_in_one"]
-ROUNDED = ["mixed_float16", "bfloat16_weights"]
-OTHERS = ["batch_statistics", "unknown_lengths", "stop_of_one", "decisions", "saved"]
-REFUSED = ["gradient_of_one", "change_of_one"]
+ROUNDED = ["mixed_float16"]
+OTHERS = ["batch_statistics", "unknown_lengths", "stop_of_one", "saved"]
+REFUSED = ["gradient_of_one"]
 NOT_COMPARED = {"lines", "sums", "error"}
 
 
@@ -79,17 +79,12 @@ def test_all_stop_where_a_callback_stops_one(two):
 
 def test_the_first_worker_saves_what_a_plain_process_loads(two, folder):
     model = keras.models.load_model(folder / "model.keras", safe_mode=True)
-    for own, saved in zip(model.weights, range(99), strict=False):
-        expected = two["saved"][0][f"weight {saved}"]
-        assert own.numpy().tobytes() == expected.tobytes()
+    for number, own in enumerate(model.weights):
+        saved = two["saved"][0][f"weight {number}"]
+        assert own.numpy().tobytes() == saved.tobytes()
     assert model.fit.__func__ is keras.Model.fit
 
 
 def test_a_gradient_of_one_worker_ends_all(two):
     for rank in two["gradient_of_one"]:
         assert "on some workers only" in str(rank["error"])
-
-
-def test_weights_that_differ_end_all(two):
-    for rank in two["change_of_one"]:
-        assert "The weights of the workers differ, dense" in str(rank["error"])

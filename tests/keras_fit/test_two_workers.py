@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from faults.counts import full_only
 from integration import keras_worker
 from keras_fit.threads import run_threads
 
@@ -47,23 +48,23 @@ def assert_close(found, expected, tolerance=2e-6):
 @pytest.mark.parametrize(
     "name",
     [
-        "sgd",
-        "clipnorm",
+        pytest.param("sgd", marks=full_only),
+        pytest.param("clipnorm", marks=full_only),
         "global_clipnorm",
-        "clipvalue",
-        "decay_and_averages",
-        "scaled",
+        pytest.param("clipvalue", marks=full_only),
+        pytest.param("decay_and_averages", marks=full_only),
+        pytest.param("scaled", marks=full_only),
         "lamb",
         "several_optimizers",
         "lazily_built",
         "many_steps_in_one",
         "custom_step",
         "own_loop",
-        "on_batches",
+        pytest.param("on_batches", marks=full_only),
         "compiled_again",
         "uneven_rows",
         "alone",
-        "generator",
+        pytest.param("generator", marks=full_only),
         "backup",
         "resumed",
     ],
@@ -87,18 +88,19 @@ def test_a_model_that_cannot_be_traced_is_equal_from_its_second_step_on(run):
     assert "cannot be built before its first step" in str(first["lines"])
 
 
-@pytest.mark.parametrize("name, steps", [("unknown_lengths", 8), ("runs_out", 4)])
-def test_epochs_of_unequal_lengths_end_together(run, name, steps):
+@pytest.mark.parametrize("name", ["unknown_lengths", "unequal_lengths", "runs_out"])
+def test_epochs_of_unequal_lengths_end_together(run, name):
     first, second = run(name)
     assert_same_bytes(first, second)
-    assert first["slot 0"] == steps
+    assert first["slot 0"] == 8  # Four batches of one, six of the other; two epochs.
     assert "no more" in str(first["lines"])
 
 
 def test_decisions_of_callbacks_are_the_same(run):
     first, second = run("decisions")
     assert_same_bytes(first, second)
-    assert first["epochs"] < 8
+    # The first epoch counts as better, whatever it is; two more do not.
+    assert first["epochs"] == 3
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,6 @@ def test_decisions_of_callbacks_are_the_same(run):
         ("other_epochs", "has another `fit` than worker 0"),
         ("change_of_one", "The weights of the workers differ"),
         ("gradient_of_one", "on some workers only"),
-        ("xla", "jit_compile=False"),
     ],
 )
 def test_what_workers_must_share_is_refused_on_both(run, name, message):
