@@ -37,8 +37,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     """
     log = session.log
     if session.is_first:
-        folder = plan.config.files.output_dir
-        write_model_files(folder, plan.model_files, replace=False)
+        write_model_files(plan.config.files.output_dir, plan.model_files, replace=False)
     if plan.step >= plan.config.optimizer.num_train_steps:
         _report_all_done(plan, session)
         _use_averages(plan, session)
@@ -59,15 +58,12 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         log.message(line)
     if plan.step:
         session.stop.state = f"no step was taken after step {plan.step}"
-    batches = reader.batches(last_step)
-    if plan.config.saving.enable_device_warmup:
-        batches = _warm_up(trainer, batches, log)
     with TrainingStop(
         *(session.stop, session.communicator, session.hosts),
         ask=trainer.ask_to_stop,
         save=saver.save_now,
     ) as stopping:
-        for batch in batches:
+        for batch in _warmed_up(plan, trainer, reader.batches(last_step), log):
             profiler.before(plan.step + 1)
             result = trainer.train_step(batch)
             if result.is_dropped:
@@ -98,10 +94,12 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     _use_averages(plan, session)
 
 
-def _warm_up(
-    trainer: Trainer, batches: Iterator[Features], log: RunLog
+def _warmed_up(
+    plan: Plan, trainer: Trainer, batches: Iterator[Features], log: RunLog
 ) -> Iterator[Features]:
-    """Takes steps on rows like those of the first batch; returns the same batches."""
+    """The same batches, after steps on made-up rows if the settings ask for them."""
+    if not plan.config.saving.enable_device_warmup:
+        return batches
     first = next(batches)
     trainer.warm_up(first, _WARMUP_STEPS)
     log.message(f"Device warm-up: {_WARMUP_STEPS} steps on rows that are made up.")
