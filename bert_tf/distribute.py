@@ -168,7 +168,15 @@ class HorovodCommunicator(Communicator):
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         """See `Communicator.broadcast`."""
-        self._hvd.broadcast_variables([v.value for v in variables], root_rank=0)
+        values = [v if isinstance(v, tf.Variable) else v.value for v in variables]
+
+        def send() -> None:
+            for number, value in enumerate(values):
+                name = f"bert_tf.broadcast.{number}"
+                value.assign(self._hvd.broadcast(value, root_rank=0, name=name))
+
+        # Horovod's own function runs through autograph, whose code is a temporary file.
+        tf.function(send, autograph=False)()
 
 
 def connect(

@@ -71,15 +71,12 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     _begin(plan, session, report, saver, exporter)
     for line in profiler.check(plan.step + 1, last_step):
         log.message(line)
-    batches = reader.batches(last_step)
-    if plan.config.saving.enable_device_warmup:
-        batches = _warm_up(trainer, batches, log)
     with TrainingStop(
         *(session.stop, session.communicator, session.hosts),
         ask=trainer.ask_to_stop,
         save=saver.save_now,
     ) as stopping:
-        for batch in batches:
+        for batch in _warmed_up(plan, trainer, reader.batches(last_step), log):
             profiler.before(plan.step + 1)
             result = trainer.train_step(batch)
             if result.is_dropped:
@@ -134,10 +131,12 @@ def _begin(
         session.stop.state = f"no step was taken after step {plan.step}"
 
 
-def _warm_up(
-    trainer: Trainer, batches: Iterator[Features], log: RunLog
+def _warmed_up(
+    plan: Plan, trainer: Trainer, batches: Iterator[Features], log: RunLog
 ) -> Iterator[Features]:
-    """Takes steps on rows like those of the first batch; returns the same batches."""
+    """The same batches, after steps on made-up rows if the settings ask for them."""
+    if not plan.config.saving.enable_device_warmup:
+        return batches
     first = next(batches)
     trainer.warm_up(first, _WARMUP_STEPS)
     log.message(f"Device warm-up: {_WARMUP_STEPS} steps on rows that are made up.")
