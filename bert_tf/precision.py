@@ -44,7 +44,8 @@ def _matches(exception: tuple[str, str], operation: Operation) -> bool:
     """Whether an exception, a pattern and a type or none, names an operation."""
     (pattern, listed), (kind, name) = exception, operation
     is_of_type = not listed or listed in _names(kind)
-    return is_of_type and bool(re.search(pattern, f"{name}/{kind}"))
+    # A pattern may end with the layer or, as in TensorFlow's names, with the type.
+    return is_of_type and any(re.search(pattern, n) for n in (name, f"{name}/{kind}"))
 
 
 def _names(kind: str) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def test_published_file_keeps_no_operation_of_ours_in_float32(tmp_path):
     assert not policy.first_kept(ALL, [("LayerNorm", "bert/a"), ("Gelu", "bert/a")])
 
 
-@pytest.mark.parametrize("pattern", ["bert/", "a/MatMul", ""])
+@pytest.mark.parametrize("pattern", ["bert/", "/a$", "a/MatMul$", ""])
 def test_the_first_operation_that_is_kept_in_float32_is_named(tmp_path, pattern):
     rules = PUBLISHED | {"non_convertible_exceptions": [[pattern, "MatMul"]]}
     kept = choose_policy("", write(tmp_path, rules)).first_kept(ALL)
