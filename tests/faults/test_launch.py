@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import sys
 
@@ -171,4 +172,47 @@ def test_a_terminated_launcher_saves_what_mpirun_runs(
         kept,
         total,
         " ".join([f"slowest {slowest:.1f} s", *notes]),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.horovod
+def test_a_signal_to_mpirun_itself_loses_at_most_an_interval(
+    tiny_config_file, tiny_records, tmp_path, figure
+):
+    """It ends its workers at once, whatever they do; the same command resumes."""
+    total, interval, lost = count(1, 9), 5, []
+    signals = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    for place in range(total):
+        folder = tmp_path / f"run-{place}"
+        flags = runs.pretraining_flags(
+            *(tiny_config_file, tiny_records, folder, "--display_loss_steps=1"),
+            f"--save_checkpoints_steps={interval}",
+            batch=2,
+            accumulation=4,
+            steps=100_000,
+        )
+        run = Started(*script("run_pretraining.py", *flags, size=2))
+        try:
+            assert run.wait_for(f"Iteration: {12 + place} "), run.text
+            run.hit(signals[place % 3])
+            code, _ = run.finish()
+        finally:
+            left = run.end()
+        assert code != 0 and not left, run.text
+        # mpirun prints no more of its workers' lines; they are in the log.
+        last = max(step for step, _ in runs.logged_values(folder, "total_loss"))
+        again = Started(
+            *script("run_pretraining.py", *flags, "--steps_this_run=1", size=2)
+        )
+        code, _ = again.finish(120)
+        assert code == 0, again.text
+        saved = int(re.search(r"Resuming from .* \(step (\d+)\)", again.text)[1])
+        assert not list(folder.glob(".model.ckpt-*"))
+        lost.append(last - saved)
+    figure(
+        "a signal to mpirun itself: resumed, at most an interval lost",
+        sum(steps <= interval for steps in lost),
+        total,
+        f"intervals of {interval} steps, at most {max(lost)} lost",
     )
