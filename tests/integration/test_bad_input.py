@@ -130,7 +130,7 @@ def test_fewer_records_than_a_global_batch(arguments):
 def test_an_output_dir_that_cannot_be_written(arguments, tmp_path):
     (tmp_path / "file").write_text("")
     arguments["output_dir"] = str(tmp_path / "file" / "run")
-    refused(arguments, "`output_dir` must be a folder that can be written. .* is under a file")
+    refused(arguments, "`output_dir` must be a folder .* which is under a file")
 
 
 def test_evaluation_without_a_checkpoint(arguments):
