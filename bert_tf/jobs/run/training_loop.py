@@ -156,9 +156,7 @@ def _take_no_step(plan: Plan, session: Session) -> None:
     """What is left of a training whose steps are done."""
     line = _all_done(plan)
     if plan.config.saving.benchmark:
-        raise RunError(
-            f"{line} `benchmark` needs steps to take: pass another --output_dir."
-        )
+        raise RunError(f"{line} `benchmark` needs some: pass another --output_dir.")
     if session.is_first:
         write_missing_files(plan.config.files.output_dir, plan.model_files)
     session.log.message(line)
