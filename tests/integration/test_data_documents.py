@@ -57,7 +57,7 @@ def test_commands_run(tmp_path):
         )
         assert result.returncode == 0, f"{shlex.join(words)}\n{result.stderr[-2000:]}"
     records = [
-        read_metadata(tmp_path / "results" / "records" / name)
+        read_metadata(tmp_path / "results" / "records-512" / name)
         for name in ("training", "training-2")
     ]
     assert records[0].shards == records[1].shards
