@@ -65,8 +65,11 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
         print(help_request)
         return 0
     except (ValueError, OSError) as error:
-        if is_first:
-            print(f"error: {one_line(error)}", file=sys.stderr)
+        where = ""
+        if not is_first:  # mpirun ends this worker meanwhile, if the first fails too.
+            time.sleep(_SECONDS_FOR_THE_REPORT)
+            where = f"{this_worker()}: "
+        print(f"error: {where}{one_line(error)}", file=sys.stderr, flush=True)
         return FAILED
     if is_first:
         flags.warn_about_ignored_flags(arguments)
@@ -85,6 +88,9 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
         except NotConverged as error:
             if is_first:
                 print(error, file=sys.stderr, flush=True)
+            else:
+                with contextlib.suppress(Stopped):  # mpirun ends this worker meanwhile.
+                    time.sleep(_SECONDS_FOR_THE_REPORT)
             return NOT_CONVERGED
         except RunError as error:
             return _report(error, stop)

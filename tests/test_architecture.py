@@ -48,7 +48,9 @@ MAY_IMPORT = {
     ("download", "bert_tf.data.tasks.glue_tasks"),  # MRPC is split into GLUE's files.
 }
 # What the lowest layer may know of itself.
-FOUNDATIONS = {"errors", "config", "files", "json_files", "resources", "tf_checkpoint"}
+FOUNDATIONS = {
+    *("errors", "config", "files", "json_files", "launch", "resources", "tf_checkpoint")
+}
 # What each folder or module of `data` may know of the others: text becomes instances,
 # these records, records packs, and all of them batches. `commands` know everything.
 DATA = {

@@ -57,9 +57,11 @@ def test_other_workers_wait_for_its_report(run, rank):
     assert run(OtherWorkerFailed("Worker 1 failed."), rank) == ("", True)
 
 
-@pytest.mark.parametrize("rank, printed", [(0, "Not converged.\n"), (1, "")])
-def test_a_missed_target_has_a_code_of_its_own(run, rank, printed):
-    assert run(NotConverged("Not converged."), rank, code=3) == (printed, False)
+@pytest.mark.parametrize(
+    "rank, printed, waits", [(0, "Not converged.\n", False), (1, "", True)]
+)
+def test_a_missed_target_has_its_own_code(run, rank, printed, waits):
+    assert run(NotConverged("Not converged."), rank, code=3) == (printed, waits)
 
 
 def test_an_error_of_all_workers_is_reported_by_the_first(run):

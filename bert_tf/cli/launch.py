@@ -18,6 +18,7 @@ from bert_tf.signals import KILLED_BY, NUMBERS, STOPPED, name_of, write_error
 # scheduler sends.
 _FINAL = (0, 1, 2, 3, STOPPED, 126, 127, *(KILLED_BY + number for number in NUMBERS))
 _CAUSES = {
+    3: "the training has not reached its --target_mlm_accuracy",
     70: "nothing happened any more, the watchdog ended it",
     71: "a worker was lost",
     KILLED_BY + signal.SIGILL: "an illegal instruction (SIGILL)",

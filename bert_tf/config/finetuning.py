@@ -229,6 +229,17 @@ class FinetuningConfig(RunConfig):
     optimizer: FinetuningOptimizerConfig = FinetuningOptimizerConfig()
     training: FinetuningTrainingConfig
 
+    def __post_init__(self) -> None:
+        """Checks that the best checkpoint may be saved."""
+        super().__post_init__()
+        checks.require(
+            not (self.training.evaluate_each_epoch and self.saving.skip_checkpoint),
+            "skip_checkpoint",
+            "not be given with `evaluate_each_epoch`, which saves the best checkpoint",
+            self.saving.skip_checkpoint,
+            "Leave out one of them.",
+        )
+
     @property
     def max_seq_length(self) -> int:
         """Tokens per row, with the default filled in."""

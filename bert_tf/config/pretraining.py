@@ -12,6 +12,7 @@ from bert_tf.config.run import (
     RunFilesConfig,
     RunTrainingConfig,
 )
+from bert_tf.launch import launched_rank
 
 # Settings of a training that ask for evaluations while it runs, and all that need one.
 _OF_EVALUATION = (
@@ -50,7 +51,8 @@ class FilesConfig(RunFilesConfig):
         super().__post_init__()
         of_run = os.path.join(self.output_dir, "bert_config.json")
         is_given = self.preset or self.bert_config_file or self.init_checkpoint
-        if not (is_given or os.path.isfile(of_run)):
+        # Other workers may get the run's file from the first one, and check it then.
+        if not (is_given or launched_rank() or os.path.isfile(of_run)):
             raise ValueError(
                 "Exactly one of `bert_config_file` and `preset` must be given, or "
                 "neither if `init_checkpoint` has a config next to it, or if the run "

@@ -291,7 +291,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Checks the settings of a training that other groups decide about."""
         training, saving = self.training, self.saving
-        for name in ("skip_checkpoint", "benchmark", "export_steps"):
+        for name in (
+            *("skip_checkpoint", "benchmark", "export_steps"),
+            *("enable_device_warmup", "num_samples_per_checkpoint"),
+            "min_samples_to_start_checkpoints",
+        ):
             checks.require(
                 training.do_train or not getattr(saving, name),
                 name,

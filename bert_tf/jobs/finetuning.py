@@ -175,10 +175,7 @@ def keep_best(
       What to call after each step of the training, or None.
     """
     config, log, communicator = plan.config, session.log, session.communicator
-    if config.saving.benchmark:
-        yield None
-        return
-    if not config.training.evaluate_each_epoch:
+    if config.saving.benchmark or not config.training.evaluate_each_epoch:
         yield None
         return
     with agreement(communicator):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from bert_tf.config import PretrainingConfig
 from bert_tf.errors import NotConverged, RunError, one_line
 from bert_tf.files import write_whole
+from bert_tf.jobs.run.exporting import Exporter
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.saving import CheckpointSaver
@@ -155,16 +156,20 @@ class Goal:
         """Whether the weights that a run with a target starts from have reached it.
 
         Those of a resumed run may: it was stopped after it had converged. New weights
-        are not evaluated.
+        are not evaluated. A resumed run also repeats the evaluation of its step, in
+        which it may have been stopped.
         """
         plan, session = self._plan, self._session
-        if self._target is None or not plan.start.prefix:
+        was_due = plan.start.is_own and plan.training_set and is_due(plan, plan.step)
+        if not plan.start.prefix or (self._target is None and not was_due):
             return False
         if not self._evaluate(plan.step):
             return False
         if not plan.start.is_own and session.is_first:
             with CheckpointSaver(plan, plan.make_reader(), None, session.log) as saver:
                 saver.save_now(plan.step)
+        if session.is_first:
+            Exporter(plan, session.log).start()
         session.stop.state = f"step {plan.step}, which has converged, is saved"
         session.log.message("No step is taken.")
         return True
@@ -173,7 +178,7 @@ class Goal:
         """Evaluates if an evaluation is due; returns whether the target is reached."""
         return is_due(self._plan, step) and self._evaluate(step)
 
-    def _evaluate(self, step: int) -> bool:
+    def _evaluate(self, step: int, *, is_last: bool = False) -> bool:
         """Evaluates and logs the results; returns whether the target is reached."""
         log, plan, samples = self._session.log, self._plan, {}
         if plan.training_set:  # A finished run does not read its records.
@@ -187,7 +192,7 @@ class Goal:
             line += f". Converged: --target_mlm_accuracy={self._target:g} is reached"
         log.message(f"{line}.")
         if plan.training_set:
-            is_last = self.is_reached or step >= plan.last_step
+            is_last = is_last or self.is_reached or step >= plan.last_step
             accuracy = self._results[_ACCURACY]
             self._mlperf.evaluation(samples["samples"], accuracy, is_last=is_last)
         return self.is_reached
@@ -198,7 +203,7 @@ class Goal:
         if not plan.config.training.evaluation_settings:
             self._results = self._evaluate_model()
         elif self._evaluated_step != plan.step:
-            self._evaluate(plan.step)
+            self._evaluate(plan.step, is_last=True)
         log, is_first = session.log, session.is_first
         return report_results(plan, self._results, log, is_first=is_first)
 

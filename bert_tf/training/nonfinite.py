@@ -69,9 +69,12 @@ def find_cause(
         if worker["found"]
     ]
     if not lines:
+        limit = "float32"
+        if communicator.sends_fp16:
+            limit = "float16 (--horovod_compression=fp16)"
         lines = [
             "Computed again, every micro-batch is finite: their sum over micro-batches "
-            "and workers, or its norm, is too large for float32."
+            f"and workers, or its norm, is too large for {limit}."
         ]
     return Cause(" ".join(lines), False)
 

@@ -58,7 +58,10 @@ class CheckpointPolicy:
         saving = self._saving
         if not self.saves:
             name = "benchmark" if saving.benchmark else "skip_checkpoint"
-            return [f"--{name}: no checkpoint is saved, also not of the last step."]
+            line = f"--{name}: no checkpoint is saved, also not of the last step."
+            if saving.benchmark:
+                line += " Nothing is evaluated or predicted."
+            return [line]
         every, first = (
             saving.num_samples_per_checkpoint,
             saving.min_samples_to_start_checkpoints,

@@ -54,6 +54,11 @@ class Exporter:
                 f"--export_steps: the run is at step {step}; too late for "
                 f"{', '.join(map(str, missed))}."
             )
+        if late := [x for x in self._steps if x > self._plan.last_step]:
+            self._log.message(
+                f"--export_steps: the run ends at step {self._plan.last_step}, before "
+                f"{', '.join(map(str, late))}."
+            )
         if step not in there or not is_own:
             self.after_step(step)
 

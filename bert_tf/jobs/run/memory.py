@@ -184,6 +184,7 @@ def memory_warnings(
     exempt: Collection[str] = (),
     recompute: bool,
     has_averages: bool = False,
+    saves: bool = True,
 ) -> list[str]:
     """A line if a training probably needs more memory than there is.
 
@@ -195,6 +196,7 @@ def memory_warnings(
       exempt: See `estimate_training`.
       recompute: See `estimate_training`.
       has_averages: See `estimate_training`.
+      saves: Whether the first worker saves checkpoints.
 
     Returns:
       Lines for the log.
@@ -206,7 +208,7 @@ def memory_warnings(
         exempt=exempt,
         recompute=recompute,
         num_workers=communicator.size,
-        saves=communicator.rank == 0,
+        saves=saves and communicator.rank == 0,
         has_averages=has_averages,
     )
     logging.debug("Memory of a worker: %s, %s.", rows, estimate)

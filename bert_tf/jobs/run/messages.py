@@ -39,7 +39,10 @@ _OF_THIS_RUN = (
 )
 _GROUPS_NOT_COMPARED = ("files", "saving")
 # Of the group `runtime`, settings that change how numbers are rounded.
-_RUNTIME = ("use_xla", "recompute", "unpad", "num_threads")
+_RUNTIME = (
+    *("use_xla", "recompute", "unpad", "num_threads"),
+    *("horovod_compression", "horovod_fusion_threshold"),
+)
 _OF_OPTIMIZER = (
     *("beta_1", "beta_2", "epsilon", "weight_decay_rate"),
     *("exclude_from_weight_decay", "exclude_from_layer_adaptation", "max_grad_norm"),

@@ -167,6 +167,7 @@ class Session:
                 exempt=backends.exempt,
                 recompute=runtime.recompute,
                 has_averages=plan.averages is not None,
+                saves=not plan.config.saving.saves_nothing,
             )
         num_workers = self.communicator.local_size
         lines += thread_warnings(self.threads, runtime.num_threads, num_workers)

@@ -60,7 +60,7 @@ def find_starting_point(
             return start
     notes: list[str] = []
     if do_train and files.overwrite_output_dir:
-        notes = _notes_on_overwriting(files.output_dir)
+        notes = _notes_on_overwriting(files.output_dir, config.saving.saves_nothing)
     elif do_train:
         notes = check_traces(files)
     if files.init_checkpoint:
@@ -75,14 +75,18 @@ def find_starting_point(
     return StartingPoint(notes=tuple(notes))
 
 
-def _notes_on_overwriting(output_dir: str) -> list[str]:
+def _notes_on_overwriting(output_dir: str, saves_nothing: bool) -> list[str]:
     """What --overwrite_output_dir will delete."""
-    if steps := checkpoints.committed_steps(output_dir):
-        return [
-            f"--overwrite_output_dir: the checkpoints in {output_dir} (newest: step "
-            f"{steps[-1]}) are deleted when the first new one is complete."
-        ]
-    return []
+    steps = checkpoints.committed_steps(output_dir)
+    if not steps:
+        return []
+    fate = "are deleted when the first new one is complete"
+    if saves_nothing:
+        fate = "stay, as this run saves none"
+    return [
+        f"--overwrite_output_dir: the checkpoints in {output_dir} (newest: step "
+        f"{steps[-1]}) {fate}."
+    ]
 
 
 def _own(config: RunConfig, local_rank: int) -> StartingPoint | None:

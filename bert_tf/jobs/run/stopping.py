@@ -208,6 +208,8 @@ class TrainingStop:
                 traceback.print_exc()
                 write_error(f"error: step {self._step} could not be saved.")
                 os._exit(1)
+            known = max(self._signals.values(), default=0)
+            self._stop.number = self._stop.number or known
             os._exit(self._stop.code)
 
     def _save_last_step(self) -> None:
@@ -257,3 +259,5 @@ class TrainingStop:
         # mpirun ends all workers when the first one leaves.
         self._communicator.agree(failure)
         self._heartbeat.end()
+        # A run that saves nothing ends with the signal's code, whoever received it.
+        self._stop.number = self._stop.number or int(numbers.max())

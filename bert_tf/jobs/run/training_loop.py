@@ -69,6 +69,8 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     exporter = Exporter(plan, log)
     last_step, loss = _last_step(plan), None
     _begin(plan, session, report, saver, exporter)
+    with report.stopped_clock():
+        batches = _warmed_up(plan, trainer, reader.batches(last_step), log)
     for line in profiler.check(plan.step + 1, last_step):
         log.message(line)
     with TrainingStop(
@@ -76,7 +78,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         ask=trainer.ask_to_stop,
         save=saver.save_now,
     ) as stopping:
-        for batch in _warmed_up(plan, trainer, reader.batches(last_step), log):
+        for batch in batches:
             profiler.before(plan.step + 1)
             result = trainer.train_step(batch)
             if result.is_dropped:
@@ -159,6 +161,7 @@ def _take_no_step(plan: Plan, session: Session) -> None:
         raise RunError(f"{line} `benchmark` needs some: pass another --output_dir.")
     if session.is_first:
         write_missing_files(plan.config.files.output_dir, plan.model_files)
+        Exporter(plan, session.log).start()
     session.log.message(line)
     session.stop.state = f"all {plan.step} steps are done and saved"
 
