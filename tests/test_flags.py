@@ -7,7 +7,7 @@ from conftest import ROOT
 
 from bert_tf import flags
 from bert_tf.config import PretrainingConfig
-from bert_tf.config.finetuning import SquadConfig
+from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
 
 SCRIPT = ROOT / "run_pretraining.py"
 BASE = ["run", "--output_dir=/o", "--preset=tiny", "--do_train", "--input_files_dir=/i"]
@@ -235,3 +235,10 @@ def test_several_processes_without_horovod_are_refused():
     assert result.returncode == 1
     [line] = errors
     assert "4 processes were launched but `horovod` is not set" in line
+
+
+def test_a_fine_tuning_that_saves_nothing_keeps_no_best_checkpoint():
+    command = ["run", "--task_name=mrpc", "--data_dir=data", "--output_dir=out"]
+    more = ["--do_train", "--evaluate_each_epoch", "--skip_checkpoint"]
+    with pytest.raises(ValueError, match="`skip_checkpoint` must not be given with"):
+        flags.parse(ClassifierConfig, [*command, *more])

@@ -182,3 +182,11 @@ def test_two_workers_evaluate_and_end_as_one_does(command, missed, tmp_path):
     assert result.returncode == 0, result.stderr
     assert (reached / "model.ckpt-2.json").exists()
     assert json.loads((reached / "training_result.json").read_text())["converged"]
+
+
+def test_an_evaluation_in_which_a_run_was_stopped_is_repeated(command, tmp_path):
+    """It is saved by then, as after a signal in the evaluation after step 4."""
+    run(command(tmp_path, "--steps_this_run=4"))
+    assert not evaluations(tmp_path)
+    run(command(tmp_path, "--eval_steps=4"))
+    assert sorted(evaluations(tmp_path)) == [4, 8]

@@ -179,6 +179,17 @@ def test_averages_can_be_turned_on_and_off_in_a_resumed_run(command, tmp_path, c
     assert not [name for name in last if name.endswith(AVERAGE)]
 
 
+def test_the_export_of_the_last_step_is_made_up_for(command, tmp_path, capsys):
+    """As after a kill between the last save and its export."""
+    run(command(tmp_path))
+    run(command(tmp_path, "--export_steps=8"))
+    exported = read_weights(tmp_path / "export" / "step-8").tensors
+    assert_same_bytes(exported, read_tensors(tmp_path / "model.ckpt-8"))
+    run(command(tmp_path / "short", "--export_steps=8", "--max_samples=64"))
+    line = "--export_steps: the run ends at step 4, before 8."
+    assert line in capsys.readouterr().out
+
+
 def test_exports_are_the_averages_of_their_steps(averaged):
     folder, _, _ = averaged
     exports = folder / "export"
