@@ -239,6 +239,6 @@ def test_several_processes_without_horovod_are_refused():
 
 def test_a_fine_tuning_that_saves_nothing_keeps_no_best_checkpoint():
     command = ["run", "--task_name=mrpc", "--data_dir=data", "--output_dir=out"]
-    more = ["--do_train", "--evaluate_each_epoch", "--skip_checkpoint"]
+    more = ["--do_train", "--do_eval", "--evaluate_each_epoch", "--skip_checkpoint"]
     with pytest.raises(ValueError, match="`skip_checkpoint` must not be given with"):
         flags.parse(ClassifierConfig, [*command, *more])
