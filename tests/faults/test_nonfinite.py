@@ -80,6 +80,11 @@ def reader(command):
     return plan.make_reader()
 
 
+def numbers_of(reader, step, micro_batch):
+    """The numbers of the records of one of 4 micro-batches."""
+    return np.split(reader._epochs_and_records(step)[1], 4)[micro_batch].tolist()
+
+
 def named_records(reader, message):
     """The numbers of the records that a message names."""
     names = re.search(r", records (\S+): mlm_loss", message)[1].split(",")
@@ -94,7 +99,7 @@ def test_the_cause_is_named_and_the_step_can_be_skipped(
     rng = np.random.default_rng(0)
     for attempt in range(attempts):
         step, part = int(rng.integers(6)), int(rng.integers(4))
-        micro_batch = reader._numbers(step)[part].tolist()
+        micro_batch = numbers_of(reader, step, part)
         plain = command(f"{attempt}", [rng.choice(micro_batch)])
         with pytest.raises(NonFiniteError) as error:
             run("pretraining", *plain)
@@ -126,7 +131,7 @@ def test_all_workers_stop_at_the_step_and_report_the_one_that_found_it(
     command, reader, tmp_path, figure
 ):
     """2 workers x 2 micro-batches x 4 records; the second worker has the record."""
-    micro_batch = reader._numbers(2)[3].tolist()
+    micro_batch = numbers_of(reader, 2, 3)
     bad = micro_batch[:1]
     runs = {
         "stop": command("set", bad, accumulation=2),
