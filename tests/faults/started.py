@@ -69,11 +69,14 @@ class Started:
         self._reader.join(5)
         return code, took
 
-    def end(self):
-        """Ends whatever is left; returns how many processes that were."""
-        left = [self.pid] if self._process.poll() is None else []
-        left += descendants(self.pid)
-        left += [pid for pid in processes() if pid not in left and self._is_ours(pid)]
+    def end(self, seconds=0):
+        """Ends whatever is left after some time; returns how many processes that were.
+
+        mpirun may end before a worker that it has killed has left.
+        """
+        end = time.monotonic() + seconds
+        while (left := self._left()) and time.monotonic() < end:
+            time.sleep(0.05)
         for pid in left:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -81,6 +84,11 @@ class Started:
                 pass
         self._process.wait()
         return len(left)
+
+    def _left(self):
+        left = [self.pid] if self._process.poll() is None else []
+        left += descendants(self.pid)
+        return left + [p for p in processes() if p not in left and self._is_ours(p)]
 
     def _is_ours(self, pid):
         """Whether it is a worker whose parent is gone: by its unique last argument."""
