@@ -57,7 +57,10 @@ class Started:
     def hit(self, number, pid=None):
         """Sends a signal, to mpirun or the only process if none is named."""
         self._hit = time.monotonic()
-        os.kill(pid or self.pid, number)
+        try:
+            os.kill(pid or self.pid, number)
+        except ProcessLookupError:
+            raise AssertionError(f"It has ended by itself: {self.text}") from None
 
     def finish(self, seconds=60):
         """Waits for the end; returns exit code and seconds since the signal."""
