@@ -48,7 +48,17 @@ def is_gzip(path: str) -> bool:
 
 
 def file_state(path: str) -> str:
-    """A text that changes with the content of a file."""
+    """A text that changes with the content of a file.
+
+    A copy may have the size and the time of the file that it replaces, but it has
+    another inode or another change time.
+    """
+    status = os.stat(path)
+    return f"{earlier_file_state(path)}|{status.st_ctime_ns}|{status.st_ino}"
+
+
+def earlier_file_state(path: str) -> str:
+    """The same as earlier versions wrote it: without inode and change time."""
     status = os.stat(path)
     return f"{os.path.abspath(path)}|{status.st_size}|{status.st_mtime_ns}"
 
@@ -72,9 +82,7 @@ def unpack_files(files: Iterable[str], cache_dir: str) -> list[str]:
     for path in files:
         if is_gzip(path):
             os.makedirs(cache_dir, exist_ok=True)
-            status = os.stat(path)
-            state = f"{file_state(path)}|{status.st_ctime_ns}|{status.st_ino}"
-            name = hashlib.sha256(state.encode()).hexdigest() + ".unpacked"
+            name = hashlib.sha256(file_state(path).encode()).hexdigest() + ".unpacked"
             target = os.path.join(cache_dir, name)
             if _unpack_once(path, target):
                 made.append(target)

@@ -17,6 +17,7 @@ from bert_tf.data.output_files import FileWriter
 from bert_tf.data.records.gzip_files import (
     FRAME_BYTES,
     HEADER,
+    earlier_file_state,
     file_state,
     is_gzip,
     read_length,
@@ -80,15 +81,11 @@ def _cache_files(path: str, cache_dir: str) -> tuple[str, str]:
     """Paths of the stored offsets of a file in its current state.
 
     Returns:
-      The path, and that of earlier versions, which left out inode and change time.
+      The path, and that of earlier versions.
     """
-    status, earlier = os.stat(path), file_state(path)
-    # A copy may have the size and the time of the file that it replaces, but it has
-    # another inode or another change time.
-    state = f"{earlier}|{status.st_ctime_ns}|{status.st_ino}"
     name, earlier_name = (
         os.path.join(cache_dir, hashlib.sha256(text.encode()).hexdigest() + ".npy")
-        for text in (state, earlier)
+        for text in (file_state(path), earlier_file_state(path))
     )
     return name, earlier_name
 
