@@ -49,6 +49,10 @@ class LossScale:
         self._change(self.value / 2.0)
         return True
 
+    def restore(self, value: float) -> None:
+        """Undoes `lower`, where a smaller scale has not helped."""
+        self._change(value)
+
     def _change(self, value: float) -> None:
         self.variable.assign(value)
         self.num_finite_steps = 0

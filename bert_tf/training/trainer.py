@@ -25,6 +25,8 @@ from bert_tf.training.optimizers import BertOptimizer
 
 # A run that skips this many steps one after another has diverged.
 MAX_SKIPPED_IN_A_ROW = 10
+# Makes the context in which a step that was not finite is computed again.
+Recomputing = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +76,7 @@ class Trainer:
         skip_nonfinite: bool = False,
         averages: WeightAverages | None = None,
         name_rows: Callable[[int, int], str] = lambda step, part: "",
-        recomputing: Callable[
-            [], contextlib.AbstractContextManager[None]
-        ] = contextlib.nullcontext,
+        recomputing: Recomputing = contextlib.nullcontext,
     ) -> None:
         """Prepares the graph of a step, which is traced at the first batch.
 
@@ -152,6 +152,7 @@ class Trainer:
         if self._clock and not self._communicator.rank:
             self._own_share.assign(self._clock.own_share())
         losses, norm, stops = self._graph(tensors)
+        scale = self.loss_scale.value if self.loss_scale else None
         while (
             not stops.numpy().any()
             and not np.isfinite(norm.numpy())
@@ -165,9 +166,11 @@ class Trainer:
             zip(self.task.loss_names, map(float, losses.numpy()), strict=True)
         )
         if not np.isfinite(norm.numpy()):
-            return self._skip(tensors, values)
+            result = self._skip(tensors, values)
+            if self.loss_scale is not None:  # With the lowest one the cause was found.
+                self.loss_scale.restore(scale)
+            return result
         self._skipped_in_a_row = 0
-        scale = None
         if self.loss_scale is not None:
             scale = self.loss_scale.value
             self.loss_scale.note_finite_step()

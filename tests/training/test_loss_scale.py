@@ -44,9 +44,9 @@ def batch(number):
     }
 
 
-def trainer(task, scale):
+def trainer(task, scale, **more):
     optimizer = AdamWeightDecay(0.1, bias_correction=True)
-    return Trainer(task, optimizer, Communicator(), GradientSettings(), scale)
+    return Trainer(task, optimizer, Communicator(), GradientSettings(), scale, **more)
 
 
 def test_the_scale_doubles_after_2000_steps_without_overflow():
@@ -102,6 +102,14 @@ def test_a_step_that_overflows_is_taken_again_with_half_the_scale():
     assert result.step == 1
     assert result.gradient_norm == 1.0
     np.testing.assert_allclose(task.weight.numpy(), 1.0 - 0.1, rtol=2e-3)
+
+
+def test_what_no_scale_can_help_leaves_the_scale():
+    """The gradient, 70,000, is beyond float16 with any scale; the loss is float32."""
+    task, scale = OneWeight(tf.float16), LossScale(8.0)
+    result = trainer(task, scale, skip_nonfinite=True).train_step(batch(7e4))
+    assert "step 1 is not finite" in result.skipped
+    assert scale.value == 8.0
 
 
 def test_what_no_scale_can_help_stops_the_run():
