@@ -152,12 +152,12 @@ class Goal:
         has_both = accuracy is not None and self._target is not None
         return has_both and accuracy >= self._target
 
-    def is_reached_at_start(self) -> bool:
-        """Whether the weights that a run with a target starts from have reached it.
+    def evaluate_start(self) -> bool:
+        """Evaluates the start where that is due; returns whether it is the end.
 
-        Those of a resumed run may: it was stopped after it had converged. New weights
-        are not evaluated. A resumed run also repeats the evaluation of its step, in
-        which it may have been stopped.
+        A run with a target evaluates the weights that it starts from, unless they are
+        new: it may have been stopped after it had converged. A resumed run repeats the
+        evaluation of its step, in which it may have been stopped.
         """
         plan, session = self._plan, self._session
         was_due = plan.start.is_own and plan.training_set and is_due(plan, plan.step)

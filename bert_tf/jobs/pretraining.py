@@ -86,7 +86,7 @@ def run(config: PretrainingConfig, stop: StopRequest | None = None) -> dict[str,
             train(plan, session)
             return {}
         goal = Goal(plan, session, functools.partial(evaluate, plan, session))
-        if config.training.do_train and not goal.is_reached_at_start():
+        if config.training.do_train and not goal.evaluate_start():
             is_evaluated = bool(config.training.evaluation_settings)
             after_step = goal.after_step if is_evaluated else None
             goal.trained = train(plan, session, after_step)

@@ -190,3 +190,10 @@ def test_an_evaluation_in_which_a_run_was_stopped_is_repeated(command, tmp_path)
     assert not evaluations(tmp_path)
     run(command(tmp_path, "--eval_steps=4"))
     assert sorted(evaluations(tmp_path)) == [4, 8]
+
+
+def test_the_step_that_reaches_the_target_is_logged(command, tmp_path):
+    """Between two log lines; any accuracy is above this target."""
+    target = ("--eval_steps=3", "--target_mlm_accuracy=1e-9", "--display_loss_steps=5")
+    run(command(tmp_path, *target))
+    assert [step for step, _ in logged_values(tmp_path, "mlm_loss")] == [1, 3]

@@ -264,6 +264,11 @@ class StepReport:
             self._speeds.clear()
             self.restart_clock(result.step)
 
+    def end_early(self, result: StepResult) -> None:
+        """Logs a step that turns out to be the last one, unless it was logged."""
+        if self._since is None or self._since[0] != result.step:
+            self.step(result, is_last=True)
+
     @contextlib.contextmanager
     def stopped_clock(self) -> Iterator[None]:
         """Leaves the time spent inside out of the speed."""

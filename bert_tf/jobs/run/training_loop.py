@@ -20,7 +20,7 @@ from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.loss_scale import LossScale
 from bert_tf.training.profiling import StepProfiler
 from bert_tf.training.runlog import RunLog
-from bert_tf.training.trainer import Trainer
+from bert_tf.training.trainer import Recomputing, StepResult, Trainer
 
 # Of --enable_device_warmup: the first compiles, the second allocates no more.
 _WARMUP_STEPS = 2
@@ -62,7 +62,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         return Trained()
     reader = plan.make_reader()
     paused = session.watchdog.paused
-    trainer = make_trainer(plan, session.communicator, reader, recomputing=paused)
+    trainer = make_trainer(plan, session.communicator, reader, paused)
     saver = CheckpointSaver(plan, reader, trainer.loss_scale, log)
     session.open_until.enter_context(saver)
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
@@ -102,8 +102,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
                 with report.stopped_clock(), stopping.evaluating():
                     ends = after_step(result.step)
                 if ends:
-                    with report.stopped_clock():
-                        _end_early(result.step, session, saver, stopping, profiler)
+                    _end_early(result, session, report, saver, stopping, profiler)
                 is_last |= ends
             if is_last:
                 break
@@ -197,17 +196,20 @@ def _saving(
 
 
 def _end_early(
-    step: int,
+    result: StepResult,
     session: Session,
+    report: StepReport,
     saver: CheckpointSaver,
     stopping: TrainingStop,
     profiler: StepProfiler,
 ) -> None:
-    """Saves a step that turns out to be the last one."""
+    """Logs and saves a step that turns out to be the last one."""
+    report.end_early(result)
     if session.is_first:
-        saver.save_now(step)
-    stopping.saved(step)
-    for line in profiler.after(step, is_last=True):
+        with report.stopped_clock():
+            saver.save_now(result.step)
+    stopping.saved(result.step)
+    for line in profiler.after(result.step, is_last=True):
         session.log.message(line)
 
 
@@ -230,11 +232,14 @@ def _all_done(plan: Plan) -> str:
 
 
 def make_trainer(
-    plan: Plan, communicator: Communicator, reader: StepReader, **more: object
+    plan: Plan,
+    communicator: Communicator,
+    reader: StepReader,
+    recomputing: Recomputing = contextlib.nullcontext,
 ) -> Trainer:
     """The trainer of a plan, and of the batches that a reader gives.
 
-    The time of a training that has one starts here.
+    The time of a training that has one starts here. See `Trainer` for `recomputing`.
     """
     training = plan.config.training
     settings = GradientSettings(
@@ -264,7 +269,7 @@ def make_trainer(
         skip_nonfinite=training.skip_nonfinite,
         averages=plan.averages,
         name_rows=reader.name_rows,
-        **more,
+        recomputing=recomputing,
     )
 
 
