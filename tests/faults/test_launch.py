@@ -138,22 +138,29 @@ def test_wrong_options_are_one_line(arguments, message):
     assert code == 1 and message in run.text and len(run.lines) == 1
 
 
-@pytest.mark.slow
-@pytest.mark.horovod
-def test_a_terminated_launcher_saves_what_mpirun_runs(
-    tiny_config_file, tiny_records, tmp_path, figure
-):
-    kept, slowest, total, notes = 0, 0.0, count(1, 10), []
-    signals = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-    for place in range(total):
-        folder = tmp_path / f"run-{place}"
-        flags = runs.pretraining_flags(
-            *(tiny_config_file, tiny_records, folder, "--display_loss_steps=1"),
-            f"--output_dir={folder}",
+@pytest.fixture
+def endless(tiny_config_file, tiny_records):
+    """Makes the flags of a training that does not end by itself."""
+
+    def make(folder, *more):
+        return runs.pretraining_flags(
+            *(tiny_config_file, tiny_records, folder, "--display_loss_steps=1", *more),
             batch=2,
             accumulation=4,
             steps=100_000,
         )
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.horovod
+def test_a_terminated_launcher_saves_what_mpirun_runs(endless, tmp_path, figure):
+    kept, slowest, total, notes = 0, 0.0, count(1, 10), []
+    signals = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    for place in range(total):
+        folder = tmp_path / f"run-{place}"
+        flags = endless(folder, f"--output_dir={folder}")
         run = launch(*script("run_pretraining.py", *flags, size=2))
         try:
             assert run.wait_for(f"Iteration: {3 + place} "), run.text
@@ -177,21 +184,13 @@ def test_a_terminated_launcher_saves_what_mpirun_runs(
 
 @pytest.mark.slow
 @pytest.mark.horovod
-def test_a_signal_to_mpirun_itself_loses_at_most_an_interval(
-    tiny_config_file, tiny_records, tmp_path, figure
-):
+def test_a_signal_to_mpirun_itself_loses_at_most_an_interval(endless, tmp_path, figure):
     """It ends its workers at once, whatever they do; the same command resumes."""
     total, interval, lost = count(1, 9), 5, []
     signals = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     for place in range(total):
         folder = tmp_path / f"run-{place}"
-        flags = runs.pretraining_flags(
-            *(tiny_config_file, tiny_records, folder, "--display_loss_steps=1"),
-            f"--save_checkpoints_steps={interval}",
-            batch=2,
-            accumulation=4,
-            steps=100_000,
-        )
+        flags = endless(folder, f"--save_checkpoints_steps={interval}")
         run = Started(*script("run_pretraining.py", *flags, size=2))
         try:
             assert run.wait_for(f"Iteration: {12 + place} "), run.text
