@@ -23,8 +23,8 @@ _EXCEPTIONS = ("non_convertible_exceptions", "convertible_exceptions")
 # float32 accumulation.
 _MATRIX_PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2")
 _REDUCED = {"bf16": tf.bfloat16, "fp16": tf.float16}
-# What lists may call an operation of the model that has no name of its own in
-# TensorFlow, or several.
+# What lists may call an operation of the model that has no name in TensorFlow, or has
+# several.
 _NAMES = {
     "BatchMatMul": ("BatchMatMul", "BatchMatMulV2"),
     "Gelu": ("Gelu", "HabanaGelu", "HabanaGeluV2"),

@@ -224,7 +224,7 @@ class PlanConfig:
 
     @property
     def chosen_recipe(self) -> Recipe:
-        """The recipe, with the values that are passed in place of its own."""
+        """The recipe, with those values replaced that are passed."""
         values = {name: getattr(self, name) for name in _OF_RECIPE}
         given = {name: value for name, value in values.items() if value is not None}
         return dataclasses.replace(RECIPES[self.recipe], **given)

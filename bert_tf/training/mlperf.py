@@ -35,7 +35,7 @@ class MLPerfLog:
                 f"({error}). Install it with `pip install mlperf-logging`, or drop "
                 "--mlperf_log."
             ) from error
-        # A logger of its own: the package's prints on the screen too.
+        # A separate logger: the package's prints to the screen too.
         logger = logging.Logger("mlperf")
         try:
             logger.addHandler(logging.FileHandler(path, mode="w"))
