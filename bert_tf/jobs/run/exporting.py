@@ -5,7 +5,7 @@ import os
 import re
 
 from bert_tf.data.text.tokenization import UNCASED
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, one_line
 from bert_tf.files import sync_folder, temporary_folder
 from bert_tf.interop.classifier_labels import TASK_FILE, head_of
 from bert_tf.interop.export import Form, Model, write_model
@@ -88,8 +88,8 @@ class Exporter:
             sync_folder(self._folder)
         except OSError as error:
             raise RunError(
-                f"The export {path} cannot be written: {error}. Make room and run the "
-                "same command again: it resumes from the newest checkpoint."
+                f"The export {path} cannot be written: {one_line(error)}. Correct that "
+                "and run the same command again: it resumes from the newest checkpoint."
             ) from error
         self._log.message(f"Step {step} is exported to {path}.")
 
