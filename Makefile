@@ -3,6 +3,7 @@
 PYTHON ?= python3
 # Tests have a thread each; a file's tests stay in one process, which shares what they make.
 TEST_PROCESSES ?= 2
+PARALLEL := -n $(TEST_PROCESSES) --dist loadfile --max-worker-restart 0
 PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -53,13 +54,14 @@ demo: setup  ## Pre-train on real text, on one process and on two (10 minutes)
 	@$(BIN)/python tools/demo.py
 
 test: setup  ## All tests
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-fast: setup  ## The tests that take less than 2 minutes together
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(PYTEST_ARGS)
 
 test-faults: setup  ## Kills, signals, damaged files and bad input, in full (90 minutes)
-	@BERT_TF_FAULTS=full $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS) tests/faults
+	@BERT_TF_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) \
+	--timeout=5400 -o faulthandler_timeout=5500 $(PYTEST_ARGS) tests/faults
 
 # One process: the sanitizer's memory is no place for two. Python itself leaks.
 SANITIZED := build/sanitized/library.so
