@@ -1,6 +1,5 @@
 """Pre-training: a config to a trained and evaluated model."""
 
-import dataclasses
 import functools
 import os
 import time
@@ -18,6 +17,7 @@ from bert_tf.data.records.skipping import require_files
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.metrics import evaluate_pretraining
 from bert_tf.jobs.goal import Goal, describe_goal
+from bert_tf.jobs.next_sentence import Records, choose_nsp
 from bert_tf.jobs.run.fingerprint import (
     check_architecture,
     check_packing,
@@ -55,19 +55,6 @@ from bert_tf.signals import StopRequest
 _HEADS = ("cls/*", "bert/pooler/*")
 # The order of an evaluation set never changes, so that results can be compared.
 EVALUATION_SEED = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Records:
-    """The records of a pre-training.
-
-    Attributes:
-      train: The training set, if there are steps left.
-      evaluation: The evaluation set, if there is an evaluation.
-    """
-
-    train: RecordSet | None
-    evaluation: RecordSet | None
 
 
 PretrainingPlan = Plan[PretrainingConfig, Records, PretrainingTask]
@@ -127,6 +114,8 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     metadata = {folder: m for each in sets for folder, m in each.metadata.items()}
     tokenizer = pretraining_tokenizer(config, start, bert, metadata)
     notes = [*sized, *dict.fromkeys(note for each in sets for note in each.notes)]
+    do_nsp, more = choose_nsp(config, start, records)
+    notes += more
     masker, training_set = None, None
     if records.train is not None and config.training.dynamic_masking:
         vocab_file, known = tokenizer.vocab_file, records.train.metadata
@@ -145,8 +134,13 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     def make_task(bert: BertConfig, options: ModelOptions) -> PretrainingTask:
         return PretrainingTask(
             build_pretraining_model(
-                bert, max_seq_length=max_seq_length, seeded_dropout=True, **options
-            )
+                bert,
+                max_seq_length=max_seq_length,
+                seeded_dropout=True,
+                do_nsp=do_nsp,
+                **options,
+            ),
+            do_nsp,
         )
 
     return build_plan(
@@ -161,8 +155,11 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
         make_task=make_task,
         head=_HEADS,
         notes=notes,
-        labels={},
-        evaluation=record_facts(records.evaluation) if records.evaluation else {},
+        facts={
+            "labels": {},
+            "losses": {"do_nsp": do_nsp},
+            "evaluation": record_facts(records.evaluation),
+        },
     )
 
 
@@ -336,5 +333,7 @@ def evaluate(plan: PretrainingPlan, session: Session) -> dict[str, float]:
     with session.watchdog.evaluation() as watched, session.averaged(plan):
         results = evaluate_pretraining(plan.task, watched(batches), communicator)
     seconds = time.perf_counter() - started
-    session.log.summary({"throughput_val": results["next_sentence_count"] / seconds})
+    has_pairs = "nsp_loss" in plan.task.loss_names
+    num_sequences = results["next_sentence_count" if has_pairs else "sequence_count"]
+    session.log.summary({"throughput_val": num_sequences / seconds})
     return results
