@@ -86,7 +86,7 @@ def test_data_commands_are_understood(command):
 
 
 def test_all_commands_were_found():
-    assert len(TRAINING) == 6
+    assert len(TRAINING) == 7
     assert len(DATA) > 10
     assert len(FINETUNING) > 3
     assert len(PREDICTION) > 3

@@ -31,6 +31,8 @@ class CreateDataConfig:
       do_whole_word_mask: Mask all pieces of a word together.
       max_ngram_size: Maximum number of consecutive whole words masked together; more
         than 1 needs do_whole_word_mask. Shorter n-grams are more likely.
+      do_nsp: Make pairs of segments, for next-sentence prediction. Without it a record
+        has one segment of whole sentences, and one document is enough.
       dupe_factor: How often each document is used, each time with new masks.
       format: tfrecord, or hdf5 with the datasets of NVIDIA's and Intel's PyTorch BERT;
         `data convert` also writes hdf5 without padding or compressed.
@@ -57,6 +59,7 @@ class CreateDataConfig:
     short_seq_prob: float = 0.1
     do_whole_word_mask: bool = False
     max_ngram_size: int = 1
+    do_nsp: bool = True
     dupe_factor: int = 10
     format: str = "tfrecord"
     seed: int = 12345

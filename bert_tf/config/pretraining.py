@@ -96,6 +96,9 @@ class TrainingConfig(RunTrainingConfig):
 
     Attributes:
       max_eval_steps: Maximum number of batches of eval_batch_size to evaluate.
+      do_nsp: Predict next sentences, too; without it, the model is a masked LM without
+        a pooler. Default: as in the resumed run, else if the records have sentence
+        pairs.
       dynamic_masking: Mask other tokens of a record in each epoch, instead of those
         that the record has masked; evaluation records keep theirs.
       skip_records: Comma-separated records to leave out, as messages name them:
@@ -119,6 +122,7 @@ class TrainingConfig(RunTrainingConfig):
     """
 
     max_eval_steps: int = 100
+    do_nsp: bool | None = None
     dynamic_masking: bool = False
     skip_records: tuple[str, ...] = ()
     max_corrupt_records: int = 0

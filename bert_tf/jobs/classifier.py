@@ -22,6 +22,7 @@ from bert_tf.distribute import Communicator
 from bert_tf.evaluation.glue import (
     classification_metrics,
     regression_metrics,
+    write_test_predictions,
     write_test_results,
 )
 from bert_tf.interop.classifier_labels import CLASSIFY, Head, read_head
@@ -47,7 +48,8 @@ from bert_tf.modeling.models import ModelOptions
 from bert_tf.signals import StopRequest
 from bert_tf.tf_checkpoint import tensor_shapes
 
-_HEAD = ("output_weights", "output_bias")
+# Masked LMs have no pooler.
+_HEAD = ("output_weights", "output_bias", "bert/pooler/*")
 _TRAIN, _DEV, _TEST = "train", "dev", "test"
 # MNLI has two dev and two test sets; the second's metrics begin with its name.
 _MISMATCHED = "_mismatched"
@@ -60,10 +62,12 @@ class Examples:
     Attributes:
       task: The task.
       splits: Split -> examples, of the splits that the run needs.
+      texts: Test split -> its texts.
     """
 
     task: ClassificationTask
     splits: dict[str, LabelledSequences]
+    texts: dict[str, list[TextExample]]
 
 
 ClassifierPlan = Plan[ClassifierConfig, Examples, FinetuningTask]
@@ -133,20 +137,13 @@ def _read_splits(
         for name in (split, split + _MISMATCHED)
         if is_wanted and (name == split or name in task.files)
     ]
-    return Examples(
-        task,
-        {
-            split: labelled(
-                task,
-                read_examples(
-                    task, folder, split, needs_labels=not split.startswith(_TEST)
-                ),
-                tokenizer,
-                config.max_seq_length,
-            )
-            for split in splits
-        },
-    )
+    examples, texts = {}, {}
+    for split in splits:
+        is_test = split.startswith(_TEST)
+        found = read_examples(task, folder, split, needs_labels=not is_test)
+        examples[split] = labelled(task, found, tokenizer, config.max_seq_length)
+        texts |= {split: found} if is_test else {}
+    return Examples(task, examples, texts)
 
 
 class _Start(NamedTuple):
@@ -224,9 +221,11 @@ def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierP
         data=data,
         num_eval_records=sum(len(x.sequences) for x in evaluated.values()),
         make_task=make_task,
-        labels={"classes": list(task.label_names) or "a number"},
+        facts={
+            "labels": {"classes": list(task.label_names) or "a number"},
+            "evaluation": {split: example_facts(x) for split, x in evaluated.items()},
+        },
         description=description_of(task) | {"max_seq_length": config.max_seq_length},
-        evaluation={split: example_facts(x) for split, x in evaluated.items()},
         head=_HEAD,
         weights=weights,
         notes=[f"Task {task.name}, predicting {classes}.", *notes, *more],
@@ -264,7 +263,7 @@ def _metrics(
 
 
 def _predict_tests(plan: ClassifierPlan, session: Session) -> None:
-    """Writes test_results.tsv: probabilities, or numbers."""
+    """Writes test_results.tsv: probabilities, or numbers; and the same with texts."""
     for split in (_TEST, _TEST + _MISMATCHED):
         if split not in plan.data.splits:
             continue
@@ -273,11 +272,15 @@ def _predict_tests(plan: ClassifierPlan, session: Session) -> None:
         if not plan.data.task.is_regression:
             logits = scipy.special.softmax(logits, axis=1)
         if session.is_first:
-            name = f"test_results{split.removeprefix(_TEST)}.tsv"
-            path = os.path.join(plan.config.files.output_dir, name)
+            folder, set_name = plan.config.files.output_dir, split.removeprefix(_TEST)
+            path = os.path.join(folder, f"test_results{set_name}.tsv")
             write_test_results(path, logits)
             columns = ", ".join(plan.data.task.label_names) or "a number"
             session.log.message(f"Predictions written to {path}; columns: {columns}.")
+            path = os.path.join(folder, f"test_predictions{set_name}.tsv")
+            texts = [(x.text_a, x.text_b) for x in plan.data.texts[split]]
+            write_test_predictions(path, texts, plan.data.task.label_names, logits)
+            session.log.message(f"The same with texts and header: {path}.")
 
 
 def _logits(

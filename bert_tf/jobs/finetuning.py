@@ -31,6 +31,7 @@ from bert_tf.jobs.run.messages import describe_changes, describe_model
 from bert_tf.jobs.run.model_files import (
     RunTokenizer,
     finetuning_tokenizer,
+    fit_preset,
     load_bert_config,
 )
 from bert_tf.jobs.run.output_dir import check_description
@@ -63,9 +64,10 @@ def load_model_files(
         the vocabulary is larger than that of words.
     """
     bert = load_bert_config(config.files, start)
+    bert, sized = fit_preset(bert, config.files, start, {})
     check_architecture(start, bert, config.training.allow_config_change)
     tokenizer = finetuning_tokenizer(config, start)
-    notes = check_size(tokenizer.vocab_file, bert.vocab_size)
+    notes = sized + check_size(tokenizer.vocab_file, bert.vocab_size)
     if config.max_seq_length > bert.max_position_embeddings:
         raise ValueError(
             "`max_seq_length` must be at most the architecture's "

@@ -262,8 +262,10 @@ def prepare(config: SquadConfig, communicator: Communicator) -> SquadPlan:
         data=data,
         num_eval_records=len(data.predict.examples) if data.predict else 0,
         make_task=make_task,
-        labels={"version_2_with_negative": squad.version_2_with_negative},
-        evaluation=_evaluation_facts(data.predict),
+        facts={
+            "labels": {"version_2_with_negative": squad.version_2_with_negative},
+            "evaluation": _evaluation_facts(data.predict),
+        },
         description={
             "task": SQUAD,
             "max_seq_length": config.max_seq_length,

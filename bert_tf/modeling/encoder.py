@@ -229,11 +229,11 @@ class Pooler(BertLayer):
 class Bert(BertLayer):
     """Embeddings, encoder and pooler, under the original scope `bert`."""
 
-    def __init__(self, settings: LayerSettings) -> None:
+    def __init__(self, settings: LayerSettings, has_pooler: bool = True) -> None:
         super().__init__(settings, name="bert")
         self.embeddings = Embeddings(settings)
         self.encoder = Encoder(settings)
-        self.pooler = Pooler(settings)
+        self.pooler = Pooler(settings) if has_pooler else None
         # Used only where the caller passes no seed (`model.fit`).
         self.seed_generator = keras.random.SeedGenerator(settings.seed)
 
@@ -241,7 +241,8 @@ class Bert(BertLayer):
         shape = (None, None, self.config.hidden_size)
         self.embeddings.build()
         self.encoder.build(shape)
-        self.pooler.build(shape)
+        if self.pooler:
+            self.pooler.build(shape)
 
     def blocks(self) -> list[Block]:
         return self.encoder.blocks()
@@ -267,14 +268,14 @@ class Bert(BertLayer):
           training: Whether dropout is on.
 
         Returns:
-          `sequence_output` [B, S, H] (0 where nothing was computed) and
-          `pooled_output` [B, K, H], float32.
+          `sequence_output` [B, S, H] (0 where nothing was computed) and, with a
+          pooler, `pooled_output` [B, K, H], float32.
         """
         seed = inputs.get("dropout_seed")
         if seed is None:
             seed = self._drawn_seed(inputs["input_ids"])
         read, pooled = inputs.get("read_positions"), inputs["next_sentence_positions"]
-        if read is not None:
+        if read is not None and self.pooler:
             read = tf.concat([pooled, read], axis=1)
         x = self.embeddings(
             inputs["input_ids"],
@@ -286,4 +287,7 @@ class Bert(BertLayer):
         x = self.encoder(
             x, inputs["input_mask"], seed, read_positions=read, training=training
         )
-        return {"sequence_output": x, "pooled_output": self.pooler(x, pooled)}
+        outputs = {"sequence_output": x}
+        if self.pooler:
+            outputs["pooled_output"] = self.pooler(x, pooled)
+        return outputs

@@ -154,6 +154,7 @@ def _usual(config: CreateDataConfig) -> list[str]:
     usual = {
         "strip_accents": config.do_lower_case,
         "tokenize_chinese_chars": True,
+        "do_nsp": True,
     }
     return [name for name, value in usual.items() if getattr(config, name) == value]
 
@@ -207,7 +208,9 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
     """
     groups = list(
         cut_into_groups(
-            paths, config.input_format, config.num_shards, tokenizer_settings(config)
+            *(paths, config.input_format, config.num_shards),
+            tokenizer_settings(config),
+            fewest=2 if config.do_nsp else 1,
         )
     )
     if not groups:

@@ -58,6 +58,8 @@ def cut_into_groups(
     input_format: str,
     num_shards: int = 1,
     settings: TokenizerSettings = UNCASED,
+    *,
+    fewest: int = 2,
 ) -> Iterator[DocumentGroup]:
     """Cuts text into groups of about `GROUP_BYTES`.
 
@@ -67,9 +69,10 @@ def cut_into_groups(
       num_shards: Little text is cut into smaller groups, several for each shard, so
         that the shards have about the same size.
       settings: Those of the tokenizer: only documents with a token count.
+      fewest: Documents of a group at least: 2 for sentence pairs, otherwise 1.
 
     Yields:
-      Groups of at least two documents each, unless the whole text is one.
+      Groups of at least so many documents each, unless the whole text has fewer.
     """
     splitter = WordSplitter(settings)
     share = sum(map(os.path.getsize, paths)) // (_GROUPS_PER_SHARD * num_shards)
@@ -80,14 +83,14 @@ def cut_into_groups(
     for file_range in cut_into_ranges(paths, input_format, target):
         current.append(file_range)
         size += file_range.num_bytes
-        if documents < 2:
+        if documents < fewest:
             documents += count_documents(file_range, input_format, splitter)
-        if size >= target and documents >= 2:
+        if size >= target and documents >= fewest:
             if ready:
                 yield ready
             ready = DocumentGroup(number, tuple(current))
             number, size, documents, current = number + 1, 0, 0, []
-    if ready and documents < 2:
+    if ready and documents < fewest:
         # A single document has no partner for random next segments: it joins the
         # previous group.
         ready = DocumentGroup(ready.number, (*ready.ranges, *current))

@@ -25,6 +25,7 @@ _COMPARED_ELSEWHERE = (
     *("max_seq_length", "max_predictions_per_seq", "precision"),
     *("loss_normalization", "clip_each_micro_batch", "doc_stride", "max_query_length"),
     *("version_2_with_negative", "task_name", "dynamic_masking"),
+    "do_nsp",
 )
 # Settings that do not change what a step of a resumed run computes.
 _OF_THIS_RUN = (

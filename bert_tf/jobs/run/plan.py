@@ -241,8 +241,7 @@ def build_plan(
     data: Data,
     num_eval_records: int,
     make_task: Callable[[BertConfig, ModelOptions], JobTask],
-    labels: Mapping[str, object],
-    evaluation: Mapping[str, object],
+    facts: Mapping[str, Mapping[str, object]],
     description: Mapping[str, object] | None = None,
     head: Sequence[str] = (),
     weights: Weights | None = None,
@@ -261,8 +260,7 @@ def build_plan(
       num_eval_records: See `Plan`.
       make_task: Builds the model and its losses. The architecture that it takes is
         without dropout where the run is.
-      labels: What the outputs of the model's head mean, by name.
-      evaluation: Facts about what is evaluated or predicted, by name.
+      facts: The `labels`, `evaluation` and `losses` of `take_fingerprint`.
       description: The content of task.json; None for a pre-training.
       head: Names of weights that a training may initialise newly.
       weights: Those of the starting point, if they have been read.
@@ -276,7 +274,7 @@ def build_plan(
     """
     runtime, training = config.runtime, config.training
     policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
-    facts = {"data": _facts(training_set), "evaluation": evaluation, "labels": labels}
+    facts = {"data": _facts(training_set), **facts}
     fingerprint = take_fingerprint(training, bert, tokenizer, policy, **facts)
     takes_steps, allowed = training_set is not None, training.allow_config_change
     compared = compare_with_run(start, fingerprint, allowed, takes_steps=takes_steps)
