@@ -44,7 +44,7 @@ CHANGEABLE_SETTINGS = (
     "initializer_range",
 )
 # What runs of earlier versions did without, and did not state.
-_EARLIER_DATA = {"dynamic_masking": False, "weights": []}
+_EARLIER_DATA = {"dynamic_masking": False, "weights": [], "class_weights": []}
 _MAX_SHOWN = 60  # Characters of a value.
 _MAX_ITEMS = 3  # Of a list.
 
