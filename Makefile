@@ -7,6 +7,9 @@ PARALLEL := -n $(TEST_PROCESSES) --dist loadfile --max-worker-restart 0
 PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+PROGRESS = $(BIN)/python tools/progress_lines.py
+FUSED_STAMP := build/fused-ops-stamp
+FUSED_SOURCES := $(wildcard $(addprefix bert_tf/fused_ops/*.,cc h inc py))
 # Filled in by the first set-up; a missing Horovod is an error only where it is needed.
 REQUIRE_HOROVOD ?=
 
@@ -29,10 +32,12 @@ $(VENV)/environment-stamp: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the locked packages into $(VENV) (about 1.5 minutes)"
 	@if command -v uv >/dev/null; then \
-	  uv pip install --quiet --python $(BIN)/python -r requirements.lock && \
+	  $(PROGRESS) "Installing" uv pip install --quiet --python $(BIN)/python \
+	    -r requirements.lock && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps -e .; \
 	else \
-	  $(BIN)/python -m pip install --quiet -r requirements.lock && \
+	  $(PROGRESS) "Installing" $(BIN)/python -m pip install --quiet \
+	    -r requirements.lock && \
 	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
 	fi
 	@touch $@
@@ -42,8 +47,14 @@ horovod: environment  ## Build and install Horovod alone
 	  test -z "$(REQUIRE_HOROVOD)" && \
 	  echo "warning: without Horovod one process works, --horovod does not."; }
 
+# The stamp names the library. To look whether that can be loaded takes TensorFlow 5 s.
 fused_ops: environment  ## Compile the fused operations alone
-	@$(BIN)/python -m bert_tf build >/dev/null || { \
+	@{ test -f "$$(cat $(FUSED_STAMP) 2>/dev/null)" && \
+	  test -z "$$(find $(FUSED_SOURCES) $(VENV)/environment-stamp \
+	    -newer $(FUSED_STAMP))"; } || { \
+	  mkdir -p build && rm -f $(FUSED_STAMP) && \
+	  $(PROGRESS) "Fused operations" $(BIN)/python -m bert_tf build >$(FUSED_STAMP); \
+	} || { \
 	  test -z "$(REQUIRE_HOROVOD)" && \
 	  echo "warning: without the fused operations training is slower."; }
 
@@ -83,7 +94,7 @@ bench: setup .venv-bench/stamp  ## Speed against other systems (25 minutes)
 .venv-bench/stamp: benchmarks/requirements.txt
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	@echo "Installing the systems to compare with into .venv-bench (about 3 minutes)"
-	@.venv-bench/bin/python -m pip install --quiet -r benchmarks/requirements.txt
+	@$(PROGRESS) "Installing" .venv-bench/bin/python -m pip install --quiet -r benchmarks/requirements.txt
 	@touch $@
 
 lint: environment  ## What CI checks of the style

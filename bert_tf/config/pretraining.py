@@ -15,10 +15,8 @@ from bert_tf.config.run import (
 from bert_tf.launch import launched_rank
 
 # Settings of a training that ask for evaluations while it runs, and all that need one.
-_OF_EVALUATION = (
-    *("eval_steps", "samples_between_eval", "samples_start_eval"),
-    "target_mlm_accuracy",
-)
+_PERIODS = ("eval_steps", "samples_between_eval", "samples_start_eval")
+_OF_EVALUATION = (*_PERIODS, "target_mlm_accuracy", "evaluate_each_epoch")
 _OF_TRAINING = (*_OF_EVALUATION, "max_samples", "max_hours")
 
 
@@ -107,9 +105,11 @@ class TrainingConfig(RunTrainingConfig):
         ones; leave out up to so many of each set, refuse more. 0: do not look, and stop
         at the first corrupt record.
       eval_steps: Evaluate after every so many steps of the training.
+      evaluate_each_epoch: Evaluate after each pass over the training records; in
+        addition to the others, if they are given.
       samples_between_eval: Evaluate each time so many more sequences are trained.
-        Default, with target_mlm_accuracy or samples_start_eval and without eval_steps:
-        that of MLPerf, a twentieth of what it needs to converge.
+        Default, with target_mlm_accuracy or samples_start_eval and without eval_steps
+        and evaluate_each_epoch: MLPerf's, a twentieth of what it needs to converge.
       samples_start_eval: Do not evaluate before so many sequences; default:
         samples_between_eval.
       target_mlm_accuracy: End the training when the masked-LM accuracy of an evaluation
@@ -127,6 +127,7 @@ class TrainingConfig(RunTrainingConfig):
     skip_records: tuple[str, ...] = ()
     max_corrupt_records: int = 0
     eval_steps: int | None = None
+    evaluate_each_epoch: bool = False
     samples_between_eval: int | None = None
     samples_start_eval: int | None = None
     target_mlm_accuracy: float | None = None
@@ -148,8 +149,10 @@ class TrainingConfig(RunTrainingConfig):
 
     def _check_goal(self) -> None:
         """Checks what evaluates and ends a training."""
-        given = [name for name in _OF_TRAINING if getattr(self, name) is not None]
-        positive = [n for n in given if n != "samples_start_eval"]
+        given = [name for name in _OF_TRAINING if self._is_given(name)]
+        positive = [
+            n for n in given if n not in ("samples_start_eval", "evaluate_each_epoch")
+        ]
         checks.require_positive(self, *positive)
         if self.samples_start_eval is not None:
             checks.require_not_negative(self, "samples_start_eval")
@@ -170,7 +173,18 @@ class TrainingConfig(RunTrainingConfig):
     @property
     def evaluation_settings(self) -> list[str]:
         """The given settings that ask for evaluations while the training runs."""
-        return [name for name in _OF_EVALUATION if getattr(self, name) is not None]
+        return [name for name in _OF_EVALUATION if self._is_given(name)]
+
+    @property
+    def has_evaluation_period(self) -> bool:
+        """Whether evaluations follow steps or sequences, not passes alone."""
+        given = self.evaluation_settings
+        periods = [name for name in _PERIODS if name in given]
+        return bool(periods or (given and not self.evaluate_each_epoch))
+
+    def _is_given(self, name: str) -> bool:
+        value = getattr(self, name)
+        return value is not None and value is not False
 
     @property
     def evaluates(self) -> bool:

@@ -173,6 +173,16 @@ class OptimizerConfig:
         """Steps of a fraction of the run."""
         return int(self.num_train_steps * proportion)
 
+    @property
+    def frozen_layers(self) -> int | None:
+        """Encoder layers that are not trained: a flag of fine-tuning."""
+        return None
+
+    @property
+    def layerwise_lr_decay(self) -> float:
+        """Factor of the learning rate per layer: a flag of fine-tuning."""
+        return 1.0
+
     def for_examples(self, num_examples: int, examples_per_step: int) -> Self:
         """These settings with the number of steps filled in."""
         del num_examples, examples_per_step  # Pre-training counts in steps.

@@ -4,7 +4,7 @@ import dataclasses
 
 from bert_tf.config import checks
 
-TEXT_FORMATS = ("auto", "mediawiki", "json", "text")
+TEXT_FORMATS = ("auto", "mediawiki", "json", "csv", "parquet", "text")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,9 +15,10 @@ class ExtractConfig:
       input: Comma-separated files or folders; * and ? are expanded.
       output_dir: Folder for files of one JSON object per line, with title and text.
       input_format: mediawiki (an XML dump, plain or .bz2), json (a list, an object of
-        documents by title, or one document per line in .jsonl), text (each file is a
-        document), or auto: by each file's extension; files without one are text.
-      text_field: The key of a JSON document that holds its text.
+        documents by title, or one document per line in .jsonl), csv or parquet (a
+        document in each row), text (each file is a document), or auto: by each file's
+        extension, which .gz may follow; files without one are text.
+      text_field: The key of a JSON document, or the column, that holds its text.
       num_processes: Worker processes; 0 means one per core. The output does not depend
         on it.
       overwrite: Replace an output_dir that holds other output.

@@ -1,7 +1,9 @@
-"""The metrics of pre-training, from sums over batches; writes eval_results.txt."""
+"""The metrics of pre-training, from sums over batches; writes eval_results."""
 
 import contextlib
 import functools
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -74,6 +76,15 @@ def evaluate_pretraining(
 
 
 def write_results(path: str, results: Mapping[str, float | int]) -> None:
-    """Writes `name = value` lines in alphabetical order, atomically."""
+    """Writes results in alphabetical order, each file atomically.
+
+    Args:
+      path: A .txt, of `name = value` lines; beside it a .json, an object, with the
+        exact values; null where one is not finite.
+      results: By name.
+    """
     lines = [f"{name} = {results[name]:.8g}\n" for name in sorted(results)]
     write_whole(path, "".join(lines))
+    values = {n: x if math.isfinite(x) else None for n, x in results.items()}
+    text = json.dumps(values, indent=2, sort_keys=True)
+    write_whole(f"{path.removesuffix('.txt')}.json", f"{text}\n")

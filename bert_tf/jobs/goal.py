@@ -60,7 +60,9 @@ def _samples_of_evaluations(plan: GoalPlan) -> tuple[int, int]:
 def is_due(plan: GoalPlan, step: int) -> bool:
     """Whether there is an evaluation after a step; a function of the step alone."""
     training = plan.config.training
-    if not training.evaluation_settings:
+    if training.evaluate_each_epoch and plan.ends_epoch(step):
+        return True
+    if not training.has_evaluation_period:
         return False
     if training.eval_steps:
         has_begun = plan.samples(step) >= (training.samples_start_eval or 0)
@@ -77,12 +79,15 @@ def describe_goal(plan: GoalPlan, log: RunLog) -> None:
     training = plan.config.training
     if training.evaluation_settings:
         first, between = _samples_of_evaluations(plan)
-        when = f"from {first:,} sequences on, every {between:,}"
+        when = [f"from {first:,} sequences on, every {between:,}"]
         if training.eval_steps:
-            when = f"every {training.eval_steps} steps"
+            when = [f"every {training.eval_steps} steps"]
             if training.samples_start_eval:
-                when += f" from {training.samples_start_eval:,} sequences on"
-        log.message(f"Evaluations: {when}, and at the end.")
+                when[0] += f" from {training.samples_start_eval:,} sequences on"
+        if training.evaluate_each_epoch:
+            when = when if training.has_evaluation_period else []
+            when.append("after each pass over the records")
+        log.message(f"Evaluations: {', '.join(when)}, and at the end.")
     if training.target_mlm_accuracy is not None:
         log.message(
             f"Ends when {_ACCURACY} is at least {training.target_mlm_accuracy:g}."

@@ -168,17 +168,20 @@ class Encoder(BertLayer):
         Consecutive layers with the same backend share one encoder scope. With
         `read_positions` [B, R], the last layer need not compute other positions.
         """
-        x = inputs
+        x, frozen = inputs, self.settings.frozen_layers
+        top = None if frozen is None else self.encoder_layers[frozen:][:1]
         groups = itertools.groupby(self.encoder_layers, lambda layer: layer.backend)
         for backend, layers in groups:
             scope = backend.encoder_scope(input_mask)
             x = scope.enter(x)
             for layer in layers:
+                if top == [layer]:
+                    x = tf.stop_gradient(x)
                 if layer is self.encoder_layers[-1] and read_positions is not None:
                     scope = scope.narrowed(read_positions)
                 x = self._layer_call(layer, x, scope, dropout_seed, training)
             x = scope.leave(x)
-        return x
+        return tf.stop_gradient(x) if top == [] else x
 
     def hidden_states(
         self, inputs: tf.Tensor, input_mask: tf.Tensor, dropout_seed: tf.Tensor

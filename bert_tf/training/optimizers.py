@@ -2,7 +2,7 @@
 
 import abc
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn, TypedDict, Unpack
 
 import keras
@@ -29,6 +29,7 @@ class OptimizerSettings(TypedDict, total=False):
     epsilon: float
     weight_decay_rate: float
     exclude_from_weight_decay: Sequence[str]
+    rate_factors: Mapping[str, float]
     name: str | None
 
 
@@ -79,6 +80,9 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
       weight_decay_rate: Decoupled decay, >= 0.
       exclude_from_weight_decay: Regular expressions; a variable is not decayed if
         one is found in its path.
+      rate_factors: Regular expression -> factor of the learning rate of variables in
+        whose path it is found, the first one that is; 0: they are not updated, and nor
+        are their moments.
       bias_correction: Divide the moments by 1 - beta^step.
       name: Name of the optimizer.
 
@@ -96,6 +100,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         epsilon: float = 1e-6,
         weight_decay_rate: float = 0.01,
         exclude_from_weight_decay: Sequence[str] = EXCLUDED_FROM_WEIGHT_DECAY,
+        rate_factors: Mapping[str, float] | None = None,
         bias_correction: bool,
         name: str | None = None,
     ) -> None:
@@ -115,6 +120,8 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         self._no_decay_patterns = _checked_patterns(
             "exclude_from_weight_decay", exclude_from_weight_decay
         )
+        self._rate_factors = dict(rate_factors or {})
+        _checked_patterns("rate_factors", list(self._rate_factors))
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the moments of each variable, zero.
@@ -203,9 +210,14 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
             )
         index = self._get_variable_index(variable)
         path = self._trainable_variables[index].path
+        factor = self.rate_factor(path)
+        if not factor:
+            return
         slots = self._adam_m[index], self._adam_v[index]
         gradient = tf.cast(gradient, tf.float32)
         rate = tf.cast(learning_rate, tf.float32)
+        if factor != 1.0:
+            rate = rate * factor
         step = tf.cast(self.iterations + 1, tf.float32)
         if self.is_fused:
             update_in_place(
@@ -231,6 +243,11 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         )
         for target, value in zip((variable, *slots), updated, strict=True):
             self.assign(target, value)
+
+    def rate_factor(self, path: str) -> float:
+        """The factor of the learning rate of the variable of that path."""
+        found = (x for p, x in self._rate_factors.items() if re.search(p, path))
+        return next(found, 1.0)
 
     def _adapts(self, path: str) -> bool:
         """Whether the variable of that path has a trust ratio."""
@@ -271,6 +288,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
             "learning_rate": base["learning_rate"],
             **self._hyperparameters(),
             "exclude_from_weight_decay": list(self._no_decay_patterns),
+            "rate_factors": self._rate_factors,
         }
 
 

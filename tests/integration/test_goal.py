@@ -197,3 +197,15 @@ def test_the_step_that_reaches_the_target_is_logged(command, tmp_path):
     target = ("--eval_steps=3", "--target_mlm_accuracy=1e-9", "--display_loss_steps=5")
     run(command(tmp_path, *target))
     assert [step for step, _ in logged_values(tmp_path, "mlm_loss")] == [1, 3]
+
+
+@pytest.mark.slow
+def test_each_pass_over_the_records_is_evaluated_also_when_resumed(command, tmp_path):
+    """150 records are read in step 10 of 16, after which the first start ends."""
+    more = ("--evaluate_each_epoch", "--learning_rate=0.001")
+    run(command(tmp_path / "stopped", *more, "--steps_this_run=10", steps=11))
+    run(command(tmp_path / "stopped", *more, steps=11))
+    run(command(tmp_path / "whole", *more, steps=11))
+    found, expected = (evaluations(tmp_path / name) for name in ("stopped", "whole"))
+    assert sorted(expected) == [10, 11]
+    assert found == expected

@@ -1,6 +1,5 @@
 """Splits documents into sentences, as text in google's format."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -15,6 +14,7 @@ from bert_tf.data.output_files import OutputFile, require_documents, total_count
 from bert_tf.data.text.documents import holds_words, read_lines
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.sentence_splitting import split_sentences
+from bert_tf.files import content_size
 from bert_tf.json_files import parse_json
 from bert_tf.progress import ProgressReport
 
@@ -80,7 +80,7 @@ def make_sentences(config: SentencesConfig) -> Counter[str]:
 
     def make(output: OutputFolder) -> list[OutputFile]:
         processes = config.num_processes
-        with ProgressReport(sum(map(os.path.getsize, paths)), "documents") as progress:
+        with ProgressReport(sum(map(content_size, paths)), "documents") as progress:
             files = write_documents(
                 _json_lines(paths), split_documents, output, ".txt", processes, progress
             )

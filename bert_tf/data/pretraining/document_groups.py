@@ -8,7 +8,6 @@ duplicates together, are shuffled; training shuffles all records again.
 """
 
 import dataclasses
-import os
 import random
 from collections.abc import Iterator, Sequence
 
@@ -27,6 +26,7 @@ from bert_tf.data.text.tokenization import (
     WordSplitter,
     cached_tokenizer,
 )
+from bert_tf.files import content_size
 
 # Large enough for varied random next segments, small enough to keep every core busy.
 GROUP_BYTES = 1 << 20
@@ -75,7 +75,7 @@ def cut_into_groups(
       Groups of at least so many documents each, unless the whole text has fewer.
     """
     splitter = WordSplitter(settings)
-    share = sum(map(os.path.getsize, paths)) // (_GROUPS_PER_SHARD * num_shards)
+    share = sum(map(content_size, paths)) // (_GROUPS_PER_SHARD * num_shards)
     target = min(GROUP_BYTES, max(share, _SMALL_GROUP_BYTES))
     number = size = documents = 0
     current: list[FileRange] = []

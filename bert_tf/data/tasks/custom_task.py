@@ -12,7 +12,7 @@ from bert_tf.data.tasks.classification import (
 from bert_tf.data.tasks.label_names import doubtful_names, quoted_list
 from bert_tf.data.tasks.tables import check_columns, column_names
 
-FILE_FORMATS = ("tsv", "jsonl")
+FILE_FORMATS = ("tsv", "jsonl", "csv", "parquet")
 _SPLITS = ("train", "dev", "test")
 _MAX_DIGITS = 18
 
@@ -44,8 +44,9 @@ def own_task(
     """Inspects the files and describes their task.
 
     Args:
-      file_format: tsv (the first line names the columns) or jsonl (one object per
-        line). It is the extension of the files train, dev and test.
+      file_format: tsv or csv (the first line names the columns), jsonl (one object per
+        line) or parquet. It is the extension of the files train, dev and test, which
+        may be compressed: train.jsonl.gz.
       data_dir: The folder that holds them; only those of `splits` must exist.
       columns: Their names. If `text_a` is empty, common names of texts are tried; if it
         is given, an empty `text_b` means that there is only one text. For an empty
@@ -85,10 +86,11 @@ def own_task(
         path,
         needs_label=needs_classes or {*splits} != {"test"},
     )
-    files = {name: SplitFile(f"{name}.{file_format}", columns) for name in _SPLITS}
-    test = _path(data_dir, "test", file_format)
+    paths = {name: _path(data_dir, name, file_format) for name in _SPLITS}
+    files = {n: SplitFile(os.path.basename(p), columns) for n, p in paths.items()}
+    test = paths["test"]
     if os.path.isfile(test) and columns.label not in column_names(test):
-        files["test"] = SplitFile(f"test.{file_format}", columns.without_label())
+        files["test"] = SplitFile(os.path.basename(test), columns.without_label())
     notes: list[str] = []
     if needs_classes:
         label_names, notes = find_label_names(files["train"], data_dir)
@@ -103,7 +105,10 @@ def own_task(
 
 
 def _path(data_dir: str, split: str, file_format: str) -> str:
-    return os.path.join(data_dir, f"{split}.{file_format}")
+    """The file of a split; compressed if there is only that."""
+    path = os.path.join(data_dir, f"{split}.{file_format}")
+    has_only = os.path.isfile(f"{path}.gz") and not os.path.isfile(path)
+    return f"{path}.gz" if has_only and file_format != "parquet" else path
 
 
 def _find_columns(

@@ -168,7 +168,8 @@ def find_task(name: str, language: str = "zh") -> ClassificationTask:
         if _plain(task.name) == _plain(name):
             return task
     raise ValueError(
-        f"`task_name` must be one of {', '.join(TASK_NAMES)}, or tsv or jsonl for your "
+        f"`task_name` must be one of {', '.join(TASK_NAMES)}, or tsv, "
+        "jsonl, csv or parquet for your "
         f"own files. Received: task_name={name}."
     )
 

@@ -43,9 +43,9 @@ CHANGEABLE_SETTINGS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),
     "initializer_range",
 )
-# What runs of earlier versions did not state, by entry.
+# What runs of earlier versions did without, and did not state, by entry.
 _EARLIER = {
-    "data": {"dynamic_masking": False, "weights": []},
+    "data": {"dynamic_masking": False, "weights": [], "class_weights": []},
     "loss": {"do_nsp": True},
 }
 _MAX_SHOWN = 60  # Characters of a value.

@@ -12,7 +12,6 @@ import keras
 from bert_tf import fused_ops
 from bert_tf.config import BertConfig
 from bert_tf.config.run import RunConfig
-from bert_tf.config.runtime import RuntimeConfig
 from bert_tf.data.batches.record_batches import BatchShape, StepReader
 from bert_tf.data.batches.record_order import RecordOrder
 from bert_tf.data.records.record_index import SetShare
@@ -157,6 +156,11 @@ class Plan(Generic[Config, Data, JobTask]):
         """Sequences that the run has seen after `step` steps."""
         return round(step * self.sequences_per_step)
 
+    def ends_epoch(self, step: int) -> bool:
+        """Whether a step completes a pass over the records or the examples."""
+        size, count = self.shape.global_batch_size, self.training_set.num_records
+        return step * size // count > (step - 1) * size // count
+
     @property
     def last_step(self) -> int:
         """The run ends after this step, unless its time is over before."""
@@ -285,7 +289,7 @@ def build_plan(
     config = dataclasses.replace(config, optimizer=settings)
     seed = start.position.seed if start.position else training.seed
     built = bert.without_dropout() if training.deterministic_run else bert
-    task = make_task(built, _model_options(runtime, policy, seed))
+    task = make_task(built, _model_options(config, policy, seed))
     learning_rate = peak_learning_rate(settings, start, shape.size)
     clock = make_clock(training, start)
     optimizer, schedule = make_optimizer(settings, learning_rate, task.model, clock)
@@ -317,15 +321,17 @@ def build_plan(
 
 
 def _model_options(
-    runtime: RuntimeConfig, policy: PrecisionPolicy, seed: int
+    config: RunConfig, policy: PrecisionPolicy, seed: int
 ) -> ModelOptions:
     """How the layers of the model compute."""
+    runtime = config.runtime
     return {
         "policy": policy,
         "seed": seed,
         "allow_fused": not runtime.use_xla,
         "recompute": runtime.recompute,
         "unpad": runtime.unpad,
+        "frozen_layers": config.optimizer.frozen_layers,
     }
 
 
