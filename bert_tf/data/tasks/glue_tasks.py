@@ -12,6 +12,7 @@ from bert_tf.data.tasks.classification import (
     RowFilter,
     SplitFile,
 )
+from bert_tf.errors import did_you_mean
 
 XNLI_LANGUAGES = tuple("ar bg de el en es fr hi ru sw th tr ur vi zh".split())
 
@@ -169,7 +170,8 @@ def find_task(name: str, language: str = "zh") -> ClassificationTask:
             return task
     raise ValueError(
         f"`task_name` must be one of {', '.join(TASK_NAMES)}, or tsv or jsonl for your "
-        f"own files. Received: task_name={name}."
+        f"own files. Received: task_name={name}. "
+        f"{did_you_mean(name, (*TASK_NAMES, 'tsv', 'jsonl'))}".rstrip()
     )
 
 
