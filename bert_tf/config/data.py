@@ -1,6 +1,7 @@
 """Settings of the data commands that make, pack, index and show records."""
 
 import dataclasses
+from typing import ClassVar
 
 from bert_tf.config import checks
 
@@ -46,6 +47,8 @@ class CreateDataConfig:
       overwrite: Replace an output_dir that holds other records.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input", "output_dir", "vocab_file")
+
     input: str = ""
     output_dir: str = ""
     vocab_file: str = ""
@@ -69,7 +72,7 @@ class CreateDataConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input", "output_dir", "vocab_file")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_choice(self, "input_format", ("google", "text"))
         checks.require_choice(self, "format", ("tfrecord", "hdf5"))
         checks.require(
@@ -106,12 +109,14 @@ class ShowDataConfig:
       num_records: Number of records to show, starting with the first.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input_dir", "vocab_file")
+
     input_dir: str = ""
     vocab_file: str = ""
     num_records: int = 2
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input_dir", "vocab_file")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_positive(self, "num_records")
 
 
@@ -133,6 +138,8 @@ class PackDataConfig:
       overwrite: Replace an output_dir that holds other records.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input_dir", "output_dir")
+
     input_dir: str = ""
     output_dir: str = ""
     max_sequences_per_pack: int = 3
@@ -142,7 +149,7 @@ class PackDataConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input_dir", "output_dir")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_not_negative(
             self, "max_sequences_per_pack", "seed", "num_shards", "num_processes"
         )
@@ -157,8 +164,10 @@ class IndexDataConfig:
       overwrite: Replace existing metadata.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input_dir",)
+
     input_dir: str = ""
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input_dir")
+        checks.require_given(self, *self.REQUIRED)

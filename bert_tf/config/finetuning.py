@@ -161,8 +161,9 @@ class SquadDataConfig:
     """SQuAD's files, and how answers are chosen.
 
     Attributes:
-      train_file: Questions to train on, such as train-v1.1.json.
-      predict_file: Questions to answer, such as dev-v1.1.json.
+      train_file: Questions to train on, such as train-v1.1.json; needed with do_train.
+      predict_file: Questions to answer, such as dev-v1.1.json; needed with do_eval and
+        do_predict.
       data_dir: Folder of train-v1.1.json and dev-v1.1.json, or of v2.0 with
         version_2_with_negative: the default of train_file and predict_file.
       doc_stride: WordPieces from the start of one window of a long context to the next.
@@ -232,6 +233,8 @@ class ClassifierDataConfig:
         n examples in C classes, n_c of the class.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("task_name", "data_dir")
+
     task_name: str = ""
     data_dir: str = ""
     dropout_before_logits: float = 0.1
@@ -245,7 +248,7 @@ class ClassifierDataConfig:
 
     def __post_init__(self) -> None:
         """Checks that task and folder are named, and the form of class weights."""
-        checks.require_given(self, "task_name", "data_dir")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_probability(self, "dropout_before_logits")
         self.weight_by_class()
 

@@ -28,8 +28,9 @@ class FilesConfig(RunFilesConfig):
       input_files_dir: Comma-separated folders of training records, TFRecord or HDF5;
         * and ? are expanded. With weights (FOLDER:0.7,FOLDER:0.3), the share of the
         records of a run that is read from each; otherwise each record is read equally
-        often.
-      eval_files_dir: Folders of evaluation records, in the same form without weights.
+        often. Needed with do_train.
+      eval_files_dir: Folders of evaluation records, in the same form without weights;
+        needed with do_eval.
       vocab_file: The vocabulary of the records; checked against the architecture, and
         copied next to the checkpoints.
       resume: Restore optimizer state, step and data position from init_checkpoint, not

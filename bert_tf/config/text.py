@@ -1,6 +1,7 @@
 """Settings of the data commands from raw text to shards and a vocabulary."""
 
 import dataclasses
+from typing import ClassVar
 
 from bert_tf.config import checks
 
@@ -24,6 +25,8 @@ class ExtractConfig:
       overwrite: Replace an output_dir that holds other output.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input", "output_dir", "text_field")
+
     input: str = ""
     output_dir: str = ""
     input_format: str = "auto"
@@ -32,7 +35,7 @@ class ExtractConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input", "output_dir", "text_field")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_choice(self, "input_format", TEXT_FORMATS)
         checks.require_not_negative(self, "num_processes")
 
@@ -50,13 +53,15 @@ class SentencesConfig:
       overwrite: Replace an output_dir that holds other output.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input", "output_dir")
+
     input: str = ""
     output_dir: str = ""
     num_processes: int = 0
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input", "output_dir")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_not_negative(self, "num_processes")
 
 
@@ -77,6 +82,8 @@ class ShardConfig:
       overwrite: Replace an output_dir that holds other output.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input", "output_dir")
+
     input: str = ""
     output_dir: str = ""
     n_training_shards: int = 16
@@ -87,7 +94,7 @@ class ShardConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input", "output_dir")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_positive(self, "n_training_shards", "n_test_shards")
         checks.require_not_negative(self, "seed", "num_processes")
         checks.require(
@@ -117,6 +124,8 @@ class VocabConfig:
       overwrite: Replace an output_dir that holds another vocabulary.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input", "output_dir")
+
     input: str = ""
     output_dir: str = ""
     vocab_size: int = 30522
@@ -128,6 +137,6 @@ class VocabConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input", "output_dir")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_positive(self, "vocab_size", "min_frequency", "limit_alphabet")
         checks.require_not_negative(self, "num_processes")

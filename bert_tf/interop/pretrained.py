@@ -11,7 +11,7 @@ import numpy as np
 from bert_tf.data.text.tokenization import UNCASED
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.vocabulary import check_size
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, did_you_mean
 from bert_tf.interop import tensor_names
 from bert_tf.interop.classifier_labels import Head
 from bert_tf.interop.export import Form, Model, find_form, write_model
@@ -68,7 +68,8 @@ def from_pretrained(
     """
     if task not in _BUILDERS:
         raise ValueError(
-            f"`task` must be one of {', '.join(_BUILDERS)}. Received: task={task!r}."
+            f"`task` must be one of {', '.join(_BUILDERS)}. Received: task={task!r}. "
+            f"{did_you_mean(str(task), _BUILDERS)}".rstrip()
         )
     weights = read_weights(path)
     if weights.config is None:
