@@ -168,10 +168,10 @@ def find_task(name: str, language: str = "zh") -> ClassificationTask:
     for task in (*_GLUE, _xnli(language)):
         if _plain(task.name) == _plain(name):
             return task
+    guess = did_you_mean(name, (*TASK_NAMES, "tsv", "jsonl", "csv", "parquet"))
     raise ValueError(
         f"`task_name` must be one of {', '.join(TASK_NAMES)}, or tsv, jsonl, csv or "
-        f"parquet for your own files. Received: task_name={name}. "
-        f"{did_you_mean(name, (*TASK_NAMES, 'tsv', 'jsonl', 'csv', 'parquet'))}".rstrip()
+        f"parquet for your own files. Received: task_name={name}. {guess}".rstrip()
     )
 
 
