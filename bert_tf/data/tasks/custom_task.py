@@ -91,9 +91,14 @@ def own_task(
     test = paths["test"]
     if os.path.isfile(test) and columns.label not in column_names(test):
         files["test"] = SplitFile(os.path.basename(test), columns.without_label())
-    notes: list[str] = []
+    notes = [
+        f"{paths[name]}.gz is not read, since {paths[name]} is there."
+        for name in splits
+        if os.path.isfile(f"{paths[name]}.gz")
+    ]
     if needs_classes:
-        label_names, notes = find_label_names(files["train"], data_dir)
+        label_names, more = find_label_names(files["train"], data_dir)
+        notes += more
         _check_classes(train, columns.label, label_names)
     return ClassificationTask(
         file_format,

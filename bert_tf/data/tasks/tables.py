@@ -17,6 +17,7 @@ from bert_tf.json_files import parse_json
 
 # A text is far shorter; a file without line ends would fill the memory.
 _MAX_LINE_BYTES = 16 << 20
+_ROWS_AT_ONCE = 1024
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -233,7 +234,7 @@ def _parquet_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
     file = _parquet_file(path)
     check_columns(columns, file.schema_arrow.names, path)
     number = 0
-    for batch in file.iter_batches(columns=list(columns)):
+    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
         for values in batch.to_pylist():
             number += 1
             yield Row(f"{path}, row {number}", values)

@@ -53,6 +53,7 @@ _SIGNATURES = {
 # least, and never the ones between.
 _FEWEST_ZEROS = 4
 _SHARE_OF_ZEROS = 0.1
+_PARQUET = b"PAR1"
 _FORMAT_NAMES = {"json": "JSON", "mediawiki": "a dump of MediaWiki"}
 _JSON = re.compile(rb'\[?\s*\{\s*"[^"\n]*"\s*:')
 
@@ -294,8 +295,13 @@ def check_content(path: str, is_text: bool) -> None:
                 f"{path} is {kind}, not text in UTF-8. {remedy} {shlex.quote(path)} > "
                 "NEW`."
             )
-    if head.startswith(b"BZh"):
+    if head.startswith(b"BZh") or (head.startswith(_PARQUET) and not is_text):
         return
+    if head.startswith(_PARQUET):
+        raise ValueError(
+            f"{path} is Parquet, not text in UTF-8. `python -m bert_tf data extract "
+            "--input_format=parquet` reads it."
+        )
     if head and not head.strip(b"\0"):
         raise ValueError(
             f"{path} is not text in UTF-8: its first {len(head)} bytes are 0, as after "

@@ -1,14 +1,14 @@
 """Notices text that is not in google's format, one sentence per line."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bert_tf.data.text.documents import read_lines
 from bert_tf.data.text.sentence_splitting import split_sentences
 
 _MAX_FILES = 5
 _MAX_LINES = 1000
-_MAX_CHARACTERS = 2000  # Of a line.
+_MAX_CHARACTERS = 1 << 20  # Of all these lines.
 # Of the lines; of text in the format it is a few percent, of plain text most.
 _SHARE = 0.2
 # What a sentence, a title or an item of a list may end with.
@@ -26,13 +26,14 @@ def warn_of_plain_text(paths: Sequence[str], remedy: str) -> list[str]:
       A line for the first such file; none if the lines of all look like sentences.
     """
     for path in paths[:_MAX_FILES]:
-        lines = list(itertools.islice(read_lines(path), _MAX_LINES))
+        lines = list(_first_lines(path))
         count = sum(map(bool, lines))
+        several = sum(len(split_sentences(line)) > 1 for line in lines)
+        continued = sum(_continues(*pair) for pair in itertools.pairwise(lines))
         kinds = {
-            "hold several sentences": sum(map(_holds_several, lines)),
-            "continue a sentence of the line before": sum(
-                _continues(*pair) for pair in itertools.pairwise(lines)
-            ),
+            "hold several sentences": several,
+            # Without sentences that end within a line it is text without punctuation.
+            "continue a sentence of the line before": continued if several else 0,
         }
         number, kind = max((number, kind) for kind, number in kinds.items())
         if number > _SHARE * count:
@@ -44,8 +45,13 @@ def warn_of_plain_text(paths: Sequence[str], remedy: str) -> list[str]:
     return []
 
 
-def _holds_several(line: str) -> bool:
-    return len(split_sentences(line[:_MAX_CHARACTERS])) > 1
+def _first_lines(path: str) -> Iterator[str]:
+    left = _MAX_CHARACTERS
+    for line in itertools.islice(read_lines(path), _MAX_LINES):
+        yield line[:left]
+        left -= len(line)
+        if left <= 0:
+            return
 
 
 def _continues(before: str, line: str) -> bool:

@@ -94,6 +94,8 @@ def test_compressed_files_are_read_where_there_are_no_others(tmp_path, file_form
     assert read(file_format, tmp_path, "test")[1] == expected
     write_lines(tmp_path / f"train.{file_format}", *lines, *lines[-1:])
     assert len(read(file_format, tmp_path)[1]) == 3
+    [note] = own_task(file_format, str(tmp_path)).notes
+    assert f"train.{file_format}.gz is not read" in note
 
 
 def test_a_damaged_compressed_file_is_refused(tmp_path):

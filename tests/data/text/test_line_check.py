@@ -48,10 +48,11 @@ def test_lines_that_are_broken_within_sentences_are_noticed(warnings_of):
         "\n".join(split_sentences(PARAGRAPH)) + "\n\n",
         "the cat sat on the mat .\nand the dog ran to it .\n\nit was a mat .\n",
         "The Old Library\nIt keeps maps:\none of the harbour;\none of the coast.\n",
+        "a lighthouse\nthe lamp was seen\nit is dark\n",
         "",
         "\n\n",
     ],
-    ids=["sentences", "lower case", "list", "empty", "blank"],
+    ids=["sentences", "lower case", "list", "no stops", "empty", "blank"],
 )
 def test_one_sentence_on_each_line_is_fine(warnings_of, text):
     assert warnings_of(text * 5) == []
