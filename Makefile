@@ -85,7 +85,7 @@ test-sanitize: environment  ## Tests of the compiled operations, under AddressSa
 	  tests/modeling/backends \
 	  tests/training/test_update_formulas.py
 
-seeds: setup  ## Commands of five published systems, on small data (10 minutes)
+seeds: setup  ## Commands of five published systems, on small data (20 minutes)
 	@$(BIN)/python tools/seeds.py
 
 bench: setup .venv-bench/stamp  ## Speed against other systems (25 minutes)
