@@ -250,6 +250,12 @@ class ClassifierDataConfig:
         """Checks that task and folder are named, and the form of class weights."""
         checks.require_given(self, *self.REQUIRED)
         checks.require_probability(self, "dropout_before_logits")
+        checks.require(
+            not (self.class_weights and self.is_regression),
+            "class_weights",
+            "be left out with `is_regression`, which has no classes",
+            ",".join(self.class_weights),
+        )
         self.weight_by_class()
 
     def weight_by_class(self) -> dict[str, float]:

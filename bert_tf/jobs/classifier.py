@@ -243,7 +243,7 @@ def _weighted(
     trained = dataclasses.replace(trained, weights=values[labels])
     listed = ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items())
     stated = [f"{name}:{weight!r}" for name, weight in weights.items()]
-    data = Examples(task, data.splits | {_TRAIN: trained})
+    data = dataclasses.replace(data, splits=data.splits | {_TRAIN: trained})
     return data, stated, [f"Weights of the loss: {listed}."]
 
 
