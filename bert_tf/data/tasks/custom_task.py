@@ -1,7 +1,7 @@
 """Makes a classification task from a user's own train, dev and test files."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bert_tf.data.tasks.classification import (
     ClassificationTask,
@@ -127,18 +127,17 @@ def _find_columns(
             f"{columns.text_b} alone. Pass --text_a_column."
         )
     location = f"{path}, line 1"
-    text_a, text_b = columns.text_a, columns.text_b
-    if not text_a:
-        choices = [*_PAIRS, *((name, "") for name in _TEXTS)]
-        if usual.text_a:
-            choices.insert(0, (usual.text_a, usual.text_b))
-        text_a, text_b = _guess(choices, present, location, "texts")
+    texts = (columns.text_a, columns.text_b)
+    if not columns.text_a:
+        texts = find_text_columns(present, [usual])
+        if texts is None:
+            raise _no_column(location, "texts", present, "--text_a_column")
+    text_a, text_b = texts
     label = columns.label
     if not label and needs_label:
-        taken = (text_a.lower(), text_b.lower())
-        names = ([usual.label] if usual.label else []) + list(_LABELS)
-        free = [(name,) for name in names if name.lower() not in taken]
-        [label] = _guess(free, present, location, "labels")
+        label = find_label_column(present, [usual], taken=texts)
+        if not label:
+            raise _no_column(location, "labels", present, "--label_column")
     label = label if needs_label else ""
     found = ColumnNames(text_a, text_b, label)
     wanted = [name for name in (text_a, text_b, label) if name]
@@ -146,16 +145,50 @@ def _find_columns(
     return found
 
 
-def _guess(
-    choices: Sequence[tuple[str, ...]], present: Sequence[str], location: str, what: str
-) -> tuple[str, ...]:
+def find_text_columns(
+    present: Sequence[str], usual: Iterable[ColumnNames]
+) -> tuple[str, str] | None:
+    """The columns of the texts, the second empty where there is one; None without any.
+
+    Args:
+      present: The columns of a table.
+      usual: Names to try before the common ones.
+    """
+    first = [(each.text_a, each.text_b) for each in usual if each.text_a]
+    return _first_match([*first, *_PAIRS, *((name, "") for name in _TEXTS)], present)
+
+
+def find_label_column(
+    present: Sequence[str], usual: Iterable[ColumnNames], *, taken: Iterable[str]
+) -> str:
+    """The column of the labels; empty without one.
+
+    Args:
+      present: The columns of a table.
+      usual: Names to try before the common ones.
+      taken: Columns of texts.
+    """
+    names = [*(each.label for each in usual if each.label), *_LABELS]
+    others = {name.lower() for name in taken}
+    free = [(name, "") for name in names if name.lower() not in others]
+    return (_first_match(free, present) or ("", ""))[0]
+
+
+def _first_match(
+    choices: Sequence[tuple[str, str]], present: Sequence[str]
+) -> tuple[str, str] | None:
     """The first choice whose names all exist, in upper or lower case."""
     names = {name.lower(): name for name in present} | {name: name for name in present}
     for choice in choices:
         if all(name in names for name in choice if name):
-            return tuple(names.get(name, "") for name in choice)
-    option = "--text_a_column" if what == "texts" else "--label_column"
-    raise ValueError(
+            return names[choice[0]], names[choice[1]] if choice[1] else ""
+    return None
+
+
+def _no_column(
+    location: str, what: str, present: Sequence[str], option: str
+) -> ValueError:
+    return ValueError(
         f"{location}: no column has a common name for {what}. Received: "
         f"{quoted_list(present)}. Name the column with {option}."
     )
