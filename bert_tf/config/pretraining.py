@@ -106,8 +106,9 @@ class TrainingConfig(RunTrainingConfig):
         ones; leave out up to so many of each set, refuse more. 0: do not look, and stop
         at the first corrupt record.
       eval_steps: Evaluate after every so many steps of the training.
-      evaluate_each_epoch: Evaluate after each pass over the training records; in
-        addition to the others, if they are given.
+      evaluate_each_epoch: Evaluate after each pass over the training records, also
+        beside the others, and keep the checkpoint with the best masked-LM accuracy in
+        <output_dir>/best.
       samples_between_eval: Evaluate each time so many more sequences are trained.
         Default, with target_mlm_accuracy or samples_start_eval and without eval_steps
         and evaluate_each_epoch: MLPerf's, a twentieth of what it needs to converge.
@@ -211,6 +212,13 @@ class PretrainingConfig(RunConfig):
         """Checks that there are records to train on or to evaluate."""
         super().__post_init__()
         training = self.training
+        checks.require(
+            not (training.evaluate_each_epoch and self.saving.skip_checkpoint),
+            "skip_checkpoint",
+            "not be given with `evaluate_each_epoch`, which saves the best checkpoint",
+            self.saving.skip_checkpoint,
+            "Leave out one of them.",
+        )
         needed = {"do_train": "input"} if training.do_train else {}
         needed |= {"do_eval": "eval"} if training.do_eval else {}
         needed |= dict.fromkeys(training.evaluation_settings, "eval")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from bert_tf.config import PretrainingConfig
 from bert_tf.errors import NotConverged, RunError, one_line
 from bert_tf.files import write_whole
+from bert_tf.jobs.run.agreement import agreement
+from bert_tf.jobs.run.best_checkpoint import BestCheckpoint
 from bert_tf.jobs.run.exporting import Exporter
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.plan import Plan
@@ -133,6 +135,13 @@ class Goal:
         self._evaluated_step: int | None = None
         self._init_seconds = process_seconds()
         self._mlperf = MLPerfLog()
+        self._best: BestCheckpoint | None = None
+        # The first checkpoint of a new run forgets the best one of an earlier run.
+        self._has_steps = plan.start.is_own
+        if plan.config.training.evaluate_each_epoch and plan.training_set:
+            with agreement(session.communicator):
+                rank = session.communicator.rank
+                self._best = BestCheckpoint(plan, _ACCURACY, rank)
         self.trained = Trained()
         if plan.config.files.mlperf_log:
             self._begin_mlperf_log(plan.config.files.mlperf_log)
@@ -181,6 +190,7 @@ class Goal:
 
     def after_step(self, step: int) -> bool:
         """Evaluates if an evaluation is due; returns whether the target is reached."""
+        self._has_steps = True
         return is_due(self._plan, step) and self._evaluate(step)
 
     def _evaluate(self, step: int, *, is_last: bool = False) -> bool:
@@ -193,6 +203,8 @@ class Goal:
         values = {n: self._results[n] for n in (_ACCURACY, "loss")} | samples
         listed = ", ".join(f"{n} = {value:.6g}" for n, value in values.items())
         line = f"After step {step}: {listed}"
+        if self._best and self._has_steps and self._is_new_best(step):
+            line += " (best so far)"
         if self.is_reached:
             line += f". Converged: --target_mlm_accuracy={self._target:g} is reached"
         log.message(f"{line}.")
@@ -201,6 +213,14 @@ class Goal:
             accuracy = self._results[_ACCURACY]
             self._mlperf.evaluation(samples["samples"], accuracy, is_last=is_last)
         return self.is_reached
+
+    def _is_new_best(self, step: int) -> bool:
+        """Keeps the weights if their accuracy is the highest; returns whether."""
+        session = self._session
+        with session.averaged(self._plan), session.stop.writing:
+            if session.saver:
+                session.saver.save_first(step)
+            return self._best.offer(step, self._results)
 
     def evaluate_end(self) -> dict[str, float]:
         """The results of the last step, which are also written to eval_results.txt."""

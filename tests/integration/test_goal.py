@@ -6,11 +6,13 @@ import pytest
 import runs
 from integration.launching import ROOT, mpirun
 from runs import (
+    assert_same_bytes,
     checkpoint_bytes,
     logged_values,
     pretraining_flags,
     read_json,
     read_log,
+    read_tensors,
 )
 
 from bert_tf.errors import NotConverged
@@ -209,3 +211,13 @@ def test_each_pass_over_the_records_is_evaluated_also_when_resumed(command, tmp_
     found, expected = (evaluations(tmp_path / name) for name in ("stopped", "whole"))
     assert sorted(expected) == [10, 11]
     assert found == expected
+    accuracies = {step: x["masked_lm_accuracy"] for step, x in expected.items()}
+    best = max(accuracies, key=accuracies.__getitem__)  # The first of equal ones.
+    for name in ("stopped", "whole"):
+        note = read_json(tmp_path / name / "best/best.json")
+        assert (note["step"], note["last_step"]) == (best, 11)
+    ours, theirs = (
+        read_tensors(tmp_path / name / f"best/model.ckpt-{best}")
+        for name in ("stopped", "whole")
+    )
+    assert_same_bytes(ours, theirs)

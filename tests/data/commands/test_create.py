@@ -439,7 +439,8 @@ def test_absurd_number_of_shards_is_refused_at_once(config):
         ("a.jsonl", "data extract"),
         ("a.xml.bz2", "data extract"),
         ("a.tfrecord", "data pack"),
-        ("a.txt.gz", "gunzip"),
+        ("a.txt.xz", "unxz"),
+        ("a.csv", "data extract"),
     ],
 )
 def test_other_kinds_of_files_are_not_read_as_text(config, tmp_path, name, remedy):

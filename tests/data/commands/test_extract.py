@@ -64,6 +64,16 @@ def test_a_missing_field_is_reported_with_those_that_are_there(tmp_path):
         extract_documents(config_for(path, tmp_path))
 
 
+def test_other_documents_are_refused_as_sentences_with_their_fields(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"content": "x", "id": 1}\n')
+    config = SentencesConfig(
+        input=str(path), output_dir=str(tmp_path / "o"), num_processes=1
+    )
+    with pytest.raises(ValueError, match=r"a.jsonl, line 1: .*with 'content', 'id'"):
+        make_sentences(config)
+
+
 TABLE = [{"title": f"T{n}", "extract": text} for n, text in enumerate(TEXTS)]
 
 
