@@ -14,8 +14,8 @@ FUSED_SOURCES := $(wildcard $(addprefix bert_tf/fused_ops/*.,cc h inc py))
 REQUIRE_HOROVOD ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment horovod fused_ops data demo bench seeds test test-fast test-faults \
-	test-sanitize lint format lock clean
+.PHONY: help setup environment horovod fused_ops data demo bench seeds test test-fast \
+	test-wheel test-faults test-sanitize lint format lock clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,17 @@ test: setup  ## All tests
 
 test-fast: setup  ## The tests that take less than 2 minutes together
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(PYTEST_ARGS)
+
+# From build/wheel, before the checkout on the path; scripts and subprocesses are the
+# checkout's.
+WHEEL := build/wheel
+test-wheel: environment  ## The fast tests on an installed wheel
+	@rm -rf build/lib build/bdist.* $(WHEEL)
+	@$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w $(WHEEL)/dist .
+	@$(BIN)/python -m pip install -q --no-deps --target $(WHEEL)/site $(WHEEL)/dist/*.whl
+	@PYTHONPATH=$(CURDIR)/$(WHEEL)/site $(BIN)/python -P -m bert_tf build
+	@PYTHONPATH=$(CURDIR)/$(WHEEL)/site $(BIN)/pytest -o pythonpath=tests -m "not slow" \
+	$(PYTEST_ARGS)
 
 test-faults: setup  ## Kills, signals, damaged files and bad input, in full (90 minutes)
 	@BERT_TF_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) \

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     # Commands that load TensorFlow would print its notes on missing GPUs and more.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if arguments and arguments[0] in _TRAINING:  # It has signals and errors of its own.
+    if arguments and arguments[0] in _TRAINING:  # It catches signals and errors itself.
         importlib.import_module("bert_tf.cli.train").main(arguments)
     signal.signal(signal.SIGTERM, _leave)
     try:

@@ -27,7 +27,6 @@ COMMANDS = [
     shlex.split(line)[1:]
     for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
     for line in block.splitlines()
-    if "SOURCE" not in line
 ]
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
