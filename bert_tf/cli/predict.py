@@ -16,7 +16,7 @@ from bert_tf.config.runtime import PRECISIONS
 from bert_tf.errors import shown
 from bert_tf.evaluation.speed import BatchTimes, describe_speed
 from bert_tf.json_files import parse_json
-from bert_tf.launch import choose_instructions
+from bert_tf.launch import choose_instructions, without_optional_packages
 
 _PROG = "python -m bert_tf predict"
 _EXAMPLES = """
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str]) -> None:
     logging.basicConfig(format="%(message)s")  # Warnings begin with their level.
     _check_paths(options)
     choose_instructions(options.precision)
-    from bert_tf.distribute import Communicator, configure_devices
+    with without_optional_packages():
+        from bert_tf.distribute import Communicator, configure_devices
 
     configure_devices(Communicator(), None)
     tasks = {"fill-mask": _fill_mask, "squad": _squad, "classify": _classify}
