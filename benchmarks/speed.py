@@ -158,13 +158,11 @@ def prediction_forms(modes: tuple[str, ...], **values: Any) -> dict[str, Side]: 
     """Whatever predicts on processors."""
     values = {"kind": "predict"} | values
     forms = {
-        "OpenVINO, bf16": Side("with_openvino", work(**values), {}),
-        "OpenVINO, bf16, for throughput": Side(
+        "OpenVINO": Side("with_openvino", work(**values), {}),
+        "OpenVINO, for throughput": Side(
             "with_openvino", work(hint="THROUGHPUT", **values), {}
         ),
-        "ONNX Runtime, fp32 (it has no bf16 products here)": Side(
-            "with_onnxruntime", work(**values), {}
-        ),
+        "ONNX Runtime": Side("with_onnxruntime", work(**values), {}),
     }
     forms |= {
         f"transformers, tuned, bf16 weights, torch.compile ({mode})": transformers(
@@ -335,6 +333,7 @@ def compare(comparison: Comparison, rounds: int) -> list[dict[str, Any]]:
     sides = {"ours": comparison.ours} | comparison.others
     rates: dict[str, list[float]] = {name: [] for name in sides}
     peaks = dict.fromkeys(sides, 0.0)
+    notes = dict.fromkeys(sides, "")
     failures: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         processes = {}
@@ -356,6 +355,7 @@ def compare(comparison: Comparison, rounds: int) -> list[dict[str, Any]]:
                 total = num_sequences(sides[name]) * comparison.steps
                 rates[name].append(total / answer["seconds"])
                 peaks[name] = max(peaks[name], answer["peak_mb"])
+                notes[name] = answer["note"]
     results = []
     for name in comparison.others:
         result = {"work": comparison.name, "against": name, "target": comparison.target}
@@ -369,6 +369,7 @@ def compare(comparison: Comparison, rounds: int) -> list[dict[str, Any]]:
         results.append(
             result
             | {
+                "note": notes[name],
                 "ratio": statistics.median(ratios),
                 "ratios": ratios,
                 "ours_per_second": rates["ours"],
@@ -382,7 +383,8 @@ def compare(comparison: Comparison, rounds: int) -> list[dict[str, Any]]:
 def line_of(result: dict[str, Any]) -> str:
     """A line of the table."""
     target = result["target"] or "-"
-    begin = f"| {result['work']} | {result['against']} |"
+    note = f" ({result['note']})" if result.get("note") else ""
+    begin = f"| {result['work']} | {result['against']}{note} |"
     if "failed" in result:
         return f"{begin} - | - | not measured: {result['failed']} | {target} | - |"
     rates = [

@@ -46,4 +46,6 @@ def predict() -> None:
         request.infer(batch, share_inputs=True)
 
 
-worker.serve(predict)
+# Where the processor has no bfloat16, the hint is ignored.
+precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+worker.serve(predict, f"computed in {precision}")

@@ -48,8 +48,13 @@ def workload() -> dict[str, Any]:
     return json.loads(sys.argv[1])
 
 
-def serve(step: Step) -> None:
-    """Takes steps as the standard input says; the first two are not timed."""
+def serve(step: Step, note: str = "") -> None:
+    """Takes steps as the standard input says; the first two are not timed.
+
+    Args:
+      step: Takes one.
+      note: What the table has to say about this system.
+    """
     first_loss = step()
     step()
     print("ready", flush=True)
@@ -61,6 +66,7 @@ def serve(step: Step) -> None:
             "seconds": time.perf_counter() - start,
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "first_loss": first_loss,
+            "note": note,
         }
         print(json.dumps(answer), flush=True)
 
