@@ -2,12 +2,10 @@
 
     python benchmarks/packing.py --output results/packing.json
 
-The lengths have the published shape of Wikipedia at 512 tokens (Krell et al. 2021,
-arXiv:2107.02027, figure 1 and table 1: mean 255.8, 23.4% of the sequences full): full
-ones with that share, all others from a density l^0.6 exp(-l / t) on 1 .. 511, with t
-such that the mean is the published one. Real text is cut to such lengths, so that both
-trainings read the same tokens. They take turns, a process each time; what counts is the
-median of the rounds' ratios of sequences/s (the same sequences, so also of tokens/s).
+The lengths are those of `wikipedia_lengths`. Real text is cut to such lengths, so that
+both trainings read the same tokens. They take turns, a process each time; what counts
+is the median of the rounds' ratios of sequences/s (the same sequences, so also of
+tokens/s).
 """
 
 import argparse
@@ -24,7 +22,7 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-import scipy.optimize
+from wikipedia_lengths import SIZE, wikipedia_shares
 
 from bert_tf.config.data import CreateDataConfig, IndexDataConfig, PackDataConfig
 from bert_tf.data.commands.index import index_records
@@ -38,26 +36,8 @@ from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 
 ROOT = pathlib.Path(__file__).parents[1]
-SIZE, PREDICTIONS = 512, 80
-MEAN, FULL_SHARE, NUM_WIKIPEDIA = 255.83, 0.234, 16_279_552
-MIN_LENGTH = 8  # [CLS] a [SEP] b [SEP] with some text in it.
-
-
-def wikipedia_shares() -> np.ndarray:
-    """Share of the sequences of each length: [513], zero below `MIN_LENGTH`."""
-    lengths = np.arange(SIZE + 1)
-
-    def shares(scale: float) -> np.ndarray:
-        density = lengths**0.6 * np.exp(-lengths / scale)
-        density[:MIN_LENGTH] = density[SIZE] = 0.0
-        result = (1 - FULL_SHARE) * density / density.sum()
-        result[SIZE] = FULL_SHARE
-        return result
-
-    def excess(scale: float) -> float:
-        return shares(scale) @ lengths - MEAN
-
-    return shares(scipy.optimize.brentq(excess, 10, 10_000))
+PREDICTIONS = 80
+NUM_WIKIPEDIA = 16_279_552
 
 
 def plan_rows() -> list[dict[str, float]]:

@@ -264,6 +264,8 @@ def configure_devices(communicator: Communicator, num_threads: int | None) -> in
         if gpus:
             own = gpus[communicator.local_rank % len(gpus)]
             tf.config.set_visible_devices(own, "GPU")
+            # By default products of float32 keep 10 bits of the factors, as TF32.
+            tf.config.experimental.enable_tensor_float_32_execution(False)
     except RuntimeError:
         # TensorFlow is running already: this is not the process's first job, and the
         # devices stay as they are.

@@ -26,6 +26,7 @@ from bert_tf.launch import (
     choose_instructions,
     launched_rank,
     launched_size,
+    without_optional_packages,
 )
 from bert_tf.signals import StopRequest
 from bert_tf.standard_streams import keep_printing
@@ -82,7 +83,9 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     )
     with stop.received():
         try:
-            importlib.import_module(f"bert_tf.jobs.{job}").run(config, stop)
+            with without_optional_packages():
+                module = importlib.import_module(f"bert_tf.jobs.{job}")
+            module.run(config, stop)
         except Stopped:
             return stop.finish()
         except NotConverged as error:

@@ -86,6 +86,21 @@ def test_tensorflows_variables_are_obeyed(threading, monkeypatch):
     assert threading == {"intra": 3}
 
 
+def test_products_of_float32_are_exact_on_gpus(threading, monkeypatch):
+    found = {}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a", "b"])
+    monkeypatch.setattr(
+        tf.config, "set_visible_devices", lambda gpu, kind: found.update(gpu=gpu)
+    )
+    fake = types.SimpleNamespace(
+        set_memory_growth=lambda gpu, grows: None,
+        enable_tensor_float_32_execution=lambda on: found.update(tf32=on),
+    )
+    monkeypatch.setattr(tf.config, "experimental", fake)
+    configure_devices(workers(1), 1)
+    assert found == {"gpu": "a", "tf32": False}
+
+
 class FailedElsewhere(distribute.HorovodCommunicator):
     """Worker 0 of two, of which the other one failed in an agreement inside."""
 

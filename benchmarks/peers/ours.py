@@ -15,6 +15,7 @@ import worker
 from bert_tf import fused_ops
 from bert_tf.config import BertConfig
 from bert_tf.distribute import Communicator
+from bert_tf.interop.weights import assign_weights, read_weights
 from bert_tf.modeling.backends.fused_products import prepack
 from bert_tf.modeling.models import build_encoder_model, step_scope
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
@@ -37,40 +38,53 @@ config = BertConfig(
     attention_probs_dropout_prob=rate,
 )
 policy = PrecisionPolicy(work.get("precision", "bf16"))
-rng = np.random.default_rng(0)
-# Rows of one or more sequences, by their lengths.
-rows = work.get("rows") or [[work["length"]]] * work["batch"]
-batch, length, num_masked = len(rows), work["length"], work["predictions"]
-most = max(map(len, rows))
+length = work["length"]
 
 
-def features() -> dict[str, np.ndarray]:
+def features(
+    rows: list[list[worker.Sequence]], length: int | None = length
+) -> dict[str, np.ndarray]:
     """One batch of packed rows: [B, ...]."""
-    result = {
-        "input_ids": rng.integers(1000, 30000, (batch, length)),
-        "input_mask": np.zeros((batch, length)),
-        "segment_ids": np.zeros((batch, length)),
-        "positions": np.zeros((batch, length)),
-        "masked_lm_positions": np.zeros((batch, num_masked)),
-        "masked_lm_ids": rng.integers(1000, 30000, (batch, num_masked)),
-        "masked_lm_weights": np.zeros((batch, num_masked)),
-        "next_sentence_positions": np.zeros((batch, most)),
-        "next_sentence_labels": np.zeros((batch, most)),
-        "next_sentence_weights": np.zeros((batch, most)),
+    widths = [sum(len(s.ids) for s in row) for row in rows]
+    most = max(map(len, rows))
+    most_masked = max(sum(len(s.labels) for s in row) for row in rows)
+    sizes = {
+        **dict.fromkeys(("input_ids", "input_mask", "segment_ids", "positions"), None),
+        **dict.fromkeys(("masked_lm_positions", "masked_lm_ids"), most_masked),
+        "masked_lm_weights": most_masked,
+        "next_sentence_positions": most,
+        "next_sentence_labels": most,
+        "next_sentence_weights": most,
     }
-    for i, lengths in enumerate(rows):
-        start = 0
-        for number, n in enumerate(lengths):
-            result["input_mask"][i, start : start + n] = number + 1
-            result["positions"][i, start : start + n] = np.arange(n)
+    result = {
+        name: np.zeros(
+            (len(rows), size or length or max(widths)),
+            "f4" if name.endswith("weights") else "i4",
+        )
+        for name, size in sizes.items()
+    }
+    for i, row in enumerate(rows):
+        start = masked = 0
+        for number, sequence in enumerate(row):
+            tokens = slice(start, start + len(sequence.ids))
+            chosen = slice(masked, masked + len(sequence.labels))
+            result["input_ids"][i, tokens] = sequence.ids
+            result["input_mask"][i, tokens] = number + 1
+            result["positions"][i, tokens] = np.arange(len(sequence.ids))
+            result["masked_lm_positions"][i, chosen] = start + sequence.positions
+            result["masked_lm_ids"][i, chosen] = sequence.labels
+            result["masked_lm_weights"][i, chosen] = 1
             result["next_sentence_positions"][i, number] = start
+            result["next_sentence_labels"][i, number] = sequence.follows
             result["next_sentence_weights"][i, number] = 1
-            start += n
-        masked = min(num_masked, max(1, round(0.15 * start)))
-        result["masked_lm_positions"][i, :masked] = np.arange(masked)
-        result["masked_lm_weights"][i, :masked] = 1
-    floats = ("masked_lm_weights", "next_sentence_weights")
-    return {k: v.astype("f4" if k in floats else "i4") for k, v in result.items()}
+            start, masked = tokens.stop, chosen.stop
+    return result
+
+
+def packed_rows() -> list[list[worker.Sequence]]:
+    """The sequences in their rows."""
+    sequences = iter(worker.sequences_of(work))
+    return [[next(sequences) for _ in row] for row in worker.rows_of(work)]
 
 
 def training() -> worker.Step:
@@ -83,28 +97,42 @@ def training() -> worker.Step:
         allow_fused=True,
         recompute=work.get("recompute", False),
     )
+    if "weights" in work:
+        variables = {variable.path: variable for variable in model.trainable_variables}
+        assign_weights(read_weights(work["weights"]), variables)
     optimizer = build_optimizer("lamb", 1e-4)
     task = PretrainingTask(model)
     trainer = Trainer(task, optimizer, Communicator(), GradientSettings())
     parts = work.get("accumulation", 1)
-    data = {k: np.repeat(v[None], parts, axis=0) for k, v in features().items()}
-    return lambda: trainer.train_step(data)
+    data = {
+        name: np.repeat(values[None], parts, axis=0)
+        for name, values in features(packed_rows()).items()
+    }
+    return lambda: sum(trainer.train_step(data).losses.values())
 
 
 def prediction() -> worker.Step:
     """Batches of questions and contexts, to the hidden states and two logits."""
-    encoder = build_encoder_model(
-        config, max_seq_length=length, policy=policy, allow_fused=True
-    )
-    data = {t.name: tf.constant(features()[t.name]) for t in encoder.inputs}
+    encoder = build_encoder_model(config, policy=policy, allow_fused=True)
+    rows = packed_rows()
+    size = work.get("at_once") or len(rows)
+    batches = []
+    for first in range(0, len(rows), size):
+        # A row is as long as the batch needs it.
+        found = features(rows[first : first + size], None)
+        batches.append({t.name: tf.constant(found[t.name]) for t in encoder.inputs})
     kernel = tf.random.normal([width, 2])
 
-    @tf.function
-    def predict() -> tf.Tensor:
-        return encoder(data, training=False)["sequence_output"] @ kernel
+    @tf.function(reduce_retracing=True)
+    def predict(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        return encoder(batch, training=False)["sequence_output"] @ kernel
+
+    def step() -> None:
+        for batch in batches:
+            predict(batch).numpy()
 
     open_for_good.enter_context(step_scope(encoder))
-    return lambda: predict().numpy()
+    return step
 
 
 def products() -> worker.Step:

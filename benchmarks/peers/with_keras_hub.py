@@ -23,14 +23,13 @@ backbone = keras_hub.models.BertBackbone(
     intermediate_dim=inner,
     max_sequence_length=512,
 )
-rng = np.random.default_rng(0)
-batch, length, num_masked = work["batch"], work["length"], work["predictions"]
-ids = rng.integers(1000, 30000, (batch, length)).astype("int32")
+sequences = worker.sequences_of(work)
+ids, mask = worker.padded(sequences)
 inputs = {
-    "token_ids": ids,
-    "segment_ids": np.zeros_like(ids),
-    "padding_mask": np.ones_like(ids),
-    "mask_positions": np.tile(np.arange(1, 1 + num_masked, dtype="int32"), (batch, 1)),
+    "token_ids": ids.astype("int32"),
+    "segment_ids": np.zeros_like(ids, "int32"),
+    "padding_mask": mask.astype("int32"),
+    "mask_positions": np.array([s.positions for s in sequences], "int32"),
 }
 model = keras_hub.models.BertMaskedLM(backbone=backbone, preprocessor=None)
 model.compile(
@@ -38,5 +37,5 @@ model.compile(
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     jit_compile=False,
 )
-labels = ids[:, 1 : 1 + num_masked]
-worker.serve(lambda: model.train_on_batch(inputs, labels))
+labels = np.array([s.labels for s in sequences], "int32")
+worker.serve(lambda: float(np.ravel(model.train_on_batch(inputs, labels))[0]))

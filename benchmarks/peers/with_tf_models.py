@@ -5,7 +5,6 @@ import os
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
-import numpy as np
 import tensorflow as tf
 import tf_keras
 import worker
@@ -28,17 +27,16 @@ encoder = networks.BertEncoder(
 head = official_layers.ClassificationHead(width, 2, name="next_sentence")
 model = models.BertPretrainerV2(encoder, classification_heads=[head])
 optimizer = optimization.create_optimizer(1e-4, 10**6, 100)
-rng = np.random.default_rng(0)
-batch, length, num_masked = work["batch"], work["length"], work["predictions"]
-ids = tf.constant(rng.integers(1000, 30000, (batch, length)), tf.int32)
-places = tf.tile(tf.range(1, 1 + num_masked)[None], [batch, 1])
+sequences = worker.sequences_of(work)
+ids, mask = worker.padded(sequences)
 inputs = {
-    "input_word_ids": ids,
-    "input_mask": tf.ones_like(ids),
-    "input_type_ids": tf.zeros_like(ids),
-    "masked_lm_positions": places,
+    "input_word_ids": tf.constant(ids, tf.int32),
+    "input_mask": tf.constant(mask, tf.int32),
+    "input_type_ids": tf.zeros(ids.shape, tf.int32),
+    "masked_lm_positions": tf.constant([s.positions for s in sequences], tf.int32),
 }
-labels, follows = ids[:, 1 : 1 + num_masked], tf.zeros([batch], tf.int32)
+labels = tf.constant([s.labels for s in sequences], tf.int32)
+follows = tf.constant([s.follows for s in sequences], tf.int32)
 loss_of = tf.nn.sparse_softmax_cross_entropy_with_logits
 
 

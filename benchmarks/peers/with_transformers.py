@@ -1,4 +1,14 @@
-"""transformers on PyTorch: bfloat16 autocast, AdamW, clipping, dropout 0.1."""
+"""transformers on PyTorch: bfloat16, AdamW, clipping, dropout 0.1.
+
+As it ships, the head of pre-training computes all positions, and a prediction casts its
+weights each time. In its best form (`best`) the head computes the masked positions, the
+optimizer is one fused operation and the weights of a prediction are bfloat16; `compile`
+is the mode of torch.compile. Attention with dropout is faster on processors written out
+(`eager`) than as `sdpa`, which has no kernel with dropout there.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,72 +18,96 @@ from transformers import BertConfig, BertForPreTraining, BertForQuestionAnswerin
 
 work = worker.workload()
 torch.set_num_threads(work["threads"])
+torch.manual_seed(0)
 transformers.logging.set_verbosity_error()
 layers, width, heads, inner = worker.SHAPES[work["model"]]
+rate = work.get("dropout", 0.1)
 config = BertConfig(
     vocab_size=worker.VOCABULARY,
-    hidden_size=width,
     num_hidden_layers=layers,
+    hidden_size=width,
     num_attention_heads=heads,
     intermediate_size=inner,
-    attn_implementation="sdpa",
+    hidden_dropout_prob=rate,
+    attention_probs_dropout_prob=rate,
+    attn_implementation=work.get("attention", "sdpa"),
 )
-rng = np.random.default_rng(0)
-lengths = worker.lengths_of(work)
-batch, length, num_masked = len(lengths), work["length"], work["predictions"]
-ids = torch.tensor(rng.integers(1000, 30000, (batch, length)))
-mask = torch.tensor([[1] * n + [0] * (length - n) for n in lengths])
-segments = torch.zeros_like(ids)
+is_best = work.get("best", False)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, compiled if that is asked for."""
+    mode = work.get("compile")
+    # Batches of natural lengths differ in their shapes.
+    is_varied = "at_once" in work
+    return torch.compile(function, mode=mode, dynamic=is_varied) if mode else function
+
+
+def inputs_of(sequences: list[worker.Sequence]) -> dict[str, torch.Tensor]:
+    """A padded batch."""
+    ids, mask = map(torch.from_numpy, worker.padded(sequences))
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "token_type_ids": torch.zeros_like(ids),
+    }
 
 
 def training() -> worker.Step:
     """A step of pre-training; the head sees all positions, or the masked ones."""
-    model = BertForPreTraining(config).train()
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
-    labels = torch.full((batch, length), -100)
-    labels[:, 1 : 1 + num_masked] = ids[:, 1 : 1 + num_masked]
-    follows = torch.zeros(batch, dtype=torch.long)
+    model = BertForPreTraining(config)
+    if "weights" in work:
+        model.save_pretrained(work["weights"])
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=is_best or None)
+    sequences = worker.sequences_of(work)
+    inputs = inputs_of(sequences)
+    length = inputs["input_ids"].shape[1]
+    labels = torch.full_like(inputs["input_ids"], -100)
+    for row, sequence in enumerate(sequences):
+        labels[row, sequence.positions] = torch.from_numpy(sequence.labels)
+    places = torch.from_numpy(
+        np.concatenate([i * length + s.positions for i, s in enumerate(sequences)])
+    )
+    chosen = labels.reshape(-1)[places]
+    follows = torch.tensor([s.follows for s in sequences])
     loss_of = torch.nn.functional.cross_entropy
 
     def masked_only() -> torch.Tensor:
-        outputs = model.bert(ids, attention_mask=mask, token_type_ids=segments)
-        hidden = outputs.last_hidden_state[:, 1 : 1 + num_masked]
+        outputs = model.bert(**inputs)
+        hidden = outputs.last_hidden_state.reshape(-1, width)[places]
         words, follow = model.cls(hidden, outputs.pooler_output)
-        loss = loss_of(
-            words.reshape(-1, worker.VOCABULARY).float(),
-            labels[:, 1 : 1 + num_masked].reshape(-1),
-        )
-        return loss + loss_of(follow.float(), follows)
+        return loss_of(words.float(), chosen) + loss_of(follow.float(), follows)
 
     def everywhere() -> torch.Tensor:
-        return model(
-            input_ids=ids,
-            attention_mask=mask,
-            token_type_ids=segments,
-            labels=labels,
-            next_sentence_label=follows,
-        ).loss
+        return model(**inputs, labels=labels, next_sentence_label=follows).loss
 
-    forward = masked_only if work.get("masked_only") else everywhere
+    forward = compiled(masked_only if is_best else everywhere)
 
-    def step() -> None:
+    def step() -> float:
         with torch.autocast("cpu", torch.bfloat16):
             loss = forward()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        return loss.item()
 
     return step
 
 
 def prediction() -> worker.Step:
-    """A batch of questions and contexts."""
+    """Batches of questions and contexts."""
     model = BertForQuestionAnswering(config).eval()
+    batches = [inputs_of(part) for part in worker.parts_of(work)]
+    if is_best:
+        model = model.to(torch.bfloat16)
+    predict = compiled(model)
 
     def step() -> None:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            model(input_ids=ids, attention_mask=mask, token_type_ids=segments)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, not is_best):
+            for batch in batches:
+                predict(**batch)
 
     return step
 

@@ -24,7 +24,7 @@ from bert_tf.config import checks
 from bert_tf.config.paths import require_exists, require_file
 from bert_tf.config.runtime import PRECISIONS
 from bert_tf.evaluation.speed import BatchTimes, describe_speed
-from bert_tf.launch import choose_instructions
+from bert_tf.launch import choose_instructions, without_optional_packages
 
 _PROG = "python -m bert_tf predict"
 _EXAMPLES = """
@@ -62,7 +62,8 @@ def main(arguments: Sequence[str]) -> None:
     logging.basicConfig(format="%(message)s")  # Warnings begin with their level.
     _check_paths(options)
     choose_instructions(options.precision)
-    from bert_tf.distribute import Communicator, configure_devices
+    with without_optional_packages():
+        from bert_tf.distribute import Communicator, configure_devices
 
     configure_devices(Communicator(), None)
     tasks = {"fill-mask": _fill_mask, "squad": _squad, "classify": _classify}

@@ -1,0 +1,64 @@
+"""ONNX Runtime: predictions of transformers' model, exported and fused; float32.
+
+Its products for x86 processors have no bfloat16.
+"""
+
+import pathlib
+import tempfile
+
+import onnxruntime
+import torch
+import worker
+from onnxruntime.transformers import optimizer
+from onnxruntime.transformers.fusion_options import FusionOptions
+from transformers import BertConfig, BertForQuestionAnswering
+
+work = worker.workload()
+torch.manual_seed(0)
+layers, width, heads, inner = worker.SHAPES[work["model"]]
+config = BertConfig(
+    vocab_size=worker.VOCABULARY,
+    num_hidden_layers=layers,
+    hidden_size=width,
+    num_attention_heads=heads,
+    intermediate_size=inner,
+    attn_implementation="eager",
+)
+batches = []
+for part in worker.parts_of(work):
+    ids, mask = worker.padded(part)
+    batches.append({"input_ids": ids, "attention_mask": mask})
+names = list(batches[0])
+settings = onnxruntime.SessionOptions()
+settings.intra_op_num_threads = work["threads"]
+with tempfile.TemporaryDirectory() as folder:
+    path = str(pathlib.Path(folder, "model.onnx"))
+    torch.onnx.export(
+        BertForQuestionAnswering(config).eval(),
+        tuple(torch.from_numpy(batches[0][name]) for name in names),
+        path,
+        input_names=names,
+        output_names=["start_logits", "end_logits"],
+        dynamic_axes={name: {0: "batch", 1: "length"} for name in names},
+        dynamo=False,
+    )
+    fused = optimizer.optimize_model(
+        path,
+        "bert",
+        num_heads=heads,
+        hidden_size=width,
+        optimization_options=FusionOptions("bert"),
+    )
+    fused.save_model_to_file(path)
+    session = onnxruntime.InferenceSession(
+        path, settings, providers=["CPUExecutionProvider"]
+    )
+
+
+def predict() -> None:
+    """All batches, one after the other."""
+    for batch in batches:
+        session.run(None, batch)
+
+
+worker.serve(predict, "computed in f32: no bf16 products for x86")

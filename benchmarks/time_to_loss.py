@@ -1,0 +1,253 @@
+"""Time from raw text to a masked-LM loss: ours and transformers in its best form.
+
+    python benchmarks/time_to_loss.py --model tiny --minutes 30 --our_minutes 15
+
+Both read the same text and vocabulary, mask 15% of the tokens of sequences of at most
+128, and are evaluated on the same masked sequences of held-out documents. The clock
+starts with the raw text: preparation, start-up, compilation and evaluations count. The
+learning rate of both falls to zero at the end of their time. transformers' loss at the
+end is the target, if it is at least 0.5 nat below the entropy of the words; what counts
+is when ours reaches it. The environment of the other side is that of `make bench`.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from typing import Any
+
+from speed import OTHERS, TUNED
+
+ROOT = pathlib.Path(__file__).parents[1]
+PEER = pathlib.Path(__file__).parent / "peers/with_transformers_time_to_loss.py"
+VOCABULARY = ROOT / ".data/vocab.txt"
+LENGTH, PREDICTIONS = 128, 20
+HELD_OUT = 20  # Every so many documents one is held out.
+EVALUATED = 512  # Sequences.
+MARGIN = 0.5  # Nats below the entropy of the words.
+# Our recipe: batch of packed records, LAMB's peak rate, steps between evaluations.
+OURS = {
+    "tiny": (16, 0.007, 500),
+    "small": (16, 0.005, 100),
+    "base": (16, 0.003, 20),
+}
+# The other's: batch of sequences and AdamW's peak rate.
+THEIRS = {"tiny": (32, 2e-3), "small": (32, 7e-4), "base": (32, 3e-4)}
+WARMUP = 0.1
+
+Curve = list[dict[str, float]]
+
+
+def write_text(folder: pathlib.Path) -> None:
+    """The raw text as JSON lines: the title and the paragraphs of each document."""
+    documents = [
+        (path.stem, path.read_text(encoding="utf-8"))
+        for path in sorted((ROOT / ".data/text/sotu").glob("*.txt"))
+    ]
+    summaries = ROOT / ".data/text/wikipedia/summaries_en-us.json"
+    entries = json.loads(summaries.read_text(encoding="utf-8"))
+    documents += [(entry["title"], entry["extract"]) for entry in entries.values()]
+    with (
+        (folder / "train.jsonl").open("w") as train,
+        (folder / "held_out.jsonl").open("w") as held_out,
+    ):
+        for number, (title, text) in enumerate(documents):
+            paragraphs = [" ".join(p.split()) for p in re.split(r"\n\s*\n", text)]
+            line = {"title": title, "text": "\n".join(filter(None, paragraphs))}
+            file = held_out if number % HELD_OUT == 0 else train
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def run(command: list[Any]) -> None:
+    """A command of ours; its output only if it fails."""
+    result = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True
+    )
+    if result.returncode:
+        sys.exit(f"{command}\n{result.stdout[-3000:]}{result.stderr[-3000:]}")
+
+
+def data(command: str, *flags: str) -> None:
+    """A command of the data preparation."""
+    run(["-m", "bert_tf", "data", command, *flags])
+
+
+def create(text: pathlib.Path, folder: pathlib.Path, dupe_factor: int) -> None:
+    """Sentences and records of masked pairs from text."""
+    sentences, records = folder / "sentences", folder / "records"
+    data("sentences", f"--input={text}", f"--output_dir={sentences}")
+    data(
+        "create",
+        *(f"--input={sentences}", f"--output_dir={records}"),
+        *(f"--vocab_file={VOCABULARY}", f"--max_seq_length={LENGTH}"),
+        *(f"--max_predictions_per_seq={PREDICTIONS}", f"--dupe_factor={dupe_factor}"),
+        "--num_shards=4",
+    )
+
+
+def write_evaluation(folder: pathlib.Path) -> dict[str, Any]:
+    """Writes the held-out sequences; the loss that word frequencies alone have."""
+    import numpy as np
+
+    from bert_tf.data.records.record_set import open_records
+    from bert_tf.data.records.schema import ValueLimits
+    from bert_tf.data.text.tokenization import WordPieceTokenizer
+
+    create(folder / "held_out.jsonl", folder / "held_out", 1)
+    limits = ValueLimits(len(VOCABULARY.read_text().splitlines()), 2)
+    records = open_records(str(folder / "held_out/records"), limits)
+    features = records.parser(np.arange(min(EVALUATED, len(records))))
+    np.savez(folder / "held_out.npz", **features)
+    tokenizer = WordPieceTokenizer(str(VOCABULARY))
+    counts = np.ones(limits.vocab_size)
+    for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines():
+        for ids in tokenizer.encode(json.loads(line)["text"].split("\n")):
+            np.add.at(counts, ids, 1)
+    labels = features["masked_lm_ids"][features["masked_lm_weights"] > 0]
+    logs = np.log(counts / counts.sum())
+    return {
+        "entropy": float(-logs[labels].mean()),
+        "training_tokens": int(counts.sum() - limits.vocab_size),
+        "held_out_sequences": len(features["input_ids"]),
+        "held_out_masked": len(labels),
+    }
+
+
+def run_ours(
+    folder: pathlib.Path, minutes: float, options: argparse.Namespace
+) -> tuple[Curve, float]:
+    """Our commands: create, pack and train; the curve, and seconds of preparation."""
+    batch, rate, eval_steps = OURS[options.model]
+    start = time.time()
+    create(folder / "train.jsonl", folder / "train", options.dupe_factor)
+    packed = folder / "train/packed"
+    data("pack", f"--input_dir={folder / 'train/records'}", f"--output_dir={packed}")
+    prepared = time.time() - start
+    hours = max(minutes / 60 - (prepared + options.startup_seconds) / 3600, 1 / 3600)
+    run(
+        [
+            *("run_pretraining.py", f"--preset={options.model}", "--do_train"),
+            *(f"--input_files_dir={packed}", "--precision=bf16"),
+            *(f"--eval_files_dir={folder / 'held_out/records'}", "--do_eval"),
+            *("--eval_batch_size=32", f"--max_eval_steps={EVALUATED // 32}"),
+            *(f"--eval_steps={options.eval_steps or eval_steps}", "--skip_checkpoint"),
+            *(f"--output_dir={folder / 'run'}", f"--vocab_file={VOCABULARY}"),
+            *("--optimizer_type=lamb", f"--learning_rate={options.our_rate or rate}"),
+            *(f"--train_batch_size={batch}", "--num_accumulation_steps=1"),
+            *("--num_train_steps=1000000", f"--num_warmup_steps={int(1e6 * WARMUP)}"),
+            *(f"--max_hours={hours}", f"--seed={options.seed}", "--dynamic_masking"),
+            "--display_loss_steps=1000",
+        ]
+    )
+    curve = []
+    for line in (folder / "run/bert_dllog.json").read_text().splitlines():
+        entry = json.loads(line.removeprefix("DLLL "))
+        values = entry.get("data", {})
+        if "masked_lm_accuracy" in values and isinstance(entry["step"], int):
+            seconds = float(entry["timestamp"]) - start
+            loss = values["masked_lm_loss"]
+            curve.append({"seconds": seconds, "step": entry["step"], "loss": loss})
+    return curve, prepared
+
+
+def run_theirs(
+    folder: pathlib.Path, minutes: float, options: argparse.Namespace
+) -> tuple[Curve, float]:
+    """transformers; the curve, and seconds of preparation."""
+    batch, rate = THEIRS[options.model]
+    work = {
+        "model": options.model,
+        "text": str(folder / "train.jsonl"),
+        "held_out": str(folder / "held_out.npz"),
+        "vocabulary": str(VOCABULARY),
+        "seconds": 60 * minutes,
+        "start": time.time(),
+        "batch": batch,
+        "rate": options.their_rate or rate,
+        "warmup": WARMUP,
+        "evaluations": options.evaluations,
+        "seed": options.seed,
+        "threads": len(os.sched_getaffinity(0)),
+        "compile": options.compile,
+        "output": str(folder / "theirs.json"),
+    }
+    subprocess.run([OTHERS, PEER, json.dumps(work)], check=True, env=os.environ | TUNED)
+    result = json.loads((folder / "theirs.json").read_text())
+    return result["curve"], result["prepared_seconds"]
+
+
+def when(curve: Curve, loss: float) -> float | None:
+    """Seconds to the first evaluation with at most this loss; None: never."""
+    return next((point["seconds"] for point in curve if point["loss"] <= loss), None)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="tiny", choices=sorted(OURS))
+    parser.add_argument("--minutes", type=float, default=30.0, help="of transformers")
+    parser.add_argument("--our_minutes", type=float, default=0.0, help="default: half")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dupe_factor", type=int, default=1, help="of our records")
+    parser.add_argument("--our_rate", type=float, default=0.0, help="default: recipe")
+    parser.add_argument("--their_rate", type=float, default=0.0)
+    parser.add_argument("--eval_steps", type=int, default=0, help="of ours")
+    parser.add_argument("--evaluations", type=int, default=12, help="of transformers")
+    parser.add_argument("--startup_seconds", type=float, default=15.0, help="of ours")
+    parser.add_argument("--compile", default="default", help="mode; empty: none")
+    parser.add_argument("--systems", nargs="+", default=["theirs", "ours"])
+    parser.add_argument("--work_dir", default="results/time_to_loss")
+    parser.add_argument("--output", default="", help="default: in work_dir")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Runs one after the other, and writes both curves as JSON."""
+    options = parse()
+    folder = pathlib.Path(options.work_dir, f"{options.model}-{options.seed}").resolve()
+    if folder.exists():
+        sys.exit(f"error: {folder} exists. Delete it, or pass another --work_dir.")
+    folder.mkdir(parents=True)
+    write_text(folder)
+    print("Held-out records", flush=True)
+    result: dict[str, Any] = {"options": vars(options)}
+    result |= write_evaluation(folder)
+    goal = result["entropy"] - MARGIN
+    print(f"Entropy of the words {result['entropy']:.3f}; goal {goal:.3f} or less")
+    systems = {
+        "theirs": (run_theirs, options.minutes),
+        "ours": (run_ours, options.our_minutes or options.minutes / 2),
+    }
+    path = pathlib.Path(options.output or folder / "curves.json")
+    for name in options.systems:
+        function, minutes = systems[name]
+        print(
+            f"{name}: {minutes:g} minutes from {time.strftime('%H:%M:%S')}", flush=True
+        )
+        curve, prepared = function(folder, minutes, options)
+        result[name] = {"prepared_seconds": prepared, "curve": curve}
+        for point in curve:
+            seconds, step, loss = point["seconds"], point["step"], point["loss"]
+            print(f"  {seconds:7.1f} s  step {step}  {loss:.4f}")
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    if len(options.systems) < len(systems) or not result["theirs"]["curve"]:
+        return
+    target = min(point["loss"] for point in result["theirs"]["curve"])
+    result["target"] = target
+    result["is_below_entropy"] = target <= goal
+    for name in systems:
+        result[name]["seconds_to_target"] = when(result[name]["curve"], target)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    remark = "" if target <= goal else f", which is not {MARGIN} below the entropy"
+    print(f"Target {target:.4f}{remark}; seconds to it:")
+    for name in systems:
+        seconds = result[name]["seconds_to_target"]
+        print(f"  {name}: {'not reached' if seconds is None else f'{seconds:.0f}'}")
+
+
+if __name__ == "__main__":
+    main()
