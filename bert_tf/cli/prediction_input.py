@@ -13,7 +13,7 @@ from bert_tf.data.tasks.classification import ColumnNames, SplitFile
 from bert_tf.data.tasks.custom_task import find_label_column, find_text_columns
 from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.data.tasks.squad_files import read_squad
-from bert_tf.data.tasks.tables import column_names
+from bert_tf.data.tasks.tables import column_names, numbered_lines
 from bert_tf.errors import shown
 from bert_tf.json_files import parse_json
 
@@ -23,6 +23,8 @@ Example = dict[str, Any]
 _MAX_LINE = 16 << 20
 # Seconds to wait for a further line before those that are there are predicted.
 _PAUSE = 0.01
+# Endings of tables with a header line.
+_TABLES = (".tsv", ".csv", ".parquet")
 # The key of a label that the input has: the predicted one is `label`.
 GIVEN = "given_"
 
@@ -77,8 +79,10 @@ def read_inputs(options: argparse.Namespace, task: Task) -> Iterator[Example]:
     path = options.input
     if options.text:
         yield _from_words(options.text, task)
-    elif path == "-":
-        yield from _parse(_standard_input(), name_of(path), task)
+    elif is_stream(path):
+        file = _standard_input() if path == "-" else _open(path)
+        lines = iter(lambda: file.readline(_MAX_LINE + 1), "")
+        yield from _parse(enumerate(lines, start=1), name_of(path), task)
     elif task.name == "squad" and path.endswith(".json") and not _has_lines(path, task):
         for one in read_squad(path, version_2_with_negative=True, needs_answers=False):
             texts = {"question": one.question, "context": one.context}
@@ -86,8 +90,7 @@ def read_inputs(options: argparse.Namespace, task: Task) -> Iterator[Example]:
     elif task.name == "classify" and (file := _table(path, task)):
         yield from _from_table(path, file)
     else:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
-            yield from _parse(lines, name_of(path), task)
+        yield from _parse(numbered_lines(path), path, task)
 
 
 def in_chunks(
@@ -176,12 +179,13 @@ def _standard_input() -> TextIO:
         return sys.stdin
     # Not sys.stdin, which Python closes at its end: it would wait for a thread that
     # reads, and abort.
-    return open(
-        *(sys.stdin.fileno(), "r"),
-        encoding="utf-8-sig",
-        errors="surrogateescape",
-        closefd=False,
-    )
+    return _open(sys.stdin.fileno(), closefd=False)
+
+
+def _open(path: str | int, *, closefd: bool = True) -> TextIO:
+    """What is not UTF-8 becomes surrogates, which a line is refused for."""
+    encoding = {"encoding": "utf-8-sig", "errors": "surrogateescape"}
+    return open(path, closefd=closefd, **encoding)
 
 
 def _from_words(texts: list[str], task: Task) -> Example:
@@ -204,10 +208,11 @@ def _from_words(texts: list[str], task: Task) -> Example:
     return example
 
 
-def _parse(file: TextIO, path: str, task: Task) -> Iterator[Example]:
-    """Parses lines into examples; an error names its line."""
-    lines = iter(lambda: file.readline(_MAX_LINE + 1), "")
-    for number, line in enumerate(lines, start=1):
+def _parse(
+    lines: Iterable[tuple[int, str]], path: str, task: Task
+) -> Iterator[Example]:
+    """Parses numbered lines into examples; an error names its line."""
+    for number, line in lines:
         example = parse_line(line, f"{path}, line {number}", task)
         if example is not None:
             yield example
@@ -273,7 +278,7 @@ def _with_usual_names(example: Example, task: Task) -> Example:
 
 def _has_lines(path: str, task: Task) -> bool:
     """Whether the first line of a file is an input by itself."""
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
+    with _open(path) as lines:
         try:
             return parse_line(lines.readline(_MAX_LINE + 1), path, task) is not None
         except ValueError:
@@ -288,7 +293,8 @@ def _table(path: str, task: Task) -> SplitFile | None:
     """
     name = os.path.basename(path)
     known = [file for file in task.files if os.path.basename(file.name) == name]
-    if name.endswith(".jsonl") or not (known or name.endswith(".tsv")):
+    ending = os.path.splitext(name.removesuffix(".gz"))[1]
+    if ending == ".jsonl" or not (known or ending in _TABLES):
         return None
     present = column_names(path)
     for file in known:

@@ -2,16 +2,11 @@
 
 import dataclasses
 
-import numpy as np
-
 from bert_tf.config import PretrainingConfig
 from bert_tf.data.records.metadata import metadata_file
 from bert_tf.data.records.provenance import have_pairs
 from bert_tf.data.records.record_set import RecordSet
 from bert_tf.jobs.run.resume import StartingPoint
-
-# Records that are looked at for sentence pairs.
-_SAMPLE_SIZE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +80,7 @@ def _states_pairs(records: RecordSet) -> bool | None:
 
 def _doubts(records: RecordSet) -> list[str]:
     """A line if records that do not say so seem to have no sentence pairs."""
-    if _states_pairs(records) is not None:
-        return []
-    numbers = np.linspace(0, len(records) - 1, _SAMPLE_SIZE).astype(np.int64)
-    if records.parser(np.unique(numbers))["segment_ids"].any():
+    if records.has_pairs or _states_pairs(records) is not None:
         return []
     return [
         f"warning: the records of {', '.join(records.metadata)} have one segment each, "

@@ -14,6 +14,7 @@ from bert_tf.data.commands.pack import pack_records
 from bert_tf.data.records.metadata import metadata_file, read_metadata
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
+from bert_tf.features import FeatureExtractor
 from bert_tf.interop.pretrained import from_pretrained, save_pretrained
 from bert_tf.interop.weight_conversion import ConvertOptions, convert
 from bert_tf.jobs import classifier, pretraining
@@ -263,6 +264,10 @@ def test_a_masked_lm_fills_masks_and_is_fine_tuned(top, trained, tmp_path):
     folder, _ = trained
     [[words]] = MaskFiller(str(folder))("the cat sat on a [MASK] .", num_words=15)
     assert sum(word["probability"] for word in words) == pytest.approx(1)
+    [(tokens, _)] = FeatureExtractor(str(folder), layers=[-1], max_seq_length=16)(
+        "the cat"
+    )
+    assert tokens == ["[CLS]", "the", "cat", "[SEP]"]
     rows = "text\tlabel\nthe cat ran\tyes\na dog sat\tno\n"
     (tmp_path / "train.tsv").write_text(rows)
     config = runs.parse(

@@ -190,10 +190,12 @@ class Sample(NamedTuple):
     Attributes:
       sha256: Of their features and of the number of records: equal for equal sets.
       unmasked: Fraction of them without a masked token, in [0, 1].
+      has_pairs: Whether any of them has a second segment.
     """
 
     sha256: str
     unmasked: float
+    has_pairs: bool
 
 
 def check_sample(
@@ -215,11 +217,12 @@ def check_sample(
     numbers = np.unique(np.linspace(0, total - 1, count).astype(np.int64))
     corrupt = [*corrupt_among(parser, numbers[np.isin(numbers, skipped)])]
     reader = SkippingParser(parser, np.asarray(corrupt, np.int64))
-    digest, unmasked = hashlib.sha256(str(total).encode()), 0
+    digest, unmasked, has_pairs = hashlib.sha256(str(total).encode()), 0, False
     for part in np.array_split(numbers, -(-len(numbers) // 256)):
         features = reader(part)
         unmasked += int((features["masked_lm_weights"] <= 0).all(axis=1).sum())
+        has_pairs = has_pairs or bool(features["segment_ids"].any())
         for name, values in sorted(features.items()):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(values))
-    return Sample(digest.hexdigest(), unmasked / len(numbers))
+    return Sample(digest.hexdigest(), unmasked / len(numbers), has_pairs)

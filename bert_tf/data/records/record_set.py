@@ -171,6 +171,7 @@ class RecordSet:
       metadata: Folder -> its metadata; None if it has none.
       notes: Lines for the log.
       shares: The sets that it is made of, if they have weights, in order.
+      has_pairs: Whether a record of the checked sample has a second segment.
     """
 
     parser: SkippingParser
@@ -179,6 +180,7 @@ class RecordSet:
     metadata: Mapping[str, Metadata | None] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
     shares: Sequence[SetShare] = ()
+    has_pairs: bool = True
 
     @property
     def index(self) -> RecordIndex:
@@ -339,7 +341,8 @@ def open_records(
             "with a greater --max_predictions_per_seq or --masked_lm_prob."
         )
     reader = SkippingParser(parser, skipped)
-    return RecordSet(reader, average, sample.sha256, metadata, notes, shares)
+    facts = (average, sample.sha256, metadata, notes, shares, sample.has_pairs)
+    return RecordSet(reader, *facts)
 
 
 def _lengths(
