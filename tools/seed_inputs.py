@@ -4,8 +4,6 @@ import hashlib
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "scripts" / "sample_text.txt"
@@ -69,6 +67,7 @@ def _write_model(folder: pathlib.Path) -> None:
 
 def _write_records(work: pathlib.Path) -> None:
     """What Iluvatar's users download: TFRecords, HDF5 records, PyTorch weights."""
+    from bert_tf.cli import main
     from bert_tf.config.data import CreateDataConfig
     from bert_tf.data.commands.create import create_records
 
@@ -90,14 +89,13 @@ def _write_records(work: pathlib.Path) -> None:
         )
         create_records(config)
     shutil.copy(work / LARGE / "bert_config.json", work / MINI)
-    script = ROOT / "scripts" / "convert_tf_checkpoint.py"
-    model = work / LARGE
-    command = [
-        *(sys.executable, script, "--tf_checkpoint", model / "bert_model.ckpt"),
-        *("--bert_config_path", model / "bert_config.json"),
-        *("--output_checkpoint", work / MINI / "model.ckpt-28252.apex.pt"),
+    arguments = [
+        *("convert", work / LARGE / "bert_model.ckpt"),
+        *(work / MINI / "model.ckpt-28252.apex.pt", "--form=mlperf"),
+        *("--vocab_size=30528", "--weights_only"),  # As MLPerf's: a multiple of 8.
     ]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    if main(list(map(str, arguments))):
+        raise RuntimeError("The weights for Iluvatar's trainer cannot be made.")
 
 
 def _write_tasks(work: pathlib.Path, blocks: list[list[str]]) -> None:

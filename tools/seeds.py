@@ -10,6 +10,7 @@ that does not print them has failed.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
@@ -89,7 +90,8 @@ def main() -> int:
         print(*(f"{c.system}: {c.line}" for c in chosen), sep="\n")
         return 0
     if not options.keep:
-        prepare(options.folder)
+        with contextlib.redirect_stdout(sys.stderr):
+            prepare(options.folder)
     failed = [command for command in chosen if not run(command, options.folder)]
     print(f"{len(chosen) - len(failed)} of {len(chosen)} commands succeeded.")
     print(f"Left out, for they need the network: {'; '.join(LEFT_OUT)}.")
