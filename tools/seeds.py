@@ -29,7 +29,8 @@ _SECONDS = 900
 def number(name: str, output: str) -> str:
     """The last number after a name, or before a plural; empty if there is none."""
     name = re.escape(name)
-    found = re.findall(rf"(?<!\w){name}[ :=]+([\d.]+)|([\d,]+) {name}", output)
+    after, before = rf"(?<!\w){name}[ :=]+([\d.]+)", rf"([\d,]+) {name}(?=:| in )"
+    found = re.findall(f"{after}|{before}", output)
     return "".join(found[-1]) if found else ""
 
 
