@@ -221,10 +221,10 @@ def habana() -> list[Command]:
         for length, predictions in ((128, 20), (512, 80))
     )
     download = f"""
-        mkdir -p models; cd models; python $ROOT/download/download_pretrained_model.py \
-            "$SERVER/" "uncased_L-12_H-768_A-12" False
-        mkdir -p models; cd models; python $ROOT/download/download_pretrained_model.py \
-            "$SERVER/" "{LARGE}" True
+        cd models; python $ROOT/download/download_pretrained_model.py \
+            "https://models.invalid/" "uncased_L-12_H-768_A-12" False
+        cd models; python $ROOT/download/download_pretrained_model.py \
+            "https://models.invalid/" "{LARGE}" True
         """
     pretraining, mrpc, squad = [], [], []
     for start, name in ((_LISTS, "one"), (_MPIRUN, "eight"), (_KUBERNETES, "k8s")):

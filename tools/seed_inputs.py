@@ -4,8 +4,6 @@ import hashlib
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "scripts" / "sample_text.txt"
@@ -29,7 +27,7 @@ def prepare(work: pathlib.Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     for folder in ("corpus/download/wikicorpus_en", "corpus/download/bookscorpus"):
         (work / folder).mkdir(parents=True)
-    for folder in (LARGE, "MRPC", "SQuAD", "results4", "base", "served"):
+    for folder in (LARGE, "MRPC", "SQuAD", "results4", "base", "models"):
         (work / folder).mkdir()
     speeches = sorted((ROOT / ".data" / "text" / "sotu").iterdir())
     for number, path in enumerate(speeches[:_SPEECHES]):
@@ -38,7 +36,10 @@ def prepare(work: pathlib.Path) -> None:
     _write_model(work / LARGE)
     shutil.copytree(work / LARGE, work / CASED)
     for name in ("uncased_L-12_H-768_A-12", LARGE):
-        shutil.make_archive(str(work / "served" / name), "zip", work / LARGE)
+        archive = shutil.make_archive(str(work / "models" / name), "zip", work / LARGE)
+        # As after a download: the file is then not downloaded again.
+        digest = hashlib.sha256(pathlib.Path(archive).read_bytes()).hexdigest()
+        pathlib.Path(f"{archive}.sha256").write_text(digest)
     blocks = [block.splitlines() for block in SAMPLE.read_text().split("\n\n")]
     _write_tasks(work, blocks)
     shutil.copy(SAMPLE, work / "results4" / "part-00000-of-00001")
@@ -66,6 +67,7 @@ def _write_model(folder: pathlib.Path) -> None:
 
 def _write_records(work: pathlib.Path) -> None:
     """What Iluvatar's users download: TFRecords, HDF5 records, PyTorch weights."""
+    from bert_tf.cli import main
     from bert_tf.config.data import CreateDataConfig
     from bert_tf.data.commands.create import create_records
 
@@ -87,14 +89,13 @@ def _write_records(work: pathlib.Path) -> None:
         )
         create_records(config)
     shutil.copy(work / LARGE / "bert_config.json", work / MINI)
-    script = ROOT / "scripts" / "convert_tf_checkpoint.py"
-    model = work / LARGE
-    command = [
-        *(sys.executable, script, "--tf_checkpoint", model / "bert_model.ckpt"),
-        *("--bert_config_path", model / "bert_config.json"),
-        *("--output_checkpoint", work / MINI / "model.ckpt-28252.apex.pt"),
+    arguments = [
+        *("convert", work / LARGE / "bert_model.ckpt"),
+        *(work / MINI / "model.ckpt-28252.apex.pt", "--form=mlperf"),
+        *("--vocab_size=30528", "--weights_only"),  # As MLPerf's: a multiple of 8.
     ]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    if main(list(map(str, arguments))):
+        raise RuntimeError("The weights for Iluvatar's trainer cannot be made.")
 
 
 def _write_tasks(work: pathlib.Path, blocks: list[list[str]]) -> None:

@@ -11,17 +11,13 @@ that does not print them has failed.
 
 import argparse
 import contextlib
-import functools
-import http.server
 import os
 import pathlib
 import re
 import subprocess
 import sys
 import textwrap
-import threading
 import time
-from collections.abc import Iterator
 
 from seed_commands import LEFT_OUT, Command, commands
 from seed_inputs import LARGE, ROOT, prepare
@@ -33,11 +29,12 @@ _SECONDS = 900
 def number(name: str, output: str) -> str:
     """The last number after a name, or before a plural; empty if there is none."""
     name = re.escape(name)
-    found = re.findall(rf"(?<!\w){name}[ :=]+([\d.]+)|([\d,]+) {name}", output)
+    after, before = rf"(?<!\w){name}[ :=]+([\d.]+)", rf"([\d,]+) {name}(?=:| in )"
+    found = re.findall(f"{after}|{before}", output)
     return "".join(found[-1]) if found else ""
 
 
-def run(command: Command, work: pathlib.Path, server: str) -> bool:
+def run(command: Command, work: pathlib.Path) -> bool:
     """Runs a command and prints its line; returns whether it succeeded."""
     tools = pathlib.Path(sys.executable).parent
     environment = os.environ | {
@@ -46,7 +43,6 @@ def run(command: Command, work: pathlib.Path, server: str) -> bool:
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         "VOCAB_FILE": f"{LARGE}/vocab.txt",
         "N_SHARDS": "1",
-        "SERVER": server,
         "MPI_ROOT": str(tools.parent),
     }
     started = time.monotonic()
@@ -69,21 +65,6 @@ def run(command: Command, work: pathlib.Path, server: str) -> bool:
         print(f"    {command.line}")
         print(*(f"    {line}" for line in output.splitlines()[-8:]), sep="\n")
     return not (result.returncode or missing)
-
-
-@contextlib.contextmanager
-def serving(folder: pathlib.Path) -> Iterator[str]:
-    """Serves a folder to this machine; yields its address."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *words: object) -> None:
-            pass
-
-    handler = functools.partial(Handler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def main() -> int:
@@ -110,9 +91,9 @@ def main() -> int:
         print(*(f"{c.system}: {c.line}" for c in chosen), sep="\n")
         return 0
     if not options.keep:
-        prepare(options.folder)
-    with serving(options.folder / "served") as server:
-        failed = [c for c in chosen if not run(c, options.folder, server)]
+        with contextlib.redirect_stdout(sys.stderr):
+            prepare(options.folder)
+    failed = [command for command in chosen if not run(command, options.folder)]
     print(f"{len(chosen) - len(failed)} of {len(chosen)} commands succeeded.")
     print(f"Left out, for they need the network: {'; '.join(LEFT_OUT)}.")
     return int(bool(failed) or not chosen)
