@@ -18,8 +18,8 @@ from bert_tf.interop.pretrained import save_pretrained
 from bert_tf.modeling.pretraining import build_pretraining_model
 
 pytestmark = pytest.mark.slow
-# The beginnings of so many speeches, two of which are test documents.
-SPEECHES, CHARACTERS = 48, 1000
+SUMMARIES = ".data/text/wikipedia/summaries_en-us.json"
+ARTICLES = 60  # Of them, about a tenth are test documents.
 SMALL = dict(
     vocab_size=30522,
     hidden_size=64,
@@ -40,10 +40,9 @@ FEWER_STEPS = {"run_pretraining": ["--steps_this_run=2", "--max_eval_steps=2"]}
 def folder(tmp_path_factory):
     """What `make setup`, `make demo` and downloads leave, but small."""
     path = tmp_path_factory.mktemp("pages")
-    texts = path / ".data/text/sotu"
-    texts.mkdir(parents=True)
-    for speech in sorted((ROOT / ".data/text/sotu").glob("*.txt"))[:SPEECHES]:
-        (texts / speech.name).write_text(speech.read_text()[:CHARACTERS])
+    (path / SUMMARIES).parent.mkdir(parents=True)
+    articles = list(json.loads((ROOT / SUMMARIES).read_text()).items())[:ARTICLES]
+    (path / SUMMARIES).write_text(json.dumps(dict(articles)))
     shutil.copy(ROOT / ".data/vocab.txt", path / ".data")
     model = build_pretraining_model(BertConfig(**SMALL), max_seq_length=128)
     for name in (".data/models/minilm", "results/demo"):
