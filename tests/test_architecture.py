@@ -37,11 +37,13 @@ LAYERS = {
     "scaling": 1,
     "jobs": 3,
     "predictors": 4,
+    "runs": 4,
     "features": 5,
     "cli": 6,
     "entry": 6,
     "__main__": 7,
-    "__init__": 3,  # Offers what a user of models needs, loaded when asked for.
+    "keras_registration": 0,
+    "__init__": 6,  # Offers what a user of models needs, loaded when asked for.
 }
 MAY_IMPORT = {
     ("evaluation", "bert_tf.data.tasks.squad"),  # A scorer knows what it scores.
