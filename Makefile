@@ -12,7 +12,7 @@ REQUIRE_HOROVOD ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup environment horovod fused_ops data demo bench seeds test test-fast test-faults \
-	test-sanitize lint format lock clean
+	test-sanitize docs lint format lock clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -84,6 +84,18 @@ bench: setup .venv-bench/stamp  ## Speed against other systems (25 minutes)
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	@echo "Installing the systems to compare with into .venv-bench (about 3 minutes)"
 	@.venv-bench/bin/python -m pip install --quiet -r benchmarks/requirements.txt
+	@touch $@
+
+docs: .venv-docs/stamp  ## The documents as a site, in build/site
+	@rm -rf build/pages && mkdir -p build/pages
+	@cp -R *.md LICENSE demo.toml docs deploy examples build/pages/
+	@.venv-docs/bin/mkdocs build --quiet --strict
+
+.venv-docs/stamp: pyproject.toml
+	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	@echo "Installing mkdocs into .venv-docs (about 1 minute)"
+	@.venv-docs/bin/python -m pip install --quiet $$($(PYTHON) -c "import tomllib; \
+	print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])")
 	@touch $@
 
 lint: environment  ## What CI checks of the style
