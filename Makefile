@@ -14,7 +14,7 @@ FUSED_SOURCES := $(wildcard $(addprefix bert_tf/fused_ops/*.,cc h inc py))
 REQUIRE_HOROVOD ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment horovod fused_ops data demo bench seeds test test-fast \
+.PHONY: help setup environment horovod fused_ops data demo bench seeds docs test test-fast \
 	test-wheel test-faults test-sanitize lint format lock clean
 
 help:  ## This list
@@ -111,6 +111,18 @@ bench: setup .venv-bench/stamp  ## Speed against others (90 minutes; QUICK=1: 20
 	  grep -v '^#' benchmarks/requirements.txt | while read -r package; do \
 	    .venv-bench/bin/python -m pip install --quiet $$package || \
 	    echo "warning: without $$package the table names it as missing."; done; }
+	@touch $@
+
+docs: .venv-docs/stamp  ## The documents as a site, in build/site
+	@rm -rf build/pages && mkdir -p build/pages
+	@cp -R *.md LICENSE demo.toml docs deploy examples build/pages/
+	@.venv-docs/bin/mkdocs build --quiet --strict
+
+.venv-docs/stamp: pyproject.toml
+	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	@echo "Installing mkdocs into .venv-docs (about 1 minute)"
+	@.venv-docs/bin/python -m pip install --quiet $$($(PYTHON) -c "import tomllib; \
+	print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])")
 	@touch $@
 
 lint: environment  ## What CI checks of the style

@@ -1,18 +1,98 @@
-"""BERT pre-training and fine-tuning with TensorFlow, Keras 3 and Horovod."""
+"""BERT pre-training and fine-tuning with TensorFlow, Keras 3 and Horovod.
+
+Models, optimizers and schedules are Keras objects; docs/api.md shows how to pre-train,
+fine-tune, embed and predict with them. TensorFlow is loaded when the first of these
+names is used.
+"""
 
 import importlib
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from bert_tf import keras_registration
+
+if TYPE_CHECKING:
+    from bert_tf.config import PRESETS, BertConfig
+    from bert_tf.data.text.tokenization import WordPieceTokenizer
+    from bert_tf.features import FeatureExtractor
+    from bert_tf.interop.pretrained import (
+        from_pretrained,
+        load_tokenizer,
+        save_pretrained,
+    )
+    from bert_tf.keras_fit import connect_workers, distribute_model
+    from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
+    from bert_tf.modeling.models import build_encoder_model
+    from bert_tf.modeling.pretraining import build_pretraining_model
+    from bert_tf.predictors import Classifier, MaskFiller, QuestionAnswerer
+    from bert_tf.runs import finetune_classifier, finetune_squad, pretrain
+    from bert_tf.training.optimizers import LAMB, AdamW, AdamWeightDecay
+    from bert_tf.training.schedules import WarmupPolynomialDecay
+
+__version__ = "0.1.0"
 
 _MODULES = {
-    "from_pretrained": "bert_tf.interop.pretrained",
-    "save_pretrained": "bert_tf.interop.pretrained",
-    "connect_workers": "bert_tf.keras_fit",
-    "distribute_model": "bert_tf.keras_fit",
+    "pretrain": "runs",
+    "finetune_squad": "runs",
+    "finetune_classifier": "runs",
+    "BertConfig": "config",
+    "PRESETS": "config",
+    "build_encoder_model": "modeling.models",
+    "build_pretraining_model": "modeling.pretraining",
+    "build_classifier_model": "modeling.finetuning",
+    "build_span_model": "modeling.finetuning",
+    "from_pretrained": "interop.pretrained",
+    "save_pretrained": "interop.pretrained",
+    "load_tokenizer": "interop.pretrained",
+    "WordPieceTokenizer": "data.text.tokenization",
+    "LAMB": "training.optimizers",
+    "AdamW": "training.optimizers",
+    "AdamWeightDecay": "training.optimizers",
+    "WarmupPolynomialDecay": "training.schedules",
+    "Classifier": "predictors",
+    "QuestionAnswerer": "predictors",
+    "MaskFiller": "predictors",
+    "FeatureExtractor": "features",
+    "connect_workers": "keras_fit",
+    "distribute_model": "keras_fit",
 }
+__all__ = [
+    "AdamW",
+    "AdamWeightDecay",
+    "BertConfig",
+    "Classifier",
+    "FeatureExtractor",
+    "LAMB",
+    "MaskFiller",
+    "PRESETS",
+    "QuestionAnswerer",
+    "WarmupPolynomialDecay",
+    "WordPieceTokenizer",
+    "__version__",
+    "build_classifier_model",
+    "build_encoder_model",
+    "build_pretraining_model",
+    "build_span_model",
+    "connect_workers",
+    "distribute_model",
+    "finetune_classifier",
+    "finetune_squad",
+    "from_pretrained",
+    "load_tokenizer",
+    "pretrain",
+    "save_pretrained",
+]
 
 
-def __getattr__(name: str) -> Callable[..., object]:
+def __getattr__(name: str) -> Any:  # noqa: ANN401
     """Loads TensorFlow only for who asks for a model."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    return getattr(importlib.import_module(f"bert_tf.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Also the names that are not loaded yet."""
+    return sorted({*globals(), *__all__})
+
+
+keras_registration.register_with_keras()

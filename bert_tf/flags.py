@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from absl import flags
@@ -239,7 +239,15 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
             f"Every argument must be a flag, --name=value. Received: {shown(rest[1])}. "
             f"{_ALL_FLAGS}"
         )
-    passed = _passed(values, _aliases(config_class))
+    return make_config(config_class, _passed(values, _aliases(config_class)))
+
+
+def make_config(config_class: type[Config], passed: Mapping[str, object]) -> Config:
+    """Makes a run's config from some of its settings, by the names of their flags.
+
+    Raises:
+      ValueError: if a value, or a combination, is refused by the config.
+    """
     return config_class(
         **{
             name: group(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from bert_tf.config import checks
@@ -31,6 +32,11 @@ _NAMES = {
     "LayerNorm": ("LayerNorm", "HabanaLayerNorm", "HabanaLayerNormV2"),
     # The losses.
     "LogSoftmax": ("LogSoftmax", "SparseSoftmaxCrossEntropyWithLogits"),
+}
+_POLICIES_OF_KERAS = {
+    "float32": "fp32",
+    "mixed_bfloat16": "bf16",
+    "mixed_float16": "fp16",
 }
 # Operations of other systems' lists, which TensorFlow itself does not have.
 _FOREIGN = re.compile(r"(Habana|Horovod|_ScopedAllocator)\w*")
@@ -121,6 +127,26 @@ class PrecisionPolicy:
     )
     asked: set[Operation] = dataclasses.field(default_factory=set, compare=False)
 
+    @property
+    def keras_name(self) -> str:
+        """The dtype policy of Keras that comes closest."""
+        pairs = _POLICIES_OF_KERAS.items()
+        return next(name for name, ours in pairs if ours == self.name)
+
+    def get_config(self) -> dict[str, Any]:
+        """Name and lists, for files of Keras."""
+        rules = dataclasses.asdict(self.rules) if self.rules else None
+        return {"name": self.name, "rules": rules}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PrecisionPolicy":
+        """The reverse of `get_config`."""
+        rules = config["rules"] and {
+            key: tuple(tuple(e) if key in _EXCEPTIONS else e for e in entries)
+            for key, entries in config["rules"].items()
+        }
+        return cls(config["name"], PrecisionRules(**rules) if rules else None)
+
     def compute_dtype(self, operation: str, name: str = "") -> tf.DType:
         """The type that an operation computes in.
 
@@ -168,6 +194,22 @@ class PrecisionPolicy:
         if not unused:
             return []
         return [f"bf16 config: entries without effect here: {'; '.join(unused)}."]
+
+
+def policy_of_keras() -> PrecisionPolicy:
+    """What Keras's global dtype policy means for BERT.
+
+    Raises:
+      ValueError: if it asks for weights that are not float32.
+    """
+    name = keras.config.dtype_policy().name
+    if name not in _POLICIES_OF_KERAS:
+        raise ValueError(
+            "Keras's dtype policy must keep weights in float32. Received: "
+            f"{name}. Call `keras.config.set_dtype_policy(policy)` with one of "
+            f"{', '.join(_POLICIES_OF_KERAS)}, or pass `policy` to the model."
+        )
+    return PrecisionPolicy(_POLICIES_OF_KERAS[name])
 
 
 def read_rules(path: str) -> PrecisionRules:

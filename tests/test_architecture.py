@@ -38,11 +38,13 @@ LAYERS = {
     "scaling": 1,
     "jobs": 3,
     "predictors": 4,
+    "runs": 4,
     "features": 5,
     "entry": 6,
     "cli": 7,
     "__main__": 8,
-    "__init__": 3,  # Offers what a user of models needs, loaded when asked for.
+    "keras_registration": 0,
+    "__init__": 6,  # Offers what a user of models needs, loaded when asked for.
 }
 MAY_IMPORT = {
     ("evaluation", "bert_tf.data.tasks.squad"),  # A scorer knows what it scores.

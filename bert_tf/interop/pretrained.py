@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bert_tf.data.text.tokenization import UNCASED
+from bert_tf.data.text.tokenization import UNCASED, WordPieceTokenizer
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import RunError, did_you_mean
@@ -16,7 +16,7 @@ from bert_tf.interop import tensor_names
 from bert_tf.interop.classifier_labels import Head
 from bert_tf.interop.export import Form, Model, find_form, write_model
 from bert_tf.interop.tensor_shapes import conform, require_plausible
-from bert_tf.interop.weight_files import folder_of
+from bert_tf.interop.weight_files import find_source, folder_of
 from bert_tf.interop.weights import Weights, assign_weights, read_weights
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
 from bert_tf.modeling.models import build_encoder_model, settings_of
@@ -99,6 +99,40 @@ def _build(task: str, weights: Weights, settings: dict[str, Any]) -> keras.Model
             )
         settings = {**settings, "num_outputs": weights.tensors["output_bias"].size}
     return _BUILDERS[task](weights.config, **settings)
+
+
+def load_tokenizer(
+    path: str | os.PathLike[str], *, do_lower_case: bool | None = None
+) -> WordPieceTokenizer:
+    """The tokenizer of a model.
+
+    Args:
+      path: Weights or a folder with a vocabulary, as for `from_pretrained`; or a
+        vocabulary file.
+      do_lower_case: Whether it lower-cases and strips accents; None: as the files next
+        to the vocabulary say, or else if it is uncased.
+
+    Raises:
+      FileNotFoundError: if there is no vocabulary.
+      ValueError: if a file cannot be used.
+    """
+    path = os.fspath(path)
+    if path.endswith(".txt"):
+        vocab_file, folders = path, [folder_of(path)]
+    else:
+        source = find_source(path)
+        vocab_file = source.vocab_file
+        folders = [folder_of(source.path), folder_of(vocab_file)]
+        if not vocab_file:
+            raise FileNotFoundError(
+                f"There is no vocab.txt next to {source.path}. Pass the path of the "
+                "model's vocabulary."
+            )
+    choice = choose_settings({"do_lower_case": do_lower_case}, folders, vocab_file)
+    for note in choice.notes:
+        is_warning = choice.is_guess or note.startswith("warning")
+        logging.log(logging.WARNING if is_warning else logging.INFO, note)
+    return WordPieceTokenizer(vocab_file, choice.settings)
 
 
 def save_pretrained(

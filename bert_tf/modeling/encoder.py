@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -20,6 +21,8 @@ from bert_tf.modeling.layers import (
     LayerSettings,
     ResidualOutput,
 )
+
+_DROPOUT = "dropout_state"
 
 
 class SelfAttention(BertLayer):
@@ -229,6 +232,7 @@ class Pooler(BertLayer):
         return self.backend.pooled(ops.gather_rows(inputs, positions), self.dense.pair)
 
 
+@keras.saving.register_keras_serializable(package="bert_tf")
 class Bert(BertLayer):
     """Embeddings, encoder and pooler, under the original scope `bert`."""
 
@@ -240,6 +244,9 @@ class Bert(BertLayer):
         # Used only where the caller passes no seed (`model.fit`).
         self.seed_generator = keras.random.SeedGenerator(settings.seed)
 
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"has_pooler": self.pooler is not None}
+
     def build(self, *_: object) -> None:
         shape = (None, None, self.config.hidden_size)
         self.embeddings.build()
@@ -250,7 +257,16 @@ class Bert(BertLayer):
     def blocks(self) -> list[Block]:
         return self.encoder.blocks()
 
-    def _drawn_seed(self, input_ids: tf.Tensor) -> tf.Tensor:
+    def save_own_variables(self, store: dict[str, Any]) -> None:
+        """Keras's method, for the state of dropout: all weights are in inner layers."""
+        store[_DROPOUT] = self.seed_generator.state.numpy()
+
+    def load_own_variables(self, store: dict[str, Any]) -> None:
+        """The reverse of `save_own_variables`."""
+        if _DROPOUT in store.keys():
+            self.seed_generator.state.assign(store[_DROPOUT])
+
+    def drawn_seed(self, input_ids: tf.Tensor) -> tf.Tensor:
         """A new dropout seed [B, 3] for each call, from the layer's own generator."""
         batch_size = tf.shape(input_ids)[0]
         drawn = tf.cast(self.seed_generator.next(), tf.int64) % 2**31
@@ -276,7 +292,7 @@ class Bert(BertLayer):
         """
         seed = inputs.get("dropout_seed")
         if seed is None:
-            seed = self._drawn_seed(inputs["input_ids"])
+            seed = self.drawn_seed(inputs["input_ids"])
         read, pooled = inputs.get("read_positions"), inputs["next_sentence_positions"]
         if read is not None and self.pooler:
             read = tf.concat([pooled, read], axis=1)

@@ -4,7 +4,7 @@ A new head is a layer, a function that builds its model, and a `FinetuningTask`,
 """
 
 import abc
-from typing import Unpack
+from typing import Any, Unpack
 
 import keras
 import tensorflow as tf
@@ -12,18 +12,19 @@ import tensorflow as tf
 from bert_tf.config import BertConfig
 from bert_tf.modeling import ops
 from bert_tf.modeling.backends.step import ModelStep
+from bert_tf.modeling.bert_model import BertModel, Tensors
 from bert_tf.modeling.encoder import Bert
 from bert_tf.modeling.layers import BertLayer, LayerSettings, OutputLayer
 from bert_tf.modeling.models import (
     ModelOptions,
     cross_entropy,
     encoder_inputs,
-    layer_settings,
     model_outputs,
     step_scope,
 )
 
 
+@keras.saving.register_keras_serializable(package="bert_tf")
 class SpanHead(BertLayer):
     """Logits of beginning and end, under the original scope `cls/squad`."""
 
@@ -39,6 +40,7 @@ class SpanHead(BertLayer):
         return self.squad(sequence_output)
 
 
+@keras.saving.register_keras_serializable(package="bert_tf")
 class ClassifierHead(OutputLayer):
     """Dropout and logits of each sequence's pooled vector."""
 
@@ -47,6 +49,10 @@ class ClassifierHead(OutputLayer):
     ) -> None:
         super().__init__(settings, num_outputs, "classifier")
         self.dropout_rate = dropout_rate
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"num_outputs": self.num_outputs, "dropout_rate": self.dropout_rate}
+        return super().get_config() | own
 
     def call(
         self,
@@ -59,12 +65,96 @@ class ClassifierHead(OutputLayer):
         return super().call(pooled_output, dropout)
 
 
+@keras.saving.register_keras_serializable(package="bert_tf")
+class SpanModel(BertModel):
+    """See `build_span_model`; labels of `fit` are those of `SpanTask`, or of K = 1."""
+
+    labels = ("start_positions", "end_positions")
+
+    @staticmethod
+    def build_from(**arguments: Any) -> keras.Model:  # noqa: ANN401
+        return build_span_model(**arguments)
+
+    def targets(self, x: Tensors, y: Tensors, weights: Tensors) -> tuple[Any, Any]:
+        if isinstance(y, tuple | list) and len(y) == 2:
+            y = dict(zip(self.labels, y, strict=True))
+        if y is None and isinstance(x, dict) and set(self.labels) <= x.keys():
+            y = {name: x[name] for name in self.labels}
+        return keras.tree.map_structure(_of_sequences, (y, weights))
+
+    def task_loss(
+        self, x: Tensors, y: Tensors, y_pred: dict[str, tf.Tensor], weights: Tensors
+    ) -> tf.Tensor:
+        if not isinstance(y, dict) or y.keys() != set(self.labels):
+            raise ValueError(
+                f"The labels must be a dict of {' and '.join(self.labels)}. Received: "
+                f"{', '.join(y) if isinstance(y, dict) else type(y).__name__}. Pass "
+                "them, or a loss to `compile`."
+            )
+        inputs = self.checked(x)
+        mask = inputs.get("input_mask", tf.ones_like(inputs["input_ids"]))
+        return _mean_loss(SpanTask(self), y_pred, y | {"input_mask": mask}, weights)
+
+
+@keras.saving.register_keras_serializable(package="bert_tf")
+class ClassifierModel(BertModel):
+    """See `build_classifier_model`.
+
+    Labels of `fit` are classes [B] or [B, K], or numbers of a model with one output.
+    """
+
+    labels = ("labels",)
+
+    @staticmethod
+    def build_from(**arguments: Any) -> keras.Model:  # noqa: ANN401
+        return build_classifier_model(**arguments)
+
+    def targets(self, x: Tensors, y: Tensors, weights: Tensors) -> tuple[Any, Any]:
+        if y is None and isinstance(x, dict):
+            y = x.get("labels")
+        return keras.tree.map_structure(_of_sequences, (y, weights))
+
+    def task_loss(
+        self, x: Tensors, y: Tensors, y_pred: dict[str, tf.Tensor], weights: Tensors
+    ) -> tf.Tensor:
+        del x
+        y = y.get("class_logits", y.get("labels")) if isinstance(y, dict) else y
+        if y_pred["class_logits"].shape[-1] == 1:
+            features = {"labels": tf.cast(y, tf.float32)}
+            return _mean_loss(RegressionTask(self), y_pred, features, weights)
+        if y is None or not y.dtype.is_integer:
+            raise ValueError(
+                "The labels must be numbers of classes. Received: "
+                f"{'none' if y is None else f'type {y.dtype.name}'}. Cast them, or for "
+                "probabilities of classes pass `loss` to `compile`."
+            )
+        return _mean_loss(ClassTask(self), y_pred, {"labels": y}, weights)
+
+
+def _of_sequences(x: tf.Tensor | None) -> tf.Tensor | None:
+    """[B] -> [B, 1], of rows with one sequence."""
+    return x[:, None] if x is not None and len(x.shape) == 1 else x
+
+
+def _mean_loss(
+    task: "FinetuningTask",
+    y_pred: dict[str, tf.Tensor],
+    features: dict[str, tf.Tensor],
+    weights: tf.Tensor | None,
+) -> tf.Tensor:
+    """The mean over all examples, of each loss times its sample weight, as in Keras."""
+    losses = task.losses(y_pred[task.output], features)
+    if weights is not None:
+        losses *= tf.cast(weights, losses.dtype)
+    return tf.reduce_mean(losses)
+
+
 def build_span_model(
     config: BertConfig,
     *,
     max_seq_length: int | None = None,
     **options: Unpack[ModelOptions],
-) -> keras.Model:
+) -> SpanModel:
     """A BERT that finds answers.
 
     Args:
@@ -73,14 +163,20 @@ def build_span_model(
       options: See `ModelOptions`.
 
     Returns:
-      A model from the inputs of `build_encoder_model` and `dropout_seed` [B, 3] to
+      A model from the inputs of `BertModel` to
       `span_logits` [B, S, 2] float32: of the answer's start and of its end.
     """
-    settings = layer_settings(config, **options)
+    settings = LayerSettings.make(config, **options)
     inputs = encoder_inputs(max_seq_length, seeded_dropout=True)
     encoded = Bert(settings)(inputs)
     logits = SpanHead(settings)(encoded["sequence_output"])
-    return keras.Model(inputs, {"span_logits": logits}, name="span_model")
+    return SpanModel(
+        inputs,
+        {"span_logits": logits},
+        name="span_model",
+        settings=settings,
+        max_seq_length=max_seq_length,
+    )
 
 
 def build_classifier_model(
@@ -90,7 +186,7 @@ def build_classifier_model(
     *,
     max_seq_length: int | None = None,
     **options: Unpack[ModelOptions],
-) -> keras.Model:
+) -> ClassifierModel:
     """A BERT that classifies sequences, or gives each a number.
 
     Args:
@@ -101,16 +197,24 @@ def build_classifier_model(
       options: See `ModelOptions`.
 
     Returns:
-      A model from the inputs of `build_encoder_model` and `dropout_seed` [B, 3] to
+      A model from the inputs of `BertModel` to
       `class_logits` [B, K, C] float32.
     """
-    settings = layer_settings(config, **options)
+    settings = LayerSettings.make(config, **options)
     inputs = encoder_inputs(max_seq_length, seeded_dropout=True)
     read = {"read_positions": inputs["next_sentence_positions"]}
     pooled = Bert(settings)(inputs | read)["pooled_output"]
     head = ClassifierHead(settings, num_outputs, dropout_before_logits)
     logits = head(pooled, inputs["dropout_seed"])
-    return keras.Model(inputs, {"class_logits": logits}, name="classifier_model")
+    return ClassifierModel(
+        inputs,
+        {"class_logits": logits},
+        name="classifier_model",
+        settings=settings,
+        num_outputs=num_outputs,
+        dropout_before_logits=dropout_before_logits,
+        max_seq_length=max_seq_length,
+    )
 
 
 class FinetuningTask(abc.ABC):

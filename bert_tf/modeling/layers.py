@@ -4,7 +4,8 @@ Layers hold variables; their backends compute.
 """
 
 import zlib
-from typing import NamedTuple
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -19,6 +20,7 @@ from bert_tf.modeling.backends.interface import (
     NormWeights,
     OutputWeights,
 )
+from bert_tf.precision import PrecisionPolicy, policy_of_keras
 
 
 class LayerSettings(NamedTuple):
@@ -40,6 +42,48 @@ class LayerSettings(NamedTuple):
     recomputes: bool
     frozen_layers: int | None = None
 
+    @property
+    def supports_jit(self) -> bool:
+        """Whether XLA can compile the layers: not the fused operations."""
+        return bool(self.backends.why_not_fused)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of `make`, for files of Keras."""
+        return {
+            "config": self.config.to_dict(),
+            "policy": self.backends.policy.get_config(),
+            "seed": self.seed,
+            "allow_fused": self.backends.allow_fused,
+            "recompute": self.recomputes,
+            "unpad": self.backends.unpads,
+            "frozen_layers": self.frozen_layers,
+        }
+
+    @classmethod
+    def arguments(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """The reverse of `get_config`, as arguments of `make`."""
+        return config | {
+            "config": BertConfig(**config["config"]),
+            "policy": PrecisionPolicy.from_config(config["policy"]),
+        }
+
+    @classmethod
+    def make(
+        cls,
+        config: BertConfig,
+        *,
+        policy: PrecisionPolicy | None = None,
+        seed: int = 0,
+        allow_fused: bool = False,
+        recompute: bool = False,
+        unpad: bool = True,
+        frozen_layers: int | None = None,
+    ) -> "LayerSettings":
+        """The settings that the layers of one model share; see `ModelOptions`."""
+        policy = policy or policy_of_keras()
+        backends = Backends(config, policy, allow_fused=allow_fused, unpads=unpad)
+        return cls(config, backends, seed, recompute, frozen_layers)
+
 
 class BertLayer(keras.layers.Layer):
     """A layer that holds the shared settings and makes seeded float32 weights."""
@@ -47,8 +91,24 @@ class BertLayer(keras.layers.Layer):
     def __init__(self, settings: LayerSettings, name: str) -> None:
         # Backends choose dtypes; Keras would cast other inputs to float32.
         super().__init__(dtype="float32", autocast=False, name=name)
+        self.supports_jit = settings.supports_jit
         self.settings = settings
         self.config = settings.config
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings, for files of Keras; layers add their own arguments."""
+        frozen = [name for name, layer in named_layers(self) if not layer.trainable]
+        return {"settings": self.settings.get_config(), "frozen": frozen}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "BertLayer":
+        """The layer of `get_config`, not built."""
+        config = dict(config)
+        settings = LayerSettings.arguments(config.pop("settings"))
+        frozen = config.pop("frozen")
+        layer = cls(LayerSettings.make(**settings), **config)
+        freeze(layer, frozen)
+        return layer
 
     def add_normal(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
         """Adds a weight drawn from a normal distribution truncated at two deviations.
@@ -71,6 +131,21 @@ class BertLayer(keras.layers.Layer):
     def blocks(self) -> list[Block]:
         """The blocks inside this layer, each computed once in a call of the model."""
         return []
+
+
+def named_layers(
+    layer: keras.Layer, path: str = ""
+) -> Iterator[tuple[str, keras.Layer]]:
+    """A layer and all inside, outer ones first, by the names on the way to them."""
+    yield path, layer
+    for inner in layer._flatten_layers(include_self=False, recursive=False):
+        yield from named_layers(inner, f"{path}/{inner.name}")
+
+
+def freeze(layer: keras.Layer, frozen: Collection[str]) -> None:
+    """Makes exactly those layers not trainable whose names are given."""
+    for name, inner in named_layers(layer):  # Outer ones set those in them.
+        inner.trainable = name not in frozen
 
 
 class Dense(BertLayer):

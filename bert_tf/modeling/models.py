@@ -9,11 +9,11 @@ from bert_tf.config import BertConfig
 from bert_tf.modeling import ops
 from bert_tf.modeling.backends.choice import Backends
 from bert_tf.modeling.backends.step import ModelStep
+from bert_tf.modeling.bert_model import BertModel
 from bert_tf.modeling.encoder import Bert
 from bert_tf.modeling.layers import BertLayer, LayerSettings
 from bert_tf.precision import PrecisionPolicy
 
-_DEFAULT_POLICY = PrecisionPolicy()
 _SEQUENCE_INPUTS = ("input_ids", "input_mask", "segment_ids", "positions")
 
 
@@ -21,7 +21,8 @@ class ModelOptions(TypedDict, total=False):
     """Keyword arguments of every function that builds a model.
 
     Attributes:
-      policy: Decides compute types. Default: float32.
+      policy: Decides compute types. Default: as Keras's global dtype policy says, see
+        `precision.policy_of_keras`.
       seed: Decides the initial weights. Default: 0.
       allow_fused: Use the fused operations where they are built and the policy allows
         them; XLA cannot compile them. Default: False.
@@ -41,21 +42,6 @@ class ModelOptions(TypedDict, total=False):
     frozen_layers: int | None
 
 
-def layer_settings(
-    config: BertConfig,
-    *,
-    policy: PrecisionPolicy = _DEFAULT_POLICY,
-    seed: int = 0,
-    allow_fused: bool = False,
-    recompute: bool = False,
-    unpad: bool = True,
-    frozen_layers: int | None = None,
-) -> LayerSettings:
-    """The settings that the layers of one model share; see `ModelOptions`."""
-    backends = Backends(config, policy, allow_fused=allow_fused, unpads=unpad)
-    return LayerSettings(config, backends, seed, recompute, frozen_layers)
-
-
 def encoder_inputs(
     max_seq_length: int | None, *, seeded_dropout: bool
 ) -> dict[str, Any]:
@@ -70,12 +56,21 @@ def encoder_inputs(
     }
 
 
+@keras.saving.register_keras_serializable(package="bert_tf")
+class EncoderModel(BertModel):
+    """See `build_encoder_model`."""
+
+    @staticmethod
+    def build_from(**arguments: Any) -> keras.Model:  # noqa: ANN401
+        return build_encoder_model(**arguments)
+
+
 def build_encoder_model(
     config: BertConfig,
     *,
     max_seq_length: int | None = None,
     **options: Unpack[ModelOptions],
-) -> keras.Model:
+) -> EncoderModel:
     """A BERT without heads.
 
     Args:
@@ -84,14 +79,20 @@ def build_encoder_model(
       options: See `ModelOptions`.
 
     Returns:
-      A model from a dict of int32 `input_ids, input_mask, segment_ids, positions`
-      [B, S] and `next_sentence_positions` [B, K] to a dict of float32
-      `sequence_output` [B, S, H] and `pooled_output` [B, K, H].
+      A model from the inputs of `BertModel` to a dict of float32 `sequence_output`
+      [B, S, H] and `pooled_output` [B, K, H].
     """
+    settings = LayerSettings.make(config, **options)
     inputs = encoder_inputs(max_seq_length, seeded_dropout=False)
-    outputs = Bert(layer_settings(config, **options))(inputs)
+    outputs = Bert(settings)(inputs)
     names = ("sequence_output", "pooled_output")
-    return keras.Model(inputs, {name: outputs[name] for name in names}, name="encoder")
+    return EncoderModel(
+        inputs,
+        {name: outputs[name] for name in names},
+        name="encoder",
+        settings=settings,
+        max_seq_length=max_seq_length,
+    )
 
 
 def model_outputs(

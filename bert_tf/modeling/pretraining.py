@@ -14,6 +14,7 @@ from bert_tf.modeling import ops
 from bert_tf.modeling.backends.choice import Block
 from bert_tf.modeling.backends.interface import MaskedLmWeights
 from bert_tf.modeling.backends.step import ModelStep
+from bert_tf.modeling.bert_model import BertModel, Tensors
 from bert_tf.modeling.encoder import Bert
 from bert_tf.modeling.layers import (
     BertLayer,
@@ -26,7 +27,6 @@ from bert_tf.modeling.models import (
     ModelOptions,
     cross_entropy,
     encoder_inputs,
-    layer_settings,
     model_outputs,
     step_scope,
 )
@@ -83,6 +83,7 @@ class Predictions(BertLayer):
         return self.backend.masked_lm_losses(inputs, self.block, labels)
 
 
+@keras.saving.register_keras_serializable(package="bert_tf")
 class PretrainingHeads(BertLayer):
     """The heads of pre-training, under the original scope `cls`.
 
@@ -91,12 +92,28 @@ class PretrainingHeads(BertLayer):
 
     def __init__(self, settings: LayerSettings, bert: Bert) -> None:
         super().__init__(settings, name="cls")
+        self._bert = lambda: bert
         embeddings = bert.embeddings
         self.predictions = Predictions(settings, lambda: embeddings.word_embeddings)
         # Class 0 is "follows", class 1 is "random".
         self.seq_relationship = None
         if bert.pooler:
             self.seq_relationship = OutputLayer(settings, 2, "seq_relationship")
+
+    def get_config(self) -> dict[str, Any]:
+        bert = keras.saving.serialize_keras_object(self._bert())
+        return super().get_config() | {"bert": bert}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PretrainingHeads":
+        if "shared_object_id" not in config["bert"]:
+            raise ValueError(
+                "The masked-LM head shares the word embeddings, which `clone_model` "
+                "cannot keep. Save and load the model, or build another."
+            )
+        # In a file of Keras this is the very layer of the graph.
+        bert = keras.saving.deserialize_keras_object(config["bert"])
+        return super().from_config(config | {"bert": bert})
 
     def build(self, *_: object) -> None:
         self.predictions.build()
@@ -125,23 +142,81 @@ class PretrainingHeads(BertLayer):
         return outputs
 
 
-class PretrainingModel(keras.Model):
+@keras.saving.register_keras_serializable(package="bert_tf")
+class PretrainingModel(BertModel):
     """A functional model from the inputs of pre-training to both heads' logits.
 
-    Attributes:
-      with_labels: The same graph for training: from these inputs and `masked_lm_ids`
-        [B, P] to `masked_lm_losses` [B, P] in nats, and `next_sentence_logits`. The
-        backward pass need not keep masked-LM logits in float32.
+    `fit` takes batches of record features: labels may be among the inputs.
     """
 
-    def __init__(
-        self,
-        inputs: dict[str, Any],
-        logits: dict[str, Any],
-        with_labels: keras.Model,
-    ) -> None:
-        super().__init__(inputs=inputs, outputs=logits, name="pretraining")
-        self.with_labels = with_labels
+    labels = (
+        *("masked_lm_ids", "masked_lm_weights"),
+        *("next_sentence_labels", "next_sentence_weights"),
+    )
+
+    def __init__(self, *graph: Any, with_labels: keras.Model, **settings: Any) -> None:  # noqa: ANN401
+        super().__init__(*graph, **settings)
+        # A function, so that Keras does not count its layers twice.
+        self._with_labels = lambda: with_labels
+
+    @property
+    def with_labels(self) -> keras.Model:
+        """The same graph for training.
+
+        From these inputs and `masked_lm_ids` [B, P] to `masked_lm_losses` [B, P] in
+        nats, and `next_sentence_logits`. The backward pass need not keep masked-LM
+        logits in float32.
+        """
+        return self._with_labels()
+
+    @staticmethod
+    def build_from(**arguments: Any) -> keras.Model:  # noqa: ANN401
+        return build_pretraining_model(**arguments)
+
+    def targets(self, x: Tensors, y: Tensors, weights: Tensors) -> tuple[Any, Any]:
+        """Labels and weights of each output, for those of record features."""
+        features = (x if isinstance(x, dict) else {}) if y is None else y
+        if not isinstance(features, dict) or "masked_lm_ids" not in features:
+            return y, weights
+        y = {"masked_lm_logits": features["masked_lm_ids"]}
+        if "masked_lm_weights" not in features:
+            raise ValueError(
+                "The labels must have `masked_lm_weights`, 1 for each of "
+                f"`masked_lm_ids` and 0 for padding. Received: {', '.join(features)}."
+            )
+        weights = {"masked_lm_logits": features["masked_lm_weights"]}
+        if "next_sentence_labels" in features and "next_sentence_logits" in self.output:
+            labels = features["next_sentence_labels"]
+            y["next_sentence_logits"] = labels
+            weights["next_sentence_logits"] = features.get(
+                "next_sentence_weights", tf.ones_like(labels, tf.float32)
+            )
+        return y, weights
+
+    def task_loss(
+        self, x: Tensors, y: Tensors, y_pred: dict[str, tf.Tensor], weights: Tensors
+    ) -> tf.Tensor:
+        """The sum of the mean losses of both heads, or of the first one's alone."""
+        del x
+        if not isinstance(y, dict) or not isinstance(weights, dict):
+            raise ValueError(
+                "The labels must be a dict of record features: "
+                f"{', '.join(self.labels)}. Received: {type(y).__name__}. Pass them, "
+                "or a loss to `compile`."
+            )
+        total = 0.0
+        for name, labels in y.items():
+            losses = cross_entropy(self, _SCOPES[name], y_pred[name], labels)
+            counted = tf.cast(weights[name] > 0, tf.float32)
+            count = tf.reduce_sum(counted)
+            total += tf.math.divide_no_nan(tf.reduce_sum(losses * counted), count)
+        return total
+
+
+_SCOPES = {
+    "masked_lm_logits": "cls/predictions",
+    "next_sentence_logits": "cls/seq_relationship",
+}
 
 
 def build_pretraining_model(
@@ -165,11 +240,11 @@ def build_pretraining_model(
       options: See `ModelOptions`.
 
     Returns:
-      A model from the inputs of `build_encoder_model` and `masked_lm_positions`
+      A model from the inputs of `BertModel` and `masked_lm_positions`
       [B, P] to a dict of float32 `masked_lm_logits` [B, P, V] and, with `do_nsp`,
       `next_sentence_logits` [B, K, 2].
     """
-    settings = layer_settings(config, **options)
+    settings = LayerSettings.make(config, **options)
     inputs = encoder_inputs(max_seq_length, seeded_dropout=seeded_dropout)
     positions = keras.Input((None,), dtype="int32", name="masked_lm_positions")
     bert = Bert(settings, has_pooler=do_nsp)
@@ -180,11 +255,16 @@ def build_pretraining_model(
     return PretrainingModel(
         inputs,
         heads(encoded, positions),
-        keras.Model(
+        with_labels=keras.Model(
             {**inputs, "masked_lm_ids": labels},
             heads(encoded, positions, labels),
             name="pretraining_losses",
         ),
+        name="pretraining",
+        settings=settings,
+        max_seq_length=max_seq_length,
+        seeded_dropout=seeded_dropout,
+        do_nsp=do_nsp,
     )
 
 

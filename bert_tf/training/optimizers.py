@@ -21,13 +21,27 @@ from bert_tf.training.update_formulas import (
 LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
 
 
-class OptimizerSettings(TypedDict, total=False):
+class KerasSettings(TypedDict, total=False):
+    """Arguments of Keras's own optimizers, with their meaning there."""
+
+    clipnorm: float | None
+    clipvalue: float | None
+    global_clipnorm: float | None
+    use_ema: bool
+    ema_momentum: float
+    ema_overwrite_frequency: int | None
+    loss_scale_factor: float | None
+    gradient_accumulation_steps: int | None
+
+
+class OptimizerSettings(KerasSettings, total=False):
     """Arguments of every optimizer; see `BertOptimizer`."""
 
     beta_1: float
     beta_2: float
     epsilon: float
     weight_decay_rate: float
+    weight_decay: float
     exclude_from_weight_decay: Sequence[str]
     rate_factors: Mapping[str, float]
     name: str | None
@@ -69,15 +83,17 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
     """What LAMB and Adam share: the two moments, and exclusion by path.
 
     A variable's moments are float32 variables of its shape, called adam_m and
-    adam_v as in google-research/bert. The trainer clips gradients once, after the
-    allreduce: Keras's arguments for clipping, averaging and accumulation are not taken.
+    adam_v as in google-research/bert. The trainer of this library clips gradients
+    itself, once, after the allreduce; Keras's arguments are for `fit`.
 
     Args:
       learning_rate: Rate, or schedule, which is called with the steps already taken.
+        Default: 0.001.
       beta_1: Decay rate of the first moment, in [0, 1).
       beta_2: Decay rate of the second moment, in [0, 1).
       epsilon: Added to the root of the second moment, > 0.
-      weight_decay_rate: Decoupled decay, >= 0.
+      weight_decay_rate: Decoupled decay, >= 0. Default: 0.01.
+      weight_decay: Keras's name of the same.
       exclude_from_weight_decay: Regular expressions; a variable is not decayed if
         one is found in its path.
       rate_factors: Regular expression -> factor of the learning rate of variables in
@@ -85,33 +101,43 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         are their moments.
       bias_correction: Divide the moments by 1 - beta^step.
       name: Name of the optimizer.
+      **settings: See `KerasSettings`.
 
     Raises:
-      ValueError: if a value is out of range, or a pattern is not a valid regular
-        expression.
+      ValueError: if a value is out of range, the decay has two names, or a pattern is
+        not a valid regular expression.
     """
 
     def __init__(
         self,
-        learning_rate: LearningRate,
+        learning_rate: LearningRate = 1e-3,
         *,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-6,
-        weight_decay_rate: float = 0.01,
+        weight_decay_rate: float | None = None,
+        weight_decay: float | None = None,
         exclude_from_weight_decay: Sequence[str] = EXCLUDED_FROM_WEIGHT_DECAY,
         rate_factors: Mapping[str, float] | None = None,
         bias_correction: bool,
         name: str | None = None,
+        **settings: Unpack[KerasSettings],
     ) -> None:
-        super().__init__(learning_rate=learning_rate, name=name)
+        super().__init__(learning_rate=learning_rate, name=name, **settings)
+        # Keras's own decay, outside the trust ratio, stays off.
+        checks.require(
+            None in (weight_decay_rate, weight_decay),
+            *("weight_decay", "be given under one name"),
+            f"{weight_decay}, weight_decay_rate={weight_decay_rate}",
+        )
+        rates = (weight_decay_rate, weight_decay, 0.01)
+        self.weight_decay_rate = next(rate for rate in rates if rate is not None)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
-        self.weight_decay_rate = weight_decay_rate
         self.bias_correction = bias_correction
-        # The trainer sets this where the fused operations are in use and XLA does not
-        # compile the updates. In Keras's `fit` it stays False: XLA may compile there.
+        # The trainer sets this where fused operations are in use. In Keras's `fit` it
+        # stays False: XLA may compile there.
         self.is_fused = False
         self._gradient_scale: tf.Tensor | None = None
         checks.require_probability(self, "beta_1", "beta_2")
@@ -191,23 +217,27 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         self.apply(gradients, variables)
         self._gradient_scale = None
 
-    def update_step(
+    def apply(
         self,
-        gradient: tf.Tensor | tf.IndexedSlices,
-        variable: tf.Variable,
-        learning_rate: tf.Tensor,
+        grads: Sequence[tf.Tensor | tf.IndexedSlices | None],
+        trainable_variables: Sequence[keras.Variable] | None = None,
     ) -> None:
-        """Assigns the new weights and moments of one variable.
+        """Keras's method, on dense gradients: clipping needs the norms of sums.
 
         Args:
-          gradient: Gradient of the variable; slices are summed into a dense tensor.
-          variable: The variable, float32.
-          learning_rate: Rate of this step, scalar.
+          grads: One for each variable; slices are summed into a dense tensor.
+          trainable_variables: Default: those the optimizer was built with.
         """
-        if isinstance(gradient, tf.IndexedSlices):
-            gradient = tf.math.unsorted_segment_sum(
-                gradient.values, gradient.indices, variable.shape[0]
-            )
+        grads = list(grads)
+        variables = list(trainable_variables or self._trainable_variables)
+        for index, variable in enumerate(variables[: len(grads)]):
+            grads[index] = _dense(grads[index], variable)
+        super().apply(grads, trainable_variables)
+
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        """Assigns the new weights and moments of one variable, float32."""
         index = self._get_variable_index(variable)
         path = self._trainable_variables[index].path
         factor = self.rate_factor(path)
@@ -259,13 +289,8 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         """Calls the formula of the optimizer for the variable of that path."""
 
     def _hyperparameters(self) -> Hyperparameters:
-        return {
-            "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-            "weight_decay_rate": self.weight_decay_rate,
-            "bias_correction": self.bias_correction,
-        }
+        names = ("beta_1", "beta_2", "epsilon", "weight_decay_rate", "bias_correction")
+        return {name: getattr(self, name) for name in names}
 
     def _hyperparameters_of(self, path: str) -> Hyperparameters:
         """Those of one variable: no decay if it is excluded."""
@@ -283,9 +308,9 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
     def get_config(self) -> dict[str, object]:
         """The constructor's arguments."""
         base = super().get_config()
+        del base["weight_decay"]  # Keras's own, see the constructor.
         return {
-            "name": base["name"],
-            "learning_rate": base["learning_rate"],
+            **base,
             **self._hyperparameters(),
             "exclude_from_weight_decay": list(self._no_decay_patterns),
             "rate_factors": self._rate_factors,
@@ -304,7 +329,7 @@ class AdamWeightDecay(BertOptimizer):
 
     def __init__(
         self,
-        learning_rate: LearningRate,
+        learning_rate: LearningRate = 1e-3,
         *,
         bias_correction: bool = False,
         **settings: Unpack[OptimizerSettings],
@@ -313,6 +338,20 @@ class AdamWeightDecay(BertOptimizer):
 
     def _update(self, path: str, *tensors: tf.Tensor) -> Update:
         return adam_update(*tensors, **self._hyperparameters_of(path))
+
+
+@keras.saving.register_keras_serializable(package="bert_tf")
+class AdamW(AdamWeightDecay):
+    """`AdamWeightDecay` with bias correction, by Keras's name."""
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 1e-3,
+        *,
+        bias_correction: bool = True,
+        **settings: Unpack[OptimizerSettings],
+    ) -> None:
+        super().__init__(learning_rate, bias_correction=bias_correction, **settings)
 
 
 @keras.saving.register_keras_serializable(package="bert_tf")
@@ -331,7 +370,7 @@ class LAMB(BertOptimizer):
 
     def __init__(
         self,
-        learning_rate: LearningRate,
+        learning_rate: LearningRate = 1e-3,
         *,
         bias_correction: bool = True,
         exclude_from_layer_adaptation: Sequence[str] = (),
@@ -356,6 +395,16 @@ class LAMB(BertOptimizer):
         """The constructor's arguments."""
         patterns = list(self._no_adaptation_patterns)
         return super().get_config() | {"exclude_from_layer_adaptation": patterns}
+
+
+def _dense(
+    gradient: tf.Tensor | tf.IndexedSlices | None, variable: keras.Variable
+) -> tf.Tensor | None:
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    return tf.math.unsorted_segment_sum(
+        gradient.values, gradient.indices, variable.shape[0]
+    )
 
 
 def _checked_patterns(name: str, patterns: Sequence[str]) -> tuple[str, ...]:

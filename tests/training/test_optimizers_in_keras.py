@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_tf.training.optimizers import LAMB, AdamWeightDecay, build_optimizer
+from bert_tf.training.optimizers import (
+    LAMB,
+    AdamW,
+    AdamWeightDecay,
+    build_optimizer,
+)
 from bert_tf.training.schedules import WarmupPolynomialDecay
 
 
@@ -91,6 +96,13 @@ def test_iterations_count_the_steps_and_lead_the_schedule() -> None:
     assert int(optimizer.iterations.numpy()) == 2
 
 
+KERAS_SETTINGS = (
+    *("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"),
+    *("use_ema", "ema_momentum", "ema_overwrite_frequency"),
+    "gradient_accumulation_steps",
+)
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize(
     ("optimizer_type", "expected"),
@@ -171,6 +183,8 @@ def test_apply_inside_a_condition_that_fails_changes_nothing() -> None:
             bias_correction=False,
             name="mine",
         ),
+        LAMB(keras.optimizers.schedules.CosineDecay(0.1, 9), global_clipnorm=1.0),
+        AdamW(0.1, weight_decay=0.3, clipnorm=2.0, use_ema=True, ema_momentum=0.5),
         AdamWeightDecay(0.25, bias_correction=True, exclude_from_weight_decay=()),
     ],
 )
@@ -185,7 +199,15 @@ def test_config_round_trip_keeps_every_setting(
 
 def test_config_holds_the_constructor_arguments_by_name() -> None:
     config = LAMB(0.5, exclude_from_layer_adaptation=["c"], name="mine").get_config()
-    assert config == {
+    # Those of Keras that are not set.
+    assert (
+        config.items()
+        >= dict.fromkeys(
+            ["clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_steps"]
+        ).items()
+    )
+    ours = {n: value for n, value in config.items() if n not in KERAS_SETTINGS}
+    assert ours == {
         "name": "mine",
         "learning_rate": 0.5,
         "beta_1": 0.9,
@@ -220,10 +242,65 @@ def test_unknown_optimizer_type_is_refused_with_the_choices() -> None:
         build_optimizer("sgd", 0.1)
 
 
-@pytest.mark.parametrize("name", ["clipnorm", "weight_decay", "use_ema"])
-def test_settings_of_keras_that_bypass_ours_are_refused(name: str) -> None:
-    with pytest.raises(TypeError, match=name):
-        LAMB(0.1, **{name: 1.0})
+def test_weight_decay_is_keras_name_of_the_decay_inside_the_trust_ratio() -> None:
+    values = []
+    for settings in ({"weight_decay": 0.3}, {"weight_decay_rate": 0.3}):
+        variable = keras.Variable(np.array([3.0, -4.0], "float32"), name="kernel")
+        LAMB(0.1, **settings).apply([tf.ones(2)], [variable])
+        values.append(variable.numpy())
+    # u = 1 + 0.3 w = [1.9, -0.2], |w| / |u| = 5 / 1.9104973.
+    expected = [3.0 - 0.1 * 2.6171195 * 1.9, -4.0 + 0.1 * 2.6171195 * 0.2]
+    np.testing.assert_allclose(values, [expected] * 2, rtol=2e-6)
+
+
+def test_two_names_of_the_decay_are_refused() -> None:
+    with pytest.raises(ValueError, match="`weight_decay` must be given under one name"):
+        LAMB(0.1, weight_decay=0.1, weight_decay_rate=0.1)
+
+
+def test_adamw_corrects_the_bias_of_the_moments() -> None:
+    variable = keras.Variable(np.array([3.0], "float32"), name="bias")
+    AdamW(0.1).apply([tf.constant([5.0])], [variable])
+    # A first corrected step is the sign of the gradient; biases do not decay.
+    np.testing.assert_allclose(variable.numpy(), [2.9], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # Rows 0 and 2 get [3, 4] and [3, 4] + [3, 4]: norms 5, 10 and 125^0.5 in all.
+        ({"clipnorm": 1.0}, 0.1 / 125**0.5),
+        ({"global_clipnorm": 1.0}, 0.1 / (125 + 1) ** 0.5),
+        ({"clipvalue": 2.0}, None),
+    ],
+)
+def test_clipping_sees_the_sum_of_sliced_gradients(
+    settings: dict[str, float], expected: float | None
+) -> None:
+    table = keras.Variable(np.ones((4, 2), "float32"), name="embeddings")
+    other = keras.Variable(np.ones(1, "float32"), name="kernel")
+    optimizer = AdamW(0.1, **settings)
+    rows = tf.constant([[3.0, 4.0]] * 3)
+    slices = tf.IndexedSlices(rows, tf.constant([0, 2, 2]), tf.constant((4, 2)))
+    optimizer.apply([slices, tf.ones(1)], [table, other])
+    moment = optimizer.slots()["embeddings/adam_m"].numpy()
+    sums = np.array([[3.0, 4.0], [0.0, 0.0], [6.0, 8.0], [0.0, 0.0]])
+    if expected is None:
+        np.testing.assert_allclose(moment, 0.1 * np.minimum(sums, 2.0), rtol=1e-6)
+    else:
+        np.testing.assert_allclose(moment, expected * sums, rtol=1e-6)
+
+
+def test_accumulated_batches_are_one_step() -> None:
+    variables = []
+    for gradients in ([1.0, 3.0], [2.0]):
+        variable = keras.Variable(np.array([3.0, -4.0], "float32"), name="kernel")
+        steps = len(gradients) if len(gradients) > 1 else None
+        optimizer = LAMB(0.1, gradient_accumulation_steps=steps)
+        for gradient in gradients:
+            optimizer.apply([tf.constant([gradient, -gradient])], [variable])
+        variables.append(variable.numpy())
+    np.testing.assert_allclose(variables[0], variables[1], rtol=1e-6)
 
 
 def test_keras_method_of_excluding_from_decay_is_refused() -> None:

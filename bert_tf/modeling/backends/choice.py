@@ -60,6 +60,8 @@ class Backends:
     """The backends of one model, and the choice for each of its layers.
 
     Attributes:
+      policy: Decides compute types.
+      allow_fused: Whether the fused operations may be used where they are built.
       why_not_fused: Why no layer can be fused; empty if layers can.
       exempt: Layer that is not fused -> the operation that the precision list exempts.
       unpads: Whether fused layers leave out padding.
@@ -81,9 +83,10 @@ class Backends:
           allow_fused: Whether the fused operations may be used where they are built.
           unpads: See `Fused`.
         """
+        self.policy = policy
+        self.allow_fused = allow_fused
         self.unpads = unpads
         self._config = config
-        self._policy = policy
         self._recorder = Recorder()
         self._reference = Reference(config, policy, self._recorder)
         self._fused: Fused | None = None
@@ -111,11 +114,11 @@ class Backends:
             for kind, part in _OPERATIONS.get(pattern, ())
         ]
         for kind, part in known:
-            self._policy.record(kind, _join(layer, part))
+            self.policy.record(kind, _join(layer, part))
         if self._fused is None or pattern not in _FUSED:
             return self._reference
         parts = _FUSED[pattern]
-        exempt = self._policy.first_kept(
+        exempt = self.policy.first_kept(
             [(kind, _join(layer, part)) for part in parts for kind in _FUSED_TYPES],
             [
                 (kind, _join(layer, part))
@@ -131,7 +134,7 @@ class Backends:
 
     def loss_dtype(self, path: str) -> tf.DType:
         """What the loss of a head's logits computes in."""
-        return self._policy.compute_dtype("LogSoftmax", path)
+        return self.policy.compute_dtype("LogSoftmax", path)
 
     @property
     def fused_dtype(self) -> tf.DType | None:
