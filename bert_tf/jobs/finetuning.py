@@ -172,7 +172,7 @@ def keep_best(
       criterion: Name of the result whose highest value is the best.
 
     Yields:
-      What to call after each step of the training, or None.
+      The evaluations of the training, or None.
     """
     config, log, communicator = plan.config, session.log, session.communicator
     if config.saving.benchmark or not config.training.evaluate_each_epoch:
@@ -183,9 +183,7 @@ def keep_best(
     if plan.start.is_own and plan.step and not best.last_step:
         log.message(f"The best checkpoint is chosen from step {plan.step} on.")
 
-    def after_step(step: int) -> bool:
-        if not _ends_epoch(plan, step):
-            return False
+    def evaluate_step(step: int) -> bool:
         with session.averaged(plan):
             results = evaluate()
             with session.stop.writing:
@@ -199,8 +197,9 @@ def keep_best(
 
     if plan.start.is_own and plan.step > best.last_step:
         # The run was stopped between a checkpoint and its evaluation.
-        after_step(plan.step)
-    yield after_step
+        if _ends_epoch(plan, plan.step):
+            evaluate_step(plan.step)
+    yield AfterStep(functools.partial(_ends_epoch, plan), evaluate_step)
     with agreement(communicator):  # Others may not see the first one's files.
         line = best.load() if session.is_first else ""
     log.message(line)

@@ -2,10 +2,11 @@
 
 import abc
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn, TypedDict, Unpack
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bert_tf.config import checks
@@ -109,6 +110,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         # compile the updates. In Keras's `fit` it stays False: XLA may compile there.
         self.is_fused = False
         self._gradient_scale: tf.Tensor | None = None
+        self._has_slots = True
         checks.require_probability(self, "beta_1", "beta_2")
         checks.require_positive(self, "epsilon")
         checks.require_not_negative(self, "weight_decay_rate")
@@ -143,7 +145,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
 
         Returns:
           "<path of the variable>/adam_m" and ".../adam_v" -> moment, float32, in
-          the order of the variables.
+          the order of the variables. Empty after `release_slots`.
 
         Raises:
           ValueError: if the optimizer is not built, or two variables share a path.
@@ -154,6 +156,8 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
                 "Do `optimizer.build(model.trainable_variables)` first."
             )
         slots: dict[str, keras.Variable] = {}
+        if not self._has_slots:
+            return slots
         for index, variable in enumerate(self._trainable_variables):
             if f"{variable.path}/adam_m" in slots:
                 raise ValueError(
@@ -163,6 +167,23 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
             slots[f"{variable.path}/adam_m"] = self._adam_m[index]
             slots[f"{variable.path}/adam_v"] = self._adam_v[index]
         return slots
+
+    def release_slots(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """Hands over both moments of each variable, and frees their memory.
+
+        From then on `slots` is empty, and `apply` cannot be called.
+
+        Yields:
+          The moments, in the order of the variables.
+        """
+        self._has_slots = False
+        for pair in zip(self._adam_m, self._adam_v, strict=True):
+            yield tuple(moment.numpy() for moment in pair)
+            for moment in pair:
+                # Keras keeps references: the variable stays, without numbers.
+                tf.raw_ops.AssignVariableOp(
+                    resource=moment.value.handle, value=tf.zeros([0])
+                )
 
     def apply_scaled(
         self,
@@ -203,24 +224,47 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
             )
         index = self._get_variable_index(variable)
         path = self._trainable_variables[index].path
-        slots = self._adam_m[index], self._adam_v[index]
+        slots = self._adam_m[index].value, self._adam_v[index].value
         gradient = tf.cast(gradient, tf.float32)
         rate = tf.cast(learning_rate, tf.float32)
+        self.update_variable(
+            path, variable, slots, gradient, self._gradient_scale, rate
+        )
+
+    def update_variable(
+        self,
+        path: str,
+        variable: tf.Variable,
+        slots: Sequence[tf.Variable],
+        gradient: tf.Tensor,
+        scale: tf.Tensor | None,
+        rate: tf.Tensor,
+    ) -> None:
+        """Assigns the new weights and moments of one variable.
+
+        Args:
+          path: Decides decay and layer adaptation.
+          variable: The weights, float32.
+          slots: Both moments.
+          gradient: float32, of the same shape.
+          scale: Factor of the gradient, float32 scalar; None for 1.
+          rate: Learning rate of this step, float32 scalar.
+        """
         step = tf.cast(self.iterations + 1, tf.float32)
         if self.is_fused:
             update_in_place(
                 variable,
                 slots,
                 gradient,
-                self._gradient_scale,
+                scale,
                 rate,
                 step,
-                layer_adaptation=self._adapts(path),
-                **self._hyperparameters_of(path),
+                layer_adaptation=self.adapts(path),
+                **self.hyperparameters_of(path),
             )
             return
-        if self._gradient_scale is not None:
-            gradient = gradient * self._gradient_scale
+        if scale is not None:
+            gradient = gradient * scale
         updated = self._update(
             path,
             tf.convert_to_tensor(variable),
@@ -232,7 +276,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         for target, value in zip((variable, *slots), updated, strict=True):
             self.assign(target, value)
 
-    def _adapts(self, path: str) -> bool:
+    def adapts(self, path: str) -> bool:
         """Whether the variable of that path has a trust ratio."""
         del path
         return False
@@ -250,7 +294,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
             "bias_correction": self.bias_correction,
         }
 
-    def _hyperparameters_of(self, path: str) -> Hyperparameters:
+    def hyperparameters_of(self, path: str) -> Hyperparameters:
         """Those of one variable: no decay if it is excluded."""
         is_excluded = _matches(self._no_decay_patterns, path)
         no_decay = {"weight_decay_rate": 0.0} if is_excluded else {}
@@ -294,7 +338,7 @@ class AdamWeightDecay(BertOptimizer):
         super().__init__(learning_rate, bias_correction=bias_correction, **settings)
 
     def _update(self, path: str, *tensors: tf.Tensor) -> Update:
-        return adam_update(*tensors, **self._hyperparameters_of(path))
+        return adam_update(*tensors, **self.hyperparameters_of(path))
 
 
 @keras.saving.register_keras_serializable(package="bert_tf")
@@ -327,11 +371,12 @@ class LAMB(BertOptimizer):
     def _update(self, path: str, *tensors: tf.Tensor) -> Update:
         return lamb_update(
             *tensors,
-            **self._hyperparameters_of(path),
-            layer_adaptation=self._adapts(path),
+            **self.hyperparameters_of(path),
+            layer_adaptation=self.adapts(path),
         )
 
-    def _adapts(self, path: str) -> bool:
+    def adapts(self, path: str) -> bool:
+        """See `BertOptimizer`."""
         return not _matches(self._no_adaptation_patterns, path)
 
     def get_config(self) -> dict[str, object]:
