@@ -7,12 +7,15 @@ PARALLEL := -n $(TEST_PROCESSES) --dist loadfile --max-worker-restart 0
 PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+PROGRESS = $(BIN)/python tools/progress_lines.py
+FUSED_STAMP := build/fused-ops-stamp
+FUSED_SOURCES := $(wildcard $(addprefix bert_tf/fused_ops/*.,cc h inc py))
 # Filled in by the first set-up; a missing Horovod is an error only where it is needed.
 REQUIRE_HOROVOD ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment horovod fused_ops data demo bench seeds test test-fast test-faults \
-	test-sanitize lint format lock clean
+.PHONY: help setup environment horovod fused_ops data demo bench seeds test test-fast \
+	test-wheel test-faults test-sanitize lint format lock clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,10 +32,12 @@ $(VENV)/environment-stamp: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the locked packages into $(VENV) (about 1.5 minutes)"
 	@if command -v uv >/dev/null; then \
-	  uv pip install --quiet --python $(BIN)/python -r requirements.lock && \
+	  $(PROGRESS) "Installing" uv pip install --quiet --python $(BIN)/python \
+	    -r requirements.lock && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps -e .; \
 	else \
-	  $(BIN)/python -m pip install --quiet -r requirements.lock && \
+	  $(PROGRESS) "Installing" $(BIN)/python -m pip install --quiet \
+	    -r requirements.lock && \
 	  $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
 	fi
 	@touch $@
@@ -42,8 +47,14 @@ horovod: environment  ## Build and install Horovod alone
 	  test -z "$(REQUIRE_HOROVOD)" && \
 	  echo "warning: without Horovod one process works, --horovod does not."; }
 
+# The stamp names the library. To look whether that can be loaded takes TensorFlow 5 s.
 fused_ops: environment  ## Compile the fused operations alone
-	@$(BIN)/python -m bert_tf build >/dev/null || { \
+	@{ test -f "$$(cat $(FUSED_STAMP) 2>/dev/null)" && \
+	  test -z "$$(find $(FUSED_SOURCES) $(VENV)/environment-stamp \
+	    -newer $(FUSED_STAMP))"; } || { \
+	  mkdir -p build && rm -f $(FUSED_STAMP) && \
+	  $(PROGRESS) "Fused operations" $(BIN)/python -m bert_tf build >$(FUSED_STAMP); \
+	} || { \
 	  test -z "$(REQUIRE_HOROVOD)" && \
 	  echo "warning: without the fused operations training is slower."; }
 
@@ -58,6 +69,17 @@ test: setup  ## All tests
 
 test-fast: setup  ## The tests that take less than 2 minutes together
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(PYTEST_ARGS)
+
+# From build/wheel, before the checkout on the path; scripts and subprocesses are the
+# checkout's.
+WHEEL := build/wheel
+test-wheel: environment  ## The fast tests on an installed wheel
+	@rm -rf build/lib build/bdist.* $(WHEEL)
+	@$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w $(WHEEL)/dist .
+	@$(BIN)/python -m pip install -q --no-deps --target $(WHEEL)/site $(WHEEL)/dist/*.whl
+	@PYTHONPATH=$(CURDIR)/$(WHEEL)/site $(BIN)/python -P -m bert_tf build
+	@PYTHONPATH=$(CURDIR)/$(WHEEL)/site $(BIN)/pytest -o pythonpath=tests -m "not slow" \
+	$(PYTEST_ARGS)
 
 test-faults: setup  ## Kills, signals, damaged files and bad input, in full (90 minutes)
 	@BERT_TF_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) \
@@ -74,7 +96,7 @@ test-sanitize: environment  ## Tests of the compiled operations, under AddressSa
 	  tests/modeling/backends \
 	  tests/training/test_update_formulas.py
 
-seeds: setup  ## Commands of five published systems, on small data (10 minutes)
+seeds: setup  ## Commands of five published systems, on small data (20 minutes)
 	@$(BIN)/python tools/seeds.py
 
 bench: setup .venv-bench/stamp  ## Speed against other systems (25 minutes)
@@ -83,7 +105,7 @@ bench: setup .venv-bench/stamp  ## Speed against other systems (25 minutes)
 .venv-bench/stamp: benchmarks/requirements.txt
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	@echo "Installing the systems to compare with into .venv-bench (about 3 minutes)"
-	@.venv-bench/bin/python -m pip install --quiet -r benchmarks/requirements.txt
+	@$(PROGRESS) "Installing" .venv-bench/bin/python -m pip install --quiet -r benchmarks/requirements.txt
 	@touch $@
 
 lint: environment  ## What CI checks of the style

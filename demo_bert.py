@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -81,18 +82,26 @@ class Stage:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    values = tuple(int(part) for part in text.split(","))
-    if not 1 <= len(values) <= 2 or min(values) < 1:
+    parts = text.split(",")
+    if len(parts) > 2 or not all(p.isdecimal() and int(p) for p in parts):
         raise argparse.ArgumentTypeError(
-            "must be one or two numbers such as 64 or 64,8"
+            f"must be one or two numbers such as 64 or 64,8, not {text!r}"
         )
-    return values
+    return tuple(map(int, parts))
 
 
 def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("must be positive")
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(
+            f"must be a positive whole number, not {text!r}"
+        )
     return int(text)
+
+
+def _steps(text: str) -> str:
+    if not re.fullmatch(r"\d+,\d+", text):
+        raise argparse.ArgumentTypeError(f"must be two steps X,Y, not {text!r}")
+    return text
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -133,7 +142,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--run_phase2", action="store_true", help="only the second phase")
     add("--resume_p1", type=parse_bool, nargs="?", const=True, default=False)
     add("--resume_p2", type=parse_bool, nargs="?", const=True, default=False)
-    add("--profile", help="X,Y: trace these steps of each phase")
+    add("--profile", type=_steps, help="X,Y: trace these steps of each phase")
     add("--dry_run", action="store_true", help="print the commands and end")
     for name in ("iterations_per_loop", "avg_seq_per_pack", "model"):
         add(f"--{name}", help="accepted, without effect")
@@ -184,6 +193,11 @@ def launcher(
       ValueError: if MPI_MAP_BY is none of its values.
     """
     if options.use_horovod is None:
+        if _hosts(environment):
+            raise ValueError(
+                "MULTI_HLS_IPS names hosts, but there are no workers on them. Pass the "
+                "number of each host as --use_horovod, or unset MULTI_HLS_IPS."
+            )
         return [PYTHON]
     launch = [PYTHON, "-m", "bert_tf", "launch", "--", "mpirun", "--tag-output"]
     if os.geteuid() == 0:
@@ -202,6 +216,8 @@ def launcher(
         launch += ["--bind-to", "core", "--map-by", f"{map_by}:PE={share}"]
     if hosts:
         port = environment.get("DOCKER_SSHD_PORT", "3022")
+        if not port.isdecimal():
+            raise ValueError(f"DOCKER_SSHD_PORT must be a number. Received: {port!r}.")
         launch += ["-H", ",".join(f"{host}:{per_host}" for host in hosts)]
         launch += ["--mca", "plm_rsh_args", f"-p{port}"]
     elif per_host > cores:
@@ -262,7 +278,8 @@ def recipe(options: argparse.Namespace, phase: int, num_workers: int) -> Recipe:
         if accumulation < 1:
             raise ValueError(
                 f"A step of {global_batch} sequences is less than one micro-batch of "
-                f"{batch} on {num_workers} workers. Pass a smaller --batch_size."
+                f"{batch} on {num_workers} worker{'s' * (num_workers != 1)}. Pass a "
+                "smaller --batch_size."
             )
     if name == OVERFIT:
         rate = _OVERFIT_RATE * batch / GLOBAL_BATCHES[0]
@@ -440,6 +457,37 @@ def _finetuning(options: argparse.Namespace, start: list[str]) -> Stage:
     return Stage(name, command, log=f"{output}.log")
 
 
+def without_effect(options: argparse.Namespace) -> list[str]:
+    """The options that were given and change nothing."""
+    names = ["iterations_per_loop", "avg_seq_per_pack", "model", "kubernetes_run"]
+    names += ["enable_packed_data_mode", "enable_scoped_allocator"]
+    if options.command == PRETRAINING:
+        names.append("epochs")
+    else:
+        names += ["warmup", "global_batch_size", "run_phase2", "resume_p1", "resume_p2"]
+    return [f"--{name}" for name in names if getattr(options, name)]
+
+
+def check_records(options: argparse.Namespace, found: list[Stage]) -> None:
+    """Looks for the records of Wikipedia and books, before weights are downloaded.
+
+    Raises:
+      ValueError: if a folder of them is missing.
+    """
+    if options.test_set != BOOKSWIKI:
+        return
+    flags = [word for stage in found if stage.log for word in stage.command]
+    for flag in flags:
+        name, _, folder = flag.partition("=")
+        if name in ("--input_files_dir", "--eval_files_dir"):
+            if not os.path.isdir(folder):
+                raise ValueError(
+                    f"There is no folder {folder}. Pass --dataset_path, the folder "
+                    "tfrecord that data_preprocessing/create_datasets_from_start.sh "
+                    "makes."
+                )
+
+
 def run_stage(stage: Stage) -> int:
     """Runs a command, with its output on the screen and in its log.
 
@@ -479,9 +527,13 @@ def main(arguments: list[str]) -> int:
     try:
         options = parse(arguments)
         found = stages(options, os.environ)
+        if not options.dry_run:
+            check_records(options, found)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if names := without_effect(options):
+        print(f"warning: no effect here: {' '.join(names)}", flush=True)
     for stage in found:
         if stage.output and os.path.exists(stage.output):
             print(f"{stage.title}: {stage.output} is there.", flush=True)

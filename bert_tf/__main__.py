@@ -1,11 +1,15 @@
-"""Entry point of `python -m bert_tf`."""
+"""Entry point of `bert-tf` and `python -m bert_tf`."""
 
-import os
 import sys
+from typing import NoReturn
 
 from bert_tf.cli import main
 
-if __name__ == "__main__":
-    # Commands that load TensorFlow would print its notes on missing GPUs and more.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+def run() -> NoReturn:
+    """Runs the command line of this process."""
     sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

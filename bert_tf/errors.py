@@ -1,7 +1,12 @@
 """Errors that a user can fix: entry scripts print them as one line."""
 
+import difflib
+from collections.abc import Iterable
+
 _MAX_SHOWN = 200
 _MAX_LINE = 2000
+# Characters of a word that are compared with known ones, and how alike those must be.
+_MAX_WORD, _LIKENESS = 100, 0.7
 
 
 def shown(value: object) -> str:
@@ -12,6 +17,15 @@ def shown(value: object) -> str:
         return shortened(repr(value), _MAX_SHOWN)
     except RecursionError:
         return f"a deeply nested {type(value).__name__}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question that names the known word most like a wrong one; empty if none is."""
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(
+        word[:_MAX_WORD].lower(), names, n=1, cutoff=_LIKENESS
+    )
+    return f"Did you mean {names[close[0]]}?" if close else ""
 
 
 def one_line(error: BaseException | str) -> str:

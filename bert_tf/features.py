@@ -5,7 +5,7 @@ for tokens, vectors in extract(["a fine film", ("one sentence", "and another")])
     ...
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Unpack
 
 import numpy as np
@@ -14,7 +14,7 @@ import tensorflow as tf
 from bert_tf.data.packing.layout import lay_out
 from bert_tf.data.tasks.classification import TextExample, encode_examples
 from bert_tf.modeling.models import settings_of
-from bert_tf.predictors import Predictor, PredictorSettings
+from bert_tf.predictors import Predictor, PredictorSettings, input_list
 
 
 class FeatureExtractor(Predictor):
@@ -40,7 +40,7 @@ class FeatureExtractor(Predictor):
           ValueError: if the model has no such layer, or fewer positions.
         """
         super().__init__(model_dir, **settings)
-        self._model = self._load("encoder", None)
+        self._model = self._load("encoder", None, new=("bert/pooler/*",))
         config = settings_of(self._model).config
         wrong = [n for n in layers if not -config.num_hidden_layers <= n < 0]
         if wrong or not layers:
@@ -58,10 +58,11 @@ class FeatureExtractor(Predictor):
         self._compiled = tf.function(self._states, reduce_retracing=True)
 
     def __call__(
-        self, texts: Sequence[str | tuple[str, str]]
+        self, texts: str | Iterable[str | tuple[str, str]]
     ) -> Iterator[tuple[list[str], np.ndarray]]:
         """Yields the tokens of each text, and their vectors: [layers, tokens, H]."""
-        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
+        inputs = input_list(texts, may_be_pairs=True)
+        pairs = [(text, None) if isinstance(text, str) else text for text in inputs]
         examples = [TextExample(a, b, None, "") for a, b in pairs]
         for first in range(0, len(examples), self.batch_size):
             part = examples[first : first + self.batch_size]

@@ -9,6 +9,8 @@ name deletes it.
 import contextlib
 import errno
 import fcntl
+import functools
+import gzip
 import hashlib
 import os
 import re
@@ -16,6 +18,7 @@ import secrets
 import shutil
 import stat
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -160,6 +163,47 @@ def _is_unused(descriptor: int) -> bool:
     except OSError:  # A file system without locks.
         return time.time() - os.fstat(descriptor).st_mtime > _OLD_SECONDS
     return True
+
+
+def is_gzip_name(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is compressed by gzip, by its name."""
+    return str(path).lower().endswith(".gz")
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a file for reading bytes; the content of a .gz is unpacked as it is read.
+
+    Raises:
+      OSError: if it cannot be opened.
+      ValueError: if a .gz is damaged or cut; the message names it.
+    """
+    if not is_gzip_name(path):
+        with open(path, "rb") as file:
+            yield file
+        return
+    try:
+        with gzip.open(path, "rb") as file:
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{path} is not a whole gzip file: {error}. Fetch it again."
+        ) from None
+
+
+def content_size(path: str | os.PathLike[str]) -> int:
+    """Bytes of a file, of a .gz those of its content, which is read once for that."""
+    status = os.stat(path)
+    if not is_gzip_name(path):
+        return status.st_size
+    return _unpacked_size(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _unpacked_size(path: str | os.PathLike[str], *version: int) -> int:
+    del version  # Another one is another file.
+    with opened(path) as file:
+        return file.seek(0, os.SEEK_END)
 
 
 def placeholder(path: str | os.PathLike[str]) -> str:

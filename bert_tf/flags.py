@@ -1,14 +1,17 @@
 """One absl flag per config field, and a config from the flags that were passed."""
 
 import dataclasses
+import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import TypeVar
 
 from absl import flags
 
+from bert_tf import recipes
 from bert_tf.config.options import Option, options_of
-from bert_tf.errors import shown
+from bert_tf.errors import did_you_mean, shown
 
 Config = TypeVar("Config")
 
@@ -41,7 +44,19 @@ _WITHOUT_EFFECT: dict[str, type] = {
     "verbose_logging": bool,
     "is_dist_eval_enabled": bool,  # An evaluation is always over all workers.
 }
+# Those of --help; --helpfull has all.
+_OFTEN_USED = frozenset(
+    "input_files_dir eval_files_dir vocab_file output_dir preset bert_config_file "
+    "init_checkpoint train_file predict_file task_name data_dir text_a_column "
+    "text_b_column label_column version_2_with_negative "
+    "do_train do_eval do_predict train_batch_size num_accumulation_steps "
+    "max_seq_length optimizer_type learning_rate num_train_steps num_train_epochs "
+    "num_warmup_steps save_checkpoints_steps horovod precision".split()
+)
+_HELP = ({"--help", "-h", "-help", "--helpshort"}, {"--helpfull"})
+_ALL_FLAGS = "--helpfull lists all flags."
 _MAX_NAME = 100
+_WIDTH, _COLUMN = 88, 32
 # Names of the same settings in Habana's scripts, and in Intel's and MLPerf's.
 _ALIASES = {
     "use_horovod": "horovod",
@@ -120,21 +135,65 @@ def make_flags(config_class: type) -> flags.FlagValues:
     return values
 
 
-def help_text(config_class: type) -> str:
-    """All flags with their defaults, by group."""
-    lines = ["Flags (booleans: --name, --noname or --name=true):"]
+def help_text(config_class: type, program: str = "", *, full: bool = True) -> str:
+    """Flags with their defaults, by group.
+
+    Args:
+      config_class: A dataclass whose fields are config dataclasses.
+      program: What a command line begins with, for the first line.
+      full: All flags, instead of those that most runs use.
+    """
+    aliases = _aliases(config_class)
+    count = len(_options(config_class)) + len(aliases) + len(_WITHOUT_EFFECT)
+    shown_flags = "All flags" if full else "Flags that most runs use"
+    lines = [f"usage: {program} --flag=value ...", ""] if program else []
+    lines += _wrapped(
+        f"{shown_flags}; (*) marks what must be given, [] a default. N is a whole "
+        "number, X a number, LIST has commas; a boolean is --flag, --noflag or "
+        "--flag=true."
+        + ("" if full else f" --helpfull lists all {count}.")
+        + " --flagfile=FILE reads flags from a file, or from a recipe of `python -m "
+        "bert_tf recipes`; later flags replace its own."
+    )
     for group in _groups(config_class).values():
-        lines += ["", (group.__doc__ or "").splitlines()[0]]
-        for option in options_of(group).values():
-            default = f" [{option.default_text}]" if option.default_text else ""
-            text = f"{option.description} {option.limit_text}".rstrip()
-            lines.append(f"  --{option.name}{default}\n      {text}")
-    lines += ["", "Accepted for older scripts, without effect:"]
-    lines.append("  " + " ".join(f"--{name}" for name in _WITHOUT_EFFECT))
-    lines += ["", "The same as another flag:"]
-    aliases = _aliases(config_class).items()
-    lines += [f"  --{name}: --{target}" for name, target in aliases]
+        options = options_of(group).values()
+        options = [x for x in options if full or x.name in _OFTEN_USED]
+        if options:
+            lines += ["", (group.__doc__ or "").splitlines()[0].rstrip(".") + ":"]
+        for option in options:
+            lines += _described(option, option.limit_text if full else "")
+    if full:
+        lines += ["", "Accepted for older scripts, without effect:"]
+        lines += _wrapped(" ".join(f"--{name}" for name in _WITHOUT_EFFECT), "  ")
+        lines += ["", "The same as another flag:"]
+        lines += [f"  --{name}: --{target}" for name, target in aliases.items()]
     return "\n".join(lines)
+
+
+def _described(option: Option, limit: str) -> list[str]:
+    """An option and its description, in two columns."""
+    value = {bool: "", int: "=N", float: "=X", tuple: "=LIST"}.get(option.kind)
+    if value is None:
+        endings = {"dir": "=DIR", "file": "=FILE", "path": "=FILE"}
+        value = endings.get(option.name.rpartition("_")[2], "=TEXT")
+    default = f" [{option.default_text}]" if option.default_text else ""
+    head = f"  --{option.name}{value}{default}{' (*)' * option.is_required}"
+    text = f"{option.description} {limit}".rstrip()
+    first, *rest = _wrapped(text, " " * _COLUMN)
+    if len(head) < _COLUMN - 1:
+        return [head.ljust(_COLUMN) + first.strip(), *rest]
+    return [head, first, *rest]
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
@@ -150,26 +209,35 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
     Raises:
       HelpRequest: if the command line asks for help.
       FlagError: if a flag is unknown or its value is not of its type.
-      ValueError: if a value, or a combination, is refused by the config.
+      ValueError, OSError: if a value, a combination, or a file of flags is refused.
     """
-    if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(arguments[1:]):
-        raise HelpRequest(help_text(config_class))
+    for full, names in enumerate(_HELP):
+        if names & set(arguments[1:]):
+            program = arguments[0]
+            if program.endswith(".py"):
+                program = f"python {os.path.basename(program)}"
+            raise HelpRequest(help_text(config_class, program, full=bool(full)))
+    arguments = recipes.expand(arguments)
     for argument in arguments[1:]:
         name = argument.partition("=")[0]
         if len(name) > _MAX_NAME:  # Its likeness to known ones would take too long.
-            raise FlagError(
-                f"Unknown command line flag {shown(name)}. --help lists all flags."
-            )
+            raise FlagError(f"Unknown flag {shown(name)}. {_ALL_FLAGS}")
     values = make_flags(config_class)
     try:
-        rest = values(list(arguments))
+        rest = values(arguments)
+    except flags.UnrecognizedFlagError as error:
+        question = did_you_mean(f"--{error.flagname}", [f"--{n}" for n in values])
+        raise FlagError(
+            f"Unknown flag --{shown(error.flagname)[1:-1]}. {question}".rstrip()
+            + f" {_ALL_FLAGS}"
+        ) from error
     except flags.Error as error:
         text = " ".join(str(error).split()).rstrip(".")
-        raise FlagError(f"{text}. --help lists all flags.") from error
+        raise FlagError(f"{text}. {_ALL_FLAGS}") from error
     if len(rest) > 1:
         raise FlagError(
             f"Every argument must be a flag, --name=value. Received: {shown(rest[1])}. "
-            "--help lists all flags."
+            f"{_ALL_FLAGS}"
         )
     passed = _passed(values, _aliases(config_class))
     return config_class(
@@ -205,14 +273,17 @@ def ignored_flags(arguments: Sequence[str]) -> list[str]:
     values = flags.FlagValues()
     for name, kind in _WITHOUT_EFFECT.items():
         _define(values, name, kind, "")
-    values(list(arguments), known_only=True)
+    values(recipes.expand(arguments), known_only=True)
     return [name for name in _WITHOUT_EFFECT if values[name].value]
 
 
 def repeated_flags(config_class: type, arguments: Sequence[str]) -> list[str]:
-    """The flags that a valid command line gives more than once, with their values."""
+    """The flags that a valid command line gives more than once, with their values.
+
+    One that replaces a line of a file of flags is meant to.
+    """
     values = make_flags(config_class)
-    values(list(arguments))
+    values(recipes.without_files(arguments))
     return [
         f"--{name}={shown(values[name].value)}"
         for name in values

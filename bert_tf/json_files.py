@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bert_tf.files import check_regular, placeholder
+from bert_tf.files import check_regular, is_gzip_name, opened, placeholder
 
 REMEDY = "Correct the file, or fetch it again."
 # Configurations, manifests and metadata are far smaller, data sets smaller than `HUGE`.
@@ -138,7 +138,7 @@ def read_json(
     """Reads a JSON file; see `parse_json`.
 
     Args:
-      path: The file.
+      path: The file, which may be a .gz.
       max_bytes: Larger files are refused.
       remedy: What to do about a file that is refused: a sentence.
 
@@ -151,7 +151,13 @@ def read_json(
     reason = f"it is {found}" if found else ""
     if not reason:
         try:
-            return parse_json(Path(path).read_bytes())
+            if not is_gzip_name(path):
+                return parse_json(Path(path).read_bytes())
+            with opened(path) as file:
+                data = file.read(max_bytes + 1)
+            if len(data) > max_bytes:
+                raise ValueError(f"it holds more than {max_bytes:,} bytes")
+            return parse_json(data)
         except ValueError as error:
             reason = str(error)
     raise ValueError(f"{path} is not JSON: {reason}. {remedy}")

@@ -7,7 +7,7 @@ classify(["a fine film", ("one sentence", "and another")])
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypedDict, Unpack
 
 import keras
@@ -24,6 +24,7 @@ from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.vocabulary import check_same_words, check_size
+from bert_tf.errors import RunError, shown
 from bert_tf.evaluation.prediction import collect, compiled
 from bert_tf.evaluation.squad import (
     AnswerSettings,
@@ -37,10 +38,10 @@ from bert_tf.interop.classifier_labels import (
     read_description,
     read_head,
 )
+from bert_tf.interop.model_kind import FILL_MASK, SQUAD, check_head, check_kind
 from bert_tf.interop.pretrained import from_pretrained
 from bert_tf.interop.weight_files import find_source, folder_of
 from bert_tf.jobs.run.compute_path import describe_path, own_path
-from bert_tf.jobs.run.output_dir import SQUAD
 from bert_tf.modeling.finetuning import ClassTask, FinetuningTask, SpanTask
 from bert_tf.modeling.models import backends_of, model_outputs, settings_of
 from bert_tf.precision import choose_policy
@@ -57,6 +58,27 @@ class PredictorSettings(TypedDict, total=False):
     batch_size: int
 
 
+def input_list(texts: str | Iterable[object], *, may_be_pairs: bool) -> list[object]:
+    """The inputs as a list: a single text is one of them, not its characters.
+
+    Raises:
+      ValueError: if one is neither a text nor, where that is allowed, a pair of texts.
+    """
+    found = [texts] if isinstance(texts, str) else list(texts)
+    for number, one in enumerate(found):
+        if not isinstance(one, str) and not (may_be_pairs and _is_pair(one)):
+            raise ValueError(
+                f"Input {number} must be a text{' or a pair of texts' * may_be_pairs}. "
+                f"Received: {shown(one)}. Pass strings."
+            )
+    return found
+
+
+def _is_pair(value: object) -> bool:
+    is_sequence = isinstance(value, list | tuple) and len(value) == 2
+    return is_sequence and all(isinstance(part, str) for part in value)
+
+
 def _log(notes: Sequence[str], level: int) -> None:
     for note in notes:
         logging.log(logging.WARNING if note.startswith("warning") else level, note)
@@ -66,8 +88,8 @@ class Predictor:
     """What all kinds share: a model, its vocabulary and its description.
 
     Attributes:
-      kind: The task in the task.json of its models; empty for pre-training, which
-        writes no such file.
+      kind: The task in the task.json of its models; pre-training, for fill-mask, writes
+        no such file. Empty: it takes any model.
       batch_size: Rows that are computed at once.
       description: The content of task.json next to the weights; empty without it.
     """
@@ -100,7 +122,8 @@ class Predictor:
         self.path = model_dir
         self.batch_size = batch_size
         self.description = read_description(os.path.dirname(source.path))
-        self._check_kind()
+        if self.kind:
+            check_kind(model_dir, self.kind, self.description)
         self._policy = choose_policy(precision, "")
         self._vocab_file = vocab_file or source.vocab_file
         if not self._vocab_file:
@@ -119,28 +142,17 @@ class Predictor:
         self._tokenizer = WordPieceTokenizer(self._vocab_file, choice.settings)
         self._stack = contextlib.ExitStack()
 
-    def _check_kind(self) -> None:
-        """Refuses a model that was trained for another kind of prediction."""
-        known = self.description.get("task", self.kind)
-        if known != self.kind:
-            raise ValueError(
-                "The model must be one for this kind of prediction. Received: "
-                f"{self.path} with the task {known} in its task.json. Use `python -m "
-                f"bert_tf predict {known}` for it, or pass another model."
-            )
-
     def _load(
         self, task: str, max_seq_length: int | None, **settings: object
     ) -> keras.Model:
         path = own_path()
-        model = from_pretrained(
-            self.path,
-            task,
-            max_seq_length=max_seq_length,
-            policy=self._policy,
-            allow_fused=True,
-            **settings,
-        )
+        settings |= {"max_seq_length": max_seq_length, "policy": self._policy}
+        try:
+            model = from_pretrained(self.path, task, allow_fused=True, **settings)
+        except (RunError, ValueError):
+            if self.kind:
+                check_head(self.path, self.kind)
+            raise
         rows = settings_of(model).config.vocab_size
         _log(check_size(self._vocab_file, rows), logging.INFO)
         _log(self._policy.unused_entries(), logging.INFO)
@@ -197,19 +209,19 @@ class Classifier(Predictor):
             )
 
     def __call__(
-        self, texts: Sequence[str | tuple[str, str]]
+        self, texts: str | Iterable[str | tuple[str, str]]
     ) -> list[dict[str, object]]:
         """Predicts.
 
         Args:
-          texts: Texts or pairs of them.
+          texts: Texts or pairs of them, or one text.
 
         Returns:
           For each the likeliest `label` and `probabilities` by label, which sum to 1
           unless a text may have several labels; or, of a model with one output,
           `value`.
         """
-        if not texts:
+        if not (texts := input_list(texts, may_be_pairs=True)):
             return []
         pairs = [(text, None) if isinstance(text, str) else text for text in texts]
         examples = [TextExample(a, b, None, "") for a, b in pairs]
@@ -254,21 +266,33 @@ class QuestionAnswerer(Predictor):
         )
         self._compile(SpanTask(self._load("squad", self.max_seq_length)))
 
-    def __call__(self, questions: Sequence[tuple[str, str]]) -> list[dict[str, object]]:
+    def __call__(
+        self, questions: Iterable[tuple[str, str]] | tuple[str, str]
+    ) -> list[dict[str, object]]:
         """Answers.
 
         Args:
-          questions: Questions and their contexts.
+          questions: Questions and their contexts, or one pair of them.
 
         Returns:
           For each `answer`, a piece of the context or "" for none, and `probability`
           among the best answers.
+
+        Raises:
+          ValueError: if a question has no context.
         """
-        if not questions:
+        pairs = input_list(questions, may_be_pairs=True)
+        pairs = [pairs] if _is_pair(pairs) else pairs
+        if not pairs:
             return []
+        if alone := [one for one in pairs if isinstance(one, str)]:
+            raise ValueError(
+                f"A question must have a context. Received: {shown(alone[0])}. Pass "
+                "pairs (question, context)."
+            )
         examples = [
             SquadExample(str(number), question, context)
-            for number, (question, context) in enumerate(questions)
+            for number, (question, context) in enumerate(pairs)
         ]
         windows = build_windows(examples, self._tokenizer, self._windows)
         logits = self._logits(windows.sequences, of_tokens=True)
@@ -290,6 +314,8 @@ class QuestionAnswerer(Predictor):
 class MaskFiller(Predictor):
     """Predicts the words for [MASK]."""
 
+    kind = FILL_MASK
+
     def __init__(self, model_dir: str, **settings: Unpack[PredictorSettings]) -> None:
         """See `Predictor`."""
         super().__init__(model_dir, **settings)
@@ -302,12 +328,12 @@ class MaskFiller(Predictor):
         )
 
     def __call__(
-        self, texts: Sequence[str], num_words: int = 5
+        self, texts: str | Iterable[str], num_words: int = 5
     ) -> list[list[list[dict[str, object]]]]:
         """Predicts.
 
         Args:
-          texts: Each with one [MASK] or several.
+          texts: Each with one [MASK] or several; or one such text.
           num_words: How many words for each.
 
         Returns:
@@ -316,7 +342,7 @@ class MaskFiller(Predictor):
         Raises:
           ValueError: if a text has no [MASK], or is too long.
         """
-        encoded = [self._encode(text) for text in texts]
+        encoded = [self._encode(text) for text in input_list(texts, may_be_pairs=False)]
         results = []
         for first in range(0, len(encoded), self.batch_size):
             results += self._fill(encoded[first : first + self.batch_size], num_words)

@@ -1,15 +1,15 @@
 """The command line of transformers' converter, for `python -m bert_tf convert`."""
 
-import argparse
 import os
 import sys
 
 from bert_tf.cli import main
+from bert_tf.cli.arguments import Parser
 
 
 def translated(arguments: list[str]) -> list[str]:
     """The command that does what the original script does with these arguments."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--tf_checkpoint_path", required=True, help="checkpoint, without extension")
     add("--bert_config_file", required=True, help="bert_config.json")
@@ -24,4 +24,8 @@ def translated(arguments: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.exit(main(translated(sys.argv[1:])))
+    try:
+        command = translated(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(main(command))

@@ -1,10 +1,10 @@
 """The command line of MLPerf's converter, for `python -m bert_tf convert`."""
 
-import argparse
 import os
 import sys
 
 from bert_tf.cli import main
+from bert_tf.cli.arguments import Parser
 from bert_tf.config import BertConfig
 from bert_tf.interop.tensor_shapes import padded_size
 
@@ -17,7 +17,7 @@ def translated(arguments: list[str]) -> list[str]:
     Raises:
       FileNotFoundError, ValueError: if the architecture cannot be read.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--tf_checkpoint", required=True, help="checkpoint, without extension")
     add("--bert_config_path", required=True, help="bert_config.json")

@@ -5,21 +5,26 @@
 # <folder>/download/bookscorpus. VOCAB_FILE names a vocabulary instead of that of
 # BERT-large, N_SHARDS another number of shards than 1472.
 set -euo pipefail
-corpus=${1:-wiki_only}
+source "$(dirname "$0")/launch.sh"
+corpus=${1:-wiki_only} shards=${N_SHARDS:-1472}
 export BERT_PREP_WORKING_DIR=${2:-/data/tensorflow/bert/books_wiki_en_corpus}
-prepare() { "${PYTHON:-python}" "$(dirname "$0")/bertPrep.py" "$@"; }
+prepare() { "$python" "$root/scripts/bertPrep.py" "$@"; }
 
 case $corpus in
   wiki_only) dataset=wikicorpus_en ;;
   wiki_books) dataset=books_wiki_en_corpus ;;
-  *) echo "error: the corpus must be wiki_only or wiki_books. Received: $corpus" >&2
-     exit 1 ;;
+  *) refuse "the corpus must be wiki_only or wiki_books. Received: $corpus" ;;
 esac
+need_number N_SHARDS "$shards"
 downloads=$BERT_PREP_WORKING_DIR/download
-if [ $corpus = wiki_books ] && [ -z "$(ls -A "$downloads/bookscorpus" 2>/dev/null)" ]; then
-  echo "error: BookCorpus cannot be downloaded any more. Put text files of books into" \
-    "$downloads/bookscorpus, or pass wiki_only." >&2
-  exit 1
+if [ "$corpus" = wiki_books ] && [ -z "$(ls -A "$downloads/bookscorpus" 2>/dev/null)" ]
+then
+  refuse "BookCorpus cannot be downloaded any more. Put text files of books into" \
+    "$downloads/bookscorpus, or pass wiki_only."
+fi
+if [ -n "${VOCAB_FILE:-}" ] && [ ! -f "$VOCAB_FILE" ]; then
+  refuse "VOCAB_FILE must be a vocabulary. Received: $VOCAB_FILE, which does not exist." \
+    "Pass another, or unset it."
 fi
 # An earlier download, or a dump that somebody put there, is used.
 if [ -z "$(ls -A "$downloads/wikicorpus_en" 2>/dev/null)" ]; then
@@ -28,12 +33,11 @@ fi
 if [ -z "${VOCAB_FILE:-}" ]; then
   prepare --action download --dataset google_pretrained_weights
 fi
-shards="--n_training_shards ${N_SHARDS:-1472} --n_test_shards ${N_SHARDS:-1472}"
-prepare --action text_formatting --dataset $dataset
-prepare --action sharding --dataset $dataset $shards
+split=(--n_training_shards "$shards" --n_test_shards "$shards")
+prepare --action text_formatting --dataset "$dataset"
+prepare --action sharding --dataset "$dataset" "${split[@]}"
 for lengths in "128 20" "512 80"; do
-  set -- $lengths
-  prepare --action create_tfrecord_files --dataset $dataset $shards \
-    --max_seq_length $1 --max_predictions_per_seq $2 \
+  prepare --action create_tfrecord_files --dataset "$dataset" "${split[@]}" \
+    --max_seq_length "${lengths% *}" --max_predictions_per_seq "${lengths#* }" \
     ${VOCAB_FILE:+--vocab_file "$VOCAB_FILE"}
 done

@@ -8,6 +8,7 @@
 Each line of the input is a text, or two texts separated by |||.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -16,6 +17,15 @@ from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.errors import RunError
 from bert_tf.files import whole_file
 from bert_tf.progress import ProgressReport
+
+
+def _layers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be numbers such as -1,-2, not {text!r}"
+        ) from None
 
 
 def extract(arguments: list[str]) -> str:
@@ -31,7 +41,7 @@ def extract(arguments: list[str]) -> str:
     add("--init_checkpoint", required=True)
     add("--bert_config_file", help="accepted: that next to the checkpoint is read")
     add("--vocab_file", default="")
-    add("--layers", default="-1,-2,-3,-4")
+    add("--layers", type=_layers, default="-1,-2,-3,-4")
     add("--max_seq_length", type=int, default=128)
     add("--batch_size", type=int, default=32)
     add("--do_lower_case", type=parse_bool, nargs="?", const=True)
@@ -40,6 +50,11 @@ def extract(arguments: list[str]) -> str:
     for name in ("master", "num_tpu_cores"):
         add(f"--{name}", help="no effect")
     options = parser.parse_args(arguments)
+    if not os.path.isfile(options.input_file):
+        raise FileNotFoundError(
+            "`input_file` must be a file. Received: input_file="
+            f"{options.input_file}, which does not exist. Pass another path."
+        )
     with open(options.input_file, encoding="utf-8") as file:
         lines = [line.strip() for line in file]
     pairs = [tuple(part.strip() for part in line.split("|||", 1)) for line in lines]
@@ -48,7 +63,7 @@ def extract(arguments: list[str]) -> str:
 
     extractor = FeatureExtractor(
         options.init_checkpoint,
-        layers=[int(number) for number in options.layers.split(",")],
+        layers=options.layers,
         max_seq_length=options.max_seq_length,
         vocab_file=options.vocab_file,
         do_lower_case=options.do_lower_case,

@@ -3,17 +3,18 @@
 # Variables: SQUAD_DIR, BERT_MODEL (see env.sh), OUTPUT_DIR. --use_tpp, --tpp_bf16 and
 # --unpad are what happens anyway; other arguments are flags of run_squad.py.
 set -euo pipefail
-: "${SQUAD_DIR:?set it to the folder of train-v1.1.json, see env.sh}"
-: "${BERT_MODEL:?set it to the weights to start from, see env.sh}"
+source "$(dirname "$0")/launch.sh"
+need_variable SQUAD_DIR "the folder of train-v1.1.json"
+need_variable BERT_MODEL "the weights to start from"
 flags=()
 for flag in "$@"; do
   case $flag in
     --use_tpp | --tpp_bf16) ;;
-    --tpp_bf8) echo "error: bf8 is not computed here. Drop --tpp_bf8." >&2; exit 1 ;;
+    --tpp_bf8) refuse "bf8 is not computed here. Drop --tpp_bf8." ;;
     *) flags+=("$flag") ;;
   esac
 done
-exec "${PYTHON:-python}" "$(dirname "$0")/../run_squad.py" --do_train --do_predict \
+exec "$python" "$root/run_squad.py" --do_train --do_predict \
   --do_eval --train_file="$SQUAD_DIR/train-v1.1.json" \
   --predict_file="$SQUAD_DIR/dev-v1.1.json" --init_checkpoint="$BERT_MODEL" \
   --precision=bf16 --pack_sequences --train_batch_size=24 --learning_rate=3e-5 \

@@ -9,6 +9,7 @@ import os
 import random
 import sys
 
+from bert_tf.cli.arguments import Parser
 from bert_tf.config.data import PackDataConfig
 from bert_tf.data.records.metadata import metadata_file
 from bert_tf.data.records.record_index import record_files
@@ -22,7 +23,7 @@ _MORE_PREDICTIONS = 3
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The options of the original script, with its defaults."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--input-glob", required=True, help="folder of unpacked records, or a pattern")
     add("--output-dir", required=True, help="folder for the packed records")

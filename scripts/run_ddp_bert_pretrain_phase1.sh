@@ -4,4 +4,4 @@
 # The variables are those of pretrain.sh, and NPROCESS for another number of workers.
 set -euo pipefail
 source "$(dirname "$0")/pretrain.sh"
-pretrain 1 128 224 13700 "${NPROCESS:-$(sockets)}" "$@"
+pretrain_on_sockets 1 128 224 13700 "$@"

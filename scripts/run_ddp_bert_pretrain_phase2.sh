@@ -4,4 +4,4 @@
 # The variables are those of pretrain.sh, and NPROCESS for another number of workers.
 set -euo pipefail
 source "$(dirname "$0")/pretrain.sh"
-pretrain 2 512 28 1563 "${NPROCESS:-$(sockets)}" "$@"
+pretrain_on_sockets 2 512 28 1563 "$@"

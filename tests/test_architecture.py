@@ -16,6 +16,7 @@ LAYERS = {
     "config": 0,
     "launch": 0,
     "precision": 0,
+    "recipes": 1,
     "distribute": 0,
     "progress": 0,
     "files": 0,
@@ -38,9 +39,9 @@ LAYERS = {
     "jobs": 3,
     "predictors": 4,
     "features": 5,
-    "cli": 6,
     "entry": 6,
-    "__main__": 7,
+    "cli": 7,
+    "__main__": 8,
     "__init__": 3,  # Offers what a user of models needs, loaded when asked for.
 }
 MAY_IMPORT = {

@@ -91,12 +91,49 @@ def test_several_hosts_are_reached_through_their_sshd():
         (("-c", "pretraining", "-i", "1,2,3"), "one or two numbers"),
         (("-c", "pretraining", "-b", "64", "-v", "2", "-fpo", "2"), "invalid choice"),
         (("-c", "pretraining", "--no_such"), "unrecognized arguments"),
+        (("-c", "pretraining", "-s", "long"), "such as 64 or 64,8, not 'long'"),
+        (("-c", "pretraining", "-v", "all"), "a positive whole number, not 'all'"),
+        (("-c", "pretraining", "--profile", "3"), "two steps X,Y, not '3'"),
     ],
 )
 def test_wrong_options_are_one_line(arguments, pattern, capsys):
     assert demo_bert.main([*arguments, "-m", "tiny", "-d", "fp32", "--dry_run"]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and pattern in line
+
+
+def test_missing_records_are_noticed_before_weights_are_downloaded(tmp_path, capsys):
+    words = [*PRETRAINING, "--dataset_path", str(tmp_path), "-i", "5"]
+    assert demo_bert.main(words) == 1
+    out, err = capsys.readouterr()
+    [line] = err.splitlines()
+    folder = tmp_path / "seq_len_128" / "books_wiki_en_corpus" / "training"
+    assert f"There is no folder {folder}. Pass --dataset_path" in line
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments, variables, message",
+    [
+        ((), {"MULTI_HLS_IPS": "10.0.0.1"}, "names hosts, but there are no workers"),
+        (
+            ("-v", "2"),
+            {"MULTI_HLS_IPS": "10.0.0.1", "DOCKER_SSHD_PORT": "ssh"},
+            "DOCKER_SSHD_PORT must be a number. Received: 'ssh'",
+        ),
+        (("-v", "2"), {"MPI_MAP_BY": "core"}, "must be socket, slot or none"),
+    ],
+)
+def test_wrong_variables_are_refused(arguments, variables, message):
+    options = demo_bert.parse([*PRETRAINING, *arguments])
+    with pytest.raises(ValueError, match=message):
+        demo_bert.launcher(options, variables, cores=8)
+
+
+def test_options_that_change_nothing_are_named(capsys):
+    demo_bert.main([*PRETRAINING, "-e", "1", "--iterations_per_loop", "1", "--dry_run"])
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line == "warning: no effect here: --iterations_per_loop --epochs"
 
 
 def test_a_step_smaller_than_a_micro_batch_is_refused():

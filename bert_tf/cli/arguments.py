@@ -1,15 +1,18 @@
 """Options of commands, made of the fields of a config class."""
 
 import argparse
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, TypeVar
 
 from bert_tf.config.options import Option, options_of
+from bert_tf.errors import did_you_mean, shown
 
 Config = TypeVar("Config")
 
 _TRUE = ("true", "t", "1", "yes", "y")
+_UNKNOWN_OPTION = re.compile(r"unrecognized arguments: (-[^\s=]+)")
 _FALSE = ("false", "f", "0", "no", "n")
 
 
@@ -62,7 +65,20 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises the error that `bert_tf.cli.main` prints as one line."""
-        raise ValueError(f"{message}. See {self.prog} --help.")
+        question = ""
+        if unknown := _UNKNOWN_OPTION.match(message):
+            question = did_you_mean(unknown[1], self._option_string_actions)
+        text = message if message.endswith(("?", ".")) else f"{message}."
+        parts = (text, question, f"See {self.prog} --help.")
+        raise ValueError(" ".join(filter(None, parts)))
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Refuses a value that is not among the choices of an option."""
+        if action.choices is not None and value not in action.choices:
+            choices = list(map(str, action.choices))
+            message = f"must be one of {', '.join(choices)}. Received: {shown(value)}."
+            question = did_you_mean(str(value), choices)
+            raise argparse.ArgumentError(action, f"{message} {question}".rstrip())
 
 
 def parse_bool(text: str) -> bool:
@@ -109,7 +125,8 @@ def parse_config(
       SystemExit: after `--help`.
     """
     summary = (config_class.__doc__ or "").splitlines()[0]
-    parser = Parser(prog=prog, description=summary, allow_abbrev=False)
+    usage = "%(prog)s [--option=value ...]"
+    parser = Parser(prog=prog, usage=usage, description=summary, allow_abbrev=False)
     for option in options_of(config_class).values():
         names = [f"--{option.name}", f"--{option.name.replace('_', '-')}"]
         if short_options and option.name in short_options:
@@ -127,7 +144,7 @@ def _add_option(
     default = f"Default: {option.default_text}." if option.default_text else ""
     if option.kind is bool:
         default = default.lower().capitalize()
-    if option.default == "":
+    if option.is_required:
         default = "Required."
     settings = {
         "dest": option.name,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.config import checks
-from bert_tf.config.paths import require_exists, require_file
+from bert_tf.config.paths import require_exists, require_file, require_local
 
 _PROG = "python -m bert_tf convert"
 _FORMS = ("transformers", "tensorflow", "safetensors", "torch", "mlperf")
@@ -87,6 +87,7 @@ def main(arguments: Sequence[str]) -> None:
         checks.require_positive(argparse.Namespace(**options), "vocab_size")
     parser.warn_about_repeated()
     require_exists("source", options["source"])
+    require_local("destination", options["destination"])
     for name in ("bert_config_file", "vocab_file"):
         if options[name]:
             require_file(name, options[name])

@@ -18,6 +18,7 @@ from bert_tf.config.data import (
 from bert_tf.config.download import DownloadConfig, VerifyConfig
 from bert_tf.config.paths import check_paths
 from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
+from bert_tf.errors import did_you_mean, shown
 from bert_tf.launch import check_launch, report
 
 _PROG = "python -m bert_tf data"
@@ -45,9 +46,10 @@ def main(arguments: Sequence[str]) -> None:
         pipeline.run(arguments[1:], lambda command, words: main([command, *words]))
         return
     if name not in SUBCOMMANDS:
+        names = ("all", *SUBCOMMANDS)
         raise ValueError(
-            f"The subcommand of data must be one of all, {', '.join(SUBCOMMANDS)}. "
-            f"Received: {name}."
+            f"The subcommand of data must be one of {', '.join(names)}. Received: "
+            f"{shown(name)}. {did_you_mean(name, names)}".rstrip()
         )
     config_class, run = SUBCOMMANDS[name]
     short_options = _SHORT_OPTIONS.get(name)

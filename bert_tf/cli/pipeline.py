@@ -14,7 +14,7 @@ from typing import Any
 from bert_tf.cli.arguments import Parser, parse_config
 from bert_tf.config.data import CreateDataConfig, PackDataConfig
 from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
-from bert_tf.errors import one_line, shown
+from bert_tf.errors import did_you_mean, one_line, shown
 from bert_tf.files import check_regular
 
 # A file of settings is far smaller.
@@ -130,7 +130,8 @@ def _check_tables(tables: Mapping[str, Any], path: str) -> None:
         if name != "work_dir" and (name not in known or not isinstance(table, dict)):
             raise ValueError(
                 f"{path}: `{name}` must be `work_dir` or the table of a command: "
-                f"{', '.join(known)}. Received: {shown(table)}. Correct the file."
+                f"{', '.join(known)}. Received: {shown(table)}. "
+                f"{did_you_mean(name, ('work_dir', *known)) or 'Correct the file.'}"
             )
         for key, value in table.items() if isinstance(table, dict) else ():
             if not isinstance(value, str | int | float):

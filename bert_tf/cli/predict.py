@@ -1,21 +1,29 @@
 """`python -m bert_tf predict ...`: text in, JSON lines out."""
 
 import argparse
-import io
 import itertools
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from bert_tf.cli.arguments import Parser, parse_bool
+from bert_tf.cli.prediction_input import (
+    GIVEN,
+    Example,
+    Task,
+    ask,
+    in_chunks,
+    is_stream,
+    is_terminal,
+    name_of,
+    read_inputs,
+)
 from bert_tf.config import checks
 from bert_tf.config.paths import require_exists, require_file
 from bert_tf.config.runtime import PRECISIONS
-from bert_tf.errors import shown
 from bert_tf.evaluation.speed import BatchTimes, describe_speed
-from bert_tf.json_files import parse_json
 from bert_tf.launch import choose_instructions
 
 _PROG = "python -m bert_tf predict"
@@ -25,12 +33,13 @@ of standard input. A line is the text itself or JSON:
   fill-mask  {"text": "Paris is the [MASK] of France."}
   squad      {"question": "Who?", "context": "It was Ada."}
   classify   {"text_a": "A fine film."} or, of two texts, {"text_a": ..., "text_b": ...}
-Each line of output is that JSON with the predictions added.
+For classify it may also be a file of examples, such as a training file: its columns are
+those of the model's task, or have common names. For squad, a SQuAD JSON file.
+Each line of output is that JSON with the predictions added; a label of the input is
+called given_label then.
 """
 # Inputs that are read and predicted before the output is printed.
 _AT_ONCE = 1024
-# Characters of a line: a file without line ends would fill the memory.
-_MAX_LINE = 16 << 20
 # Of --benchmark: as those of a training.
 _WARM_UP_BATCHES, _MEASURED_BATCHES = 10, 40
 
@@ -58,33 +67,38 @@ def main(arguments: Sequence[str]) -> None:
     configure_devices(Communicator(), None)
     tasks = {"fill-mask": _fill_mask, "squad": _squad, "classify": _classify}
     task = tasks[options.task](options)
-    examples = _read(options, task)
     if options.benchmark:
-        _benchmark(options, task, examples)
+        _benchmark(options, task, read_inputs(options, task))
         return
-    error, count = None, 0
-    while error is None:
-        chunk, error = _take(examples)
-        if not chunk and error is None:
-            break
+    if is_terminal(options):
+        chunks = ask(task)
+    else:
+        is_waiting = is_stream(options.input) and not options.text
+        chunks = in_chunks(read_inputs(options, task), _AT_ONCE, at_once=is_waiting)
+    is_empty = True
+    for chunk in chunks:
         for example, result in zip(chunk, task.predict(chunk), strict=True):
-            _print(example | result)
-        count += len(chunk)
-    if error:
-        raise error
-    if not count:
+            _print(_joined(example, result))
+        is_empty = False
+    if is_empty and not is_terminal(options):
         _warn_of_no_text(options)
+
+
+def _joined(example: Example, result: Example) -> Example:
+    """An input with its predictions; a label that it has itself gets another name."""
+    given = {GIVEN + n if n in result else n: value for n, value in example.items()}
+    return given | result
 
 
 def _warn_of_no_text(options: argparse.Namespace) -> None:
     print(
-        f"warning: {_name(options.input)} holds no text, so nothing is predicted.",
+        f"warning: {name_of(options.input)} holds no text, so nothing is predicted.",
         file=sys.stderr,
     )
 
 
 def _benchmark(
-    options: argparse.Namespace, task: "Task", examples: Iterator[dict[str, Any]]
+    options: argparse.Namespace, task: Task, examples: Iterator[dict[str, Any]]
 ) -> None:
     """Prints how fast the inputs are predicted, repeated to fill all batches."""
     size = options.batch_size
@@ -113,26 +127,8 @@ def _check_paths(options: argparse.Namespace) -> None:
     require_exists("model", options.model)
     if options.vocab_file:
         require_file("vocab_file", options.vocab_file)
-    # /dev/stdin and what a shell passes for <(command) are pipes.
-    is_named_pipe = options.input.startswith(("/dev/stdin", "/dev/fd/"))
-    if options.input != "-" and not options.text and not is_named_pipe:
+    if not is_stream(options.input) and not options.text:
         require_file("input", options.input)
-
-
-def _take(
-    examples: Iterator[dict[str, Any]],
-) -> tuple[list[dict[str, Any]], ValueError | None]:
-    """Reads up to `_AT_ONCE` examples, and the error that ended them, if any.
-
-    Those before a bad line are still predicted.
-    """
-    chunk: list[dict[str, Any]] = []
-    try:
-        for example in itertools.islice(examples, _AT_ONCE):
-            chunk.append(example)
-    except ValueError as error:
-        return chunk, error
-    return chunk, None
 
 
 def _print(values: dict[str, Any]) -> None:
@@ -189,22 +185,6 @@ def make_parser() -> Parser:
     return parser
 
 
-class Task(NamedTuple):
-    """A kind of prediction.
-
-    Attributes:
-      required: Names of the texts that each input must have.
-      predict: Inputs -> the predictions for each.
-      num_traces: How often the model has been traced.
-      check: Raises a ValueError if an input cannot be predicted.
-    """
-
-    required: tuple[str, ...]
-    predict: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]]
-    num_traces: Callable[[], int]
-    check: Callable[[dict[str, Any]], None] = lambda example: None
-
-
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "vocab_file": options.vocab_file,
@@ -224,6 +204,7 @@ def _fill_mask(options: argparse.Namespace) -> Task:
         return ({"masks": masks} for masks in results)
 
     return Task(
+        options.task,
         ("text",),
         predict,
         lambda: fill.num_traces,
@@ -241,10 +222,12 @@ def _squad(options: argparse.Namespace) -> Task:
             [(example["question"], example["context"]) for example in examples]
         )
 
-    return Task(("question", "context"), predict, lambda: answer.num_traces)
+    required = ("question", "context")
+    return Task(options.task, required, predict, lambda: answer.num_traces)
 
 
 def _classify(options: argparse.Namespace) -> Task:
+    from bert_tf.jobs.class_names import known_files
     from bert_tf.predictors import Classifier
 
     classify = Classifier(options.model, **_settings(options))
@@ -259,91 +242,10 @@ def _classify(options: argparse.Namespace) -> Task:
             ]
         )
 
-    return Task(("text_a",), predict, lambda: classify.num_traces)
-
-
-def _read(options: argparse.Namespace, task: Task) -> Iterator[dict[str, Any]]:
-    """The inputs as dicts that hold the required texts."""
-    required = task.required
-    if options.text:
-        names = ("text_a", "text_b") if options.task == "classify" else required
-        if not len(required) <= len(options.text) <= len(names):
-            raise ValueError(
-                f"{options.task} takes {' and '.join(names)}. Received: "
-                f"{len(options.text)} texts."
-            )
-        for text in options.text:
-            try:
-                text.encode()  # What is not UTF-8 was read as surrogates.
-            except UnicodeEncodeError:
-                raise ValueError(
-                    f"The text must be UTF-8. Received: {shown(text)}. Correct it, or "
-                    "pass it in a file as --input."
-                ) from None
-        example = dict(zip(names, options.text, strict=False))
-        task.check(example)
-        yield example
-    elif options.input == "-":
-        if sys.stdin is None:
-            raise ValueError(
-                "`input` is standard input, which is closed. Pass --input=FILE."
-            )
-        if isinstance(sys.stdin, io.TextIOWrapper):  # A test may replace it.
-            sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
-        yield from _parse(sys.stdin, _name(options.input), task)
-    else:
-        path = options.input
-        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-            yield from _parse(file, _name(path), task)
-
-
-def _name(path: str) -> str:
-    return "standard input" if path == "-" else path
-
-
-def _parse(file: TextIO, path: str, task: Task) -> Iterator[dict[str, Any]]:
-    """Parses lines into examples; an error names its line."""
-    lines = iter(lambda: file.readline(_MAX_LINE + 1), "")
-    for number, line in enumerate(lines, start=1):
-        if len(line) > _MAX_LINE:
-            raise ValueError(
-                f"{path}, line {number}: a line must have at most {_MAX_LINE:,} "
-                "characters. Correct the file, or fetch it again."
-            )
-        try:
-            line.encode()  # What is not UTF-8 was read as surrogates.
-        except UnicodeEncodeError:
-            raise ValueError(
-                f"{path}, line {number}: not UTF-8. Store the file as UTF-8."
-            ) from None
-        if not (text := line.strip()):
-            continue
-        try:
-            example = _example(text, task.required)
-        except ValueError as error:
-            raise ValueError(
-                f"{path}, line {number}: must be a JSON object with the texts "
-                f"{', '.join(task.required)}{error}. Received: {text[:80]!r}."
-            ) from None
-        try:
-            task.check(example)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
-        yield example
-
-
-def _example(text: str, required: tuple[str, ...]) -> dict[str, Any]:
-    """A line as a dict with the required texts; the error says what else it is."""
-    if not text.startswith("{") and len(required) == 1:
-        return {required[0]: text}
-    try:
-        example = parse_json(text)
-    except ValueError as error:
-        raise ValueError(f" ({error})") from None
-    is_good = isinstance(example, dict) and all(
-        isinstance(example.get(name), str) for name in required
+    return Task(
+        options.task,
+        ("text_a",),
+        predict,
+        lambda: classify.num_traces,
+        files=known_files(classify.description),
     )
-    is_good = is_good and isinstance(example.get("text_b") or "", str)
-    if not is_good:
-        raise ValueError("")
-    return example

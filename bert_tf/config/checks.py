@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from bert_tf.errors import shown
+from bert_tf.errors import did_you_mean, shown
 from bert_tf.resources import cpu_limit
 
 # The largest value of each number, far beyond real use: what is larger is a mistake,
@@ -172,7 +172,8 @@ def require_probability(config: object, *names: str) -> None:
 def require_choice(config: object, name: str, choices: Sequence[str]) -> None:
     """The named setting must be one of `choices`."""
     value = getattr(config, name)
-    require(value in choices, name, f"be one of {', '.join(choices)}", value)
+    rule = f"be one of {', '.join(choices)}"
+    require(value in choices, name, rule, value, did_you_mean(value, choices))
 
 
 def require_range(config: object, name: str) -> None:

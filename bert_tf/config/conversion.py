@@ -1,6 +1,7 @@
 """Settings of the data commands that rewrite records: format, shards, selection."""
 
 import dataclasses
+from typing import ClassVar
 
 from bert_tf.config import checks
 
@@ -22,6 +23,8 @@ class ConvertDataConfig:
       overwrite: Replace an output_dir that holds other records.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input_dir", "output_dir")
+
     input_dir: str = ""
     output_dir: str = ""
     format: str = "hdf5"
@@ -31,7 +34,7 @@ class ConvertDataConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input_dir", "output_dir")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_choice(self, "format", RECORD_FORMATS)
         checks.require_choice(self, "compression", ("none", "gzip"))
         checks.require_not_negative(self, "num_processes")
@@ -57,6 +60,8 @@ class ChopDataConfig:
       overwrite: Replace an output_dir that holds other records.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input_dir", "output_dir")
+
     input_dir: str = ""
     output_dir: str = ""
     num_shards: int = 2048
@@ -64,7 +69,7 @@ class ChopDataConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input_dir", "output_dir")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_positive(self, "num_shards")
         checks.require_not_negative(self, "num_processes")
 
@@ -83,6 +88,8 @@ class PickEvalConfig:
       overwrite: Replace an output_dir that holds other records.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input_dir", "output_dir")
+
     input_dir: str = ""
     output_dir: str = ""
     num_examples: int = 10_000
@@ -91,6 +98,6 @@ class PickEvalConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input_dir", "output_dir")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_positive(self, "num_examples", "num_shards")
         checks.require_not_negative(self, "num_processes")

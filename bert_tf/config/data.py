@@ -1,6 +1,7 @@
 """Settings of the data commands that make, pack, index and show records."""
 
 import dataclasses
+from typing import ClassVar
 
 from bert_tf.config import checks
 
@@ -31,6 +32,8 @@ class CreateDataConfig:
       do_whole_word_mask: Mask all pieces of a word together.
       max_ngram_size: Maximum number of consecutive whole words masked together; more
         than 1 needs do_whole_word_mask. Shorter n-grams are more likely.
+      do_nsp: Make pairs of segments, for next-sentence prediction. Without it a record
+        has one segment of whole sentences, and one document is enough.
       dupe_factor: How often each document is used, each time with new masks.
       format: tfrecord, or hdf5 with the datasets of NVIDIA's and Intel's PyTorch BERT;
         `data convert` also writes hdf5 without padding or compressed.
@@ -43,6 +46,8 @@ class CreateDataConfig:
         the same folders. The output does not depend on it.
       overwrite: Replace an output_dir that holds other records.
     """
+
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input", "output_dir", "vocab_file")
 
     input: str = ""
     output_dir: str = ""
@@ -57,6 +62,7 @@ class CreateDataConfig:
     short_seq_prob: float = 0.1
     do_whole_word_mask: bool = False
     max_ngram_size: int = 1
+    do_nsp: bool = True
     dupe_factor: int = 10
     format: str = "tfrecord"
     seed: int = 12345
@@ -66,7 +72,7 @@ class CreateDataConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input", "output_dir", "vocab_file")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_choice(self, "input_format", ("google", "text"))
         checks.require_choice(self, "format", ("tfrecord", "hdf5"))
         checks.require(
@@ -103,12 +109,14 @@ class ShowDataConfig:
       num_records: Number of records to show, starting with the first.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input_dir", "vocab_file")
+
     input_dir: str = ""
     vocab_file: str = ""
     num_records: int = 2
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input_dir", "vocab_file")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_positive(self, "num_records")
 
 
@@ -130,6 +138,8 @@ class PackDataConfig:
       overwrite: Replace an output_dir that holds other records.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input_dir", "output_dir")
+
     input_dir: str = ""
     output_dir: str = ""
     max_sequences_per_pack: int = 3
@@ -139,7 +149,7 @@ class PackDataConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input_dir", "output_dir")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_not_negative(
             self, "max_sequences_per_pack", "seed", "num_shards", "num_processes"
         )
@@ -154,8 +164,10 @@ class IndexDataConfig:
       overwrite: Replace existing metadata.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input_dir",)
+
     input_dir: str = ""
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input_dir")
+        checks.require_given(self, *self.REQUIRED)

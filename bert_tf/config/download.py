@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import ClassVar
 
 from bert_tf.config import checks
 
@@ -21,6 +22,8 @@ class DownloadConfig:
         digits; none: that of its first download.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("name", "output_dir")
+
     list: bool = False
     name: str = ""
     output_dir: str = ""
@@ -30,7 +33,7 @@ class DownloadConfig:
 
     def __post_init__(self) -> None:
         if not self.list:
-            checks.require_given(self, "name", "output_dir")
+            checks.require_given(self, *self.REQUIRED)
         rules = {
             "language": (r"[a-z][a-z_]*", "be a code such as en"),
             "date": (r"latest|\d{8}", "be latest or a date such as 20200101"),
@@ -51,8 +54,10 @@ class VerifyConfig:
         bert_reference_results_text_md5.txt.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("folder", "checksum_file")
+
     folder: str = ""
     checksum_file: str = ""
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "folder", "checksum_file")
+        checks.require_given(self, *self.REQUIRED)

@@ -1,6 +1,7 @@
 """Settings of fine-tuning, in groups; `flags` makes one flag of each field."""
 
 import dataclasses
+import math
 import os
 from typing import ClassVar, Self
 
@@ -12,6 +13,10 @@ from bert_tf.config.run import (
     RunFilesConfig,
     RunTrainingConfig,
 )
+
+# A value of class_weights.
+BALANCED = "balanced"
+_LARGEST_WEIGHT = 1e6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +72,10 @@ class FinetuningOptimizerConfig(OptimizerConfig):
       num_train_steps: Optimizer steps of the whole run, a whole number, instead of
         num_train_epochs.
       warmup_proportion: Fraction of all steps used for warm-up.
+      frozen_layers: Train neither the embeddings nor so many of the lowest encoder
+        layers; 0: the embeddings alone. Default: all weights are trained.
+      layerwise_lr_decay: Factor of the learning rate from each layer to the one below
+        it, in (0, 1]; head and pooler have learning_rate.
     """
 
     optimizer_type: str = "adam"
@@ -75,9 +84,18 @@ class FinetuningOptimizerConfig(OptimizerConfig):
     num_train_steps: float | None = None  # As in the scripts of the other systems.
     num_train_epochs: float = 3.0
     warmup_proportion: float = 0.1
+    frozen_layers: int | None = None
+    layerwise_lr_decay: float = 1.0
 
     def __post_init__(self) -> None:
         """Checks each field; the rest when the number of steps is known."""
+        if self.frozen_layers is not None:
+            checks.require_not_negative(self, "frozen_layers")
+        decay = self.layerwise_lr_decay
+        is_valid = 0 < decay <= 1
+        checks.require(
+            is_valid, "layerwise_lr_decay", "be greater than 0 and at most 1", decay
+        )
         checks.require_positive(self, "num_train_epochs")
         steps = self.num_train_steps
         if steps is not None:
@@ -105,10 +123,13 @@ class FinetuningTrainingConfig(RunTrainingConfig):
       do_predict: Predict, and write the predictions.
       evaluate_each_epoch: Evaluate after each epoch and keep the best checkpoint in
         <output_dir>/best; the final evaluation and the prediction use it.
+      early_stopping_patience: With evaluate_each_epoch: end the training after so many
+        evaluations in a row without a better result. Default: it ends with its steps.
     """
 
     do_predict: bool = False
     evaluate_each_epoch: bool = False
+    early_stopping_patience: int | None = None
 
     def __post_init__(self) -> None:
         """Checks each field, and that there is something to do."""
@@ -124,6 +145,15 @@ class FinetuningTrainingConfig(RunTrainingConfig):
                 "`evaluate_each_epoch` needs `do_train` and `do_eval`. Received: "
                 f"do_train={self.do_train}, do_eval={self.do_eval}. Pass both."
             )
+        if self.early_stopping_patience is not None:
+            checks.require_positive(self, "early_stopping_patience")
+            checks.require(
+                self.evaluate_each_epoch,
+                "early_stopping_patience",
+                "come with `evaluate_each_epoch`, whose results it compares",
+                self.early_stopping_patience,
+                "Pass --evaluate_each_epoch too, or leave it out.",
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,8 +161,9 @@ class SquadDataConfig:
     """SQuAD's files, and how answers are chosen.
 
     Attributes:
-      train_file: Questions to train on, such as train-v1.1.json.
-      predict_file: Questions to answer, such as dev-v1.1.json.
+      train_file: Questions to train on, such as train-v1.1.json; needed with do_train.
+      predict_file: Questions to answer, such as dev-v1.1.json; needed with do_eval and
+        do_predict.
       data_dir: Folder of train-v1.1.json and dev-v1.1.json, or of v2.0 with
         version_2_with_negative: the default of train_file and predict_file.
       doc_stride: WordPieces from the start of one window of a long context to the next.
@@ -185,7 +216,8 @@ class ClassifierDataConfig:
 
     Attributes:
       task_name: CoLA, MNLI, MRPC, QNLI, QQP, RTE, SST-2, STS-B, WNLI or XNLI; for your
-        own files tsv (train.tsv, dev.tsv and test.tsv) or jsonl (the same as .jsonl).
+        own files tsv (train.tsv, dev.tsv and test.tsv), jsonl, csv or parquet (the same
+        with that extension); .gz may follow it.
       data_dir: The folder of the task's files.
       dropout_before_logits: Dropout rate of the pooled vector in training.
       xnli_language: The language of XNLI.
@@ -196,7 +228,12 @@ class ClassifierDataConfig:
       label_column: Your own files: column of the label. Default: found by common names.
       is_regression: Your own files: labels are numbers to predict.
       new_head: Train a new classification head even if init_checkpoint has one.
+      class_weights: Comma-separated CLASS:WEIGHT of the training's loss, a mean with
+        these weights, 1 for a class that is not listed; or balanced: n / (C x n_c) of
+        n examples in C classes, n_c of the class.
     """
+
+    REQUIRED: ClassVar[tuple[str, ...]] = ("task_name", "data_dir")
 
     task_name: str = ""
     data_dir: str = ""
@@ -207,11 +244,45 @@ class ClassifierDataConfig:
     label_column: str = ""
     is_regression: bool = False
     new_head: bool = False
+    class_weights: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Checks that task and folder are named."""
-        checks.require_given(self, "task_name", "data_dir")
+        """Checks that task and folder are named, and the form of class weights."""
+        checks.require_given(self, *self.REQUIRED)
         checks.require_probability(self, "dropout_before_logits")
+        checks.require(
+            not (self.class_weights and self.is_regression),
+            "class_weights",
+            "be left out with `is_regression`, which has no classes",
+            ",".join(self.class_weights),
+        )
+        self.weight_by_class()
+
+    def weight_by_class(self) -> dict[str, float]:
+        """The weights that `class_weights` lists; empty for none and for `balanced`.
+
+        Raises:
+          ValueError: if a part has no weight, one that is not positive, or a class is
+            listed twice.
+        """
+        weights: dict[str, float] = {}
+        for part in self.class_weights:
+            if self.class_weights == (BALANCED,):
+                break
+            name, _, text = part.rpartition(":")
+            try:
+                weight = float(text)
+            except ValueError:
+                weight = math.nan
+            checks.require(
+                bool(name) and 0 < weight <= _LARGEST_WEIGHT and name not in weights,
+                "class_weights",
+                "list each class once with a positive number (CLASS:WEIGHT), or be "
+                f"{BALANCED}",
+                ",".join(self.class_weights),
+            )
+            weights[name] = weight
+        return weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ class Option:
       may_be_none: Whether None is a value of it, too.
       default: Of the field.
       description: The line that documents it.
+      is_required: Whether a command line must have it.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Option:
     may_be_none: bool
     default: object
     description: str
+    is_required: bool
 
     @property
     def limit_text(self) -> str:
@@ -72,6 +74,7 @@ def options_of(config_class: type) -> dict[str, Option]:
             may_be_none=may_be_none,
             default=field.default,
             description=descriptions[field.name],
+            is_required=field.name in getattr(config_class, "REQUIRED", ()),
         )
     return options
 

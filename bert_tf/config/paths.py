@@ -3,6 +3,7 @@
 import dataclasses
 import glob
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
@@ -20,6 +21,13 @@ _FILES = (
     "vocab_file",
 )
 _FOLDERS = ("data_dir", "folder")
+# Of one of several parts, too.
+_ADDRESS = re.compile(r"(?:^|,)\s*([A-Za-z][A-Za-z0-9+.-]*)://")
+_COPY = {
+    "gs": "gcloud storage cp -r",
+    **dict.fromkeys(("s3", "s3a", "s3n"), "aws s3 cp --recursive"),
+    "hdfs": "hdfs dfs -get",
+}
 _RECORDS = {"input_files_dir": "do_train", "eval_files_dir": "evaluates"}
 
 
@@ -58,6 +66,7 @@ def check_paths(config: object) -> None:
         value = getattr(config, field.name)
         if not isinstance(value, str) or not value:
             continue
+        require_local(field.name, value)
         if field.name in _FILES:
             require_file(field.name, value)
         elif field.name in _FOLDERS:
@@ -78,8 +87,27 @@ def _error(name: str, rule: str, path: str, reason: str) -> OSError:
     )
 
 
+def require_local(name: str, path: str) -> None:
+    """A setting must not be an address, such as gs://bucket/folder."""
+    found = _ADDRESS.search(path)
+    if not found:
+        return
+    scheme = found[1].lower()
+    remedy = "Pass a folder or a file of this machine, also a mounted one"
+    if scheme in _COPY:
+        remedy += f"; `{_COPY[scheme]}` copies from there, and back"
+    if scheme == "file":
+        remedy = "Pass the path alone, without file://"
+    raise OSError(
+        f"`{name}` must be a path. Received: {name}={path}, an address of {scheme}. "
+        f"{remedy}."
+    )
+
+
 def _mode(path: str) -> int | str:
     """The mode of what is at a path, or why there is nothing."""
+    if found := _ADDRESS.search(path):
+        return f"is an address of {found[1]}, not of a file of this machine"
     try:
         return os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):

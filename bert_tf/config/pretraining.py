@@ -15,10 +15,8 @@ from bert_tf.config.run import (
 from bert_tf.launch import launched_rank
 
 # Settings of a training that ask for evaluations while it runs, and all that need one.
-_OF_EVALUATION = (
-    *("eval_steps", "samples_between_eval", "samples_start_eval"),
-    "target_mlm_accuracy",
-)
+_PERIODS = ("eval_steps", "samples_between_eval", "samples_start_eval")
+_OF_EVALUATION = (*_PERIODS, "target_mlm_accuracy", "evaluate_each_epoch")
 _OF_TRAINING = (*_OF_EVALUATION, "max_samples", "max_hours")
 
 
@@ -30,8 +28,9 @@ class FilesConfig(RunFilesConfig):
       input_files_dir: Comma-separated folders of training records, TFRecord or HDF5;
         * and ? are expanded. With weights (FOLDER:0.7,FOLDER:0.3), the share of the
         records of a run that is read from each; otherwise each record is read equally
-        often.
-      eval_files_dir: Folders of evaluation records, in the same form without weights.
+        often. Needed with do_train.
+      eval_files_dir: Folders of evaluation records, in the same form without weights;
+        needed with do_eval.
       vocab_file: The vocabulary of the records; checked against the architecture, and
         copied next to the checkpoints.
       resume: Restore optimizer state, step and data position from init_checkpoint, not
@@ -96,6 +95,9 @@ class TrainingConfig(RunTrainingConfig):
 
     Attributes:
       max_eval_steps: Maximum number of batches of eval_batch_size to evaluate.
+      do_nsp: Predict next sentences, too; without it, the model is a masked LM without
+        a pooler. Default: as in the resumed run, else if the records have sentence
+        pairs.
       dynamic_masking: Mask other tokens of a record in each epoch, instead of those
         that the record has masked; evaluation records keep theirs.
       skip_records: Comma-separated records to leave out, as messages name them:
@@ -104,9 +106,12 @@ class TrainingConfig(RunTrainingConfig):
         ones; leave out up to so many of each set, refuse more. 0: do not look, and stop
         at the first corrupt record.
       eval_steps: Evaluate after every so many steps of the training.
+      evaluate_each_epoch: Evaluate after each pass over the training records, also
+        beside the others, and keep the checkpoint with the best masked-LM accuracy in
+        <output_dir>/best.
       samples_between_eval: Evaluate each time so many more sequences are trained.
-        Default, with target_mlm_accuracy or samples_start_eval and without eval_steps:
-        that of MLPerf, a twentieth of what it needs to converge.
+        Default, with target_mlm_accuracy or samples_start_eval and without eval_steps
+        and evaluate_each_epoch: MLPerf's, a twentieth of what it needs to converge.
       samples_start_eval: Do not evaluate before so many sequences; default:
         samples_between_eval.
       target_mlm_accuracy: End the training when the masked-LM accuracy of an evaluation
@@ -119,10 +124,12 @@ class TrainingConfig(RunTrainingConfig):
     """
 
     max_eval_steps: int = 100
+    do_nsp: bool | None = None
     dynamic_masking: bool = False
     skip_records: tuple[str, ...] = ()
     max_corrupt_records: int = 0
     eval_steps: int | None = None
+    evaluate_each_epoch: bool = False
     samples_between_eval: int | None = None
     samples_start_eval: int | None = None
     target_mlm_accuracy: float | None = None
@@ -144,8 +151,10 @@ class TrainingConfig(RunTrainingConfig):
 
     def _check_goal(self) -> None:
         """Checks what evaluates and ends a training."""
-        given = [name for name in _OF_TRAINING if getattr(self, name) is not None]
-        positive = [n for n in given if n != "samples_start_eval"]
+        given = [name for name in _OF_TRAINING if self._is_given(name)]
+        positive = [
+            n for n in given if n not in ("samples_start_eval", "evaluate_each_epoch")
+        ]
         checks.require_positive(self, *positive)
         if self.samples_start_eval is not None:
             checks.require_not_negative(self, "samples_start_eval")
@@ -166,7 +175,18 @@ class TrainingConfig(RunTrainingConfig):
     @property
     def evaluation_settings(self) -> list[str]:
         """The given settings that ask for evaluations while the training runs."""
-        return [name for name in _OF_EVALUATION if getattr(self, name) is not None]
+        return [name for name in _OF_EVALUATION if self._is_given(name)]
+
+    @property
+    def has_evaluation_period(self) -> bool:
+        """Whether evaluations follow steps or sequences, not passes alone."""
+        given = self.evaluation_settings
+        periods = [name for name in _PERIODS if name in given]
+        return bool(periods or (given and not self.evaluate_each_epoch))
+
+    def _is_given(self, name: str) -> bool:
+        value = getattr(self, name)
+        return value is not None and value is not False
 
     @property
     def evaluates(self) -> bool:
@@ -192,6 +212,13 @@ class PretrainingConfig(RunConfig):
         """Checks that there are records to train on or to evaluate."""
         super().__post_init__()
         training = self.training
+        checks.require(
+            not (training.evaluate_each_epoch and self.saving.skip_checkpoint),
+            "skip_checkpoint",
+            "not be given with `evaluate_each_epoch`, which saves the best checkpoint",
+            self.saving.skip_checkpoint,
+            "Leave out one of them.",
+        )
         needed = {"do_train": "input"} if training.do_train else {}
         needed |= {"do_eval": "eval"} if training.do_eval else {}
         needed |= dict.fromkeys(training.evaluation_settings, "eval")

@@ -1,12 +1,13 @@
 """Settings that all training scripts share."""
 
 import dataclasses
-from typing import Self
+from typing import ClassVar, Self
 
 from bert_tf.config import checks
 from bert_tf.config.model import PRESETS
 from bert_tf.config.runtime import RuntimeConfig
 from bert_tf.config.saving import SavingConfig
+from bert_tf.errors import did_you_mean
 
 OPTIMIZER_TYPES = ("lamb", "adam", "adamw")
 # What a resumed run may change if it is asked to.
@@ -34,6 +35,8 @@ class RunFilesConfig:
       keep_checkpoint_max: Number of newest checkpoints to keep.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("output_dir",)
+
     output_dir: str = ""
     bert_config_file: str = ""
     preset: str = ""
@@ -45,7 +48,7 @@ class RunFilesConfig:
 
     def __post_init__(self) -> None:
         """Checks that output_dir is given, and the architecture at most once."""
-        checks.require_given(self, "output_dir")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_positive(self, "keep_checkpoint_max")
         if self.preset:
             checks.require_choice(self, "preset", tuple(PRESETS))
@@ -173,6 +176,16 @@ class OptimizerConfig:
         """Steps of a fraction of the run."""
         return int(self.num_train_steps * proportion)
 
+    @property
+    def frozen_layers(self) -> int | None:
+        """Encoder layers that are not trained: a flag of fine-tuning."""
+        return None
+
+    @property
+    def layerwise_lr_decay(self) -> float:
+        """Factor of the learning rate per layer: a flag of fine-tuning."""
+        return 1.0
+
     def for_examples(self, num_examples: int, examples_per_step: int) -> Self:
         """These settings with the number of steps filled in."""
         del num_examples, examples_per_step  # Pre-training counts in steps.
@@ -250,6 +263,7 @@ class RunTrainingConfig:
                 "allow_config_change",
                 f"list names among {', '.join(CONFIG_CHANGES)}",
                 ",".join(self.allow_config_change),
+                did_you_mean(name, CONFIG_CHANGES),
             )
 
     @property

@@ -1,10 +1,11 @@
 """Settings of the data commands from raw text to shards and a vocabulary."""
 
 import dataclasses
+from typing import ClassVar
 
 from bert_tf.config import checks
 
-TEXT_FORMATS = ("auto", "mediawiki", "json", "text")
+TEXT_FORMATS = ("auto", "mediawiki", "json", "csv", "parquet", "text")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,13 +16,16 @@ class ExtractConfig:
       input: Comma-separated files or folders; * and ? are expanded.
       output_dir: Folder for files of one JSON object per line, with title and text.
       input_format: mediawiki (an XML dump, plain or .bz2), json (a list, an object of
-        documents by title, or one document per line in .jsonl), text (each file is a
-        document), or auto: by each file's extension; files without one are text.
-      text_field: The key of a JSON document that holds its text.
+        documents by title, or one document per line in .jsonl), csv or parquet (a
+        document in each row), text (each file is a document), or auto: by each file's
+        extension, which .gz may follow; files without one are text.
+      text_field: The key of a JSON document, or the column, that holds its text.
       num_processes: Worker processes; 0 means one per core. The output does not depend
         on it.
       overwrite: Replace an output_dir that holds other output.
     """
+
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input", "output_dir", "text_field")
 
     input: str = ""
     output_dir: str = ""
@@ -31,7 +35,7 @@ class ExtractConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input", "output_dir", "text_field")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_choice(self, "input_format", TEXT_FORMATS)
         checks.require_not_negative(self, "num_processes")
 
@@ -49,13 +53,15 @@ class SentencesConfig:
       overwrite: Replace an output_dir that holds other output.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input", "output_dir")
+
     input: str = ""
     output_dir: str = ""
     num_processes: int = 0
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input", "output_dir")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_not_negative(self, "num_processes")
 
 
@@ -76,6 +82,8 @@ class ShardConfig:
       overwrite: Replace an output_dir that holds other output.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input", "output_dir")
+
     input: str = ""
     output_dir: str = ""
     n_training_shards: int = 16
@@ -86,7 +94,7 @@ class ShardConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input", "output_dir")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_positive(self, "n_training_shards", "n_test_shards")
         checks.require_not_negative(self, "seed", "num_processes")
         checks.require(
@@ -116,6 +124,8 @@ class VocabConfig:
       overwrite: Replace an output_dir that holds another vocabulary.
     """
 
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input", "output_dir")
+
     input: str = ""
     output_dir: str = ""
     vocab_size: int = 30522
@@ -127,6 +137,6 @@ class VocabConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, "input", "output_dir")
+        checks.require_given(self, *self.REQUIRED)
         checks.require_positive(self, "vocab_size", "min_frequency", "limit_alphabet")
         checks.require_not_negative(self, "num_processes")

@@ -11,7 +11,7 @@ from bert_tf.download.archives import unpack
 from bert_tf.download.catalogue import CATALOGUE, MRPC, WIKIPEDIA, Entry, wikipedia
 from bert_tf.download.checksums import read_checksums
 from bert_tf.download.fetching import Retries, fetch, is_valid
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, did_you_mean
 from bert_tf.files import file_sha256, temporary_folder, write_whole
 
 _MRPC_COLUMNS = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
@@ -31,7 +31,9 @@ def _full_name(name: str) -> str:
     found = [full for full in names() if name in (full, full.rpartition("/")[2])]
     if len(found) != 1:
         choices = ", ".join(found or names())
-        raise ValueError(f"`name` must be one of {choices}. Received: name={name}.")
+        question = did_you_mean(name, names()) if not found else ""
+        message = f"`name` must be one of {choices}. Received: name={name}. {question}"
+        raise ValueError(message.rstrip())
     return found[0]
 
 

@@ -6,6 +6,7 @@ attempt asks for the rest of the file only, and any progress starts the count ag
 
 import contextlib
 import dataclasses
+import errno
 import os
 import re
 import ssl
@@ -25,8 +26,14 @@ from bert_tf.progress import ProgressReport
 
 _BYTES_AT_ONCE = 1 << 20
 _MAX_REDIRECTS = 5
-_TIMEOUT = urllib3.Timeout(connect=30, read=60)
+_TIMEOUT = urllib3.Timeout(connect=10, read=60)
 _MAX_WAIT_SECONDS = 120.0
+# Before the first answer: a machine that is offline stays so.
+_MAX_RETRIES_UNREACHED = 2
+_NO_ROUTE = (
+    *(errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN),
+    *(errno.EHOSTDOWN, errno.EADDRNOTAVAIL),
+)
 # Wikimedia asks programs to identify themselves.
 _USER_AGENT = "bert_tf"
 # Number of hexadecimal digits -> algorithm.
@@ -47,7 +54,8 @@ class Retries:
     """When to retry.
 
     Attributes:
-      number: Maximum number of retries in a row without progress.
+      number: Maximum number of retries in a row without progress. A server that never
+        answered is tried three times at most, one without address or route once.
       first_wait_seconds: Time before the first retry; doubled each time.
       sleep: Waits for so many seconds.
     """
@@ -88,7 +96,7 @@ def fetch(
         if not _has_path(file, part):  # Another process has renamed or deleted it.
             return fetch(url, path, checksum, retries)
         try:
-            _receive_all(url, file, part, bool(checksum), retries or Retries())
+            _receive_all(url, file, path, part, checksum, retries or Retries())
         except RunError:
             if not part.stat().st_size:
                 part.unlink()
@@ -120,13 +128,13 @@ def _has_path(file: BinaryIO, path: Path) -> bool:
 
 
 def _receive_all(
-    url: str, file: BinaryIO, part: Path, is_pinned: bool, retries: Retries
+    url: str, file: BinaryIO, path: Path, part: Path, checksum: str, retries: Retries
 ) -> None:
     """Requests the rest of the file until it is complete."""
     etag = Path(f"{part}.etag")
-    if not is_pinned and not etag.exists():
+    if not checksum and not etag.exists():
         file.truncate(0)  # Without either, a changed file would not be noticed.
-    failures = 0
+    failures, has_answered = 0, False
     while True:
         before = file.tell()
         try:
@@ -135,10 +143,20 @@ def _receive_all(
         except (urllib3.exceptions.HTTPError, _TemporaryError) as error:
             _refuse_if_final(url, error)
             failures = 1 if file.tell() > before else failures + 1
-            if failures > retries.number:
+            unreached = _unreached(error)
+            has_answered |= unreached is None
+            limit = retries.number
+            if not has_answered:
+                limit = min(limit, _MAX_RETRIES_UNREACHED * _may_be_reached(unreached))
+            if failures > limit:
+                advice = "The same command tries again."
+                if file.seek(0, os.SEEK_END):
+                    advice = f"The same command resumes the download, so far in {part}."
+                if not has_answered:
+                    advice = f"Check the network and the proxy (HTTPS_PROXY). {advice}"
+                    advice += _by_hand(path, checksum)
                 raise RunError(
-                    f"{url} cannot be downloaded: {_reason(error)}. The same command "
-                    f"resumes the download, which is in {part} so far."
+                    f"{url} cannot be downloaded: {_reason(error)}. {advice}"
                 ) from None
             wait = retries.first_wait_seconds * 2 ** (failures - 1)
             wait = min(max(wait, getattr(error, "wait", 0.0)), _MAX_WAIT_SECONDS)
@@ -157,6 +175,30 @@ def _refuse_if_final(url: str, error: Exception) -> None:
             f"{url}: the server's certificate is not valid: {_reason(error)}. Check "
             "the URL and the proxy."
         ) from None
+
+
+def _unreached(error: Exception) -> Exception | None:
+    """The reason why there was no connection, to the server or a proxy; else None."""
+    cause = getattr(error, "original_error", error)
+    kinds = (
+        urllib3.exceptions.NewConnectionError,
+        urllib3.exceptions.ConnectTimeoutError,
+    )
+    return cause if isinstance(cause, kinds) else None
+
+
+def _may_be_reached(error: Exception | None) -> bool:
+    """Whether a later attempt may connect: not without an address or a route."""
+    number = getattr(error.__cause__, "errno", None) if error else None
+    is_unknown = isinstance(error, urllib3.exceptions.NameResolutionError)
+    return not is_unknown and number not in _NO_ROUTE
+
+
+def _by_hand(path: Path, checksum: str) -> str:
+    """How to go without the network; empty if the file would not be recognised."""
+    if not checksum:
+        return ""
+    return f" A copy of the file from elsewhere is taken if it is named {path}."
 
 
 def _reason(error: Exception) -> str:
@@ -246,8 +288,8 @@ def _check_status(response: urllib3.BaseHTTPResponse, url: str, offset: int) -> 
     if status != 200:
         raise RunError(
             f"{url} cannot be downloaded: the server answers {status} "
-            f"{response.reason}. Check the URL, or download the file with a browser "
-            "and put it into the folder."
+            f"{response.reason}. Check the URL, or open it with a browser: perhaps a "
+            "licence must be accepted."
         )
 
 

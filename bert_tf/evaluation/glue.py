@@ -1,5 +1,7 @@
 """Scores of sentence classification: GLUE's metrics, and the file of predictions."""
 
+import csv
+import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -91,6 +93,38 @@ def write_test_results(path: str, probabilities: np.ndarray) -> None:
     table = np.asarray(probabilities, np.float32)
     table = table.reshape(len(table), -1)
     write_whole(path, "".join("\t".join(map(str, row)) + "\n" for row in table))
+
+
+def write_test_predictions(
+    path: str,
+    texts: Sequence[tuple[str, str | None]],
+    label_names: Sequence[str],
+    probabilities: np.ndarray,
+) -> None:
+    """Writes a table of texts and predictions with a header line, atomically.
+
+    The columns are text_a, text_b if there are pairs, label, and the probability of
+    each class under its name; or value instead of them. Texts with a tab, a line end or
+    a quotation mark are quoted, as pandas and spreadsheets read them.
+
+    Args:
+      path: test_predictions.tsv.
+      texts: n texts, or pairs.
+      label_names: The classes; empty for a regression.
+      probabilities: As of `write_test_results`, whose numbers it has.
+    """
+    table = np.asarray(probabilities, np.float32).reshape(len(texts), -1)
+    has_pairs = any(second is not None for _, second in texts)
+    header = ["text_a", *["text_b"] * has_pairs]
+    header += ["label", *label_names] if label_names else ["value"]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(header)
+    for (first, second), row in zip(texts, table, strict=True):
+        label = [label_names[int(np.argmax(row))]] if label_names else []
+        pair = [first, *[second or ""] * has_pairs]
+        writer.writerow([*pair, *label, *map(str, row)])
+    write_whole(path, text.getvalue())
 
 
 def _check_values(values: np.ndarray, labels: np.ndarray, name: str, ndim: int) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import enum
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -103,10 +104,12 @@ _FORMS = {
     ".pth": Form.TORCH,
     ".pt": Form.MLPERF,
 }
-# Of formats that are read at most: a folder of such a name would be a surprise.
-_OTHER_ENDINGS = (
-    *(".h5", ".hdf5", ".keras", ".npz", ".onnx", ".pb", ".pkl", ".pickle"),
-    *(".gz", ".tar", ".tgz", ".zip"),
+# The ending of a file of some program, such as .onnx: a folder of that name would be a
+# surprise. Versions (v1.5) are none.
+_ENDING = re.compile(r"\.[a-z][a-z0-9_]*")
+_WRITTEN = (
+    f"end in {', '.join(_FORMS)}, have ckpt in its name (a TensorFlow checkpoint), or "
+    "be a folder (for transformers)"
 )
 # The tanh approximation, as transformers knows it.
 _ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}
@@ -186,11 +189,11 @@ def find_form(destination: str) -> Form:
     form = _FORMS.get(ending)
     if form:
         return form
-    if ending in _OTHER_ENDINGS:
+    if _ENDING.fullmatch(ending) and "ckpt" not in ending:
         raise ValueError(
-            f"`destination` must end in {', '.join(_FORMS)}, have ckpt in its name, or "
-            f"be a folder. Received: {destination}, whose format is not written. Name "
-            "another, or pass --form."
+            f"`destination` must {_WRITTEN}. Received: {destination}, whose format is "
+            "not written. Name another, which other programs may convert further, or "
+            f"{destination}/ for a folder of that name."
         )
     return Form.TENSORFLOW if "ckpt" in name else Form.TRANSFORMERS
 

@@ -11,10 +11,10 @@ import numpy as np
 from bert_tf.data.text.tokenization import UNCASED
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.vocabulary import check_size
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, did_you_mean
 from bert_tf.interop import tensor_names
 from bert_tf.interop.classifier_labels import Head
-from bert_tf.interop.export import Form, Model, write_model
+from bert_tf.interop.export import Form, Model, find_form, write_model
 from bert_tf.interop.tensor_shapes import conform, require_plausible
 from bert_tf.interop.weight_files import folder_of
 from bert_tf.interop.weights import Weights, assign_weights, read_weights
@@ -27,6 +27,13 @@ _BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "pretraining": build_pretraining_model,
     "classifier": build_classifier_model,
     "squad": build_span_model,
+}
+# Weights that a task adds to an encoder.
+_HEADS = {
+    "encoder": ("bert/pooler/*",),
+    "pretraining": ("cls/*", "bert/pooler/*"),
+    "classifier": ("output_*", "bert/pooler/*"),
+    "squad": ("cls/squad/*",),
 }
 # Weights that a task does not use, so that files of the task may lack them.
 _UNUSED = {"squad": ("bert/pooler/*",)}
@@ -61,7 +68,8 @@ def from_pretrained(
     """
     if task not in _BUILDERS:
         raise ValueError(
-            f"`task` must be one of {', '.join(_BUILDERS)}. Received: task={task!r}."
+            f"`task` must be one of {', '.join(_BUILDERS)}. Received: task={task!r}. "
+            f"{did_you_mean(str(task), _BUILDERS)}".rstrip()
         )
     weights = read_weights(path)
     if weights.config is None:
@@ -73,7 +81,11 @@ def from_pretrained(
     model = _build(task, weights, settings)
     variables = {tensor_names.of_variable(v.path): v for v in model.weights}
     new = (*new, *_UNUSED.get(task, ()))
-    for line in assign_weights(weights, variables, new=new).lines():
+    advice = (
+        f"Pass weights of such a model, or new={_HEADS[task]} to initialise what an "
+        "encoder lacks."
+    )
+    for line in assign_weights(weights, variables, new=new, advice=advice).lines():
         logging.warning("%s: %s", weights.source, line)
     return model
 
@@ -115,9 +127,14 @@ def save_pretrained(
 
     Raises:
       ValueError: if the names are not as many as outputs, the model has no BERT in it,
-        or the vocabulary is not its own.
+        the vocabulary is not its own, or the path is that of a file.
       OSError: if a file cannot be written.
     """
+    if find_form(os.fspath(path)) is not Form.TRANSFORMERS:
+        raise ValueError(
+            f"`path` must be a folder. Received: path={os.fspath(path)}, the name of a "
+            "file. Pass a folder, and convert it with `python -m bert_tf convert`."
+        )
     settings = settings_of(model)
     if settings is None:
         raise ValueError(

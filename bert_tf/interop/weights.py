@@ -225,6 +225,7 @@ def assign_weights(
     *,
     new: Collection[str] = (),
     exact: bool = False,
+    advice: str = "Check --bert_config_file or --preset, and what the model is for.",
 ) -> LoadReport:
     """Assigns weights to variables of the same names.
 
@@ -237,6 +238,7 @@ def assign_weights(
       new: Names, or patterns with * and ?, of variables that may keep their initial
         values, where the file has no tensor that fits them.
       exact: Whether all shapes must be equal, as those of a resumed run are.
+      advice: What to do if they do not fit.
 
     Returns:
       What was not assigned, or not as it was in the file.
@@ -271,7 +273,7 @@ def assign_weights(
             problems.append(f"{name} must have shape {shape}, found {found.shape}")
     unused = tuple(sorted(weights.tensors.keys() - variables.keys()))
     if problems:
-        raise RunError(_misfit(weights.source, problems, unused))
+        raise RunError(f"{_misfit(weights.source, problems, unused)} {advice}")
     for name, values in fitted.items():
         variables[name].assign(values)
     have, want = (
@@ -293,4 +295,4 @@ def _misfit(source: str, problems: list[str], unused: tuple[str, ...]) -> str:
         message += (
             f" Tensors that the model does not use: {tensor_names.listed(unused)}."
         )
-    return f"{message} Check --bert_config_file or --preset, and what the model is for."
+    return message

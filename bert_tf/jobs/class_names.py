@@ -9,7 +9,11 @@ import os
 from collections.abc import Mapping, Sequence
 
 from bert_tf.config.finetuning import ClassifierConfig
-from bert_tf.data.tasks.classification import ClassificationTask, ColumnNames
+from bert_tf.data.tasks.classification import (
+    ClassificationTask,
+    ColumnNames,
+    SplitFile,
+)
 from bert_tf.data.tasks.custom_task import FILE_FORMATS, find_label_names, own_task
 from bert_tf.data.tasks.glue_tasks import find_task
 from bert_tf.data.tasks.label_names import quoted_list, same_names
@@ -91,6 +95,18 @@ def _usual_columns(description: Mapping[str, object]) -> ColumnNames:
     if not isinstance(columns, dict):
         return ColumnNames()
     return ColumnNames(**{name: str(columns.get(name, "")) for name in names})
+
+
+def known_files(description: Mapping[str, object]) -> tuple[SplitFile, ...]:
+    """The files of the task that a task.json describes; empty if it is not known."""
+    columns = _usual_columns(description)
+    if columns.text_a:
+        return (SplitFile("", columns),)
+    try:
+        task = find_task(str(description.get("task_name", "")))
+    except ValueError:
+        return ()
+    return tuple(file for files in task.files.values() for file in files)
 
 
 def _evaluated_task(

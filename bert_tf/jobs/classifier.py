@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.special
 
-from bert_tf.config import BertConfig
-from bert_tf.config.finetuning import ClassifierConfig
+from bert_tf.config import BertConfig, checks
+from bert_tf.config.finetuning import ClassifierConfig, ClassifierDataConfig
 from bert_tf.data.batches.example_batches import LabelledSequences
 from bert_tf.data.tasks.classification import (
     ClassificationTask,
@@ -17,11 +17,13 @@ from bert_tf.data.tasks.classification import (
     encode_examples,
     read_examples,
 )
+from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.glue import (
     classification_metrics,
     regression_metrics,
+    write_test_predictions,
     write_test_results,
 )
 from bert_tf.interop.classifier_labels import CLASSIFY, Head, read_head
@@ -47,7 +49,8 @@ from bert_tf.modeling.models import ModelOptions
 from bert_tf.signals import StopRequest
 from bert_tf.tf_checkpoint import tensor_shapes
 
-_HEAD = ("output_weights", "output_bias")
+# Masked LMs have no pooler.
+_HEAD = ("output_weights", "output_bias", "bert/pooler/*")
 _TRAIN, _DEV, _TEST = "train", "dev", "test"
 # MNLI has two dev and two test sets; the second's metrics begin with its name.
 _MISMATCHED = "_mismatched"
@@ -60,10 +63,12 @@ class Examples:
     Attributes:
       task: The task.
       splits: Split -> examples, of the splits that the run needs.
+      texts: Test split -> its texts.
     """
 
     task: ClassificationTask
     splits: dict[str, LabelledSequences]
+    texts: dict[str, list[TextExample]]
 
 
 ClassifierPlan = Plan[ClassifierConfig, Examples, FinetuningTask]
@@ -94,8 +99,9 @@ def run(config: ClassifierConfig, stop: StopRequest | None = None) -> dict[str, 
         if config.training.do_train:
             criterion = "pearson" if task.is_regression else task.metrics[0]
             best = finetuning.keep_best(plan, session, evaluate, criterion)
-            with best as after_step:
-                train(plan, session, after_step)
+            with best as epochs:
+                if not epochs.are_over:
+                    train(plan, session, epochs.after_step)
         if config.saving.benchmark:
             return {}
         if config.training.do_predict:
@@ -133,20 +139,13 @@ def _read_splits(
         for name in (split, split + _MISMATCHED)
         if is_wanted and (name == split or name in task.files)
     ]
-    return Examples(
-        task,
-        {
-            split: labelled(
-                task,
-                read_examples(
-                    task, folder, split, needs_labels=not split.startswith(_TEST)
-                ),
-                tokenizer,
-                config.max_seq_length,
-            )
-            for split in splits
-        },
-    )
+    examples, texts = {}, {}
+    for split in splits:
+        is_test = split.startswith(_TEST)
+        found = read_examples(task, folder, split, needs_labels=not is_test)
+        examples[split] = labelled(task, found, tokenizer, config.max_seq_length)
+        texts |= {split: found} if is_test else {}
+    return Examples(task, examples, texts)
 
 
 class _Start(NamedTuple):
@@ -191,6 +190,63 @@ def _read_start(config: ClassifierConfig, start: StartingPoint) -> _Start:
     return _Start(Head(), dataclasses.replace(weights, tensors=kept), notes, seed)
 
 
+def class_weights(
+    config: ClassifierDataConfig, task: ClassificationTask, labels: np.ndarray
+) -> dict[str, float]:
+    """The weight of each class in the loss; empty without any.
+
+    Args:
+      config: The value of `class_weights`.
+      task: Its classes.
+      labels: [n] numbers of the classes of the examples.
+
+    Returns:
+      Class -> weight: of `balanced`, n / (C n_c), and 1 for a class without examples.
+
+    Raises:
+      ValueError: if a class is unknown, or the task has none.
+
+    Source of `balanced`: King and Zeng 2001, as in scikit-learn.
+    """
+    if not config.class_weights:
+        return {}
+    given, names = config.weight_by_class(), task.label_names
+    unknown = ", ".join(name for name in given if name not in names)
+    checks.require(
+        bool(names) and not unknown,
+        "class_weights",
+        f"name classes of the task: {quoted_list(names) if names else 'it has none'}",
+        unknown or ",".join(config.class_weights),
+    )
+    if given:
+        return dict.fromkeys(names, 1.0) | given
+    counts = np.bincount(labels, minlength=len(names))
+    return {
+        name: len(labels) / (len(names) * count) if count else 1.0
+        for name, count in zip(names, counts.tolist(), strict=True)
+    }
+
+
+def _weighted(
+    config: ClassifierDataConfig, task: ClassificationTask, data: Examples
+) -> tuple[Examples, list[str], list[str]]:
+    """The examples with weights, CLASS:WEIGHT of each class, and lines for the log."""
+    trained = data.splits.get(_TRAIN)
+    if trained is None:
+        notes = ["--class_weights has no effect without --do_train."]
+        return data, [], notes if config.class_weights else []
+    labels = trained.labels["labels"]
+    weights = class_weights(config, task, labels)
+    if not weights:
+        return data, [], []
+    values = np.array([weights[name] for name in task.label_names], np.float32)
+    trained = dataclasses.replace(trained, weights=values[labels])
+    listed = ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items())
+    stated = [f"{name}:{weight!r}" for name, weight in weights.items()]
+    data = dataclasses.replace(data, splits=data.splits | {_TRAIN: trained})
+    return data, stated, [f"Weights of the loss: {listed}."]
+
+
 def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierPlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
     start = find_starting_point(
@@ -201,6 +257,7 @@ def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierP
     head, weights, notes, head_seed = _read_start(config, start)
     task, more = choose_task(config, head, is_own=start.is_own)
     data = _read_splits(config, task, tokenizer.load())
+    data, weighting, lines = _weighted(config.task, task, data)
     num_outputs = len(task.label_names) or 1
     has_dropout = not config.training.deterministic_run
     rate = config.task.dropout_before_logits if has_dropout else 0.0
@@ -220,16 +277,20 @@ def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierP
         start=start,
         bert=bert,
         tokenizer=tokenizer,
-        training_set=finetuning.training_set(config, data.splits.get(_TRAIN)),
+        training_set=finetuning.training_set(
+            config, data.splits.get(_TRAIN), {"class_weights": weighting}
+        ),
         data=data,
         num_eval_records=sum(len(x.sequences) for x in evaluated.values()),
         make_task=make_task,
-        labels={"classes": list(task.label_names) or "a number"},
+        facts={
+            "labels": {"classes": list(task.label_names) or "a number"},
+            "evaluation": {split: example_facts(x) for split, x in evaluated.items()},
+        },
         description=description_of(task) | {"max_seq_length": config.max_seq_length},
-        evaluation={split: example_facts(x) for split, x in evaluated.items()},
         head=_HEAD,
         weights=weights,
-        notes=[f"Task {task.name}, predicting {classes}.", *notes, *more],
+        notes=[f"Task {task.name}, predicting {classes}.", *notes, *more, *lines],
     )
 
 
@@ -264,7 +325,7 @@ def _metrics(
 
 
 def _predict_tests(plan: ClassifierPlan, session: Session) -> None:
-    """Writes test_results.tsv: probabilities, or numbers."""
+    """Writes test_results.tsv: probabilities, or numbers; and the same with texts."""
     for split in (_TEST, _TEST + _MISMATCHED):
         if split not in plan.data.splits:
             continue
@@ -273,11 +334,15 @@ def _predict_tests(plan: ClassifierPlan, session: Session) -> None:
         if not plan.data.task.is_regression:
             logits = scipy.special.softmax(logits, axis=1)
         if session.is_first:
-            name = f"test_results{split.removeprefix(_TEST)}.tsv"
-            path = os.path.join(plan.config.files.output_dir, name)
+            folder, set_name = plan.config.files.output_dir, split.removeprefix(_TEST)
+            path = os.path.join(folder, f"test_results{set_name}.tsv")
             write_test_results(path, logits)
             columns = ", ".join(plan.data.task.label_names) or "a number"
             session.log.message(f"Predictions written to {path}; columns: {columns}.")
+            path = os.path.join(folder, f"test_predictions{set_name}.tsv")
+            texts = [(x.text_a, x.text_b) for x in plan.data.texts[split]]
+            write_test_predictions(path, texts, plan.data.task.label_names, logits)
+            session.log.message(f"The same with texts and header: {path}.")
 
 
 def _logits(

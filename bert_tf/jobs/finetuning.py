@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from bert_tf.config import BertConfig
+from bert_tf.config import BertConfig, checks
 from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.data.batches.example_batches import (
     ExampleReader,
@@ -31,15 +32,17 @@ from bert_tf.jobs.run.messages import describe_changes, describe_model
 from bert_tf.jobs.run.model_files import (
     RunTokenizer,
     finetuning_tokenizer,
+    fit_preset,
     load_bert_config,
 )
 from bert_tf.jobs.run.output_dir import check_description
 from bert_tf.jobs.run.plan import Plan, TrainingSet
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session
-from bert_tf.jobs.run.training_loop import AfterStep
+from bert_tf.jobs.run.training_loop import AfterStep, is_done, take_no_step
 from bert_tf.launch import workers
 from bert_tf.modeling.finetuning import FinetuningTask
+from bert_tf.training.runlog import RunLog
 
 # What --allow_config_change permits in task.json.
 _OF_CHANGES = {
@@ -63,15 +66,23 @@ def load_model_files(
         the vocabulary is larger than that of words.
     """
     bert = load_bert_config(config.files, start)
+    bert, sized = fit_preset(bert, config.files, start, {})
     check_architecture(start, bert, config.training.allow_config_change)
     tokenizer = finetuning_tokenizer(config, start)
-    notes = check_size(tokenizer.vocab_file, bert.vocab_size)
+    notes = sized + check_size(tokenizer.vocab_file, bert.vocab_size)
     if config.max_seq_length > bert.max_position_embeddings:
         raise ValueError(
             "`max_seq_length` must be at most the architecture's "
             f"max_position_embeddings={bert.max_position_embeddings}. Received: "
             f"max_seq_length={config.max_seq_length}."
         )
+    frozen = config.optimizer.frozen_layers or 0
+    checks.require(
+        frozen <= bert.num_hidden_layers,
+        "frozen_layers",
+        f"be at most {bert.num_hidden_layers}, the architecture's layers",
+        frozen,
+    )
     return bert, dataclasses.replace(tokenizer, notes=[*tokenizer.notes, *notes])
 
 
@@ -126,11 +137,37 @@ def describe(
         f"{settings.optimizer_type}, peak learning rate {plan.learning_rate:g}, "
         f"{settings.warmup_steps} steps of warm-up."
     )
+    _describe_layers(plan, log)
     rows = row_settings(plan.config)
     if rows.is_packed:
         average = len(sequences) / len(rows.assign_rows(sequences.lengths))
         log.message(f"Packed: about {average:.2f} sequences in a row.")
     describe_changes(plan, log)
+
+
+def _describe_layers(plan: FinetuningPlan, log: RunLog) -> None:
+    """Logs which layers are frozen, or have other learning rates."""
+    settings, num_layers = plan.config.optimizer, plan.bert.num_hidden_layers
+    frozen, decay = settings.frozen_layers, settings.layerwise_lr_decay
+    if frozen is not None:
+        weights = plan.task.model.trainable_variables
+        sizes = [
+            math.prod(x.shape)
+            for x in weights
+            if not plan.optimizer.rate_factor(x.path)
+        ]
+        log.message(
+            f"Frozen: the embeddings and {frozen} of {num_layers} layers, "
+            f"{sum(sizes):,} weights."
+        )
+    if decay != 1.0:
+        weights = plan.task.model.trainable_variables
+        factors = {plan.optimizer.rate_factor(x.path) for x in weights}
+        lowest = min(filter(None, factors)) * plan.learning_rate
+        log.message(
+            f"Learning rate by layer: {plan.learning_rate:g} for the head, {decay:g} "
+            f"times as much in each layer below, {lowest:g} in the lowest one."
+        )
 
 
 def check_task(plan: FinetuningPlan, session: Session) -> None:
@@ -156,13 +193,25 @@ def check_task(plan: FinetuningPlan, session: Session) -> None:
     session.communicator.agree(error)
 
 
+class Epochs(NamedTuple):
+    """What a training does after its epochs.
+
+    Attributes:
+      after_step: Evaluates; None for nothing.
+      are_over: The training has stopped early: no step is to be taken.
+    """
+
+    after_step: AfterStep | None = None
+    are_over: bool = False
+
+
 @contextlib.contextmanager
 def keep_best(
     plan: FinetuningPlan,
     session: Session,
     evaluate: Callable[[], dict[str, float]],
     criterion: str,
-) -> Iterator[AfterStep | None]:
+) -> Iterator[Epochs]:
     """Evaluates after each epoch of the training inside, if the config asks for it.
 
     Args:
@@ -172,11 +221,11 @@ def keep_best(
       criterion: Name of the result whose highest value is the best.
 
     Yields:
-      The evaluations of the training, or None.
+      What the training does between its steps, and whether it is over.
     """
     config, log, communicator = plan.config, session.log, session.communicator
     if config.saving.benchmark or not config.training.evaluate_each_epoch:
-        yield None
+        yield Epochs()
         return
     with agreement(communicator):
         best = BestCheckpoint(plan, criterion, communicator.rank)
@@ -193,24 +242,41 @@ def keep_best(
         line = f"After step {step}: {criterion} = {results[criterion]:.6g}"
         log.message(f"{line} (best so far)" if is_best else line)
         log.evaluation(step, results)
-        return False
+        return _ends_early(plan, best.step, step)
 
     if plan.start.is_own and plan.step > best.last_step:
         # The run was stopped between a checkpoint and its evaluation.
         if _ends_epoch(plan, plan.step):
             evaluate_step(plan.step)
-    yield AfterStep(functools.partial(_ends_epoch, plan), evaluate_step)
+    # The training itself notices that all its steps are done.
+    is_evaluated = plan.start.is_own and plan.step == best.last_step > 0
+    are_over = is_evaluated and not is_done(plan)
+    are_over = are_over and _ends_early(plan, best.step, plan.step)
+    if patience := config.training.early_stopping_patience:
+        limit = f"{patience} evaluations without a better {criterion}"
+        log.message(f"Early stopping: the training ends after {limit}.")
+    if are_over:
+        take_no_step(plan, session)
+    after_step = AfterStep(functools.partial(_ends_epoch, plan), evaluate_step)
+    yield Epochs(after_step, are_over)
     with agreement(communicator):  # Others may not see the first one's files.
         line = best.load() if session.is_first else ""
     log.message(line)
     communicator.broadcast(plan.variables)
 
 
+def _ends_early(plan: FinetuningPlan, best_step: int, step: int) -> bool:
+    """Whether the patience is over after the evaluation of a step."""
+    patience = plan.config.training.early_stopping_patience
+    if patience is None:
+        return False
+    worse = sum(_ends_epoch(plan, each) for each in range(best_step + 1, step + 1))
+    return worse >= patience
+
+
 def _ends_epoch(plan: FinetuningPlan, step: int) -> bool:
     """Whether a step is the run's last, or completes a pass over the examples."""
-    size, count = plan.shape.global_batch_size, plan.training_set.num_records
-    completes = step * size // count > (step - 1) * size // count
-    return completes or step == plan.config.optimizer.num_train_steps
+    return plan.ends_epoch(step) or step == plan.config.optimizer.num_train_steps
 
 
 def predict_logits(

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from bert_tf.config import PretrainingConfig
 from bert_tf.errors import NotConverged, RunError, one_line
 from bert_tf.files import write_whole
+from bert_tf.jobs.run.agreement import agreement
+from bert_tf.jobs.run.best_checkpoint import BestCheckpoint
 from bert_tf.jobs.run.exporting import Exporter
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.plan import Plan
@@ -60,7 +62,9 @@ def _samples_of_evaluations(plan: GoalPlan) -> tuple[int, int]:
 def is_due(plan: GoalPlan, step: int) -> bool:
     """Whether there is an evaluation after a step; a function of the step alone."""
     training = plan.config.training
-    if not training.evaluation_settings:
+    if training.evaluate_each_epoch and plan.ends_epoch(step):
+        return True
+    if not training.has_evaluation_period:
         return False
     if training.eval_steps:
         has_begun = plan.samples(step) >= (training.samples_start_eval or 0)
@@ -77,12 +81,15 @@ def describe_goal(plan: GoalPlan, log: RunLog) -> None:
     training = plan.config.training
     if training.evaluation_settings:
         first, between = _samples_of_evaluations(plan)
-        when = f"from {first:,} sequences on, every {between:,}"
+        when = [f"from {first:,} sequences on, every {between:,}"]
         if training.eval_steps:
-            when = f"every {training.eval_steps} steps"
+            when = [f"every {training.eval_steps} steps"]
             if training.samples_start_eval:
-                when += f" from {training.samples_start_eval:,} sequences on"
-        log.message(f"Evaluations: {when}, and at the end.")
+                when[0] += f" from {training.samples_start_eval:,} sequences on"
+        if training.evaluate_each_epoch:
+            when = when if training.has_evaluation_period else []
+            when.append("after each pass over the records")
+        log.message(f"Evaluations: {', '.join(when)}, and at the end.")
     if training.target_mlm_accuracy is not None:
         log.message(
             f"Ends when {_ACCURACY} is at least {training.target_mlm_accuracy:g}."
@@ -128,6 +135,13 @@ class Goal:
         self._evaluated_step: int | None = None
         self._init_seconds = process_seconds()
         self._mlperf = MLPerfLog()
+        self._best: BestCheckpoint | None = None
+        # The first checkpoint of a new run forgets the best one of an earlier run.
+        self._has_steps = plan.start.is_own
+        if plan.config.training.evaluate_each_epoch and plan.training_set:
+            with agreement(session.communicator):
+                rank = session.communicator.rank
+                self._best = BestCheckpoint(plan, _ACCURACY, rank)
         self.trained = Trained()
         if plan.config.files.mlperf_log:
             self._begin_mlperf_log(plan.config.files.mlperf_log)
@@ -177,7 +191,11 @@ class Goal:
     @property
     def after_step(self) -> AfterStep:
         """The evaluations in the training, which ends when the target is reached."""
-        return AfterStep(lambda step: is_due(self._plan, step), self._evaluate)
+        return AfterStep(self._is_due_after, self._evaluate)
+
+    def _is_due_after(self, step: int) -> bool:
+        self._has_steps = True
+        return is_due(self._plan, step)
 
     def _evaluate(self, step: int, *, is_last: bool = False) -> bool:
         """Evaluates and logs the results; returns whether the target is reached."""
@@ -189,6 +207,8 @@ class Goal:
         values = {n: self._results[n] for n in (_ACCURACY, "loss")} | samples
         listed = ", ".join(f"{n} = {value:.6g}" for n, value in values.items())
         line = f"After step {step}: {listed}"
+        if self._best and self._has_steps and self._is_new_best(step):
+            line += " (best so far)"
         if self.is_reached:
             line += f". Converged: --target_mlm_accuracy={self._target:g} is reached"
         log.message(f"{line}.")
@@ -197,6 +217,14 @@ class Goal:
             accuracy = self._results[_ACCURACY]
             self._mlperf.evaluation(samples["samples"], accuracy, is_last=is_last)
         return self.is_reached
+
+    def _is_new_best(self, step: int) -> bool:
+        """Keeps the weights if their accuracy is the highest; returns whether."""
+        session = self._session
+        with session.averaged(self._plan), session.stop.writing:
+            if session.saver:
+                session.saver.save_first(step)
+            return self._best.offer(step, self._results)
 
     def evaluate_end(self) -> dict[str, float]:
         """The results of the last step, which are also written to eval_results.txt."""

@@ -1,6 +1,5 @@
 """Pre-training: a config to a trained and evaluated model."""
 
-import dataclasses
 import functools
 import os
 import time
@@ -10,12 +9,15 @@ from bert_tf.config.record_ranges import RecordRange, parse_ranges
 from bert_tf.data.batches.dynamic_masking import DynamicMasker, make_masker
 from bert_tf.data.batches.record_batches import TrainingReader, evaluation_batches
 from bert_tf.data.batches.record_order import RecordOrder
+from bert_tf.data.records.metadata import Metadata, read_metadata
+from bert_tf.data.records.record_index import record_sets
 from bert_tf.data.records.record_set import RecordSet, SkipSettings, open_records
 from bert_tf.data.records.schema import ValueLimits
 from bert_tf.data.records.skipping import require_files
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.metrics import evaluate_pretraining
 from bert_tf.jobs.goal import Goal, describe_goal
+from bert_tf.jobs.next_sentence import Records, choose_nsp
 from bert_tf.jobs.run.fingerprint import (
     check_architecture,
     check_packing,
@@ -23,7 +25,11 @@ from bert_tf.jobs.run.fingerprint import (
     training_facts,
 )
 from bert_tf.jobs.run.messages import describe_changes, describe_model
-from bert_tf.jobs.run.model_files import load_bert_config, pretraining_tokenizer
+from bert_tf.jobs.run.model_files import (
+    fit_preset,
+    load_bert_config,
+    pretraining_tokenizer,
+)
 from bert_tf.jobs.run.output_dir import (
     INDEX_CACHE_DIR,
     PRETRAINING,
@@ -45,21 +51,10 @@ from bert_tf.modeling.models import ModelOptions
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.signals import StopRequest
 
+# Weights that a training may initialise newly, if it starts from an encoder.
+_HEADS = ("cls/*", "bert/pooler/*")
 # The order of an evaluation set never changes, so that results can be compared.
 EVALUATION_SEED = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Records:
-    """The records of a pre-training.
-
-    Attributes:
-      train: The training set, if there are steps left.
-      evaluation: The evaluation set, if there is an evaluation.
-    """
-
-    train: RecordSet | None
-    evaluation: RecordSet | None
 
 
 PretrainingPlan = Plan[PretrainingConfig, Records, PretrainingTask]
@@ -109,12 +104,16 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     start = find_starting_point(config, local_rank=communicator.local_rank)
     require_same_task(config, start, FolderTask(PRETRAINING))
     bert = load_bert_config(config.files, start)
+    stated = _stated_metadata(config, start) if config.files.preset else {}
+    bert, sized = fit_preset(bert, config.files, start, stated)
     check_architecture(start, bert, config.training.allow_config_change)
     records = _open_records(config, communicator, bert, start)
     sets = [each for each in (records.train, records.evaluation) if each is not None]
     metadata = {folder: m for each in sets for folder, m in each.metadata.items()}
     tokenizer = pretraining_tokenizer(config, start, bert, metadata)
-    notes = [*dict.fromkeys(note for each in sets for note in each.notes)]
+    notes = [*sized, *dict.fromkeys(note for each in sets for note in each.notes)]
+    do_nsp, more = choose_nsp(config, start, records)
+    notes += more
     masker, training_set = None, None
     if records.train is not None and config.training.dynamic_masking:
         vocab_file, known = tokenizer.vocab_file, records.train.metadata
@@ -133,8 +132,13 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     def make_task(bert: BertConfig, options: ModelOptions) -> PretrainingTask:
         return PretrainingTask(
             build_pretraining_model(
-                bert, max_seq_length=max_seq_length, seeded_dropout=True, **options
-            )
+                bert,
+                max_seq_length=max_seq_length,
+                seeded_dropout=True,
+                do_nsp=do_nsp,
+                **options,
+            ),
+            do_nsp,
         )
 
     return build_plan(
@@ -147,10 +151,31 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
         data=records,
         num_eval_records=len(records.evaluation or ()),
         make_task=make_task,
+        head=_HEADS,
         notes=notes,
-        labels={},
-        evaluation=record_facts(records.evaluation) if records.evaluation else {},
+        facts={
+            "labels": {},
+            "losses": {"do_nsp": do_nsp},
+            "evaluation": record_facts(records.evaluation),
+        },
     )
+
+
+def _stated_metadata(
+    config: PretrainingConfig, start: StartingPoint
+) -> dict[str, Metadata | None]:
+    """Folder -> metadata, of the records that are read."""
+    folders = [config.files.input_files_dir] * _takes_steps(config, start)
+    folders += [config.files.eval_files_dir] * config.training.evaluates
+    sets = [one for each in folders for one in record_sets(each, may_have_weights=True)]
+    files = [path for one in sets for path in one.files]
+    return {folder: read_metadata(folder) for folder in map(os.path.dirname, files)}
+
+
+def _takes_steps(config: PretrainingConfig, start: StartingPoint) -> bool:
+    """Whether there are steps left to train."""
+    steps = start.position.step if start.position else 0
+    return config.training.do_train and steps < config.optimizer.num_train_steps
 
 
 def _open_records(
@@ -161,8 +186,7 @@ def _open_records(
 ) -> Records:
     """Opens the sets that are needed for training and for evaluation."""
     train = evaluation = None
-    steps = start.position.step if start.position else 0
-    if config.training.do_train and steps < config.optimizer.num_train_steps:
+    if _takes_steps(config, start):
         train = _open(
             *(config, communicator, bert, config.files.input_files_dir),
             may_have_weights=True,
@@ -307,5 +331,7 @@ def evaluate(plan: PretrainingPlan, session: Session) -> dict[str, float]:
     with session.watchdog.evaluation() as watched, session.averaged(plan):
         results = evaluate_pretraining(plan.task, watched(batches), communicator)
     seconds = time.perf_counter() - started
-    session.log.summary({"throughput_val": results["next_sentence_count"] / seconds})
+    has_pairs = "nsp_loss" in plan.task.loss_names
+    num_sequences = results["next_sentence_count" if has_pairs else "sequence_count"]
+    session.log.summary({"throughput_val": num_sequences / seconds})
     return results

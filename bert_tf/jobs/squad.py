@@ -110,8 +110,9 @@ def run(config: SquadConfig, stop: StopRequest | None = None) -> dict[str, float
             return score_squad(questions.path, _answers(plan, session))
 
         if config.training.do_train:
-            with finetuning.keep_best(plan, session, evaluate, "f1") as after_step:
-                train(plan, session, after_step)
+            with finetuning.keep_best(plan, session, evaluate, "f1") as epochs:
+                if not epochs.are_over:
+                    train(plan, session, epochs.after_step)
         if questions is None or config.saving.benchmark:
             return {}
         predictions = _answers(plan, session, title="prediction")
@@ -262,8 +263,10 @@ def prepare(config: SquadConfig, communicator: Communicator) -> SquadPlan:
         data=data,
         num_eval_records=len(data.predict.examples) if data.predict else 0,
         make_task=make_task,
-        labels={"version_2_with_negative": squad.version_2_with_negative},
-        evaluation=_evaluation_facts(data.predict),
+        facts={
+            "labels": {"version_2_with_negative": squad.version_2_with_negative},
+            "evaluation": _evaluation_facts(data.predict),
+        },
         description={
             "task": SQUAD,
             "max_seq_length": config.max_seq_length,

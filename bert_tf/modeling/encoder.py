@@ -168,17 +168,20 @@ class Encoder(BertLayer):
         Consecutive layers with the same backend share one encoder scope. With
         `read_positions` [B, R], the last layer need not compute other positions.
         """
-        x = inputs
+        x, frozen = inputs, self.settings.frozen_layers
+        top = None if frozen is None else self.encoder_layers[frozen:][:1]
         groups = itertools.groupby(self.encoder_layers, lambda layer: layer.backend)
         for backend, layers in groups:
             scope = backend.encoder_scope(input_mask)
             x = scope.enter(x)
             for layer in layers:
+                if top == [layer]:
+                    x = tf.stop_gradient(x)
                 if layer is self.encoder_layers[-1] and read_positions is not None:
                     scope = scope.narrowed(read_positions)
                 x = self._layer_call(layer, x, scope, dropout_seed, training)
             x = scope.leave(x)
-        return x
+        return tf.stop_gradient(x) if top == [] else x
 
     def hidden_states(
         self, inputs: tf.Tensor, input_mask: tf.Tensor, dropout_seed: tf.Tensor
@@ -229,11 +232,11 @@ class Pooler(BertLayer):
 class Bert(BertLayer):
     """Embeddings, encoder and pooler, under the original scope `bert`."""
 
-    def __init__(self, settings: LayerSettings) -> None:
+    def __init__(self, settings: LayerSettings, has_pooler: bool = True) -> None:
         super().__init__(settings, name="bert")
         self.embeddings = Embeddings(settings)
         self.encoder = Encoder(settings)
-        self.pooler = Pooler(settings)
+        self.pooler = Pooler(settings) if has_pooler else None
         # Used only where the caller passes no seed (`model.fit`).
         self.seed_generator = keras.random.SeedGenerator(settings.seed)
 
@@ -241,7 +244,8 @@ class Bert(BertLayer):
         shape = (None, None, self.config.hidden_size)
         self.embeddings.build()
         self.encoder.build(shape)
-        self.pooler.build(shape)
+        if self.pooler:
+            self.pooler.build(shape)
 
     def blocks(self) -> list[Block]:
         return self.encoder.blocks()
@@ -267,14 +271,14 @@ class Bert(BertLayer):
           training: Whether dropout is on.
 
         Returns:
-          `sequence_output` [B, S, H] (0 where nothing was computed) and
-          `pooled_output` [B, K, H], float32.
+          `sequence_output` [B, S, H] (0 where nothing was computed) and, with a
+          pooler, `pooled_output` [B, K, H], float32.
         """
         seed = inputs.get("dropout_seed")
         if seed is None:
             seed = self._drawn_seed(inputs["input_ids"])
         read, pooled = inputs.get("read_positions"), inputs["next_sentence_positions"]
-        if read is not None:
+        if read is not None and self.pooler:
             read = tf.concat([pooled, read], axis=1)
         x = self.embeddings(
             inputs["input_ids"],
@@ -286,4 +290,7 @@ class Bert(BertLayer):
         x = self.encoder(
             x, inputs["input_mask"], seed, read_positions=read, training=training
         )
-        return {"sequence_output": x, "pooled_output": self.pooler(x, pooled)}
+        outputs = {"sequence_output": x}
+        if self.pooler:
+            outputs["pooled_output"] = self.pooler(x, pooled)
+        return outputs

@@ -30,12 +30,15 @@ class LayerSettings(NamedTuple):
       seed: Decides the initial weights, together with each variable's path.
       recomputes: Whether the backward pass recomputes each encoder layer's activations
         instead of keeping them.
+      frozen_layers: The embeddings and so many of the lowest encoder layers get no
+        gradient; None: all have one.
     """
 
     config: BertConfig
     backends: Backends
     seed: int
     recomputes: bool
+    frozen_layers: int | None = None
 
 
 class BertLayer(keras.layers.Layer):

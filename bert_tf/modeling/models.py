@@ -29,6 +29,8 @@ class ModelOptions(TypedDict, total=False):
         computes the rest again: less memory, a third more products. Default: False.
       unpad: In fused layers, leave out the padding after the tokens of each row, and in
         the last one the positions that no head reads. Default: True.
+      frozen_layers: Compute no gradient of the embeddings and of so many of the lowest
+        encoder layers. Default: None, of all.
     """
 
     policy: PrecisionPolicy
@@ -36,6 +38,7 @@ class ModelOptions(TypedDict, total=False):
     allow_fused: bool
     recompute: bool
     unpad: bool
+    frozen_layers: int | None
 
 
 def layer_settings(
@@ -46,10 +49,11 @@ def layer_settings(
     allow_fused: bool = False,
     recompute: bool = False,
     unpad: bool = True,
+    frozen_layers: int | None = None,
 ) -> LayerSettings:
     """The settings that the layers of one model share; see `ModelOptions`."""
     backends = Backends(config, policy, allow_fused=allow_fused, unpads=unpad)
-    return LayerSettings(config, backends, seed, recompute)
+    return LayerSettings(config, backends, seed, recompute, frozen_layers)
 
 
 def encoder_inputs(

@@ -84,18 +84,24 @@ class Predictions(BertLayer):
 
 
 class PretrainingHeads(BertLayer):
-    """Both heads of pre-training, under the original scope `cls`."""
+    """The heads of pre-training, under the original scope `cls`.
+
+    That of next-sentence prediction needs the pooler: without one there is none.
+    """
 
     def __init__(self, settings: LayerSettings, bert: Bert) -> None:
         super().__init__(settings, name="cls")
         embeddings = bert.embeddings
         self.predictions = Predictions(settings, lambda: embeddings.word_embeddings)
         # Class 0 is "follows", class 1 is "random".
-        self.seq_relationship = OutputLayer(settings, 2, "seq_relationship")
+        self.seq_relationship = None
+        if bert.pooler:
+            self.seq_relationship = OutputLayer(settings, 2, "seq_relationship")
 
     def build(self, *_: object) -> None:
         self.predictions.build()
-        self.seq_relationship.build()
+        if self.seq_relationship:
+            self.seq_relationship.build()
 
     def blocks(self) -> list[Block]:
         return [(self.predictions.backend, self.predictions.block)]
@@ -112,10 +118,11 @@ class PretrainingHeads(BertLayer):
         """
         masked = ops.gather_rows(encoded["sequence_output"], masked_lm_positions)
         name = "masked_lm_logits" if masked_lm_ids is None else "masked_lm_losses"
-        return {
-            name: self.predictions(masked, masked_lm_ids),
-            "next_sentence_logits": self.seq_relationship(encoded["pooled_output"]),
-        }
+        outputs = {name: self.predictions(masked, masked_lm_ids)}
+        if self.seq_relationship:
+            pooled = encoded["pooled_output"]
+            outputs["next_sentence_logits"] = self.seq_relationship(pooled)
+        return outputs
 
 
 class PretrainingModel(keras.Model):
@@ -142,6 +149,7 @@ def build_pretraining_model(
     *,
     max_seq_length: int | None = None,
     seeded_dropout: bool = False,
+    do_nsp: bool = True,
     **options: Unpack[ModelOptions],
 ) -> PretrainingModel:
     """A BERT with masked-LM and next-sentence heads.
@@ -152,17 +160,19 @@ def build_pretraining_model(
       seeded_dropout: Whether an input `dropout_seed` [B, 3] decides dropout (seed,
         step, number of the row in the global batch) instead of the model's own
         generator.
+      do_nsp: Whether there is next-sentence prediction; without it the model has no
+        pooler, either.
       options: See `ModelOptions`.
 
     Returns:
       A model from the inputs of `build_encoder_model` and `masked_lm_positions`
-      [B, P] to a dict of float32 `masked_lm_logits` [B, P, V] and
+      [B, P] to a dict of float32 `masked_lm_logits` [B, P, V] and, with `do_nsp`,
       `next_sentence_logits` [B, K, 2].
     """
     settings = layer_settings(config, **options)
     inputs = encoder_inputs(max_seq_length, seeded_dropout=seeded_dropout)
     positions = keras.Input((None,), dtype="int32", name="masked_lm_positions")
-    bert = Bert(settings)
+    bert = Bert(settings, has_pooler=do_nsp)
     encoded = bert({**inputs, "read_positions": positions})
     heads = PretrainingHeads(settings, bert)
     inputs |= {"masked_lm_positions": positions}
@@ -183,13 +193,14 @@ class PretrainingTask:
 
     Attributes:
       model: What `build_pretraining_model` returns.
-      loss_names: Names of the losses whose means are added up.
+      loss_names: Names of the L losses whose means are added up; the second one only
+        of a model with next-sentence prediction.
     """
 
-    loss_names = LOSS_NAMES
-
-    def __init__(self, model: PretrainingModel) -> None:
+    def __init__(self, model: PretrainingModel, do_nsp: bool = True) -> None:
         self.model = model
+        self.loss_names = LOSS_NAMES if do_nsp else LOSS_NAMES[:1]
+        self._do_nsp = do_nsp
 
     def counts(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
         """How many predictions each loss is a mean of.
@@ -198,9 +209,10 @@ class PretrainingTask:
           features: Record features with any leading axes.
 
         Returns:
-          [2] float32: masked tokens, and sequences with a next-sentence label.
+          [L] float32: masked tokens, and sequences with a next-sentence label.
         """
-        return tf.stack([tf.reduce_sum(weights) for weights in _weights(features)])
+        weights = _weights(features)[: len(self.loss_names)]
+        return tf.stack([tf.reduce_sum(each) for each in weights])
 
     def loss_sums(self, features: dict[str, tf.Tensor], *, training: bool) -> tf.Tensor:
         """Summed losses of one micro-batch.
@@ -210,18 +222,15 @@ class PretrainingTask:
           training: Whether dropout is on.
 
         Returns:
-          [2] float32, in nats, in the order of `loss_names`.
+          [L] float32, in nats, in the order of `loss_names`.
         """
         outputs = model_outputs(self.model.with_labels, features, training)
-        _, follows = _labels(features)
-        losses = (
-            outputs["masked_lm_losses"],
-            cross_entropy(
-                *(self.model, "cls/seq_relationship"),
-                *(outputs["next_sentence_logits"], follows),
-            ),
-        )
-        pairs = zip(losses, _weights(features), strict=True)
+        losses = [outputs["masked_lm_losses"]]
+        if self._do_nsp:
+            logits, (_, follows) = outputs["next_sentence_logits"], _labels(features)
+            scope = "cls/seq_relationship"
+            losses.append(cross_entropy(self.model, scope, logits, follows))
+        pairs = zip(losses, _weights(features), strict=False)
         return tf.stack([tf.reduce_sum(loss * weights) for loss, weights in pairs])
 
     def step_scope(self, *, accumulates: bool = False) -> ModelStep:
@@ -229,13 +238,19 @@ class PretrainingTask:
         return step_scope(self.model, accumulates=accumulates)
 
     def evaluation_sums(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Loss sum, hits and count of both predictions: [2, 3] float32."""
+        """Loss sum, hits and count of both predictions: [2, 3] float32.
+
+        Without next-sentence prediction the second row has only the count.
+        """
         outputs = model_outputs(self.model, features, training=False)
-        logits = (outputs["masked_lm_logits"], outputs["next_sentence_logits"])
+        logits = (outputs["masked_lm_logits"], outputs.get("next_sentence_logits"))
         rows = []
         for x, y, w in zip(logits, _labels(features), _weights(features), strict=True):
-            loss = tf.reduce_sum(ops.cross_entropy(x, y) * w)
-            rows.append([loss, tf.reduce_sum(_hits(x, y) * w), tf.reduce_sum(w)])
+            loss = hits = 0.0
+            if x is not None:
+                loss = tf.reduce_sum(ops.cross_entropy(x, y) * w)
+                hits = tf.reduce_sum(_hits(x, y) * w)
+            rows.append([loss, hits, tf.reduce_sum(w)])
         return tf.convert_to_tensor(rows)
 
 

@@ -2,7 +2,7 @@
 
 import abc
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn, TypedDict, Unpack
 
 import keras
@@ -30,6 +30,7 @@ class OptimizerSettings(TypedDict, total=False):
     epsilon: float
     weight_decay_rate: float
     exclude_from_weight_decay: Sequence[str]
+    rate_factors: Mapping[str, float]
     name: str | None
 
 
@@ -80,6 +81,9 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
       weight_decay_rate: Decoupled decay, >= 0.
       exclude_from_weight_decay: Regular expressions; a variable is not decayed if
         one is found in its path.
+      rate_factors: Regular expression -> factor of the learning rate of variables in
+        whose path it is found, the first one that is; 0: they are not updated, and nor
+        are their moments.
       bias_correction: Divide the moments by 1 - beta^step.
       name: Name of the optimizer.
 
@@ -97,6 +101,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         epsilon: float = 1e-6,
         weight_decay_rate: float = 0.01,
         exclude_from_weight_decay: Sequence[str] = EXCLUDED_FROM_WEIGHT_DECAY,
+        rate_factors: Mapping[str, float] | None = None,
         bias_correction: bool,
         name: str | None = None,
     ) -> None:
@@ -117,6 +122,8 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         self._no_decay_patterns = _checked_patterns(
             "exclude_from_weight_decay", exclude_from_weight_decay
         )
+        self._rate_factors = dict(rate_factors or {})
+        _checked_patterns("rate_factors", list(self._rate_factors))
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the moments of each variable, zero.
@@ -156,9 +163,8 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
                 "Do `optimizer.build(model.trainable_variables)` first."
             )
         slots: dict[str, keras.Variable] = {}
-        if not self._has_slots:
-            return slots
-        for index, variable in enumerate(self._trainable_variables):
+        kept = self._trainable_variables if self._has_slots else ()
+        for index, variable in enumerate(kept):
             if f"{variable.path}/adam_m" in slots:
                 raise ValueError(
                     "`variables` must have paths that differ. Received: "
@@ -171,10 +177,8 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
     def release_slots(self) -> Iterator[tuple[np.ndarray, ...]]:
         """Hands over both moments of each variable, and frees their memory.
 
-        From then on `slots` is empty, and `apply` cannot be called.
-
-        Yields:
-          The moments, in the order of the variables.
+        They come in the order of the variables. From then on `slots` is empty, and
+        `apply` cannot be called.
         """
         self._has_slots = False
         for pair in zip(self._adam_m, self._adam_v, strict=True):
@@ -240,16 +244,15 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         scale: tf.Tensor | None,
         rate: tf.Tensor,
     ) -> None:
-        """Assigns the new weights and moments of one variable.
+        """Assigns new weights and both moments, of the gradient's shape, float32.
 
-        Args:
-          path: Decides decay and layer adaptation.
-          variable: The weights, float32.
-          slots: Both moments.
-          gradient: float32, of the same shape.
-          scale: Factor of the gradient, float32 scalar; None for 1.
-          rate: Learning rate of this step, float32 scalar.
+        The path decides decay, adaptation and the factor of the rate, a scalar; that
+        of the gradient is `scale`, None for 1.
         """
+        factor = self.rate_factor(path)
+        if not factor:
+            return
+        rate = rate if factor == 1.0 else rate * factor
         step = tf.cast(self.iterations + 1, tf.float32)
         if self.is_fused:
             update_in_place(
@@ -275,6 +278,11 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         )
         for target, value in zip((variable, *slots), updated, strict=True):
             self.assign(target, value)
+
+    def rate_factor(self, path: str) -> float:
+        """The factor of the learning rate of the variable of that path."""
+        found = (x for p, x in self._rate_factors.items() if re.search(p, path))
+        return next(found, 1.0)
 
     def adapts(self, path: str) -> bool:
         """Whether the variable of that path has a trust ratio."""
@@ -315,6 +323,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
             "learning_rate": base["learning_rate"],
             **self._hyperparameters(),
             "exclude_from_weight_decay": list(self._no_decay_patterns),
+            "rate_factors": self._rate_factors,
         }
 
 

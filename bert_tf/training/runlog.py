@@ -29,7 +29,7 @@ _METADATA = {
         {"unit": "ms", "format": ":.3f"},
     ),
     **dict.fromkeys(
-        ("mlm_loss", "nsp_loss", "loss", "total_loss", "avg_loss_step"),
+        ("mlm_loss", "nsp_loss", "eval_loss", "loss", "total_loss", "avg_loss_step"),
         {"format": ":.4f"},
     ),
     "learning_rate": {"format": ":.5g"},
@@ -52,7 +52,10 @@ class RunLog:
         """Updates the progress bar after a step."""
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Logs the results of an evaluation after some step."""
+        """Logs the results of an evaluation after some step, its loss as `eval_loss`.
+
+        The log has the step's own line too, of the training.
+        """
 
     def saved(self, step: int, values: dict[str, float]) -> None:
         """Logs that the checkpoint of some step was saved."""
@@ -308,7 +311,8 @@ class ConsoleLog(RunLog):
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""
-        self._log(step, values)
+        names = {"loss": "eval_loss"}
+        self._log(step, {names.get(name, name): x for name, x in values.items()})
 
     def saved(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""

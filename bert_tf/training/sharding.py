@@ -171,7 +171,8 @@ class OptimizerShards:
                 u = self._update_moments(piece, w, moments, gradient * scale)
                 divided.append((piece.index, w, u))
         ratios = self._ratios(divided)
-        updates = {i: w - rate * ratios[i] * u for i, w, u in divided}
+        factors = {i: optimizer.rate_factor(self._variables[i].path) for i in self._cut}
+        updates = {i: w - factors[i] * rate * ratios[i] * u for i, w, u in divided}
         parts = [
             updates[p.index]
             if p.index in updates
@@ -193,13 +194,15 @@ class OptimizerShards:
         gradient: tf.Tensor,
     ) -> tf.Tensor:
         """Assigns the new moments of a piece; returns the direction of its update."""
-        optimizer = self._optimizer
+        optimizer, path = self._optimizer, self._variables[piece.index].path
+        if not optimizer.rate_factor(path):
+            return tf.zeros_like(w)
         u, *updated = direction(
             w,
             *(moment.read_value() for moment in moments),
             gradient,
             tf.cast(optimizer.iterations + 1, tf.float32),
-            **optimizer.hyperparameters_of(self._variables[piece.index].path),
+            **optimizer.hyperparameters_of(path),
         )
         for moment, values in zip(moments, updated, strict=True):
             moment.assign(values)

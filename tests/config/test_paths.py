@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from runs import parse
 
-from bert_tf.config.paths import check_run
+from bert_tf.config.paths import check_paths, check_run, require_exists, require_file
+from bert_tf.config.text import ExtractConfig
 
 
 @pytest.fixture
@@ -42,3 +43,40 @@ def test_a_weight_is_no_part_of_the_path(config, tmp_path):
     given = {"init_checkpoint": "", "input_files_dir": f"{tmp_path}/a:b:0.5"}
     files = dataclasses.replace(config.files, **given)
     check_run(dataclasses.replace(config, files=files))
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [
+        ("gs://bucket/a", "gcloud storage cp -r"),
+        ("s3://bucket/a", "aws s3 cp --recursive"),
+        ("hdfs://host:9000/a", "hdfs dfs -get"),
+        ("S3://bucket/a", "aws s3 cp"),
+        ("https://host/a", "also a mounted one"),
+        ("file:///a", "without file://"),
+    ],
+)
+def test_addresses_are_refused_by_name(tmp_path, address, advice):
+    for name in ("input", "output_dir"):
+        given = {"input": str(tmp_path), "output_dir": str(tmp_path), name: address}
+        with pytest.raises(OSError, match=f"`{name}` must be a path") as refused:
+            check_paths(ExtractConfig(**given))
+        assert advice in str(refused.value)
+    for check in (require_file, require_exists):
+        with pytest.raises(OSError, match="`model` must .*is an address of"):
+            check("model", address)
+
+
+@pytest.mark.parametrize(
+    "name", ["input_files_dir", "output_dir", "init_checkpoint", "dllog_path"]
+)
+def test_addresses_are_refused_in_every_path_of_a_run(config, tmp_path, name):
+    """Also in a resumed one, and in one of several folders."""
+    (tmp_path / "run" / "model.ckpt-3.json").write_text("{}")
+    address = "gs://bucket/a"
+    if name == "input_files_dir":
+        address = f"{tmp_path}, gs://bucket/a:0.5"
+    files = dataclasses.replace(config.files, **{name: address})
+    with pytest.raises(OSError, match=f"`{name}` must be a path. Received: "):
+        check_run(dataclasses.replace(config, files=files))
+    assert not (tmp_path / "gs:").exists()

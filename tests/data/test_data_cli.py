@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import signal
 import subprocess
@@ -57,9 +58,10 @@ def test_help_names_every_option(capsys):
         parse("--help")
     assert leaving.value.code == 0
     text = capsys.readouterr().out
-    for name, value in CreateDataConfig.__dataclass_fields__.items():
-        assert f"--{name}" in text
-        assert value.default is None or str(value.default).lower() in text.lower()
+    for field in dataclasses.fields(CreateDataConfig):
+        assert f"--{field.name}" in text
+        assert field.default is None or str(field.default).lower() in text.lower()
+    assert text.count("Required.") == len(REQUIRED)
 
 
 @pytest.fixture

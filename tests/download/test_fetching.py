@@ -1,10 +1,13 @@
 import email.utils
+import errno
 import fcntl
 import hashlib
 import random
+import socket
 import time
 
 import pytest
+import urllib3.util.connection
 from download.serving import serve, status
 
 from bert_tf.download.fetching import Retries, fetch
@@ -153,6 +156,72 @@ def test_server_that_is_not_there_is_given_up(tmp_path):
     retries = Retries(number=1, sleep=lambda _: None)
     with pytest.raises(RunError, match=r"127\.0\.0\.1:9/a cannot be downloaded"):
         fetch("http://127.0.0.1:9/a", tmp_path / "a", SHA256, retries)
+
+
+@pytest.mark.parametrize("proxy", ["", "http://proxy.invalid:3128"])
+@pytest.mark.parametrize("number", [socket.EAI_AGAIN, socket.EAI_NONAME])
+def test_name_that_does_not_resolve_is_tried_once(
+    tmp_path, server, monkeypatch, number, proxy
+):
+    def unknown(*_, **__):
+        raise socket.gaierror(number, "Temporary failure in name resolution")
+
+    monkeypatch.setenv("https_proxy", proxy)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(RunError) as caught:
+        fetch("https://a.invalid/b", tmp_path / "b", SHA256, server.retries)
+    assert "https://a.invalid/b cannot be downloaded" in str(caught.value)
+    assert "Check the network and the proxy" in str(caught.value)
+    assert ".part" not in str(caught.value)
+    assert server.waits == []
+    assert left(tmp_path) == []
+
+
+def test_no_route_to_the_server_is_not_tried_again(tmp_path, server, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", unreachable)
+    with pytest.raises(RunError, match=r"Network is unreachable.*Check the network"):
+        fetch("http://1.2.3.4/b", tmp_path / "b", SHA256, server.retries)
+    assert server.waits == []
+
+
+def test_server_that_never_answers_is_tried_for_seconds_only(tmp_path, server):
+    with pytest.raises(RunError, match="Connection refused"):
+        fetch("http://127.0.0.1:9/a", tmp_path / "a", SHA256, server.retries)
+    assert server.waits == [1.0, 2.0]
+
+
+def test_network_that_fails_in_a_download_is_waited_for(server, tmp_path, monkeypatch):
+    url = server.sequence(
+        "/a.bin",
+        lambda h: serve(h, CONTENT, cut=1_000_000),
+        lambda h: serve(h, CONTENT),
+    )
+    connect, calls = urllib3.util.connection.create_connection, []
+
+    def sometimes(*arguments, **options):
+        calls.append(1)
+        if 1 < len(calls) < 5:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", sometimes)
+    fetch(url, tmp_path / "a.bin", SHA256, server.retries)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert server.waits == [1.0, 2.0, 4.0, 8.0]
+
+
+def test_advice_for_a_machine_without_a_network_works(tmp_path, server):
+    path = tmp_path / "a.bin"
+    with pytest.raises(RunError, match=f"is taken if it is named {path}"):
+        fetch("http://127.0.0.1:9/a", path, SHA256, server.retries)
+    path.write_bytes(CONTENT)
+    fetch("http://127.0.0.1:9/a", path, SHA256, server.retries)
+    with pytest.raises(RunError) as caught:  # Without a checksum it is not known.
+        fetch("http://127.0.0.1:9/a", path, "", server.retries)
+    assert "named" not in str(caught.value)
 
 
 def test_wrong_checksum_is_refused_and_removed(server, tmp_path):

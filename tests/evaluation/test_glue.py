@@ -1,3 +1,5 @@
+import csv
+
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -6,6 +8,7 @@ from bert_tf.evaluation.glue import (
     CLASSIFICATION_METRICS,
     classification_metrics,
     regression_metrics,
+    write_test_predictions,
     write_test_results,
 )
 
@@ -176,3 +179,23 @@ def test_results_replace_earlier_ones_and_leave_nothing_else(tmp_path):
     write_test_results(str(path), np.array([[0.5, 0.5]]))
     assert path.read_text() == "0.5\t0.5\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_predictions_of_pairs_are_read_by_other_programs(tmp_path):
+    """Texts with tabs, line ends and quotation marks, by Python's reader."""
+    texts = [('a\t"b"', "c\nd"), ("", None)]
+    path = tmp_path / "x.tsv"
+    write_test_predictions(path, texts, ["no", "yes"], [[0.25, 0.75], [0.5, 0.5]])
+    with open(path, newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t"))
+    assert rows == [
+        ["text_a", "text_b", "label", "no", "yes"],
+        ['a\t"b"', "c\nd", "yes", "0.25", "0.75"],
+        ["", "", "no", "0.5", "0.5"],
+    ]
+
+
+def test_predictions_of_numbers_have_one_column(tmp_path):
+    path = tmp_path / "x.tsv"
+    write_test_predictions(path, [("a", None)], [], np.asarray([[1.5]]))
+    assert path.read_text() == "text_a\tvalue\na\t1.5\n"

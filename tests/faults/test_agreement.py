@@ -412,6 +412,9 @@ class OneOfTwo(Communicator):
 
     size = local_size = 2
 
+    def sum(self, tensors, name):
+        return [2 * tensor for tensor in tensors]
+
     def gather(self, values):
         return np.asarray([values, values], np.float64)
 

@@ -6,11 +6,13 @@ import pytest
 import runs
 from integration.launching import ROOT, mpirun
 from runs import (
+    assert_same_bytes,
     checkpoint_bytes,
     logged_values,
     pretraining_flags,
     read_json,
     read_log,
+    read_tensors,
 )
 
 from bert_tf.errors import NotConverged
@@ -197,3 +199,25 @@ def test_the_step_that_reaches_the_target_is_logged(command, tmp_path):
     target = ("--eval_steps=3", "--target_mlm_accuracy=1e-9", "--display_loss_steps=5")
     run(command(tmp_path, *target))
     assert [step for step, _ in logged_values(tmp_path, "mlm_loss")] == [1, 3]
+
+
+@pytest.mark.slow
+def test_each_pass_over_the_records_is_evaluated_also_when_resumed(command, tmp_path):
+    """150 records are read in step 10 of 16, after which the first start ends."""
+    more = ("--evaluate_each_epoch", "--learning_rate=0.001")
+    run(command(tmp_path / "stopped", *more, "--steps_this_run=10", steps=11))
+    run(command(tmp_path / "stopped", *more, steps=11))
+    run(command(tmp_path / "whole", *more, steps=11))
+    found, expected = (evaluations(tmp_path / name) for name in ("stopped", "whole"))
+    assert sorted(expected) == [10, 11]
+    assert found == expected
+    accuracies = {step: x["masked_lm_accuracy"] for step, x in expected.items()}
+    best = max(accuracies, key=accuracies.__getitem__)  # The first of equal ones.
+    for name in ("stopped", "whole"):
+        note = read_json(tmp_path / name / "best/best.json")
+        assert (note["step"], note["last_step"]) == (best, 11)
+    ours, theirs = (
+        read_tensors(tmp_path / name / f"best/model.ckpt-{best}")
+        for name in ("stopped", "whole")
+    )
+    assert_same_bytes(ours, theirs)

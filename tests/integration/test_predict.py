@@ -1,9 +1,12 @@
 """`python -m bert_tf predict` and its Python API, against what the scripts write."""
 
+import csv
 import io
 import json
+import os
 import re
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -13,7 +16,9 @@ from conftest import TINY
 
 from bert_tf.cli import main
 from bert_tf.config import BertConfig
-from bert_tf.interop.pretrained import from_pretrained
+from bert_tf.features import FeatureExtractor
+from bert_tf.interop.pretrained import from_pretrained, save_pretrained
+from bert_tf.modeling.models import build_encoder_model
 from bert_tf.modeling.pretraining import build_pretraining_model
 from bert_tf.predictors import Classifier, MaskFiller, QuestionAnswerer
 from bert_tf.tf_checkpoint_writer import save_tf
@@ -103,6 +108,207 @@ def test_classes_are_those_of_test_results(classes):
         [row["probabilities"][name] for name in ("cold", "warm")] for row in found
     ]
     np.testing.assert_allclose(values, expected, atol=1e-6)
+
+
+def test_predictions_of_tests_have_names_and_texts_in_a_second_file(classes):
+    """The columns of the published file, with a header; pandas reads it as it is."""
+    with open(classes / "test_predictions.tsv", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["text_a"] for row in rows] == TEXTS
+    assert [*rows[0]] == ["text_a", "label", "cold", "warm"]
+    table = (classes / "test_results.tsv").read_text().splitlines()
+    for row, line in zip(rows, table, strict=True):
+        assert line == f"{row['cold']}\t{row['warm']}"
+        values = {name: float(row[name]) for name in ("cold", "warm")}
+        assert row["label"] == max(values, key=values.get)
+
+
+def test_a_single_input_is_that_text_and_not_its_characters(classes, answers, filler):
+    classify = Classifier(str(classes))
+    assert classify(TEXTS[0]) == classify([TEXTS[0]])
+    assert classify(text for text in TEXTS[:1]) == classify([TEXTS[0]])
+    assert classify("") == classify([""]) and classify([]) == []
+    answer = QuestionAnswerer(str(answers))
+    assert answer(("who", CONTEXT)) == answer([("who", CONTEXT)])
+    assert answer(["who", CONTEXT]) == answer([("who", CONTEXT)])
+    fill = MaskFiller(str(filler))
+    assert fill(GOOD) == fill([GOOD])
+
+
+def test_vectors_are_those_of_a_single_text_and_of_any_model(classes):
+    extract = FeatureExtractor(str(classes), layers=[-1], max_seq_length=32)
+    [(tokens, vectors)] = extract(TEXTS[0])
+    assert tokens == ["[CLS]", *TEXTS[0].split(), "[SEP]"]
+    [(_, again)] = extract([TEXTS[0]])
+    np.testing.assert_array_equal(vectors, again)
+    with pytest.raises(ValueError, match="Input 0 must be a text or a pair of texts"):
+        [*extract([3])]
+
+
+@pytest.mark.parametrize("wrong", [[1], [None], [("a", "b", "c")], [["a", 1]], [b"a"]])
+def test_an_input_that_is_no_text_is_named(classes, wrong):
+    classify = Classifier(str(classes))
+    with pytest.raises(ValueError, match="Input 1 must be a text or a pair of texts"):
+        classify(["good", *wrong])
+
+
+def test_a_question_without_a_context_and_a_pair_with_masks_are_refused(
+    answers, filler
+):
+    with pytest.raises(ValueError, match="must have a context. Received: 'who'"):
+        QuestionAnswerer(str(answers))("who")
+    with pytest.raises(ValueError, match="Input 0 must be a text. Received"):
+        MaskFiller(str(filler))([(GOOD, GOOD)])
+
+
+def test_the_training_file_is_predicted_by_its_columns(
+    classes, capsys, monkeypatch, tmp_path
+):
+    rows = [f"{n}\t{text}\tcold" for n, text in enumerate(TEXTS)]
+    (tmp_path / "train.tsv").write_text("\n".join(["id\ttext\tlabel", *rows]) + "\n")
+    lines = [json.dumps({"text": text, "label": "cold", "id": 1}) for text in TEXTS]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
+    expected = Classifier(str(classes))(TEXTS)
+    for name in ("train.tsv", "train.jsonl"):
+        command = ["classify", "--model", classes, "--input", tmp_path / name]
+        code, found, _ = run(capsys, monkeypatch, *command)
+        assert (code, [row["text_a"] for row in found]) == (0, TEXTS)
+        assert {row["given_label"] for row in found} == {"cold"}
+        for row, other in zip(found, expected, strict=True):
+            assert row["label"] == other["label"]
+            assert row["probabilities"] == pytest.approx(other["probabilities"])
+
+
+def test_the_columns_of_the_training_come_before_common_ones(
+    classes, capsys, monkeypatch, tmp_path
+):
+    model = shutil.copytree(classes, tmp_path / "model")
+    task = json.loads((model / "task.json").read_text())
+    task["columns"] = {"text_a": "body", "text_b": "", "label": "kind"}
+    (model / "task.json").write_text(json.dumps(task))
+    (tmp_path / "x.tsv").write_text("text\tbody\tkind\nno\tthe river\twarm\n")
+    command = ["classify", "--model", model, "--input", tmp_path / "x.tsv"]
+    _, [found], _ = run(capsys, monkeypatch, *command)
+    assert (found["text_a"], found["given_label"]) == ("the river", "warm")
+
+
+@pytest.mark.parametrize(
+    "task_name, name, lines, texts",
+    [
+        (
+            "CoLA",
+            "train.tsv",
+            ["gj04\t1\t*\tthe river", "x\t0\t\tit is"],
+            ["the river"],
+        ),
+        ("CoLA", "test.tsv", ["index\tsentence", "0\tthe river"], ["the river"]),
+        ("SST-2", "dev.tsv", ["sentence\tlabel", "the river\t1"], ["the river"]),
+        (
+            "MRPC",
+            "msr_paraphrase_train.txt",
+            [
+                "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+                "1\t5\t6\tthe river\tit is",
+            ],
+            ["the river", "it is"],
+        ),
+    ],
+)
+def test_files_of_glue_are_read_as_published(
+    classes, capsys, monkeypatch, tmp_path, task_name, name, lines, texts
+):
+    model = shutil.copytree(classes, tmp_path / "model")
+    task = json.loads((model / "task.json").read_text()) | {"task_name": task_name}
+    del task["columns"]
+    (model / "task.json").write_text(json.dumps(task))
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    command = ["classify", "--model", model, "--input", tmp_path / name]
+    code, [found, *_], _ = run(capsys, monkeypatch, *command)
+    assert code == 0
+    assert [found[n] for n in ("text_a", "text_b") if n in found] == texts
+
+
+def test_a_table_without_a_known_column_is_refused_with_the_remedy(
+    classes, capsys, monkeypatch, tmp_path
+):
+    path = tmp_path / "x.tsv"
+    path.write_text("one\ttwo\nthe river\tit is\n")
+    command = ["classify", "--model", classes, "--input", path]
+    code, lines, error = run(capsys, monkeypatch, *command)
+    assert (code, lines) == (1, [])
+    assert "line 1: no column has the name of a text. Received: 'one', 'two'" in error
+    path.write_text("text_a\ttext_b\nthe river\tit is\n")  # As it says.
+    _, [found], _ = run(capsys, monkeypatch, *command)
+    assert (found["text_a"], found["text_b"]) == ("the river", "it is")
+
+
+def test_lines_of_a_file_in_one_column_are_texts(
+    classes, capsys, monkeypatch, tmp_path
+):
+    (tmp_path / "x.tsv").write_text("the river\nit is\n")
+    command = ["classify", "--model", classes, "--input", tmp_path / "x.tsv"]
+    _, found, _ = run(capsys, monkeypatch, *command)
+    assert [row["text_a"] for row in found] == ["the river", "it is"]
+
+
+def test_a_file_of_squad_is_answered(answers, capsys, monkeypatch, tmp_path):
+    qas = [{"id": n, "question": q} for n, q in enumerate(["who", "where is it"])]
+    path = tmp_path / "dev.json"
+    paragraphs = [{"context": CONTEXT, "qas": qas}]
+    path.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    command = ["squad", "--model", answers, "--input", path]
+    code, found, _ = run(capsys, monkeypatch, *command)
+    assert (code, [row["id"] for row in found]) == (0, ["0", "1"])
+    again = QuestionAnswerer(str(answers))([("who", CONTEXT), ("where is it", CONTEXT)])
+    assert [row["answer"] for row in found] == [row["answer"] for row in again]
+    path.write_text(json.dumps({"question": "who", "context": CONTEXT}) + "\n")
+    _, [found], _ = run(capsys, monkeypatch, *command)
+    assert found["answer"] == again[0]["answer"]
+
+
+def test_an_answer_is_printed_before_the_next_line_comes(classes, monkeypatch):
+    """The second line is typed after the first answer."""
+    answered, was_answered = threading.Event(), []
+
+    class Output(io.StringIO):
+        def flush(self):
+            answered.set()
+
+    reading, writing = os.pipe()
+
+    def type_lines():
+        with open(writing, "w") as lines:
+            print(TEXTS[0], file=lines, flush=True)
+            was_answered.append(answered.wait(timeout=60))
+            print(TEXTS[1], file=lines, flush=True)
+
+    output = Output()
+    thread = threading.Thread(target=type_lines, daemon=True)
+    with open(reading) as lines:
+        monkeypatch.setattr("sys.stdin", lines)
+        monkeypatch.setattr("sys.stdout", output)
+        thread.start()
+        assert main(["predict", "classify", "--model", str(classes)]) == 0
+    thread.join()
+    assert was_answered == [True]
+    found = [json.loads(line) for line in output.getvalue().splitlines()]
+    assert [row["text_a"] for row in found] == TEXTS[:2]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_a_prompt_and_may_correct_a_line(filler, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", Terminal(f"no mask\n\n{GOOD}\n"))
+    assert main(["predict", "fill-mask", "--model", str(filler)]) == 0
+    captured = capsys.readouterr()
+    [line] = captured.out.splitlines()
+    assert json.loads(line)["text"] == GOOD
+    assert "Type a text with [MASK] per line; Ctrl-D ends." in captured.err
+    assert captured.err.count("> ") == 4
+    assert "error: The line: A text must hold [MASK]" in captured.err
 
 
 def test_answers_are_those_of_predictions_json(answers):
@@ -195,19 +401,39 @@ def test_a_line_that_is_wrong_is_named(answers, capsys, monkeypatch, text, patte
     assert len(error.splitlines()) == 1
 
 
-def test_a_model_without_the_head_is_refused(filler, capsys, monkeypatch):
-    code, _, error = run(capsys, monkeypatch, "classify", "x", "--model", filler)
-    assert code == 1
-    assert "has no classifier" in error
+KINDS = {"fill-mask": "filler", "squad": "answers", "classify": "classes"}
 
 
+@pytest.mark.parametrize(
+    "kind, wanted, has_description",
+    [
+        *(("squad", "classify", True), ("classify", "squad", True)),
+        *(("classify", "fill-mask", True), ("fill-mask", "classify", False)),
+        *(("squad", "classify", False), ("classify", "squad", False)),
+        ("squad", "fill-mask", False),
+    ],
+)
 def test_a_model_for_another_prediction_names_its_command(
-    answers, classes, capsys, monkeypatch
+    kind, wanted, has_description, request, capsys, monkeypatch, tmp_path
 ):
-    code, _, error = run(capsys, monkeypatch, "classify", "x", "--model", answers)
-    assert (code, "bert_tf predict squad" in error) == (1, True)
-    code, _, error = run(capsys, monkeypatch, "fill-mask", "x", "--model", classes)
-    assert (code, "bert_tf predict classify" in error) == (1, True)
+    """By its task.json or, as of other programs' weights, by its head."""
+    model = shutil.copytree(request.getfixturevalue(KINDS[kind]), tmp_path / "model")
+    if not has_description:
+        (model / "task.json").unlink(missing_ok=True)
+    texts = {"squad": ["who", CONTEXT]}.get(wanted, ["the [MASK]"])
+    command = [wanted, *texts, "--model", model]
+    code, lines, error = run(capsys, monkeypatch, *command)
+    assert (code, lines) == (1, [])
+    assert f"`model` must be one for {wanted}. Received: {model} with" in error
+    assert f"Use `python -m bert_tf predict {kind}` for it" in error
+
+
+def test_an_encoder_predicts_nothing_and_says_so(folder, capsys, monkeypatch, tmp_path):
+    config = BertConfig.from_json_file(str(folder / "bert_config.json"))
+    encoder = build_encoder_model(config)
+    save_pretrained(encoder, tmp_path, vocab_file=str(folder / "vocab.txt"))
+    code, _, error = run(capsys, monkeypatch, "squad", "a", "b", "--model", tmp_path)
+    assert code == 1 and "without a head, an encoder. Pass a model" in error
 
 
 def test_a_text_without_a_mask_is_refused(filler, capsys, monkeypatch):

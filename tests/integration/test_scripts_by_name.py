@@ -127,9 +127,6 @@ def hdf5(model, tmp_path_factory):
         env=dict(os.environ, SEQ_LEN="128", SHARD_NUM="5", PYTHONPATH=str(ROOT)),
     )
     assert chopped.returncode == 0, chopped.stderr
-    (folder / "5_shards_uncompressed_128").rename(
-        folder / "2048_shards_uncompressed_128"
-    )
     return folder
 
 
@@ -151,18 +148,104 @@ def test_intel_s_first_phase_trains_and_logs_its_speed(hdf5, model, tmp_path):
     assert words[0] == "Throughput:" and float(words[1]) > 0
 
 
-def test_a_precision_that_is_not_computed_here_is_refused(tmp_path):
-    result = bash("scripts/run_bert_pretrain_phase1.sh", "fp8", cwd=tmp_path)
+SEVENTEEN = [
+    *("out", "2.0", "4", "3e-5", "fp32", "1", "1", ".", "vocab.txt", "results", "eval"),
+    *("bert_config.json", "-1", "100", "false", "O1", "mlu"),
+]
+PHASE = "run_bert_pretrain_phase"
+RECORDS = {"DATASET_DIR": ".", "OUTPUT_DIR": "out"}
+REFUSED = [
+    (f"{PHASE}1.sh", [], {}, "DATASET_DIR is not set. Set it to the folder of 2048_"),
+    (f"{PHASE}1.sh", [], {"DATASET_DIR": "."}, "OUTPUT_DIR is not set. Set it to a"),
+    (f"{PHASE}1.sh", [], RECORDS, "which holds none. Make it with parallel_create_hdf"),
+    (f"{PHASE}1.sh", ["fp64"], RECORDS, "bf32, bf16 or fp16. Received: fp64"),
+    (f"{PHASE}1.sh", ["fp8"], RECORDS, "bf32, bf16 or fp16. Received: fp8"),
+    (f"{PHASE}2.sh", [], RECORDS | {"PRECISION": "int8"}, "Received: int8"),
+    ("run_ddp_bert_pretrain_phase1.sh", [], {"NPROCESS": "two"}, "NPROCESS=two"),
+    ("run_ddp_bert_pretrain_phase1.sh", [], {"NNODES": "two"}, "NNODES=two"),
+    (
+        "run_ddp_bert_pretrain_phase1.sh",
+        [],
+        {"NNODES": "2"},
+        "HOSTFILE is not set",
+    ),
+    ("run_ddp_bert_pretrain_phase2.sh", [], {"HOSTFILE": "no"}, "an address in each"),
+    (
+        "run_ddp_bert_pretrain_phase1.sh",
+        [],
+        {"BATCH_SIZE": "5", "NPROCESS": "2"},
+        "must be a multiple of their number. Received: BATCH_SIZE=5, 2 workers",
+    ),
+    ("run_fast_bert_pretrain.sh", [], {"NPROCESS": "0"}, "Received: NPROCESS=0"),
+    ("run_fast_bert_pretrain.sh", [], {"GBS": "x"}, "Received: GBS=x"),
+    ("run_fast_bert_pretrain.sh", [], {"NPROCESS": "3"}, "must be a multiple of NPROC"),
+    ("run_fast_bert_pretrain.sh", [], {"PROCESS_PER_NODE": "4"}, "and NNODES is 8"),
+    ("fast_bert_squad_finetune.sh", [], {}, "SQUAD_DIR is not set. Set it to the fold"),
+    (
+        "fast_bert_squad_finetune.sh",
+        ["--tpp_bf8"],
+        {"SQUAD_DIR": ".", "BERT_MODEL": "."},
+        "bf8 is not computed here. Drop --tpp_bf8",
+    ),
+    (
+        "run_multi_card_FPS.sh",
+        [],
+        {"IX_NUM_CUDA_VISIBLE_DEVICES": "x"},
+        "positive",
+    ),
+    ("run_training.sh", ["--name", "mine"], {}, "must be default or iluvatar"),
+    ("run_training.sh", ["--name", "default"], {}, "pass --data_dir"),
+    ("run_training.sh", ["--data_dir"], {}, "--data_dir needs a value"),
+    (
+        "run_training.sh",
+        ["--data_dir", "no"],
+        {},
+        "which has no 2048_shards",
+    ),
+    (
+        "run_scripts/BERT_Infer.sh",
+        [],
+        {"SQUAD_DIR": "."},
+        "BERT_INFER_MODEL is",
+    ),
+    ("run_scripts/BERT_FP32_2E_4MLUs_Train.sh", [], {}, "SQUAD_DIR is not set"),
+    ("run_squad.sh", SEVENTEEN[:16], {}, "17 arguments, or the first 13 or fewer. Rec"),
+    (
+        "run_squad.sh",
+        [*SEVENTEEN, "more"],
+        {},
+        "Received: 18. They are: check",
+    ),
+    ("run_squad.sh", SEVENTEEN[:5] + ["x"] + SEVENTEEN[6:], {}, "Received: workers=x"),
+    ("run_squad.sh", SEVENTEEN[:2] + SEVENTEEN[3:13], {}, "Received: batch=3e-5"),
+    ("run_squad.sh", SEVENTEEN, {}, "squad_dir=., which holds none. squad_download.sh"),
+    (
+        "create_datasets_from_start.sh",
+        ["wiki_only", "."],
+        {"VOCAB_FILE": "no.txt"},
+        "Received: no.txt, which does not exist",
+    ),
+]
+
+
+@pytest.mark.parametrize("script, arguments, variables, message", REFUSED)
+def test_wrong_arguments_are_refused_in_a_line(
+    tmp_path, script, arguments, variables, message
+):
+    result = bash(f"scripts/{script}", *arguments, cwd=tmp_path, **variables)
     assert result.returncode == 1
-    assert "fp8 is not computed here" in result.stderr
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: ") and message in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_iluvatar_s_script_prints_acc_and_fps(tiny_config_file, tiny_records, tmp_path):
-    output = tmp_path / "run"
+    output = tmp_path / "the run"
     result = bash(
         *("scripts/run_1card_FPS.sh", f"--input_files_dir={tiny_records}"),
         *(f"--eval_files_dir={tiny_records}", "--train_batch_size=6"),
-        *(f"--bert_config_file={tiny_config_file}", f"--output_dir={output}"),
+        *(f"--bert_config_file={tiny_config_file}", "--output_dir", output),
+        f"--dllog_path={tmp_path}/log.json",
         *("--max_seq_length=16", "--max_predictions_per_seq=4", "--num_train_steps=3"),
         cwd=tmp_path,
     )
@@ -198,35 +281,45 @@ def test_the_pytorch_trainer_s_script_prints_its_table(
     ]
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--name", "default"], "pass --data_dir"),
-        (["--data_dir", "x", "--config", "V100"], "must end with a number of workers"),
-        (["--data_dir"], "--data_dir needs a value"),
-    ],
-)
-def test_wrong_options_of_that_script_are_refused(tmp_path, arguments, message):
-    result = bash("scripts/run_training.sh", *arguments, cwd=tmp_path)
+def test_a_configuration_without_a_number_of_workers_is_refused(tmp_path):
+    for name in ("2048_shards_uncompressed", "eval_set_uncompressed"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bert_config.json").write_text("{}")
+    words = ("--data_dir", ".", "--config", "V100")
+    result = bash("scripts/run_training.sh", *words, cwd=tmp_path)
     assert result.returncode == 1
-    assert message in result.stderr
+    assert "must end with a number of workers" in result.stderr
 
 
 def test_cambricon_s_recipes_train_and_answer(model, squad, tmp_path):
-    results = tmp_path / "trained"
+    """With the paths of its README: files of PyTorch; and with blanks in them."""
+    folder = tmp_path / "a model"
+    folder.mkdir()
+    for name in ("bert_config.json", "vocab.txt"):
+        (folder / name).write_bytes((model / name).read_bytes())
+    converted = run_python(
+        SCRIPTS / "convert_bert_original_tf_checkpoint_to_pytorch.py",
+        *("--tf_checkpoint_path", model / "bert_model.ckpt"),
+        *("--bert_config_file", model / "bert_config.json"),
+        *("--pytorch_dump_path", folder / "pytorch_model.pt"),
+    )
+    assert converted.returncode == 0, converted.stderr
+    results = tmp_path / "the results"
     variables = dict(cwd=tmp_path, SQUAD_DIR=squad, WORKERS=1)
     trained = bash(
         "scripts/run_scripts/BERT_FP32_2E_4MLUs_Train.sh",
-        **dict(variables, BERT_MODEL=model, OUTPUT_DIR=results),
+        **dict(variables, BERT_MODEL=folder / "pytorch_model.pt", OUTPUT_DIR=results),
     )
     assert trained.returncode == 0, trained.stderr
     [line] = [x for x in trained.stdout.splitlines() if x.startswith("F1: ")]
     answers = tmp_path / "answers"
+    trained_file = results / "pytorch_model.bin"
     answered = bash(
         "scripts/run_scripts/BERT_Infer.sh",
-        **dict(variables, BERT_INFER_MODEL=results, OUTPUT_DIR=answers),
+        **dict(variables, BERT_INFER_MODEL=trained_file, OUTPUT_DIR=answers),
     )
     assert answered.returncode == 0, answered.stderr
+    assert f"There is no {trained_file}: taking the checkpoint in" in answered.stdout
     assert line in answered.stdout
     assert read_json(answers / "predictions.json")
 

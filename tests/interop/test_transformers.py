@@ -6,6 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import runs
 from interop.tiny_bert import (
     WORDS,
     assert_equal_bytes,
@@ -69,8 +70,15 @@ TOLERANCE = 1e-4
 pytestmark = pytest.mark.slow
 
 
+def trained_flags(folder, checkpoint, records):
+    """A training of 2 steps from a checkpoint, exported after the second."""
+    more = (f"--init_checkpoint={checkpoint}", "--export_steps=2")
+    config_file = folder / "tf1" / "bert_config.json"
+    return runs.pretraining_flags(config_file, records, folder / "run", *more, steps=2)
+
+
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory, tiny, tiny_tensors):
+def theirs(tmp_path_factory, tiny, tiny_tensors, tiny_records):
     """Folder of converted models, and what transformers says of them."""
     if not TORCH_PYTHON.is_file():
         pytest.skip("torch is not there: `make bench` installs it into .venv-bench")
@@ -79,6 +87,7 @@ def theirs(tmp_path_factory, tiny, tiny_tensors):
     tf1 = write_tf1(folder / "tf1", tiny_tensors, tiny)
     convert(tf1, str(folder / "pretraining"), options)
     convert(tf1, str(folder / "encoder"), ConvertOptions(encoder_only=True))
+    runs.run("pretraining", *trained_flags(folder, tf1, tiny_records))
     for name, heads in HEADS.items():
         tensors = random_tensors({**encoder_shapes(tiny), **heads})
         tf1 = write_tf1(folder / f"{name}_tf1", tensors, tiny)
@@ -87,8 +96,9 @@ def theirs(tmp_path_factory, tiny, tiny_tensors):
     convert(str(files.MINILM), str(folder / "minilm"), options)
     convert(str(files.RXNFP), str(folder / "rxnfp"), options)
     names = ["pretraining", "encoder", *HEADS, "minilm", "rxnfp"]
+    exported = {"exported": str(folder / "run" / "export" / "step-2")}
     request = {
-        "models": {name: str(folder / name) for name in names},
+        "models": {name: str(folder / name) for name in names} | exported,
         "ids": IDS,
         "mask": [[int(i > 0) for i in row] for row in IDS],
         "types": TYPES,
@@ -137,7 +147,8 @@ REAL = np.array(IDS) > 0  # What padding computes is nobody's business.
 
 
 @pytest.mark.parametrize(
-    "name", ["pretraining", "encoder", "classifier", "squad", "minilm", "rxnfp"]
+    "name",
+    ["pretraining", "exported", "encoder", "classifier", "squad", "minilm", "rxnfp"],
 )
 def test_transformers_finds_every_tensor(theirs, name):
     _, answers, _ = theirs
@@ -165,6 +176,15 @@ def test_logits_of_pretraining_are_equal(theirs, name):
     logits = arrays[f"{name}/prediction_logits"]
     assert_close(outputs["masked_lm_logits"][REAL], logits[REAL])
     expected = arrays[f"{name}/seq_relationship_logits"]
+    assert_close(outputs["next_sentence_logits"][:, 0], expected)
+
+
+def test_an_exported_step_has_the_logits_of_its_checkpoint(theirs):
+    folder, _, arrays = theirs
+    outputs = outputs_of(folder / "run" / "model.ckpt-2", "pretraining")
+    logits = arrays["exported/prediction_logits"]
+    assert_close(outputs["masked_lm_logits"][REAL], logits[REAL])
+    expected = arrays["exported/seq_relationship_logits"]
     assert_close(outputs["next_sentence_logits"][:, 0], expected)
 
 

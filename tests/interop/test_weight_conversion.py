@@ -1,5 +1,7 @@
+import ast
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -271,6 +273,41 @@ def test_the_name_of_the_destination_says_what_to_write(destination, form):
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *("model.onnx", "x/model.h5", "model.tflite", "MODEL.TFLITE", "bert.gguf"),
+        *("m.mlmodel", "m.pb", "m.msgpack", "m.ot", "m.engine", "w.npz", "a.zip"),
+    ],
+)
+def test_the_name_of_a_file_that_is_not_written_is_no_folder(name):
+    with pytest.raises(ValueError, match=r"end in \.safetensors, .* is not written"):
+        find_form(name)
+
+
+def test_no_folder_has_the_name_of_a_file_unless_it_is_meant(tf1, tmp_path):
+    path = tmp_path / "model.onnx"
+    for save in (run, lambda tf1, path: save_pretrained(from_pretrained(tf1), path)):
+        with pytest.raises(ValueError, match="whose format is not written"):
+            save(tf1, path)
+        assert not path.exists()
+    run(tf1, f"{path}/")  # As the message says.
+    assert (path / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["bert-v1.5", "minilm.2024", "mine", "model.v2/x"])
+def test_versions_in_the_name_of_a_folder_are_no_endings(name):
+    assert find_form(name) is Form.TRANSFORMERS
+
+
+def test_a_model_is_not_saved_as_a_single_file(tf1, tmp_path):
+    for name in ("m.safetensors", "m.ckpt"):
+        with pytest.raises(
+            ValueError, match="`path` must be a folder.*bert_tf convert"
+        ):
+            save_pretrained(from_pretrained(tf1), tmp_path / name)
+
+
+@pytest.mark.parametrize(
     "key, value", [("num_hidden_layers", 1000), ("hidden_size", 65_000)]
 )
 def test_a_config_of_another_size_is_refused_before_memory_is_taken(
@@ -330,6 +367,18 @@ def test_heads_that_a_task_needs_are_strict(tmp_path, tiny, tiny_tensors, caplog
         from_pretrained(tf1, "classifier")
     from_pretrained(tf1, "pretraining", new=("cls/*",))
     assert "newly initialised: cls/predictions/" in caplog.text
+
+
+@pytest.mark.parametrize("task", ["encoder", "pretraining", "classifier", "squad"])
+def test_the_advice_about_missing_heads_works(tmp_path, tiny, tiny_tensors, task):
+    tensors = {n: t for n, t in tiny_tensors.items() if "embed" in n or "layer_" in n}
+    tf1 = write_tf1(tmp_path / "tf1", tensors, tiny)
+    settings = {"num_outputs": 2} if task == "classifier" else {}
+    with pytest.raises(RunError, match="is missing.* or new=") as caught:
+        from_pretrained(tf1, task, **settings)
+    assert "--" not in str(caught.value).partition("is missing")[2]
+    new = re.search(r"new=(\(.*?\)) to init", str(caught.value))[1]
+    from_pretrained(tf1, task, new=ast.literal_eval(new), **settings)
 
 
 def test_an_unknown_task_is_refused(tf1):

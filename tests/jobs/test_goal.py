@@ -22,7 +22,9 @@ def make_plan(sequences_per_record=1.0, num_train_steps=100, **training):
         training=TrainingConfig(do_train=True, **training),
         optimizer=OptimizerConfig(num_train_steps=num_train_steps),
     )
-    records = types.SimpleNamespace(sequences_per_record=sequences_per_record)
+    records = types.SimpleNamespace(
+        sequences_per_record=sequences_per_record, num_records=50
+    )
     shape = BatchShape(micro_batch_size=4, num_micro_batches=2, size=2)
     return Plan(**names | dict(config=config, training_set=records, shape=shape))
 
@@ -75,6 +77,15 @@ def test_a_target_alone_is_evaluated_at_mlperf_s_interval():
     plan = make_plan(10_000.0, target_mlm_accuracy=0.72)  # 160,000 sequences a step.
     # int(0.05 * (230.23 * 160,000 + 3e6) / 25,000) * 25,000 = 1,975,000.
     assert due_steps(plan, 40) == [13, 25, 38]
+
+
+def test_after_each_pass_over_the_records():
+    """50, 100 and 150 records are reached in steps 4, 7 and 10 of 16."""
+    assert due_steps(make_plan(evaluate_each_epoch=True)) == [4, 7, 10]
+    both = make_plan(evaluate_each_epoch=True, eval_steps=5)
+    assert due_steps(both) == [4, 5, 7, 10]
+    target = make_plan(evaluate_each_epoch=True, target_mlm_accuracy=0.7)
+    assert due_steps(target) == [4, 7, 10]
 
 
 def test_without_a_request_there_is_no_evaluation():

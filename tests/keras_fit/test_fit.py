@@ -96,7 +96,7 @@ def test_the_example_of_the_docs_runs_without_mpirun(tmp_path, monkeypatch):
     [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "docs/keras.md", "exec"), {})
-    assert (tmp_path / "model.keras").exists() and (tmp_path / "best.keras").exists()
+    assert (tmp_path / "model.keras").exists() and (tmp_path / "last.keras").exists()
 
 
 def test_a_step_has_one_sum():

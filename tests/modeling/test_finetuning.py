@@ -298,3 +298,55 @@ def test_packed_agrees_with_single_rows(features, kind):
     size = np.sqrt(np.mean(np.square(true)))
     assert 0 < np.sqrt(np.mean(np.square(plain - true))) < 0.03 * size
     assert np.sqrt(np.mean(np.square(packed - plain))) < 0.03 * size
+
+
+@pytest.mark.parametrize("allow_fused", [False, True], ids=["reference", "fused"])
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_frozen_layers_have_no_gradient_and_the_others_theirs(
+    features, allow_fused, frozen
+):
+    """Those of a model that is not frozen, which other tests compare with NumPy."""
+
+    def gradients(frozen_layers):
+        more = {"allow_fused": allow_fused, "frozen_layers": frozen_layers}
+        task = make_task("class", WIDE, "bf16" if allow_fused else "fp32", **more)
+        variables = task.model.trainable_variables
+        given = features("class", PACKED)
+        given["dropout_seed"] = tf.zeros([len(PACKED), 3], tf.int32)
+        step = task.step_scope(accumulates=True)
+        with step:
+            with step.micro_batch(variables) as part:
+                [loss] = tf.unstack(task.loss_sums(given, training=True))
+            found = part.gradients(loss)
+            return {
+                v.path: (step.take_sum(v.path) if g is None else g).numpy()
+                for v, g in zip(variables, found, strict=True)
+            }
+
+    ours, expected = gradients(frozen), gradients(None)
+    layers = [f"bert/encoder/layer_{n}/" for n in range(frozen)]
+    for path, gradient in expected.items():
+        if path.startswith(("bert/embeddings/", *layers)):
+            assert not ours[path].any(), path
+        else:
+            np.testing.assert_array_equal(ours[path], gradient, err_msg=path)
+
+
+def test_a_weighted_loss_matches_numpy(tasks, sequences, labels, features):
+    """Sum of weight times cross entropy, over the sum of the weights."""
+    weights = np.array([0.5, 2.0, 3.0], np.float32)
+    numbers = labels["class"]["labels"]
+    task = tasks["class"]
+    examples = LabelledSequences(
+        TokenSequences.join(sequences), labels["class"], (), weights[numbers]
+    )
+    results = []
+    for rows in (PLAIN, PACKED):
+        given = {n: tf.constant(x) for n, x in examples.features(rows, S).items()}
+        total = task.loss_sums(given, training=False).numpy()
+        results.append(total / task.counts(given).numpy())
+    logits = task.logits(features("class", PLAIN)).numpy()[:, 0].astype(np.float64)
+    losses = -log_softmax(logits, axis=1)[np.arange(8), numbers]
+    chosen = np.array([0.5, 2.0, 3.0])[numbers]
+    expected = (chosen * losses).sum() / chosen.sum()
+    np.testing.assert_allclose(results, expected, rtol=TOLERANCE)

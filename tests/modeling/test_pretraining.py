@@ -88,6 +88,21 @@ def test_sums_match_numpy(batch):
     np.testing.assert_allclose(sums, expected, rtol=1e-5)
 
 
+def test_without_pairs_the_masked_lm_sums_stay(batch):
+    features, logits = batch
+    expected = expected_sums(*batch)
+    task = PretrainingTask(FixedModel(logits), do_nsp=False)
+    assert task.loss_names == ("mlm_loss",)
+    losses = task.loss_sums(features, training=True)
+    np.testing.assert_allclose(losses, expected[:1, 0], rtol=1e-5)
+    np.testing.assert_array_equal(task.counts(features), expected[:1, 2])
+    only = {"masked_lm_logits": logits["masked_lm_logits"]}
+    task = PretrainingTask(FixedModel(only), do_nsp=False)
+    sums = task.evaluation_sums(features)
+    np.testing.assert_allclose(sums[0], expected[0], rtol=1e-5)
+    assert sums[1].numpy().tolist() == [0, 0, expected[1, 2]]
+
+
 def test_values_under_zero_weights_do_not_matter(batch):
     features, logits = batch
     task = PretrainingTask(FixedModel(logits))

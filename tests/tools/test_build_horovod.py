@@ -1,9 +1,12 @@
 """The Horovod build: what it refuses, what it patches, what names a build."""
 
+import fcntl
 import hashlib
+import os
 import pathlib
 import subprocess
 import tarfile
+import time
 
 import pytest
 
@@ -85,6 +88,24 @@ def test_the_wheel_of_a_faster_set_up_is_kept(sources, tmp_path_factory, monkeyp
     assert [path.name for path in target.iterdir()] == ["theirs.whl"]
     names = {build_horovod.ARCHIVE, "horovod-key", "horovod-key.log"}
     assert {path.name for path in cache.iterdir()} == names
+
+
+def test_folders_of_killed_builds_are_deleted_and_those_of_running_ones_stay(tmp_path):
+    killed, running = (
+        tmp_path / f".horovod-key.0123456{n}.bert_tf.tmp" for n in range(2)
+    )
+    old, new, other = (tmp_path / n for n in (".build-old", ".build-new", "horovod-1"))
+    for folder in (killed, running, old, new, other):
+        (folder / "horovod").mkdir(parents=True)
+    long_ago = time.time() - 2 * build_horovod.OLD_SECONDS
+    os.utime(old, (long_ago, long_ago))
+    held = os.open(running, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        build_horovod.remove_leftovers(tmp_path)
+    finally:
+        os.close(held)
+    assert {*tmp_path.iterdir()} == {running, new, other}
 
 
 @pytest.mark.parametrize(("text", "times"), [("", 0), (f"{GPU_LINE}\n" * 2, 2)])

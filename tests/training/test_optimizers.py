@@ -64,6 +64,7 @@ def reference(
     not_adapted: tuple[str, ...] = (),
     epsilon: float = 1e-6,
     decay: float = 0.01,
+    factors: dict[str, float] | None = None,
 ) -> dict[str, np.ndarray]:
     """Weights after the same steps by the papers' formulas in float64."""
     weights = {p: w.astype("float64") for p, w in random_arrays(seed=0).items()}
@@ -82,7 +83,8 @@ def reference(
             ratio = 1.0
             if is_lamb and not any(part in path for part in not_adapted):
                 ratio = np.linalg.norm(w) / np.linalg.norm(u)
-            weights[path] = w - LEARNING_RATE * ratio * u
+            rate = LEARNING_RATE * (factors or {}).get(path, 1.0)
+            weights[path] = w - rate * ratio * u
     return weights
 
 
@@ -102,6 +104,20 @@ def test_five_steps_match_numpy_reference(
 ) -> None:
     tested = take_steps(build_optimizer(optimizer_type, LEARNING_RATE))
     assert_same(tested, reference(is_lamb=is_lamb, bias_correction=bias_correction))
+
+
+@pytest.mark.parametrize("optimizer_type", ["lamb", "adam"])
+def test_rates_by_path_match_numpy_reference(optimizer_type: str) -> None:
+    """The first pattern that is found counts; 0 also stops the decay."""
+    patterns = {"^query/kernel": 0.25, "^query/": 0.5, "^embeddings/": 0.0}
+    tested = take_steps(
+        build_optimizer(optimizer_type, LEARNING_RATE, rate_factors=patterns)
+    )
+    factors = {"query/kernel": 0.25, "query/bias": 0.5}
+    factors["embeddings/word_embeddings"] = 0.0
+    is_lamb = optimizer_type == "lamb"
+    expected = reference(is_lamb=is_lamb, bias_correction=is_lamb, factors=factors)
+    assert_same(tested, expected)
 
 
 def test_lamb_without_bias_correction_matches_numpy_reference() -> None:

@@ -125,6 +125,15 @@ class Logger:
 """
 
 
+def test_training_and_evaluation_share_no_name_at_a_step(tmp_path):
+    log = ConsoleLog(str(tmp_path / "log.json"), 20)
+    log.step(10, {"total_loss": 2.5})
+    log.evaluation(10, {"loss": 3.5, "accuracy": 0.5})
+    log.close()
+    found = [e["data"] for e in entries(tmp_path / "log.json") if e.get("step") == 10]
+    assert found == [{"total_loss": 2.5}, {"eval_loss": 3.5, "accuracy": 0.5}]
+
+
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """Makes a package `dllogger` of a text."""

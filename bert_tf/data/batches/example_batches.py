@@ -26,11 +26,13 @@ class LabelledSequences:
       labels: Name -> [n], the values to predict; int32 or float32.
       position_labels: Names of the labels that are token positions in the sequence:
         where the sequence begins later in a row, they are shifted with it.
+      weights: [n] float32, of the examples in the mean loss; None: all are 1.
     """
 
     sequences: TokenSequences
     labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     position_labels: tuple[str, ...] = ()
+    weights: np.ndarray | None = None
 
     def sha256(self) -> str:
         """Checksum of all tokens and labels, in order."""
@@ -49,6 +51,9 @@ class LabelledSequences:
             if name in self.position_labels:
                 chosen = chosen + features["next_sentence_positions"]
             features[name] = chosen
+        if self.weights is not None:
+            chosen = np.where(rows >= 0, self.weights[rows], 0)
+            features["example_weights"] = chosen.astype(np.float32)
         return features
 
 

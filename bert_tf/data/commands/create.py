@@ -41,6 +41,7 @@ from bert_tf.data.records.metadata import (
 )
 from bert_tf.data.records.tfrecord import RecordWriter, frame_record, shard_name
 from bert_tf.data.text.input_files import expand_paths
+from bert_tf.data.text.line_check import warn_of_plain_text
 from bert_tf.data.text.tokenization import TokenizerSettings
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.unreachable_tokens import split_warnings
@@ -115,6 +116,10 @@ def create_records(
     if communicator is None or communicator.rank == 0:
         for note in notes:
             print(note, flush=True)
+        if config.input_format == "google":
+            remedy = "For plain text pass --input_format=text."
+            for line in warn_of_plain_text(paths, remedy):
+                report(line)
     settings = settings_of(config, "input", "vocab_file", *_usual(config))
     inputs = [*paths, config.vocab_file]
     vocabulary = load_vocabulary(config.vocab_file)
@@ -154,6 +159,7 @@ def _usual(config: CreateDataConfig) -> list[str]:
     usual = {
         "strip_accents": config.do_lower_case,
         "tokenize_chinese_chars": True,
+        "do_nsp": True,
     }
     return [name for name, value in usual.items() if getattr(config, name) == value]
 
@@ -207,7 +213,9 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
     """
     groups = list(
         cut_into_groups(
-            paths, config.input_format, config.num_shards, tokenizer_settings(config)
+            *(paths, config.input_format, config.num_shards),
+            tokenizer_settings(config),
+            fewest=2 if config.do_nsp else 1,
         )
     )
     if not groups:

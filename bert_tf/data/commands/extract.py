@@ -1,4 +1,4 @@
-"""Extracts documents from dumps, JSON and text files, as JSON lines."""
+"""Extracts documents from dumps, JSON, tables and text files, as JSON lines."""
 
 import json
 import os
@@ -14,6 +14,8 @@ from bert_tf.data.commands.output_folder import (
     settings_of,
 )
 from bert_tf.data.output_files import OutputFile, require_documents, total_counts
+from bert_tf.data.tasks.label_names import quoted, quoted_list
+from bert_tf.data.tasks.tables import column_names, read_rows
 from bert_tf.data.text.documents import (
     cut_into_ranges,
     holds_words,
@@ -37,6 +39,8 @@ _FORMATS = {
     ".bz2": "mediawiki",
     ".json": "json",
     ".jsonl": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
     ".txt": "text",
 }
 
@@ -72,7 +76,9 @@ def extract_documents(config: ExtractConfig) -> Counter[str]:
     """
     paths = expand_paths(config.input, tuple(_FORMATS))
     for path in paths:
-        check_content(path, is_text=_format_of(path, config) == "text")
+        kind = _format_of(path, config)
+        if kind != "parquet":
+            check_content(path, is_text=kind in ("text", "csv"))
     settings = settings_of(config, "input")
     output = OutputFolder("extract", config.output_dir, TEXT_FILES, settings, paths)
     files = output.complete(config.overwrite, lambda o: _extract(config, paths, o))
@@ -82,9 +88,10 @@ def extract_documents(config: ExtractConfig) -> Counter[str]:
 def _extract(
     config: ExtractConfig, paths: Sequence[str], output: OutputFolder
 ) -> list[OutputFile]:
-    # The size of uncompressed dumps is not known: bzip2 compresses them to a quarter.
+    # The size of what is compressed is not known: to about a quarter.
     total = sum(
-        os.path.getsize(path) * (4 if path.endswith(".bz2") else 1) for path in paths
+        os.path.getsize(path) * (4 if path.endswith((".bz2", ".gz")) else 1)
+        for path in paths
     )
     with ProgressReport(total, "documents") as progress:
         files = write_documents(
@@ -103,14 +110,14 @@ def _format_of(path: str, config: ExtractConfig) -> str:
     if config.input_format != "auto":
         return config.input_format
     for suffix, name in _FORMATS.items():
-        if path.lower().endswith(suffix):
+        if path.lower().removesuffix(".gz").endswith(suffix):
             return name
     if has_suffix(os.path.basename(path), TEXT_SUFFIXES):
         return "text"
     raise ValueError(
         f"`input_format` must be given for {path}, whose extension is not one of "
         f"{', '.join(_FORMATS)}. Received: input_format=auto. Pass --input_format="
-        "mediawiki, json or text."
+        "mediawiki, json, csv, parquet or text."
     )
 
 
@@ -126,6 +133,8 @@ def _raw_documents(
             )
         elif kind == "json":
             documents = _json_documents(path, config.text_field)
+        elif kind in ("csv", "parquet"):
+            documents = _table_documents(path, config.text_field, kind)
         else:
             documents = _plain_documents(path)
         for document in documents:
@@ -149,17 +158,37 @@ def _json_documents(path: str, text_field: str) -> Iterator[RawDocument]:
     for location, title, entry in entries:
         text = entry.get(text_field) if isinstance(entry, dict) else entry
         if not isinstance(text, str):
+            found = type(entry).__name__
+            if isinstance(entry, dict):
+                found = f"an object with {quoted_list(list(entry))}"
             raise ValueError(
                 f"{path}, {location}: a document must be a string or an object with a "
-                f"string under `text_field`. Received: text_field={text_field}."
+                f"string under `text_field`. Received: text_field={text_field}, "
+                f"{found}. "
+                "Pass the name of the text as --text_field."
             )
         named = entry.get("title") if isinstance(entry, dict) else None
         yield RawDocument(named if isinstance(named, str) else title, text, False)
 
 
+def _table_documents(path: str, text_field: str, kind: str) -> Iterator[RawDocument]:
+    """The documents of a table, one in each row; a text that is null is empty."""
+    has_title = "title" in column_names(path, kind)
+    columns = list(dict.fromkeys([text_field, *(["title"] if has_title else [])]))
+    for location, values in read_rows(path, columns, kind=kind):
+        text, title = values[text_field], values.get("title")
+        if not isinstance(text, str | None):
+            raise ValueError(
+                f"{location}: {text_field!r} must be text. Received: {quoted(text)}. "
+                "Pass another column as --text_field."
+            )
+        title = title if isinstance(title, str) else location.rpartition(", ")[2]
+        yield RawDocument(title, text or "", has_markup=False)
+
+
 def _holds_lines(path: str) -> bool:
     """Whether a file holds a JSON value on each line, whatever its name is."""
-    if path.endswith(".jsonl"):
+    if path.removesuffix(".gz").endswith(".jsonl"):
         return True
     try:
         lines = filter(None, read_lines(path))

@@ -1,6 +1,5 @@
 """Splits documents into sentences, as text in google's format."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -12,9 +11,11 @@ from bert_tf.data.commands.output_folder import (
     settings_of,
 )
 from bert_tf.data.output_files import OutputFile, require_documents, total_counts
+from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.data.text.documents import holds_words, read_lines
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.sentence_splitting import split_sentences
+from bert_tf.files import content_size
 from bert_tf.json_files import parse_json
 from bert_tf.progress import ProgressReport
 
@@ -44,13 +45,16 @@ def split_documents(
     counts: Counter[str] = Counter()
     documents = []
     for path, number, line in lines:
+        found = repr(line[:40])
         try:
-            text = parse_json(line)["text"]
-            paragraphs = text.splitlines()
+            entry = parse_json(line)
+            if isinstance(entry, dict):
+                found = f"an object with {quoted_list(list(entry))}"
+            paragraphs = entry["text"].splitlines()
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{path}, line {number}: must be a JSON object with a `text`, as "
-                f"`python -m bert_tf data extract` writes it. Received: {line[:40]!r}."
+                f"`python -m bert_tf data extract` writes it. Received: {found}."
             ) from None
         sentences = [s for p in paragraphs for s in split_sentences(p)]
         if any(map(holds_words, sentences)):
@@ -80,7 +84,7 @@ def make_sentences(config: SentencesConfig) -> Counter[str]:
 
     def make(output: OutputFolder) -> list[OutputFile]:
         processes = config.num_processes
-        with ProgressReport(sum(map(os.path.getsize, paths)), "documents") as progress:
+        with ProgressReport(sum(map(content_size, paths)), "documents") as progress:
             files = write_documents(
                 _json_lines(paths), split_documents, output, ".txt", processes, progress
             )

@@ -8,7 +8,6 @@ copies of it go to the same side, and no test document is in the training text t
 import dataclasses
 import hashlib
 import itertools
-import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -31,6 +30,9 @@ from bert_tf.data.text.documents import (
     read_range,
 )
 from bert_tf.data.text.input_files import expand_paths
+from bert_tf.data.text.line_check import warn_of_plain_text
+from bert_tf.files import content_size
+from bert_tf.launch import report
 from bert_tf.progress import ProgressReport
 
 _SIDES = ("training", "test")
@@ -93,6 +95,9 @@ def shard_documents(config: ShardConfig) -> dict[str, Counter[str]]:
       ValueError: if a shard would stay empty, or the text is not UTF-8.
     """
     paths = expand_paths(config.input)
+    remedy = "For plain text run `data extract` and `data sentences` before."
+    for line in warn_of_plain_text(paths, remedy):
+        report(line)
     settings = settings_of(config, "input")
     output = OutputFolder("shard", config.output_dir, SHARD_FILES, settings, paths)
     files = output.complete(config.overwrite, lambda o: _make_shards(config, paths, o))
@@ -109,7 +114,7 @@ def _cut_into_jobs(config: ShardConfig, paths: Sequence[str]) -> list[Job]:
         side: [f"{side}-{n:05d}-of-{count:05d}.txt" for n in range(count)]
         for side, count in counts.items()
     }
-    size = sum(map(os.path.getsize, paths))
+    size = sum(map(content_size, paths))
     for side, name in zip(_SIDES, ("n_training_shards", "n_test_shards"), strict=True):
         # A document is a letter, a line end and a blank line at least.
         most = max(1, size // _FEWEST_BYTES)

@@ -57,8 +57,11 @@ def _describe(features: dict[str, list], vocabulary: Sequence[str]) -> str:
     ids = features["input_ids"][:length]
     segment_ids = features["segment_ids"][:length]
     label = features["next_sentence_labels"]
-    lines = [f"  next_sentence_labels: {label} (0: b follows a, 1: random)"]
-    for name, segment in (("a", 0), ("b", 1)):
+    lines, segments = [], [("a", 0)]
+    if 1 in segment_ids:  # Not a record without next-sentence prediction.
+        lines = [f"  next_sentence_labels: {label} (0: b follows a, 1: random)"]
+        segments.append(("b", 1))
+    for name, segment in segments:
         tokens = [
             _token(vocabulary, token)
             for token, of in zip(ids, segment_ids, strict=True)

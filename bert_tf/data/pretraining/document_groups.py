@@ -8,7 +8,6 @@ duplicates together, are shuffled; training shuffles all records again.
 """
 
 import dataclasses
-import os
 import random
 from collections.abc import Iterator, Sequence
 
@@ -27,6 +26,7 @@ from bert_tf.data.text.tokenization import (
     WordSplitter,
     cached_tokenizer,
 )
+from bert_tf.files import content_size
 
 # Large enough for varied random next segments, small enough to keep every core busy.
 GROUP_BYTES = 1 << 20
@@ -58,6 +58,8 @@ def cut_into_groups(
     input_format: str,
     num_shards: int = 1,
     settings: TokenizerSettings = UNCASED,
+    *,
+    fewest: int = 2,
 ) -> Iterator[DocumentGroup]:
     """Cuts text into groups of about `GROUP_BYTES`.
 
@@ -67,12 +69,13 @@ def cut_into_groups(
       num_shards: Little text is cut into smaller groups, several for each shard, so
         that the shards have about the same size.
       settings: Those of the tokenizer: only documents with a token count.
+      fewest: Documents of a group at least: 2 for sentence pairs, otherwise 1.
 
     Yields:
-      Groups of at least two documents each, unless the whole text is one.
+      Groups of at least so many documents each, unless the whole text has fewer.
     """
     splitter = WordSplitter(settings)
-    share = sum(map(os.path.getsize, paths)) // (_GROUPS_PER_SHARD * num_shards)
+    share = sum(map(content_size, paths)) // (_GROUPS_PER_SHARD * num_shards)
     target = min(GROUP_BYTES, max(share, _SMALL_GROUP_BYTES))
     number = size = documents = 0
     current: list[FileRange] = []
@@ -80,14 +83,14 @@ def cut_into_groups(
     for file_range in cut_into_ranges(paths, input_format, target):
         current.append(file_range)
         size += file_range.num_bytes
-        if documents < 2:
+        if documents < fewest:
             documents += count_documents(file_range, input_format, splitter)
-        if size >= target and documents >= 2:
+        if size >= target and documents >= fewest:
             if ready:
                 yield ready
             ready = DocumentGroup(number, tuple(current))
             number, size, documents, current = number + 1, 0, 0, []
-    if ready and documents < 2:
+    if ready and documents < fewest:
         # A single document has no partner for random next segments: it joins the
         # previous group.
         ready = DocumentGroup(ready.number, (*ready.ranges, *current))

@@ -1,4 +1,4 @@
-"""Makes masked sentence pairs from tokenised documents.
+"""Makes masked sentence pairs, or single segments, from tokenised documents.
 
 Sources:
 - Pairs: google-research/bert, `create_pretraining_data.py` (Devlin et al. 2019,
@@ -7,6 +7,7 @@ Sources:
   same one; masked positions are drawn without replacement, where it shuffles all of
   them and takes the first (the same distribution). Random tokens are drawn from all
   ids, as there.
+- Single segments: Liu et al. 2019 (arXiv:1907.11692), section 4.2, "DOC-SENTENCES".
 - Whole words: google-research/bert's README of May 2019. The pieces of a word are
   selected together, and each is replaced independently.
 - N-grams of whole words: Lan et al. 2020 (arXiv:1909.11942), section 3.1, where n words
@@ -28,10 +29,10 @@ _NUM_SPECIAL = 3  # [CLS] a [SEP] b [SEP]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainingInstance:
-    """A masked pair of text segments, not padded.
+    """A masked pair of text segments, or a single one, not padded.
 
     Attributes:
-      input_ids: [CLS] a [SEP] b [SEP], with masks, at most S ids.
+      input_ids: [CLS] a [SEP] b [SEP] or [CLS] a [SEP], with masks, at most S ids.
       segment_ids: 0 up to the first [SEP], then 1; one for each token.
       is_random_next: Whether b comes from another document.
       masked_lm_positions: Ascending positions of the masked tokens, at most P.
@@ -178,7 +179,7 @@ class InstanceMaker:
         self._rng = rng
 
     def make(self, documents: Sequence[Document]) -> list[TrainingInstance]:
-        """Makes the instances of all documents, each used once as the first segment.
+        """Makes the instances of all documents, each of which is used once.
 
         Args:
           documents: Documents of sentences of ids; empty ones are left out.
@@ -187,22 +188,48 @@ class InstanceMaker:
           The instances in the order of the documents.
 
         Raises:
-          ValueError: if fewer than two documents hold text: there is no other
-            document to take a random next segment from.
+          ValueError: if pairs are made, and fewer than two documents hold text: there
+            is no other document to take a random next segment from.
         """
         documents = [kept for kept in ([s for s in d if s] for d in documents) if kept]
+        if not self._config.do_nsp:
+            return [
+                self._masked(segment, [], False)
+                for document in documents
+                for segment in self._segments(document)
+            ]
         if len(documents) < 2:
             raise ValueError(
                 "The text must hold at least two documents, so that a random next "
                 f"segment can come from another one. Received: {len(documents)}. In "
                 "google's format, put a blank line between documents; with "
-                "--input_format=text, each file is a document."
+                "--input_format=text, each file is a document. Without next-sentence "
+                "prediction (--nodo_nsp, here and in training) one is enough."
             )
         return [
             self._masked(tokens_a, tokens_b, is_random_next)
             for number in range(len(documents))
             for tokens_a, tokens_b, is_random_next in self._pairs(documents, number)
         ]
+
+    def _segments(self, document: Document) -> list[list[int]]:
+        """Divides one document into segments of whole sentences.
+
+        A sentence that does not fit begins the next segment, and one that is longer
+        than a segment is cut: each token is in exactly one segment.
+        """
+        segments: list[list[int]] = []
+        current: list[int] = []
+        limit = self._target_length()
+        for sentence in document:
+            rest = list(sentence)
+            while rest:
+                if current and len(current) + len(rest) > limit:
+                    segments.append(current)
+                    current, limit = [], self._target_length()
+                current += rest[:limit]
+                rest = rest[limit:]
+        return [*segments, current]
 
     def _pairs(
         self, documents: Sequence[Document], number: int
@@ -240,7 +267,8 @@ class InstanceMaker:
         return pairs
 
     def _target_length(self) -> int:
-        longest = self._config.max_seq_length - _NUM_SPECIAL
+        num_special = _NUM_SPECIAL if self._config.do_nsp else _NUM_SPECIAL - 1
+        longest = self._config.max_seq_length - num_special
         if self._rng.random() < self._config.short_seq_prob:
             return self._rng.randint(2, longest)
         return longest
@@ -276,11 +304,14 @@ class InstanceMaker:
     def _masked(
         self, tokens_a: list[int], tokens_b: list[int], is_random_next: bool
     ) -> TrainingInstance:
-        """Joins a pair and masks it."""
+        """Joins a pair, or takes a alone where b is empty, and masks it."""
         special = self._special
-        ids = [special.cls, *tokens_a, special.sep, *tokens_b, special.sep]
-        first_b = len(tokens_a) + 2
-        segments = range(1, first_b - 1), range(first_b, len(ids) - 1)
+        ids = [special.cls, *tokens_a, special.sep]
+        first_b = len(ids)
+        segments = [range(1, first_b - 1)]
+        if tokens_b:
+            ids += [*tokens_b, special.sep]
+            segments.append(range(first_b, len(ids) - 1))
         positions, labels = self._masker.mask(ids, segments, self._rng)
         segment_ids = [0] * first_b + [1] * (len(ids) - first_b)
         return TrainingInstance(ids, segment_ids, is_random_next, positions, labels)

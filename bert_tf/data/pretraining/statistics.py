@@ -107,7 +107,8 @@ def count_instances(instances: Iterable[TrainingInstance]) -> Counter[str]:
             random_next += 1
             kept += instance.segment_ids.index(1) - 2
         else:
-            kept += len(instance.input_ids) - _NUM_SPECIAL
+            has_pair = instance.segment_ids[-1] == 1
+            kept += len(instance.input_ids) - _NUM_SPECIAL + (not has_pair)
         unmasked += not instance.masked_lm_ids
     return Counter(random_next=random_next, unmasked=unmasked, kept_tokens=kept)
 

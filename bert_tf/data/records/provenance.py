@@ -83,6 +83,30 @@ def common_case(known: Mapping[str, Metadata]) -> StatedSettings | None:
     return first
 
 
+def have_pairs(known: Mapping[str, Metadata]) -> bool | None:
+    """Whether records were made for next-sentence prediction; None if unknown.
+
+    Args:
+      known: Folder -> metadata.
+
+    Raises:
+      ValueError: if two of them differ.
+    """
+    stated = {
+        folder: about.config.get("do_nsp") is not False
+        for folder, about in known.items()
+        if about.config
+    }
+    if len({*stated.values()}) < 2:
+        return next(iter(stated.values()), None)
+    named = {has_pairs: metadata_file(folder) for folder, has_pairs in stated.items()}
+    raise ValueError(
+        "All records must be made with sentence pairs, or none. Received: do_nsp=true "
+        f"in {named[True]}, do_nsp=false in {named[False]}. Pass --nodo_nsp to train "
+        "the masked LM alone, or use one of these folders alone."
+    )
+
+
 def origin_of(files: Iterable[str]) -> dict[str, Any]:
     """What record files were made with, for the metadata of records made from them.
 
@@ -91,17 +115,19 @@ def origin_of(files: Iterable[str]) -> dict[str, Any]:
 
     Returns:
       `vocab_size`, `vocab_sha256` and `config`, as far as all folders agree; empty if
-      one of them has no metadata.
+      one of them has no metadata. `do_nsp` is false if it is in one of them.
 
     Raises:
       ValueError: if two folders have different vocabularies or cases.
     """
-    known = {}
-    for folder in sorted({os.path.dirname(path) for path in files}):
-        about = read_metadata(folder)
-        if about is None:
-            return {}
-        known[folder] = about
+    folders = sorted({os.path.dirname(path) for path in files})
+    found = {folder: read_metadata(folder) for folder in folders}
+    known = {folder: about for folder, about in found.items() if about}
+    # Of a mixture too: not all of it has sentence pairs.
+    single = [x for x in known.values() if (x.config or {}).get("do_nsp") is False]
+    without_pairs = {"do_nsp": False} if single else {}
+    if len(known) < len(found):
+        return {"config": without_pairs} if single else {}
     check_vocabularies(known)
     common_case(known)
     first, *others = known.values()
@@ -115,4 +141,5 @@ def origin_of(files: Iterable[str]) -> dict[str, Any]:
         for name, value in (first.config or {}).items()
         if all((other.config or {}).get(name) == value for other in others)
     }
+    config |= without_pairs
     return origin | ({"config": config} if config else {})

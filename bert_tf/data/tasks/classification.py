@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 from bert_tf.data.tasks.label_names import quoted, quoted_list, without_blanks
 from bert_tf.data.tasks.tables import Row, numbered_lines, read_rows
-from bert_tf.data.text.token_sequences import TokenSequences, pair_sequence
+from bert_tf.data.text.token_sequences import (
+    TokenSequences,
+    pair_sequence,
+    truncated_lengths,
+)
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 
 # [CLS] and two [SEP]; a shorter sequence cannot hold a pair.
@@ -357,20 +361,3 @@ def encode_examples(
         return pair_sequence(first[: sizes[0]], rest, cls_id, sep_id)
 
     return TokenSequences.join(map(sequence, examples))
-
-
-def truncated_lengths(first: int, second: int, limit: int) -> tuple[int, int]:
-    """Lengths of a pair after tokens are dropped from the longer one until it fits.
-
-    Args:
-      first: Number of tokens of the first text.
-      second: Number of tokens of the second, which loses one if both are equally long.
-      limit: Maximum number of tokens of both together.
-
-    Source: google-research/bert, `run_classifier.py` (`_truncate_seq_pair`), whose
-    loop ends at these lengths.
-    """
-    if first + second <= limit:
-        return first, second
-    kept = min(first, max(limit - second, (limit + 1) // 2))
-    return kept, limit - kept

@@ -1,7 +1,7 @@
 """Makes a classification task from a user's own train, dev and test files."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bert_tf.data.tasks.classification import (
     ClassificationTask,
@@ -12,7 +12,7 @@ from bert_tf.data.tasks.classification import (
 from bert_tf.data.tasks.label_names import doubtful_names, quoted_list
 from bert_tf.data.tasks.tables import check_columns, column_names
 
-FILE_FORMATS = ("tsv", "jsonl")
+FILE_FORMATS = ("tsv", "jsonl", "csv", "parquet")
 _SPLITS = ("train", "dev", "test")
 _MAX_DIGITS = 18
 
@@ -44,8 +44,9 @@ def own_task(
     """Inspects the files and describes their task.
 
     Args:
-      file_format: tsv (the first line names the columns) or jsonl (one object per
-        line). It is the extension of the files train, dev and test.
+      file_format: tsv or csv (the first line names the columns), jsonl (one object per
+        line) or parquet. It is the extension of the files train, dev and test, which
+        may be compressed: train.jsonl.gz.
       data_dir: The folder that holds them; only those of `splits` must exist.
       columns: Their names. If `text_a` is empty, common names of texts are tried; if it
         is given, an empty `text_b` means that there is only one text. For an empty
@@ -85,13 +86,19 @@ def own_task(
         path,
         needs_label=needs_classes or {*splits} != {"test"},
     )
-    files = {name: SplitFile(f"{name}.{file_format}", columns) for name in _SPLITS}
-    test = _path(data_dir, "test", file_format)
+    paths = {name: _path(data_dir, name, file_format) for name in _SPLITS}
+    files = {n: SplitFile(os.path.basename(p), columns) for n, p in paths.items()}
+    test = paths["test"]
     if os.path.isfile(test) and columns.label not in column_names(test):
-        files["test"] = SplitFile(f"test.{file_format}", columns.without_label())
-    notes: list[str] = []
+        files["test"] = SplitFile(os.path.basename(test), columns.without_label())
+    notes = [
+        f"{paths[name]}.gz is not read, since {paths[name]} is there."
+        for name in splits
+        if os.path.isfile(f"{paths[name]}.gz")
+    ]
     if needs_classes:
-        label_names, notes = find_label_names(files["train"], data_dir)
+        label_names, more = find_label_names(files["train"], data_dir)
+        notes += more
         _check_classes(train, columns.label, label_names)
     return ClassificationTask(
         file_format,
@@ -103,7 +110,10 @@ def own_task(
 
 
 def _path(data_dir: str, split: str, file_format: str) -> str:
-    return os.path.join(data_dir, f"{split}.{file_format}")
+    """The file of a split; compressed if there is only that."""
+    path = os.path.join(data_dir, f"{split}.{file_format}")
+    has_only = os.path.isfile(f"{path}.gz") and not os.path.isfile(path)
+    return f"{path}.gz" if has_only and file_format != "parquet" else path
 
 
 def _find_columns(
@@ -117,18 +127,17 @@ def _find_columns(
             f"{columns.text_b} alone. Pass --text_a_column."
         )
     location = f"{path}, line 1"
-    text_a, text_b = columns.text_a, columns.text_b
-    if not text_a:
-        choices = [*_PAIRS, *((name, "") for name in _TEXTS)]
-        if usual.text_a:
-            choices.insert(0, (usual.text_a, usual.text_b))
-        text_a, text_b = _guess(choices, present, location, "texts")
+    texts = (columns.text_a, columns.text_b)
+    if not columns.text_a:
+        texts = find_text_columns(present, [usual])
+        if texts is None:
+            raise _no_column(location, "texts", present, "--text_a_column")
+    text_a, text_b = texts
     label = columns.label
     if not label and needs_label:
-        taken = (text_a.lower(), text_b.lower())
-        names = ([usual.label] if usual.label else []) + list(_LABELS)
-        free = [(name,) for name in names if name.lower() not in taken]
-        [label] = _guess(free, present, location, "labels")
+        label = find_label_column(present, [usual], taken=texts)
+        if not label:
+            raise _no_column(location, "labels", present, "--label_column")
     label = label if needs_label else ""
     found = ColumnNames(text_a, text_b, label)
     wanted = [name for name in (text_a, text_b, label) if name]
@@ -136,16 +145,50 @@ def _find_columns(
     return found
 
 
-def _guess(
-    choices: Sequence[tuple[str, ...]], present: Sequence[str], location: str, what: str
-) -> tuple[str, ...]:
+def find_text_columns(
+    present: Sequence[str], usual: Iterable[ColumnNames]
+) -> tuple[str, str] | None:
+    """The columns of the texts, the second empty where there is one; None without any.
+
+    Args:
+      present: The columns of a table.
+      usual: Names to try before the common ones.
+    """
+    first = [(each.text_a, each.text_b) for each in usual if each.text_a]
+    return _first_match([*first, *_PAIRS, *((name, "") for name in _TEXTS)], present)
+
+
+def find_label_column(
+    present: Sequence[str], usual: Iterable[ColumnNames], *, taken: Iterable[str]
+) -> str:
+    """The column of the labels; empty without one.
+
+    Args:
+      present: The columns of a table.
+      usual: Names to try before the common ones.
+      taken: Columns of texts.
+    """
+    names = [*(each.label for each in usual if each.label), *_LABELS]
+    others = {name.lower() for name in taken}
+    free = [(name, "") for name in names if name.lower() not in others]
+    return (_first_match(free, present) or ("", ""))[0]
+
+
+def _first_match(
+    choices: Sequence[tuple[str, str]], present: Sequence[str]
+) -> tuple[str, str] | None:
     """The first choice whose names all exist, in upper or lower case."""
     names = {name.lower(): name for name in present} | {name: name for name in present}
     for choice in choices:
         if all(name in names for name in choice if name):
-            return tuple(names.get(name, "") for name in choice)
-    option = "--text_a_column" if what == "texts" else "--label_column"
-    raise ValueError(
+            return names[choice[0]], names[choice[1]] if choice[1] else ""
+    return None
+
+
+def _no_column(
+    location: str, what: str, present: Sequence[str], option: str
+) -> ValueError:
+    return ValueError(
         f"{location}: no column has a common name for {what}. Received: "
         f"{quoted_list(present)}. Name the column with {option}."
     )

@@ -12,6 +12,7 @@ from bert_tf.data.tasks.classification import (
     RowFilter,
     SplitFile,
 )
+from bert_tf.errors import did_you_mean
 
 XNLI_LANGUAGES = tuple("ar bg de el en es fr hi ru sw th tr ur vi zh".split())
 
@@ -167,9 +168,10 @@ def find_task(name: str, language: str = "zh") -> ClassificationTask:
     for task in (*_GLUE, _xnli(language)):
         if _plain(task.name) == _plain(name):
             return task
+    guess = did_you_mean(name, (*TASK_NAMES, "tsv", "jsonl", "csv", "parquet"))
     raise ValueError(
-        f"`task_name` must be one of {', '.join(TASK_NAMES)}, or tsv or jsonl for your "
-        f"own files. Received: task_name={name}."
+        f"`task_name` must be one of {', '.join(TASK_NAMES)}, or tsv, jsonl, csv or "
+        f"parquet for your own files. Received: task_name={name}. {guess}".rstrip()
     )
 
 

@@ -1,19 +1,23 @@
-"""Reads rows of tab-separated and JSON-lines files, with file and line for messages.
+"""Reads rows of tables, with file and line for messages: tabs, JSON, CSV, Parquet.
 
 Lines are split at tabs here: the module `csv`, with QUOTE_NONE too, refuses a carriage
-return within a text, and texts of more than 128 KiB.
+return within a text.
 """
 
+import csv
+import io
 import logging
+import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bert_tf.data.tasks.label_names import quoted_list
-from bert_tf.files import check_regular
+from bert_tf.files import check_regular, is_gzip_name, opened
 from bert_tf.json_files import parse_json
 
 # A text is far shorter; a file without line ends would fill the memory.
 _MAX_LINE_BYTES = 16 << 20
+_ROWS_AT_ONCE = 1024
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -22,7 +26,8 @@ class Row(NamedTuple):
 
     Attributes:
       location: File and line, for messages.
-      values: Column name -> string of a .tsv file, or any JSON value of a .jsonl file.
+      values: Column name -> string of a .tsv or .csv file, or any value of a .jsonl or
+        .parquet file.
     """
 
     location: str
@@ -35,16 +40,19 @@ def read_rows(
     header: Sequence[str] = (),
     *,
     skips_broken_rows: bool = False,
+    kind: str = "",
 ) -> Iterator[Row]:
     """Streams columns of a table.
 
     Args:
-      path: A UTF-8 file. A .jsonl file has an object per line; anything else is
-        tab-separated, and quotes in it are plain text.
+      path: A .parquet file, or a UTF-8 file, also as .gz. A .jsonl file has an object
+        per line; a .csv file has commas, a header line, and quotes where a text has
+        commas or line ends; anything else is tab-separated, with quotes as plain text.
       columns: Names of the columns to read.
       header: Names of all columns, if a tab-separated file has no header line.
       skips_broken_rows: Whether tab-separated lines with too few or too many columns
         are skipped, with a warning that counts them, instead of refused.
+      kind: csv or parquet, for a file with another extension.
 
     Yields:
       The rows in the order of the file.
@@ -53,20 +61,41 @@ def read_rows(
       ValueError: if the file is empty or not UTF-8, a column is missing, or a line has
         too few or too many columns; the message names file and line.
     """
-    if path.endswith(".jsonl"):
+    kind = kind or _kind(path)
+    if kind == "jsonl":
         yield from _json_rows(path, columns)
+    elif kind == "csv":
+        yield from _csv_rows(path, columns)
+    elif kind == "parquet":
+        yield from _parquet_rows(path, columns)
     else:
         yield from _tab_rows(path, columns, header, skips_broken_rows)
 
 
-def column_names(path: str) -> list[str]:
+def _kind(path: str) -> str:
+    """The extension of a table, without the one of gzip."""
+    name = path.lower()
+    return os.path.splitext(name[:-3] if is_gzip_name(name) else name)[1][1:]
+
+
+def column_names(path: str, kind: str = "") -> list[str]:
     """The columns of a table: a header line, or the keys of the first JSON object.
+
+    Args:
+      path: See `read_rows`.
+      kind: See `read_rows`.
 
     Raises:
       ValueError: if the file is empty, or its first line cannot be read.
     """
+    kind = kind or _kind(path)
+    if kind == "parquet":
+        return list(_parquet_file(path).schema_arrow.names)
+    if kind == "csv":
+        for _, fields in _csv_lines(path):
+            return fields
     for number, line in numbered_lines(path):
-        if path.endswith(".jsonl"):
+        if kind == "jsonl":
             return list(_json_object(line, f"{path}, line {number}"))
         return line.split("\t")
     raise ValueError(f"{path}, line 1: the file is empty. Use a file with examples.")
@@ -76,7 +105,8 @@ def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
     """Streams the lines of a UTF-8 file; empty ones at its end are skipped.
 
     Args:
-      path: The file. A byte order mark and CRLF line ends are allowed.
+      path: The file, which may be a .gz. A byte order mark and CRLF line ends are
+        allowed.
 
     Yields:
       The number of each line, from 1, and the line without its end.
@@ -86,7 +116,7 @@ def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
     """
     check_regular(path)
     empty: list[int] = []
-    with open(path, "rb") as file:
+    with opened(path) as file:
         # Not in text mode, which ends lines at characters that texts may contain.
         lines = iter(lambda: file.readline(_MAX_LINE_BYTES + 1), b"")
         for number, data in enumerate(lines, start=1):
@@ -159,6 +189,72 @@ def _check_single(header: Sequence[str], location: str) -> None:
                 f"{location}: there must be only one column {column!r}. Received: "
                 f"{quoted_list(header)}. Rename the other, or use another column."
             )
+
+
+def _csv_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
+    lines = _csv_lines(path)
+    header = column_names(path, "csv")
+    next(lines)
+    check_columns(columns, header, f"{path}, line 1")
+    _check_single(header, f"{path}, line 1")
+    for location, fields in lines:
+        if len(fields) != len(header):
+            raise ValueError(
+                f"{location}: a row must have {len(header)} columns. Received: "
+                f"{len(fields)}. Put texts with commas or line ends in double quotes."
+            )
+        values = dict(zip(header, fields, strict=True))
+        yield Row(location, {column: values[column] for column in columns})
+
+
+def _csv_lines(path: str) -> Iterator[tuple[str, list[str]]]:
+    """Location and fields of each row, the header first; blank lines are skipped."""
+    check_regular(path)
+    csv.field_size_limit(_MAX_LINE_BYTES)
+    with opened(path) as file:
+        text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+        rows, last = csv.reader(text, strict=True), 0
+        try:
+            for fields in rows:
+                if fields:
+                    yield f"{path}, line {last + 1}", fields
+                last = rows.line_num
+        except UnicodeDecodeError:  # Of some line in the block that was read.
+            for _ in numbered_lines(path):
+                pass
+            raise
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}, line {last + 1}: not CSV: {error}. Put texts in double "
+                "quotes, and double the quotes inside."
+            ) from None
+
+
+def _parquet_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
+    file = _parquet_file(path)
+    check_columns(columns, file.schema_arrow.names, path)
+    number = 0
+    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+        for values in batch.to_pylist():
+            number += 1
+            yield Row(f"{path}, row {number}", values)
+
+
+def _parquet_file(path: str) -> Any:  # noqa: ANN401 - of an optional package
+    check_regular(path)
+    try:
+        import pyarrow.parquet  # Takes a second to load.
+    except ImportError:
+        raise ValueError(
+            f"{path} is Parquet, which the package pyarrow reads. Install it (`pip "
+            "install pyarrow`), or write the table as .jsonl."
+        ) from None
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{path} is not a Parquet file: {error}. Fetch it again."
+        ) from None
 
 
 def _json_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:

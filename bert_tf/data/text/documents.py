@@ -1,12 +1,12 @@
 """Reads text files as documents, which are lists of sentences; large files in parts."""
 
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 from bert_tf.data.text.sentence_splitting import split_sentences
 from bert_tf.data.text.tokenization import CASED, WordSplitter
+from bert_tf.files import content_size, opened
 
 Sentences = list[str]
 
@@ -45,7 +45,7 @@ def cut_into_ranges(
     """Cuts files at ends of documents, without reading them completely.
 
     Args:
-      paths: Text files.
+      paths: Text files. Offsets in a .gz are those of its content.
       input_format: google (one sentence per line, a blank line between documents; the
         end of a file also ends a document) or text (each file is a document; files of
         more than `MAX_DOCUMENT_BYTES` are cut at a blank line).
@@ -58,9 +58,9 @@ def cut_into_ranges(
     if input_format == "text":
         target_bytes = MAX_DOCUMENT_BYTES
     for path in paths:
-        size = os.path.getsize(path)
+        size = content_size(path)
         begin = 0
-        with open(path, "rb") as file:
+        with opened(path) as file:
             while begin < size:
                 end = size
                 if begin + target_bytes < size:
@@ -204,7 +204,7 @@ def read_lines(path: str, begin: int = 0, end: int | None = None) -> Iterator[st
     """Streams the lines of a UTF-8 file, blanks at both ends removed.
 
     Args:
-      path: The file; its lines end with LF, CRLF or CR.
+      path: The file, which may be a .gz; its lines end with LF, CRLF or CR.
       begin: Where to begin, the first byte of a line.
       end: The byte after the last one; None for the whole file.
 
@@ -212,7 +212,7 @@ def read_lines(path: str, begin: int = 0, end: int | None = None) -> Iterator[st
       ValueError: if a line is not UTF-8 or too long, naming file, line and byte.
     """
     offset = begin
-    with open(path, "rb") as file:
+    with opened(path) as file:
         file.seek(begin)
         for line in _lines(file):
             if end is not None and offset >= end:
@@ -242,7 +242,7 @@ def _line_number(path: str, offset: int) -> int:
     """Number of the line that begins at a byte, from 1."""
     position = 0
     number = 1
-    with open(path, "rb") as file:
+    with opened(path) as file:
         for line in _lines(file):
             if position >= offset:
                 break

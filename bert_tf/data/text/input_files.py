@@ -11,6 +11,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
+from bert_tf.files import content_size, is_gzip_name, opened
 from bert_tf.launch import report
 
 TEXT_SUFFIXES = (".txt",)
@@ -24,7 +25,12 @@ _COMPRESSED = {
     ".7z": "7z x",
 }
 # Read as text, a model would learn their syntax.
-_OTHER_KINDS = (".json", ".jsonl", ".xml", ".tfrecord", ".hdf5", *_COMPRESSED)
+_OTHER_KINDS = (
+    *(".json", ".jsonl", ".xml", ".csv", ".parquet", ".tfrecord", ".hdf5"),
+    *_COMPRESSED,
+)
+# Larger ones take long: each part of a .gz is found by unpacking it from its beginning.
+_LARGE_GZIP_BYTES = 256 << 20
 # The number of a shard is not an extension: part-00000-of-00500, train.txt.00, wiki_00.
 _SHARD_NUMBER = re.compile(r"[-_.]?\d+([-_]of[-_]\d+)?\Z")
 _EVALUATION = re.compile(r"(eval|evaluation|test|dev|valid|validation)(?![a-z])", re.I)
@@ -47,6 +53,7 @@ _SIGNATURES = {
 # least, and never the ones between.
 _FEWEST_ZEROS = 4
 _SHARE_OF_ZEROS = 0.1
+_PARQUET = b"PAR1"
 _FORMAT_NAMES = {"json": "JSON", "mediawiki": "a dump of MediaWiki"}
 _JSON = re.compile(rb'\[?\s*\{\s*"[^"\n]*"\s*:')
 
@@ -59,8 +66,9 @@ def expand_paths(
     Args:
       input_paths: Files, folders and patterns with * and ?, separated by commas. A
         file or pattern is read with any extension but those of other kinds of files.
-      suffixes: Extensions of the files to read in a folder; with .txt also files
-        without an extension. Files that begin with . or _ and subfolders are skipped.
+      suffixes: Extensions of the files to read in a folder, also with .gz after them;
+        with .txt also files without an extension. Files that begin with . or _ and
+        subfolders are skipped.
 
     Returns:
       Paths, sorted within each part of the setting. A file occurs once, under its first
@@ -94,11 +102,23 @@ def expand_paths(
         report(f"{some_names(repeated)}: read once.")
     for file in files.values():
         check_content(file, is_text=suffixes == TEXT_SUFFIXES)
+        if suffixes == TEXT_SUFFIXES and is_gzip_name(file):
+            _report_large(file)
     if len(files) > 1:
         size = sum(map(os.path.getsize, files.values()))
         names = some_names([os.path.basename(file) for file in files.values()])
         report(f"input: {len(files):,} files, {size:,} bytes: {names}")
     return list(files.values())
+
+
+def _report_large(path: str) -> None:
+    """Reports a .gz whose parts take long to find."""
+    size = content_size(path)
+    if size > _LARGE_GZIP_BYTES:
+        report(
+            f"{path} holds {size:,} bytes, and each of its parts is found by unpacking "
+            f"it from its beginning: `gunzip {shlex.quote(path)}` first is faster."
+        )
 
 
 def matching_paths(pattern: str) -> list[str]:
@@ -177,9 +197,14 @@ def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
     """Whether a file in a folder is of a kind, by its name alone."""
     if name.startswith((".", "_")):
         return False
+    name = _without_gz(name)
     base = name if name.lower().endswith(suffixes) else _SHARD_NUMBER.sub("", name)
     is_plain = ".txt" in suffixes and not os.path.splitext(base)[1]
     return base.lower().endswith(suffixes) or is_plain
+
+
+def _without_gz(name: str) -> str:
+    return name[:-3] if is_gzip_name(name) else name
 
 
 def _files(path: str, suffixes: tuple[str, ...]) -> list[str]:
@@ -200,6 +225,10 @@ def _files(path: str, suffixes: tuple[str, ...]) -> list[str]:
     for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
         # For a link to itself, `entry.is_file` would raise an error.
         is_meant = os.path.isfile(entry.path) and has_suffix(entry.name, suffixes)
+        # The same text twice, as after `gunzip -k`.
+        is_meant &= entry.name == _without_gz(entry.name) or not os.path.exists(
+            _without_gz(entry.path)
+        )
         label = f"{entry.name}/" if os.path.isdir(entry.path) else entry.name
         (names if is_meant else skipped).append(label)
     report_skipped(path, skipped)
@@ -228,14 +257,14 @@ def _warn_about_evaluation(folder: str, names: Sequence[str]) -> None:
 
 def _check_kind(path: str, suffixes: tuple[str, ...]) -> None:
     """Refuses a file with the extension of another kind."""
-    name = path.lower()
+    name = _without_gz(path.lower())
     if not name.endswith(_OTHER_KINDS) or name.endswith(suffixes):
         return
     kinds = ", ".join(f"*{suffix}" for suffix in suffixes)
     ending = os.path.splitext(name)[1]
     remedy = (
-        "`python -m bert_tf data extract` reads dumps and JSON, `data sentences` the "
-        "output of extract."
+        "`python -m bert_tf data extract` reads dumps, JSON, CSV and Parquet, `data "
+        "sentences` the output of extract."
     )
     if ending in (".tfrecord", ".hdf5"):
         remedy = "It holds records, which training and `data pack` read."
@@ -258,7 +287,7 @@ def check_content(path: str, is_text: bool) -> None:
       ValueError: if it is compressed, not UTF-8 or, for plain text, JSON or an XML
         dump; the message says what to do.
     """
-    with open(path, "rb") as file:
+    with opened(path) as file:
         head = file.read(_HEAD_BYTES)
     for signature, (kind, remedy) in _SIGNATURES.items():
         if head.startswith(signature) and (is_text or signature != b"BZh"):
@@ -266,8 +295,13 @@ def check_content(path: str, is_text: bool) -> None:
                 f"{path} is {kind}, not text in UTF-8. {remedy} {shlex.quote(path)} > "
                 "NEW`."
             )
-    if head.startswith(b"BZh"):
+    if head.startswith(b"BZh") or (head.startswith(_PARQUET) and not is_text):
         return
+    if head.startswith(_PARQUET):
+        raise ValueError(
+            f"{path} is Parquet, not text in UTF-8. `python -m bert_tf data extract "
+            "--input_format=parquet` reads it."
+        )
     if head and not head.strip(b"\0"):
         raise ValueError(
             f"{path} is not text in UTF-8: its first {len(head)} bytes are 0, as after "

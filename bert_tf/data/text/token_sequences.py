@@ -66,3 +66,20 @@ def pair_sequence(
         ids += [*second, sep_id]
         segments += [1] * (len(second) + 1)
     return ids, segments
+
+
+def truncated_lengths(first: int, second: int, limit: int) -> tuple[int, int]:
+    """Lengths of a pair after tokens are dropped from the longer one until it fits.
+
+    Args:
+      first: Number of tokens of the first text.
+      second: Number of tokens of the second, which loses one if both are equally long.
+      limit: Maximum number of tokens of both together.
+
+    Source: google-research/bert, `run_classifier.py` (`_truncate_seq_pair`), whose
+    loop ends at these lengths.
+    """
+    if first + second <= limit:
+        return first, second
+    kept = min(first, max(limit - second, (limit + 1) // 2))
+    return kept, limit - kept

@@ -11,11 +11,13 @@ import dataclasses
 import functools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from tokenizers.models import WordPiece
 
+from bert_tf.data.text.padded_arrays import Text, checked_pairs, padded_arrays
 from bert_tf.data.text.vocabulary import (
     CONTINUATION,
     SPECIAL_TOKENS,
@@ -129,7 +131,13 @@ class WordSplitter:
 
 
 class WordPieceTokenizer(WordSplitter):
-    """Splits text into WordPieces; special tokens in the text are plain text."""
+    """Splits text into WordPieces; special tokens in the text are plain text.
+
+    A call gives the padded arrays of a model's inputs:
+
+        tokenizer = WordPieceTokenizer("vocab.txt")
+        model(tokenizer(["one text", "another"]))
+    """
 
     def __init__(self, vocab_file: str, settings: TokenizerSettings = UNCASED) -> None:
         """Reads the vocabulary.
@@ -155,6 +163,46 @@ class WordPieceTokenizer(WordSplitter):
             continuing_subword_prefix=CONTINUATION,
         )
         self._cache: dict[str, tuple[int, ...]] = {}
+
+    def __call__(
+        self,
+        text: Text | Sequence[Text],
+        text_pair: str | Sequence[str] | None = None,
+        *,
+        padding: bool | str = True,
+        truncation: bool | str = False,
+        max_length: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Encodes texts or pairs as [CLS] a [SEP] or [CLS] a [SEP] b [SEP].
+
+        Args:
+          text: A text, a list of them, or a list of pairs (tuples).
+          text_pair: The second text of each.
+          padding: True or "longest", to the longest row; "max_length"; False or
+            "do_not_pad", for texts that are equally long.
+          truncation: True or "longest_first" drops tokens at the end of the longer text
+            of a pair, of the second if both are equally long, as google-research/bert
+            does; "only_first"; "only_second"; False or "do_not_truncate".
+          max_length: Maximum number of tokens of a row, with [CLS] and [SEP].
+
+        Returns:
+          `input_ids`, `input_mask` and `segment_ids`, [n, S] int32.
+
+        Raises:
+          ValueError: if there is no text, or an argument is wrong.
+        """
+        pairs = checked_pairs(text, text_pair)
+        encoded = [
+            (self._encode_text(a), None if b is None else self._encode_text(b))
+            for a, b in pairs
+        ]
+        return padded_arrays(
+            encoded,
+            self.special,
+            padding=padding,
+            truncation=truncation,
+            max_length=max_length,
+        )
 
     def tokenize(self, text: str) -> list[str]:
         """The WordPieces of a text, without [CLS] and [SEP]."""

@@ -73,6 +73,11 @@ class BestCheckpoint:
             )
 
     @property
+    def step(self) -> int:
+        """The step with the best result; 0 if nothing was evaluated."""
+        return int(self._best["step"]) if self._best else 0
+
+    @property
     def last_step(self) -> int:
         """The last step that was evaluated; 0 if there is none."""
         return int(self._best[_LAST]) if self._best else 0

@@ -43,8 +43,11 @@ CHANGEABLE_SETTINGS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),
     "initializer_range",
 )
-# What runs of earlier versions did without, and did not state.
-_EARLIER_DATA = {"dynamic_masking": False, "weights": []}
+# What runs of earlier versions did without, and did not state, by entry.
+_EARLIER = {
+    "data": {"dynamic_masking": False, "weights": [], "class_weights": []},
+    "loss": {"do_nsp": True},
+}
 _MAX_SHOWN = 60  # Characters of a value.
 _MAX_ITEMS = 3  # Of a list.
 
@@ -58,6 +61,7 @@ def take_fingerprint(
     data: Mapping[str, object],
     evaluation: Mapping[str, object],
     labels: Mapping[str, object],
+    losses: Mapping[str, object] | None = None,
 ) -> Fingerprint:
     """The fingerprint of a run.
 
@@ -69,6 +73,7 @@ def take_fingerprint(
       data: Facts about the training set; empty without training.
       evaluation: Facts about what is evaluated or predicted.
       labels: What the outputs of the model's head mean.
+      losses: Facts about the losses.
     """
     found = {
         "data": data,
@@ -77,7 +82,8 @@ def take_fingerprint(
         | (dataclasses.asdict(tokenizer.settings) if tokenizer.settings else {}),
         "architecture": _architecture(bert.to_dict()),
         "labels": labels,
-        "loss": _loss(training.is_micro_batch_mean, training.clip_each_micro_batch),
+        "loss": _loss(training.is_micro_batch_mean, training.clip_each_micro_batch)
+        | dict(losses or {}),
         "precision": {
             "name": policy.name,
             "lists": dataclasses.asdict(policy.rules) if policy.rules else "none",
@@ -86,12 +92,16 @@ def take_fingerprint(
     return json.loads(json.dumps(found))
 
 
-def record_facts(records: RecordSet) -> dict[str, object]:
+def record_facts(records: RecordSet | None) -> dict[str, object]:
     """The number of records, their checksum, and names and sizes of their files.
+
+    Empty without records.
 
     Folders may be moved and renamed. The checksum is that of a sample, if there are
     many records; files with metadata have one of their own.
     """
+    if records is None:
+        return {}
     files, checksums = [], []
     for path in records.index.files:
         folder, name = os.path.split(path)
@@ -266,9 +276,10 @@ def compare_with_run(
     if start.position is None:
         return _without_effect(allowed)
     before = _of_manifest(start)
-    stated = now.get("data", {})
-    earlier = {name: x for name, x in _EARLIER_DATA.items() if name in stated}
-    before = before | {"data": earlier | before.get("data", {})}
+    for entry, values in _EARLIER.items():
+        earlier = {name: x for name, x in values.items() if name in now.get(entry, {})}
+        if entry in before:
+            before = before | {entry: earlier | before[entry]}
     compared = [x for x in CONFIG_CHANGES if takes_steps or x not in _OF_STEPS]
     changes = {each: _changes(before, now, each) for each in TITLES}
     refused = [x for x in compared if changes[x] and x not in allowed]

@@ -24,7 +24,8 @@ _COMPARED_ELSEWHERE = (
     *("train_batch_size", "num_accumulation_steps"),
     *("max_seq_length", "max_predictions_per_seq", "precision"),
     *("loss_normalization", "clip_each_micro_batch", "doc_stride", "max_query_length"),
-    *("version_2_with_negative", "task_name", "dynamic_masking"),
+    *("version_2_with_negative", "task_name", "dynamic_masking", "class_weights"),
+    "do_nsp",
 )
 # Settings that do not change what a step of a resumed run computes.
 _OF_THIS_RUN = (
@@ -33,7 +34,7 @@ _OF_THIS_RUN = (
     *("max_eval_steps", "skip_nonfinite", "skip_records", "max_corrupt_records"),
     *("eval_batch_size", "predict_batch_size", "evaluate_each_epoch"),
     *("n_best_size", "max_answer_length", "null_score_diff_threshold"),
-    *("num_processes", "new_head", "allow_config_change"),
+    *("num_processes", "new_head", "allow_config_change", "early_stopping_patience"),
     *("eval_steps", "samples_between_eval", "samples_start_eval"),
     *("target_mlm_accuracy", "max_samples"),
 )
@@ -217,7 +218,7 @@ class StepReport:
         self._log = log
         self._every = plan.config.training.display_loss_steps
         self._sequences_per_step = plan.sequences_per_step
-        # The first step traces and compiles the graph: it is left out of all speeds.
+        # The first step traces and compiles the graph: only its own line has its speed.
         self._since: tuple[int, float] | None = None
         self._speeds: list[tuple[int, float]] = []
         self._num_skipped = 0
@@ -235,13 +236,12 @@ class StepReport:
             self._log.message(f"warning: skipped: {result.skipped}")
             self.restart_clock(result.step)  # It was computed again, to find the cause.
             return
-        values = {
-            **result.losses,
-            "total_loss": result.total_loss,
-            # The published systems log the mean over micro-batches: here the same.
-            "avg_loss_step": result.total_loss,
-            "learning_rate": float(self._plan.schedule(result.step - 1)),
-        }
+        # The only loss of a fine-tuning is its total.
+        losses = {n: loss for n, loss in result.losses.items() if n != "loss"}
+        values = {**losses, "total_loss": result.total_loss}
+        if losses:  # In pre-training the published name of the micro-batches' mean.
+            values["avg_loss_step"] = result.total_loss
+        values["learning_rate"] = float(self._plan.schedule(result.step - 1))
         if result.loss_scale is not None:
             values["loss_scaler"] = result.loss_scale
         self._log.progress(result.step, {"loss": result.total_loss})
@@ -250,6 +250,8 @@ class StepReport:
         is_due = is_last or (logs and result.step % self._every == 0)
         if self._since is None:
             self._since = (result.step, now)
+            speed = self._sequences_per_step / self.seconds
+            values = {"throughput_train": speed} | values
         elif is_due:
             steps, seconds = result.step - self._since[0], now - self._since[1]
             self._speeds.append((steps, seconds))
@@ -304,7 +306,7 @@ class StepReport:
 def report_results(
     plan: Plan, results: dict[str, float], log: RunLog, *, is_first: bool
 ) -> dict[str, float]:
-    """Writes eval_results.txt on the first worker; returns results with the step."""
+    """Writes eval_results.txt and .json on the first worker; returns all results."""
     results = results | {"global_step": plan.step}
     if is_first:
         path = os.path.join(plan.config.files.output_dir, "eval_results.txt")
@@ -312,5 +314,5 @@ def report_results(
         log.summary(results)
         for name in sorted(results):
             log.message(f"{name} = {results[name]:.6g}")
-        log.message(f"Written to {path}.")
+        log.message(f"Written to {path} and .json.")
     return results

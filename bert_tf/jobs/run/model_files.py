@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from bert_tf.config import PRESETS, BertConfig, PretrainingConfig
 from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.config.run import RunConfig, RunFilesConfig
-from bert_tf.data.records.metadata import Metadata
+from bert_tf.data.records.metadata import Metadata, metadata_file
 from bert_tf.data.records.provenance import (
     check_vocabularies,
     check_vocabulary,
@@ -15,7 +15,11 @@ from bert_tf.data.records.provenance import (
 )
 from bert_tf.data.text.tokenization import TokenizerSettings, WordPieceTokenizer
 from bert_tf.data.text.tokenizer_settings import choose_settings
-from bert_tf.data.text.vocabulary import check_same_words, check_size
+from bert_tf.data.text.vocabulary import (
+    check_same_words,
+    check_size,
+    load_vocabulary,
+)
 from bert_tf.files import file_sha256
 from bert_tf.interop.weight_files import (
     ORIGINAL_CONFIG,
@@ -62,6 +66,70 @@ def load_bert_config(files: RunFilesConfig, start: StartingPoint) -> BertConfig:
         f"{files.init_checkpoint!r}, output_dir={files.output_dir!r}. Pass "
         "--bert_config_file."
     )
+
+
+def fit_preset(
+    bert: BertConfig,
+    files: RunFilesConfig,
+    start: StartingPoint,
+    records: Mapping[str, Metadata | None],
+) -> tuple[BertConfig, list[str]]:
+    """The architecture of a preset, for the vocabulary that the run has.
+
+    Args:
+      bert: The result of `load_bert_config`.
+      files: The settings.
+      start: Where the run starts.
+      records: Folder -> metadata, of the records of a pre-training.
+
+    Returns:
+      The architecture, and a line for the log if the preset's size is replaced.
+
+    Raises:
+      FileNotFoundError, ValueError: see `load_vocabulary`; or if records were made with
+        another vocabulary than `vocab_file`.
+    """
+    if not files.preset:
+        return bert, []
+    if files.vocab_file:
+        known = {folder: about for folder, about in records.items() if about}
+        check_vocabulary(files.vocab_file, known)
+    size, source = _known_vocab_size(files, start, records) or (bert.vocab_size, "")
+    if size == bert.vocab_size:
+        return bert, []
+    note = (
+        f"--preset={files.preset}: vocab_size={size} instead of {bert.vocab_size}, "
+        f"from {source}."
+    )
+    return dataclasses.replace(bert, vocab_size=size), [note]
+
+
+def _known_vocab_size(
+    files: RunFilesConfig,
+    start: StartingPoint,
+    records: Mapping[str, Metadata | None],
+) -> tuple[int, str] | None:
+    """Rows of the word table that a run has or needs, and what says so.
+
+    Tables of weights come first: they may have more rows than their vocabulary.
+    """
+    if start.is_own:
+        path = os.path.join(files.output_dir, ORIGINAL_CONFIG)
+        if os.path.isfile(path):
+            return BertConfig.from_json_file(path).vocab_size, path
+        if start.position and "bert" in start.position.config:
+            return start.position.config["bert"]["vocab_size"], start.prefix
+    source = _initial_weights(files, start)
+    beside = read_config(source) if source else None
+    if beside is not None:
+        return beside.vocab_size, source.config_file
+    vocab_file = files.vocab_file or (source.vocab_file if source else "")
+    if vocab_file:
+        return len(load_vocabulary(vocab_file)), vocab_file
+    for folder, about in records.items():
+        if about and about.vocab_size:
+            return about.vocab_size, metadata_file(folder)
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What moves the weights of a run: rate, clock, optimizer and moving averages."""
 
+import re
+
 import keras
 
 from bert_tf.config.run import OptimizerConfig, RunConfig, RunTrainingConfig
@@ -12,6 +14,8 @@ from bert_tf.training.schedules import (
     DecayByTime,
     WarmupPolynomialDecay,
 )
+
+_LAYER = r"bert/encoder/layer_\d+/"
 
 
 def peak_learning_rate(
@@ -31,6 +35,29 @@ def make_clock(
         return None
     spent = start.position.elapsed_seconds if start.position else None
     return TrainingClock(3600 * training.max_hours, spent or 0.0)
+
+
+def rate_factors(settings: OptimizerConfig, num_layers: int) -> dict[str, float]:
+    """Factors of the learning rate, by a pattern of the variables that have each.
+
+    With a decay d, layer i of L (from 1) has d^(L + 1 - i), the embeddings d^(L + 1),
+    and head and pooler 1. Frozen variables have 0.
+
+    Args:
+      settings: Of the optimizer.
+      num_layers: L.
+
+    Source: the fine-tuning of BEiT (Bao et al. 2022, arXiv:2106.08254), as in ELECTRA.
+    """
+    patterns = ["^bert/embeddings/"]
+    patterns += [f"^bert/encoder/layer_{n}/" for n in range(num_layers)]
+    decay, frozen = settings.layerwise_lr_decay, settings.frozen_layers
+    num_frozen = 0 if frozen is None else frozen + 1
+    factors = {
+        pattern: 0.0 if n < num_frozen else decay ** (num_layers + 1 - n)
+        for n, pattern in enumerate(patterns)
+    }
+    return {pattern: factor for pattern, factor in factors.items() if factor != 1.0}
 
 
 def make_optimizer(
@@ -60,10 +87,17 @@ def make_optimizer(
         epsilon=settings.epsilon,
         weight_decay_rate=settings.weight_decay_rate,
         exclude_from_weight_decay=settings.exclude_from_weight_decay,
+        rate_factors=rate_factors(settings, _num_layers(model)),
         exclude_from_layer_adaptation=settings.exclude_from_layer_adaptation,
     )
     optimizer.build(model.trainable_variables)
     return optimizer, schedule
+
+
+def _num_layers(model: keras.Model) -> int:
+    """The encoder layers of a model."""
+    found = (re.match(_LAYER, variable.path) for variable in model.trainable_variables)
+    return len({match[0] for match in found if match})
 
 
 def make_averages(config: RunConfig, model: keras.Model) -> WeightAverages | None:

@@ -14,6 +14,7 @@ from bert_tf.data.text.tokenizer_settings import TOKENIZER_CONFIG
 from bert_tf.errors import OtherWorkerFailed, RunError
 from bert_tf.files import lock, remove_unfinished, whole_file
 from bert_tf.interop.classifier_labels import CLASSIFY, TASK_FILE, read_description
+from bert_tf.interop.model_kind import SQUAD
 from bert_tf.interop.tokenizer_files import tokenizer_config
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY, find_source
 from bert_tf.jobs.run.model_files import RunTokenizer
@@ -29,7 +30,6 @@ CACHE_DIR = ".cache"
 # Name -> content of the files that checkpoints are used with; None: no such file.
 ModelFiles = dict[str, bytes | None]
 PRETRAINING = "pretraining"
-SQUAD = "squad"
 _NEGATIVE = "version_2_with_negative"
 # Settings in task.json that change what a model reads or predicts.
 _DECISIVE = (

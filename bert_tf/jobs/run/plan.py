@@ -12,7 +12,6 @@ import keras
 from bert_tf import fused_ops
 from bert_tf.config import BertConfig
 from bert_tf.config.run import RunConfig
-from bert_tf.config.runtime import RuntimeConfig
 from bert_tf.data.batches.record_batches import BatchShape, StepReader
 from bert_tf.data.batches.record_order import RecordOrder
 from bert_tf.data.records.record_index import SetShare
@@ -157,6 +156,11 @@ class Plan(Generic[Config, Data, JobTask]):
         """Sequences that the run has seen after `step` steps."""
         return round(step * self.sequences_per_step)
 
+    def ends_epoch(self, step: int) -> bool:
+        """Whether a step completes a pass over the records or the examples."""
+        size, count = self.shape.global_batch_size, self.training_set.num_records
+        return step * size // count > (step - 1) * size // count
+
     @property
     def last_step(self) -> int:
         """The run ends after this step, unless its time is over before."""
@@ -241,8 +245,7 @@ def build_plan(
     data: Data,
     num_eval_records: int,
     make_task: Callable[[BertConfig, ModelOptions], JobTask],
-    labels: Mapping[str, object],
-    evaluation: Mapping[str, object],
+    facts: Mapping[str, Mapping[str, object]],
     description: Mapping[str, object] | None = None,
     head: Sequence[str] = (),
     weights: Weights | None = None,
@@ -261,8 +264,7 @@ def build_plan(
       num_eval_records: See `Plan`.
       make_task: Builds the model and its losses. The architecture that it takes is
         without dropout where the run is.
-      labels: What the outputs of the model's head mean, by name.
-      evaluation: Facts about what is evaluated or predicted, by name.
+      facts: The `labels`, `evaluation` and `losses` of `take_fingerprint`.
       description: The content of task.json; None for a pre-training.
       head: Names of weights that a training may initialise newly.
       weights: Those of the starting point, if they have been read.
@@ -276,7 +278,7 @@ def build_plan(
     """
     runtime, training = config.runtime, config.training
     policy = choose_policy(runtime.chosen_precision, runtime.bf16_config_path)
-    facts = {"data": _facts(training_set), "evaluation": evaluation, "labels": labels}
+    facts = {"data": _facts(training_set), **facts}
     fingerprint = take_fingerprint(training, bert, tokenizer, policy, **facts)
     takes_steps, allowed = training_set is not None, training.allow_config_change
     compared = compare_with_run(start, fingerprint, allowed, takes_steps=takes_steps)
@@ -287,7 +289,7 @@ def build_plan(
     config = dataclasses.replace(config, optimizer=settings)
     seed = start.position.seed if start.position else training.seed
     built = bert.without_dropout() if training.deterministic_run else bert
-    task = make_task(built, _model_options(runtime, policy, seed))
+    task = make_task(built, _model_options(config, policy, seed))
     learning_rate = peak_learning_rate(settings, start, shape.size)
     clock = make_clock(training, start)
     optimizer, schedule = make_optimizer(settings, learning_rate, task.model, clock)
@@ -319,15 +321,17 @@ def build_plan(
 
 
 def _model_options(
-    runtime: RuntimeConfig, policy: PrecisionPolicy, seed: int
+    config: RunConfig, policy: PrecisionPolicy, seed: int
 ) -> ModelOptions:
     """How the layers of the model compute."""
+    runtime = config.runtime
     return {
         "policy": policy,
         "seed": seed,
         "allow_fused": not runtime.use_xla,
         "recompute": runtime.recompute,
         "unpad": runtime.unpad,
+        "frozen_layers": config.optimizer.frozen_layers,
     }
 
 

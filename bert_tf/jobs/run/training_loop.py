@@ -67,9 +67,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     """
     log, first_step = session.log, plan.step
     if is_done(plan):
-        _take_no_step(plan, session)
-        _use_averages(plan, session)
-        return Trained()
+        return take_no_step(plan, session)
     reader = plan.make_reader()
     paused = session.watchdog.paused
     trainer = make_trainer(plan, session.communicator, reader, paused)
@@ -172,8 +170,8 @@ def _use_averages(plan: Plan, session: Session) -> None:
         )
 
 
-def _take_no_step(plan: Plan, session: Session) -> None:
-    """What is left of a training whose steps are done."""
+def take_no_step(plan: Plan, session: Session) -> Trained:
+    """What is left of a training whose steps are done, or which has stopped early."""
     line = _all_done(plan)
     if plan.config.saving.benchmark:
         raise RunError(f"{line} `benchmark` needs some: pass another --output_dir.")
@@ -181,7 +179,9 @@ def _take_no_step(plan: Plan, session: Session) -> None:
         write_missing_files(plan.config.files.output_dir, plan.model_files)
         Exporter(plan, session.log).start()
     session.log.message(line)
-    session.stop.state = f"all {plan.step} steps are done and saved"
+    session.stop.state = f"the training is over at step {plan.step}, and is saved"
+    _use_averages(plan, session)
+    return Trained()
 
 
 def _last_step(plan: Plan) -> int:
@@ -247,6 +247,8 @@ def is_done(plan: Plan) -> bool:
 def _all_done(plan: Plan) -> str:
     step, last_step, training = plan.step, plan.last_step, plan.config.training
     if step < last_step:
+        if training.max_hours is None:
+            return f"The training has stopped early, at step {step}: no step is taken."
         return f"The time is over: --max_hours={training.max_hours:g}, at step {step}."
     if step == last_step:
         return f"All steps are done: {step} of {step}."

@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import hashlib
 import json
 import os
@@ -76,6 +77,25 @@ def test_bytes_do_not_depend_on_the_number_of_processes(
             dataclasses.replace(config, output_dir=folders[-1], num_processes=number)
         )
     assert contents(folders[0]) == contents(folders[1])
+
+
+def test_compressed_text_gives_the_same_bytes(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(document_groups, "GROUP_BYTES", 500)
+    create_records(config)
+    path = tmp_path / "text.txt.gz"
+    path.write_bytes(gzip.compress(Path(config.input).read_bytes()))
+    folder = str(tmp_path / "compressed")
+    create_records(dataclasses.replace(config, input=str(path), output_dir=folder))
+    assert contents(folder) == contents(config.output_dir)
+
+
+def test_plain_text_without_its_flag_is_noticed(config, tmp_path, capsys):
+    path = tmp_path / "plain.txt"
+    path.write_text("The cat sat. The dog ran.\nIt was a mat.\n\nThe dog sat.\n" * 20)
+    create_records(dataclasses.replace(config, input=str(path), input_format="google"))
+    [line] = [x for x in capsys.readouterr().err.splitlines() if "warning" in x]
+    assert "20 of its first 60 lines hold several sentences" in line
+    assert "--input_format=text" in line
 
 
 def test_other_seed_gives_other_bytes(config, tmp_path):
@@ -419,7 +439,8 @@ def test_absurd_number_of_shards_is_refused_at_once(config):
         ("a.jsonl", "data extract"),
         ("a.xml.bz2", "data extract"),
         ("a.tfrecord", "data pack"),
-        ("a.txt.gz", "gunzip"),
+        ("a.txt.xz", "unxz"),
+        ("a.csv", "data extract"),
     ],
 )
 def test_other_kinds_of_files_are_not_read_as_text(config, tmp_path, name, remedy):

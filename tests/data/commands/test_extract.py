@@ -1,9 +1,14 @@
 """Files of other people to documents, and these to sentences."""
 
+import csv
 import dataclasses
+import gzip
+import io
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from data.shared import contents
 
@@ -50,6 +55,93 @@ def test_json_documents_are_read(tmp_path, name, content):
     config = config_for(tmp_path / "in", tmp_path, text_field="extract")
     assert extract_documents(config)["documents"] == 30
     assert [d["text"] for d in documents_of(config.output_dir)] == TEXTS
+
+
+def test_a_missing_field_is_reported_with_those_that_are_there(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"content": "x", "id": 1}\n')
+    with pytest.raises(ValueError, match=r"line 1: .*'content', 'id'.*--text_field"):
+        extract_documents(config_for(path, tmp_path))
+
+
+def test_other_documents_are_refused_as_sentences_with_their_fields(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"content": "x", "id": 1}\n')
+    config = SentencesConfig(
+        input=str(path), output_dir=str(tmp_path / "o"), num_processes=1
+    )
+    with pytest.raises(ValueError, match=r"a.jsonl, line 1: .*with 'content', 'id'"):
+        make_sentences(config)
+
+
+TABLE = [{"title": f"T{n}", "extract": text} for n, text in enumerate(TEXTS)]
+
+
+def as_csv(rows):
+    with io.StringIO(newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        return file.getvalue().encode()
+
+
+def as_parquet(rows):
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=7)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", as_csv(TABLE)),
+        ("a.csv.gz", gzip.compress(as_csv(TABLE))),
+        ("a.parquet", as_parquet(TABLE)),
+        ("a.json.gz", gzip.compress(json.dumps(TABLE).encode())),
+        ("a.jsonl.gz", gzip.compress("\n".join(map(json.dumps, TABLE)).encode())),
+    ],
+)
+def test_tables_and_compressed_files_are_read(tmp_path, name, content):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(content)
+    config = config_for(tmp_path / "in", tmp_path, text_field="extract")
+    assert extract_documents(config)["documents"] == 30
+    found = documents_of(config.output_dir)
+    assert found == [{"title": row["title"], "text": row["extract"]} for row in TABLE]
+
+
+def test_rows_without_text_are_counted(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(as_parquet([{"text": "One."}, {"text": None}, {"text": " "}]))
+    counts = extract_documents(config_for(path, tmp_path))
+    assert (counts["documents"], counts["empty"]) == (1, 2)
+    [document] = documents_of(tmp_path / "extracted")
+    assert document["title"] == "row 1"
+
+
+def test_a_table_without_the_column_is_refused_with_those_it_has(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(as_csv(TABLE))
+    with pytest.raises(ValueError, match="column 'text'. Received: 'title', 'extract'"):
+        extract_documents(config_for(path, tmp_path))
+
+
+def test_a_compressed_text_file_is_a_document(tmp_path):
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress(b"One\nis\n\n two.\n"))
+    extract_documents(config_for(path, tmp_path))
+    [document] = documents_of(tmp_path / "extracted")
+    assert document == {"title": "a.txt.gz", "text": "One is\ntwo."}
+
+
+def test_a_compressed_dump_is_the_dump(tmp_path):
+    page = "<page><title>Cat</title><ns>0</ns><revision><text>A cat.</text></revision>"
+    text = f"<mediawiki>{page}</page></mediawiki>".encode()
+    path = tmp_path / "a.xml.gz"
+    path.write_bytes(gzip.compress(text))
+    extract_documents(config_for(path, tmp_path))
+    [document] = documents_of(tmp_path / "extracted")
+    assert document == {"title": "Cat", "text": "A cat."}
 
 
 def test_titles_are_kept(tmp_path):

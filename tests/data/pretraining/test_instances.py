@@ -237,6 +237,47 @@ def test_single_document_is_refused(documents):
 CONTINUATIONS = range(100, 200)  # 10..99 begin a word.
 
 
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    st.integers(1, 4),
+    st.integers(1, 12),
+    st.integers(1, 20),
+    st.integers(8, 40),
+    st.sampled_from([0.0, 0.1, 0.9]),
+)
+def test_without_pairs_each_token_is_in_one_segment(
+    num_documents, num_sentences, sentence_length, max_seq_length, short_seq_prob
+):
+    documents = numbered_documents(num_documents, num_sentences, sentence_length)
+    config = make_config(
+        do_nsp=False, max_seq_length=max_seq_length, short_seq_prob=short_seq_prob
+    )
+    found = []
+    for instance in create_instances(documents, config, seed=1):
+        ids = list(instance.input_ids)
+        places = zip(instance.masked_lm_positions, instance.masked_lm_ids, strict=True)
+        for position, token in places:
+            ids[position] = token
+        assert (ids[0], ids[-1]) == (SPECIAL.cls, SPECIAL.sep)
+        assert len(ids) <= max_seq_length and instance.masked_lm_ids
+        assert instance.segment_ids == [0] * len(ids)
+        assert not instance.is_random_next
+        assert document_of(ids[1], documents) == document_of(ids[-2], documents)
+        found += ids[1:-1]
+    assert found == [x for document in documents for s in document for x in s]
+
+
+def test_without_pairs_segments_are_whole_sentences_that_fit():
+    """Of 10 tokens, 8 are text: 3 + 4, then 5, then 8 of 9, and the rest with 2."""
+    sizes, token, document = (3, 4, 5, 9, 2), 100, []
+    for size in sizes:
+        document.append(list(range(token, token + size)))
+        token += size
+    config = make_config(do_nsp=False, max_seq_length=10, short_seq_prob=0.0)
+    instances = create_instances([document], config, seed=1)
+    assert [len(one.input_ids) - 2 for one in instances] == [7, 5, 8, 3]
+
+
 def make_masker(**options):
     options = {"do_whole_word_mask": True, "max_predictions_per_seq": 20} | options
     config = CreateDataConfig(input="i", output_dir="o", vocab_file="v", **options)

@@ -50,6 +50,12 @@ def documents(count, sentences=4):
     )
 
 
+def test_without_pairs_no_token_is_dropped_and_one_document_is_enough(make):
+    found, line, warnings = make(documents(1, sentences=9), do_nsp=False)
+    assert (warnings, found["documents"], found["random_next"]) == ([], 1, 0)
+    assert found["dropped_tokens"] == 0
+
+
 def test_ordinary_text_has_a_summary_and_no_warning(make):
     found, line, warnings = make(documents(30))
     assert warnings == []

@@ -3,7 +3,12 @@
 import pytest
 
 from bert_tf.data.records.metadata import Metadata, write_metadata
-from bert_tf.data.records.provenance import check_vocabularies, common_case, origin_of
+from bert_tf.data.records.provenance import (
+    check_vocabularies,
+    common_case,
+    have_pairs,
+    origin_of,
+)
 
 
 def about(sha256="aa", **config):
@@ -54,3 +59,23 @@ def test_what_folders_share_is_kept_for_records_made_of_them(tmp_path):
 
 def test_a_folder_without_metadata_leaves_the_origin_unknown(tmp_path):
     assert origin_of(files(tmp_path, a=about(), b=None)) == {}
+
+
+def test_records_of_earlier_versions_have_pairs():
+    assert have_pairs({"a": about(seed=1), "b": about(do_nsp=True)}) is True
+    assert have_pairs({"a": about(do_nsp=False)}) is False
+    assert have_pairs({"a": about(), "b": about()}) is None  # They state nothing.
+
+
+def test_folders_with_pairs_and_without_are_refused_with_the_flag():
+    known = {"a": about(do_nsp=False), "b": about(seed=1)}
+    with pytest.raises(
+        ValueError, match="true in .*b_meta.*false in .*a_meta.*--nodo_"
+    ):
+        have_pairs(known)
+
+
+@pytest.mark.parametrize("other", [None, about(seed=1), about(do_nsp=True)])
+def test_what_is_made_of_records_without_pairs_is_without(tmp_path, other):
+    paths = files(tmp_path, a=about(do_nsp=False, seed=1), b=other)
+    assert origin_of(paths)["config"]["do_nsp"] is False

@@ -1,5 +1,9 @@
+import gzip
 import json
+import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bert_tf.data.tasks.classification import ColumnNames, read_examples
@@ -26,6 +30,79 @@ def test_classes_are_the_sorted_labels_of_train(tmp_path):
     names, examples = read("tsv", tmp_path)
     assert names == ("art", "sport")
     assert examples == [("a", None, 1), ("b", None, 0), ("c", None, 1)]
+
+
+PAIRS = [("a, b", "sport"), ('she said "no"', "art"), ("two\nlines", "sport")]
+
+
+def test_csv_has_quotes_commas_and_line_ends_in_texts(tmp_path):
+    (tmp_path / "train.csv").write_text(
+        'text,label\n"a, b",sport\n"she said ""no""",art\n\n"two\nlines",sport\n'
+    )
+    names, examples = read("csv", tmp_path)
+    assert names == ("art", "sport")
+    assert examples == [(text, None, names.index(label)) for text, label in PAIRS]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('text,label\na,b\n"x,y\n', "line 3: not CSV: unexpected end of data"),
+        ("text,label\na,b\n\nx,y,z\n", "line 4: a row must have 2 columns. Rec.*: 3"),
+        ("text,label\na,b\nx,\udcff\n", "line 3: not UTF-8"),
+        ("a;b\n1;2\n", "no column has a common name for texts. Received: 'a;b'"),
+        ("text,text,label\n", "only one column 'text'"),
+        ("", "the file is empty"),
+    ],
+)
+def test_csv_that_cannot_be_read_is_refused_with_its_line(tmp_path, content, message):
+    data = content.encode(errors="surrogateescape")
+    (tmp_path / "train.csv").write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        read("csv", tmp_path)
+
+
+def test_parquet_is_read_as_json_lines_are(tmp_path):
+    rows = [{"text": t, "label": n, "more": [1]} for n, (t, _) in enumerate(PAIRS)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    write_objects(tmp_path / "train.jsonl", *rows)
+    assert read("parquet", tmp_path) == read("jsonl", tmp_path)
+    (tmp_path / "train.parquet").write_text("text")
+    with pytest.raises(ValueError, match="train.parquet is not a Parquet file"):
+        read("parquet", tmp_path)
+
+
+def test_parquet_without_its_package_is_refused_with_the_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    (tmp_path / "train.parquet").write_text("x")
+    with pytest.raises(ValueError, match="pip install pyarrow"):
+        read("parquet", tmp_path)
+
+
+@pytest.mark.parametrize("file_format", ["tsv", "csv", "jsonl"])
+def test_compressed_files_are_read_where_there_are_no_others(tmp_path, file_format):
+    lines = {
+        "tsv": ["text\tlabel", "a\tsport", "b\tart"],
+        "csv": ["text,label", "a,sport", "b,art"],
+        "jsonl": ['{"text": "a", "label": "sport"}', '{"text": "b", "label": "art"}'],
+    }[file_format]
+    for split in ("train", "test"):
+        path = tmp_path / f"{split}.{file_format}.gz"
+        path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    expected = [("a", None, 1), ("b", None, 0)]
+    assert read(file_format, tmp_path) == (("art", "sport"), expected)
+    assert read(file_format, tmp_path, "test")[1] == expected
+    write_lines(tmp_path / f"train.{file_format}", *lines, *lines[-1:])
+    assert len(read(file_format, tmp_path)[1]) == 3
+    [note] = own_task(file_format, str(tmp_path)).notes
+    assert f"train.{file_format}.gz is not read" in note
+
+
+def test_a_damaged_compressed_file_is_refused(tmp_path):
+    data = gzip.compress(b"text\tlabel\na\tsport\nb\tart\n")
+    (tmp_path / "train.tsv.gz").write_bytes(data[:-9])
+    with pytest.raises(ValueError, match="train.tsv.gz is not a whole gzip file"):
+        read("tsv", tmp_path)
 
 
 def test_whole_numbers_are_sorted_by_value(tmp_path):
@@ -252,8 +329,8 @@ def test_missing_dev_file_is_refused_when_it_is_read(tmp_path):
 
 
 def test_unknown_format_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="tsv, jsonl.*file_format=csv"):
-        own_task("csv", str(tmp_path))
+    with pytest.raises(ValueError, match="tsv, jsonl.*file_format=xls"):
+        own_task("xls", str(tmp_path))
 
 
 def test_labels_that_differ_in_white_space_are_one_class_with_a_note(tmp_path):

@@ -130,10 +130,52 @@ def test_a_link_to_nothing_and_a_pipe_are_refused(tmp_path):
 
 
 def test_files_of_a_folder_without_text_are_named(tmp_path, capsys):
-    (tmp_path / "a.txt.gz").write_bytes(b"x")
+    (tmp_path / "a.txt.xz").write_bytes(b"x")
     with pytest.raises(FileNotFoundError, match="holds no"):
         expand_paths(str(tmp_path))
+    assert "1 entry is not read: a.txt.xz" in capsys.readouterr().err
+
+
+def write_gzip(path, content="The text."):
+    path.write_bytes(gzip.compress(content.encode()))
+    return str(path)
+
+
+def test_text_compressed_by_gzip_is_found_in_a_folder(tmp_path, capsys):
+    paths = [write_gzip(tmp_path / name) for name in ("a.TXT.GZ", "wiki_00.gz")]
+    for name in ("b.tar.gz", "c.jsonl.gz"):
+        write_gzip(tmp_path / name)
+    assert expand_paths(str(tmp_path)) == paths
+    assert "not read: b.tar.gz, c.jsonl.gz" in capsys.readouterr().err
+
+
+def test_a_compressed_copy_of_a_text_is_left_out_and_named(tmp_path, capsys):
+    path = write(tmp_path / "a.txt")
+    write_gzip(tmp_path / "a.txt.gz")
+    assert expand_paths(str(tmp_path)) == [path]
     assert "1 entry is not read: a.txt.gz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"plain", "a.txt.gz is not a whole gzip file: Not a gzipped file"),
+        (gzip.compress(b"The cat sat on the mat." * 9)[:-12], "not a whole gzip file"),
+        (gzip.compress(b'{"text": "Hello."}'), "holds JSON, not plain text"),
+        (gzip.compress("The cat.".encode("utf-16")), "is UTF-16, not text in UTF-8"),
+    ],
+)
+def test_what_is_no_compressed_text_is_refused(tmp_path, content, message):
+    (tmp_path / "a.txt.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        expand_paths(f"{tmp_path}/a.txt.gz")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.csv.gz", "a.jsonl.gz"])
+def test_tables_are_refused_as_text_with_the_command_that_reads_them(tmp_path, name):
+    write(tmp_path / name)
+    with pytest.raises(ValueError, match="data extract` reads dumps, JSON, CSV and"):
+        expand_paths(str(tmp_path / name))
 
 
 def test_a_link_to_itself_is_left_out_and_named(tmp_path, capsys):

@@ -154,6 +154,12 @@ def test_an_evaluation_needs_the_same_meaning_of_the_weights(entry):
         compared(changed_in(entry), takes_steps=False)
 
 
+def test_runs_of_earlier_versions_predicted_next_sentences():
+    assert compared(changed_in("loss", do_nsp=True)) == []
+    with pytest.raises(ValueError, match="loss settings: do_nsp true -> false"):
+        compared(changed_in("loss", do_nsp=False))
+
+
 def test_a_name_that_allows_nothing_is_logged():
     expected = ["--allow_config_change=loss has no effect: nothing of it has changed."]
     assert compared(STATED, "loss") == expected

@@ -1,4 +1,4 @@
-"""What a run logs before it starts."""
+"""What a run logs before it starts, and of its steps."""
 
 import types
 
@@ -8,9 +8,10 @@ from runs import position
 from bert_tf.config import BertConfig, OptimizerConfig
 from bert_tf.data.batches.record_batches import BatchShape
 from bert_tf.jobs.run import messages as run_messages
-from bert_tf.jobs.run.messages import describe_changes, thread_warnings
+from bert_tf.jobs.run.messages import StepReport, describe_changes, thread_warnings
 from bert_tf.jobs.run.plan import TrainingSet
 from bert_tf.jobs.run.resume import StartingPoint
+from bert_tf.training.trainer import StepResult
 
 BERT = BertConfig(
     vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2
@@ -110,3 +111,70 @@ def test_a_variable_that_tensorflow_does_not_read_is_logged(machine, monkeypatch
     assert line.startswith("OMP_NUM_THREADS=2 has no effect")
     assert thread_warnings(3, 3, 2) == []  # The flag is the user's answer.
     assert thread_warnings(2, None, 4) == []  # It happens to be so.
+
+
+class Recorded:
+    """A log that keeps what it gets."""
+
+    def __init__(self):
+        self.steps, self.summaries = {}, []
+
+    def step(self, step, values):
+        self.steps[step] = values
+
+    def summary(self, values):
+        self.summaries.append(values)
+
+    def progress(self, *_):
+        pass
+
+    message = progress
+
+
+@pytest.fixture
+def report_steps(monkeypatch):
+    """Reports three steps of 100, 1 and 2 seconds with 8 sequences each."""
+
+    def report(losses):
+        now = [1000.0]
+        clock = types.SimpleNamespace(perf_counter=lambda: now[0])
+        monkeypatch.setattr(run_messages, "time", clock)
+        plan = types.SimpleNamespace(
+            config=types.SimpleNamespace(
+                saving=types.SimpleNamespace(benchmark=False),
+                training=types.SimpleNamespace(display_loss_steps=1),
+            ),
+            sequences_per_step=8,
+            schedule=lambda step: 0.1,
+        )
+        log = Recorded()
+        steps = StepReport(plan, log)
+        for step, seconds in ((1, 100.0), (2, 1.0), (3, 2.0)):
+            now[0] += seconds
+            steps.step(StepResult(step, losses, 1.0), is_last=step == 3)
+        steps.summary()
+        return log
+
+    return report
+
+
+def test_each_logged_step_has_its_speed_and_the_summary_leaves_out_the_first(
+    report_steps,
+):
+    log = report_steps({"mlm_loss": 2.0, "nsp_loss": 0.5})
+    speeds = {step: x["throughput_train"] for step, x in log.steps.items()}
+    assert speeds == {1: 8 / 100, 2: 8.0, 3: 4.0}
+    assert log.summaries == [{"throughput_train": 16 / 3}]
+
+
+def test_pretraining_logs_the_names_that_nvidia_s_parsers_read(report_steps):
+    values = report_steps({"mlm_loss": 2.0, "nsp_loss": 0.5}).steps[2]
+    del values["throughput_train"]
+    losses = {"mlm_loss": 2.0, "nsp_loss": 0.5, "total_loss": 2.5, "avg_loss_step": 2.5}
+    assert values == losses | {"learning_rate": 0.1}
+
+
+def test_fine_tuning_logs_its_one_loss_once(report_steps):
+    values = report_steps({"loss": 2.0}).steps[2]
+    del values["throughput_train"]
+    assert values == {"total_loss": 2.0, "learning_rate": 0.1}

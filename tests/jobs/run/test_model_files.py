@@ -3,9 +3,11 @@ import json
 import pytest
 from runs import parse
 
-from bert_tf.config import BertConfig
+from bert_tf.config import PRESETS, BertConfig
+from bert_tf.data.records.metadata import Metadata
 from bert_tf.jobs.run.model_files import (
     finetuning_tokenizer,
+    fit_preset,
     load_bert_config,
     pretraining_tokenizer,
 )
@@ -93,3 +95,67 @@ def test_flags_come_before_files(tmp_path):
 def test_without_any_config_the_message_says_where_it_was_looked_for(tmp_path):
     with pytest.raises(ValueError, match="no config next to `init_checkpoint` or in"):
         load_bert_config(settings(tmp_path), NEW)
+
+
+# The size of a preset's word table.
+
+
+def fitted(config, start=NEW, records=None):
+    """Its vocab_size, and the lines about it."""
+    bert = load_bert_config(config.files, start)
+    bert, notes = fit_preset(bert, config.files, start, records or {})
+    return bert.vocab_size, notes
+
+
+def made_with(vocab_size):
+    return Metadata(packed=False, avg_seq_per_sample=1.0, vocab_size=vocab_size)
+
+
+def test_a_preset_is_as_large_as_the_vocabulary_file(folder):
+    config = pretraining(folder, f"--vocab_file={folder}/vocab.txt")
+    size, [note] = fitted(config, records={"/records": made_with(4000)})
+    assert size == len(WORDS)
+    assert note == (
+        f"--preset=tiny: vocab_size=8 instead of 30522, from {folder}/vocab.txt."
+    )
+
+
+def test_a_preset_is_as_large_as_the_vocabulary_of_the_records(tmp_path):
+    records = {"/bare": None, "/records": made_with(4000)}
+    size, [note] = fitted(pretraining(tmp_path), records=records)
+    assert size == 4000 and note.endswith("from /records_metadata.json.")
+
+
+def test_a_preset_keeps_its_size_where_nothing_is_known(tmp_path):
+    assert fitted(pretraining(tmp_path)) == (30522, [])
+    config = pretraining(tmp_path)
+    assert fitted(config, records={"/records": made_with(30522)}) == (30522, [])
+
+
+def test_a_preset_is_as_large_as_the_table_of_the_weights(tmp_path):
+    """With the vocabulary of 8 words next to it: the table may be padded."""
+    values = PRESETS["tiny"].to_dict() | {"vocab_size": 16}
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "bert_config.json").write_text(json.dumps(values))
+    (weights / "model.safetensors").touch()
+    vocabulary = weights / "vocab.txt"
+    vocabulary.write_text("\n".join(WORDS) + "\n")
+    more = (f"--init_checkpoint={weights}", f"--vocab_file={vocabulary}")
+    assert fitted(pretraining(tmp_path / "run", *more))[0] == 16
+    (weights / "bert_config.json").unlink()
+    assert fitted(pretraining(tmp_path / "run", *more[:1]))[0] == 8
+
+
+def test_a_resumed_run_keeps_the_size_of_its_preset(tmp_path):
+    """Also one of an earlier version, whose table had all 30,522 rows."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "bert_config.json").write_text(json.dumps(PRESETS["tiny"].to_dict()))
+    records = {"/records": made_with(4000)}
+    assert fitted(pretraining(run), OWN, records) == (30522, [])
+
+
+def test_a_fine_tuning_takes_the_size_of_its_vocabulary_too(folder):
+    config = classification(folder, "--preset=tiny", f"--vocab_file={folder}/vocab.txt")
+    assert fitted(config)[0] == 8

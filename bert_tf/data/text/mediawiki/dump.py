@@ -1,4 +1,4 @@
-"""Streams the articles of a MediaWiki XML dump, plain or .bz2.
+"""Streams the articles of a MediaWiki XML dump, plain, .bz2 or .gz.
 
 Source: MediaWiki's export format (mediawiki.org, Help:Export, schema export-0.x).
 """
@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 from xml.etree import ElementTree
+
+from bert_tf.files import opened
 
 _BZ2_MAGIC = b"BZh"
 _ARTICLES = "0"  # The number of the namespace that articles are in.
@@ -36,7 +38,7 @@ def read_pages(path: str) -> Iterator[Page]:
     """Streams the articles of a dump: no talk, no templates, no redirects.
 
     Args:
-      path: An XML export, plain or compressed by bzip2, in one stream or many.
+      path: An XML export, plain or compressed, in one stream or many.
 
     Yields:
       Articles in the order of the file, each with its first revision in the file.
@@ -46,7 +48,7 @@ def read_pages(path: str) -> Iterator[Page]:
       ValueError: if it is truncated or not a dump, naming the last good page.
     """
     last = None
-    with open(path, "rb") as raw:
+    with opened(path) as raw:
         is_compressed = raw.read(len(_BZ2_MAGIC)) == _BZ2_MAGIC
         raw.seek(0)
         file = bz2.BZ2File(raw) if is_compressed else raw

@@ -6,7 +6,7 @@ import time
 import pytest
 from data.holes import find_holes
 
-from bert_tf.data.text.mediawiki import markup
+from bert_tf.data.text.mediawiki import markup, rendering
 from bert_tf.data.text.mediawiki.dump import read_pages
 from bert_tf.data.text.mediawiki.markup import UnparsableError, complete_text
 from bert_tf.data.text.mediawiki.templates import find_rendering
@@ -198,7 +198,7 @@ def test_planted_holes_of_a_real_dump_are_found(real_data, articles, monkeypatch
         known = find_rendering(name)
         return ("", known[1]) if name.lower() == "convert" else known
 
-    monkeypatch.setattr(markup, "find_rendering", forget_measures)
+    monkeypatch.setattr(rendering, "find_rendering", forget_measures)
     titles = [
         "Alaska",
         "Alabama",

@@ -1,0 +1,320 @@
+"""What `predict` reads: texts of the command line, lines, and files of examples."""
+
+import argparse
+import io
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TextIO
+
+from bert_tf.data.tasks.classification import ColumnNames, SplitFile
+from bert_tf.data.tasks.custom_task import find_label_column, find_text_columns
+from bert_tf.data.tasks.label_names import quoted_list
+from bert_tf.data.tasks.squad_files import read_squad
+from bert_tf.data.tasks.tables import column_names
+from bert_tf.errors import shown
+from bert_tf.json_files import parse_json
+
+Example = dict[str, Any]
+
+# Characters of a line: a file without line ends would fill the memory.
+_MAX_LINE = 16 << 20
+# Seconds to wait for a further line before those that are there are predicted.
+_PAUSE = 0.01
+# The key of a label that the input has: the predicted one is `label`.
+GIVEN = "given_"
+
+
+class Task(NamedTuple):
+    """A kind of prediction.
+
+    Attributes:
+      name: fill-mask, squad or classify.
+      required: Names of the texts that each input must have.
+      predict: Inputs -> the predictions for each.
+      num_traces: How often the model has been traced.
+      check: Raises a ValueError if an input cannot be predicted.
+      files: Those that the model's task has, whose columns are known.
+    """
+
+    name: str
+    required: tuple[str, ...]
+    predict: Callable[[list[Example]], Iterable[Example]]
+    num_traces: Callable[[], int]
+    check: Callable[[Example], None] = lambda example: None
+    files: tuple[SplitFile, ...] = ()
+
+    @property
+    def usual(self) -> list[ColumnNames]:
+        """The columns that the model was trained with."""
+        return [file.columns for file in self.files]
+
+
+def is_stream(path: str) -> bool:
+    """Whether lines of --input may come one by one, as from what a shell connects."""
+    return path == "-" or path.startswith(("/dev/stdin", "/dev/fd/"))
+
+
+def is_terminal(options: argparse.Namespace) -> bool:
+    """Whether the texts are to be typed in."""
+    is_stdin = options.input == "-" and not options.text
+    return is_stdin and sys.stdin is not None and sys.stdin.isatty()
+
+
+def name_of(path: str) -> str:
+    """The input, for messages."""
+    return "standard input" if path == "-" else path
+
+
+def read_inputs(options: argparse.Namespace, task: Task) -> Iterator[Example]:
+    """The inputs as dicts that hold the required texts.
+
+    Raises:
+      ValueError: naming the line that is wrong.
+    """
+    path = options.input
+    if options.text:
+        yield _from_words(options.text, task)
+    elif path == "-":
+        yield from _parse(_standard_input(), name_of(path), task)
+    elif task.name == "squad" and path.endswith(".json") and not _has_lines(path, task):
+        for one in read_squad(path, version_2_with_negative=True, needs_answers=False):
+            texts = {"question": one.question, "context": one.context}
+            yield {"id": one.question_id, **texts}
+    elif task.name == "classify" and (file := _table(path, task)):
+        yield from _from_table(path, file)
+    else:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
+            yield from _parse(lines, name_of(path), task)
+
+
+def in_chunks(
+    examples: Iterator[Example], most: int, *, at_once: bool = False
+) -> Iterator[list[Example]]:
+    """Examples in lists, the last of which comes before the error that ends them.
+
+    Args:
+      examples: May raise a ValueError.
+      most: Longest list.
+      at_once: Whether a list does not wait until it is full, but has those examples
+        that are there.
+    """
+    take = _as_they_come(examples, most) if at_once else examples
+    chunk: list[Example] = []
+    try:
+        for example in take:
+            if example is not None:
+                chunk.append(example)
+            if chunk and (example is None or len(chunk) == most):
+                yield chunk
+                chunk = []
+    except ValueError:
+        if chunk:
+            yield chunk
+        raise
+    if chunk:
+        yield chunk
+
+
+def _as_they_come(examples: Iterator[Example], most: int) -> Iterator[Example | None]:
+    """The examples, and None where the next one is not there yet."""
+    ready: queue.Queue[object] = queue.Queue(most)
+    end = object()
+
+    def read() -> None:
+        try:
+            for example in examples:
+                ready.put(example)
+            ready.put(end)
+        except Exception as error:  # noqa: BLE001 - raised by the other thread
+            ready.put(error)
+
+    # A daemon: the read of a line cannot be interrupted.
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            found = ready.get(timeout=_PAUSE)
+        except queue.Empty:
+            yield None
+            found = ready.get()
+        if found is end:
+            return
+        if isinstance(found, Exception):
+            raise found
+        yield found
+
+
+def ask(task: Task) -> Iterator[list[Example]]:
+    """Prompts for lines on the terminal; one that is wrong is reported, and no more."""
+    form = '{"question": ..., "context": ...}' if len(task.required) > 1 else "text"
+    mask = " with [MASK]" if task.name == "fill-mask" else ""
+    print(f"Type a {form}{mask} per line; Ctrl-D ends.", file=sys.stderr)
+    lines = _standard_input()
+    while True:
+        print("> ", end="", file=sys.stderr, flush=True)
+        line = lines.readline(_MAX_LINE + 1)
+        if not line:
+            print(file=sys.stderr)
+            return
+        try:
+            example = parse_line(line, "The line", task)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        if example is not None:
+            yield [example]
+
+
+def _standard_input() -> TextIO:
+    if sys.stdin is None:
+        raise ValueError(
+            "`input` is standard input, which is closed. Pass --input=FILE."
+        )
+    if not isinstance(sys.stdin, io.TextIOWrapper):  # A test may replace it.
+        return sys.stdin
+    # Not sys.stdin, which Python closes at its end: it would wait for a thread that
+    # reads, and abort.
+    return open(
+        *(sys.stdin.fileno(), "r"),
+        encoding="utf-8-sig",
+        errors="surrogateescape",
+        closefd=False,
+    )
+
+
+def _from_words(texts: list[str], task: Task) -> Example:
+    """The input of the command line."""
+    names = ("text_a", "text_b") if task.name == "classify" else task.required
+    if not len(task.required) <= len(texts) <= len(names):
+        raise ValueError(
+            f"{task.name} takes {' and '.join(names)}. Received: {len(texts)} texts."
+        )
+    for text in texts:
+        try:
+            text.encode()  # What is not UTF-8 was read as surrogates.
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"The text must be UTF-8. Received: {shown(text)}. Correct it, or "
+                "pass it in a file as --input."
+            ) from None
+    example = dict(zip(names, texts, strict=False))
+    task.check(example)
+    return example
+
+
+def _parse(file: TextIO, path: str, task: Task) -> Iterator[Example]:
+    """Parses lines into examples; an error names its line."""
+    lines = iter(lambda: file.readline(_MAX_LINE + 1), "")
+    for number, line in enumerate(lines, start=1):
+        example = parse_line(line, f"{path}, line {number}", task)
+        if example is not None:
+            yield example
+
+
+def parse_line(line: str, location: str, task: Task) -> Example | None:
+    """A line as an example; None if it is blank.
+
+    Raises:
+      ValueError: if it is wrong, naming the location.
+    """
+    if len(line) > _MAX_LINE:
+        raise ValueError(
+            f"{location}: a line must have at most {_MAX_LINE:,} characters. Correct "
+            "the file, or fetch it again."
+        )
+    try:
+        line.encode()  # What is not UTF-8 was read as surrogates.
+    except UnicodeEncodeError:
+        raise ValueError(f"{location}: not UTF-8. Store the file as UTF-8.") from None
+    if not (text := line.strip()):
+        return None
+    try:
+        example = _example(text, task)
+    except ValueError as error:
+        raise ValueError(
+            f"{location}: must be a JSON object with the texts "
+            f"{', '.join(task.required)}{error}. Received: {text[:80]!r}."
+        ) from None
+    try:
+        task.check(example)
+    except ValueError as error:
+        raise ValueError(f"{location}: {error}") from None
+    return example
+
+
+def _example(text: str, task: Task) -> Example:
+    """A line as a dict with the required texts; the error says what else it is."""
+    if not text.startswith("{") and len(task.required) == 1:
+        return {task.required[0]: text}
+    try:
+        example = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f" ({error})") from None
+    if not isinstance(example, dict):
+        raise ValueError("")
+    if task.name == "classify" and "text_a" not in example:
+        example = _with_usual_names(example, task)
+    is_good = all(isinstance(example.get(name), str) for name in task.required)
+    if not is_good or not isinstance(example.get("text_b") or "", str):
+        raise ValueError("")
+    return example
+
+
+def _with_usual_names(example: Example, task: Task) -> Example:
+    """A line of a file of examples: its texts become text_a and text_b."""
+    found = find_text_columns(list(example), task.usual)
+    if found is None:
+        return example
+    names = dict(zip(found, ("text_a", "text_b"), strict=True))
+    return {names.get(name, name): value for name, value in example.items()}
+
+
+def _has_lines(path: str, task: Task) -> bool:
+    """Whether the first line of a file is an input by itself."""
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
+        try:
+            return parse_line(lines.readline(_MAX_LINE + 1), path, task) is not None
+        except ValueError:
+            return False
+
+
+def _table(path: str, task: Task) -> SplitFile | None:
+    """How to read a table of examples; None if each line of the file is a text.
+
+    Raises:
+      ValueError: if it has columns of which none is known to be a text.
+    """
+    name = os.path.basename(path)
+    known = [file for file in task.files if os.path.basename(file.name) == name]
+    if name.endswith(".jsonl") or not (known or name.endswith(".tsv")):
+        return None
+    present = column_names(path)
+    for file in known:
+        if file.header and len(file.header) == len(present):
+            return file
+    texts = find_text_columns(present, task.usual)
+    if texts is not None:
+        label = find_label_column(present, task.usual, taken=texts)
+        skips = any(file.skips_broken_rows for file in known)
+        return SplitFile(name, ColumnNames(*texts, label), skips_broken_rows=skips)
+    if len(present) == 1:
+        return None
+    raise ValueError(
+        f"{path}, line 1: no column has the name of a text. Received: "
+        f"{quoted_list(present)}. Name the column of the texts text_a in the first "
+        "line, and that of second texts text_b."
+    )
+
+
+def _from_table(path: str, file: SplitFile) -> Iterator[Example]:
+    """Rows as examples; their labels are kept."""
+    columns = file.columns
+    names = {columns.text_a: "text_a", columns.text_b: "text_b"}
+    names[columns.label] = f"{GIVEN}label"
+    file = SplitFile(
+        os.path.basename(path), columns, file.header, None, file.skips_broken_rows
+    )
+    for row in file.rows(os.path.dirname(path)):
+        yield {names[name]: value for name, value in row.values.items()}

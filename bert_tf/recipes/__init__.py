@@ -1,0 +1,93 @@
+"""Files of flags with published settings, and `--flagfile`, which reads such files."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bert_tf.errors import did_you_mean, shown
+from bert_tf.files import check_regular
+
+FOLDER = Path(__file__).parent
+_ENDING = ".flags"
+_MAX_BYTES = 1 << 20
+
+
+def names() -> list[str]:
+    """The recipes of this package."""
+    return sorted(path.stem for path in FOLDER.glob(f"*{_ENDING}"))
+
+
+def summary(name: str) -> str:
+    """The first comment of a recipe: its command, and what it is for."""
+    return _find(name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """A command line with the lines of each file in the place of its `--flagfile`.
+
+    Raises:
+      FileNotFoundError: if there is no such file or recipe.
+      ValueError: if a line is no flag, or a file names itself.
+    """
+    return [
+        flag
+        for argument, file in _split(arguments)
+        for flag in ([argument] if file is None else _read(file, ()))
+    ]
+
+
+def without_files(arguments: Sequence[str]) -> list[str]:
+    """A command line without its `--flagfile`s."""
+    return [argument for argument, file in _split(arguments) if file is None]
+
+
+def _split(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Each argument, with the file that it names if it is a `--flagfile`."""
+    words = iter(arguments)
+    for argument in words:
+        name, has_value, value = argument.partition("=")
+        is_file = name in ("--flagfile", "-flagfile")
+        yield argument, ((value if has_value else next(words, "")) if is_file else None)
+
+
+def _find(name: str) -> Path:
+    """The file of that name, else the recipe."""
+    stem = Path(name).name.removesuffix(_ENDING)
+    for path in (Path(os.path.expanduser(name)), FOLDER / f"{stem}{_ENDING}"):
+        if name and path.is_file():
+            return path
+    raise FileNotFoundError(
+        "`flagfile` must be a file with a flag on each line, or one of the recipes "
+        f"{', '.join(names())}. Received: flagfile={shown(name)}. "
+        f"{did_you_mean(stem, names()) or 'Pass another.'}"
+    )
+
+
+def _read(name: str, outer: tuple[Path, ...]) -> Iterator[str]:
+    """The flags in a file, and in those that it names.
+
+    Args:
+      name: The value of `--flagfile`.
+      outer: The files that are being read.
+    """
+    path = _find(name)
+    if path in outer:
+        raise ValueError(f"{path} names itself in --flagfile. Remove that line.")
+    check_regular(path, _MAX_BYTES)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8. Store the file as UTF-8.") from None
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        flag, _, value = line.partition("=")
+        if not line or line.startswith(("#", "//")):
+            continue
+        if not line.startswith("-") or " " in flag:
+            raise ValueError(
+                f"{path}, line {number}: must be a flag, --name=value, or a comment, "
+                f"# and text. Received: {shown(line)}. Correct the line."
+            )
+        if flag.lstrip("-") == "flagfile":
+            yield from _read(value, (*outer, path))
+        else:
+            yield line

@@ -1,0 +1,200 @@
+"""Recipes have the published values, and --flagfile reads them as absl does."""
+
+import pytest
+
+from bert_tf import flags, recipes
+from bert_tf.cli.train import JOBS
+from bert_tf.config import PRESETS
+
+# What no recipe has: a user's paths.
+PATHS = {
+    "pretrain": ("--input_files_dir=<records>", "--output_dir=<run>"),
+    "squad": (
+        "--data_dir=<squad>",
+        "--init_checkpoint=<weights>",
+        "--output_dir=<run>",
+    ),
+    "classify": ("--data_dir=<mrpc>", "--init_checkpoint=<weights>", "--output_dir=o"),
+}
+PATHS["pretrain"] += ("--eval_files_dir=<records>", "--init_checkpoint=<weights>")
+
+# Habana's README, BERT for TensorFlow 1.6.1: commands of one card, of 8 and of 32. Its
+# demo_bert.py has the same values for each size of the model.
+PHASE_1 = dict(
+    train_batch_size=64,
+    eval_batch_size=8,
+    max_seq_length=128,
+    max_predictions_per_seq=20,
+    num_train_steps=7038,
+    num_accumulation_steps=1024,
+    num_warmup_steps=2000,
+    save_checkpoints_steps=100,
+    learning_rate=0.006,
+    allreduce_post_accumulation=True,
+    do_train=True,
+    do_eval=False,
+    optimizer_type="lamb",
+    precision="bf16",
+    horovod=False,
+)
+PHASE_2 = PHASE_1 | dict(
+    train_batch_size=8,
+    max_seq_length=512,
+    max_predictions_per_seq=80,
+    num_train_steps=1564,
+    num_accumulation_steps=4096,
+    num_warmup_steps=200,
+    learning_rate=0.004,
+)
+SQUAD = dict(
+    do_train=True,
+    do_predict=True,
+    do_eval=True,
+    train_batch_size=24,
+    learning_rate=2e-5,
+    num_train_epochs=2,
+    max_seq_length=384,
+    doc_stride=128,
+    version_2_with_negative=False,
+    optimizer_type="adam",
+    precision="bf16",
+)
+MRPC = dict(
+    task_name="MRPC",
+    do_train=True,
+    do_eval=True,
+    max_seq_length=128,
+    train_batch_size=64,
+    learning_rate=2e-5,
+    num_train_epochs=3,
+    optimizer_type="adam",
+    precision="bf16",
+)
+WORKERS_8 = dict(horovod=True, num_accumulation_steps=128, learning_rate=0.00075)
+WORKERS_32 = dict(horovod=True, num_accumulation_steps=32, learning_rate=0.0001875)
+PHASE_2_WORKERS_8 = dict(horovod=True, num_accumulation_steps=512, learning_rate=5e-4)
+PUBLISHED = {
+    ("phase1_base",): PHASE_1 | dict(preset="base"),
+    ("phase1_large",): PHASE_1 | dict(preset="large"),
+    ("phase1_large", "phase1_8_workers"): PHASE_1 | WORKERS_8,
+    ("phase1_base", "phase1_32_workers"): PHASE_1 | WORKERS_32,
+    ("phase2_base",): PHASE_2 | dict(preset="base"),
+    ("phase2_large",): PHASE_2 | dict(preset="large"),
+    ("phase2_large", "phase2_8_workers"): PHASE_2 | PHASE_2_WORKERS_8,
+    ("squad_base",): SQUAD,
+    ("squad_large",): SQUAD,
+    ("mrpc_base",): MRPC,
+    ("mrpc_large",): MRPC,
+    # Cambricon's README, BERT MLU Implementation: Training Parameters; its script has 4
+    # workers.
+    ("squad_base_cased",): dict(
+        learning_rate=3e-5,
+        train_batch_size=4,
+        epsilon=1e-6,
+        weight_decay_rate=0.01,
+        num_train_epochs=2,
+        precision="fp32",
+        horovod=True,
+    ),
+    # Intel's run_bert_pretrain_phase1.sh for PyTorch.
+    ("phase1_large_intel",): dict(
+        train_batch_size=224,
+        learning_rate=3.5e-4,
+        num_train_steps=13700,
+        num_warmup_steps=0,
+        max_seq_length=128,
+        poly_power=1.0,
+        scale_learning_rate=False,
+        preset="large",
+    ),
+    # Iluvatar's run_1card_FPS.sh for TensorFlow; the batch is that of its README.
+    ("mlperf_large_iluvatar",): dict(
+        train_batch_size=6,
+        max_seq_length=512,
+        max_predictions_per_seq=76,
+        num_train_steps=13206,
+        num_accumulation_steps=1,
+        num_warmup_steps=0,
+        learning_rate=5e-5,
+        do_train=True,
+        do_eval=False,
+    ),
+}
+
+
+def parse(*names, more=()):
+    command = recipes.summary(names[0]).partition(":")[0]
+    files = [f"--flagfile={name}" for name in names]
+    arguments = ["run", *files, *PATHS[command], *more]
+    return flags.parse(JOBS[command][0], arguments)
+
+
+def settings(config):
+    """All settings by name; each is in one group."""
+    return {k: v for group in vars(config).values() for k, v in vars(group).items()}
+
+
+@pytest.mark.parametrize("names", PUBLISHED, ids="+".join)
+def test_a_recipe_has_the_published_values(names):
+    expected = PUBLISHED[names]
+    found = settings(parse(*names))
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_every_recipe_is_compared_with_what_is_published():
+    assert {name for names in PUBLISHED for name in names} == set(recipes.names())
+
+
+def test_sequences_of_a_step_and_rate_do_not_depend_on_the_workers():
+    for phase, sequences, rate in ((1, 65_536, 0.006), (2, 32_768, 0.004)):
+        for workers in (1, 8, 32)[: 4 - phase]:
+            more = (f"phase{phase}_{workers}_workers",) * (workers > 1)
+            found = settings(parse(f"phase{phase}_large", *more))
+            rows = found["train_batch_size"] * found["num_accumulation_steps"]
+            assert rows * workers == sequences
+            assert found["learning_rate"] * workers == pytest.approx(rate, rel=1e-12)
+
+
+def test_presets_are_the_published_sizes():
+    base, large = PRESETS["base"], PRESETS["large"]
+    assert (base.num_hidden_layers, base.hidden_size) == (12, 768)
+    assert (large.num_hidden_layers, large.hidden_size) == (24, 1024)
+
+
+def test_flags_after_a_recipe_replace_its_own_without_a_warning(capsys):
+    more = ["--num_train_steps=5000"]
+    config = parse("phase1_base", more=more)
+    assert config.optimizer.num_train_steps == 5000
+    arguments = ["run", "--flagfile=phase1_base", *PATHS["pretrain"], *more]
+    flags.warn_about_repeated_flags(type(config), arguments)
+    flags.warn_about_ignored_flags(arguments)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_file_of_flags_has_comments_and_other_files(tmp_path):
+    inner, outer = tmp_path / "inner.txt", tmp_path / "outer.txt"
+    inner.write_text("--learning_rate=0.5\n")
+    outer.write_text(f"# a\n// b\n\n  --do_train\n--flagfile={inner}\n--seed=3\n")
+    words = ["run", "--flagfile", str(outer), "--seed=4"]
+    assert recipes.expand(words) == [
+        *("run", "--do_train", "--learning_rate=0.5", "--seed=3", "--seed=4")
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("do_train", "line 1: must be a flag, --name=value, or a comment.*'do_train'"),
+        ("--do_train\n--seed 3", "line 2: must be a flag"),
+        ("--flagfile=flags.txt", "names itself"),
+        ("--lerning_rate=1", "Did you mean --learning_rate?"),
+        ("--flagfile=phase1_larg", "Did you mean phase1_large?"),
+        ("--flagfile=", "must be a file with a flag on each line"),
+        ("\udcff", "is not UTF-8"),
+    ],
+)
+def test_wrong_files_of_flags_are_refused(tmp_path, monkeypatch, text, message):
+    (tmp_path / "flags.txt").write_text(text, errors="surrogateescape")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, OSError), match=message):
+        flags.parse(JOBS["pretrain"][0], ["run", "--flagfile=flags.txt"])
