@@ -183,11 +183,9 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         self._has_slots = False
         for pair in zip(self._adam_m, self._adam_v, strict=True):
             yield tuple(moment.numpy() for moment in pair)
-            for moment in pair:
-                # Keras keeps references: the variable stays, without numbers.
-                tf.raw_ops.AssignVariableOp(
-                    resource=moment.value.handle, value=tf.zeros([0])
-                )
+            for moment in pair:  # Keras keeps them: the numbers alone are freed.
+                handle = moment.value.handle
+                tf.raw_ops.AssignVariableOp(resource=handle, value=tf.zeros([0]))
 
     def apply_scaled(
         self,
@@ -196,9 +194,6 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         scale: tf.Tensor,
     ) -> None:
         """Applies gradients multiplied by a number.
-
-        The fused update multiplies as it reads a gradient: clipping costs no pass over
-        the gradients.
 
         Args:
           gradients: Dense float32 tensors.
