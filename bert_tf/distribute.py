@@ -85,6 +85,41 @@ class Communicator:
         sums = self.sum(halves, name)
         return [*(tf.cast(x, tf.float32) / _FP16_SCALE for x in sums), exact]
 
+    def scatter_sum(self, values: tf.Tensor, name: str) -> tf.Tensor:
+        """Adds up a vector of gradients, and returns this worker's part of the sum.
+
+        Args:
+          values: [size * n] float32; rounded as `sends_fp16` says.
+          name: See `sum`.
+
+        Returns:
+          [n]: the numbers from rank * n on.
+        """
+        if not self.sends_fp16:
+            return self._scatter_sum(values, name)
+        halves = tf.cast(values * _FP16_SCALE, tf.float16)
+        return tf.cast(self._scatter_sum(halves, name), tf.float32) / _FP16_SCALE
+
+    def _scatter_sum(self, values: tf.Tensor, name: str) -> tf.Tensor:
+        """Of all sums, those of this worker."""
+        [sums] = self.sum([values], name)
+        return tf.split(sums, self.size)[self.rank]
+
+    def collect(self, part: tf.Tensor, name: str) -> tf.Tensor:
+        """Puts the vectors of all workers behind one another.
+
+        Args:
+          part: [n] float32; n is the same on every worker.
+          name: See `sum`.
+
+        Returns:
+          [size * n], by rank; equal on every worker to the last bit.
+        """
+        before = self.rank * part.shape[0]
+        after = (self.size - self.rank - 1) * part.shape[0]
+        [collected] = self.sum([tf.pad(part, [[before, after]])], name)
+        return collected
+
     def broadcast(self, variables: Sequence[Any]) -> None:
         """Overwrites Keras variables by the first worker's values."""
         del variables
@@ -165,6 +200,14 @@ class HorovodCommunicator(Communicator):
         return self._hvd.grouped_allreduce(
             list(tensors), op=self._hvd.Sum, name=f"bert_tf.{name}"
         )
+
+    def _scatter_sum(self, values: tf.Tensor, name: str) -> tf.Tensor:
+        """See `Communicator.scatter_sum`."""
+        return self._hvd.reducescatter(values, op=self._hvd.Sum, name=f"bert_tf.{name}")
+
+    def collect(self, part: tf.Tensor, name: str) -> tf.Tensor:
+        """See `Communicator.collect`."""
+        return self._hvd.allgather(part, name=f"bert_tf.{name}")
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         """See `Communicator.broadcast`."""

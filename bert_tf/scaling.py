@@ -247,6 +247,7 @@ def step_time(
     workers: int,
     sequences: float,
     gradient_bytes: float,
+    num_counts: int = 1,
 ) -> StepTime:
     """The time of a step.
 
@@ -256,9 +257,10 @@ def step_time(
       workers: How many.
       sequences: Of the step on each worker.
       gradient_bytes: Of all gradients, as they travel.
+      num_counts: Sums of a few numbers.
     """
     shared = cluster.sharing(workers, device.cores)
-    sums = (gradient_bytes, COUNT_BYTES)
+    sums = (gradient_bytes, *[COUNT_BYTES] * num_counts)
     return StepTime(
         compute=sequences * device.seconds_per_sequence * shared,
         allreduce=sum(cluster.allreduce_seconds(size, workers) for size in sums),

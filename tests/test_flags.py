@@ -194,6 +194,11 @@ def test_turning_off_what_is_off_prints_nothing(capsys):
             ["--horovod_hierarchical_allreduce"],
             "`horovod_hierarchical_allreduce` needs `horovod`",
         ),
+        (["--shard_optimizer"], "`shard_optimizer` needs `horovod`"),
+        (
+            ["--shard_optimizer", "--horovod", "--noallreduce_post_accumulation"],
+            "`allreduce_post_accumulation` must be true with `shard_optimizer`",
+        ),
         (
             ["--horovod_compression=bf16"],
             "a type that Horovod does not reduce: MPI has none of that kind. Pass fp16",

@@ -40,6 +40,8 @@ _CYCLE_SECONDS = 0.005
 # A number in the encoder where the fused operations compute it, in bytes; without
 # them, 0.
 _FUSED_BYTES = {"bf16": 2, "fp16": 0}
+# With --shard_optimizer: counts, norm and norms, and that weights are collected.
+_SUMS_OF_SHARDS = 4
 _LINKS = {"local": "workers of a host", "network": "hosts"}
 
 
@@ -228,9 +230,19 @@ def make_plan(
       division: The flags of so many workers.
     """
     recipe, workers = config.chosen_recipe, division.workers
-    gradient_bytes = config.gradient_bytes * num_gradients(bert)
-    share = division.sequences / workers
-    step = step_time(device, cluster, workers, share, gradient_bytes)
+    share, num_bytes, num_counts = (
+        division.sequences / workers,
+        config.gradient_bytes,
+        1,
+    )
+    is_sharded, updating = config.shard_optimizer and workers > 1, device
+    if is_sharded:
+        # Gradients travel half the way of an allreduce, and weights the other half.
+        num_bytes, num_counts = (num_bytes + 4) / 2, _SUMS_OF_SHARDS
+        updated = device.update_seconds / workers
+        updating = dataclasses.replace(device, update_seconds=updated)
+    gradient_bytes = num_bytes * num_gradients(bert)
+    step = step_time(updating, cluster, workers, share, gradient_bytes, num_counts)
     predictions = recipe.max_predictions_per_seq * config.sequences_per_record
     rows = Rows(division.train_batch_size, recipe.max_seq_length, round(predictions))
     memory = estimate_training(
@@ -239,6 +251,7 @@ def make_plan(
         fused_bytes=_FUSED_BYTES.get(config.precision, 4),
         num_workers=workers,
         saves=True,
+        shards_optimizer=is_sharded,
     )
     return Plan(
         division=division,
@@ -259,6 +272,7 @@ def flags_of(config: PlanConfig, division: Division) -> list[str]:
         f"--learning_rate={division.learning_rate!r}",
         f"--num_train_steps={recipe.num_train_steps}",
         f"--num_warmup_steps={recipe.num_warmup_steps}",
+        *["--shard_optimizer"] * (config.shard_optimizer and division.workers > 1),
     ]
 
 

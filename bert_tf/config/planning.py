@@ -86,6 +86,7 @@ class PlanConfig:
       memory_bytes_per_second: Of a worker's memory; decides the time of an optimizer
         step, and of copies in an allreduce. Default: measured, or 2e10, of two cores.
       gradient_bytes: Bytes of a gradient's number in the allreduce: 4, or 2 in fp16.
+      shard_optimizer: Plan for --shard_optimizer of run_pretraining.py.
       local_latency_seconds: Of one message between workers of a host.
       local_bytes_per_second: Between two workers of a host, each way.
       network_latency_seconds: Of one message between hosts.
@@ -120,6 +121,7 @@ class PlanConfig:
     worker_cores: int = 1
     memory_bytes_per_second: float | None = None
     gradient_bytes: int = 4
+    shard_optimizer: bool = False
     local_latency_seconds: float | None = None
     local_bytes_per_second: float | None = None
     network_latency_seconds: float | None = None

@@ -324,6 +324,13 @@ class RunConfig:
             training.steps_this_run,
             "Leave out one of them.",
         )
+        checks.require(
+            training.allreduce_post_accumulation or not self.runtime.shard_optimizer,
+            "allreduce_post_accumulation",
+            "be true with `shard_optimizer`, which adds gradients up once per step",
+            training.allreduce_post_accumulation,
+            "Drop --noallreduce_post_accumulation, or --shard_optimizer.",
+        )
         last = self.optimizer.num_train_steps
         if last is not None:  # Fine-tuning may count epochs until it knows its data.
             checks.require(

@@ -21,6 +21,8 @@ class RuntimeConfig:
         default: Horovod's, 128. Another value rounds sums otherwise.
       horovod_compression: none, or fp16: gradients are sent as float16, half as many
         bytes.
+      shard_optimizer: Each of N workers keeps 1/N of the optimizer's state, updates 1/N
+        of the weights, and gets the others from their workers.
       precision: fp32; avx-fp32 (no instructions beyond AVX-512); bf32 (float32
         everywhere, bfloat16 products inside oneDNN); bf16 (bfloat16 products and
         activations); fp16 (float16 products, with a loss scale). Default: from
@@ -51,6 +53,7 @@ class RuntimeConfig:
     horovod_hierarchical_allreduce: bool = False
     horovod_fusion_threshold: int | None = None
     horovod_compression: str = "none"
+    shard_optimizer: bool = False
     precision: str = ""
     amp: bool = False
     init_loss_scale: float = 65536.0
@@ -84,11 +87,12 @@ class RuntimeConfig:
 
     def _check_wire(self) -> None:
         """Checks how workers add up gradients."""
-        if self.horovod_hierarchical_allreduce and not self.horovod:
-            raise ValueError(
-                "`horovod_hierarchical_allreduce` needs `horovod`. Received: "
-                "horovod_hierarchical_allreduce=True, horovod=False. Pass --horovod."
-            )
+        for name in ("horovod_hierarchical_allreduce", "shard_optimizer"):
+            if getattr(self, name) and not self.horovod:
+                raise ValueError(
+                    f"`{name}` needs `horovod`. Received: {name}=True, horovod=False. "
+                    "Pass --horovod."
+                )
         if self.horovod_fusion_threshold is not None:
             checks.require_not_negative(self, "horovod_fusion_threshold")
         if self.horovod_compression in ("bf16", "bfloat16"):

@@ -197,7 +197,7 @@ class Epochs(NamedTuple):
     """What a training does after its epochs.
 
     Attributes:
-      after_step: Is called after each step; None for nothing.
+      after_step: Evaluates; None for nothing.
       are_over: The training has stopped early: no step is to be taken.
     """
 
@@ -232,9 +232,7 @@ def keep_best(
     if plan.start.is_own and plan.step and not best.last_step:
         log.message(f"The best checkpoint is chosen from step {plan.step} on.")
 
-    def after_step(step: int) -> bool:
-        if not _ends_epoch(plan, step):
-            return False
+    def evaluate_step(step: int) -> bool:
         with session.averaged(plan):
             results = evaluate()
             with session.stop.writing:
@@ -248,7 +246,8 @@ def keep_best(
 
     if plan.start.is_own and plan.step > best.last_step:
         # The run was stopped between a checkpoint and its evaluation.
-        after_step(plan.step)
+        if _ends_epoch(plan, plan.step):
+            evaluate_step(plan.step)
     # The training itself notices that all its steps are done.
     is_evaluated = plan.start.is_own and plan.step == best.last_step > 0
     are_over = is_evaluated and not is_done(plan)
@@ -258,6 +257,7 @@ def keep_best(
         log.message(f"Early stopping: the training ends after {limit}.")
     if are_over:
         take_no_step(plan, session)
+    after_step = AfterStep(functools.partial(_ends_epoch, plan), evaluate_step)
     yield Epochs(after_step, are_over)
     with agreement(communicator):  # Others may not see the first one's files.
         line = best.load() if session.is_first else ""

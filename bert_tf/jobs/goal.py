@@ -15,7 +15,7 @@ from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.saving import CheckpointSaver
 from bert_tf.jobs.run.session import Session
-from bert_tf.jobs.run.training_loop import Trained, is_done
+from bert_tf.jobs.run.training_loop import AfterStep, Trained, is_done
 from bert_tf.resources import process_seconds
 from bert_tf.training.mlperf import MLPerfLog
 from bert_tf.training.runlog import RunLog
@@ -188,10 +188,14 @@ class Goal:
         session.log.message("No step is taken.")
         return True
 
-    def after_step(self, step: int) -> bool:
-        """Evaluates if an evaluation is due; returns whether the target is reached."""
+    @property
+    def after_step(self) -> AfterStep:
+        """The evaluations in the training, which ends when the target is reached."""
+        return AfterStep(self._is_due_after, self._evaluate)
+
+    def _is_due_after(self, step: int) -> bool:
         self._has_steps = True
-        return is_due(self._plan, step) and self._evaluate(step)
+        return is_due(self._plan, step)
 
     def _evaluate(self, step: int, *, is_last: bool = False) -> bool:
         """Evaluates and logs the results; returns whether the target is reached."""

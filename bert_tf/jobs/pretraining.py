@@ -82,9 +82,7 @@ def run(config: PretrainingConfig, stop: StopRequest | None = None) -> dict[str,
             return {}
         goal = Goal(plan, session, functools.partial(evaluate, plan, session))
         if config.training.do_train and not goal.evaluate_start():
-            is_evaluated = bool(config.training.evaluation_settings)
-            after_step = goal.after_step if is_evaluated else None
-            goal.trained = train(plan, session, after_step)
+            goal.trained = train(plan, session, goal.after_step)
         results = goal.evaluate_end() if config.training.evaluates else {}
         goal.finish()
         return results

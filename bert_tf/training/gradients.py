@@ -83,6 +83,8 @@ class GradientSettings:
       is_micro_batch_mean: Mean of the micro-batches' means, not of the global batch.
       clip_each_micro_batch: Clip before accumulating instead of after.
       use_xla: Compile each micro-batch.
+      sums_over_workers: Whether the gradient is that of all workers; otherwise theirs
+        are added up by someone else.
     """
 
     rank: int = 0
@@ -92,6 +94,7 @@ class GradientSettings:
     is_micro_batch_mean: bool = False
     clip_each_micro_batch: bool = False
     use_xla: bool = False
+    sums_over_workers: bool = True
 
 
 def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -185,7 +188,7 @@ class GradientAccumulator:
         settings: GradientSettings,
         loss_scale: tf.Variable | None = None,
         stop: tf.Variable | None = None,
-        own_share: tf.Variable | None = None,
+        own_values: Sequence[tf.Variable] = (),
     ) -> None:
         """Prepares for one model.
 
@@ -197,14 +200,14 @@ class GradientAccumulator:
             divided again: a power of 2, float32 scalar.
           stop: Float32 scalar that may change while a step is computed. Not 0: no
             further micro-batch is begun.
-          own_share: Float32 scalar that is summed over the workers: of a clock.
+          own_values: Float32 scalars that are summed over the workers.
         """
         self._task = task
         self._workers = communicator
         self._settings = settings
         self._loss_scale = loss_scale
         self._stop = stop
-        self._own_share = own_share
+        self._own_values = own_values
         self._variables = task.model.trainable_variables
         # Accumulators hold the sum so far. Clipping each micro-batch, summing it over
         # the workers or dividing it by the loss scale would be done to earlier
@@ -233,8 +236,8 @@ class GradientAccumulator:
         Returns:
           Dense float32 gradients, and the mean losses [L]; equal on every worker. With
           `stop` two numbers follow the losses: of workers that left the step before
-          its last micro-batch, and of those that were asked to stop; then the sum of
-          `own_share`, if there is one. They travel with the gradients.
+          its last micro-batch, and of those that were asked to stop; then the sums of
+          `own_values`. They travel with the gradients.
         """
         counts = self.divisors(batch)
         with self._step:
@@ -244,6 +247,8 @@ class GradientAccumulator:
                 gradient.set_shape(variable.shape)
         # One grouped allreduce per step: tensors travel together, and every worker gets
         # the same bits, so that all of them make the same update.
+        if not self._settings.sums_over_workers:
+            return gradients, losses
         if self._settings.allreduce_post_accumulation:
             *gradients, losses = self._workers.sum_gradients(
                 gradients, losses, "gradients"
@@ -332,8 +337,7 @@ class GradientAccumulator:
         if self._stop is None:
             return losses
         more = [tf.cast(has_left, tf.float32), asked]
-        if self._own_share is not None:
-            more.append(self._own_share.read_value())
+        more += [value.read_value() for value in self._own_values]
         return tf.concat([losses, more], axis=0)
 
     def _asked(self, gradients: Sequence[tf.Tensor | None]) -> tf.Tensor:

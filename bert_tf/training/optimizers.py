@@ -2,10 +2,11 @@
 
 import abc
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn, TypedDict, Unpack
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bert_tf.config import checks
@@ -140,6 +141,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         # stays False: XLA may compile there.
         self.is_fused = False
         self._gradient_scale: tf.Tensor | None = None
+        self._has_slots = True
         checks.require_probability(self, "beta_1", "beta_2")
         checks.require_positive(self, "epsilon")
         checks.require_not_negative(self, "weight_decay_rate")
@@ -176,7 +178,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
 
         Returns:
           "<path of the variable>/adam_m" and ".../adam_v" -> moment, float32, in
-          the order of the variables.
+          the order of the variables. Empty after `release_slots`.
 
         Raises:
           ValueError: if the optimizer is not built, or two variables share a path.
@@ -187,7 +189,8 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
                 "Do `optimizer.build(model.trainable_variables)` first."
             )
         slots: dict[str, keras.Variable] = {}
-        for index, variable in enumerate(self._trainable_variables):
+        kept = self._trainable_variables if self._has_slots else ()
+        for index, variable in enumerate(kept):
             if f"{variable.path}/adam_m" in slots:
                 raise ValueError(
                     "`variables` must have paths that differ. Received: "
@@ -197,6 +200,19 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
             slots[f"{variable.path}/adam_v"] = self._adam_v[index]
         return slots
 
+    def release_slots(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """Hands over both moments of each variable, and frees their memory.
+
+        They come in the order of the variables. From then on `slots` is empty, and
+        `apply` cannot be called.
+        """
+        self._has_slots = False
+        for pair in zip(self._adam_m, self._adam_v, strict=True):
+            yield tuple(moment.numpy() for moment in pair)
+            for moment in pair:  # Keras keeps them: the numbers alone are freed.
+                handle = moment.value.handle
+                tf.raw_ops.AssignVariableOp(resource=handle, value=tf.zeros([0]))
+
     def apply_scaled(
         self,
         gradients: Sequence[tf.Tensor],
@@ -204,9 +220,6 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         scale: tf.Tensor,
     ) -> None:
         """Applies gradients multiplied by a number.
-
-        The fused update multiplies as it reads a gradient: clipping costs no pass over
-        the gradients.
 
         Args:
           gradients: Dense float32 tensors.
@@ -240,29 +253,46 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         """Assigns the new weights and moments of one variable, float32."""
         index = self._get_variable_index(variable)
         path = self._trainable_variables[index].path
+        slots = self._adam_m[index].value, self._adam_v[index].value
+        gradient = tf.cast(gradient, tf.float32)
+        rate = tf.cast(learning_rate, tf.float32)
+        self.update_variable(
+            path, variable, slots, gradient, self._gradient_scale, rate
+        )
+
+    def update_variable(
+        self,
+        path: str,
+        variable: tf.Variable,
+        slots: Sequence[tf.Variable],
+        gradient: tf.Tensor,
+        scale: tf.Tensor | None,
+        rate: tf.Tensor,
+    ) -> None:
+        """Assigns new weights and both moments, of the gradient's shape, float32.
+
+        The path decides decay, adaptation and the factor of the rate, a scalar; that
+        of the gradient is `scale`, None for 1.
+        """
         factor = self.rate_factor(path)
         if not factor:
             return
-        slots = self._adam_m[index], self._adam_v[index]
-        gradient = tf.cast(gradient, tf.float32)
-        rate = tf.cast(learning_rate, tf.float32)
-        if factor != 1.0:
-            rate = rate * factor
+        rate = rate if factor == 1.0 else rate * factor
         step = tf.cast(self.iterations + 1, tf.float32)
         if self.is_fused:
             update_in_place(
                 variable,
                 slots,
                 gradient,
-                self._gradient_scale,
+                scale,
                 rate,
                 step,
-                layer_adaptation=self._adapts(path),
-                **self._hyperparameters_of(path),
+                layer_adaptation=self.adapts(path),
+                **self.hyperparameters_of(path),
             )
             return
-        if self._gradient_scale is not None:
-            gradient = gradient * self._gradient_scale
+        if scale is not None:
+            gradient = gradient * scale
         updated = self._update(
             path,
             tf.convert_to_tensor(variable),
@@ -279,7 +309,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         found = (x for p, x in self._rate_factors.items() if re.search(p, path))
         return next(found, 1.0)
 
-    def _adapts(self, path: str) -> bool:
+    def adapts(self, path: str) -> bool:
         """Whether the variable of that path has a trust ratio."""
         del path
         return False
@@ -292,7 +322,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         names = ("beta_1", "beta_2", "epsilon", "weight_decay_rate", "bias_correction")
         return {name: getattr(self, name) for name in names}
 
-    def _hyperparameters_of(self, path: str) -> Hyperparameters:
+    def hyperparameters_of(self, path: str) -> Hyperparameters:
         """Those of one variable: no decay if it is excluded."""
         is_excluded = _matches(self._no_decay_patterns, path)
         no_decay = {"weight_decay_rate": 0.0} if is_excluded else {}
@@ -337,7 +367,7 @@ class AdamWeightDecay(BertOptimizer):
         super().__init__(learning_rate, bias_correction=bias_correction, **settings)
 
     def _update(self, path: str, *tensors: tf.Tensor) -> Update:
-        return adam_update(*tensors, **self._hyperparameters_of(path))
+        return adam_update(*tensors, **self.hyperparameters_of(path))
 
 
 @keras.saving.register_keras_serializable(package="bert_tf")
@@ -384,11 +414,12 @@ class LAMB(BertOptimizer):
     def _update(self, path: str, *tensors: tf.Tensor) -> Update:
         return lamb_update(
             *tensors,
-            **self._hyperparameters_of(path),
-            layer_adaptation=self._adapts(path),
+            **self.hyperparameters_of(path),
+            layer_adaptation=self.adapts(path),
         )
 
-    def _adapts(self, path: str) -> bool:
+    def adapts(self, path: str) -> bool:
+        """See `BertOptimizer`."""
         return not _matches(self._no_adaptation_patterns, path)
 
     def get_config(self) -> dict[str, object]:

@@ -22,6 +22,7 @@ from bert_tf.training.gradients import (
 from bert_tf.training.loss_scale import LossScale
 from bert_tf.training.nonfinite import Cause, find_cause
 from bert_tf.training.optimizers import BertOptimizer
+from bert_tf.training.sharding import OptimizerShards
 
 # A run that skips this many steps one after another has diverged.
 MAX_SKIPPED_IN_A_ROW = 10
@@ -43,6 +44,7 @@ class StepResult:
       is_dropped: They left in the middle of the step after `step`, which changed
         nothing; there are no losses then.
       is_time_over: The time of the training is over; all end after this step.
+      saves: The first worker saves this step; known if the optimizer is sharded.
     """
 
     step: int
@@ -53,6 +55,7 @@ class StepResult:
     must_stop: bool = False
     is_dropped: bool = False
     is_time_over: bool = False
+    saves: bool = False
 
     @property
     def total_loss(self) -> float:
@@ -75,6 +78,7 @@ class Trainer:
         rows_vary: bool = False,
         skip_nonfinite: bool = False,
         averages: WeightAverages | None = None,
+        shards_optimizer: bool = False,
         name_rows: Callable[[int, int], str] = lambda step, part: "",
         recomputing: Recomputing = contextlib.nullcontext,
     ) -> None:
@@ -93,6 +97,7 @@ class Trainer:
             and one that was never stopped.
           skip_nonfinite: Leave out steps whose gradient is not finite.
           averages: Follow each update of the weights.
+          shards_optimizer: Divide the optimizer's state among several workers.
           name_rows: Step, from 0, and index of a micro-batch -> the records that this
             worker reads for it, for messages.
           recomputing: Is entered while a step that was not finite is computed again.
@@ -113,9 +118,16 @@ class Trainer:
         scale = loss_scale.variable if loss_scale else None
         self._stop = tf.Variable(0.0, trainable=False)
         self._clock = clock
-        self._own_share = tf.Variable(0.0, trainable=False) if clock else None
+        self._own_share = tf.Variable(0.0, trainable=False)
+        self._saves = tf.Variable(0.0, trainable=False)
+        own_values = [self._own_share] if clock else []
+        self.shards = None
+        if shards_optimizer and communicator.size > 1:
+            self.shards = OptimizerShards(optimizer, self._variables, communicator)
+            settings = dataclasses.replace(settings, sums_over_workers=False)
+            own_values.append(self._saves)
         self._gradients = GradientAccumulator(
-            *(task, communicator, settings, scale, self._stop, self._own_share)
+            *(task, communicator, settings, scale, self._stop, own_values)
         )
         self._graph = tf.function(self._step, autograph=False)
         # Traced after a step that is not finite only.
@@ -135,11 +147,15 @@ class Trainer:
         """Makes all workers leave the current step, or the next; from any thread."""
         self._stop.assign(1.0)
 
-    def train_step(self, batch: dict[str, np.ndarray]) -> StepResult:
+    def train_step(
+        self, batch: dict[str, np.ndarray], *, saves: bool = False
+    ) -> StepResult:
         """Takes one step, and repeats it with half the loss scale if float16 overflows.
 
         Args:
           batch: This worker's features, [k, B, ...].
+          saves: Whether this worker saves the step; the others of a sharded optimizer
+            then know it.
 
         Returns:
           The step's losses, and whether to stop; equal on every worker.
@@ -151,14 +167,17 @@ class Trainer:
         tensors = self._tensors(batch)
         if self._clock and not self._communicator.rank:
             self._own_share.assign(self._clock.own_share())
-        losses, norm, stops = self._graph(tensors)
+        if self.shards:
+            self.shards.forget()
+            self._saves.assign(float(saves))
+        losses, norm, stops, saves = self._graph(tensors)
         scale = self.loss_scale.value if self.loss_scale else None
         while (
             not stops.numpy().any()
             and not np.isfinite(norm.numpy())
             and self._may_try_again(losses)
         ):
-            losses, norm, stops = self._graph(tensors)
+            losses, norm, stops, saves = self._graph(tensors)
         must_drop, must_stop = map(bool, stops.numpy())
         if must_drop or (must_stop and not np.isfinite(norm.numpy())):
             return StepResult(self.step, {}, 0.0, must_stop=True, is_dropped=True)
@@ -167,6 +186,7 @@ class Trainer:
         )
         if not np.isfinite(norm.numpy()):
             result = self._skip(tensors, values)
+            result = dataclasses.replace(result, saves=bool(saves))
             if self.loss_scale is not None:  # With the lowest one the cause was found.
                 self.loss_scale.restore(scale)
             return result
@@ -179,7 +199,16 @@ class Trainer:
             *(self.step, values, norm, scale),
             must_stop=must_stop,
             is_time_over=self._is_time_over,
+            saves=bool(saves),
         )
+
+    def gather_state(self) -> None:
+        """Collects a sharded optimizer's state on the first worker, for a checkpoint.
+
+        To be called on all workers, between two steps. The next step forgets it.
+        """
+        if self.shards and self.shards.gathered is None:
+            self.shards.gather()
 
     def warm_up(self, batch: dict[str, np.ndarray], num_steps: int) -> None:
         """Takes steps on made-up rows, and undoes them; all workers must call it.
@@ -191,11 +220,13 @@ class Trainer:
           num_steps: How many.
         """
         tensors = self._tensors({name: _made_up(name, x) for name, x in batch.items()})
-        changed = [*self._variables, *self.optimizer.variables]
+        changed = [*self._variables, self.optimizer.iterations]
+        changed += self.optimizer.slots().values()
         changed += self._averages.variables if self._averages else []
+        changed += self.shards.variables if self.shards else []
         before = [variable.numpy() for variable in changed]
         for _ in range(num_steps):
-            losses, _, _ = self._graph(tensors)
+            losses, *_ = self._graph(tensors)
         losses.numpy()  # Waits for the last step.
         for variable, value in zip(changed, before, strict=True):
             variable.assign(value)
@@ -266,21 +297,28 @@ class Trainer:
 
     def _step(
         self, batch: dict[str, tf.Tensor]
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         gradients, sums = self._gradients(batch, self.optimizer.iterations.value)
+        # The norm is taken after the allreduce, and its scale is applied by the update
+        # itself: clipping costs one pass over the gradients, and makes no tensor.
+        if self.shards:
+            gradients, sums, norm = self.shards.reduce(gradients, sums)
+        else:
+            norm = global_norm(gradients)
         num_losses = len(self.task.loss_names)
         losses, stops = sums[:num_losses], sums[num_losses : num_losses + 2]
         if self._clock:  # Before the update, which reads it.
-            self._clock.share.assign(sums[-1])
+            self._clock.share.assign(sums[num_losses + 2])
+        saves = sums[-1] > 0.0 if self.shards else tf.constant(False)
         settings = self._settings
         limit = 0.0 if settings.clip_each_micro_batch else settings.max_grad_norm
-        # The norm is taken after the allreduce, and its scale is applied by the update
-        # itself: clipping costs one pass over the gradients, and makes no tensor.
-        norm = global_norm(gradients)
 
         def update() -> tf.Tensor:
             scale = clip_scale(norm, limit)
-            self.optimizer.apply_scaled(gradients, self._variables, scale)
+            if self.shards:
+                self.shards.update(gradients, scale)
+            else:
+                self.optimizer.apply_scaled(gradients, self._variables, scale)
             if self._averages:
                 self._averages.update()
             return tf.constant(True)
@@ -289,7 +327,7 @@ class Trainer:
         # them update their weights, or none does.
         finite = tf.reduce_all(tf.math.is_finite(losses)) & tf.math.is_finite(norm)
         tf.cond(finite & (stops[0] == 0.0), update, lambda: tf.constant(False))
-        return losses, tf.where(finite, norm, float("nan")), stops
+        return losses, tf.where(finite, norm, float("nan")), stops, saves
 
 
 def _made_up(name: str, values: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
-import keras
 import tensorflow as tf
 
 from bert_tf import fused_ops
@@ -54,7 +53,7 @@ def adam_update(
     the corrected v. Departure: its alpha and eta are one learning rate, which thus
     scales the decay as well.
     """
-    u, m, v = _direction(w, m, v, gradient, step, **hyperparameters)
+    u, m, v = direction(w, m, v, gradient, step, **hyperparameters)
     return w - learning_rate * u, m, v
 
 
@@ -79,7 +78,7 @@ def lamb_update(
     its phi. Departures: the ratio is 1 where either norm is 0, which the paper
     leaves open; exclusions and no bias correction are options, as in BERT's code.
     """
-    u, m, v = _direction(w, m, v, gradient, step, **hyperparameters)
+    u, m, v = direction(w, m, v, gradient, step, **hyperparameters)
     if layer_adaptation:
         w_norm, u_norm = tf.norm(w), tf.norm(u)
         ratio = tf.where(
@@ -89,7 +88,7 @@ def lamb_update(
     return w - learning_rate * u, m, v
 
 
-def _direction(
+def direction(
     w: tf.Tensor,
     m: tf.Tensor,
     v: tf.Tensor,
@@ -102,7 +101,7 @@ def _direction(
     weight_decay_rate: float,
     bias_correction: bool,
 ) -> Update:
-    """The update u before any learning rate, and the new m and v."""
+    """The update u before any learning rate, and the new m and v; see `adam_update`."""
     m = beta_1 * m + (1.0 - beta_1) * gradient
     v = beta_2 * v + (1.0 - beta_2) * tf.square(gradient)
     m_hat, v_hat = m, v
@@ -123,7 +122,7 @@ def _one_minus_power(beta: float, step: tf.Tensor) -> tf.Tensor:
 
 def update_in_place(
     variable: tf.Variable,
-    slots: Sequence[keras.Variable],
+    slots: Sequence[tf.Variable],
     gradient: tf.Tensor,
     scale: tf.Tensor | None,
     learning_rate: tf.Tensor,
@@ -158,8 +157,8 @@ def update_in_place(
     scalars = [learning_rate, factor, *scales, 1.0 - beta_1, 1.0 - beta_2]
     fused_ops.library().bert_adam_step(
         weights=variable.handle,
-        first_moment=slots[0].value.handle,
-        second_moment=slots[1].value.handle,
+        first_moment=slots[0].handle,
+        second_moment=slots[1].handle,
         gradient=gradient,
         scalars=tf.stack([tf.cast(x, tf.float32) for x in scalars]),
         beta_1=beta_1,

@@ -130,6 +130,18 @@ def test_memory_is_that_of_the_first_worker(plan):
     assert two["memory_bytes"] == expected.total
 
 
+def test_shards_update_a_part_and_send_weights_in_full(plan):
+    flags = [*LARGE, "--workers=1,8", "--precision=bf16"]
+    [one, plain] = plan(*flags)["plans"]
+    [same, sharded] = plan(*flags, "--shard_optimizer")["plans"]
+    assert one == same
+    assert sharded["update_seconds"] == pytest.approx(plain["update_seconds"] / 8)
+    # Gradients of 2 bytes go half the way, weights of 4 the other half.
+    assert 1.3 < sharded["allreduce_seconds"] / plain["allreduce_seconds"] < 2.0
+    assert plain["memory_bytes"] > sharded["memory_bytes"]
+    assert "--shard_optimizer" in sharded["flags"]
+
+
 def test_flops_replace_a_throughput(plan):
     arguments = [a for a in LARGE if not a.startswith("--throughput")]
     found = plan(*arguments, "--device_flops=2.406e14", "--workers=1")

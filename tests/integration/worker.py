@@ -2,7 +2,8 @@
 
 Arguments: a JSON file with {name: command line}, and a folder for the results. Each run
 leaves <name>-<rank>.npz: all weights and optimizer state, losses, the gradients of its
-first step but for a factor, the line about its compute path, evaluation results.
+first step but for a factor, the line about its compute path, evaluation results. The
+first worker alone takes part in a run whose name ends with "alone".
 """
 
 import json
@@ -18,8 +19,9 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 import numpy as np
 from runs import parse
 
-from bert_tf.distribute import configure_devices, connect
+from bert_tf.distribute import Communicator, configure_devices, connect
 from bert_tf.jobs import pretraining
+from bert_tf.jobs.run import stopping
 from bert_tf.jobs.run.agreement import agree
 from bert_tf.jobs.run.compute_path import describe_path, own_path
 from bert_tf.jobs.run.session import Session
@@ -32,8 +34,11 @@ class StepLog(RunLog):
     """Keeps the losses of every step, and the first moments after the first one."""
 
     def __init__(self, optimizer):
-        self.losses, self.gradients = [], {}
+        self.losses, self.gradients, self.messages = [], {}, []
         self._optimizer = optimizer
+
+    def message(self, text):
+        self.messages.append(text)
 
     def progress(self, step, values):
         if not self.losses:  # They were zero before: a part of the gradient.
@@ -58,6 +63,7 @@ def train_and_evaluate(arguments, communicator, path=None):
     arrays = {v.path: v.numpy() for v in plan.task.model.trainable_variables}
     arrays |= {n: v.numpy() for n, v in plan.optimizer.slots().items()}
     arrays |= log.gradients | {"losses": np.asarray(log.losses)}
+    arrays["result messages"] = np.asarray(log.messages)
     path = path or own_path()
     arrays["result path"] = np.asarray(
         describe_path(backends_of(plan.task.model), path)
@@ -73,7 +79,12 @@ def main():
     communicator = connect(horovod=True)
     path, _ = agree(communicator, threads=configure_devices(communicator, 1))
     for name, arguments in runs.items():
-        arrays = train_and_evaluate(arguments, communicator, path)
+        arrays, is_alone = {}, name.endswith("alone")
+        if communicator.rank == 0 or not is_alone:
+            workers = Communicator() if is_alone else communicator
+            arrays = train_and_evaluate(arguments, workers, path)
+        else:
+            next(stopping._NUMBERS)  # As the first worker's heartbeat takes one.
         file = pathlib.Path(sys.argv[2], f"{name}-{communicator.rank}.npz")
         np.savez(file, **arrays)
         communicator.agree(None)  # The next run may start from the first one's files.

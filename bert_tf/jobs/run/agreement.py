@@ -43,7 +43,7 @@ _NOT_COMPARED = ("_dir", "_file", "num_processes")
 # Of these groups, settings that change the weights.
 _RUNTIME = (
     *("use_xla", "recompute", "unpad", "init_loss_scale"),
-    *("horovod_compression", "horovod_fusion_threshold"),
+    *("horovod_compression", "horovod_fusion_threshold", "shard_optimizer"),
 )
 # Variables by which TensorFlow and its libraries compute otherwise; and those of them
 # that change no weight, or are compared by their effect, or are Terraform's.

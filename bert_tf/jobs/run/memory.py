@@ -26,6 +26,7 @@ _PROGRAM = 600 * 2**20
 # Sets of tensors as large as the weights: weights, two moments, the sum of gradients,
 # the gradients of a micro-batch, and two temporary sets of a step of the reference.
 _SETS, _SETS_OF_FUSED = 7, 5
+_SETS_OF_MOMENTS = 2  # Of these.
 # Weights and two moments, copied while a checkpoint is written.
 _SETS_OF_SAVE = 3
 # Horovod's buffer, and the sums that it returns.
@@ -107,6 +108,7 @@ def estimate_training(
     num_workers: int = 1,
     saves: bool = False,
     has_averages: bool = False,
+    shards_optimizer: bool = False,
 ) -> Estimate:
     """Memory of a worker that trains.
 
@@ -121,6 +123,7 @@ def estimate_training(
       num_workers: Of the run; several need buffers for the allreduce.
       saves: Whether this worker saves checkpoints, from a copy of its state.
       has_averages: Whether there are moving averages of the weights.
+      shards_optimizer: Whether the moments are divided among the workers.
     """
     fused = _FUSED.get(fused_bytes, _REFERENCE)
     num_exempt = sum(path.startswith("bert/encoder/") for path in exempt)
@@ -147,8 +150,10 @@ def estimate_training(
         sets += 2 if saves else 1  # They are a part of the copy.
     if num_workers > 1:
         sets, program = sets + _SETS_OF_HOROVOD, program + _BUFFER_OF_HOROVOD
+    if shards_optimizer:
+        sets -= _SETS_OF_MOMENTS * (1 - 1 / num_workers)
     return Estimate(
-        weights=program + sets * _FLOAT * num_weights(bert),
+        weights=program + int(sets * _FLOAT * num_weights(bert)),
         activations=int(rows.count * (rows.length * kept + logits)),
     )
 
@@ -184,6 +189,7 @@ def memory_warnings(
     exempt: Collection[str] = (),
     recompute: bool,
     has_averages: bool = False,
+    shards_optimizer: bool = False,
     saves: bool = True,
 ) -> list[str]:
     """A line if a training probably needs more memory than there is.
@@ -196,6 +202,7 @@ def memory_warnings(
       exempt: See `estimate_training`.
       recompute: See `estimate_training`.
       has_averages: See `estimate_training`.
+      shards_optimizer: See `estimate_training`.
       saves: Whether the first worker saves checkpoints.
 
     Returns:
@@ -210,6 +217,7 @@ def memory_warnings(
         num_workers=communicator.size,
         saves=saves and communicator.rank == 0,
         has_averages=has_averages,
+        shards_optimizer=shards_optimizer,
     )
     logging.debug("Memory of a worker: %s, %s.", rows, estimate)
     workers = communicator.local_size

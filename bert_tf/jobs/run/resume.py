@@ -1,6 +1,7 @@
 """Whether a run can start from a checkpoint, and how it takes it."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import keras
 import numpy as np
@@ -27,6 +28,7 @@ from bert_tf.training.averages import AVERAGE, WeightAverages
 from bert_tf.training.checkpoints import STEP_NAME, RunPosition
 from bert_tf.training.optimizers import BertOptimizer
 
+Value = TypeVar("Value")
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
@@ -74,7 +76,12 @@ def weights_by_name(model: keras.Model) -> dict[str, tf.Variable]:
 def slots_by_name(optimizer: BertOptimizer) -> dict[str, tf.Variable]:
     """Optimizer state by the original tensor names."""
     slots = optimizer.slots().items()
-    return {of_variable(name): slot.value for name, slot in slots}
+    return by_original_name({name: slot.value for name, slot in slots})
+
+
+def by_original_name(slots: Mapping[str, Value]) -> dict[str, Value]:
+    """The same under the original tensor names."""
+    return {of_variable(name): value for name, value in slots.items()}
 
 
 def restore(

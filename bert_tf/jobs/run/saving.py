@@ -4,18 +4,25 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Self
 
+import numpy as np
+
 from bert_tf.data.batches.record_batches import StepReader
 from bert_tf.errors import RunError
 from bert_tf.jobs.run.best_checkpoint import FORGET_BEST
 from bert_tf.jobs.run.checkpoint_policy import CheckpointPolicy
 from bert_tf.jobs.run.output_dir import changed_files
 from bert_tf.jobs.run.plan import Plan
-from bert_tf.jobs.run.resume import slots_by_name, weights_by_name
+from bert_tf.jobs.run.resume import (
+    by_original_name,
+    slots_by_name,
+    weights_by_name,
+)
 from bert_tf.jobs.run.used_folder import SAVE_SECONDS
 from bert_tf.training import checkpoints
 from bert_tf.training.checkpoints import RunPosition, Tensors
 from bert_tf.training.loss_scale import LossScale
 from bert_tf.training.runlog import RunLog
+from bert_tf.training.sharding import OptimizerShards
 
 BLOCKED_SECONDS = "checkpoint_blocked_seconds"
 
@@ -47,6 +54,7 @@ class CheckpointSaver:
         reader: StepReader,
         loss_scale: LossScale | None,
         log: RunLog,
+        shards: OptimizerShards | None = None,
     ) -> None:
         """Prepares for one run.
 
@@ -55,7 +63,10 @@ class CheckpointSaver:
           reader: Knows how many records were read after a step.
           loss_scale: Of float16.
           log: Gets a line for each checkpoint.
+          shards: The optimizer's state, if it is sharded: all workers must have
+            gathered it before a checkpoint is saved.
         """
+        self._shards = shards
         self._plan = plan
         self._reader = reader
         self._loss_scale = loss_scale
@@ -128,8 +139,15 @@ class CheckpointSaver:
         elif self._is_due(step):
             self.save(step)
 
-    def _is_due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
+        """Whether to save after a step, by the settings and the time now."""
         return self._policy.is_due(step, time.monotonic() - self._last_time)
+
+    def _is_due(self, step: int) -> bool:
+        if self._shards is None:
+            return self.is_due(step)
+        # All workers have agreed on it before the step, and gathered the state.
+        return self._policy.saves and self._shards.gathered is not None
 
     def _num_samples(self, step: int) -> float:
         """Sequences that the run has trained on after `step` steps."""
@@ -144,7 +162,10 @@ class CheckpointSaver:
         """
         started = time.perf_counter()
         self.wait()
-        copy = {name: value.numpy() for name, value in self._tensors().items()}
+        copy = {
+            name: value if isinstance(value, np.ndarray) else value.numpy()
+            for name, value in self._tensors().items()
+        }
         seconds = self._thread.submit(self._write, copy, self._position(step))
         self._current = _Save(step, time.perf_counter() - started, seconds)
         self._last_time = time.monotonic()
@@ -202,7 +223,11 @@ class CheckpointSaver:
         plan = self._plan
         weights = plan.averages.tensors() if plan.averages else {}
         weights = weights or weights_by_name(plan.task.model)
-        return weights | slots_by_name(plan.optimizer)
+        if self._shards is None:
+            return weights | slots_by_name(plan.optimizer)
+        if self._shards.gathered is None:
+            raise RuntimeError("The optimizer's state has not been gathered.")
+        return weights | by_original_name(self._shards.gathered)
 
     def _position(self, step: int) -> RunPosition:
         plan, scale, trained = self._plan, self._loss_scale, self._plan.training_set

@@ -167,6 +167,7 @@ class Session:
                 exempt=backends.exempt,
                 recompute=runtime.recompute,
                 has_averages=plan.averages is not None,
+                shards_optimizer=runtime.shard_optimizer,
                 saves=not plan.config.saving.saves_nothing,
             )
         num_workers = self.communicator.local_size

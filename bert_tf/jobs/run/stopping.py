@@ -118,6 +118,7 @@ class TrainingStop:
         hosts: list[str],
         ask: Callable[[], None],
         save: Callable[[int], object],
+        prepare_save: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepares for one training.
 
@@ -127,12 +128,14 @@ class TrainingStop:
           hosts: Theirs, by rank.
           ask: Makes all workers leave a step; from any thread.
           save: Saves a step completely; on the first worker.
+          prepare_save: Is called on all workers before that, or before an evaluation.
         """
         self._stop = stop
         self._communicator = communicator
         self._hosts = hosts
         self._ask = ask
         self._save = save
+        self._prepare_save = prepare_save
         self._step = self._saved = 0
         self._must_stop = self._is_evaluating = False
         self._signals: dict[int, int] = {}
@@ -168,6 +171,7 @@ class TrainingStop:
 
         Its main thread may be waiting for the others, and cannot be asked to.
         """
+        self._prepare_save()
         with self._stop.writing:
             self._is_evaluating = True
         if self._stop.is_known:
@@ -248,6 +252,8 @@ class TrainingStop:
     def _leave_together(self) -> None:
         numbers = self._communicator.gather([self._stop.number])[:, 0].astype(int)
         failure = None
+        if self._saved != self._step:
+            self._prepare_save()
         if self._communicator.rank:
             self._stop.leave_report_to_the_first()
         else:

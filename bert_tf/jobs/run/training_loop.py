@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from bert_tf.data.batches.record_batches import Features, StepReader
 from bert_tf.distribute import Communicator
@@ -24,8 +25,18 @@ from bert_tf.training.trainer import Recomputing, StepResult, Trainer
 
 # Of --enable_device_warmup: the first compiles, the second allocates no more.
 _WARMUP_STEPS = 2
-# Is called with the number of steps taken; returns whether to end the training.
-AfterStep = Callable[[int], bool]
+
+
+class AfterStep(NamedTuple):
+    """What follows some steps, on every worker.
+
+    Attributes:
+      is_due: Whether it follows a step; a function of the number of steps taken alone.
+      run: Is called with that number; returns whether to end the training.
+    """
+
+    is_due: Callable[[int], bool]
+    run: Callable[[int], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +60,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     Args:
       plan: The run.
       session: Its workers and its log.
-      after_step: Is called after each step, on every worker; its time does not count
-        as training.
+      after_step: An evaluation; its time does not count as training.
 
     Returns:
       What this start of the run has trained.
@@ -61,12 +71,12 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     reader = plan.make_reader()
     paused = session.watchdog.paused
     trainer = make_trainer(plan, session.communicator, reader, paused)
-    saver = CheckpointSaver(plan, reader, trainer.loss_scale, log)
+    saver = CheckpointSaver(plan, reader, trainer.loss_scale, log, trainer.shards)
     session.open_until.enter_context(saver)
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
     exporter = Exporter(plan, log)
     last_step, loss = _last_step(plan), None
-    _begin(plan, session, report, saver, exporter)
+    _begin(plan, session, trainer, report, saver, exporter)
     with report.stopped_clock():
         batches = _warmed_up(plan, trainer, reader.batches(last_step), log)
     for line in profiler.check(plan.step + 1, last_step):
@@ -75,10 +85,12 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         *(session.stop, session.communicator, session.hosts),
         ask=trainer.ask_to_stop,
         save=saver.save_now,
+        prepare_save=trainer.gather_state,
     ) as stopping:
         for batch in batches:
             profiler.before(plan.step + 1)
-            result = trainer.train_step(batch)
+            saves = session.is_first and saver.is_due(plan.step + 1)
+            result = trainer.train_step(batch, saves=saves)
             if result.is_dropped:
                 stopping.dropped()
                 break
@@ -87,7 +99,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
             is_last = result.step == last_step or result.is_time_over
             loss = loss if result.skipped else result.total_loss
             with _saving(
-                result.step, session, report, saver, exporter, is_last=is_last
+                result, session, trainer, report, saver, exporter, is_last=is_last
             ):
                 report.step(result, is_last=is_last)
                 for line in profiler.after(result.step, is_last=is_last):
@@ -96,9 +108,9 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
                 stopping.saved(result.step)
             if result.must_stop:
                 break
-            if after_step:
+            if after_step and after_step.is_due(result.step):
                 with report.stopped_clock(), stopping.evaluating():
-                    ends = after_step(result.step)
+                    ends = after_step.run(result.step)
                 if ends:
                     _end_early(result, session, report, saver, stopping, profiler)
                 is_last |= ends
@@ -114,6 +126,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
 def _begin(
     plan: Plan,
     session: Session,
+    trainer: Trainer,
     report: StepReport,
     saver: CheckpointSaver,
     exporter: Exporter,
@@ -121,6 +134,12 @@ def _begin(
     """Notes where this start begins, and does what precedes its first step."""
     # The log may already have later steps, of a run that was killed or overwritten.
     session.log.parameters({"first_step": plan.step + 1})
+    if trainer.shards:
+        session.log.message(trainer.shards.describe())
+        if not plan.start.is_own:
+            trainer.gather_state()  # To try to save it.
+    elif plan.config.runtime.shard_optimizer:
+        session.log.message("--shard_optimizer has no effect: there is one worker.")
     if session.is_first:
         session.saver = saver
         with report.stopped_clock():
@@ -175,24 +194,30 @@ def _last_step(plan: Plan) -> int:
 
 @contextlib.contextmanager
 def _saving(
-    step: int,
+    result: StepResult,
     session: Session,
+    trainer: Trainer,
     report: StepReport,
     saver: CheckpointSaver,
     exporter: Exporter,
     *,
     is_last: bool,
 ) -> Iterator[None]:
-    """Does on the first worker what precedes and follows the report of a step."""
+    """Does what precedes and follows the report of a step, most on the first worker."""
+    if result.saves or is_last:
+        with report.stopped_clock():
+            if session.is_first and result.saves:
+                saver.wait()  # There is one copy of the state at a time.
+            trainer.gather_state()
     if not session.is_first:
         yield
         return
     with report.stopped_clock():
-        saver.before_report(step)
+        saver.before_report(result.step)
     yield
     with report.stopped_clock():
-        saver.after_step(step, is_last=is_last)
-        exporter.after_step(step)
+        saver.after_step(result.step, is_last=is_last)
+        exporter.after_step(result.step)
 
 
 def _end_early(
@@ -270,6 +295,7 @@ def make_trainer(
         rows_vary=reader.rows_vary,
         skip_nonfinite=training.skip_nonfinite,
         averages=plan.averages,
+        shards_optimizer=plan.config.runtime.shard_optimizer,
         name_rows=reader.name_rows,
         recomputing=recomputing,
     )

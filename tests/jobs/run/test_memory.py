@@ -136,6 +136,15 @@ def test_the_worker_that_saves_needs_a_copy_of_weights_and_both_moments():
     assert saving.total - plain.total == 3 * 4 * 109_482_240
 
 
+def test_shards_of_four_workers_leave_out_three_quarters_of_both_moments():
+    base, rows = PRESETS["base"], Rows(32, 128, 20)
+    plain, sharded = (
+        estimate_training(base, rows, num_workers=4, shards_optimizer=x)
+        for x in (False, True)
+    )
+    assert plain.total - sharded.total == 0.75 * 2 * 4 * 109_482_240
+
+
 def test_the_workers_of_a_host_share_its_memory(machine):
     machine(9 * GIB, free=8 * GIB)
     assert warnings(32) == []

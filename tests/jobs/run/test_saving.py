@@ -5,6 +5,7 @@ import threading
 import time
 import types
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -241,3 +242,17 @@ def test_a_run_without_a_checkpoint_is_saved_before_its_best_weights(run):
     assert checkpoints.committed_steps(run.folder) == [1]
     run.saver.save_first(3)
     assert checkpoints.committed_steps(run.folder) == [1]
+
+
+def test_a_sharded_state_is_saved_at_the_steps_for_which_it_was_gathered(run):
+    shards = types.SimpleNamespace(gathered=None)
+    saver = CheckpointSaver(run.plan, run.reader, None, run.log, shards)
+    moment, step = f"{WEIGHT}/adam_m", 2
+    assert saver.is_due(step)  # All workers must know it first.
+    saver.after_step(step, is_last=False)
+    shards.gathered = {moment: np.asarray([5.0, 6.0], np.float32)}
+    saver.after_step(3, is_last=False)
+    saver.wait()
+    assert checkpoints.committed_steps(run.folder) == [3]
+    found = load_tf(f"{run.folder}/model.ckpt-3", lambda shapes: [moment])
+    np.testing.assert_array_equal(found[moment], [5.0, 6.0])

@@ -185,3 +185,17 @@ def test_an_error_is_not_held_up(training):
         raise ZeroDivisionError
     assert time.monotonic() - begin < 1.0 and not training.saved
     assert np.all(training.request.number == 0)
+
+
+def test_what_a_save_needs_is_prepared_before_it_and_before_an_evaluation():
+    done = []
+    stop = TrainingStop(
+        *(StopRequest(), Communicator(), ["here"], lambda: None, done.append),
+        prepare_save=lambda: done.append("prepared"),
+    )
+    with pytest.raises(Stopped), stop:
+        stop.finished(3, must_stop=False)
+        with stop.evaluating():
+            assert done == ["prepared"]
+        stop.dropped()
+    assert done == ["prepared", "prepared", 3]

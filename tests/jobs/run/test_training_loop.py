@@ -24,7 +24,7 @@ class Reached(BaseException):
 def frames(monkeypatch):
     """Runs a script to its first step; returns its frames and those of the package."""
 
-    def train_step(self, batch):
+    def train_step(self, batch, **_):
         raise Reached
 
     monkeypatch.setattr(Trainer, "train_step", train_step)
