@@ -35,6 +35,7 @@ LAYERS = {
     "flags": 2,
     "interop": 2,
     "keras_fit": 2,
+    "report": 2,
     "scaling": 1,
     "jobs": 3,
     "predictors": 4,

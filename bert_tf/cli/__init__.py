@@ -22,6 +22,7 @@ COMMANDS = {
     "launch": "run a training so that signals save it; restart it after a crash",
     "plan": "time, memory and flags of a pre-training on many workers",
     "predict": "fill masks, answer questions or classify, as JSON lines",
+    "report": "a page about a run, or one that compares several",
 }
 # The order of --help. What is in no group is listed last.
 _GROUPS = {

@@ -1,0 +1,1 @@
+"""Pages about runs: their files to one self-contained HTML file."""
