@@ -259,8 +259,8 @@ def test_the_test_sees_the_code():
 
 
 @pytest.mark.parametrize("path", MODULES + TOOLS, ids=lambda p: p.name)
-def test_modules_are_at_most_400_lines(path):
-    assert len(path.read_text().splitlines()) <= 400
+def test_modules_are_at_most_450_lines(path):
+    assert len(path.read_text().splitlines()) <= 450
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)

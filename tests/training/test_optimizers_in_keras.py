@@ -210,6 +210,7 @@ def test_config_holds_the_constructor_arguments_by_name() -> None:
     assert ours == {
         "name": "mine",
         "learning_rate": 0.5,
+        "rate_factors": {},
         "beta_1": 0.9,
         "beta_2": 0.999,
         "epsilon": 1e-6,
