@@ -19,7 +19,7 @@ _CONFIG = {
     "intermediate_size": 128,
     "max_position_embeddings": 512,
 }
-_SPEECHES = 24
+_SPEECHES = 80
 
 
 def prepare(work: pathlib.Path) -> None:
