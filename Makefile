@@ -116,7 +116,7 @@ bench: setup .venv-bench/stamp  ## Speed against others (90 minutes; QUICK=1: 20
 docs: .venv-docs/stamp  ## The documents as a site, in build/site
 	@rm -rf build/pages && mkdir -p build/pages
 	@cp -R *.md LICENSE demo.toml docs deploy examples build/pages/
-	@.venv-docs/bin/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
 
 .venv-docs/stamp: pyproject.toml
 	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
