@@ -164,6 +164,7 @@ def test_a_compressed_copy_of_a_text_is_left_out_and_named(tmp_path, capsys):
         (gzip.compress(b'{"text": "Hello."}'), "holds JSON, not plain text"),
         (gzip.compress("The cat.".encode("utf-16")), "is UTF-16, not text in UTF-8"),
     ],
+    ids=["plain", "cut", "json", "utf-16"],
 )
 def test_what_is_no_compressed_text_is_refused(tmp_path, content, message):
     (tmp_path / "a.txt.gz").write_bytes(content)
