@@ -28,6 +28,7 @@ from bert_tf.launch import (
     launched_size,
 )
 from bert_tf.signals import StopRequest
+from bert_tf.stages import stage
 from bert_tf.standard_streams import keep_printing
 
 # mpirun stops all workers when one ends with an error. The worker that failed must be
@@ -82,7 +83,9 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     )
     with stop.received():
         try:
-            importlib.import_module(f"bert_tf.jobs.{job}").run(config, stop)
+            with stage("Loading TensorFlow"):
+                module = importlib.import_module(f"bert_tf.jobs.{job}")
+            module.run(config, stop)
         except Stopped:
             return stop.finish()
         except NotConverged as error:

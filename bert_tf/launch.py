@@ -17,6 +17,9 @@ _HUGE_PAGES_OF_LINUX = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "HOROVOD_RANK")
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
 
+# Set by `bert-tf launch` for its command.
+LAUNCHER_VARIABLE = "BERT_TF_LAUNCHER"
+
 
 def _first_number(names: tuple[str, ...], default: int) -> int:
     for name in names:
@@ -33,6 +36,11 @@ def launched_rank() -> int:
 def launched_size() -> int:
     """How many processes were launched together; 1 without a launcher."""
     return _first_number(_SIZES, 1)
+
+
+def is_launched() -> bool:
+    """Whether a launcher has started this process, perhaps alone."""
+    return any(name in os.environ for name in _SIZES)
 
 
 def workers(count: int) -> str:
