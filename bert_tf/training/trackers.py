@@ -206,14 +206,15 @@ class Trackers:
         """Passes values of a step on.
 
         Args:
-          kind: train or eval; of each, a step is passed on once.
+          kind: train or eval; of each, steps must rise, others are left out: those of
+            results that are logged again, such as those of the best weights.
           step: The step.
           values: By name.
 
         Returns:
           A warning about each tracker that is left out from now on.
         """
-        if not self._trackers or self._last_steps.get(kind) == step:
+        if not self._trackers or self._last_steps.get(kind, -1) >= step:
             return []
         self._last_steps[kind] = step
         named = {

@@ -160,6 +160,16 @@ def test_a_log_without_starts_does_the_same(tmp_path):
     assert curves.training["total_loss"].steps.tolist() == [1, 2, 3, 4]
 
 
+def test_the_results_of_the_best_weights_are_no_later_point(tmp_path):
+    log = "".join(line(step, accuracy=step / 10) for step in (4, 8, 12))
+    best = log + line([], accuracy=0.4, global_step=4)
+    curves = read_log(str(make_run(tmp_path / "run", best) / "bert_dllog.json"))
+    assert curves.evaluation["accuracy"].steps.tolist() == [4, 8, 12]
+    last = log + line([], accuracy=0.4, global_step=16)
+    curves = read_log(str(make_run(tmp_path / "run", last) / "bert_dllog.json"))
+    assert curves.evaluation["accuracy"].steps.tolist() == [4, 8, 12, 16]
+
+
 def test_a_checkpoint_that_is_saved_late_is_no_step(tmp_path):
     log = train_line(1) + train_line(2) + line(1, checkpoint_seconds=3.0)
     curves = read_log(str(make_run(tmp_path / "run", log) / "bert_dllog.json"))

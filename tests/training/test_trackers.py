@@ -68,6 +68,7 @@ def test_an_evaluation_is_passed_on_once(tmp_path):
     log = ConsoleLog(str(tmp_path / "log.json"), 20, trackers)
     log.evaluation(20, {"accuracy": 0.5})
     log.summary({"accuracy": 0.5, "global_step": 20})
+    log.summary({"accuracy": 0.9, "global_step": 10})  # Of the best weights.
     log.summary({"e2e_time": 1.0, "first_step": 1, "global_step": 20})
     log.close()
     assert scalars(tmp_path) == {"eval/accuracy": [(20, 0.5)]}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import runs
 from conftest import make_example
+from integration.launching import ROOT, environment
 from report.test_page import assert_fetches_nothing
 from training.test_trackers import scalars
 
@@ -58,6 +59,30 @@ def test_tensorboard_has_each_step_of_a_resumed_run_once(stopped_and_resumed):
     steps = [step for step, _ in found["train/gradient_norm"]]
     assert steps == [*range(1, 13)]
     assert found["eval/masked_lm_accuracy"][-1][0] == 12
+
+
+@pytest.mark.slow
+def test_standard_error_is_empty_where_nothing_is_wrong(
+    tiny_config_file, tiny_records, tmp_path
+):
+    arguments = runs.pretraining_flags(
+        tiny_config_file, tiny_records, tmp_path / "run", steps=2
+    )
+    quiet = environment()
+    quiet.pop("TF_CPP_MIN_LOG_LEVEL")
+    result = subprocess.run(
+        [sys.executable, ROOT / "run_pretraining.py", *arguments],
+        capture_output=True,
+        env=quiet,
+        text=True,
+        timeout=120,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    stages = [line for line in lines if line.endswith(" ...")]
+    assert [line.split()[0] for line in stages] == [
+        *("Loading", "Preparing", "Compiling", "Saving"),
+    ]
 
 
 def config_of(folder, *more):
