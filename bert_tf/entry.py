@@ -29,6 +29,7 @@ from bert_tf.launch import (
     without_optional_packages,
 )
 from bert_tf.signals import StopRequest
+from bert_tf.stages import stage
 from bert_tf.standard_streams import keep_printing
 
 # mpirun stops all workers when one ends with an error. The worker that failed must be
@@ -83,7 +84,7 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     )
     with stop.received():
         try:
-            with without_optional_packages():
+            with stage("Loading TensorFlow"), without_optional_packages():
                 module = importlib.import_module(f"bert_tf.jobs.{job}")
             module.run(config, stop)
         except Stopped:

@@ -21,6 +21,8 @@ _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
 # What Keras and TensorFlow import only to offer more, if it is there: a third of the
 # time that they take to load.
 _OPTIONAL_PACKAGES = ("cv2", "googleapiclient", "matplotlib", "pandas", "sklearn")
+# Set by `bert-tf launch` for its command.
+LAUNCHER_VARIABLE = "BERT_TF_LAUNCHER"
 
 
 def _first_number(names: tuple[str, ...], default: int) -> int:
@@ -38,6 +40,11 @@ def launched_rank() -> int:
 def launched_size() -> int:
     """How many processes were launched together; 1 without a launcher."""
     return _first_number(_SIZES, 1)
+
+
+def is_launched() -> bool:
+    """Whether a launcher has started this process, perhaps alone."""
+    return any(name in os.environ for name in _SIZES)
 
 
 def workers(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Progress of a long job: a bar on a terminal, else a line every 30 seconds."""
+"""Progress of a long job: a bar on a terminal, else a line every 10 seconds."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.progress import TimeRemainingColumn as RemainingColumn
 
-_LINE_PERIOD_SECONDS = 30.0
+_LINE_PERIOD_SECONDS = 10.0
 
 
 class ProgressReport:

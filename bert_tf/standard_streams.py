@@ -80,8 +80,7 @@ class _DroppingFile(io.FileIO):
         print(
             f"warning: standard output cannot be written ({error.strerror}): what is "
             "printed from here on is lost.",
-            # Not sys.stderr: a progress bar replaces that by its own, which is on
-            # standard output.
+            # Not sys.stderr: a progress bar replaces that while it is shown.
             file=sys.__stderr__,
             flush=True,
         )

@@ -19,6 +19,7 @@ LAYERS = {
     "recipes": 1,
     "distribute": 0,
     "progress": 0,
+    "stages": 0,
     "files": 0,
     "json_files": 0,
     "resources": 0,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from bert_tf.cli.arguments import Parser
+from bert_tf.launch import LAUNCHER_VARIABLE
 from bert_tf.signals import KILLED_BY, NUMBERS, STOPPED, name_of, write_error
 
 # Exit codes after which a restart would end in the same way, or was not wanted: an
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str]) -> int:
             f"{options.restarts}. Drop the flag, or pass another --output_dir."
         )
     _rename_variables()
+    os.environ[LAUNCHER_VARIABLE] = "1"
     return Launcher(command).run(options.restarts)
 
 

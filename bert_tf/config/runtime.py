@@ -1,10 +1,13 @@
 """Settings of processes, devices and precision, which all scripts share."""
 
 import dataclasses
+import importlib.util
 import math
 
 from bert_tf.config import checks
+from bert_tf.launch import launched_rank
 
+TRACKERS = ("trackio", "wandb", "mlflow")
 COMPRESSIONS = ("none", "fp16")
 PRECISIONS = ("fp32", "avx-fp32", "bf32", "bf16", "fp16")
 
@@ -47,6 +50,10 @@ class RuntimeConfig:
       watchdog_seconds: End the process, with the stacks of its threads, when no step or
         evaluation batch has ended for so long, or another worker has not answered;
         0: never. Default: 600, or 20 times the median step if that is longer.
+      tensorboard: Write event files for TensorBoard into <output_dir>/tensorboard.
+      tracker: Comma-separated trackers that get the log's values too, through their
+        packages: trackio, wandb, mlflow. They stay offline unless their own environment
+        variables say otherwise.
     """
 
     horovod: bool = False
@@ -65,6 +72,8 @@ class RuntimeConfig:
     recompute: bool = False
     unpad: bool = True
     watchdog_seconds: float | None = None
+    tensorboard: bool = True
+    tracker: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks each field, and that two of them do not contradict each other."""
@@ -84,6 +93,30 @@ class RuntimeConfig:
             checks.require_not_negative(self, "watchdog_seconds")
         self._check_precisions()
         self._check_wire()
+        self._check_trackers()
+
+    def _check_trackers(self) -> None:
+        """Checks that they are known, and installed where the first worker runs."""
+        for name in self.tracker:
+            checks.require(
+                name in TRACKERS,
+                "tracker",
+                f"list names among {', '.join(TRACKERS)}",
+                ",".join(self.tracker),
+            )
+            spec = importlib.util.find_spec(name) if launched_rank() == 0 else True
+            # A folder of that name, as these packages make, has no origin.
+            if spec is None or (spec is not True and spec.origin is None):
+                raise ValueError(
+                    f"`tracker` {name} needs its package, which is not installed. "
+                    f"Received: tracker={','.join(self.tracker)!r}. Run `pip install "
+                    f"{name}`, or leave it out."
+                )
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """All that are to be used."""
+        return ("tensorboard",) * self.tensorboard + self.tracker
 
     def _check_wire(self) -> None:
         """Checks how workers add up gradients."""

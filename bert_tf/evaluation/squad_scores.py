@@ -5,7 +5,9 @@ Rajpurkar et al. (https://rajpurkar.github.io/SQuAD-explorer/) for 1.1 and 2.0.
 """
 
 import importlib
-from collections.abc import Iterable
+import re
+import string
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -84,6 +86,48 @@ def _score_version_2(
         if name.startswith("final_")
     }
     return {name: float(value) for name, value in results.items()}
+
+
+def wrong_answers(
+    examples: Sequence[SquadExample], predictions: SquadPredictions, most: int
+) -> list[dict[str, object]]:
+    """The questions whose answer is none of the right ones, the surest first.
+
+    Args:
+      examples: The questions.
+      predictions: Their answers.
+      most: How many to return at most.
+
+    Returns:
+      For each: question, right answers, given answer and its probability.
+    """
+    rows = []
+    for example in examples:
+        given = predictions.answers[example.question_id]
+        right = list(dict.fromkeys(answer.text for answer in example.answers)) or [""]
+        if _normalized(given) in map(_normalized, right):
+            continue
+        known = {
+            x["text"]: x["probability"] for x in predictions.nbest[example.question_id]
+        }
+        rows.append(
+            {
+                "question": example.question,
+                "right": " | ".join(text or "(no answer)" for text in right),
+                "given": given or "(no answer)",
+                "probability": known.get(given, 0.0),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["probability"])[:most]
+
+
+def _normalized(text: str) -> str:
+    """Without case, punctuation, articles and repeated spaces.
+
+    Source: `normalize_answer` of the official scorers.
+    """
+    kept = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
 
 
 def _check_answered(

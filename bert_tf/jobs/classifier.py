@@ -1,6 +1,7 @@
 """Classification and regression: a config to a trained model and its predictions."""
 
 import dataclasses
+import functools
 import os
 import zlib
 from typing import NamedTuple
@@ -35,6 +36,7 @@ from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.output_dir import FolderTask, require_same_task
 from bert_tf.jobs.run.plan import Plan, build_plan
+from bert_tf.jobs.run.reporting import classification_details
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.starting_point import find_starting_point
@@ -307,6 +309,11 @@ def _evaluate(
             found = _metrics(plan.data.task, logits, labels)
             prefix = "mismatched_" if split.endswith(_MISMATCHED) else ""
             metrics |= {prefix + name: value for name, value in found.items()}
+            if is_timed and session.report and split == _DEV:
+                about = (plan.tokenizer.vocab_file, plan.data.task.label_names)
+                seen = (plan.data.splits[split].sequences, logits, labels)
+                find = functools.partial(classification_details, *about, *seen)
+                session.report.add_details(find)
     return metrics
 
 

@@ -42,6 +42,7 @@ from bert_tf.jobs.run.session import Session
 from bert_tf.jobs.run.training_loop import AfterStep, is_done, take_no_step
 from bert_tf.launch import workers
 from bert_tf.modeling.finetuning import FinetuningTask
+from bert_tf.stages import stage
 from bert_tf.training.runlog import RunLog
 
 # What --allow_config_change permits in task.json.
@@ -113,6 +114,7 @@ def training_set(
         ),
         max_seq_length=config.max_seq_length,
         facts={"max_seq_length": config.max_seq_length, **(facts or {})},
+        measure_lengths=lambda: examples.sequences.lengths,
     )
 
 
@@ -311,7 +313,10 @@ def predict_logits(
     )
     count = len(sequences.input_ids) if of_tokens else len(sequences)
     times = BatchTimes()
-    with session.watchdog.evaluation() as watched:
+    with (
+        stage("Predicting", session.log.message),
+        session.watchdog.evaluation() as watched,
+    ):
         logits = predict(
             *(plan.task, watched(batches), count, communicator),
             of_tokens=of_tokens,

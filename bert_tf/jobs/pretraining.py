@@ -4,6 +4,8 @@ import functools
 import os
 import time
 
+import numpy as np
+
 from bert_tf.config import BertConfig, PretrainingConfig
 from bert_tf.config.record_ranges import RecordRange, parse_ranges
 from bert_tf.data.batches.dynamic_masking import DynamicMasker, make_masker
@@ -50,11 +52,14 @@ from bert_tf.launch import workers
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.signals import StopRequest
+from bert_tf.stages import stage
 
 # Weights that a training may initialise newly, if it starts from an encoder.
 _HEADS = ("cls/*", "bert/pooler/*")
 # The order of an evaluation set never changes, so that results can be compared.
 EVALUATION_SEED = 0
+# Records whose sequences are measured for the report.
+_NUM_MEASURED = 2048
 
 
 PretrainingPlan = Plan[PretrainingConfig, Records, PretrainingTask]
@@ -246,7 +251,18 @@ def _training_set(records: RecordSet, masker: DynamicMasker | None) -> TrainingS
         is_packed=shape.is_packed,
         shares=records.shares,
         facts=training_facts(records, masker and masker.units),
+        measure_lengths=functools.partial(_measure_lengths, records),
     )
+
+
+def _measure_lengths(records: RecordSet) -> np.ndarray:
+    """Tokens of the sequences of a sample of the records, evenly spread: [n]."""
+    count = min(len(records), _NUM_MEASURED)
+    numbers = np.linspace(0, len(records) - 1, count).astype(np.int64)
+    mask = records.parser(np.unique(numbers))["input_mask"]
+    of_sequences = range(1, int(mask.max(initial=0)) + 1)
+    lengths = np.concatenate([(mask == n).sum(axis=1) for n in of_sequences] or [[]])
+    return lengths[lengths > 0].astype(np.int64)
 
 
 def _check_global_batch(
@@ -328,7 +344,11 @@ def evaluate(plan: PretrainingPlan, session: Session) -> dict[str, float]:
         size=communicator.size,
     )
     started = time.perf_counter()
-    with session.watchdog.evaluation() as watched, session.averaged(plan):
+    with (
+        stage("Evaluating", session.log.message),
+        session.watchdog.evaluation() as watched,
+        session.averaged(plan),
+    ):
         results = evaluate_pretraining(plan.task, watched(batches), communicator)
     seconds = time.perf_counter() - started
     has_pairs = "nsp_loss" in plan.task.loss_names

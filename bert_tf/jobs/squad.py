@@ -16,7 +16,11 @@ from bert_tf.evaluation.squad import (
     predict_answers,
     write_predictions,
 )
-from bert_tf.evaluation.squad_scores import check_scorer, score_squad
+from bert_tf.evaluation.squad_scores import (
+    check_scorer,
+    score_squad,
+    wrong_answers,
+)
 from bert_tf.files import file_sha256
 from bert_tf.jobs import finetuning
 from bert_tf.jobs.run.fingerprint import example_facts
@@ -29,6 +33,7 @@ from bert_tf.jobs.run.output_dir import (
     squad_task,
 )
 from bert_tf.jobs.run.plan import Plan, build_plan
+from bert_tf.jobs.run.reporting import NUM_HARDEST
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.starting_point import find_starting_point
@@ -122,6 +127,9 @@ def run(config: SquadConfig, stop: StopRequest | None = None) -> dict[str, float
         if not config.training.do_eval:
             return {}
         scores = score_squad(questions.path, predictions)
+        if session.report:
+            asked = (questions.examples, predictions, NUM_HARDEST)
+            session.report.add_details(lambda: {"hardest": wrong_answers(*asked)})
         return report_results(plan, scores, session.log, is_first=session.is_first)
 
 

@@ -149,7 +149,9 @@ def _add(step: object, values: dict[str, float], curves: LogCurves) -> None:
     elif step == []:
         curves.summary |= values
         last = values.get("global_step", -1.0)
-        if 0 <= last < 2**63:  # The results of an evaluation after the last step.
+        # The results of an evaluation after the last step; or of the best one before.
+        ends = [c.steps[-1] for c in curves.evaluation.values() if len(c)]
+        if max(ends, default=-1) < last < 2**63:
             _add_points(curves.evaluation, int(last), values)
     elif isinstance(step, int) and 0 <= step < 2**63:
         is_training = _OF_TRAINING in values

@@ -262,7 +262,7 @@ def _confusion(confusion: object) -> str:
     for name, row in zip(names, table.tolist(), strict=True):
         total = max(sum(row), 1)
         cells = "".join(
-            f'<td style="background: rgba(31, 119, 180, {count / total:.2f})">'
+            f'<td style="background: rgba(31, 119, 180, {0.6 * count / total:.2f})">'
             f"{count:,}</td>"
             for count in row
         )

@@ -1,4 +1,4 @@
-"""The log of a run: DLLogger lines in a file, and a bar or plain lines on screen."""
+"""The log of a run: DLLogger lines in a file, plain lines, and a bar on a terminal."""
 
 import contextlib
 import datetime
@@ -13,6 +13,9 @@ from typing import Any, TextIO
 
 import rich.console
 import rich.progress
+
+from bert_tf.stages import terminal_of, width_of
+from bert_tf.training.trackers import Trackers
 
 # Lines are those of NVIDIA's DLLogger (JSON backend): "DLLL " and an object.
 _PREFIX = "DLLL "
@@ -32,8 +35,10 @@ _METADATA = {
         ("mlm_loss", "nsp_loss", "eval_loss", "loss", "total_loss", "avg_loss_step"),
         {"format": ":.4f"},
     ),
-    "learning_rate": {"format": ":.5g"},
+    **dict.fromkeys(("learning_rate", "gradient_norm"), {"format": ":.5g"}),
 }
+# Of an evaluation, what the bar shows.
+_SCORES = ("masked_lm_accuracy", "accuracy", "f1", "matthews_correlation", "pearson")
 
 
 class RunLog:
@@ -63,8 +68,8 @@ class RunLog:
     def summary(self, values: dict[str, float]) -> None:
         """Logs values of the whole run."""
 
-    def close(self) -> None:
-        """Closes the log."""
+    def close(self, *, is_stopped: bool = False) -> None:
+        """Closes the log, soon if a signal has stopped the run."""
 
 
 class LineFile:
@@ -252,15 +257,18 @@ class ConsoleLog(RunLog):
     """The first worker's log: a file, and a bar on a terminal or plain lines."""
 
     def __init__(
-        self, dllog_path: str, num_train_steps: int, *, may_show_bar: bool = True
+        self,
+        dllog_path: str,
+        num_train_steps: int,
+        trackers: Trackers | None = None,
     ) -> None:
         """Opens the file.
 
         Args:
           dllog_path: Where DLLogger lines go.
           num_train_steps: The length of the bar.
-          may_show_bar: Whether a terminal gets a bar. mpirun gives its workers a pseudo
-            terminal, also where its own output is a file.
+          trackers: What else gets the values of steps and evaluations; it is closed
+            with the log.
 
         Raises:
           OSError: if the file cannot be written.
@@ -270,13 +278,18 @@ class ConsoleLog(RunLog):
         if self._file.writer:
             self.notes = [f"Log {dllog_path}: written by {self._file.writer}."]
         self._num_train_steps = num_train_steps
-        self._console = rich.console.Console(file=sys.stdout, highlight=False)
-        self._shows_bar = may_show_bar and self._console.is_terminal
+        self._trackers = trackers or Trackers()
+        self._terminal = terminal_of(2)
+        if os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+            self._terminal = ""  # It cannot redraw a line.
+        # Of lines on one terminal the bar must know: it stays below them.
+        self._is_above_bar = self._terminal == terminal_of(1)
         self._bar: rich.progress.Progress | None = None
+        self._score: dict[str, float] = {}
 
     def message(self, text: str) -> None:
         """See `RunLog`."""
-        if self._bar:
+        if self._bar and self._is_above_bar:
             with contextlib.suppress(OSError, ValueError):
                 self._bar.console.print(text, soft_wrap=True, markup=False)
         else:
@@ -289,30 +302,42 @@ class ConsoleLog(RunLog):
     def step(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""
         self._log(step, values)
+        self._track("train", step, values)
 
     def progress(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""
-        if not self._shows_bar:
+        if not self._terminal:
             return
         if self._bar is None:
+            console = rich.console.Console(
+                file=sys.stderr,
+                force_terminal=True,
+                width=width_of(self._terminal),
+                highlight=False,
+            )
             self._bar = rich.progress.Progress(
                 rich.progress.BarColumn(),
                 rich.progress.MofNCompleteColumn(),
                 rich.progress.TimeRemainingColumn(),
                 rich.progress.TextColumn("{task.description}"),
-                console=self._console,
+                console=console,
+                redirect_stdout=False,
             )
             self._bar.add_task("", total=self._num_train_steps)
             with contextlib.suppress(OSError, ValueError):
                 self._bar.start()
         task = self._bar.task_ids[0]
         with contextlib.suppress(OSError, ValueError):
-            self._bar.update(task, completed=step, description=_rounded(values))
+            shown = _rounded(values | self._score)
+            self._bar.update(task, completed=step, description=shown)
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""
         names = {"loss": "eval_loss"}
         self._log(step, {names.get(name, name): x for name, x in values.items()})
+        self._track("eval", step, values)
+        found = [n for n in values if n.removeprefix("eval_") in _SCORES]
+        self._score = {name: values[name] for name in found[:1]}
 
     def saved(self, step: int, values: dict[str, float]) -> None:
         """See `RunLog`."""
@@ -321,9 +346,18 @@ class ConsoleLog(RunLog):
     def summary(self, values: dict[str, float]) -> None:
         """See `RunLog`."""
         self._log([], values)
+        # The results of the last step; other values are of no step.
+        if "global_step" in values and "first_step" not in values:
+            self._track("eval", int(values["global_step"]), values)
 
-    def close(self) -> None:
+    def _track(self, kind: str, step: int, values: dict[str, float]) -> None:
+        for line in self._trackers.log(kind, step, values):
+            self.message(line)
+
+    def close(self, *, is_stopped: bool = False) -> None:
         """See `RunLog`."""
+        for line in self._trackers.close(is_stopped=is_stopped):
+            self.message(line)
         if self._bar:
             with contextlib.suppress(OSError, ValueError):
                 self._bar.stop()

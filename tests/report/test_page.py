@@ -17,8 +17,8 @@ from bert_tf.report.writing import write_report
 
 EVIL = "<script>document.title='run'</script>"
 CHROMIUM = (
-    *("chromium", "chromium-headless-shell", "google-chrome", "chrome"),
-    "chromium-browser",
+    *("chromium-headless-shell", "chromium", "chromium-browser"),
+    *("google-chrome", "chrome"),
 )
 
 
@@ -160,6 +160,16 @@ def test_a_log_without_starts_does_the_same(tmp_path):
     assert curves.training["total_loss"].steps.tolist() == [1, 2, 3, 4]
 
 
+def test_the_results_of_the_best_weights_are_no_later_point(tmp_path):
+    log = "".join(line(step, accuracy=step / 10) for step in (4, 8, 12))
+    best = log + line([], accuracy=0.4, global_step=4)
+    curves = read_log(str(make_run(tmp_path / "run", best) / "bert_dllog.json"))
+    assert curves.evaluation["accuracy"].steps.tolist() == [4, 8, 12]
+    last = log + line([], accuracy=0.4, global_step=16)
+    curves = read_log(str(make_run(tmp_path / "run", last) / "bert_dllog.json"))
+    assert curves.evaluation["accuracy"].steps.tolist() == [4, 8, 12, 16]
+
+
 def test_a_checkpoint_that_is_saved_late_is_no_step(tmp_path):
     log = train_line(1) + train_line(2) + line(1, checkpoint_seconds=3.0)
     curves = read_log(str(make_run(tmp_path / "run", log) / "bert_dllog.json"))
@@ -183,7 +193,7 @@ def test_long_curves_keep_their_ends_and_peaks():
 
 @pytest.mark.slow
 def test_a_log_of_a_million_lines_makes_a_small_page(tmp_path):
-    first = train_line(0)
+    first = line(0, total_loss=1.0, learning_rate=1e-4)
     log = "".join(first.replace('"step": 0', f'"step": {s}') for s in range(1_000_000))
     page = page_of(make_run(tmp_path / "run", log))
     assert 100 < page.points["loss-0"] <= 600

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from bert_tf.training import runlog
 from bert_tf.training.runlog import ConsoleLog, DLLoggerFile, dll_line
 
 
@@ -83,6 +84,34 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
     moment, _, values = line.removeprefix("DLL ").partition(" - ")
     assert datetime.datetime.fromisoformat(moment)
     assert values == "Iteration: 10  mlm_loss : 2.5000  learning_rate : 0.0001 "
+
+
+@pytest.mark.parametrize("is_one_terminal", [True, False])
+def test_a_terminal_gets_a_bar(tmp_path, capsys, monkeypatch, is_one_terminal):
+    master, slave = os.openpty()
+    name = os.ttyname(slave)
+    terminals = {2: name, 1: name if is_one_terminal else ""}
+    monkeypatch.setattr(runlog, "terminal_of", terminals.get)
+    monkeypatch.setenv("TERM", "xterm")
+    with open(slave, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        log = ConsoleLog(str(tmp_path / "log.json"), 20)
+        log.evaluation(1, {"masked_lm_accuracy": 0.25})
+        for step in range(1, 6):
+            log.progress(step, {"loss": 3.5, "sequences/s": 12.0})
+        log.message("Batch: 32")
+        log.close()
+        os.set_blocking(master, False)
+        shown = ""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                shown += os.read(master, 100_000).decode()
+        monkeypatch.undo()
+    os.close(master)
+    for part in ("5/20", "loss 3.5", "sequences/s 12", "masked_lm_accuracy 0.25"):
+        assert part in shown
+    assert ("Batch: 32" in shown) == is_one_terminal
+    assert ("Batch: 32" in capsys.readouterr().out) != is_one_terminal
 
 
 def test_parameters_and_the_summary_are_printed_as_dllogger_prints_them():

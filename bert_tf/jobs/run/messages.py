@@ -51,7 +51,7 @@ _OF_OPTIMIZER = (
 )
 
 
-def _describe_run(plan: Plan) -> str:
+def describe_run(plan: Plan) -> str:
     """One line with what decides how the run computes."""
     config = plan.config
     parts = [
@@ -81,7 +81,7 @@ def _describe_run(plan: Plan) -> str:
 def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
     """Logs what is used, the starting point and the model."""
     start, step = plan.start, plan.step
-    log.message(_describe_run(plan))
+    log.message(describe_run(plan))
     if start.is_own:
         verb = "Resuming from" if plan.config.training.do_train else "Using"
         log.message(f"{verb} {start.prefix} (step {step}).")
@@ -242,10 +242,15 @@ class StepReport:
         if losses:  # In pre-training the published name of the micro-batches' mean.
             values["avg_loss_step"] = result.total_loss
         values["learning_rate"] = float(self._plan.schedule(result.step - 1))
+        values["gradient_norm"] = result.gradient_norm
         if result.loss_scale is not None:
             values["loss_scaler"] = result.loss_scale
-        self._log.progress(result.step, {"loss": result.total_loss})
         now = time.perf_counter()
+        shown = {"loss": result.total_loss}
+        if self._since is not None:
+            steps, seconds = result.step - self._since[0], now - self._since[1]
+            shown["sequences/s"] = steps * self._sequences_per_step / max(seconds, 1e-9)
+        self._log.progress(result.step, shown)
         logs = self._every > 0
         is_due = is_last or (logs and result.step % self._every == 0)
         if self._since is None:

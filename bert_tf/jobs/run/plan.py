@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 import google_crc32c
 import keras
+import numpy as np
 
 from bert_tf import fused_ops
 from bert_tf.config import BertConfig
@@ -75,6 +76,7 @@ class TrainingSet:
       is_packed: Whether records are packed; None if there are no records.
       shares: The sets of records that they are read from, if these have weights.
       facts: More about them for the fingerprint, by name.
+      measure_lengths: The numbers of tokens of its sequences, or of a sample: [n].
     """
 
     num_records: int
@@ -86,6 +88,7 @@ class TrainingSet:
     is_packed: bool | None = None
     shares: Sequence[SetShare] = ()
     facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    measure_lengths: Callable[[], np.ndarray] = lambda: np.zeros(0, np.int64)
 
 
 Config = TypeVar("Config", bound=RunConfig, covariant=True)

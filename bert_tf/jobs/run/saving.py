@@ -18,6 +18,7 @@ from bert_tf.jobs.run.resume import (
     weights_by_name,
 )
 from bert_tf.jobs.run.used_folder import SAVE_SECONDS
+from bert_tf.stages import stage
 from bert_tf.training import checkpoints
 from bert_tf.training.checkpoints import RunPosition, Tensors
 from bert_tf.training.loss_scale import LossScale
@@ -189,8 +190,10 @@ class CheckpointSaver:
         if self._saved_step == step:
             return
         # Without a copy: nothing changes meanwhile.
-        write = self._thread.submit(self._write, self._tensors(), self._position(step))
-        write.exception()
+        with stage(f"Saving step {step}", self._log.message):
+            content = (self._tensors(), self._position(step))
+            write = self._thread.submit(self._write, *content)
+            write.exception()
         self._current = _Save(step, time.perf_counter() - started, write)
         self.wait()
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -14,12 +15,18 @@ from bert_tf.distribute import (
     connect,
     is_worker_loss,
 )
-from bert_tf.errors import OtherWorkerFailed, RunError, WorkerLost, one_line
+from bert_tf.errors import (
+    OtherWorkerFailed,
+    RunError,
+    Stopped,
+    WorkerLost,
+    one_line,
+)
 from bert_tf.jobs.run.agreement import agree, agree_on_plan, agreement
 from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_notes
 from bert_tf.jobs.run.fingerprint import CHANGEABLE_SETTINGS, TITLES
 from bert_tf.jobs.run.memory import Rows, memory_warnings
-from bert_tf.jobs.run.messages import thread_warnings
+from bert_tf.jobs.run.messages import describe_run, thread_warnings
 from bert_tf.jobs.run.output_dir import (
     check_model_files,
     no_traces,
@@ -27,16 +34,29 @@ from bert_tf.jobs.run.output_dir import (
 )
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.received_files import receive_files
+from bert_tf.jobs.run.reporting import RunReport
 from bert_tf.jobs.run.saving import CheckpointSaver
 from bert_tf.jobs.run.stopping import Heartbeat
 from bert_tf.jobs.run.used_folder import log_file
 from bert_tf.jobs.run.watchdog import Watchdog
-from bert_tf.launch import launched_rank, launched_size, report
+from bert_tf.launch import (
+    LAUNCHER_VARIABLE,
+    launched_rank,
+    launched_size,
+    report,
+)
 from bert_tf.modeling.models import backends_of
 from bert_tf.signals import StopRequest
+from bert_tf.stages import stage
 from bert_tf.training.runlog import ConsoleLog, RunLog
+from bert_tf.training.trackers import Trackers
 
 AnyPlan = TypeVar("AnyPlan", bound=Plan)
+
+_MPIRUN_LINE = (
+    "Ctrl-C makes mpirun kill its workers, and steps since the last checkpoint are "
+    "lost. `python -m bert_tf launch -- mpirun ...` saves them."
+)
 
 
 @dataclasses.dataclass
@@ -54,6 +74,7 @@ class Session:
       stop: A signal that ends the run early.
       watchdog: Ends a worker that waits forever.
       saver: Saves checkpoints, on the first worker; None before the training.
+      report: Writes the report, on the first worker; None before the plan is made.
     """
 
     communicator: Communicator
@@ -68,6 +89,7 @@ class Session:
     stop: StopRequest = dataclasses.field(default_factory=StopRequest)
     watchdog: Watchdog = dataclasses.field(default_factory=Watchdog)
     saver: CheckpointSaver | None = None
+    report: RunReport | None = None
 
     @property
     def is_first(self) -> bool:
@@ -104,7 +126,10 @@ class Session:
         communicator = self.communicator
         kept = no_traces(config.files.output_dir) if self.is_first else None
         try:
-            with kept or contextlib.nullcontext():
+            with (
+                stage("Preparing data and model"),
+                kept or contextlib.nullcontext(),
+            ):
                 plan = self._prepare(config, prepare, prefetch)
         except (RunError, OtherWorkerFailed):
             for line in self.notes:  # What was moved in the folder, for one.
@@ -143,10 +168,20 @@ class Session:
             if self.is_first:
                 if config.training.do_train and not plan.start.is_own:
                     check_model_files(config, plan.model_files)
-                self.log = _open_log(plan, may_show_bar=communicator.size == 1)
+                self.log = _open_log(plan)
                 self.notes += self.log.notes
-                self.open_until.callback(self.log.close)
+                self.open_until.push(
+                    lambda kind, *_: self.log.close(is_stopped=kind is Stopped)
+                )
+                self._begin_report(config, plan)
         return plan
+
+    def _begin_report(self, config: RunConfig, plan: Plan) -> None:
+        """Has the report written when the run ends, while the log is still open."""
+        report = self.report = RunReport(config, self.log)
+        report.begin(plan, self.hosts, self.threads)
+        size = self.communicator.size
+        self.open_until.push(lambda _, error, trace: report.end(error, size))
 
     def _warnings(self, plan: Plan) -> list[str]:
         """What may make the run fail, or slower than it could be."""
@@ -172,6 +207,12 @@ class Session:
             )
         num_workers = self.communicator.local_size
         lines += thread_warnings(self.threads, runtime.num_threads, num_workers)
+        if (
+            trained
+            and self.communicator.size > 1
+            and LAUNCHER_VARIABLE not in os.environ
+        ):
+            lines.append(_MPIRUN_LINE)
         lines.append(describe_path(backends, self.path, use_xla=runtime.use_xla))
         return lines + unpad_notes(backends)
 
@@ -196,7 +237,10 @@ def open_session(
     runtime, folder = config.runtime, config.files.output_dir
     hosts = [""] * launched_size()
     watchdog = Watchdog(runtime.watchdog_seconds, folder, launched_rank(), hosts)
-    with watchdog.joining():
+    joining = contextlib.nullcontext()
+    if launched_size() > 1:
+        joining = stage(f"Connecting {launched_size()} workers")
+    with watchdog.joining(), joining:
         communicator = connect(
             runtime.horovod,
             runtime.horovod_hierarchical_allreduce,
@@ -239,10 +283,19 @@ def open_session(
             raise
 
 
-def _open_log(plan: Plan, *, may_show_bar: bool) -> ConsoleLog:
-    files = plan.config.files
+def _open_log(plan: Plan) -> ConsoleLog:
+    """The log, and the trackers that it passes values on to."""
+    files, trackers = plan.config.files, Trackers()
     path = log_file(files)
-    return ConsoleLog(path, plan.last_step, may_show_bar=may_show_bar)
+    log = ConsoleLog(path, plan.last_step, trackers)
+    log.notes += trackers.open(
+        plan.config.runtime.trackers,
+        files.output_dir,
+        plan.settings(),
+        describe_run(plan),
+        plan.step + 1 if plan.training_set else None,
+    )
+    return log
 
 
 def plan_facts(plan: Plan) -> dict[str, object]:

@@ -17,6 +17,7 @@ from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.saving import CheckpointSaver
 from bert_tf.jobs.run.session import Session
 from bert_tf.jobs.run.stopping import TrainingStop
+from bert_tf.stages import stage
 from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.loss_scale import LossScale
 from bert_tf.training.profiling import StepProfiler
@@ -81,6 +82,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         batches = _warmed_up(plan, trainer, reader.batches(last_step), log)
     for line in profiler.check(plan.step + 1, last_step):
         log.message(line)
+    first_stage = stage("Compiling the first step", log.message)
     with TrainingStop(
         *(session.stop, session.communicator, session.hosts),
         ask=trainer.ask_to_stop,
@@ -90,7 +92,9 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
         for batch in batches:
             profiler.before(plan.step + 1)
             saves = session.is_first and saver.is_due(plan.step + 1)
-            result = trainer.train_step(batch, saves=saves)
+            with first_stage:
+                result = trainer.train_step(batch, saves=saves)
+            first_stage = contextlib.nullcontext()
             if result.is_dropped:
                 stopping.dropped()
                 break

@@ -1,0 +1,71 @@
+"""Stages that take long, and the terminal that shows them; loads nothing."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from bert_tf.launch import is_launched, launched_rank
+
+_LINE_PERIOD_SECONDS = 10.0
+
+
+def terminal_of(descriptor: int) -> str:
+    """The terminal that shows a standard stream of this process; empty if none does.
+
+    mpirun gives its workers a pseudo terminal for standard output, and a pipe for
+    standard errors, whatever its own streams are: those are looked at instead.
+
+    Args:
+      descriptor: 1 or 2.
+    """
+    try:
+        if is_launched():
+            path = os.readlink(f"/proc/{os.getppid()}/fd/{descriptor}")
+            return path if path.startswith(("/dev/pts/", "/dev/tty")) else ""
+        return os.ttyname(descriptor)
+    except OSError:
+        return ""
+
+
+def width_of(terminal: str) -> int:
+    """Columns of a terminal; 80 if it cannot be asked."""
+    try:
+        descriptor = os.open(terminal, os.O_RDONLY | os.O_NOCTTY)
+        try:
+            return os.get_terminal_size(descriptor).columns or 80
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return 80
+
+
+def _print(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # A closed stream is a ValueError.
+        print(line, flush=True)
+
+
+@contextlib.contextmanager
+def stage(title: str, show: Callable[[str], None] = _print) -> Iterator[None]:
+    """Says what takes long: at its begin, and every 10 seconds until its end.
+
+    Args:
+      title: What is done.
+      show: Prints a line; of the workers of a run, on the first one only.
+    """
+    if launched_rank():
+        yield
+        return
+    begin, is_over = time.monotonic(), threading.Event()
+
+    def repeat() -> None:
+        while not is_over.wait(_LINE_PERIOD_SECONDS):
+            show(f"{title}: {time.monotonic() - begin:.0f} s so far.")
+
+    show(f"{title} ...")
+    threading.Thread(target=repeat, daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
