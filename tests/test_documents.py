@@ -8,7 +8,7 @@ from conftest import ROOT
 from pages import PAGES, fences
 
 from bert_tf import flags
-from bert_tf.cli import convert, data, launch, predict, train
+from bert_tf.cli import convert, data, launch, predict, report, train
 from bert_tf.cli.arguments import parse_config
 from bert_tf.cli.pipeline import plan
 from bert_tf.config.planning import PlanConfig
@@ -22,6 +22,7 @@ EXECUTED_BY = {
     "docs/installing.md": "integration/test_pages.py",
     "docs/planning.md": "integration/test_pages.py",
     "docs/pretraining.md": "integration/test_pages.py",
+    "docs/reports.md": "integration/test_pages.py",
 }
 # What no test executes, by page: the options of these are parsed.
 MARKED = {
@@ -91,6 +92,8 @@ def parse_command(name, *words):
         assert convert._make_parser().parse_args(words).source
     elif name == "plan":
         return parse_config(PlanConfig, words, "plan")
+    elif name == "report":
+        assert report.make_parser().parse_args(words).folders
     elif name == "launch":
         assert words[0] in ("--", "--restarts")
         return parse(launch._split(list(words))[1])

@@ -8,15 +8,8 @@ from bert_tf.report.run_files import REPORT_FILE, find_runs
 from bert_tf.report.writing import write_report
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Runs the command.
-
-    Args:
-      arguments: What follows `report`.
-
-    Raises:
-      RunError: if a folder is not of a run.
-    """
+def make_parser() -> Parser:
+    """The options of the command."""
     parser = Parser(
         prog="python -m bert_tf report",
         description="Write the page about a run again, or one page that compares "
@@ -36,6 +29,19 @@ def main(arguments: Sequence[str]) -> None:
         metavar="FILE",
         help="the log of a single run, where it is not in its folder",
     )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the command.
+
+    Args:
+      arguments: What follows `report`.
+
+    Raises:
+      RunError: if a folder is not of a run.
+    """
+    parser = make_parser()
     options = parser.parse_args(arguments)
     folders = find_runs(options.folders)
     if options.dllog_path and len(folders) > 1:

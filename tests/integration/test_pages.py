@@ -30,7 +30,7 @@ SMALL = dict(
 )
 PAGES = (
     *("README.md", "docs/installing.md", "docs/pretraining.md"),
-    *("docs/finetuning.md", "docs/planning.md"),
+    *("docs/reports.md", "docs/finetuning.md", "docs/planning.md"),
 )
 # The last of equal flags counts.
 FEWER_STEPS = {"run_pretraining": ["--steps_this_run=2", "--max_eval_steps=2"]}

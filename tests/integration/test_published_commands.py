@@ -71,7 +71,7 @@ def test_single_process(tiny_config_file, tiny_records, tmp_path):
     steps = [e for e in entries if "total_loss" in e.get("data", ())]
     assert [e["step"] for e in steps] == [1, 2, 4, 6]
     names = {"mlm_loss", "nsp_loss", "total_loss", "avg_loss_step"}
-    names |= {"throughput_train", "learning_rate"}
+    names |= {"throughput_train", "learning_rate", "gradient_norm"}
     assert all({*entry["data"]} == names for entry in steps)
     results = (tmp_path / "eval_results.txt").read_text()
     names = re.findall(r"^(\w+) = \S+$", results, re.MULTILINE)

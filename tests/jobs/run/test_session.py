@@ -1,5 +1,6 @@
 import json
 import types
+from unittest import mock
 
 import pytest
 from runs import parse
@@ -14,6 +15,7 @@ from bert_tf.jobs.run.memory import Rows
 from bert_tf.jobs.run.plan import TrainingSet
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session
+from bert_tf.training.runlog import RunLog
 
 
 class Two(Communicator):
@@ -100,6 +102,10 @@ def test_memory_is_estimated_for_a_training_alone(config, monkeypatch, is_traine
     )
     rows = []
     monkeypatch.setattr(run_session, "backends_of", lambda model: backends)
+    monkeypatch.setattr(
+        run_session, "_open_log", lambda _: mock.MagicMock(RunLog, notes=[])
+    )
+    monkeypatch.setattr(run_session, "RunReport", lambda *_: mock.MagicMock())
     monkeypatch.setattr(
         run_session, "memory_warnings", lambda bert, *more, **_: rows.append(more) or []
     )
