@@ -253,7 +253,7 @@ def habana() -> list[Command]:
         *_lines("habana", create + pack, "records"),
         *_lines("habana", download),
         *(Command("habana", line, ("throughput_train",)) for line in pretraining),
-        *(Command("habana", line, ("eval_accuracy",)) for line in mrpc),
+        *(Command("habana", line, ("accuracy",)) for line in mrpc),
         *(Command("habana", line, ("f1", "exact_match")) for line in squad),
         *_lines("habana", demos, "throughput_train"),
     ]
