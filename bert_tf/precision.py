@@ -129,9 +129,9 @@ class PrecisionPolicy:
 
     @property
     def keras_name(self) -> str:
-        """The dtype policy of Keras that comes closest."""
-        pairs = _POLICIES_OF_KERAS.items()
-        return next(name for name, ours in pairs if ours == self.name)
+        """The dtype policy of Keras that comes closest: float32 of bf32, for one."""
+        names = {ours: name for name, ours in _POLICIES_OF_KERAS.items()}
+        return names.get(self.name, "float32")
 
     def get_config(self) -> dict[str, Any]:
         """Name and lists, for files of Keras."""

@@ -8,6 +8,7 @@ import tensorflow as tf
 from conftest import ROOT, TINY
 
 from bert_tf.config import BertConfig
+from bert_tf.config.runtime import PRECISIONS
 from bert_tf.modeling.pretraining import build_pretraining_model
 from bert_tf.precision import PrecisionPolicy, choose_policy, read_rules
 
@@ -67,6 +68,17 @@ def test_the_first_operation_that_is_kept_in_float32_is_named(tmp_path, pattern)
     rules = PUBLISHED | {"non_convertible_exceptions": [[pattern, "MatMul"]]}
     kept = choose_policy("", write(tmp_path, rules)).first_kept(ALL)
     assert kept == "bert/a/MatMul"
+
+
+def test_every_precision_has_a_policy_of_keras():
+    names = [PrecisionPolicy(name).keras_name for name in PRECISIONS]
+    assert dict(zip(PRECISIONS, names, strict=True)) == {
+        "fp32": "float32",
+        "avx-fp32": "float32",
+        "bf32": "float32",
+        "bf16": "mixed_bfloat16",
+        "fp16": "mixed_float16",
+    }
 
 
 def test_without_lists_nothing_is_exempt():
