@@ -100,9 +100,11 @@ def pretraining_flags(
 
 
 def assert_same_bytes(arrays, *others):
-    """Tensors by name are equal to the last bit."""
+    """Tensors by name are equal to the last bit; each worker has its own messages."""
     for other in others:
         for name, array in arrays.items():
+            if name == "result messages":
+                continue
             assert array.tobytes() == other[name].tobytes(), name
 
 
