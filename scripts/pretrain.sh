@@ -64,7 +64,8 @@ count_hosts() {
     if [ ! -f "$HOSTFILE" ]; then
       refuse "HOSTFILE must be a file with an address in each line. Received: $HOSTFILE"
     fi
-    hosts=${NNODES:-$(grep -c '[^[:space:]]' "$HOSTFILE")}
+    hosts=${NNODES:-$(grep -cv '^[[:space:]]*\(#\|$\)' "$HOSTFILE" || true)}
+    if [ "$hosts" = 0 ]; then refuse "HOSTFILE names no host. Received: $HOSTFILE"; fi
   elif [ "$hosts" -gt 1 ]; then
     refuse "HOSTFILE is not set, and NNODES is $hosts. Set it to a file with the" \
       "address of a host in each line: export HOSTFILE=..."

@@ -111,6 +111,8 @@ class MLflow:
 
     def __init__(self, folder: str, settings: Settings, text: str) -> None:
         """Starts a run, named as the folder."""
+        # Its own reports of usage go to the network.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         self._package = package = importlib.import_module("mlflow")
         if "MLFLOW_TRACKING_URI" not in os.environ:
             path = os.path.join(os.path.abspath(folder), "mlflow.db")
