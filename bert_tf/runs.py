@@ -9,10 +9,13 @@ import os
 from typing import Any
 
 from bert_tf.config import PretrainingConfig
+from bert_tf.config.checks import require_threads
 from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
+from bert_tf.config.options import Option, options_of
 from bert_tf.config.paths import check_run
 from bert_tf.flags import make_config
 from bert_tf.jobs import classifier, pretraining, squad
+from bert_tf.launch import check_launch, launched_size
 
 
 def pretrain(**settings: Any) -> dict[str, float]:  # noqa: ANN401
@@ -42,11 +45,11 @@ def finetune_classifier(**settings: Any) -> dict[str, float]:  # noqa: ANN401
 
 
 def _config(config_class: type, settings: dict[str, Any]) -> Any:  # noqa: ANN401
-    known = [
-        field.name
+    known = {
+        name: option
         for group in dataclasses.fields(config_class)
-        for field in dataclasses.fields(group.type)
-    ]
+        for name, option in options_of(group.type).items()
+    }
     for name in settings:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -55,14 +58,26 @@ def _config(config_class: type, settings: dict[str, Any]) -> Any:  # noqa: ANN40
                 "Settings must have the names of the script's flags. Received: "
                 f"{name}.{hint}"
             )
-    values = {
-        name: tuple(value)
-        if isinstance(value, list)
-        else os.fspath(value)
-        if isinstance(value, os.PathLike)
-        else value
-        for name, value in settings.items()
-    }
-    config = make_config(config_class, values)
-    check_run(config)
+    config = make_config(
+        config_class, {n: _value(known[n], value) for n, value in settings.items()}
+    )
+    check_launch(config.runtime.horovod)
+    require_threads(config.runtime.num_threads)
+    if launched_size() == 1:  # Workers compare what they find.
+        check_run(config)
+    if config.runtime.chosen_precision in ("avx-fp32", "bf32"):
+        raise ValueError(
+            "`precision` must be fp32, bf16 or fp16 from Python: the others are set "
+            "before TensorFlow is loaded. Received: precision="
+            f"{config.runtime.chosen_precision}. Run the script for it."
+        )
     return config
+
+
+def _value(option: Option, value: object) -> object:
+    """A value of the type of its flag: a path as text, a list or a text as a tuple."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if option.kind is tuple and isinstance(value, str):
+        return tuple(value.split(","))
+    return tuple(value) if isinstance(value, list) else value

@@ -146,6 +146,21 @@ def test_runs_take_the_names_of_flags():
         bert_tf.pretrain(do_train=True, output_dir="x", preset="tiny")
 
 
+def test_a_list_may_be_a_text_as_in_a_flag():
+    with pytest.raises(ValueError, match="Received: tracker='wandbb'"):
+        bert_tf.pretrain(tracker="wandbb")
+
+
+def test_a_precision_that_is_set_before_tensorflow_is_refused(
+    tiny_config_file, tiny_records, tmp_path
+):
+    settings = dict(bert_config_file=tiny_config_file, input_files_dir=tiny_records)
+    with pytest.raises(ValueError, match="fp32, bf16 or fp16 from Python"):
+        bert_tf.pretrain(
+            do_train=True, precision="bf32", output_dir=tmp_path, **settings
+        )
+
+
 def test_a_tokenizer_is_found_next_to_weights(tmp_path, tiny_config):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Cat", "cat"]
     vocab_file = tmp_path / "vocab.txt"

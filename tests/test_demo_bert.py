@@ -89,7 +89,7 @@ def test_several_hosts_are_reached_through_their_sshd():
         (("-c", "finetuning", "-t", "bookswiki"), "`test_set` must be mrpc or squad"),
         (("-c", "pretraining", "-b", "0"), "argument -b/--batch_size"),
         (("-c", "pretraining", "-i", "1,2,3"), "one or two numbers"),
-        (("-c", "pretraining", "-b", "64", "-v", "2", "-fpo", "2"), "invalid choice"),
+        (("-c", "pretraining", "-b", "64", "-v", "2", "-fpo", "2"), "must be one of"),
         (("-c", "pretraining", "--no_such"), "unrecognized arguments"),
         (("-c", "pretraining", "-s", "long"), "such as 64 or 64,8, not 'long'"),
         (("-c", "pretraining", "-v", "all"), "a positive whole number, not 'all'"),

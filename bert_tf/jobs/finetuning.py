@@ -234,6 +234,11 @@ def keep_best(
     if plan.start.is_own and plan.step and not best.last_step:
         log.message(f"The best checkpoint is chosen from step {plan.step} on.")
 
+    def ends_early(step: int) -> bool:
+        # The first worker decides: the last bits of a score may differ on others.
+        ends = _ends_early(plan, best.step, step)
+        return bool(communicator.gather([float(ends)])[0, 0])
+
     def evaluate_step(step: int) -> bool:
         with session.averaged(plan):
             results = evaluate()
@@ -244,7 +249,7 @@ def keep_best(
         line = f"After step {step}: {criterion} = {results[criterion]:.6g}"
         log.message(f"{line} (best so far)" if is_best else line)
         log.evaluation(step, results)
-        return _ends_early(plan, best.step, step)
+        return ends_early(step)
 
     if plan.start.is_own and plan.step > best.last_step:
         # The run was stopped between a checkpoint and its evaluation.
@@ -253,7 +258,7 @@ def keep_best(
     # The training itself notices that all its steps are done.
     is_evaluated = plan.start.is_own and plan.step == best.last_step > 0
     are_over = is_evaluated and not is_done(plan)
-    are_over = are_over and _ends_early(plan, best.step, plan.step)
+    are_over = are_over and ends_early(plan.step)
     if patience := config.training.early_stopping_patience:
         limit = f"{patience} evaluations without a better {criterion}"
         log.message(f"Early stopping: the training ends after {limit}.")

@@ -1,12 +1,18 @@
 """Whether a pre-training predicts next sentences, by flag, resumed run and records."""
 
 import dataclasses
+import os
 
 from bert_tf.config import PretrainingConfig
 from bert_tf.data.records.metadata import metadata_file
 from bert_tf.data.records.provenance import have_pairs
 from bert_tf.data.records.record_set import RecordSet
 from bert_tf.jobs.run.resume import StartingPoint
+from bert_tf.tf_checkpoint import tensor_shapes
+
+# A weight of each head.
+_MASKED_LM = "cls/predictions/output_bias"
+_NEXT_SENTENCE = "cls/seq_relationship/output_bias"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +50,8 @@ def choose_nsp(
         reason = "--nodo_nsp"
     elif asked is None and before is False:
         reason = f"{start.prefix} has no head for it"
+    elif asked is None and not config.training.do_train and _lacks_head(start):
+        reason = f"{start.prefix} has no head for it"
     elif asked is None and is_new and sets and _states_pairs(sets[0]) is False:
         reason = "the records have no sentence pairs"
     if reason:
@@ -72,6 +80,14 @@ def _of_run(start: StartingPoint) -> bool | None:
         return None
     fingerprint = start.position.fingerprint or {}
     return fingerprint.get("loss", {}).get("do_nsp", True)
+
+
+def _lacks_head(start: StartingPoint) -> bool:
+    """Whether a checkpoint is of a pre-training without next-sentence prediction."""
+    if not os.path.isfile(f"{start.prefix}.index"):
+        return False
+    names = tensor_shapes(start.prefix)
+    return _MASKED_LM in names and _NEXT_SENTENCE not in names
 
 
 def _states_pairs(records: RecordSet) -> bool | None:

@@ -141,6 +141,9 @@ def _add(step: object, values: dict[str, float], curves: LogCurves) -> None:
     if step == "PARAMETER":
         first = values.get(_FIRST_STEP)
         if first is not None and math.isfinite(first):
+            if first == 1:  # Another run in the folder of this one.
+                curves.first_steps.clear()
+                curves.summary.clear()
             curves.first_steps.append(int(first))
             for curve in curves.training.values():
                 curve.cut(int(first))
@@ -154,6 +157,8 @@ def _add(step: object, values: dict[str, float], curves: LogCurves) -> None:
         if max(ends, default=-1) < last < 2**63:
             _add_points(curves.evaluation, int(last), values)
     elif isinstance(step, int) and 0 <= step < 2**63:
+        if _OF_CHECKPOINT in values:
+            return
         is_training = _OF_TRAINING in values
         group = curves.training if is_training else curves.evaluation
         _add_points(group, step, values)
@@ -161,8 +166,7 @@ def _add(step: object, values: dict[str, float], curves: LogCurves) -> None:
 
 def _add_points(group: dict[str, Curve], step: int, values: dict[str, float]) -> None:
     for name, value in values.items():
-        if name != _OF_CHECKPOINT:
-            group.setdefault(name.removeprefix(_EVALUATION), Curve()).add(step, value)
+        group.setdefault(name.removeprefix(_EVALUATION), Curve()).add(step, value)
 
 
 def decimate(

@@ -167,6 +167,16 @@ def trained(top, tmp_path_factory):
     return folder, results
 
 
+def test_weights_without_its_head_are_evaluated_without_it(top, trained, tmp_path):
+    results = runs.run(
+        "pretraining",
+        *("--do_eval", f"--bert_config_file={top / 'bert_config.json'}"),
+        *(f"--eval_files_dir={top / 'pairs'}", f"--output_dir={tmp_path}"),
+        f"--init_checkpoint={trained[0] / 'model.ckpt-2'}",
+    )
+    assert results["loss"] == results["masked_lm_loss"]
+
+
 def test_without_pairs_there_is_one_loss(trained):
     folder, results = trained
     assert {*results} == {

@@ -174,7 +174,23 @@ def test_a_checkpoint_that_is_saved_late_is_no_step(tmp_path):
     log = train_line(1) + train_line(2) + line(1, checkpoint_seconds=3.0)
     curves = read_log(str(make_run(tmp_path / "run", log) / "bert_dllog.json"))
     assert curves.training["total_loss"].steps.tolist() == [1, 2]
-    assert "checkpoint_seconds" not in curves.evaluation
+    assert not curves.evaluation
+
+
+def test_results_follow_the_checkpoint_of_the_last_step(tmp_path):
+    log = train_line(1) + train_line(2)
+    log += line(2, checkpoint_seconds=3.0, checkpoint_blocked_seconds=1.0)
+    log += line([], masked_lm_accuracy=0.4, global_step=2)
+    curves = read_log(str(make_run(tmp_path / "run", log) / "bert_dllog.json"))
+    assert curves.evaluation["masked_lm_accuracy"].steps.tolist() == [2]
+    assert "checkpoint_blocked_seconds" not in curves.evaluation
+
+
+def test_a_run_that_begins_again_is_not_resumed(tmp_path):
+    log = line("PARAMETER", first_step=11) + line([], throughput_train=99.0)
+    log += line("PARAMETER", first_step=1) + train_line(1)
+    curves = read_log(str(make_run(tmp_path / "run", log) / "bert_dllog.json"))
+    assert curves.first_steps == [1] and not curves.summary
 
 
 def test_long_curves_keep_their_ends_and_peaks():

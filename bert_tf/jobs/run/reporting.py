@@ -67,13 +67,17 @@ class RunReport:
         """
         if plan.training_set is None:  # The training has left more.
             self._facts = read_facts(self._config.files.output_dir)
-        self._facts = self._facts or {
-            "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            "command": command_line(self._config),
-            "settings": plan.settings(),
-            "environment": _environment(plan, hosts, threads),
-            "data": _data(plan),
-        }
+        try:
+            self._facts = self._facts or {
+                "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+                "command": command_line(self._config),
+                "settings": plan.settings(),
+                "environment": _environment(plan, hosts, threads),
+                "data": _data(plan),
+            }
+        except Exception as error:  # Of a working folder that was deleted, for one.
+            self._warn(error)
+            return
         self._write_facts()
 
     def add_details(self, find: Callable[[], dict[str, object]]) -> None:

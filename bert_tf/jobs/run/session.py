@@ -171,7 +171,11 @@ class Session:
                 self.log = _open_log(plan)
                 self.notes += self.log.notes
                 self.open_until.push(
-                    lambda kind, *_: self.log.close(is_stopped=kind is Stopped)
+                    # Others leave some seconds after an error.
+                    lambda kind, *_: self.log.close(
+                        is_stopped=kind is Stopped
+                        or (kind is not None and communicator.size > 1)
+                    )
                 )
                 self._begin_report(config, plan)
         return plan
