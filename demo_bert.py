@@ -24,6 +24,7 @@ import sys
 from collections.abc import Mapping
 
 from bert_tf.cli.arguments import Parser, parse_bool
+from bert_tf.config.paths import require_local
 from bert_tf.launch import launched_size
 
 ROOT = pathlib.Path(__file__).resolve().parent
@@ -61,6 +62,10 @@ BATCHES = {
     SQUAD: {"bf16": (24,), "fp32": (10,)},
 }
 EPOCHS = {MRPC: 3.0, SQUAD: 2.0}
+_PATHS = (
+    *("output_dir", "dataset_path", "bert_config_dir", "checkpoint_folder"),
+    *("init_checkpoint_path", "bf16_config_path"),
+)
 _WEIGHT_FILES = (".safetensors", ".bin", ".index")
 
 
@@ -108,7 +113,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The options of the original script, with its defaults.
 
     Raises:
-      ValueError: if an option is unknown, or a value not allowed.
+      ValueError, OSError: if an option is unknown, or a value not allowed.
     """
     parser = Parser(
         prog="demo_bert.py",
@@ -154,6 +159,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def _checked(options: argparse.Namespace) -> argparse.Namespace:
     """Fills in the test set, and refuses what does not fit together."""
+    for name in _PATHS:
+        require_local(name, getattr(options, name) or "")
     allowed = _TEST_SETS[options.command]
     options.test_set = options.test_set or allowed[0]
     if options.test_set not in allowed:
@@ -529,7 +536,7 @@ def main(arguments: list[str]) -> int:
         found = stages(options, os.environ)
         if not options.dry_run:
             check_records(options, found)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if names := without_effect(options):

@@ -63,6 +63,9 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
         require_threads(config.runtime.num_threads)
         if launched_size() == 1:  # Workers compare what they find, see `session`.
             check_run(config)
+        if is_first:
+            flags.warn_about_ignored_flags(arguments)
+            flags.warn_about_repeated_flags(config_class, arguments)
     except flags.HelpRequest as help_request:
         print(help_request)
         return 0
@@ -73,9 +76,6 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
             where = f"{this_worker()}: "
         print(f"error: {where}{one_line(error)}", file=sys.stderr, flush=True)
         return FAILED
-    if is_first:
-        flags.warn_about_ignored_flags(arguments)
-        flags.warn_about_repeated_flags(config_class, arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     choose_instructions(config.runtime.chosen_precision)
     stop = StopRequest(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,8 @@ _HELP = ({"--help", "-h", "-help", "--helpshort"}, {"--helpfull"})
 _ALL_FLAGS = "--helpfull lists all flags."
 _MAX_NAME = 100
 _WIDTH, _COLUMN = 88, 32
+# Dashes, a name, and a value if there is one.
+_FLAG = re.compile("(--?)([^-=][^=]*)(.*)", re.DOTALL)
 # Names of the same settings in Habana's scripts, and in Intel's and MLPerf's.
 _ALIASES = {
     "use_horovod": "horovod",
@@ -217,7 +220,22 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
             if program.endswith(".py"):
                 program = f"python {os.path.basename(program)}"
             raise HelpRequest(help_text(config_class, program, full=bool(full)))
-    arguments = recipes.expand(arguments)
+    words = recipes.numbered(arguments)
+    # First as they are written, for errors, then with each setting under one name, so
+    # that the last word of several counts, whichever file and name it has.
+    everything = [word for word, _ in words]
+    _values(config_class, everything)
+    own = [word for word, number in words if number == 0]
+    _passed(_values(config_class, own), _aliases(config_class))
+    return make_config(config_class, _last_values(config_class, everything))
+
+
+def _values(config_class: type, arguments: Sequence[str]) -> flags.FlagValues:
+    """The flags, set by a command line without files.
+
+    Raises:
+      FlagError: see `parse`.
+    """
     for argument in arguments[1:]:
         name = argument.partition("=")[0]
         if len(name) > _MAX_NAME:  # Its likeness to known ones would take too long.
@@ -239,7 +257,20 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
             f"Every argument must be a flag, --name=value. Received: {shown(rest[1])}. "
             f"{_ALL_FLAGS}"
         )
-    return make_config(config_class, _passed(values, _aliases(config_class)))
+    return values
+
+
+def _last_values(config_class: type, words: Sequence[str]) -> dict[str, object]:
+    """The value of each flag that is given; the last one counts, also of an alias."""
+    names = _aliases(config_class)
+    names |= {f"no{alias}": f"no{target}" for alias, target in names.items()}
+    arguments = []
+    for word in words:
+        found = _FLAG.fullmatch(word)
+        if found and found[2] in names:
+            word = f"{found[1]}{names[found[2]]}{found[3]}"
+        arguments.append(word)
+    return _passed(_values(config_class, arguments), {})
 
 
 def make_config(config_class: type[Config], passed: Mapping[str, object]) -> Config:
@@ -290,8 +321,8 @@ def repeated_flags(config_class: type, arguments: Sequence[str]) -> list[str]:
 
     One that replaces a line of a file of flags is meant to.
     """
-    values = make_flags(config_class)
-    values(recipes.without_files(arguments))
+    words = recipes.numbered(arguments)
+    values = _values(config_class, [word for word, number in words if number == 0])
     return [
         f"--{name}={shown(values[name].value)}"
         for name in values
@@ -299,12 +330,30 @@ def repeated_flags(config_class: type, arguments: Sequence[str]) -> list[str]:
     ]
 
 
+def replaced_flags(config_class: type, arguments: Sequence[str]) -> list[str]:
+    """The flags that a file replaces which begins after them, with their new values.
+
+    Those that replace the lines of a file before them are meant to.
+    """
+    words = recipes.numbered(arguments)
+    before: dict[str, object] = {}
+    replaced: dict[str, object] = {}
+    for last in range(max(number for _, number in words) + 1):
+        read = [word for word, number in words if number <= last]
+        after = _last_values(config_class, read)
+        replaced |= {n: after[n] for n in before if after[n] != before[n]}
+        before = after
+    return [f"--{name}={shown(value)}" for name, value in replaced.items()]
+
+
 def warn_about_repeated_flags(config_class: type, arguments: Sequence[str]) -> None:
-    """Prints one line with the flags whose last value replaces an earlier one."""
-    if names := repeated_flags(config_class, arguments):
-        print(
-            f"warning: given more than once, the last value counts: {' '.join(names)}"
-        )
+    """Prints a line with the flags whose last value replaces an earlier one."""
+    for what, names in (
+        ("given more than once, the last value counts", repeated_flags),
+        ("a later --flagfile has replaced earlier flags", replaced_flags),
+    ):
+        if found := names(config_class, arguments):
+            print(f"warning: {what}: {' '.join(found)}", file=sys.stderr)
 
 
 def warn_about_ignored_flags(arguments: Sequence[str]) -> None:

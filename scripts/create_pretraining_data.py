@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.config.data import CreateDataConfig
+from bert_tf.config.paths import require_local
 from bert_tf.data.commands.create import create_records
 from bert_tf.errors import RunError
 from bert_tf.files import temporary_folder
@@ -43,6 +44,8 @@ def create(arguments: list[str]) -> str:
     add("--masked_lm_prob", type=float, default=0.15)
     add("--short_seq_prob", type=float, default=0.1)
     options = vars(parser.parse_args(arguments))
+    for name in ("input_file", "output_file", "vocab_file"):
+        require_local(name, options[name])
     outputs = [Path(name) for name in options.pop("output_file").split(",") if name]
     if len(set(outputs)) != len(outputs) or not outputs:
         raise ValueError(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bert_tf.cli.arguments import Parser
 from bert_tf.config.data import CreateDataConfig
+from bert_tf.config.paths import require_local
 from bert_tf.data.commands.create import create_records
 from bert_tf.errors import RunError
 
@@ -27,18 +28,20 @@ def create(arguments: list[str]) -> str:
       ValueError, OSError, RunError: if they cannot be made.
     """
     parser = Parser(prog="create_pretraining_data_overfit.py", description=__doc__)
-    parser.add_argument("dataset_path", type=Path)
-    parser.add_argument("pretrained_model", type=Path)
+    parser.add_argument("dataset_path")
+    parser.add_argument("pretrained_model")
     parser.add_argument("seq_len", type=int)
     parser.add_argument("max_pred", type=int)
     options = parser.parse_args(arguments)
-    folder = options.dataset_path / "tfrecord" / f"seq_len_{options.seq_len}"
+    for name in ("dataset_path", "pretrained_model"):
+        require_local(name, getattr(options, name))
+    folder = Path(options.dataset_path) / "tfrecord" / f"seq_len_{options.seq_len}"
     for side in ("training", "test"):
         metadata = create_records(
             CreateDataConfig(
                 input=str(_SAMPLE),
                 output_dir=str(folder / "overfit" / side),
-                vocab_file=str(options.pretrained_model / "vocab.txt"),
+                vocab_file=str(Path(options.pretrained_model) / "vocab.txt"),
                 max_seq_length=options.seq_len,
                 max_predictions_per_seq=options.max_pred,
                 dupe_factor=_DUPE_FACTOR,

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from bert_tf.cli.arguments import Parser, parse_bool
+from bert_tf.config.paths import require_local
 from bert_tf.download.catalogue import CATALOGUE, Entry, RemoteFile
 from bert_tf.download.datasets import download_archive
 from bert_tf.errors import RunError
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("flatten", type=parse_bool)
     try:
         options = parser.parse_args()
+        require_local("model", options.model)
         url = options.url
         if not url.endswith(".zip"):
             url = f"{url.rstrip('/')}/{options.model}.zip"

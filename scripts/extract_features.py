@@ -14,6 +14,7 @@ import os
 import sys
 
 from bert_tf.cli.arguments import Parser, parse_bool
+from bert_tf.config.paths import require_local
 from bert_tf.errors import RunError
 from bert_tf.files import whole_file
 from bert_tf.progress import ProgressReport
@@ -50,6 +51,8 @@ def extract(arguments: list[str]) -> str:
     for name in ("master", "num_tpu_cores"):
         add(f"--{name}", help="no effect")
     options = parser.parse_args(arguments)
+    for name in ("input_file", "output_file", "init_checkpoint", "vocab_file"):
+        require_local(name, getattr(options, name))
     if not os.path.isfile(options.input_file):
         raise FileNotFoundError(
             "`input_file` must be a file. Received: input_file="

@@ -11,6 +11,7 @@ import sys
 
 from bert_tf.cli.arguments import Parser
 from bert_tf.config.data import PackDataConfig
+from bert_tf.config.paths import require_local
 from bert_tf.data.records.metadata import metadata_file
 from bert_tf.data.records.record_index import record_files
 from bert_tf.errors import RunError
@@ -52,6 +53,8 @@ def pack(options: argparse.Namespace) -> str:
     from bert_tf.data.records.schema import record_shapes
     from bert_tf.data.records.tfrecord import TfrecordIndex
 
+    require_local("input-glob", options.input_glob)
+    require_local("output-dir", options.output_dir)
     files = record_files(options.input_glob)
     if len(files) > options.max_files:
         files = sorted(random.Random(_SEED).sample(files, options.max_files))

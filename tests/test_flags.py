@@ -155,6 +155,7 @@ def test_turning_off_what_is_off_prints_nothing(capsys):
         (["--preset=huge"], "`preset` must be one of tiny"),
         (["--preset=bsae"], "Received: preset='bsae'. Did you mean base?"),
         (["--train-batch-size=4"], "Did you mean --train_batch_size?"),
+        (["--tracker=wandbb"], "tracker='wandbb'. Did you mean wandb?"),
         (["--allow_config_change=dta"], "Did you mean data?"),
         (["--" + "x" * 9999], "Unknown flag"),
         (["--bert_config_file=/c"], "`bert_config_file` and `preset`"),

@@ -171,6 +171,79 @@ def test_flags_after_a_recipe_replace_its_own_without_a_warning(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    "names, more, expected",
+    [
+        (("phase1_large",), ["--warmup_steps=5"], {"num_warmup_steps": 5}),
+        (("phase1_large",), ["--max_steps", "2010"], {"num_train_steps": 2010}),
+        (
+            ("phase1_large", "phase1_8_workers"),
+            ["--use_horovod=false"],
+            {"horovod": False},
+        ),
+        (("phase1_large", "phase1_8_workers"), ["--nouse_horovod"], {"horovod": False}),
+    ],
+)
+def test_another_name_of_a_flag_replaces_a_recipe_s_line(names, more, expected):
+    found = settings(parse(*names, more=more))
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_a_line_of_a_file_replaces_another_name_of_a_recipe_in_it(tmp_path):
+    mine = tmp_path / "mine.flags"
+    mine.write_text(
+        "--flagfile=phase1_large\n--warmup_steps=5\n--keep_n_most_recent_c"
+        "heckpoints=3\n"
+    )
+    command = ["run", f"--flagfile={mine}", *PATHS["pretrain"]]
+    config = flags.parse(JOBS["pretrain"][0], command)
+    assert config.optimizer.num_warmup_steps == 5
+    assert config.files.keep_checkpoint_max == 3
+    assert not flags.replaced_flags(type(config), command)
+
+
+def test_two_names_of_a_flag_around_a_recipe_must_agree():
+    words = ["run", "--max_steps=10", "--flagfile=phase1_large", "--num_train_steps=20"]
+    with pytest.raises(flags.FlagError, match="max_steps=10, num_train_steps=20"):
+        flags.parse(JOBS["pretrain"][0], [*words, *PATHS["pretrain"]])
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        (
+            ["--learning_rate=1e-9", "--flagfile=phase1_large"],
+            ["--learning_rate=0.006"],
+        ),
+        (
+            ["--warmup_steps", "5", "--flagfile=phase1_large"],
+            ["--num_warmup_steps=2000"],
+        ),
+        (
+            ["--flagfile=phase1_8_workers", "--flagfile=phase1_large"],
+            ["--num_accumulation_steps=1024", "--learning_rate=0.006"],
+        ),
+        (["--learning_rate=6e-3", "--flagfile=phase1_large"], []),
+        (["--flagfile=phase1_large", "--learning_rate=1e-9", "--max_steps=9"], []),
+    ],
+)
+def test_flags_that_a_later_file_replaces_are_named(words, named, capsys):
+    flags.warn_about_repeated_flags(JOBS["pretrain"][0], ["run", *words])
+    output, errors = capsys.readouterr()
+    assert not output
+    assert sorted(errors.split(": ")[-1].split()) == sorted(named)
+    assert errors.count("a later --flagfile") == bool(named)
+
+
+def test_a_missing_file_is_not_the_recipe_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (tmp_path / "phase1_large.flags", "./phase1_large", "a/phase1_large"):
+        with pytest.raises(FileNotFoundError, match="Did you mean phase1_large?"):
+            recipes.expand(["run", f"--flagfile={name}"])
+    by_name = recipes.expand(["run", "--flagfile=phase1_large.flags"])
+    assert by_name == recipes.expand(["run", "--flagfile=phase1_large"])
+
+
 def test_a_file_of_flags_has_comments_and_other_files(tmp_path):
     inner, outer = tmp_path / "inner.txt", tmp_path / "outer.txt"
     inner.write_text("--learning_rate=0.5\n")
@@ -187,6 +260,9 @@ def test_a_file_of_flags_has_comments_and_other_files(tmp_path):
         ("do_train", "line 1: must be a flag, --name=value, or a comment.*'do_train'"),
         ("--do_train\n--seed 3", "line 2: must be a flag"),
         ("--flagfile=flags.txt", "names itself"),
+        ('\n--output_dir="a b"', "flags.txt, line 2: the value must have no quotes"),
+        ("--output_dir='a'", "line 1: the value must have no quotes"),
+        ("--output_dir=a  # my run", "no comment after it.*'--output_dir=a  # my run'"),
         ("--lerning_rate=1", "Did you mean --learning_rate?"),
         ("--flagfile=phase1_larg", "Did you mean phase1_large?"),
         ("--flagfile=", "must be a file with a flag on each line"),

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, TypeVar
@@ -60,7 +61,8 @@ class Parser(argparse.ArgumentParser):
         if names:
             print(
                 "warning: given more than once, the last value counts: "
-                f"{' '.join(names)}"
+                f"{' '.join(names)}",
+                file=sys.stderr,
             )
 
     def error(self, message: str) -> NoReturn:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 
+from bert_tf import recipes
 from bert_tf.cli.arguments import Parser
 from bert_tf.launch import LAUNCHER_VARIABLE
 from bert_tf.signals import KILLED_BY, NUMBERS, STOPPED, name_of, write_error
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
             "`launch` needs a command after --. Received: none. Example: python -m "
             "bert_tf launch -- mpirun -np 2 python run_pretraining.py --horovod ..."
         )
-    if options.restarts and any(map(_OVERWRITES.fullmatch, command)):
+    if options.restarts and _overwrites(command):
         raise ValueError(
             "`restarts` must be 0 with --overwrite_output_dir, which would delete the "
             "checkpoints of the run itself at each restart. Received: restarts="
@@ -91,6 +92,14 @@ def main(arguments: Sequence[str]) -> int:
     _rename_variables()
     os.environ[LAUNCHER_VARIABLE] = "1"
     return Launcher(command).run(options.restarts)
+
+
+def _overwrites(command: Sequence[str]) -> bool:
+    """Whether a command, or a file of flags that it names, deletes earlier output."""
+    # Another program's --flagfile may be no file of flags.
+    with contextlib.suppress(ValueError, OSError):
+        command = recipes.expand(command)
+    return any(map(_OVERWRITES.fullmatch, command))
 
 
 def _rename_variables() -> None:

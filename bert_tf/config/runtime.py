@@ -5,6 +5,7 @@ import importlib.util
 import math
 
 from bert_tf.config import checks
+from bert_tf.errors import did_you_mean
 from bert_tf.launch import launched_rank
 
 TRACKERS = ("trackio", "wandb", "mlflow")
@@ -103,6 +104,7 @@ class RuntimeConfig:
                 "tracker",
                 f"list names among {', '.join(TRACKERS)}",
                 ",".join(self.tracker),
+                did_you_mean(name, TRACKERS),
             )
             spec = importlib.util.find_spec(name) if launched_rank() == 0 else True
             # A folder of that name, as these packages make, has no origin.

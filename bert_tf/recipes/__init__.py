@@ -1,6 +1,8 @@
 """Files of flags with published settings, and `--flagfile`, which reads such files."""
 
+import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from bert_tf.files import check_regular
 FOLDER = Path(__file__).parent
 _ENDING = ".flags"
 _MAX_BYTES = 1 << 20
+# What a shell would remove from a value, and this file does not.
+_QUOTED_OR_REMARK = re.compile(r"""(["']).*\1|.*\s#.*""")
 
 
 def names() -> list[str]:
@@ -29,16 +33,20 @@ def expand(arguments: Sequence[str]) -> list[str]:
       FileNotFoundError: if there is no such file or recipe.
       ValueError: if a line is no flag, or a file names itself.
     """
+    return [argument for argument, _ in numbered(arguments)]
+
+
+def numbered(arguments: Sequence[str]) -> list[tuple[str, int]]:
+    """As `expand`, each argument with the number of the file that it is from.
+
+    Files are numbered from 1 in the order in which they begin; 0 is the command line.
+    """
+    numbers = itertools.count(1)
     return [
-        flag
+        item
         for argument, file in _split(arguments)
-        for flag in ([argument] if file is None else _read(file, ()))
+        for item in ([(argument, 0)] if file is None else _read(file, numbers, ()))
     ]
-
-
-def without_files(arguments: Sequence[str]) -> list[str]:
-    """A command line without its `--flagfile`s."""
-    return [argument for argument, file in _split(arguments) if file is None]
 
 
 def _split(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
@@ -51,11 +59,13 @@ def _split(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _find(name: str) -> Path:
-    """The file of that name, else the recipe."""
+    """The file of that name, else, for a name without a folder, the recipe."""
     stem = Path(name).name.removesuffix(_ENDING)
-    for path in (Path(os.path.expanduser(name)), FOLDER / f"{stem}{_ENDING}"):
-        if name and path.is_file():
-            return path
+    path, recipe = Path(os.path.expanduser(name)), FOLDER / f"{stem}{_ENDING}"
+    if name and path.is_file():
+        return path
+    if name in (stem, recipe.name) and recipe.is_file():
+        return recipe
     raise FileNotFoundError(
         "`flagfile` must be a file with a flag on each line, or one of the recipes "
         f"{', '.join(names())}. Received: flagfile={shown(name)}. "
@@ -63,14 +73,17 @@ def _find(name: str) -> Path:
     )
 
 
-def _read(name: str, outer: tuple[Path, ...]) -> Iterator[str]:
-    """The flags in a file, and in those that it names.
+def _read(
+    name: str, numbers: Iterator[int], outer: tuple[Path, ...]
+) -> Iterator[tuple[str, int]]:
+    """The flags in a file, and in those that it names, with the numbers of the files.
 
     Args:
       name: The value of `--flagfile`.
+      numbers: Those of the files that are still to be read.
       outer: The files that are being read.
     """
-    path = _find(name)
+    path, own = _find(name), next(numbers)
     if path in outer:
         raise ValueError(f"{path} names itself in --flagfile. Remove that line.")
     check_regular(path, _MAX_BYTES)
@@ -87,7 +100,13 @@ def _read(name: str, outer: tuple[Path, ...]) -> Iterator[str]:
                 f"{path}, line {number}: must be a flag, --name=value, or a comment, "
                 f"# and text. Received: {shown(line)}. Correct the line."
             )
+        if _QUOTED_OR_REMARK.fullmatch(value):
+            raise ValueError(
+                f"{path}, line {number}: the value must have no quotes around it and "
+                f"no comment after it. Received: {shown(line)}. Remove the quotes, and "
+                "put the comment on a separate line."
+            )
         if flag.lstrip("-") == "flagfile":
-            yield from _read(value, (*outer, path))
+            yield from _read(value, numbers, (*outer, path))
         else:
-            yield line
+            yield line, own

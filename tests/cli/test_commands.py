@@ -10,6 +10,8 @@ from conftest import ROOT
 
 from bert_tf import cli
 from bert_tf.cli import data, train
+from bert_tf.cli.arguments import parse_config
+from bert_tf.config.data import CreateDataConfig
 
 
 def test_help_lists_every_command_once(capsys):
@@ -96,6 +98,13 @@ def test_console_scripts_resolve():
     for target in scripts.values():
         module, _, name = target.partition(":")
         assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_a_repeated_option_is_named_on_standard_error(capsys):
+    words = ["--input=a", "--output_dir=o", "--vocab_file=v", "--seed=1", "--seed=2"]
+    assert parse_config(CreateDataConfig, words, "data create").seed == 2
+    warning = "warning: given more than once, the last value counts: --seed\n"
+    assert capsys.readouterr() == ("", warning)
 
 
 def test_recipes_are_listed_with_their_folder(capsys):

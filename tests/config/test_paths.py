@@ -1,10 +1,14 @@
 """Paths are checked before TensorFlow is loaded, if the run needs them."""
 
 import dataclasses
+import runpy
+import sys
 
 import pytest
+from conftest import ROOT
 from runs import parse
 
+from bert_tf import cli
 from bert_tf.config.paths import check_paths, check_run, require_exists, require_file
 from bert_tf.config.text import ExtractConfig
 
@@ -80,3 +84,42 @@ def test_addresses_are_refused_in_every_path_of_a_run(config, tmp_path, name):
     with pytest.raises(OSError, match=f"`{name}` must be a path. Received: "):
         check_run(dataclasses.replace(config, files=files))
     assert not (tmp_path / "gs:").exists()
+
+
+@pytest.mark.parametrize(
+    "script, words",
+    [
+        (
+            "scripts/create_pretraining_data.py",
+            "--input_file=a --vocab_file=v --output_file=b,gs://b/x",
+        ),
+        (
+            "scripts/extract_features.py",
+            "--input_file=a --init_checkpoint=m --output_file=gs://b/x",
+        ),
+        ("scripts/create_pretraining_data_overfit.py", "gs://b/x m 128 20"),
+        (
+            "scripts/pack_pretraining_data_tfrec.py",
+            "--input-glob=a --output-dir=gs://b/x",
+        ),
+        ("scripts/download_pretrained_model.py", "https://a.example gs://b/x True"),
+        (
+            "demo_bert.py",
+            "-c pretraining -d fp32 -m base -t bookswiki --dataset_path gs://b/x",
+        ),
+    ],
+)
+def test_scripts_refuse_an_address(script, words, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *words.split()])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    error = capsys.readouterr().err or ended.value.code
+    assert error.startswith("error: ") and "an address of gs" in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["output", "dllog_path"])
+def test_the_command_report_refuses_an_address(option, capsys, tmp_path):
+    assert cli.main(["report", str(tmp_path), f"--{option}=gs://b/x"]) == 1
+    assert f"`{option}` must be a path" in capsys.readouterr().err

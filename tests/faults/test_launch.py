@@ -11,6 +11,8 @@ import runs
 from faults.counts import count
 from faults.started import Started, descendants, script
 
+from bert_tf.cli import launch as cli_launch
+
 # Prints its process, waits for SIGUSR1, and ends as a training does.
 TRAINING = """
 import os, signal, sys, time
@@ -136,6 +138,22 @@ def test_wrong_options_are_one_line(arguments, message):
     run = Started(sys.executable, "-m", "bert_tf", "launch", *arguments)
     code, _ = run.finish(30)
     assert code == 1 and message in run.text and len(run.lines) == 1
+
+
+@pytest.mark.parametrize("words", [("--flagfile={}",), ("--flagfile", "{}")])
+def test_restarts_are_refused_where_a_file_of_flags_overwrites(tmp_path, words):
+    (tmp_path / "outer.flags").write_text(f"--flagfile={tmp_path}/inner.flags\n")
+    (tmp_path / "inner.flags").write_text("--overwrite_output_dir\n")
+    named = [word.format(tmp_path / "outer.flags") for word in words]
+    with pytest.raises(ValueError, match="must be 0 with --overwrite_output_dir"):
+        cli_launch.main(["--restarts=1", "--", "/no/such/program", *named])
+
+
+def test_another_program_s_flagfile_need_not_be_a_file_of_flags():
+    command = ("/no/such/program", "--flagfile=/no/such/file")
+    run = launch(*command, options=["--restarts=1"])
+    code, _ = run.finish(30)
+    assert code == 127
 
 
 @pytest.fixture
