@@ -15,6 +15,7 @@ import sys
 
 from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.config.paths import require_local
+from bert_tf.data.text.documents import read_lines
 from bert_tf.errors import RunError
 from bert_tf.files import whole_file
 from bert_tf.progress import ProgressReport
@@ -58,8 +59,7 @@ def extract(arguments: list[str]) -> str:
             "`input_file` must be a file. Received: input_file="
             f"{options.input_file}, which does not exist. Pass another path."
         )
-    with open(options.input_file, encoding="utf-8") as file:
-        lines = [line.strip() for line in file]
+    lines = read_lines(options.input_file)
     pairs = [tuple(part.strip() for part in line.split("|||", 1)) for line in lines]
     texts = [pair if len(pair) > 1 else pair[0] for pair in pairs]
     from bert_tf.features import FeatureExtractor

@@ -133,11 +133,12 @@ def _check_paths(options: argparse.Namespace) -> None:
 
 
 def _print(values: dict[str, Any]) -> None:
-    line = json.dumps(values, ensure_ascii=False)
+    # The table may hold a label that JSON has no form for, such as a date.
+    line = json.dumps(values, ensure_ascii=False, default=str)
     try:
         line.encode()
     except UnicodeEncodeError:  # Half of a surrogate pair, which JSON can escape.
-        line = json.dumps(values)
+        line = json.dumps(values, default=str)
     print(line, flush=True)
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TextIO
 
-from bert_tf.data.tasks.classification import ColumnNames, SplitFile
+from bert_tf.data.tasks.classification import ColumnNames, SplitFile, text_of
 from bert_tf.data.tasks.custom_task import find_label_column, find_text_columns
 from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.data.tasks.squad_files import read_squad
@@ -83,7 +83,13 @@ def read_inputs(options: argparse.Namespace, task: Task) -> Iterator[Example]:
         file = _standard_input() if path == "-" else _open(path)
         lines = iter(lambda: file.readline(_MAX_LINE + 1), "")
         yield from _parse(enumerate(lines, start=1), name_of(path), task)
-    elif task.name == "squad" and path.endswith(".json") and not _has_lines(path, task):
+    elif task.name != "classify" and _is_refused_table(path, task):
+        raise ValueError(
+            f"`input` of {task.name} must hold a text or JSON on each line. Received: "
+            f"{path}, a table: tables are read for classify alone. Store its rows as "
+            "JSON lines, in a .jsonl file."
+        )
+    elif task.name == "squad" and _holds_squad(path, task):
         for one in read_squad(path, version_2_with_negative=True, needs_answers=False):
             texts = {"question": one.question, "context": one.context}
             yield {"id": one.question_id, **texts}
@@ -276,13 +282,26 @@ def _with_usual_names(example: Example, task: Task) -> Example:
     return {names.get(name, name): value for name, value in example.items()}
 
 
-def _has_lines(path: str, task: Task) -> bool:
-    """Whether the first line of a file is an input by itself."""
-    with _open(path) as lines:
-        try:
-            return parse_line(lines.readline(_MAX_LINE + 1), path, task) is not None
-        except ValueError:
-            return False
+def _ending(path: str) -> str:
+    """The extension of a file, without the one of gzip."""
+    return os.path.splitext(path.lower().removesuffix(".gz"))[1]
+
+
+def _is_refused_table(path: str, task: Task) -> bool:
+    """Whether a file is a table, which would be read as lines of text."""
+    return _ending(path) in (_TABLES if task.name == "squad" else (".parquet",))
+
+
+def _holds_squad(path: str, task: Task) -> bool:
+    """Whether a file is JSON of SQuAD: its first line is no input by itself."""
+    if _ending(path) != ".json":
+        return False
+    try:
+        for _, line in numbered_lines(path):
+            return parse_line(line, path, task) is None
+    except ValueError:
+        pass
+    return True
 
 
 def _table(path: str, task: Task) -> SplitFile | None:
@@ -293,7 +312,7 @@ def _table(path: str, task: Task) -> SplitFile | None:
     """
     name = os.path.basename(path)
     known = [file for file in task.files if os.path.basename(file.name) == name]
-    ending = os.path.splitext(name.removesuffix(".gz"))[1]
+    ending = _ending(name)
     if ending == ".jsonl" or not (known or ending in _TABLES):
         return None
     present = column_names(path)
@@ -305,8 +324,10 @@ def _table(path: str, task: Task) -> SplitFile | None:
         label = find_label_column(present, task.usual, taken=texts)
         skips = any(file.skips_broken_rows for file in known)
         return SplitFile(name, ColumnNames(*texts, label), skips_broken_rows=skips)
-    if len(present) == 1:
+    if len(present) == 1 and ending not in (".csv", ".parquet"):
         return None
+    if len(present) == 1 and present[0]:
+        return SplitFile(name, ColumnNames(present[0]))
     raise ValueError(
         f"{path}, line 1: no column has the name of a text. Received: "
         f"{quoted_list(present)}. Name the column of the texts text_a in the first "
@@ -323,4 +344,7 @@ def _from_table(path: str, file: SplitFile) -> Iterator[Example]:
         os.path.basename(path), columns, file.header, None, file.skips_broken_rows
     )
     for row in file.rows(os.path.dirname(path)):
+        text_of(row, columns.text_a)
+        if columns.text_b and row.values[columns.text_b] is not None:
+            text_of(row, columns.text_b)
         yield {names[name]: value for name, value in row.values.items()}

@@ -355,6 +355,16 @@ def test_features_of_each_layer_are_those_of_a_model_of_fewer_layers(model, tmp_
         np.testing.assert_allclose(found, expected[0], atol=2e-5)
 
 
+def test_a_file_of_texts_that_is_not_utf_8_is_named_with_its_line(tmp_path):
+    (tmp_path / "text.txt").write_bytes(b"a wind\na caf\xe9\n")
+    result = run_python(
+        *(SCRIPTS / "extract_features.py", f"--input_file={tmp_path}/text.txt"),
+        *(f"--output_file={tmp_path}/out.jsonl", "--init_checkpoint=none"),
+    )
+    assert result.returncode == 1
+    assert f"{tmp_path}/text.txt, line 2: byte 12 of the file (0xe9)" in result.stderr
+
+
 @pytest.mark.parametrize("layers", [(), (0,), (-3,)])
 def test_layers_that_a_model_does_not_have_are_refused(model, layers):
     with pytest.raises(ValueError, match="`layers` must be from -1, the last, to -2"):

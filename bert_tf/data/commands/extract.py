@@ -159,13 +159,15 @@ def _json_documents(path: str, text_field: str) -> Iterator[RawDocument]:
         text = entry.get(text_field) if isinstance(entry, dict) else entry
         if not isinstance(text, str):
             found = type(entry).__name__
-            if isinstance(entry, dict):
+            if isinstance(entry, dict) and text_field in entry:
+                found = f"a value of type {type(text).__name__}: {quoted(text)}"
+            elif isinstance(entry, dict):
                 found = f"an object with {quoted_list(list(entry))}"
             raise ValueError(
                 f"{path}, {location}: a document must be a string or an object with a "
                 f"string under `text_field`. Received: text_field={text_field}, "
-                f"{found}. "
-                "Pass the name of the text as --text_field."
+                f"{found}. Correct or remove the document, or pass the name of the "
+                "text as --text_field."
             )
         named = entry.get("title") if isinstance(entry, dict) else None
         yield RawDocument(named if isinstance(named, str) else title, text, False)

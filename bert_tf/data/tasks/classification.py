@@ -247,14 +247,14 @@ def read_examples(
         numbers[alias] = numbers[name]
     examples = []
     for row in file.rows(folder):
-        text_b = _text(row, columns.text_b) if columns.text_b else None
+        text_b = text_of(row, columns.text_b) if columns.text_b else None
         label = None
         if columns.label and task.is_regression:
             label = _number(row, columns.label, task.label_range)
         elif columns.label:
             label = _class_number(row, columns.label, task.label_names, numbers)
         examples.append(
-            TextExample(_text(row, columns.text_a), text_b, label, row.location)
+            TextExample(text_of(row, columns.text_a), text_b, label, row.location)
         )
     if not examples:
         raise ValueError(
@@ -316,12 +316,17 @@ def _number(row: Row, column: str, label_range: tuple[float, float]) -> float:
     return number
 
 
-def _text(row: Row, column: str) -> str:
+def text_of(row: Row, column: str) -> str:
+    """A text of a row.
+
+    Raises:
+      ValueError: if it is not a string, naming the location.
+    """
     value = row.values[column]
     if not isinstance(value, str):
         raise ValueError(
             f"{row.location}: {column!r} must be text. Received: {quoted(value)}. Put "
-            "it in quotes, or use another column."
+            "it in quotes, remove the row, or use another column."
         )
     return value
 

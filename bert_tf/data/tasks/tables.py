@@ -8,6 +8,7 @@ import csv
 import io
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from bert_tf.json_files import parse_json
 # A text is far shorter; a file without line ends would fill the memory.
 _MAX_LINE_BYTES = 16 << 20
 _ROWS_AT_ONCE = 1024
+# Earlier versions run code that a Parquet file holds.
+_SAFE_PYARROW = (14, 0, 1)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -234,10 +237,15 @@ def _parquet_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
     file = _parquet_file(path)
     check_columns(columns, file.schema_arrow.names, path)
     number = 0
-    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
-        for values in batch.to_pylist():
-            number += 1
-            yield Row(f"{path}, row {number}", values)
+    try:
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+            for values in batch.to_pylist():
+                number += 1
+                yield Row(f"{path}, row {number}", values)
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise ValueError(
+            f"{path} is not a whole Parquet file: {error}. Fetch it again."
+        ) from None
 
 
 def _parquet_file(path: str) -> Any:  # noqa: ANN401 - of an optional package
@@ -249,6 +257,13 @@ def _parquet_file(path: str) -> Any:  # noqa: ANN401 - of an optional package
             f"{path} is Parquet, which the package pyarrow reads. Install it (`pip "
             "install pyarrow`), or write the table as .jsonl."
         ) from None
+    version = tuple(map(int, re.findall(r"\d+", pyarrow.__version__)[:3]))
+    if version < _SAFE_PYARROW:
+        raise ValueError(
+            f"{path} is Parquet, through which pyarrow {pyarrow.__version__} may run "
+            "code (CVE-2023-47248). Install another version (`pip install "
+            f"'pyarrow>={'.'.join(map(str, _SAFE_PYARROW))}'`)."
+        )
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (ValueError, OSError) as error:

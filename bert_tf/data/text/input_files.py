@@ -26,7 +26,7 @@ _COMPRESSED = {
 }
 # Read as text, a model would learn their syntax.
 _OTHER_KINDS = (
-    *(".json", ".jsonl", ".xml", ".csv", ".parquet", ".tfrecord", ".hdf5"),
+    *(".json", ".jsonl", ".xml", ".csv", ".tsv", ".parquet", ".tfrecord", ".hdf5"),
     *_COMPRESSED,
 )
 # Larger ones take long: each part of a .gz is found by unpacking it from its beginning.
@@ -266,7 +266,12 @@ def _check_kind(path: str, suffixes: tuple[str, ...]) -> None:
         "`python -m bert_tf data extract` reads dumps, JSON, CSV and Parquet, `data "
         "sentences` the output of extract."
     )
-    if ending in (".tfrecord", ".hdf5"):
+    if ending == ".tsv":
+        remedy = (
+            "It is a table. Store it as CSV (commas, a header line), which `python -m "
+            "bert_tf data extract` reads."
+        )
+    elif ending in (".tfrecord", ".hdf5"):
         remedy = "It holds records, which training and `data pack` read."
     elif ending in _COMPRESSED:
         command = f"{_COMPRESSED[ending]} {shlex.quote(path)}"

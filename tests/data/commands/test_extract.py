@@ -64,6 +64,15 @@ def test_a_missing_field_is_reported_with_those_that_are_there(tmp_path):
         extract_documents(config_for(path, tmp_path))
 
 
+def test_a_field_that_is_no_text_is_reported_with_its_type(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "x"}\n{"text": 1.5}\n')
+    with pytest.raises(
+        ValueError, match=r"line 2: .*text, a value of type float: 1\.5"
+    ):
+        extract_documents(config_for(path, tmp_path))
+
+
 def test_other_documents_are_refused_as_sentences_with_their_fields(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"content": "x", "id": 1}\n')

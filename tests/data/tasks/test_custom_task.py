@@ -79,6 +79,29 @@ def test_parquet_without_its_package_is_refused_with_the_package(tmp_path, monke
         read("parquet", tmp_path)
 
 
+def test_a_damaged_page_of_parquet_is_named_with_its_file(tmp_path):
+    path = tmp_path / "train.parquet"
+    table = pa.table({"text": ["a text", "other"], "label": ["x", "y"]})
+    pq.write_table(table, path, compression="none", use_dictionary=False)
+    content = path.read_bytes()
+    length = (6).to_bytes(4, "little")
+    assert content.count(length + b"a text") == 1
+    path.write_bytes(content.replace(length + b"a text", b"\xff\xff\xff\x7fa text"))
+    with pytest.raises(ValueError, match=r"train\.parquet is not a whole Parquet file"):
+        read("parquet", tmp_path)
+
+
+@pytest.mark.parametrize("version", ["14.0.0", "9.0.1", "13.0.0.dev5"])
+def test_versions_of_pyarrow_that_run_code_are_refused(tmp_path, monkeypatch, version):
+    table = pa.table({"text": ["a", "b"], "label": ["x", "y"]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    monkeypatch.setattr(pa, "__version__", version)
+    with pytest.raises(ValueError, match=r"pip install 'pyarrow>=14\.0\.1'"):
+        read("parquet", tmp_path)
+    monkeypatch.setattr(pa, "__version__", "14.0.1")
+    assert read("parquet", tmp_path)[0] == ("x", "y")
+
+
 @pytest.mark.parametrize("file_format", ["tsv", "csv", "jsonl"])
 def test_compressed_files_are_read_where_there_are_no_others(tmp_path, file_format):
     lines = {

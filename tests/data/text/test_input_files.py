@@ -179,6 +179,13 @@ def test_tables_are_refused_as_text_with_the_command_that_reads_them(tmp_path, n
         expand_paths(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("name", ["a.tsv", "a.TSV.gz"])
+def test_tables_with_tabs_are_refused_as_text(tmp_path, name):
+    write(tmp_path / name)
+    with pytest.raises(ValueError, match=r"Store it as CSV .*data extract` reads"):
+        expand_paths(str(tmp_path / name))
+
+
 def test_a_link_to_itself_is_left_out_and_named(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("x\n")
     os.symlink("b.txt", tmp_path / "b.txt")

@@ -1,0 +1,99 @@
+"""Files that `predict` reads: which are tables, and what is wrong in them."""
+
+import argparse
+import datetime
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bert_tf.cli import predict
+from bert_tf.cli.prediction_input import Task, in_chunks, read_inputs
+
+REQUIRED = {
+    "classify": ("text_a",),
+    "squad": ("question", "context"),
+    "fill-mask": ("text",),
+}
+
+
+def read(path, name="classify"):
+    options = argparse.Namespace(input=str(path), text=[])
+    return read_inputs(options, Task(name, REQUIRED[name], lambda _: [], lambda: 0))
+
+
+def write_parquet(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.csv", "A.CSV", "a.Csv"])
+def test_a_table_is_known_by_its_extension_in_any_case(tmp_path, name):
+    (tmp_path / name).write_text('text,label\n"a, b",cold\n')
+    assert list(read(tmp_path / name)) == [{"text_a": "a, b", "given_label": "cold"}]
+
+
+def test_the_extensions_of_a_compressed_table_may_be_capitals(tmp_path):
+    (tmp_path / "A.TSV.GZ").write_bytes(gzip.compress(b"text\tlabel\na\tcold\n"))
+    assert list(read(tmp_path / "A.TSV.GZ")) == [{"text_a": "a", "given_label": "cold"}]
+
+
+def test_the_only_column_of_a_csv_file_is_the_text(tmp_path):
+    (tmp_path / "a.csv").write_text('remark\n"a, b"\nc\n')
+    assert list(read(tmp_path / "a.csv")) == [{"text_a": "a, b"}, {"text_a": "c"}]
+
+
+def test_the_only_column_of_a_parquet_file_is_the_text(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", remark=["a", "b"])
+    assert list(read(path)) == [{"text_a": "a"}, {"text_a": "b"}]
+
+
+def test_a_null_text_is_named_and_the_rows_before_it_are_predicted(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", text=["a", "b", None, "c"])
+    chunks = in_chunks(read(path), 1024)
+    assert next(chunks) == [{"text_a": "a"}, {"text_a": "b"}]
+    with pytest.raises(ValueError, match=r"a\.parquet, row 3: 'text' must be text"):
+        next(chunks)
+
+
+def test_a_second_text_may_be_null_but_no_number(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", text_a=["a"], text_b=[None])
+    assert list(read(path)) == [{"text_a": "a", "text_b": None}]
+    path = write_parquet(tmp_path / "a.parquet", text_a=["a"], text_b=[3])
+    with pytest.raises(ValueError, match="row 1: 'text_b' must be text. Received: 3"):
+        list(read(path))
+
+
+def test_a_label_that_json_has_no_form_for_is_printed_as_text(capsys):
+    predict._print({"given_label": datetime.date(2020, 5, 17), "label": "ä"})
+    expected = {"given_label": "2020-05-17", "label": "ä"}
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+@pytest.mark.parametrize("name", ["a.json.gz", "A.JSON", "A.JSON.GZ"])
+def test_a_file_of_squad_may_be_compressed_and_have_capitals(tmp_path, name):
+    qas = [{"id": "1", "question": "Who?", "answers": []}]
+    paragraphs = [{"context": "It was Ada.", "qas": qas}]
+    content = json.dumps({"data": [{"paragraphs": paragraphs}]}).encode()
+    is_gzip = name.lower().endswith("gz")
+    (tmp_path / name).write_bytes(gzip.compress(content) if is_gzip else content)
+    expected = {"id": "1", "question": "Who?", "context": "It was Ada."}
+    assert list(read(tmp_path / name, "squad")) == [expected]
+
+
+def test_lines_of_json_in_a_compressed_file_are_questions(tmp_path):
+    line = {"question": "Who?", "context": "It was Ada."}
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(json.dumps(line).encode()))
+    assert list(read(tmp_path / "a.json.gz", "squad")) == [line]
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [("squad", "a.csv"), ("squad", "a.parquet"), ("fill-mask", "a.Parquet")],
+)
+def test_tables_are_read_for_classify_alone(tmp_path, task, name):
+    (tmp_path / name).write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="tables are read for classify alone"):
+        list(read(tmp_path / name, task))
