@@ -148,7 +148,13 @@ def test_runs_take_the_names_of_flags():
 
 def test_a_list_may_be_a_text_as_in_a_flag():
     with pytest.raises(ValueError, match="Did you mean wandb?"):
-        bert_tf.pretrain(output_dir="x", tracker="wandbb")
+        bert_tf.pretrain(
+            do_train=True,
+            preset="tiny",
+            input_files_dir="x",
+            output_dir="y",
+            tracker="wandbb",
+        )
 
 
 def test_a_precision_that_is_set_before_tensorflow_is_refused(
