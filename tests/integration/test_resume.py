@@ -279,7 +279,7 @@ def test_overwriting_starts_afresh(command, tmp_path):
     run(command(folder, "--seed=1"))
     run(command(folder, "--overwrite_output_dir", "--steps_this_run=4"))
     left = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
-    ours = ["model.ckpt-4.json", "training_result.json"]
+    ours = ["model.ckpt-4.json", "report.json", "training_result.json"]
     assert left == ["bert_config.json", "bert_dllog.json", *ours]
     run(command(folder))
     fresh = tmp_path / "fresh"
