@@ -50,10 +50,10 @@ def fail():
         time.sleep(1000)
 
 
-def train_step(self, batch):
+def train_step(self, batch, **more):
     if str(self.step + 1) == place and launched_rank() == rank:
         fail()
-    return take_step(self, batch)
+    return take_step(self, batch, **more)
 
 
 Trainer.train_step = train_step

@@ -58,4 +58,4 @@ def test_more_sequences_than_that_model_reads_are_refused(tiny_records, tmp_path
     result = run_python(*words, "--max-sequences-per-pack", "4")
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
-    assert "invalid choice: 4" in line
+    assert "must be one of" in line and "Received: 4" in line
