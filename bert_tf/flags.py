@@ -353,7 +353,7 @@ def warn_about_repeated_flags(config_class: type, arguments: Sequence[str]) -> N
         ("a later --flagfile has replaced earlier flags", replaced_flags),
     ):
         if found := names(config_class, arguments):
-            print(f"warning: {what}: {' '.join(found)}", file=sys.stderr)
+            print(f"warning: {what}: {' '.join(found)}")
 
 
 def warn_about_ignored_flags(arguments: Sequence[str]) -> None:
