@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 from conftest import ROOT
@@ -23,6 +24,8 @@ WARNING = (
     "warning: standard output cannot be written ({}): what is printed from here on is "
     "lost.\n"
 )
+# Without `site`, which opens files.
+PATHS = [str(ROOT), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
 LINES = "".join(f"line {number} \u00fc\n" for number in range(5)) + "the rest"
 
 
@@ -33,7 +36,7 @@ def run(redirection, tmp_path, **environment):
     line = f"{sys.executable} -S {tmp_path}/program.py {redirection}"
     result = subprocess.run(
         ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(PATHS)} | environment,
         capture_output=True,
         text=True,
     )
