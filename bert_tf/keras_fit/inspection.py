@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bert_tf.training.optimizers import BertOptimizer
+from bert_tf.training.optimizer_base import BertOptimizer
 
 _BATCH_STATISTICS = (
     keras.layers.BatchNormalization,

@@ -20,7 +20,7 @@ import tensorflow as tf
 from bert_tf import fused_ops
 from bert_tf.distribute import Communicator
 from bert_tf.training.gradients import global_norm
-from bert_tf.training.optimizers import BertOptimizer
+from bert_tf.training.optimizer_base import BertOptimizer
 from bert_tf.training.update_formulas import direction
 
 # Numbers of each worker that are collected at once for a checkpoint.

@@ -21,7 +21,7 @@ from bert_tf.training.gradients import (
 )
 from bert_tf.training.loss_scale import LossScale
 from bert_tf.training.nonfinite import Cause, find_cause
-from bert_tf.training.optimizers import BertOptimizer
+from bert_tf.training.optimizer_base import BertOptimizer
 from bert_tf.training.sharding import OptimizerShards
 
 # A run that skips this many steps one after another has diverged.

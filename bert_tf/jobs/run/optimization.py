@@ -8,7 +8,8 @@ from bert_tf.config.run import OptimizerConfig, RunConfig, RunTrainingConfig
 from bert_tf.jobs.run.resume import StartingPoint, weights_by_name
 from bert_tf.training.averages import WeightAverages
 from bert_tf.training.clock import TrainingClock
-from bert_tf.training.optimizers import BertOptimizer, build_optimizer
+from bert_tf.training.optimizer_base import BertOptimizer
+from bert_tf.training.optimizers import build_optimizer
 from bert_tf.training.schedules import (
     TIME_PARTS,
     DecayByTime,

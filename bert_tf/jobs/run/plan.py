@@ -44,7 +44,7 @@ from bert_tf.precision import PrecisionPolicy, choose_policy
 from bert_tf.training.averages import WeightAverages
 from bert_tf.training.clock import TrainingClock
 from bert_tf.training.gradients import Task
-from bert_tf.training.optimizers import BertOptimizer
+from bert_tf.training.optimizer_base import BertOptimizer
 from bert_tf.training.schedules import DecayByTime, WarmupPolynomialDecay
 
 
