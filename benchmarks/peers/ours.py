@@ -26,14 +26,9 @@ from bert_tf.training.trainer import Trainer
 
 work = worker.workload()
 tf.config.threading.set_intra_op_parallelism_threads(work["threads"])
-layers, width, heads, inner = worker.SHAPES[work["model"]]
 rate = work.get("dropout", 0.1)
 config = BertConfig(
-    vocab_size=worker.VOCABULARY,
-    hidden_size=width,
-    num_hidden_layers=layers,
-    num_attention_heads=heads,
-    intermediate_size=inner,
+    **worker.architecture(work),
     hidden_dropout_prob=rate,
     attention_probs_dropout_prob=rate,
 )
@@ -121,7 +116,7 @@ def prediction() -> worker.Step:
         # A row is as long as the batch needs it.
         found = features(rows[first : first + size], None)
         batches.append({t.name: tf.constant(found[t.name]) for t in encoder.inputs})
-    kernel = tf.random.normal([width, 2])
+    kernel = tf.random.normal([config.hidden_size, 2])
 
     @tf.function(reduce_retracing=True)
     def predict(batch: dict[str, tf.Tensor]) -> tf.Tensor:

@@ -62,13 +62,8 @@ def examples() -> LabelledSequences:
 
 def make_task() -> FinetuningTask:
     """The model and its loss."""
-    layers, width, heads, inner = worker.SHAPES[work["model"]]
     config = BertConfig(
-        vocab_size=worker.VOCABULARY,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=inner,
+        **worker.architecture(work),
     )
     settings = {
         "max_seq_length": work["length"],

@@ -15,19 +15,11 @@ from transformers import BertConfig, BertForQuestionAnswering
 
 work = worker.workload()
 torch.manual_seed(0)
-layers, width, heads, inner = worker.SHAPES[work["model"]]
 config = BertConfig(
-    vocab_size=worker.VOCABULARY,
-    num_hidden_layers=layers,
-    hidden_size=width,
-    num_attention_heads=heads,
-    intermediate_size=inner,
+    **worker.architecture(work),
     attn_implementation="eager",
 )
-batches = []
-for part in worker.parts_of(work):
-    ids, mask = worker.padded(part)
-    batches.append({"input_ids": ids, "attention_mask": mask})
+batches = worker.padded_inputs(work)
 names = list(batches[0])
 settings = onnxruntime.SessionOptions()
 settings.intra_op_num_threads = work["threads"]
@@ -45,8 +37,8 @@ with tempfile.TemporaryDirectory() as folder:
     fused = optimizer.optimize_model(
         path,
         "bert",
-        num_heads=heads,
-        hidden_size=width,
+        num_heads=config.num_attention_heads,
+        hidden_size=config.hidden_size,
         optimization_options=FusionOptions("bert"),
     )
     fused.save_model_to_file(path)

@@ -7,19 +7,11 @@ from transformers import BertConfig, BertForQuestionAnswering
 
 work = worker.workload()
 torch.manual_seed(0)
-layers, width, heads, inner = worker.SHAPES[work["model"]]
 config = BertConfig(
-    vocab_size=worker.VOCABULARY,
-    num_hidden_layers=layers,
-    hidden_size=width,
-    num_attention_heads=heads,
-    intermediate_size=inner,
+    **worker.architecture(work),
     attn_implementation="sdpa",
 )
-batches = []
-for part in worker.parts_of(work):
-    ids, mask = worker.padded(part)
-    batches.append({"input_ids": ids, "attention_mask": mask})
+batches = worker.padded_inputs(work)
 example = {name: torch.from_numpy(values) for name, values in batches[0].items()}
 model = openvino.convert_model(
     BertForQuestionAnswering(config).eval(), example_input=example

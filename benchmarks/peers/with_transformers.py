@@ -20,14 +20,9 @@ work = worker.workload()
 torch.set_num_threads(work["threads"])
 torch.manual_seed(0)
 transformers.logging.set_verbosity_error()
-layers, width, heads, inner = worker.SHAPES[work["model"]]
 rate = work.get("dropout", 0.1)
 config = BertConfig(
-    vocab_size=worker.VOCABULARY,
-    num_hidden_layers=layers,
-    hidden_size=width,
-    num_attention_heads=heads,
-    intermediate_size=inner,
+    **worker.architecture(work),
     hidden_dropout_prob=rate,
     attention_probs_dropout_prob=rate,
     attn_implementation=work.get("attention", "sdpa"),
@@ -75,7 +70,7 @@ def training() -> worker.Step:
 
     def masked_only() -> torch.Tensor:
         outputs = model.bert(**inputs)
-        hidden = outputs.last_hidden_state.reshape(-1, width)[places]
+        hidden = outputs.last_hidden_state.reshape(-1, config.hidden_size)[places]
         words, follow = model.cls(hidden, outputs.pooler_output)
         return loss_of(words.float(), chosen) + loss_of(follow.float(), follows)
 

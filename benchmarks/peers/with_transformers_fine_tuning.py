@@ -39,13 +39,8 @@ else:
 
 def make_model() -> torch.nn.Module:
     """The model, whose loss is its own."""
-    layers, width, heads, inner = worker.SHAPES[work["model"]]
     config = BertConfig(
-        vocab_size=worker.VOCABULARY,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=inner,
+        **worker.architecture(work),
         attn_implementation="sdpa",
     )
     kind = BertForQuestionAnswering if is_span else BertForSequenceClassification

@@ -100,13 +100,8 @@ def held_out_loss(model: BertForPreTraining, held_out: dict[str, np.ndarray]) ->
 
 def make_model() -> BertForPreTraining:
     """The model, to be trained."""
-    layers, width, heads, inner = worker.SHAPES[work["model"]]
     config = BertConfig(
-        vocab_size=worker.VOCABULARY,
-        num_hidden_layers=layers,
-        hidden_size=width,
-        num_attention_heads=heads,
-        intermediate_size=inner,
+        **worker.architecture(work),
         attn_implementation="eager",
     )
     return BertForPreTraining(config).train()

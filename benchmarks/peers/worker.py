@@ -48,6 +48,18 @@ def workload() -> dict[str, Any]:
     return json.loads(sys.argv[1])
 
 
+def architecture(work: dict[str, Any]) -> dict[str, int]:
+    """The sizes, as arguments of `BertConfig`: ours or that of transformers."""
+    layers, width, heads, inner = SHAPES[work["model"]]
+    return {
+        "vocab_size": VOCABULARY,
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+    }
+
+
 def serve(step: Step, note: str = "") -> None:
     """Takes steps as the standard input says; the first two are not timed.
 
@@ -106,6 +118,12 @@ def padded(sequences: list[Sequence]) -> tuple[np.ndarray, np.ndarray]:
         ids[row, : len(sequence.ids)] = sequence.ids
         mask[row, : len(sequence.ids)] = 1
     return ids, mask
+
+
+def padded_inputs(work: dict[str, Any]) -> list[dict[str, np.ndarray]]:
+    """`input_ids` and `attention_mask` of each of `parts_of`."""
+    names = ("input_ids", "attention_mask")
+    return [dict(zip(names, padded(part), strict=True)) for part in parts_of(work)]
 
 
 def products_of(work: dict[str, Any]) -> list[tuple[int, int, int, int]]:
