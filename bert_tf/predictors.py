@@ -21,9 +21,7 @@ from bert_tf.data.tasks.classification import TextExample, encode_examples
 from bert_tf.data.tasks.squad_files import SquadExample
 from bert_tf.data.tasks.squad_windows import WindowSettings, build_windows
 from bert_tf.data.text.token_sequences import TokenSequences
-from bert_tf.data.text.tokenization import WordPieceTokenizer
-from bert_tf.data.text.tokenizer_settings import choose_settings
-from bert_tf.data.text.vocabulary import check_same_words, check_size
+from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import RunError, shown
 from bert_tf.evaluation.prediction import collect, compiled
 from bert_tf.evaluation.squad import (
@@ -39,8 +37,8 @@ from bert_tf.interop.classifier_labels import (
     read_head,
 )
 from bert_tf.interop.model_kind import FILL_MASK, SQUAD, check_head, check_kind
-from bert_tf.interop.pretrained import from_pretrained
-from bert_tf.interop.weight_files import find_source, folder_of
+from bert_tf.interop.pretrained import from_pretrained, load_tokenizer
+from bert_tf.interop.weight_files import find_source
 from bert_tf.jobs.run.compute_path import describe_path, own_path
 from bert_tf.modeling.finetuning import ClassTask, FinetuningTask, SpanTask
 from bert_tf.modeling.models import backends_of, model_outputs, settings_of
@@ -126,20 +124,9 @@ class Predictor:
             check_kind(model_dir, self.kind, self.description)
         self._policy = choose_policy(precision, "")
         self._vocab_file = vocab_file or source.vocab_file
-        if not self._vocab_file:
-            raise FileNotFoundError(
-                f"There is no vocab.txt next to {source.path}. Pass `vocab_file`."
-            )
-        choice = choose_settings(
-            {"do_lower_case": do_lower_case},
-            [folder_of(source.path), folder_of(self._vocab_file)],
-            self._vocab_file,
+        self._tokenizer = load_tokenizer(
+            self.path, vocab_file=self._vocab_file, do_lower_case=do_lower_case
         )
-        notes = choice.notes
-        if source.vocab_file:
-            notes += check_same_words(self._vocab_file, source.vocab_file)
-        _log(notes, logging.WARNING if choice.is_guess else logging.INFO)
-        self._tokenizer = WordPieceTokenizer(self._vocab_file, choice.settings)
         self._stack = contextlib.ExitStack()
 
     def _load(

@@ -4,7 +4,6 @@ Settings have the names of the scripts' flags.
 """
 
 import dataclasses
-import difflib
 import os
 from typing import Any
 
@@ -13,6 +12,7 @@ from bert_tf.config.checks import require_threads
 from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
 from bert_tf.config.options import Option, options_of
 from bert_tf.config.paths import check_run
+from bert_tf.errors import did_you_mean
 from bert_tf.flags import make_config
 from bert_tf.jobs import classifier, pretraining, squad
 from bert_tf.launch import check_launch, launched_size
@@ -52,11 +52,9 @@ def _config(config_class: type, settings: dict[str, Any]) -> Any:  # noqa: ANN40
     }
     for name in settings:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
             raise ValueError(
                 "Settings must have the names of the script's flags. Received: "
-                f"{name}.{hint}"
+                f"{name}. {did_you_mean(name, known)}".rstrip()
             )
     config = make_config(
         config_class, {n: _value(known[n], value) for n, value in settings.items()}

@@ -1,6 +1,7 @@
 """Prints a line every 10 seconds while something takes long.
 
 As a command, `progress_lines.py TITLE COMMAND...` runs a command that prints nothing.
+`bert_tf.stages` does the same in a training; this runs before packages are installed.
 """
 
 import contextlib

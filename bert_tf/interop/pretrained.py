@@ -10,7 +10,7 @@ import numpy as np
 
 from bert_tf.data.text.tokenization import UNCASED, WordPieceTokenizer
 from bert_tf.data.text.tokenizer_settings import choose_settings
-from bert_tf.data.text.vocabulary import check_size
+from bert_tf.data.text.vocabulary import check_same_words, check_size
 from bert_tf.errors import RunError, did_you_mean
 from bert_tf.interop import tensor_names
 from bert_tf.interop.classifier_labels import Head
@@ -102,13 +102,17 @@ def _build(task: str, weights: Weights, settings: dict[str, Any]) -> keras.Model
 
 
 def load_tokenizer(
-    path: str | os.PathLike[str], *, do_lower_case: bool | None = None
+    path: str | os.PathLike[str],
+    *,
+    vocab_file: str = "",
+    do_lower_case: bool | None = None,
 ) -> WordPieceTokenizer:
     """The tokenizer of a model.
 
     Args:
       path: Weights or a folder with a vocabulary, as for `from_pretrained`; or a
         vocabulary file.
+      vocab_file: Default: that next to the weights.
       do_lower_case: Whether it lower-cases and strips accents; None: as the files next
         to the vocabulary say, or else if it is uncased.
 
@@ -117,19 +121,21 @@ def load_tokenizer(
       ValueError: if a file cannot be used.
     """
     path = os.fspath(path)
+    notes: list[str] = []
     if path.endswith(".txt"):
         vocab_file, folders = path, [folder_of(path)]
     else:
         source = find_source(path)
-        vocab_file = source.vocab_file
-        folders = [folder_of(source.path), folder_of(vocab_file)]
+        vocab_file = vocab_file or source.vocab_file
         if not vocab_file:
             raise FileNotFoundError(
-                f"There is no vocab.txt next to {source.path}. Pass the path of the "
-                "model's vocabulary."
+                f"There is no vocab.txt next to {source.path}. Pass `vocab_file`."
             )
+        folders = [folder_of(source.path), folder_of(vocab_file)]
+        if source.vocab_file:
+            notes = check_same_words(vocab_file, source.vocab_file)
     choice = choose_settings({"do_lower_case": do_lower_case}, folders, vocab_file)
-    for note in choice.notes:
+    for note in [*choice.notes, *notes]:
         is_warning = choice.is_guess or note.startswith("warning")
         logging.log(logging.WARNING if is_warning else logging.INFO, note)
     return WordPieceTokenizer(vocab_file, choice.settings)
