@@ -260,7 +260,8 @@ def keep_best(
     are_over = is_evaluated and not is_done(plan)
     are_over = are_over and ends_early(plan.step)
     if patience := config.training.early_stopping_patience:
-        limit = f"{patience} evaluations without a better {criterion}"
+        times = f"{patience} evaluation{'s' * (patience > 1)}"
+        limit = f"{times} without a better {criterion}"
         log.message(f"Early stopping: the training ends after {limit}.")
     if are_over:
         take_no_step(plan, session)
