@@ -118,7 +118,9 @@ def edit_value(path, rng, folder):
 
 
 def remove_value(path, rng, folder):
+    # Manifests of earlier versions lack these.
     kept = {"data_sha256", "is_packed", "loss_scale", "num_finite_steps", "config"}
+    kept.add("elapsed_seconds")
     form = rng.randrange(3)
     if form == 1:
         kept.add("fingerprint")  # Format 1 has none.
