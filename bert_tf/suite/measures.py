@@ -97,7 +97,7 @@ def _minimal_pairs(scorer: Scorer, inputs: Inputs) -> dict[str, object]:
         )
     if not scorer.has_masked_lm:
         raise NotMeasuredError(_NO_HEAD)
-    numbers, pairs = _encode_pairs(scorer, inputs.pairs)
+    numbers, pairs = encode_pairs(scorer, inputs.pairs)
     sequences = list(numbers)
     total = sum(len(ids) - 2 for ids in sequences)
     with ProgressReport(total, "masked tokens") as report:
@@ -123,7 +123,7 @@ def pair_scores(good: np.ndarray, bad: np.ndarray) -> np.ndarray:
     return np.where(good > bad, 100.0, np.where(good == bad, 50.0, 0.0))
 
 
-def _encode_pairs(
+def encode_pairs(
     scorer: Scorer, pairs: Sequence[MinimalPair]
 ) -> tuple[dict[tuple[int, ...], int], np.ndarray]:
     """Different sentences with their numbers, and the numbers of each pair, [n, 2]."""
