@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,6 +20,7 @@ from bert_tf.data.tasks.classification import (
 from bert_tf.evaluation.glue import regression_metrics
 from bert_tf.evaluation.probe import probe_accuracy
 from bert_tf.progress import ProgressReport
+from bert_tf.stages import stage
 from bert_tf.suite.inputs import BLIMP, TASKS, Inputs, MinimalPair
 from bert_tf.suite.scorer import Progress, Scorer
 
@@ -221,7 +223,8 @@ def _probing(
         vectors = _vectors(scorer, [example for part in splits for example in part])
         train, test = np.split(vectors, [len(splits[0])])
         classes = len(task.label_names)
-        accuracy = probe_accuracy(train, labels[0], test, labels[1], classes)
+        with stage(f"Fitting a probe to {len(train):,} texts", _show):
+            accuracy = probe_accuracy(train, labels[0], test, labels[1], classes)
         majority = np.bincount(labels[0], minlength=classes).argmax()
         return {
             "value": 100.0 * accuracy,
@@ -247,6 +250,10 @@ def _vectors(scorer: Scorer, examples: Sequence[TextExample]) -> np.ndarray:
 
 def _advance(report: ProgressReport) -> Progress:
     return lambda count: report.add(count, count)
+
+
+def _show(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _require_finite(values: np.ndarray) -> None:
