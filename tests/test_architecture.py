@@ -42,6 +42,7 @@ LAYERS = {
     "predictors": 4,
     "runs": 4,
     "features": 5,
+    "suite": 5,
     "entry": 6,
     "cli": 7,
     "__main__": 8,

@@ -8,7 +8,7 @@ from conftest import ROOT
 from pages import PAGES, fences
 
 from bert_tf import flags
-from bert_tf.cli import convert, data, launch, predict, report, train
+from bert_tf.cli import convert, data, evaluate, launch, predict, report, train
 from bert_tf.cli.arguments import parse_config
 from bert_tf.cli.pipeline import plan
 from bert_tf.config.planning import PlanConfig
@@ -29,13 +29,14 @@ MARKED = {
     "README.md": ["network", "network", "cluster", "network"],
     "docs/checkpoints.md": ["data"],
     "docs/data.md": ["data", "network"],
+    "docs/evaluate.md": ["network", "data"],
     "docs/finetuning.md": ["network", "network"],
     "docs/installing.md": ["network", "data"],
     "docs/keras.md": ["cluster"],
     "docs/operations.md": ["cluster"],
     "docs/planning.md": ["cluster"],
     "docs/pretraining.md": ["data", "cluster", "data"],
-    "docs/results.md": ["data"],
+    "docs/results.md": ["data", "data"],
     "docs/scaling.md": ["cluster"],
 }
 SCRIPTS = {
@@ -88,6 +89,8 @@ def parse_command(name, *words):
         return parse_config(data.SUBCOMMANDS[words[0]][0], words[1:], "data")
     elif name == "predict":
         assert predict.make_parser().parse_intermixed_args(words).model
+    elif name == "evaluate":
+        assert evaluate.make_parser().parse_intermixed_args(words).model
     elif name == "convert":
         assert convert._make_parser().parse_args(words).source
     elif name == "plan":

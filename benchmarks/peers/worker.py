@@ -83,6 +83,20 @@ def serve(step: Step, note: str = "") -> None:
         print(json.dumps(answer), flush=True)
 
 
+def scoring(
+    work: dict[str, Any], score: Callable[[list[list[str]]], list[list[float]]]
+) -> Step:
+    """Steps that score one part of the pairs after the other, and write the scores."""
+    with open(work["parts"]) as file:
+        parts = iter(json.load(file))
+
+    def step() -> None:
+        with open(work["output"], "a") as file:
+            file.writelines(f"{json.dumps(line)}\n" for line in score(next(parts)))
+
+    return step
+
+
 def rows_of(work: dict[str, Any]) -> list[list[int]]:
     """Lengths of the sequences of each row: as given, or one full sequence in each."""
     return work.get("rows") or [[work["length"]]] * work["batch"]

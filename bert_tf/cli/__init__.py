@@ -19,6 +19,7 @@ COMMANDS = {
     "build": "compile the fused operations for this machine",
     "convert": "convert weights to the format of another program",
     "data": "prepare training data, from downloads and text to packed records",
+    "evaluate": "measure how good a model is: minimal pairs, loss, similarity, probes",
     "launch": "run a training so that signals save it; restart it after a crash",
     "plan": "time, memory and flags of a pre-training on many workers",
     "predict": "fill masks, answer questions or classify, as JSON lines",
@@ -30,7 +31,7 @@ _GROUPS = {
     "Train (on several processes: mpirun -np N bert-tf pretrain --horovod ...)": (
         *("pretrain", "squad", "classify", "recipes"),
     ),
-    "Use and compare what was trained": ("predict", "convert", "report"),
+    "Use and compare what was trained": ("predict", "evaluate", "convert", "report"),
     "Operate": ("plan", "launch", "build"),
 }
 _TRAINING = ("pretrain", "squad", "classify")

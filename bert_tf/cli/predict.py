@@ -160,6 +160,21 @@ def make_parser() -> Parser:
         help="output_dir of a training run, or weights with config and vocab.txt",
     )
     add("--input", default="-", help="a file with one input per line; - is stdin")
+    add_model_options(parser)
+    add("--batch_size", type=int, default=32, help="rows per batch")
+    add("--top_k", type=int, default=5, help="fill-mask only: words for each [MASK]")
+    add(
+        "--benchmark",
+        action="store_true",
+        help="print throughput and latency of batches of --batch_size inputs, which "
+        f"are repeated to {_WARM_UP_BATCHES} + {_MEASURED_BATCHES} batches",
+    )
+    return parser
+
+
+def add_model_options(parser: Parser) -> None:
+    """Adds the options of how a model reads text and computes."""
+    add = parser.add_argument
     add("--vocab_file", default="", help="default: vocab.txt next to the weights")
     add(
         "--do_lower_case",
@@ -175,16 +190,7 @@ def make_parser() -> Parser:
         default=None,
         help="the same as --do_lower_case=false",
     )
-    add("--batch_size", type=int, default=32, help="rows per batch")
     add("--precision", choices=PRECISIONS, default="", help="default: fp32")
-    add("--top_k", type=int, default=5, help="fill-mask only: words for each [MASK]")
-    add(
-        "--benchmark",
-        action="store_true",
-        help="print throughput and latency of batches of --batch_size inputs, which "
-        f"are repeated to {_WARM_UP_BATCHES} + {_MEASURED_BATCHES} batches",
-    )
-    return parser
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

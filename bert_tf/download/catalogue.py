@@ -1,7 +1,8 @@
 """What can be downloaded by name: URLs and sha256 checksums.
 
 Sources of the checksums: tensorflow_datasets' url_checksums (SQuAD, GLUE, MRPC);
-NVIDIA's BERT preparation scripts (files in the archives of 2018). No checksums of the
+NVIDIA's BERT preparation scripts (files in the archives of 2018); BLiMP's is that of
+the file in its repository. No checksums of the
 archives of 2019 and 2020 are published: unless `--sha256` gives one, that of the first
 download is stored next to the file and compared from then on. Wikimedia publishes
 checksums next to each dump.
@@ -17,6 +18,11 @@ _MRPC = "https://dl.fbaipublicfiles.com/senteval/senteval_data/"
 _MRPC_DEV_IDS = f"{_GLUE}mrpc_dev_ids.tsv"
 MODELS = "https://storage.googleapis.com/bert_models/"
 _DUMPS = "https://dumps.wikimedia.org/"
+# The last commit: its archive does not change.
+_BLIMP = (
+    "https://raw.githubusercontent.com/alexwarstadt/blimp/"
+    "3e56b06fcabca9b30822fc66435fca6b1aa40bb1/BLiMP.zip"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +216,17 @@ CATALOGUE: dict[str, Entry] = {
         "WNLI",
         "WNLI.zip",
         "ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46",
+    ),
+    "blimp": Entry(
+        "blimp",
+        (
+            RemoteFile(
+                _BLIMP,
+                "BLiMP.zip",
+                "172a1a714d72e72a89e8384dd531483f3d0f8a9aee3d33dccaf7992d8cecbb73",
+            ),
+        ),
+        True,
     ),
     **{path: model(path, sums) for path, sums in _MODELS_WITH_SUMS.items()},
     **{path: model(path) for path in _MODELS_WITHOUT_SUMS},

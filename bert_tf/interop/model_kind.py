@@ -46,6 +46,11 @@ def check_head(path: str | os.PathLike[str], wanted: str) -> None:
         raise _other_kind(path, wanted, "", "without a head, an encoder")
 
 
+def has_head(path: str | os.PathLike[str], kind: str) -> bool:
+    """Whether weights have the head for a kind of prediction; see `check_kind`."""
+    return _HEADS[kind] in read_weights(path).tensors
+
+
 def _other_kind(
     path: str | os.PathLike[str], wanted: str, kind: str, reason: str
 ) -> ValueError:

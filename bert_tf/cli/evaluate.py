@@ -1,0 +1,178 @@
+"""`python -m bert_tf evaluate suite MODEL`: how good a model is, as one table."""
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bert_tf.cli.arguments import Parser
+from bert_tf.cli.predict import add_model_options
+from bert_tf.config.paths import (
+    require_exists,
+    require_file,
+    require_folder,
+    require_local,
+    require_possible,
+)
+from bert_tf.files import write_whole
+from bert_tf.launch import choose_instructions, without_optional_packages
+
+_DATA_DIR = ".data"
+_EPILOG = """
+BLiMP        the share of minimal pairs whose right sentence has the larger
+             pseudo-log-likelihood (each token masked alone); ties count half
+loss         the mean over 15% of the tokens of --text, masked with a fixed seed
+similarity   Spearman's correlation of --sts with the cosine of mean vectors
+probes       logistic regression on the mean vectors of each task in DATA_DIR/tasks;
+             the baseline is the commonest class
+What is not given, or what the model cannot do, is a row that states the reason.
+"""
+
+
+def make_parser() -> Parser:
+    """The options of the command."""
+    parser = Parser(
+        prog="python -m bert_tf evaluate",
+        description="Measures how good a model is: one table, and a JSON file.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("what", choices=("suite",), help="all measures")
+    add("model", help="output_dir of a training run, or weights with their config")
+    add(
+        "--blimp",
+        default="",
+        metavar="PATH",
+        help="minimal pairs: a file, or the folder that `data download --name=blimp` "
+        "makes; default: DATA_DIR/blimp, if that exists",
+    )
+    add("--text", default="", metavar="FILES", help="plain text, for the loss")
+    add(
+        "--sts",
+        default="",
+        metavar="FILE",
+        help="a table of two texts and their similarity, with named columns",
+    )
+    add(
+        "--data_dir",
+        default=_DATA_DIR,
+        help="the folder with blimp and tasks; default: %(default)s",
+    )
+    add_model_options(parser)
+    add("--output", default="suite.json", metavar="FILE", help="default: suite.json")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the command.
+
+    Args:
+      arguments: What follows `evaluate`.
+
+    Raises:
+      OSError, ValueError, RunError: if an input, an option or the model is wrong.
+    """
+    parser = make_parser()
+    options = parser.parse_intermixed_args(arguments)
+    parser.warn_about_repeated()
+    logging.basicConfig(format="%(message)s")  # Warnings begin with their level.
+    _check_paths(options)
+    from bert_tf.suite.inputs import read_inputs
+
+    inputs = read_inputs(options.data_dir, options.blimp, options.text, options.sts)
+    choose_instructions(options.precision)
+    with without_optional_packages():
+        from bert_tf.distribute import Communicator, configure_devices
+
+    configure_devices(Communicator(), None)
+    from bert_tf.suite.measures import Row, measure
+    from bert_tf.suite.scorer import Scorer
+
+    scorer = Scorer(
+        options.model,
+        vocab_file=options.vocab_file,
+        do_lower_case=options.do_lower_case,
+        precision=options.precision,
+    )
+    rows: list[Row] = []
+    seconds: list[float] = []
+    begin = time.monotonic()
+    for row in measure(scorer, inputs):
+        print(f"{row.name}: {_value(row.value)} {row.note}", file=sys.stderr)
+        rows.append(row)
+        seconds.append(time.monotonic() - begin)
+        begin = time.monotonic()
+    result = {
+        "model": options.model,
+        "precision": options.precision or "fp32",
+        "rows": [
+            dataclasses.asdict(row) | {"seconds": round(spent, 1)}
+            for row, spent in zip(rows, seconds, strict=True)
+        ],
+    }
+    os.makedirs(os.path.dirname(os.path.abspath(options.output)), exist_ok=True)
+    write_whole(options.output, json.dumps(result, indent=2) + "\n")
+    print("\n".join(table(rows)))
+    print(options.output)
+
+
+def _check_paths(options: argparse.Namespace) -> None:
+    """Checks the paths that are given, before TensorFlow is loaded."""
+    require_exists("model", options.model)
+    for name in ("blimp", "text", "sts", "data_dir", "output"):
+        require_local(name, getattr(options, name))
+    for name in ("sts", "vocab_file"):
+        if path := getattr(options, name):
+            require_file(name, path)
+    if options.data_dir != _DATA_DIR:
+        require_folder("data_dir", options.data_dir)
+    if options.blimp and not os.path.isdir(options.blimp):
+        require_file("blimp", options.blimp)
+    if not options.output or os.path.isdir(options.output):
+        raise ValueError(
+            "`output` must be a file. Received: "
+            f"output={options.output}. Pass the name of a JSON file."
+        )
+    require_possible("output", os.path.dirname(options.output) or ".")
+
+
+def table(rows: Sequence[Any]) -> list[str]:
+    """The lines of the table.
+
+    Args:
+      rows: Of `bert_tf.suite.measures`; of their parts, those without a slash.
+    """
+    cells = [("measure", "metric", "score", "baseline", "count", "of")]
+    for row in rows:
+        cells.append(
+            (
+                row.name,
+                row.metric,
+                _value(row.value),
+                _value(row.baseline),
+                f"{row.count:,}" if row.count else "-",
+                row.note,
+            )
+        )
+        for name, value in row.parts.items():
+            if "/" not in name:
+                cells.append((f"  {name}", "", _value(value), "", "", ""))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if 1 < number < 5 else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
