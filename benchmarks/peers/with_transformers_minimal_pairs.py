@@ -9,7 +9,7 @@ work = worker.workload()
 torch.set_num_threads(work["threads"])
 transformers.logging.set_verbosity_error()
 model = BertForMaskedLM.from_pretrained(work["model"]).eval()
-tokenizer = AutoTokenizer.from_pretrained(work["model"], do_lower_case=True)
+tokenizer = AutoTokenizer.from_pretrained(work["model"])
 
 
 def masked_copies(ids: torch.Tensor) -> list[tuple[torch.Tensor, int, int]]:
