@@ -97,13 +97,16 @@ def test_a_worker_that_is_lost_in_set_up_ends_all_and_is_named(
         )
         try:
             assert run.wait_for("FAILING"), run.text
-            assert run.wait_for("no sign of worker 1", 90), run.text
+            # Where the others had joined, mpirun may see it leave before they do.
+            is_seen = run.wait_for("no sign of worker 1", 90)
+            assert is_seen or names_the_worker("_exit", run.text), run.text
             reported = time.monotonic()
             code, _ = run.finish()
         finally:
             left = run.end(MOST_SECONDS)
         seconds = time.monotonic() - reported
-        if code == 70 and not left and seconds < MOST_SECONDS:
+        codes = (70,) if is_seen else (70, CODES["_exit"])
+        if code in codes and not left and seconds < MOST_SECONDS:
             kept += 1
         else:
             notes.append(
