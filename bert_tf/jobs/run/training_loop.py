@@ -11,6 +11,7 @@ from bert_tf.data.batches.record_batches import Features, StepReader
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
 from bert_tf.jobs.run.exporting import Exporter
+from bert_tf.jobs.run.loss_watch import LossWatch
 from bert_tf.jobs.run.messages import BENCHMARK_STEPS, StepReport
 from bert_tf.jobs.run.output_dir import write_missing_files
 from bert_tf.jobs.run.plan import Plan
@@ -77,6 +78,9 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
     exporter = Exporter(plan, log)
     last_step, loss = _last_step(plan), None
+    watch = LossWatch(plan, log, is_first=session.is_first)
+    # The log may already have later steps, of a run that was killed or overwritten.
+    log.parameters({"first_step": plan.step + 1, **watch.parameters})
     _begin(plan, session, trainer, report, saver, exporter)
     with report.stopped_clock():
         batches = _warmed_up(plan, trainer, reader.batches(last_step), log)
@@ -106,6 +110,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
                 result, session, trainer, report, saver, exporter, is_last=is_last
             ):
                 report.step(result, is_last=is_last)
+                watch.step(result)
                 for line in profiler.after(result.step, is_last=is_last):
                     log.message(line)
             if is_last:
@@ -135,9 +140,7 @@ def _begin(
     saver: CheckpointSaver,
     exporter: Exporter,
 ) -> None:
-    """Notes where this start begins, and does what precedes its first step."""
-    # The log may already have later steps, of a run that was killed or overwritten.
-    session.log.parameters({"first_step": plan.step + 1})
+    """Does what precedes the first step of this start."""
     if trainer.shards:
         session.log.message(trainer.shards.describe())
         if not plan.start.is_own:
