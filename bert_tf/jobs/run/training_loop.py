@@ -71,16 +71,12 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     if is_done(plan):
         return take_no_step(plan, session)
     reader = plan.make_reader()
-    paused = session.watchdog.paused
-    trainer = make_trainer(plan, session.communicator, reader, paused)
+    trainer = make_trainer(plan, session.communicator, reader, session.watchdog.paused)
     saver = CheckpointSaver(plan, reader, trainer.loss_scale, log, trainer.shards)
     session.open_until.enter_context(saver)
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
-    exporter = Exporter(plan, log)
+    exporter, watch = Exporter(plan, log), _watched(plan, session)
     last_step, loss = _last_step(plan), None
-    watch = LossWatch(plan, log, is_first=session.is_first)
-    # The log may already have later steps, of a run that was killed or overwritten.
-    log.parameters({"first_step": plan.step + 1, **watch.parameters})
     _begin(plan, session, trainer, report, saver, exporter)
     with report.stopped_clock():
         batches = _warmed_up(plan, trainer, reader.batches(last_step), log)
@@ -154,6 +150,14 @@ def _begin(
             exporter.start()
     if plan.step:
         session.stop.state = f"no step was taken after step {plan.step}"
+
+
+def _watched(plan: Plan, session: Session) -> LossWatch:
+    """Measures the loss to compare with; notes where this start begins."""
+    watch = LossWatch(plan, session.log, is_first=session.is_first)
+    # The log may already have later steps, of a run that was killed or overwritten.
+    session.log.parameters({"first_step": plan.step + 1, **watch.parameters})
+    return watch
 
 
 def _warmed_up(
