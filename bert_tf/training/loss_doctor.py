@@ -7,7 +7,7 @@ Every training passes through this plateau; one that stays on it has a fault.
 import dataclasses
 
 # A loss this far below the entropy, or this far above it, is a different one.
-_BELOW, _ABOVE = 0.98, 1.05
+_BELOW, _ABOVE = 0.99, 1.05
 # Peak rates between too low and too high, for models from tiny to large.
 _MIDDLE_RATE = {"lamb": 2e-3, "adam": 1e-4, "adamw": 1e-4}
 # So many times a middle rate, or a part of it, is far outside of what trains.
@@ -29,6 +29,7 @@ class TrainingState:
       entropy: Of the masked tokens' frequencies, in nats.
       loss: Masked-LM loss now, a mean over many steps.
       first_loss: That of the first steps.
+      uniform_loss: That of a model that knows nothing: ln V.
       has_weights: Whether the training began with weights of another one.
       optimizer_type: lamb, adam or adamw.
       learning_rate: At its peak.
@@ -46,6 +47,7 @@ class TrainingState:
     entropy: float
     loss: float
     first_loss: float
+    uniform_loss: float
     has_weights: bool = False
     optimizer_type: str = "lamb"
     learning_rate: float
@@ -123,7 +125,8 @@ def _of_settings(state: TrainingState) -> str:
         return _rate(state, "high")
     if factor <= _FAR_BELOW or (has_hardly_moved and factor < 1.0):
         return _rate(state, "low")
-    if state.has_weights and state.first_loss > state.entropy:
+    # Weights without a masked-LM head begin near it, those of other words above it.
+    if state.has_weights and state.first_loss > _ABOVE * state.uniform_loss:
         return (
             f"wrong vocabulary: the first loss was {state.first_loss:.3f} although the "
             "weights were trained before. Pass the records and the vocabulary of these "

@@ -100,15 +100,15 @@ class LossWatch:
 
     def _state(self) -> TrainingState:
         plan, tokens = self._plan, self._tokens
-        is_whole = plan.start.position is None or plan.start.position.step == 0
+        uniform_loss = math.log(plan.bert.vocab_size)
+        is_whole = plan.start.position is None
         return TrainingState(
             entropy=tokens.entropy,
             loss=statistics.fmean(self._last),
             # A resumed run does not know its first steps.
-            first_loss=statistics.fmean(self._first)
-            if is_whole
-            else math.log(plan.bert.vocab_size),
-            has_weights=bool(plan.start.prefix) and not plan.start.is_own,
+            first_loss=statistics.fmean(self._first) if is_whole else uniform_loss,
+            uniform_loss=uniform_loss,
+            has_weights=is_whole and bool(plan.start.prefix),
             optimizer_type=plan.config.optimizer.optimizer_type,
             learning_rate=plan.learning_rate,
             masked_per_step=plan.shape.global_batch_size * tokens.masked_per_record,
