@@ -18,7 +18,7 @@ _MOST_REPEATED = 0.5
 # BERT keeps half of the masked tokens that it does not show as [MASK].
 _FEWEST_KEPT = 0.2
 _TINY_BATCH = 50
-_MOST_ORDERED = 0.03
+_MOST_ORDERED = 0.01
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
