@@ -133,16 +133,27 @@ def parse_config(
         names = [f"--{option.name}", f"--{option.name.replace('_', '-')}"]
         if short_options and option.name in short_options:
             names.insert(0, short_options[option.name])
-        _add_option(parser, list(dict.fromkeys(names)), option)
+        bare = getattr(config_class, "BARE", {}).get(option.name)
+        _add_option(parser, list(dict.fromkeys(names)), option, bare)
     config = config_class(**vars(parser.parse_args(arguments)))
     parser.warn_about_repeated()
     return config
 
 
 def _add_option(
-    parser: argparse.ArgumentParser, names: list[str], option: Option
+    parser: argparse.ArgumentParser,
+    names: list[str],
+    option: Option,
+    bare: str | None = None,
 ) -> None:
-    """Adds one option; a boolean one has a negative form too."""
+    """Adds one option; a boolean one has a negative form too.
+
+    Args:
+      parser: To add it to.
+      names: Its names.
+      option: The field.
+      bare: Its value if it is given without one; None if it must have one.
+    """
     default = f"Default: {option.default_text}." if option.default_text else ""
     if option.kind is bool:
         default = default.lower().capitalize()
@@ -157,6 +168,8 @@ def _add_option(
     }
     if option.kind is not bool:
         metavar = option.kind.__name__.upper()
+        if bare is not None:
+            settings |= {"nargs": "?", "const": bare}
         parser.add_argument(*names, type=option.kind, metavar=metavar, **settings)
         return
     parse = _parse_bool_or_none if option.may_be_none else parse_bool

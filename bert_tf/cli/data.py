@@ -4,6 +4,7 @@ A command imports its work when it runs: TensorFlow takes seconds to load, and w
 options should not wait for it.
 """
 
+import json
 from collections.abc import Sequence
 
 from bert_tf.cli import pipeline
@@ -17,7 +18,13 @@ from bert_tf.config.data import (
 )
 from bert_tf.config.download import DownloadConfig, VerifyConfig
 from bert_tf.config.paths import check_paths
-from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
+from bert_tf.config.text import (
+    CheckConfig,
+    ExtractConfig,
+    SentencesConfig,
+    ShardConfig,
+    VocabConfig,
+)
 from bert_tf.errors import did_you_mean, shown
 from bert_tf.launch import check_launch, report
 
@@ -89,6 +96,17 @@ def _extract(config: ExtractConfig) -> None:
     )
 
 
+def _check(config: CheckConfig) -> None:
+    from bert_tf.data.commands.check import check_text, describe_text
+
+    found = check_text(config)
+    if config.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    for line in describe_text(found):
+        print(line)
+
+
 def _sentences(config: SentencesConfig) -> None:
     from bert_tf.data.commands.sentences import make_sentences
 
@@ -97,6 +115,10 @@ def _sentences(config: SentencesConfig) -> None:
         f"{config.output_dir}: {counts['documents']:,} documents of "
         f"{counts['sentences']:,} sentences"
     )
+    if config.dedup:
+        print(
+            f"--dedup={config.dedup}: {counts['repeated']:,} more repeat one of these"
+        )
 
 
 def _shard(config: ShardConfig) -> None:
@@ -201,6 +223,7 @@ SUBCOMMANDS = {
     "download": (DownloadConfig, _download),
     "verify": (VerifyConfig, _verify),
     "extract": (ExtractConfig, _extract),
+    "check": (CheckConfig, _check),
     "sentences": (SentencesConfig, _sentences),
     "shard": (ShardConfig, _shard),
     "vocab": (VocabConfig, _vocab),

@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from bert_tf.config import checks
+from bert_tf.config.text import DEDUP_MODES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class CreateDataConfig:
       do_nsp: Make pairs of segments, for next-sentence prediction. Without it a record
         has one segment of whole sentences, and one document is enough.
       dupe_factor: How often each document is used, each time with new masks.
+      dedup: Leave out documents that repeat an earlier one: exact (word for word; also
+        --dedup alone) or near (most pairs of words in common; needs the extra dedup).
       format: tfrecord, or hdf5 with the datasets of NVIDIA's and Intel's PyTorch BERT;
         `data convert` also writes hdf5 without padding or compressed.
       seed: Random seed of masks, sentence pairs and shards; the same seed gives the
@@ -48,6 +51,7 @@ class CreateDataConfig:
     """
 
     REQUIRED: ClassVar[tuple[str, ...]] = ("input", "output_dir", "vocab_file")
+    BARE: ClassVar[dict[str, str]] = {"dedup": "exact"}
 
     input: str = ""
     output_dir: str = ""
@@ -64,6 +68,7 @@ class CreateDataConfig:
     max_ngram_size: int = 1
     do_nsp: bool = True
     dupe_factor: int = 10
+    dedup: str = ""
     format: str = "tfrecord"
     seed: int = 12345
     num_shards: int = 1
@@ -74,6 +79,8 @@ class CreateDataConfig:
     def __post_init__(self) -> None:
         checks.require_given(self, *self.REQUIRED)
         checks.require_choice(self, "input_format", ("google", "text"))
+        if self.dedup:
+            checks.require_choice(self, "dedup", DEDUP_MODES)
         checks.require_choice(self, "format", ("tfrecord", "hdf5"))
         checks.require(
             self.max_seq_length >= 8,

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from bert_tf.config import checks
 
+DEDUP_MODES = ("exact", "near")
 TEXT_FORMATS = ("auto", "mediawiki", "json", "csv", "parquet", "text")
 
 
@@ -41,6 +42,40 @@ class ExtractConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Counts repeats, lengths, scripts and [UNK] (`python -m bert_tf data check`).
+
+    Attributes:
+      input: Comma-separated files or folders; * and ? are expanded.
+      input_format: google (one sentence per line, a blank line between documents), a
+        format of extract, or auto: by each file's extension, text being google's.
+      text_field: The key of a JSON document, or the column, that holds its text.
+      vocab_file: A vocabulary, to count [UNK]; of large texts in a sample.
+      dedup: Documents that count as repeated: exact (word for word) or near (most pairs
+        of words in common, too; needs the extra dedup).
+      json: Print JSON instead of a table.
+      num_processes: Worker processes; 0 means one per core. The output does not depend
+        on it.
+    """
+
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input", "text_field")
+
+    input: str = ""
+    input_format: str = "auto"
+    text_field: str = "text"
+    vocab_file: str = ""
+    dedup: str = "exact"
+    json: bool = False
+    num_processes: int = 0
+
+    def __post_init__(self) -> None:
+        checks.require_given(self, *self.REQUIRED)
+        checks.require_choice(self, "input_format", ("google", *TEXT_FORMATS))
+        checks.require_choice(self, "dedup", DEDUP_MODES)
+        checks.require_not_negative(self, "num_processes")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SentencesConfig:
     """Splits documents into sentences (`python -m bert_tf data sentences`).
 
@@ -48,20 +83,26 @@ class SentencesConfig:
       input: Comma-separated files written by extract, or folders of them.
       output_dir: Folder for text in google's format: one sentence per line, a blank
         line between documents.
+      dedup: Leave out documents that repeat an earlier one: exact (word for word; also
+        --dedup alone) or near (most pairs of words in common; needs the extra dedup).
       num_processes: Worker processes; 0 means one per core. The output does not depend
         on it.
       overwrite: Replace an output_dir that holds other output.
     """
 
     REQUIRED: ClassVar[tuple[str, ...]] = ("input", "output_dir")
+    BARE: ClassVar[dict[str, str]] = {"dedup": "exact"}
 
     input: str = ""
     output_dir: str = ""
+    dedup: str = ""
     num_processes: int = 0
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         checks.require_given(self, *self.REQUIRED)
+        if self.dedup:
+            checks.require_choice(self, "dedup", DEDUP_MODES)
         checks.require_not_negative(self, "num_processes")
 
 

@@ -11,8 +11,9 @@ from bert_tf.config.record_ranges import RecordRange, parse_ranges
 from bert_tf.data.batches.dynamic_masking import DynamicMasker, make_masker
 from bert_tf.data.batches.record_batches import TrainingReader, evaluation_batches
 from bert_tf.data.batches.record_order import RecordOrder
+from bert_tf.data.records.masked_tokens import measure_masked_tokens
 from bert_tf.data.records.metadata import Metadata, read_metadata
-from bert_tf.data.records.record_index import record_sets
+from bert_tf.data.records.record_index import SetShare, record_sets
 from bert_tf.data.records.record_set import RecordSet, SkipSettings, open_records
 from bert_tf.data.records.schema import ValueLimits
 from bert_tf.data.records.skipping import require_files
@@ -127,7 +128,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     elif config.training.dynamic_masking and not config.training.do_train:
         notes.append("--dynamic_masking has no effect without --do_train.")
     if records.train is not None:
-        training_set = _training_set(records.train, masker)
+        training_set = _training_set(records.train, masker, tokenizer.vocab_file)
         check_packing(start, training_set.is_packed)
         _check_global_batch(config, communicator, start, training_set)
     lengths = {each.shape.max_seq_length for each in sets}
@@ -239,8 +240,11 @@ def _open(
     return records
 
 
-def _training_set(records: RecordSet, masker: DynamicMasker | None) -> TrainingSet:
+def _training_set(
+    records: RecordSet, masker: DynamicMasker | None, vocab_file: str
+) -> TrainingSet:
     shape = records.shape
+    shares = records.shares or [SetShare(len(records))]
     return TrainingSet(
         num_records=len(records),
         sha256=records.sha256,
@@ -252,6 +256,10 @@ def _training_set(records: RecordSet, masker: DynamicMasker | None) -> TrainingS
         shares=records.shares,
         facts=training_facts(records, masker and masker.units),
         measure_lengths=functools.partial(_measure_lengths, records),
+        measure_masked_tokens=functools.partial(
+            *(measure_masked_tokens, records.parser, shares),
+            *(records.metadata, vocab_file),
+        ),
     )
 
 

@@ -43,12 +43,14 @@ class Line:
       steps: [n].
       values: [n]; NaN where there is none.
       is_sparse: Whether each point is marked.
+      is_dashed: Whether it is a limit, not a measurement.
     """
 
     label: str
     steps: np.ndarray
     values: np.ndarray
     is_sparse: bool = False
+    is_dashed: bool = False
 
 
 @contextlib.contextmanager
@@ -94,7 +96,9 @@ def line_chart(name: str, title: str, lines: Sequence[Line]) -> str:
                 linewidth=1.2,
                 marker="o" if is_marked else "",
                 markersize=3,
-                linestyle=("-", "--", ":", "-.")[number // 10 % 4],
+                linestyle="--"
+                if line.is_dashed
+                else ("-", "--", ":", "-.")[number // 10 % 4],
             )
             drawn.set_gid(f"{name}-{number}")
         axes.set_xlabel("step")

@@ -11,6 +11,8 @@ import numpy as np
 
 _PREFIX = b"DLLL "
 _FIRST_STEP = "first_step"
+# Of a pre-training, the entropy of the masked tokens: the loss without context.
+ENTROPY = "masked_token_entropy"
 # Only steps of a training have it.
 _OF_TRAINING = "learning_rate"
 _OF_CHECKPOINT = "checkpoint_seconds"
@@ -69,6 +71,7 @@ class LogCurves:
       evaluation: Name -> values of evaluations.
       summary: Last values of the whole run.
       first_steps: Where each start of the run began.
+      entropy: Of the masked tokens of a pre-training; None if it is not there.
       num_cut: Lines that cannot be read, such as the last one of a killed run.
       is_there: Whether there is a log.
     """
@@ -77,6 +80,7 @@ class LogCurves:
     evaluation: dict[str, Curve] = dataclasses.field(default_factory=dict)
     summary: dict[str, float] = dataclasses.field(default_factory=dict)
     first_steps: list[int] = dataclasses.field(default_factory=list)
+    entropy: float | None = None
     num_cut: int = 0
     is_there: bool = False
 
@@ -145,6 +149,7 @@ def _add(step: object, values: dict[str, float], curves: LogCurves) -> None:
                 curves.first_steps.clear()
                 curves.summary.clear()
             curves.first_steps.append(int(first))
+            curves.entropy = values.get(ENTROPY)
             for curve in curves.training.values():
                 curve.cut(int(first))
             for curve in curves.evaluation.values():  # Of step 0, before the first.

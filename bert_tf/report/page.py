@@ -199,19 +199,22 @@ def _shown_results(run: RunFiles) -> dict[str, Any]:
 def _charts(runs: Sequence[RunFiles]) -> str:
     """The charts that have a point."""
     names = _names(runs)
-    found: dict[str, list[tuple[str, Curve, bool]]] = {}
+    found: dict[str, list[tuple[str, Curve, str]]] = {}
     for name, (_, training, evaluation) in _CHARTS.items():
         for title, run in zip(names, runs, strict=True):
             prefix = f"{title}: " if len(runs) > 1 else ""
             for group in training:
                 for key in (key for key in group if key in run.curves.training):
                     curve = run.curves.training[key]
-                    found.setdefault(name, []).append((prefix + key, curve, False))
+                    found.setdefault(name, []).append((prefix + key, curve, ""))
                     break
             for key in (key for key in evaluation if key in run.curves.evaluation):
                 curve = run.curves.evaluation[key]
                 label = f"{prefix}{key} (evaluation)"
-                found.setdefault(name, []).append((label, curve, True))
+                found.setdefault(name, []).append((label, curve, "is_sparse"))
+            if name == "loss" and (limit := _entropy_curve(run)):
+                label = f"{prefix}masked LM without context"
+                found[name].append((label, limit, "is_dashed"))
     count = sum(map(len, found.values()))
     most = min(_MOST_POINTS_OF_A_CURVE, _MOST_POINTS // max(count, 1)) // 2 * 2
     charts = [
@@ -222,10 +225,25 @@ def _charts(runs: Sequence[RunFiles]) -> str:
     return f'<div class="charts">\n{_lines(charts)}</div>' if charts else ""
 
 
-def _drawn(curves: Sequence[tuple[str, Curve, bool]], most: int) -> list[Line]:
+def _entropy_curve(run: RunFiles) -> Curve | None:
+    """The loss of a masked LM without context, over the steps of the run."""
+    losses = run.curves.training.get("mlm_loss")
+    if not losses or run.curves.entropy is None:
+        return None
+    curve = Curve()
+    for step in losses.steps[[0, -1]].tolist():
+        curve.add(step, run.curves.entropy)
+    return curve
+
+
+def _drawn(curves: Sequence[tuple[str, Curve, str]], most: int) -> list[Line]:
     return [
-        Line(label, *decimate(curve.steps, curve.values, most), is_sparse=is_sparse)
-        for label, curve, is_sparse in curves
+        Line(
+            label,
+            *decimate(curve.steps, curve.values, most),
+            **({style: True} if style else {}),
+        )
+        for label, curve, style in curves
         if len(curve)
     ]
 

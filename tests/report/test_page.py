@@ -105,6 +105,18 @@ def test_a_page_has_the_curves_of_the_log(tmp_path):
     assert page.points["accuracy-0"] == 2
 
 
+def test_the_loss_without_context_is_a_dashed_line_over_the_curve(tmp_path):
+    lines = [line("PARAMETER", first_step=1, masked_token_entropy=6.5)]
+    lines += [train_line(step) for step in range(1, 50)]
+    (tmp_path / "bert_dllog.json").write_text("".join(lines))
+    write_report(tmp_path / "report.html", [tmp_path], "")
+    content = (tmp_path / "report.html").read_text()
+    assert Page(tmp_path / "report.html").points["loss-2"] == 2
+    [drawn] = re.findall(r'<g id="loss-2">.*?</g>', content, re.DOTALL)
+    assert "stroke-dasharray" in drawn
+    assert "masked LM without context" in content
+
+
 def test_nothing_in_the_files_of_a_run_is_markup(tmp_path):
     facts = {
         "command": f"python run.py --output_dir='{EVIL}'",

@@ -23,6 +23,7 @@ from bert_tf.data.pretraining.document_groups import (
     duplicate_blocks,
     make_instances,
     tokenizer_settings,
+    without_repeated,
 )
 from bert_tf.data.pretraining.statistics import (
     SUMMARY,
@@ -40,6 +41,7 @@ from bert_tf.data.records.metadata import (
     write_metadata,
 )
 from bert_tf.data.records.tfrecord import RecordWriter, frame_record, shard_name
+from bert_tf.data.text.duplicates import make_finder
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.line_check import warn_of_plain_text
 from bert_tf.data.text.tokenization import TokenizerSettings
@@ -111,6 +113,8 @@ def create_records(
       ValueError: if the text cannot be used; the message says where.
       RunError: if a worker process dies.
     """
+    if config.dedup:
+        make_finder(config.dedup)  # A package may be missing.
     paths = expand_paths(config.input)
     config, notes = _with_tokenizer_settings(config)
     if communicator is None or communicator.rank == 0:
@@ -160,6 +164,7 @@ def _usual(config: CreateDataConfig) -> list[str]:
         "strip_accents": config.do_lower_case,
         "tokenize_chinese_chars": True,
         "do_nsp": True,
+        "dedup": "",
     }
     return [name for name, value in usual.items() if getattr(config, name) == value]
 
@@ -211,13 +216,19 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
     Raises:
       ValueError: if there is no text.
     """
+    fewest = 2 if config.do_nsp else 1
     groups = list(
         cut_into_groups(
             *(paths, config.input_format, config.num_shards),
             tokenizer_settings(config),
-            fewest=2 if config.do_nsp else 1,
+            fewest=fewest,
         )
     )
+    if config.dedup:
+        groups, count = without_repeated(
+            groups, config.input_format, config.dedup, fewest
+        )
+        report(f"--dedup={config.dedup}: {count:,} documents repeat an earlier one.")
     if not groups:
         raise ValueError(
             "`input` must hold text. Received: "
@@ -349,6 +360,8 @@ def _write_metadata(config: CreateDataConfig, files: Sequence[OutputFile]) -> Me
     settings = dataclasses.asdict(config)
     for name in ("num_processes", "overwrite", "horovod"):
         del settings[name]
+    if not config.dedup:  # Metadata of earlier versions do not have it.
+        del settings["dedup"]
     summary = summarize(files, config.dupe_factor)
     metadata = Metadata(
         format=config.format,

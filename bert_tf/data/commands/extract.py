@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from bert_tf.config.text import ExtractConfig
+from bert_tf.config.text import CheckConfig, ExtractConfig
 from bert_tf.data.commands.document_files import write_documents
 from bert_tf.data.commands.output_folder import (
     TEXT_FILES,
@@ -74,15 +74,25 @@ def extract_documents(config: ExtractConfig) -> Counter[str]:
       FileExistsError: if `output_dir` holds other output.
       ValueError: if a file cannot be read; the message says where.
     """
-    paths = expand_paths(config.input, tuple(_FORMATS))
-    for path in paths:
-        kind = _format_of(path, config)
-        if kind != "parquet":
-            check_content(path, is_text=kind in ("text", "csv"))
+    paths = find_input(config)
     settings = settings_of(config, "input")
     output = OutputFolder("extract", config.output_dir, TEXT_FILES, settings, paths)
     files = output.complete(config.overwrite, lambda o: _extract(config, paths, o))
     return total_counts(files)
+
+
+def find_input(config: ExtractConfig | CheckConfig) -> list[str]:
+    """The files of `input`, whose content is that of their formats.
+
+    Raises:
+      FileNotFoundError, ValueError: see `expand_paths` and `check_content`.
+    """
+    paths = expand_paths(config.input, tuple(_FORMATS))
+    for path in paths:
+        kind = format_of(path, config)
+        if kind != "parquet":
+            check_content(path, is_text=kind in ("text", "csv", "google"))
+    return paths
 
 
 def _extract(
@@ -95,7 +105,7 @@ def _extract(
     )
     with ProgressReport(total, "documents") as progress:
         files = write_documents(
-            _raw_documents(paths, config),
+            raw_documents(paths, config),
             clean_documents,
             output,
             ".jsonl",
@@ -106,7 +116,8 @@ def _extract(
     return files
 
 
-def _format_of(path: str, config: ExtractConfig) -> str:
+def format_of(path: str, config: ExtractConfig | CheckConfig) -> str:
+    """The format of a file: as the settings say, or by its extension."""
     if config.input_format != "auto":
         return config.input_format
     for suffix, name in _FORMATS.items():
@@ -121,12 +132,12 @@ def _format_of(path: str, config: ExtractConfig) -> str:
     )
 
 
-def _raw_documents(
-    paths: Sequence[str], config: ExtractConfig
+def raw_documents(
+    paths: Sequence[str], config: ExtractConfig | CheckConfig
 ) -> Iterator[tuple[RawDocument, int]]:
     """All documents in order, with their sizes."""
     for path in paths:
-        kind = _format_of(path, config)
+        kind = format_of(path, config)
         if kind == "mediawiki":
             documents = (
                 RawDocument(*page, has_markup=True) for page in read_pages(path)

@@ -1,7 +1,7 @@
 """Splits documents into sentences, as text in google's format."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from bert_tf.config.text import SentencesConfig
 from bert_tf.data.commands.document_files import write_documents
@@ -13,6 +13,7 @@ from bert_tf.data.commands.output_folder import (
 from bert_tf.data.output_files import OutputFile, require_documents, total_counts
 from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.data.text.documents import holds_words, read_lines
+from bert_tf.data.text.duplicates import make_finder
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.sentence_splitting import split_sentences
 from bert_tf.files import content_size
@@ -25,6 +26,22 @@ def _json_lines(paths: Sequence[str]) -> Iterator[tuple[tuple[str, int, str], in
     for path in paths:
         for number, line in enumerate(read_lines(path), start=1):
             yield (path, number, line), len(line)
+
+
+def _different(
+    lines: Iterable[tuple[tuple[str, int, str], int]], mode: str, counts: Counter[str]
+) -> Iterator[tuple[tuple[str, int, str], int]]:
+    """Those that do not repeat the document of an earlier line; counts the others."""
+    find = make_finder(mode)
+    for line, size in lines:
+        try:
+            text = parse_json(line[2])["text"]
+            [is_repeated] = find(["\n".join(map(str.strip, text.splitlines()))])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            is_repeated = False  # Its error is raised with its place, in order.
+        counts["repeated"] += is_repeated
+        if not is_repeated:
+            yield line, size
 
 
 def split_documents(
@@ -71,7 +88,8 @@ def make_sentences(config: SentencesConfig) -> Counter[str]:
       config: All settings.
 
     Returns:
-      Counts of `documents`, `sentences` and `bytes` written.
+      Counts of `documents`, `sentences` and `bytes` written; with dedup, of the
+      `repeated` documents that are left out, 0 if the output was complete already.
 
     Raises:
       FileNotFoundError: if there is no input.
@@ -79,16 +97,22 @@ def make_sentences(config: SentencesConfig) -> Counter[str]:
       ValueError: if a file was not written by `extract`; the message says where.
     """
     paths = expand_paths(config.input, (".jsonl",))
-    settings = settings_of(config, "input")
+    # Manifests of earlier versions, without this setting, stay valid.
+    settings = settings_of(config, "input", *(() if config.dedup else ("dedup",)))
+    left_out: Counter[str] = Counter()
     output = OutputFolder("sentences", config.output_dir, TEXT_FILES, settings, paths)
 
     def make(output: OutputFolder) -> list[OutputFile]:
-        processes = config.num_processes
+        processes, lines = config.num_processes, _json_lines(paths)
+        if config.dedup:
+            lines = _different(lines, config.dedup, left_out)
         with ProgressReport(sum(map(content_size, paths)), "documents") as progress:
             files = write_documents(
-                _json_lines(paths), split_documents, output, ".txt", processes, progress
+                lines, split_documents, output, ".txt", processes, progress
             )
         require_documents(files, output.partial_dir, config.input)
         return files
 
-    return total_counts(output.complete(config.overwrite, make))
+    if config.dedup:
+        make_finder(config.dedup)  # A package may be missing.
+    return total_counts(output.complete(config.overwrite, make)) + left_out

@@ -9,17 +9,20 @@ duplicates together, are shuffled; training shuffles all records again.
 
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.data.pretraining.instances import InstanceMaker, Masker, TrainingInstance
 from bert_tf.data.pretraining.statistics import TextCounts, count_text
 from bert_tf.data.text.documents import (
     FileRange,
+    Sentences,
     count_documents,
     cut_into_ranges,
+    holds_words,
     read_range,
 )
+from bert_tf.data.text.duplicates import make_finder
 from bert_tf.data.text.tokenization import (
     UNCASED,
     TokenizerSettings,
@@ -42,10 +45,12 @@ class DocumentGroup:
     Attributes:
       number: Index of the group in the text, from 0.
       ranges: Their parts of the files: at least two documents, if the text has two.
+      left_out: Indices of documents that repeat earlier ones.
     """
 
     number: int
     ranges: tuple[FileRange, ...]
+    left_out: frozenset[int] = frozenset()
 
     @property
     def num_bytes(self) -> int:
@@ -101,6 +106,52 @@ def cut_into_groups(
         yield DocumentGroup(number, tuple(current))
 
 
+def _documents(ranges: Sequence[FileRange], input_format: str) -> Iterator[Sentences]:
+    for file_range in ranges:
+        yield from read_range(file_range, input_format)
+
+
+def without_repeated(
+    groups: Iterable[DocumentGroup], input_format: str, mode: str, fewest: int
+) -> tuple[list[DocumentGroup], int]:
+    """Leaves documents out that repeat an earlier one; small groups are joined.
+
+    Args:
+      groups: The text.
+      input_format: google or text.
+      mode: exact or near, see `make_finder`.
+      fewest: See `cut_into_groups`.
+
+    Returns:
+      The groups, and how many documents are left out.
+    """
+    find = make_finder(mode)
+    kept: list[tuple[tuple[FileRange, ...], set[int]]] = []
+    num_read = num_kept = total = 0
+    ranges: tuple[FileRange, ...] = ()
+    left_out: set[int] = set()
+    for group in groups:
+        texts = ["\n".join(x) for x in _documents(group.ranges, input_format)]
+        is_repeated = find(texts)
+        pairs = [*zip(texts, is_repeated, strict=True)]
+        left_out |= {num_read + i for i, (_, is_old) in enumerate(pairs) if is_old}
+        ranges += group.ranges
+        num_read += len(texts)
+        num_kept += sum(not is_old and holds_words(text) for text, is_old in pairs)
+        total += sum(is_repeated)
+        if num_kept >= fewest:
+            kept.append((ranges, left_out))
+            ranges, left_out, last_read = (), set(), num_read
+            num_read = num_kept = 0
+    if num_kept and kept:  # Too few for a group: they join the last one.
+        before, numbers = kept[-1]
+        kept[-1] = (before + ranges, numbers | {last_read + i for i in left_out})
+    elif num_kept:
+        kept.append((ranges, left_out))
+    made = [DocumentGroup(i, r, frozenset(x)) for i, (r, x) in enumerate(kept)]
+    return made, total
+
+
 def tokenizer_settings(config: CreateDataConfig) -> TokenizerSettings:
     """The tokenizer settings of a config in which all of them are filled in."""
     return TokenizerSettings(
@@ -128,11 +179,8 @@ def make_instances(
     """
     settings = tokenizer_settings(config)
     tokenizer = cached_tokenizer(config.vocab_file, vocab_sha256, settings)
-    texts = [
-        document
-        for file_range in group.ranges
-        for document in read_range(file_range, config.input_format)
-    ]
+    found = enumerate(_documents(group.ranges, config.input_format))
+    texts = [text for number, text in found if number not in group.left_out]
     documents = [tokenizer.encode(text) for text in texts]
     counts = TextCounts()
     if duplicates.start == 0:

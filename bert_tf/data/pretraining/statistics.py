@@ -196,5 +196,5 @@ def _warnings(found: Mapping[str, int], shares: Mapping[str, float]) -> Iterable
         yield (
             f"warning: about {found['repeated_documents']:,} of "
             f"{found['documents']:,} documents repeat another one word for word. "
-            "Remove the copies unless they are intended."
+            "--dedup leaves them out."
         )

@@ -15,6 +15,7 @@ from bert_tf.config import BertConfig
 from bert_tf.config.run import RunConfig
 from bert_tf.data.batches.record_batches import BatchShape, StepReader
 from bert_tf.data.batches.record_order import RecordOrder
+from bert_tf.data.records.masked_tokens import MaskedTokens
 from bert_tf.data.records.record_index import SetShare
 from bert_tf.distribute import Communicator
 from bert_tf.interop.weights import Weights
@@ -77,6 +78,8 @@ class TrainingSet:
       shares: The sets of records that they are read from, if these have weights.
       facts: More about them for the fingerprint, by name.
       measure_lengths: The numbers of tokens of its sequences, or of a sample: [n].
+      measure_masked_tokens: Statistics of the masked tokens of a sample; None without
+        any.
     """
 
     num_records: int
@@ -89,6 +92,7 @@ class TrainingSet:
     shares: Sequence[SetShare] = ()
     facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
     measure_lengths: Callable[[], np.ndarray] = lambda: np.zeros(0, np.int64)
+    measure_masked_tokens: Callable[[], MaskedTokens | None] = lambda: None
 
 
 Config = TypeVar("Config", bound=RunConfig, covariant=True)

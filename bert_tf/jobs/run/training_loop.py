@@ -11,6 +11,7 @@ from bert_tf.data.batches.record_batches import Features, StepReader
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
 from bert_tf.jobs.run.exporting import Exporter
+from bert_tf.jobs.run.loss_watch import LossWatch
 from bert_tf.jobs.run.messages import BENCHMARK_STEPS, StepReport
 from bert_tf.jobs.run.output_dir import write_missing_files
 from bert_tf.jobs.run.plan import Plan
@@ -70,12 +71,11 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     if is_done(plan):
         return take_no_step(plan, session)
     reader = plan.make_reader()
-    paused = session.watchdog.paused
-    trainer = make_trainer(plan, session.communicator, reader, paused)
+    trainer = make_trainer(plan, session.communicator, reader, session.watchdog.paused)
     saver = CheckpointSaver(plan, reader, trainer.loss_scale, log, trainer.shards)
     session.open_until.enter_context(saver)
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
-    exporter = Exporter(plan, log)
+    exporter, watch = Exporter(plan, log), _watched(plan, session)
     last_step, loss = _last_step(plan), None
     _begin(plan, session, trainer, report, saver, exporter)
     with report.stopped_clock():
@@ -106,6 +106,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
                 result, session, trainer, report, saver, exporter, is_last=is_last
             ):
                 report.step(result, is_last=is_last)
+                watch.step(result)
                 for line in profiler.after(result.step, is_last=is_last):
                     log.message(line)
             if is_last:
@@ -135,9 +136,7 @@ def _begin(
     saver: CheckpointSaver,
     exporter: Exporter,
 ) -> None:
-    """Notes where this start begins, and does what precedes its first step."""
-    # The log may already have later steps, of a run that was killed or overwritten.
-    session.log.parameters({"first_step": plan.step + 1})
+    """Does what precedes the first step of this start."""
     if trainer.shards:
         session.log.message(trainer.shards.describe())
         if not plan.start.is_own:
@@ -151,6 +150,14 @@ def _begin(
             exporter.start()
     if plan.step:
         session.stop.state = f"no step was taken after step {plan.step}"
+
+
+def _watched(plan: Plan, session: Session) -> LossWatch:
+    """Measures the loss to compare with; notes where this start begins."""
+    watch = LossWatch(plan, session.log, is_first=session.is_first)
+    # The log may already have later steps, of a run that was killed or overwritten.
+    session.log.parameters({"first_step": plan.step + 1, **watch.parameters})
+    return watch
 
 
 def _warmed_up(
