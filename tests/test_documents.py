@@ -29,7 +29,7 @@ MARKED = {
     "README.md": ["network", "network", "cluster", "network"],
     "docs/checkpoints.md": ["data"],
     "docs/data.md": ["data", "network"],
-    "docs/finetuning.md": ["network", "network"],
+    "docs/finetuning.md": ["network", "network", "data", "data"],
     "docs/installing.md": ["network", "data"],
     "docs/keras.md": ["cluster"],
     "docs/operations.md": ["cluster"],
