@@ -102,7 +102,15 @@ def kind_of(source: Source, description: Mapping[str, Any]) -> str:
       description: The content of task.json; empty without it.
     """
     known = str(description.get("task") or "")
-    return known or _from_config(source.config_file).kind
+    if known or not source.config_file:
+        return known
+    return _kind_of_class(read_object(source.config_file))
+
+
+def _kind_of_class(values: Mapping[str, Any]) -> str:
+    """The kind of the class that a config of transformers names; empty if unknown."""
+    theirs = values.get("architectures")
+    return "".join(kind for kind, x in ARCHITECTURES.items() if theirs == [x])
 
 
 def head_of(description: Mapping[str, Any], num_outputs: int) -> Head:
@@ -142,9 +150,7 @@ def _from_config(path: str) -> Head:
         return Head()
     values = read_object(path)
     problem_type = str(values.get("problem_type") or "")
-    theirs = values.get("architectures")
-    fitting = [k for k, name in ARCHITECTURES.items() if theirs == [name]]
-    head = Head(problem_type=problem_type, path=path, kind="".join(fitting))
+    head = Head(problem_type=problem_type, path=path, kind=_kind_of_class(values))
     if head.kind == CHOOSE:  # Its one output has no name; the file may have two.
         return head
     names = _numbered_names(values, path)
