@@ -73,11 +73,11 @@ class Tagger(_Head):
         inputs = [texts] if isinstance(texts, str) else list(texts)
         found = [_words(one) for one in inputs]
         full = [Sentence(words, [], "") for _, words, _ in found if words]
-        if not full:
-            return [{"words": [], "tags": []} for _ in found]
-        encoded = encode_sentences(full, self._tokenizer, self.max_seq_length)
-        logits = self._logits(encoded.sequences, of_tokens=True)
-        numbers = logits[encoded.tags >= 0].argmax(axis=1)
+        numbers = np.zeros(0, int)
+        if full:
+            encoded = encode_sentences(full, self._tokenizer, self.max_seq_length)
+            logits = self._logits(encoded.sequences, of_tokens=True)
+            numbers = logits[encoded.tags >= 0].argmax(axis=1)
         lengths = [len(words) for _, words, _ in found]
         tags = split_tags(numbers, lengths, self.label_names)
         return [self._result(*one, own) for one, own in zip(found, tags, strict=True)]
