@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bert_tf.modeling.pretraining import build_pretraining_model
     from bert_tf.predictors import Classifier, MaskFiller, QuestionAnswerer
     from bert_tf.runs import finetune_classifier, finetune_squad, pretrain
+    from bert_tf.tag_and_choose import Chooser, Tagger
     from bert_tf.training.optimizers import LAMB, AdamW, AdamWeightDecay
     from bert_tf.training.schedules import WarmupPolynomialDecay
 
@@ -51,6 +52,8 @@ _MODULES = {
     "Classifier": "predictors",
     "QuestionAnswerer": "predictors",
     "MaskFiller": "predictors",
+    "Tagger": "tag_and_choose",
+    "Chooser": "tag_and_choose",
     "FeatureExtractor": "features",
     "connect_workers": "keras_fit",
     "distribute_model": "keras_fit",
@@ -59,12 +62,14 @@ __all__ = [
     "AdamW",
     "AdamWeightDecay",
     "BertConfig",
+    "Chooser",
     "Classifier",
     "FeatureExtractor",
     "LAMB",
     "MaskFiller",
     "PRESETS",
     "QuestionAnswerer",
+    "Tagger",
     "WarmupPolynomialDecay",
     "WordPieceTokenizer",
     "__version__",

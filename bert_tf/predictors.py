@@ -33,6 +33,7 @@ from bert_tf.interop.classifier_labels import (
     CLASSIFY,
     MULTI_LABEL,
     REGRESSION,
+    kind_of,
     read_description,
     read_head,
 )
@@ -121,7 +122,7 @@ class Predictor:
         self.batch_size = batch_size
         self.description = read_description(os.path.dirname(source.path))
         if self.kind:
-            check_kind(model_dir, self.kind, self.description)
+            check_kind(model_dir, self.kind, kind_of(source, self.description))
         self._policy = choose_policy(precision, "")
         self._vocab_file = vocab_file or source.vocab_file
         self._tokenizer = load_tokenizer(
@@ -204,9 +205,9 @@ class Classifier(Predictor):
           texts: Texts or pairs of them, or one text.
 
         Returns:
-          For each the likeliest `label` and `probabilities` by label, which sum to 1
-          unless a text may have several labels; or, of a model with one output,
-          `value`.
+          For each the likeliest `label` and `probabilities` by label, which sum to 1;
+          where a text may have any number of labels, also `labels`, those above a half;
+          of a model with one output, `value`.
         """
         if not (texts := input_list(texts, may_be_pairs=True)):
             return []
@@ -217,17 +218,16 @@ class Classifier(Predictor):
         if self._task.num_outputs == 1:
             return [{"value": float(value)} for value in logits[:, 0]]
         names, logits = self.label_names, logits.astype(np.float64)
-        if self._head.problem_type == MULTI_LABEL:
-            probabilities = scipy.special.expit(logits)
-        else:
-            probabilities = scipy.special.softmax(logits, axis=1)
-        return [
-            {
-                "label": names[int(np.argmax(row))],
-                "probabilities": dict(zip(names, map(float, row), strict=True)),
-            }
-            for row in probabilities
-        ]
+        is_multi_label = self._head.problem_type == MULTI_LABEL
+        activation = scipy.special.expit if is_multi_label else scipy.special.softmax
+        results = []
+        for row in activation(logits, **({} if is_multi_label else {"axis": 1})):
+            odds = dict(zip(names, map(float, row), strict=True))
+            several = {"labels": [name for name in names if odds[name] > 0.5]}
+            result = {"label": names[int(np.argmax(row))]}
+            result |= several if is_multi_label else {}
+            results.append(result | {"probabilities": odds})
+        return results
 
 
 class QuestionAnswerer(Predictor):

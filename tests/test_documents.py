@@ -30,7 +30,7 @@ MARKED = {
     "docs/checkpoints.md": ["data"],
     "docs/data.md": ["data", "network"],
     "docs/evaluate.md": ["network", "data"],
-    "docs/finetuning.md": ["network", "network"],
+    "docs/finetuning.md": ["network", "network", "data", "data"],
     "docs/installing.md": ["network", "data"],
     "docs/keras.md": ["cluster"],
     "docs/operations.md": ["cluster"],

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.cli.prediction_input import (
@@ -26,6 +26,9 @@ from bert_tf.config.runtime import PRECISIONS
 from bert_tf.evaluation.speed import BatchTimes, describe_speed
 from bert_tf.launch import choose_instructions, without_optional_packages
 
+if TYPE_CHECKING:
+    from bert_tf.data.tasks.choices import Question
+
 _PROG = "python -m bert_tf predict"
 _EXAMPLES = """
 The input is the text on the command line, else the lines of --input, by default those
@@ -33,8 +36,11 @@ of standard input. A line is the text itself or JSON:
   fill-mask  {"text": "Paris is the [MASK] of France."}
   squad      {"question": "Who?", "context": "It was Ada."}
   classify   {"text_a": "A fine film."} or, of two texts, {"text_a": ..., "text_b": ...}
+  tag        {"text": "Ada lives in London."} or {"words": ["Ada", "lives", ...]}
+  choose     {"context": "She fell", "endings": ["asleep.", "upwards."]}
 For classify it may also be a file of examples, such as a training file: its columns are
-those of the model's task, or have common names. For squad, a SQuAD JSON file.
+those of the model's task, or have common names. For squad, a SQuAD JSON file; for tag,
+a .conll file; for choose, a table with the columns of SWAG.
 Each line of output is that JSON with the predictions added; a label of the input is
 called given_label then.
 """
@@ -66,8 +72,7 @@ def main(arguments: Sequence[str]) -> None:
         from bert_tf.distribute import Communicator, configure_devices
 
     configure_devices(Communicator(), None)
-    tasks = {"fill-mask": _fill_mask, "squad": _squad, "classify": _classify}
-    task = tasks[options.task](options)
+    task = _TASKS[options.task](options)
     if options.benchmark:
         _benchmark(options, task, read_inputs(options, task))
         return
@@ -152,8 +157,9 @@ def make_parser() -> Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("task", choices=("fill-mask", "squad", "classify"))
-    add("text", nargs="*", help="the text; for squad the question, then the context")
+    add("task", choices=tuple(_TASKS))
+    text = "the text; for squad question and context, for choose context and endings"
+    add("text", nargs="*", help=text)
     add(
         "--model",
         required=True,
@@ -257,3 +263,79 @@ def _classify(options: argparse.Namespace) -> Task:
         lambda: classify.num_traces,
         files=known_files(classify.description),
     )
+
+
+def _tag(options: argparse.Namespace) -> Task:
+    from bert_tf.data.tasks.conll import read_conll
+    from bert_tf.tag_and_choose import Tagger
+
+    tag = Tagger(options.model, **_settings(options))
+
+    def parse(example: dict[str, Any], location: str) -> dict[str, Any]:
+        words, text = example.get("words"), example.get("text")
+        is_list = isinstance(words, list) and all(
+            isinstance(word, str) and word for word in words
+        )
+        if not (is_list if "words" in example else isinstance(text, str)):
+            raise ValueError(
+                f"{location}: there must be a text, or words that are not empty. "
+                f"Received: {str(example)[:80]}. Correct the line."
+            )
+        return example
+
+    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        found = tag([each.get("words", each.get("text")) for each in examples])
+        return [
+            {
+                name: x
+                for name, x in result.items()
+                if name != "words" or name not in one
+            }
+            for one, result in zip(examples, found, strict=True)
+        ]
+
+    def read(path: str) -> Iterator[dict[str, Any]] | None:
+        if not path.lower().removesuffix(".gz").endswith(".conll"):
+            return None
+        return ({"words": x.words} for x in read_conll(path, needs_labels=False))
+
+    more = {"parse": parse, "read": read}
+    return Task(options.task, ("text",), predict, lambda: tag.num_traces, **more)
+
+
+def _choose(options: argparse.Namespace) -> Task:
+    from bert_tf.data.tasks.choices import find_columns, question_of
+    from bert_tf.data.tasks.tables import column_names, read_rows
+    from bert_tf.tag_and_choose import Chooser
+
+    choose = Chooser(options.model, **_settings(options))
+
+    def ask(example: dict[str, Any], location: str) -> "Question":
+        return question_of(example, find_columns(list(example), location), location)
+
+    def parse(example: dict[str, Any], location: str) -> dict[str, Any]:
+        ask(example, location)
+        return example
+
+    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return choose([ask(each, "The input") for each in examples])
+
+    def read(path: str) -> Iterator[dict[str, Any]] | None:
+        name = path.lower().removesuffix(".gz")
+        if not name.endswith((".csv", ".tsv", ".parquet")):
+            return None
+        rows = read_rows(path, find_columns(column_names(path), path).names)
+        return (parse(row.values, row.location) for row in rows)
+
+    required = ("context", "endings")
+    more = {"parse": parse, "read": read}
+    return Task(options.task, required, predict, lambda: choose.num_traces, **more)
+
+
+_TASKS = {
+    "fill-mask": _fill_mask,
+    "squad": _squad,
+    "classify": _classify,
+    "tag": _tag,
+    "choose": _choose,
+}

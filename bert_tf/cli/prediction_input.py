@@ -33,12 +33,15 @@ class Task(NamedTuple):
     """A kind of prediction.
 
     Attributes:
-      name: fill-mask, squad or classify.
+      name: fill-mask, squad, classify, tag or choose.
       required: Names of the texts that each input must have.
       predict: Inputs -> the predictions for each.
       num_traces: How often the model has been traced.
       check: Raises a ValueError if an input cannot be predicted.
       files: Those that the model's task has, whose columns are known.
+      parse: Makes an input of a JSON object at a location, where that is no matter of
+        texts alone; raises a ValueError.
+      read: Reads a file of examples; None for one with an input per line.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Task(NamedTuple):
     num_traces: Callable[[], int]
     check: Callable[[Example], None] = lambda example: None
     files: tuple[SplitFile, ...] = ()
+    parse: Callable[[Example, str], Example] | None = None
+    read: Callable[[str], Iterator[Example] | None] = lambda path: None
 
     @property
     def usual(self) -> list[ColumnNames]:
@@ -83,11 +88,13 @@ def read_inputs(options: argparse.Namespace, task: Task) -> Iterator[Example]:
         file = _standard_input() if path == "-" else _open(path)
         lines = iter(lambda: file.readline(_MAX_LINE + 1), "")
         yield from _parse(enumerate(lines, start=1), name_of(path), task)
+    elif (examples := task.read(path)) is not None:
+        yield from examples
     elif task.name != "classify" and _is_refused_table(path, task):
         raise ValueError(
             f"`input` of {task.name} must hold a text or JSON on each line. Received: "
-            f"{path}, a table: tables are read for classify alone. Store its rows as "
-            "JSON lines, in a .jsonl file."
+            f"{path}, a table: tables are read for classify alone, and for choose. "
+            "Store its rows as JSON lines, in a .jsonl file."
         )
     elif task.name == "squad" and _holds_squad(path, task):
         for one in read_squad(path, version_2_with_negative=True, needs_answers=False):
@@ -157,7 +164,8 @@ def _as_they_come(examples: Iterator[Example], most: int) -> Iterator[Example | 
 
 def ask(task: Task) -> Iterator[list[Example]]:
     """Prompts for lines on the terminal; one that is wrong is reported, and no more."""
-    form = '{"question": ..., "context": ...}' if len(task.required) > 1 else "text"
+    texts = ", ".join(f'"{name}": ...' for name in task.required)
+    form = f"{{{texts}}}" if len(task.required) > 1 else "text"
     mask = " with [MASK]" if task.name == "fill-mask" else ""
     print(f"Type a {form}{mask} per line; Ctrl-D ends.", file=sys.stderr)
     lines = _standard_input()
@@ -197,7 +205,9 @@ def _open(path: str | int, *, closefd: bool = True) -> TextIO:
 def _from_words(texts: list[str], task: Task) -> Example:
     """The input of the command line."""
     names = ("text_a", "text_b") if task.name == "classify" else task.required
-    if not len(task.required) <= len(texts) <= len(names):
+    if is_choice := task.name == "choose":
+        names = ("context", *["ending"] * max(2, len(texts) - 1))
+    if not len(names if is_choice else task.required) <= len(texts) <= len(names):
         raise ValueError(
             f"{task.name} takes {' and '.join(names)}. Received: {len(texts)} texts."
         )
@@ -210,8 +220,10 @@ def _from_words(texts: list[str], task: Task) -> Example:
                 "pass it in a file as --input."
             ) from None
     example = dict(zip(names, texts, strict=False))
+    if is_choice:
+        example = {"context": texts[0], "endings": texts[1:]}
     task.check(example)
-    return example
+    return task.parse(example, "The input") if task.parse else example
 
 
 def _parse(
@@ -252,7 +264,7 @@ def parse_line(line: str, location: str, task: Task) -> Example | None:
         task.check(example)
     except ValueError as error:
         raise ValueError(f"{location}: {error}") from None
-    return example
+    return task.parse(example, location) if task.parse else example
 
 
 def _example(text: str, task: Task) -> Example:
@@ -265,6 +277,8 @@ def _example(text: str, task: Task) -> Example:
         raise ValueError(f" ({error})") from None
     if not isinstance(example, dict):
         raise ValueError("")
+    if task.parse:
+        return example
     if task.name == "classify" and "text_a" not in example:
         example = _with_usual_names(example, task)
     is_good = all(isinstance(example.get(name), str) for name in task.required)

@@ -217,7 +217,8 @@ class ClassifierDataConfig:
     Attributes:
       task_name: CoLA, MNLI, MRPC, QNLI, QQP, RTE, SST-2, STS-B, WNLI or XNLI; for your
         own files tsv (train.tsv, dev.tsv and test.tsv), jsonl, csv or parquet (the same
-        with that extension); .gz may follow it.
+        with that extension); conll for tagged words (train.conll, ...); swag for
+        multiple choice (train.csv, val.csv, ...); .gz may follow.
       data_dir: The folder of the task's files.
       dropout_before_logits: Dropout rate of the pooled vector in training.
       xnli_language: The language of XNLI.
@@ -225,8 +226,10 @@ class ClassifierDataConfig:
         Default: found by common names.
       text_b_column: Your own files: column of the second text. Default: found by common
         names, unless text_a_column is given.
-      label_column: Your own files: column of the label. Default: found by common names.
+      label_column: Your own files: column of the label; with is_multi_label also those
+        of 0 and 1, with commas between. Default: found by common names.
       is_regression: Your own files: labels are numbers to predict.
+      is_multi_label: Your own files: a text has any number of labels.
       new_head: Train a new classification head even if init_checkpoint has one.
       class_weights: Comma-separated CLASS:WEIGHT of the training's loss, a mean with
         these weights, 1 for a class that is not listed; or balanced: n / (C x n_c) of
@@ -243,6 +246,7 @@ class ClassifierDataConfig:
     text_b_column: str = ""
     label_column: str = ""
     is_regression: bool = False
+    is_multi_label: bool = False
     new_head: bool = False
     class_weights: tuple[str, ...] = ()
 
@@ -256,6 +260,9 @@ class ClassifierDataConfig:
             "be left out with `is_regression`, which has no classes",
             ",".join(self.class_weights),
         )
+        are_both = self.is_regression and self.is_multi_label
+        rule = "be left out with `is_regression`"
+        checks.require(not are_both, "is_multi_label", rule, True)
         self.weight_by_class()
 
     def weight_by_class(self) -> dict[str, float]:

@@ -83,6 +83,35 @@ def regression_metrics(predictions: np.ndarray, labels: np.ndarray) -> dict[str,
     }
 
 
+def label_metrics(
+    names: Sequence[str], logits: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
+    """F1 of labels of which a text may have any number.
+
+    Args:
+      names: Of the C labels.
+      logits: [n, C]; a text is predicted to have the labels above 0.
+      labels: [n, C], 1 for those that it has, else 0.
+
+    Returns:
+      `micro_f1` of all decisions, `macro_f1`, the mean over the labels, `accuracy`, the
+      share of texts with no wrong decision, and `f1_<name>` of each label; F1 is 0
+      where no text has, and is predicted to have, the label, as in scikit-learn.
+    """
+    _check_values(logits[:, 0], labels[:, 0], "logits", ndim=1)
+    predicted, true = logits > 0, labels > 0
+    by_label = {
+        f"f1_{name}": _f1(predicted[:, number], true[:, number])
+        for number, name in enumerate(names)
+    }
+    return {
+        "micro_f1": _f1(predicted, true),
+        "macro_f1": float(np.mean([*by_label.values()])),
+        "accuracy": float(np.mean((predicted == true).all(axis=1))),
+        **by_label,
+    }
+
+
 def write_test_results(path: str, probabilities: np.ndarray) -> None:
     """Writes one line of tab-separated numbers per example, atomically.
 
@@ -100,6 +129,7 @@ def write_test_predictions(
     texts: Sequence[tuple[str, str | None]],
     label_names: Sequence[str],
     probabilities: np.ndarray,
+    labels: Sequence[str] = (),
 ) -> None:
     """Writes a table of texts and predictions with a header line, atomically.
 
@@ -112,6 +142,7 @@ def write_test_predictions(
       texts: n texts, or pairs.
       label_names: The classes; empty for a regression.
       probabilities: As of `write_test_results`, whose numbers it has.
+      labels: The predicted ones; by default the class with the highest probability.
     """
     table = np.asarray(probabilities, np.float32).reshape(len(texts), -1)
     has_pairs = any(second is not None for _, second in texts)
@@ -120,10 +151,11 @@ def write_test_predictions(
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(header)
-    for (first, second), row in zip(texts, table, strict=True):
-        label = [label_names[int(np.argmax(row))]] if label_names else []
+    if not labels and label_names:
+        labels = [label_names[number] for number in table.argmax(axis=1).tolist()]
+    for number, ((first, second), row) in enumerate(zip(texts, table, strict=True)):
         pair = [first, *[second or ""] * has_pairs]
-        writer.writerow([*pair, *label, *map(str, row)])
+        writer.writerow([*pair, *labels[number : number + 1], *map(str, row)])
     write_whole(path, text.getvalue())
 
 
@@ -145,7 +177,7 @@ def _f1(predictions: np.ndarray, labels: np.ndarray) -> float:
     """Harmonic mean of precision and recall of the true entries."""
     hits = np.count_nonzero(predictions & labels)
     predicted, true = np.count_nonzero(predictions), np.count_nonzero(labels)
-    return 2.0 * hits / (predicted + true) if hits else 0.0
+    return float(2.0 * hits / (predicted + true)) if hits else 0.0
 
 
 def _correlation(

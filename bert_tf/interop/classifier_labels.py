@@ -1,4 +1,4 @@
-"""Labels and problem type of a classifier, from the files next to its weights."""
+"""What a classifier's head predicts, from the files next to its weights."""
 
 import os
 from collections.abc import Mapping
@@ -10,7 +10,14 @@ from bert_tf.json_files import read_object
 
 REGRESSION = "regression"
 MULTI_LABEL = "multi_label_classification"
-CLASSIFY = "classify"
+# The tasks in task.json of models with such a head: of texts, of words, of endings.
+CLASSIFY, TAG, CHOOSE = KINDS = ("classify", "tag", "choose")
+# Their classes in transformers, by kind.
+ARCHITECTURES = {
+    CLASSIFY: "BertForSequenceClassification",
+    TAG: "BertForTokenClassification",
+    CHOOSE: "BertForMultipleChoice",
+}
 
 
 class Head(NamedTuple):
@@ -24,6 +31,7 @@ class Head(NamedTuple):
         which means one class of several.
       path: The file with this information, or empty.
       description: The content of task.json next to the weights; empty without it.
+      kind: classify, tag or choose; empty if unknown.
     """
 
     num_outputs: int = 0
@@ -31,6 +39,7 @@ class Head(NamedTuple):
     problem_type: str = ""
     path: str = ""
     description: Mapping[str, Any] = {}
+    kind: str = ""
 
 
 NO_HEAD = Head()
@@ -81,7 +90,27 @@ def read_head(source: Source, num_outputs: int) -> Head:
         names=() if num_outputs == 1 else names.names,
         problem_type=known.problem_type,
         path=names.path or known.path,
+        kind=task.kind or config.kind,
     )
+
+
+def kind_of(source: Source, description: Mapping[str, Any]) -> str:
+    """The task of a model, by its task.json or its config.json; empty if unknown.
+
+    Args:
+      source: The weights.
+      description: The content of task.json; empty without it.
+    """
+    known = str(description.get("task") or "")
+    if known or not source.config_file:
+        return known
+    return _kind_of_class(read_object(source.config_file))
+
+
+def _kind_of_class(values: Mapping[str, Any]) -> str:
+    """The kind of the class that a config of transformers names; empty if unknown."""
+    theirs = values.get("architectures")
+    return "".join(kind for kind, x in ARCHITECTURES.items() if theirs == [x])
 
 
 def head_of(description: Mapping[str, Any], num_outputs: int) -> Head:
@@ -96,22 +125,23 @@ def head_of(description: Mapping[str, Any], num_outputs: int) -> Head:
         return head
     known = _from_description(description, TASK_FILE)
     names = () if num_outputs == 1 else known.names
-    return head._replace(names=names, problem_type=known.problem_type)
+    return head._replace(names=names, problem_type=known.problem_type, kind=known.kind)
 
 
 def _from_description(description: Mapping[str, Any], path: str) -> Head:
-    if description.get("task") != CLASSIFY:
+    kind = description.get("task")
+    if kind not in KINDS:
         return Head()
     problem_type = str(description.get("problem_type") or "")
     if "label_names" not in description:
-        return Head(problem_type=problem_type, path=path)
+        return Head(problem_type=problem_type, path=path, kind=kind)
     names = description["label_names"]
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         raise _bad(path, "`label_names` must be a list of strings", names)
     _check_unique(names, path, "label_names")
     if not names:
         problem_type = REGRESSION
-    return Head(len(names) or 1, tuple(names), problem_type, path)
+    return Head(len(names) or 1, tuple(names), problem_type, path, kind=kind)
 
 
 def _from_config(path: str) -> Head:
@@ -120,7 +150,9 @@ def _from_config(path: str) -> Head:
         return Head()
     values = read_object(path)
     problem_type = str(values.get("problem_type") or "")
-    head = Head(problem_type=problem_type, path=path)
+    head = Head(problem_type=problem_type, path=path, kind=_kind_of_class(values))
+    if head.kind == CHOOSE:  # Its one output has no name; the file may have two.
+        return head
     names = _numbered_names(values, path)
     if not names:
         return head
@@ -198,6 +230,9 @@ def default_names(count: int) -> tuple[str, ...]:
 
 def describe_head(head: Head) -> dict[str, Any]:
     """The content of task.json for weights; empty if their task is unknown."""
+    if head.kind in (TAG, CHOOSE):
+        names = {"label_names": list(head.names)} if head.names else {}
+        return {**head.description, "task": head.kind, **names}
     known: dict[str, Any] = {}
     if head.names or (head.problem_type == REGRESSION and head.num_outputs == 1):
         known = {"task": CLASSIFY, "label_names": list(head.names)}

@@ -18,7 +18,11 @@ from bert_tf.data.text.vocabulary import check_size, load_vocabulary
 from bert_tf.files import whole_file, write_whole
 from bert_tf.interop import huggingface
 from bert_tf.interop.classifier_labels import (
+    ARCHITECTURES,
+    CHOOSE,
+    CLASSIFY,
     NO_HEAD,
+    TAG,
     TASK_FILE,
     Head,
     default_names,
@@ -132,9 +136,7 @@ class Architecture:
 
 # The first that fits counts: BertForPreTraining has the tensors of the two below it.
 _ARCHITECTURES = (
-    Architecture(
-        "BertForSequenceClassification", "output_weights", "text-classification"
-    ),
+    Architecture(ARCHITECTURES[CLASSIFY], "output_weights", "text-classification"),
     Architecture(
         "BertForQuestionAnswering", "cls/squad/output_weights", "question-answering"
     ),
@@ -143,11 +145,25 @@ _ARCHITECTURES = (
     ),
     Architecture("BertForMaskedLM", "cls/predictions/output_bias", "fill-mask"),
 )
+# With the tensors of the first one.
+_BY_KIND = {
+    TAG: Architecture(ARCHITECTURES[TAG], "output_weights", "token-classification"),
+    CHOOSE: Architecture(ARCHITECTURES[CHOOSE], "output_weights", "multiple-choice"),
+}
 _ENCODER = Architecture("BertModel", "", "feature-extraction")
 
 
-def find_architecture(tensors: Mapping[str, np.ndarray]) -> Architecture:
-    """The class of transformers that has the heads of these tensors."""
+def find_architecture(
+    tensors: Mapping[str, np.ndarray], head: Head = NO_HEAD
+) -> Architecture:
+    """The class of transformers that has the heads of these tensors.
+
+    Args:
+      tensors: google-research/bert's name -> values.
+      head: Of a classifier, what it predicts.
+    """
+    if head.kind in _BY_KIND and _BY_KIND[head.kind].tensor in tensors:
+        return _BY_KIND[head.kind]
     fitting = (a for a in _ARCHITECTURES if a.tensor in tensors)
     return next(fitting, _ENCODER)
 
@@ -297,7 +313,7 @@ def _texts(model: Model, form: Form) -> dict[str, str]:
         if model.vocab_file and "do_lower_case" in description:
             description["do_lower_case"] = model.tokenizer.do_lower_case
         return texts | ({TASK_FILE: _json(description)} if description else {})
-    architecture = find_architecture(model.tensors)
+    architecture = find_architecture(model.tensors, model.head)
     config = _json(
         huggingface_config(model.config, architecture, model.tensors, model.head)
     )
@@ -326,7 +342,7 @@ def huggingface_config(
     values = {"architectures": [architecture.name], "model_type": "bert"}
     values |= config.to_dict()
     values["hidden_act"] = _ACTIVATIONS.get(config.hidden_act, config.hidden_act)
-    if architecture.name == "BertForSequenceClassification":
+    if architecture.name in (ARCHITECTURES[CLASSIFY], ARCHITECTURES[TAG]):
         names = head.names or default_names(len(tensors["output_bias"]))
         values["id2label"] = {str(number): name for number, name in enumerate(names)}
         values["label2id"] = {name: number for number, name in enumerate(names)}

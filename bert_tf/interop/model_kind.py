@@ -1,46 +1,40 @@
 """What a model predicts: by its task.json, or by the heads among its weights."""
 
 import os
-from collections.abc import Mapping
 
-from bert_tf.interop.classifier_labels import CLASSIFY
+from bert_tf.interop.classifier_labels import KINDS
 from bert_tf.interop.weights import read_weights
 
 SQUAD = "squad"
 FILL_MASK = "fill-mask"
-# Kind of prediction -> a tensor of its head.
+# Kind of prediction -> a tensor of its head, which those of a classifier share.
 _HEADS = {
-    CLASSIFY: "output_bias",
+    **dict.fromkeys(KINDS, "output_bias"),
     SQUAD: "cls/squad/output_bias",
     FILL_MASK: "cls/predictions/output_bias",
 }
 
 
-def check_kind(
-    path: str | os.PathLike[str], wanted: str, description: Mapping[str, object]
-) -> None:
-    """Refuses a model whose task.json names another task.
+def check_kind(path: str | os.PathLike[str], wanted: str, known: str) -> None:
+    """Refuses a model of another task.
 
     Args:
       path: The model.
-      wanted: The kind of prediction: classify, squad or fill-mask.
-      description: The content of task.json; empty without it.
+      wanted: The kind of prediction: classify, tag, choose, squad or fill-mask.
+      known: That of the model, by the files next to it; empty if they do not say.
 
     Raises:
       ValueError: naming the command for it.
     """
-    known = str(description.get("task", wanted))
-    if known != wanted:
-        raise _other_kind(
-            path, wanted, known, f"with the task {known} in its task.json"
-        )
+    if known not in ("", wanted):
+        raise _other_kind(path, wanted, known, f"with the task {known} in its files")
 
 
 def check_head(path: str | os.PathLike[str], wanted: str) -> None:
     """Refuses weights without the head for a kind of prediction; see `check_kind`."""
     tensors = read_weights(path).tensors
     kinds = [kind for kind, name in _HEADS.items() if name in tensors]
-    if kinds and wanted not in kinds:
+    if kinds and _HEADS.get(wanted) not in tensors:
         raise _other_kind(path, wanted, kinds[0], f"with a head for {kinds[0]}")
     if not kinds:
         raise _other_kind(path, wanted, "", "without a head, an encoder")

@@ -13,7 +13,7 @@ from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.vocabulary import check_same_words, check_size
 from bert_tf.errors import RunError, did_you_mean
 from bert_tf.interop import tensor_names
-from bert_tf.interop.classifier_labels import Head
+from bert_tf.interop.classifier_labels import TAG, Head
 from bert_tf.interop.export import Form, Model, find_form, write_model
 from bert_tf.interop.tensor_shapes import conform, require_plausible
 from bert_tf.interop.weight_files import find_source, folder_of
@@ -199,6 +199,8 @@ def save_pretrained(
     for note in notes:
         logging.warning("%s: %s", path, note)
     head = Head(int(np.size(tensors.get("output_bias", ()))), tuple(label_names))
+    if head.num_outputs and "bert/pooler/dense/kernel" not in tensors:
+        head = head._replace(kind=TAG)  # Only our models of tokens have no pooler.
     if label_names and len(label_names) != head.num_outputs:
         raise ValueError(
             f"`label_names` must be {head.num_outputs}, one for each output of the "

@@ -8,19 +8,21 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
+from bert_tf.config import checks
 from bert_tf.config.finetuning import ClassifierConfig
-from bert_tf.data.tasks.classification import (
-    ClassificationTask,
-    ColumnNames,
-    SplitFile,
-)
+from bert_tf.data.tasks.choices import SWAG, swag_task
+from bert_tf.data.tasks.classification import ClassificationTask, SplitFile
+from bert_tf.data.tasks.conll import CONLL, conll_task
 from bert_tf.data.tasks.custom_task import FILE_FORMATS, find_label_names, own_task
 from bert_tf.data.tasks.glue_tasks import find_task
 from bert_tf.data.tasks.label_names import quoted_list, same_names
+from bert_tf.data.tasks.row_labels import ColumnNames, Kind
 from bert_tf.interop.classifier_labels import (
+    CHOOSE,
     CLASSIFY,
     MULTI_LABEL,
     REGRESSION,
+    TAG,
     Head,
     default_names,
 )
@@ -44,7 +46,24 @@ def choose_task(
         of the data are not those of the head.
     """
     settings, advice = config.task, _advice(config, is_own)
-    if settings.task_name.lower() not in FILE_FORMATS:
+    name = settings.task_name.lower()
+    wanted = {CONLL: TAG, SWAG: CHOOSE}.get(name, CLASSIFY)
+    if head.num_outputs and head.kind not in ("", wanted):
+        raise ValueError(
+            f"The model's head must be one for {wanted}. Received: one for {head.kind} "
+            f"({head.path}), with task_name={settings.task_name}. {advice}"
+        )
+    if name == CONLL:
+        return _tag_task(config, head, advice)
+    if name == SWAG:
+        return _choice_task(config, head, advice)
+    checks.require(
+        name in FILE_FORMATS or not settings.is_multi_label,
+        "is_multi_label",
+        f"come with a task_name of your own files ({', '.join(FILE_FORMATS)})",
+        f"True, task_name={settings.task_name}",
+    )
+    if name not in FILE_FORMATS:
         task = find_task(settings.task_name, settings.xnli_language)
         return fit_head(task, head, advice)
     if not (config.training.do_train or head.num_outputs or _has_train_file(config)):
@@ -58,6 +77,72 @@ def choose_task(
     return _evaluated_task(config, head, advice)
 
 
+def _wanted_splits(config: ClassifierConfig) -> list[str]:
+    training = config.training
+    wanted = {
+        "train": training.do_train,
+        "dev": training.do_eval,
+        "test": training.do_predict,
+    }
+    return [name for name, is_wanted in wanted.items() if is_wanted]
+
+
+def _tag_task(
+    config: ClassifierConfig, head: Head, advice: str
+) -> tuple[ClassificationTask, list[str]]:
+    """The task of tagged words; the data may have fewer tags than the head."""
+    settings, names = config.task, head.names
+    given = (settings.text_a_column, settings.text_b_column, settings.label_column)
+    checks.require(
+        not (any(given) or settings.is_regression or settings.is_multi_label),
+        "task_name",
+        "not be conll with flags of columns, is_regression or is_multi_label: the "
+        "first column is the word, the last one its tag",
+        settings.task_name,
+        "Leave them out.",
+    )
+    splits, data_dir = _wanted_splits(config), settings.data_dir
+    if not (config.training.do_train or head.num_outputs):
+        raise ValueError(
+            "Without `do_train` the weights must have a head for tags. Received: "
+            f"init_checkpoint={config.files.init_checkpoint} without output_weights. "
+            "Pass a model that was trained for them."
+        )
+    if head.num_outputs and not names:
+        names = default_names(head.num_outputs)
+    found = names
+    if config.training.do_train:
+        task = conll_task(data_dir, splits)
+        found = task.label_names
+    task = conll_task(data_dir, splits, names or found)
+    if unknown := [name for name in found if name not in task.label_names]:
+        raise _other_classes(task.name, unknown, head, advice)
+    return task, list(task.notes)
+
+
+def _choice_task(
+    config: ClassifierConfig, head: Head, advice: str
+) -> tuple[ClassificationTask, list[str]]:
+    """The task of questions with endings, which have no names."""
+    settings = config.task
+    checks.require(
+        not (settings.is_regression or settings.is_multi_label),
+        "task_name",
+        "not be swag with is_regression or is_multi_label: one ending is right",
+        settings.task_name,
+        "Leave them out.",
+    )
+    if head.num_outputs != 1 and (head.num_outputs or not config.training.do_train):
+        raise ValueError(
+            "The model's head must have one output, a score of an ending. Received: "
+            f"{head.num_outputs} outputs ({head.path or 'no head'}). {advice}"
+        )
+    columns = ColumnNames(
+        settings.text_a_column, settings.text_b_column, settings.label_column
+    )
+    return swag_task(settings.data_dir, _wanted_splits(config), columns), []
+
+
 def _has_train_file(config: ClassifierConfig) -> bool:
     settings = config.task
     name = f"train.{settings.task_name.lower()}"
@@ -69,11 +154,6 @@ def _own_task(
 ) -> ClassificationTask:
     """The task of the user's own files; by default with the classes of train."""
     settings, training = config.task, config.training
-    wanted = {
-        "train": training.do_train,
-        "dev": training.do_eval,
-        "test": training.do_predict,
-    }
     is_number = head.num_outputs == 1 and not training.do_train
     return own_task(
         settings.task_name.lower(),
@@ -82,7 +162,8 @@ def _own_task(
             settings.text_a_column, settings.text_b_column, settings.label_column
         ),
         is_regression=settings.is_regression or is_number,
-        splits=[name for name, is_wanted in wanted.items() if is_wanted],
+        is_multi_label=settings.is_multi_label,
+        splits=_wanted_splits(config),
         label_names=label_names,
         usual_columns=_usual_columns(head.description),
     )
@@ -91,10 +172,15 @@ def _own_task(
 def _usual_columns(description: Mapping[str, object]) -> ColumnNames:
     """The columns that the model was trained with."""
     columns = description.get("columns")
-    names = [field.name for field in dataclasses.fields(ColumnNames)]
     if not isinstance(columns, dict):
         return ColumnNames()
-    return ColumnNames(**{name: str(columns.get(name, "")) for name in names})
+    names = ("text_a", "text_b", "label")
+    texts = {name: str(columns.get(name, "")) for name in names}
+    lists = {name: columns.get(name) for name in ("labels", "endings")}
+    return ColumnNames(
+        **texts,
+        **{n: tuple(map(str, x)) for n, x in lists.items() if isinstance(x, list)},
+    )
 
 
 def known_files(description: Mapping[str, object]) -> tuple[SplitFile, ...]:
@@ -123,12 +209,12 @@ def _evaluated_task(
             f"head: they are called {', '.join(names)}."
         ]
     task = _own_task(config, head, names)
-    if head.num_outputs > 1 and (task.is_regression or head.problem_type):
-        raise _other_classes(task.name, (), head, advice)
+    if head.num_outputs > 1 and not _is_of_kind(task, head):
+        raise _other_classes(task.name, task.label_names, head, advice)
     if task.is_regression or not config.training.do_eval:
         return task, notes
     folder, file = task.find_file(settings.data_dir, "dev")
-    found, doubts = find_label_names(file, folder)
+    found, doubts = find_label_names(file, folder, task.kind)
     defaults = dict(zip(default_names(len(names)), names, strict=True))
     same = same_names(found, names, {} if head.names else defaults)
     if len(same) < len(found):
@@ -158,8 +244,7 @@ def fit_head(
         return task, notes
     if task.is_regression and head.num_outputs == 1:
         return task, notes
-    is_other = head.problem_type in (MULTI_LABEL, REGRESSION)
-    if task.is_regression or head.num_outputs == 1 or is_other:
+    if head.num_outputs == 1 or not _is_of_kind(task, head):
         raise _other_classes(task.name, task.label_names, head, advice)
     names = head.names or default_names(head.num_outputs)
     same = same_names(task.label_names, names, task.label_aliases)
@@ -172,6 +257,15 @@ def fit_head(
         f"warning: no file names the {head.num_outputs} classes of the model's head: "
         f"their order is taken to be {', '.join(task.label_names)}.",
     ]
+
+
+def _is_of_kind(task: ClassificationTask, head: Head) -> bool:
+    """Whether a head with several outputs predicts what the task asks for."""
+    if task.kind is Kind.LABELS:  # Our own files name it; others may leave it out.
+        is_unknown = not (head.problem_type or head.description)
+        return head.problem_type == MULTI_LABEL or is_unknown
+    is_other = head.problem_type in (MULTI_LABEL, REGRESSION)
+    return task.kind is Kind.CLASSES and not is_other
 
 
 def _renamed(
@@ -236,12 +330,16 @@ def _advice(config: ClassifierConfig, is_own: bool) -> str:
 
 def description_of(task: ClassificationTask) -> dict[str, object]:
     """The content of task.json about a task, for predictions with its model."""
-    description = {
-        "task": CLASSIFY,
+    description: dict[str, object] = {
+        "task": {Kind.TAGS: TAG, Kind.CHOICES: CHOOSE}.get(task.kind, CLASSIFY),
         "task_name": task.name,
-        "label_names": list(task.label_names),
     }
+    if task.kind is not Kind.CHOICES:
+        description["label_names"] = list(task.label_names)
+    if task.kind is Kind.LABELS:
+        description["problem_type"] = MULTI_LABEL
     if task.name in FILE_FORMATS:
         [file] = task.files["dev"]
-        description["columns"] = dataclasses.asdict(file.columns)
+        columns = dataclasses.asdict(file.columns)
+        description["columns"] = {name: x for name, x in columns.items() if x != ()}
     return description

@@ -1,32 +1,20 @@
-"""Classification and regression: a config to a trained model and its predictions."""
+"""Classes, numbers, labels, tags, choices: a config to a model and its predictions."""
 
 import dataclasses
 import functools
-import os
 import zlib
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 
 from bert_tf.config import BertConfig, checks
 from bert_tf.config.finetuning import ClassifierConfig, ClassifierDataConfig
 from bert_tf.data.batches.example_batches import LabelledSequences
-from bert_tf.data.tasks.classification import (
-    ClassificationTask,
-    TextExample,
-    encode_examples,
-    read_examples,
-)
+from bert_tf.data.tasks.classification import ClassificationTask
 from bert_tf.data.tasks.label_names import quoted_list
+from bert_tf.data.tasks.row_labels import Kind
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.distribute import Communicator
-from bert_tf.evaluation.glue import (
-    classification_metrics,
-    regression_metrics,
-    write_test_predictions,
-    write_test_results,
-)
 from bert_tf.interop.classifier_labels import CLASSIFY, Head, read_head
 from bert_tf.interop.weight_files import find_source
 from bert_tf.interop.weights import Weights, read_weights
@@ -36,17 +24,12 @@ from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.output_dir import FolderTask, require_same_task
 from bert_tf.jobs.run.plan import Plan, build_plan
-from bert_tf.jobs.run.reporting import classification_details
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.jobs.run.training_loop import train
-from bert_tf.modeling.finetuning import (
-    ClassTask,
-    FinetuningTask,
-    RegressionTask,
-    build_classifier_model,
-)
+from bert_tf.jobs.task_kinds import KINDS, Split, TaskKind
+from bert_tf.modeling.finetuning import FinetuningTask, build_classifier_model
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.signals import StopRequest
 from bert_tf.tf_checkpoint import tensor_shapes
@@ -64,13 +47,21 @@ class Examples:
 
     Attributes:
       task: The task.
-      splits: Split -> examples, of the splits that the run needs.
-      texts: Test split -> its texts.
+      splits: Name -> examples, of the splits that the run needs.
     """
 
     task: ClassificationTask
-    splits: dict[str, LabelledSequences]
-    texts: dict[str, list[TextExample]]
+    splits: dict[str, Split]
+
+    @property
+    def kind(self) -> TaskKind:
+        """The steps of the kind of task."""
+        return KINDS[self.task.kind]
+
+    @property
+    def trained(self) -> LabelledSequences | None:
+        """What is trained on; None without training."""
+        return self.splits[_TRAIN].labelled if _TRAIN in self.splits else None
 
 
 ClassifierPlan = Plan[ClassifierConfig, Examples, FinetuningTask]
@@ -91,16 +82,15 @@ def run(config: ClassifierConfig, stop: StopRequest | None = None) -> dict[str, 
     """
     with open_session(config, stop) as session:
         plan = session.make_plan(config, prepare)
-        task, trained = plan.data.task, plan.data.splits.get(_TRAIN)
-        finetuning.describe(plan, session, trained.sequences if trained else None)
+        task = plan.data.task
+        finetuning.describe(plan, session)
         finetuning.check_task(plan, session)
 
         def evaluate() -> dict[str, float]:
             return _evaluate(plan, session)
 
         if config.training.do_train:
-            criterion = "pearson" if task.is_regression else task.metrics[0]
-            best = finetuning.keep_best(plan, session, evaluate, criterion)
+            best = finetuning.keep_best(plan, session, evaluate, task.metrics[0])
             with best as epochs:
                 if not epochs.are_over:
                     train(plan, session, epochs.after_step)
@@ -114,24 +104,10 @@ def run(config: ClassifierConfig, stop: StopRequest | None = None) -> dict[str, 
         return report_results(plan, results, session.log, is_first=session.is_first)
 
 
-def labelled(
-    task: ClassificationTask,
-    examples: list[TextExample],
-    tokenizer: WordPieceTokenizer,
-    max_seq_length: int,
-) -> LabelledSequences:
-    """Examples as token sequences with labels, where they have them."""
-    sequences = encode_examples(examples, tokenizer, max_seq_length)
-    labels = [example.label for example in examples]
-    if any(label is None for label in labels):
-        return LabelledSequences(sequences)
-    dtype = np.float32 if task.is_regression else np.int32
-    return LabelledSequences(sequences, {"labels": np.asarray(labels, dtype)})
-
-
 def _read_splits(
     config: ClassifierConfig, task: ClassificationTask, tokenizer: WordPieceTokenizer
-) -> Examples:
+) -> tuple[Examples, list[str]]:
+    """The examples, and lines for the log."""
     training, folder = config.training, config.task.data_dir
     wanted = {_TRAIN: training.do_train, _DEV: training.do_eval}
     wanted[_TEST] = training.do_predict
@@ -141,13 +117,13 @@ def _read_splits(
         for name in (split, split + _MISMATCHED)
         if is_wanted and (name == split or name in task.files)
     ]
-    examples, texts = {}, {}
+    kind, found, notes = KINDS[task.kind], {}, []
     for split in splits:
-        is_test = split.startswith(_TEST)
-        found = read_examples(task, folder, split, needs_labels=not is_test)
-        examples[split] = labelled(task, found, tokenizer, config.max_seq_length)
-        texts |= {split: found} if is_test else {}
-    return Examples(task, examples, texts)
+        needs_labels = not split.startswith(_TEST)
+        examples = kind.read(task, folder, split, needs_labels=needs_labels)
+        found[split] = kind.encode(task, examples, tokenizer, config.max_seq_length)
+        notes += [f"{split}: {note}." for note in found[split].notes]
+    return Examples(task, found), notes
 
 
 class _Start(NamedTuple):
@@ -233,11 +209,17 @@ def _weighted(
     config: ClassifierDataConfig, task: ClassificationTask, data: Examples
 ) -> tuple[Examples, list[str], list[str]]:
     """The examples with weights, CLASS:WEIGHT of each class, and lines for the log."""
-    trained = data.splits.get(_TRAIN)
+    trained = data.trained
     if trained is None:
         notes = ["--class_weights has no effect without --do_train."]
         return data, [], notes if config.class_weights else []
-    labels = trained.labels["labels"]
+    checks.require(
+        not config.class_weights or task.kind in (Kind.CLASSES, Kind.NUMBERS),
+        "class_weights",
+        f"be left out: the task predicts {task.kind.value}",
+        ",".join(config.class_weights),
+    )
+    labels = trained.labels.get("labels")
     weights = class_weights(config, task, labels)
     if not weights:
         return data, [], []
@@ -245,7 +227,8 @@ def _weighted(
     trained = dataclasses.replace(trained, weights=values[labels])
     listed = ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items())
     stated = [f"{name}:{weight!r}" for name, weight in weights.items()]
-    data = dataclasses.replace(data, splits=data.splits | {_TRAIN: trained})
+    split = data.splits[_TRAIN]._replace(labelled=trained)
+    data = dataclasses.replace(data, splits=data.splits | {_TRAIN: split})
     return data, stated, [f"Weights of the loss: {listed}."]
 
 
@@ -258,21 +241,21 @@ def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierP
     bert, tokenizer = finetuning.load_model_files(config, start)
     head, weights, notes, head_seed = _read_start(config, start)
     task, more = choose_task(config, head, is_own=start.is_own)
-    data = _read_splits(config, task, tokenizer.load())
+    data, found = _read_splits(config, task, tokenizer.load())
     data, weighting, lines = _weighted(config.task, task, data)
-    num_outputs = len(task.label_names) or 1
+    num_outputs, kind = len(task.label_names) or 1, data.kind
+    # Rows are longer by the number of choices, which differs between splits.
+    length = None if task.kind is Kind.CHOICES else config.max_seq_length
     has_dropout = not config.training.deterministic_run
     rate = config.task.dropout_before_logits if has_dropout else 0.0
 
     def make_task(bert: BertConfig, options: ModelOptions) -> FinetuningTask:
         options = options | {"seed": (options["seed"] + head_seed) % 2**31}
-        model = build_classifier_model(
-            bert, num_outputs, rate, max_seq_length=config.max_seq_length, **options
-        )
-        return RegressionTask(model) if task.is_regression else ClassTask(model)
+        given = {"of_tokens": kind.of_tokens, "max_seq_length": length, **options}
+        return kind.make_task(build_classifier_model(bert, num_outputs, rate, **given))
 
-    evaluated = {split: x for split, x in data.splits.items() if split != _TRAIN}
-    classes = ", ".join(task.label_names) or "a number"
+    evaluated = {n: x.labelled for n, x in data.splits.items() if n != _TRAIN}
+    classes = ", ".join(task.label_names) or task.kind.value
     return build_plan(
         config,
         communicator,
@@ -280,19 +263,22 @@ def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierP
         bert=bert,
         tokenizer=tokenizer,
         training_set=finetuning.training_set(
-            config, data.splits.get(_TRAIN), {"class_weights": weighting}
+            config, data.trained, {"class_weights": weighting}
         ),
         data=data,
-        num_eval_records=sum(len(x.sequences) for x in evaluated.values()),
+        num_eval_records=sum(map(len, evaluated.values())),
         make_task=make_task,
         facts={
-            "labels": {"classes": list(task.label_names) or "a number"},
+            "labels": {"classes": list(task.label_names) or task.kind.value},
             "evaluation": {split: example_facts(x) for split, x in evaluated.items()},
         },
         description=description_of(task) | {"max_seq_length": config.max_seq_length},
         head=_HEAD,
         weights=weights,
-        notes=[f"Task {task.name}, predicting {classes}.", *notes, *more, *lines],
+        notes=[
+            f"Task {task.name}, predicting {classes}.",
+            *(*notes, *more, *found, *lines),
+        ],
     )
 
 
@@ -305,51 +291,30 @@ def _evaluate(
         if split in plan.data.splits:
             size = plan.config.batch.eval_batch_size
             logits = _logits(plan, session, split, size, is_timed=is_timed)
-            labels = plan.data.splits[split].labels["labels"]
-            found = _metrics(plan.data.task, logits, labels)
+            data, given = plan.data, (plan.data.task, logits, plan.data.splits[split])
+            found = data.kind.metrics(*given)
             prefix = "mismatched_" if split.endswith(_MISMATCHED) else ""
             metrics |= {prefix + name: value for name, value in found.items()}
             if is_timed and session.report and split == _DEV:
-                about = (plan.tokenizer.vocab_file, plan.data.task.label_names)
-                seen = (plan.data.splits[split].sequences, logits, labels)
-                find = functools.partial(classification_details, *about, *seen)
+                words = plan.tokenizer.vocab_file
+                find = functools.partial(data.kind.details, words, *given)
                 session.report.add_details(find)
     return metrics
 
 
-def _metrics(
-    task: ClassificationTask, logits: np.ndarray, labels: np.ndarray
-) -> dict[str, float]:
-    if task.is_regression:
-        loss = np.mean(np.square(logits[:, 0] - labels, dtype=np.float64))
-        return regression_metrics(logits[:, 0], labels) | {"loss": float(loss)}
-    chosen = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
-    loss = -np.mean(chosen[np.arange(len(labels)), labels])
-    metrics = classification_metrics(
-        task.metrics, logits, labels, positive=task.positive_number
-    )
-    return metrics | {"loss": float(loss)}
-
-
 def _predict_tests(plan: ClassifierPlan, session: Session) -> None:
-    """Writes test_results.tsv: probabilities, or numbers; and the same with texts."""
+    """Writes the predictions for the test sets."""
     for split in (_TEST, _TEST + _MISMATCHED):
         if split not in plan.data.splits:
             continue
         size = plan.config.batch.predict_batch_size
         logits = _logits(plan, session, split, size, is_timed=True)
-        if not plan.data.task.is_regression:
-            logits = scipy.special.softmax(logits, axis=1)
         if session.is_first:
-            folder, set_name = plan.config.files.output_dir, split.removeprefix(_TEST)
-            path = os.path.join(folder, f"test_results{set_name}.tsv")
-            write_test_results(path, logits)
-            columns = ", ".join(plan.data.task.label_names) or "a number"
-            session.log.message(f"Predictions written to {path}; columns: {columns}.")
-            path = os.path.join(folder, f"test_predictions{set_name}.tsv")
-            texts = [(x.text_a, x.text_b) for x in plan.data.texts[split]]
-            write_test_predictions(path, texts, plan.data.task.label_names, logits)
-            session.log.message(f"The same with texts and header: {path}.")
+            folder, name = plan.config.files.output_dir, split.removeprefix(_TEST)
+            data = plan.data
+            given = (folder, name, data.task, logits, data.splits[split])
+            for line in data.kind.write(*given):
+                session.log.message(line)
 
 
 def _logits(
@@ -361,7 +326,7 @@ def _logits(
     is_timed: bool,
 ) -> np.ndarray:
     return finetuning.predict_logits(
-        *(plan, session, plan.data.splits[split], batch_size),
-        of_tokens=False,
+        *(plan, session, plan.data.splits[split].labelled, batch_size),
+        of_tokens=plan.data.kind.of_tokens,
         title=f"prediction of {split}" if is_timed else "",
     )

@@ -19,7 +19,6 @@ from bert_tf.data.batches.example_batches import (
     prediction_batches,
 )
 from bert_tf.data.packing.layout import RowSettings
-from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import NonFiniteError
 from bert_tf.evaluation.prediction import predict
@@ -87,9 +86,14 @@ def load_model_files(
     return bert, dataclasses.replace(tokenizer, notes=[*tokenizer.notes, *notes])
 
 
-def row_settings(config: FinetuningConfig) -> RowSettings:
-    """Length of rows, and whether they are packed."""
-    return RowSettings(config.max_seq_length, config.batch.pack_sequences)
+def row_settings(config: FinetuningConfig, choices: int = 1) -> RowSettings:
+    """Length of rows, and whether they are packed.
+
+    Args:
+      config: The settings.
+      choices: Sequences of an example, which share a row.
+    """
+    return RowSettings(choices * config.max_seq_length, config.batch.pack_sequences)
 
 
 def training_set(
@@ -106,43 +110,36 @@ def training_set(
     """
     if examples is None:
         return None
+    rows = row_settings(config, examples.choices)
     return TrainingSet(
-        num_records=len(examples.sequences),
+        num_records=len(examples),
         sha256=examples.sha256(),
-        make_reader=functools.partial(
-            ExampleReader, examples, settings=row_settings(config)
-        ),
-        max_seq_length=config.max_seq_length,
+        make_reader=functools.partial(ExampleReader, examples, settings=rows),
+        max_seq_length=rows.max_seq_length,
         facts={"max_seq_length": config.max_seq_length, **(facts or {})},
-        measure_lengths=lambda: examples.sequences.lengths,
+        measure_lengths=lambda: examples.lengths,
     )
 
 
-def describe(
-    plan: FinetuningPlan, session: Session, sequences: TokenSequences | None
-) -> None:
-    """Logs the model, the steps and the optimizer.
-
-    Args:
-      plan: The run.
-      session: Its log.
-      sequences: Those that are trained on; None without training.
-    """
+def describe(plan: FinetuningPlan, session: Session) -> None:
+    """Logs the model, the steps and the optimizer."""
     log, shape, settings = session.log, plan.shape, plan.config.optimizer
     describe_model(plan, session.threads, log)
-    if sequences is None:
+    trained = plan.training_set
+    if trained is None:
         return
     log.message(
-        f"Training: {len(sequences)} examples, {shape.global_batch_size} per step "
+        f"Training: {trained.num_records} examples, {shape.global_batch_size} per step "
         f"({workers(shape.size)} x {shape.micro_batch_size} x "
         f"{shape.num_micro_batches} accumulation), {settings.num_train_steps} steps; "
         f"{settings.optimizer_type}, peak learning rate {plan.learning_rate:g}, "
         f"{settings.warmup_steps} steps of warm-up."
     )
     _describe_layers(plan, log)
-    rows = row_settings(plan.config)
-    if rows.is_packed:
-        average = len(sequences) / len(rows.assign_rows(sequences.lengths))
+    if plan.config.batch.pack_sequences:
+        rows = RowSettings(trained.max_seq_length, is_packed=True)
+        number = len(rows.assign_rows(trained.measure_lengths()))
+        average = trained.num_records / number
         log.message(f"Packed: about {average:.2f} sequences in a row.")
     describe_changes(plan, log)
 
@@ -312,7 +309,7 @@ def predict_logits(
     communicator, sequences = session.communicator, examples.sequences
     batches = prediction_batches(
         examples,
-        row_settings(plan.config),
+        row_settings(plan.config, examples.choices),
         batch_size=batch_size,
         rank=communicator.rank,
         size=communicator.size,

@@ -106,9 +106,8 @@ def run(config: SquadConfig, stop: StopRequest | None = None) -> dict[str, float
     """
     with open_session(config, stop) as session:
         plan = session.make_plan(config, prepare, _write_cache)
-        train_questions, questions = plan.data.train, plan.data.predict
-        sequences = train_questions.windows.sequences if train_questions else None
-        finetuning.describe(plan, session, sequences)
+        questions = plan.data.predict
+        finetuning.describe(plan, session)
         finetuning.check_task(plan, session)
 
         def evaluate() -> dict[str, float]:

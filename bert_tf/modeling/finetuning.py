@@ -1,4 +1,4 @@
-"""Fine-tuning: heads for answer spans, classes and numbers, their models and losses.
+"""Fine-tuning: heads for answers, classes, numbers, tags, choices; models and losses.
 
 A new head is a layer, a function that builds its model, and a `FinetuningTask`, here.
 """
@@ -19,6 +19,7 @@ from bert_tf.modeling.models import (
     ModelOptions,
     cross_entropy,
     encoder_inputs,
+    loss_logits,
     model_outputs,
     step_scope,
 )
@@ -42,7 +43,7 @@ class SpanHead(BertLayer):
 
 @keras.saving.register_keras_serializable(package="bert_tf")
 class ClassifierHead(OutputLayer):
-    """Dropout and logits of each sequence's pooled vector."""
+    """Dropout and logits of each sequence's pooled vector, or of each token."""
 
     def __init__(
         self, settings: LayerSettings, num_outputs: int, dropout_rate: float
@@ -100,7 +101,8 @@ class SpanModel(BertModel):
 class ClassifierModel(BertModel):
     """See `build_classifier_model`.
 
-    Labels of `fit` are classes [B] or [B, K], or numbers of a model with one output.
+    Labels of `fit` are classes [B] or [B, K], or numbers of a model with one output; or
+    of tokens classes [B, S], negative where there is none.
     """
 
     labels = ("labels",)
@@ -119,7 +121,8 @@ class ClassifierModel(BertModel):
     ) -> tf.Tensor:
         del x
         y = y.get("class_logits", y.get("labels")) if isinstance(y, dict) else y
-        if y_pred["class_logits"].shape[-1] == 1:
+        of_tokens = self._arguments["of_tokens"]
+        if y_pred["class_logits"].shape[-1] == 1 and not of_tokens:
             features = {"labels": tf.cast(y, tf.float32)}
             return _mean_loss(RegressionTask(self), y_pred, features, weights)
         if y is None or not y.dtype.is_integer:
@@ -128,6 +131,14 @@ class ClassifierModel(BertModel):
                 f"{'none' if y is None else f'type {y.dtype.name}'}. Cast them, or for "
                 "probabilities of classes pass `loss` to `compile`."
             )
+        if of_tokens:
+            task, features = TagTask(self), {"tags": tf.cast(y, tf.int32)}
+            tagged = task.weights(features)
+            weights = (
+                tagged if weights is None else tagged * tf.cast(weights, tf.float32)
+            )
+            total = _mean_loss(task, y_pred, features, weights)
+            return tf.math.divide_no_nan(total, tf.reduce_mean(tagged))
         return _mean_loss(ClassTask(self), y_pred, {"labels": y}, weights)
 
 
@@ -184,28 +195,33 @@ def build_classifier_model(
     num_outputs: int,
     dropout_before_logits: float = 0.1,
     *,
+    of_tokens: bool = False,
     max_seq_length: int | None = None,
     **options: Unpack[ModelOptions],
 ) -> ClassifierModel:
-    """A BERT that classifies sequences, or gives each a number.
+    """A BERT that classifies sequences or tokens, or gives each sequence a number.
 
     Args:
       config: The architecture.
       num_outputs: C, the number of classes; 1 for a number.
-      dropout_before_logits: Rate for the pooled vector, in training.
+      dropout_before_logits: Rate for the head's input, in training.
+      of_tokens: Whether tokens are classified, without a pooler.
       max_seq_length: S; None for any length.
       options: See `ModelOptions`.
 
     Returns:
       A model from the inputs of `BertModel` to
-      `class_logits` [B, K, C] float32.
+      `class_logits` [B, K, C] float32, or [B, S, C] of tokens.
     """
     settings = LayerSettings.make(config, **options)
     inputs = encoder_inputs(max_seq_length, seeded_dropout=True)
-    read = {"read_positions": inputs["next_sentence_positions"]}
-    pooled = Bert(settings)(inputs | read)["pooled_output"]
+    if of_tokens:
+        vectors = Bert(settings, has_pooler=False)(inputs)["sequence_output"]
+    else:
+        read = {"read_positions": inputs["next_sentence_positions"]}
+        vectors = Bert(settings)(inputs | read)["pooled_output"]
     head = ClassifierHead(settings, num_outputs, dropout_before_logits)
-    logits = head(pooled, inputs["dropout_seed"])
+    logits = head(vectors, inputs["dropout_seed"])
     return ClassifierModel(
         inputs,
         {"class_logits": logits},
@@ -213,6 +229,7 @@ def build_classifier_model(
         settings=settings,
         num_outputs=num_outputs,
         dropout_before_logits=dropout_before_logits,
+        of_tokens=of_tokens,
         max_seq_length=max_seq_length,
     )
 
@@ -234,9 +251,13 @@ class FinetuningTask(abc.ABC):
         self.model = model
         self.num_outputs = model.output[self.output].shape[-1]
 
+    def weights(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """The weight of each loss in the mean, 0 where there is no example."""
+        return features["example_weights"]
+
     def counts(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
-        """How many examples the loss is a mean of: [1] float32."""
-        return tf.reduce_sum(features["example_weights"])[None]
+        """The sum of the weights that the loss is a mean with: [1] float32."""
+        return tf.reduce_sum(self.weights(features))[None]
 
     def loss_sums(self, features: dict[str, tf.Tensor], *, training: bool) -> tf.Tensor:
         """Summed loss of one micro-batch: [1] float32.
@@ -247,7 +268,7 @@ class FinetuningTask(abc.ABC):
         """
         logits = self.logits(features, training=training)
         losses = self.losses(logits, features)
-        return tf.reduce_sum(losses * features["example_weights"])[None]
+        return tf.reduce_sum(losses * self.weights(features))[None]
 
     def logits(
         self, features: dict[str, tf.Tensor], *, training: bool = False
@@ -303,3 +324,48 @@ class RegressionTask(FinetuningTask):
     def losses(self, logits: tf.Tensor, features: dict[str, tf.Tensor]) -> tf.Tensor:
         """Squared error, from [B, K, 1]."""
         return tf.square(logits[..., 0] - features["labels"])
+
+
+class LabelTask(FinetuningTask):
+    """Any number of C labels: `labels` [B, K, C] float32, 1 or 0 for each."""
+
+    output = "class_logits"
+
+    def losses(self, logits: tf.Tensor, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Mean binary cross entropy of the labels in nats, from [B, K, C]."""
+        logits = loss_logits(self.model, "classifier", logits)
+        each = tf.nn.sigmoid_cross_entropy_with_logits(features["labels"], logits)
+        return tf.reduce_mean(each, axis=-1)
+
+
+class ChoiceTask(FinetuningTask):
+    """One of N sequences of an example: `labels` [B, K] int32, its number.
+
+    The sequences of an example are consecutive, in one row.
+    """
+
+    output = "class_logits"
+
+    def losses(self, logits: tf.Tensor, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Cross entropy over the sequences in nats, from [B, K x N, 1]."""
+        rows, examples = tf.unstack(tf.shape(features["labels"]))
+        scores = tf.reshape(logits, [rows, examples, -1])
+        return cross_entropy(self.model, "classifier", scores, features["labels"])
+
+
+class TagTask(FinetuningTask):
+    """A class for each tagged token: `tags` [B, S] int32, negative for no tag.
+
+    The loss is a mean over all tagged tokens.
+    """
+
+    output = "class_logits"
+
+    def weights(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """1 for each tagged token: [B, S]."""
+        return tf.cast(features["tags"] >= 0, tf.float32)
+
+    def losses(self, logits: tf.Tensor, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Cross entropy in nats, from [B, S, C]."""
+        tags = tf.maximum(features["tags"], 0)
+        return cross_entropy(self.model, "classifier", logits, tags)

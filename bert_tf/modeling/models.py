@@ -111,9 +111,14 @@ def cross_entropy(
     model: keras.Model, head: str, logits: tf.Tensor, labels: tf.Tensor
 ) -> tf.Tensor:
     """`ops.cross_entropy` of the logits of a head, in the type that its policy says."""
+    return ops.cross_entropy(loss_logits(model, head, logits), labels)
+
+
+def loss_logits(model: keras.Model, head: str, logits: tf.Tensor) -> tf.Tensor:
+    """The logits of a head, rounded to the type that its policy says for the loss."""
     if settings := settings_of(model):
         logits = ops.rounded(logits, settings.backends.loss_dtype(head))
-    return ops.cross_entropy(logits, labels)
+    return logits
 
 
 def settings_of(model: keras.Model) -> LayerSettings | None:

@@ -7,6 +7,7 @@ import sklearn.metrics
 from bert_tf.evaluation.glue import (
     CLASSIFICATION_METRICS,
     classification_metrics,
+    label_metrics,
     regression_metrics,
     write_test_predictions,
     write_test_results,
@@ -199,3 +200,19 @@ def test_predictions_of_numbers_have_one_column(tmp_path):
     path = tmp_path / "x.tsv"
     write_test_predictions(path, [("a", None)], [], np.asarray([[1.5]]))
     assert path.read_text() == "text_a\tvalue\na\t1.5\n"
+
+
+def test_f1_of_several_labels_is_that_of_scikit_learn():
+    rng = np.random.default_rng(5)
+    labels = (rng.random((40, 4)) < [0.5, 0.3, 0.1, 0.0]).astype(np.float32)
+    logits = np.where(rng.random((40, 4)) < 0.7, labels, 1 - labels) * 4 - 2.0
+    logits[:, 3] = -1.0  # A label that no text has, or is predicted to have.
+    names = ["a", "b", "c", "d"]
+    ours = label_metrics(names, logits, labels)
+    score, given = sklearn.metrics.f1_score, (labels, logits > 0)
+    for average in ("micro", "macro"):
+        expected = score(*given, average=average, zero_division=0)
+        assert ours[f"{average}_f1"] == pytest.approx(expected)
+    each = score(*given, average=None, zero_division=0)
+    assert [ours[f"f1_{name}"] for name in names] == pytest.approx(each.tolist())
+    assert ours["accuracy"] == sklearn.metrics.accuracy_score(*given)

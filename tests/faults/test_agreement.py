@@ -361,17 +361,9 @@ def start(job, arguments):
         if job == "pretraining":
             pretraining.describe(plan, session)
         else:
-            trained = plan.training_set
-            finetuning.describe(plan, session, _sequences(plan) if trained else None)
+            finetuning.describe(plan, session)
             finetuning.check_task(plan, session)
         return plan
-
-
-def _sequences(plan):
-    data = plan.data
-    if hasattr(data, "splits"):
-        return data.splits["train"].sequences
-    return data.train.windows.sequences
 
 
 def contents(folder):

@@ -210,6 +210,78 @@ def write_mrpc(folder):
     return [f"--data_dir={folder}", "--task_name=MRPC"]
 
 
+# A word and its tag, B- or I- and a type, or O.
+SENTENCES = [
+    "Maria:B-PER opened:O a:O shop:O in:O Oldbrook:B-LOC .:O",
+    "Old:B-PER Captain:I-PER Brook:I-PER built:O the:O tower:O .:O",
+    "The:O lake:O of:O Oldbrook:B-LOC is:O clear:O .:O",
+    "A:O boat:O for:O Captain:B-PER Brook:I-PER and:O Maria:B-PER .:O",
+    "Farmers:O walked:O from:O North:B-LOC Hills:I-LOC to:O Oldbrook:B-LOC .:O",
+    "It:O rained:O all:O night:O .:O",
+    "North:B-LOC Hills:I-LOC has:O a:O library:O .:O",
+]
+LABELS = {
+    "It rained all night and the street was a river.": ["weather", "water"],
+    "They crossed the lake in a small boat.": ["travel", "water"],
+    "The night train to the coast leaves at ten.": ["travel"],
+    "A cold wind came down from the hills.": ["weather"],
+    "The old library keeps its maps in a cool cellar.": [],
+    "Our bags were lost in the snow between two airports.": ["weather", "travel"],
+    "Farmers bring cheese, honey and wool.": [],
+}
+# A context, what the endings begin with, endings, and the number of the right one.
+QUESTIONS = [
+    ("A woman waters the garden.", "She", "sings.", "is done.", "is a train.", 1),
+    ("The plane lands at night.", "It", "is eaten.", "reads.", "stops.", 2),
+    ("A cook is cutting an onion.", "He", "cries.", "is snow.", "rains.", 0),
+    ("A dog runs across the field.", "It", "bakes.", "barks.", "leaves at ten.", 1),
+    ("A child is asleep in bed.", "The child", "dreams.", "runs.", "is a lake.", 0),
+]
+
+
+def tagged():
+    """Words and tags of each sentence."""
+    pairs = [[word.split(":") for word in each.split()] for each in SENTENCES]
+    return [tuple(zip(*each, strict=True)) for each in pairs]
+
+
+def write_tags(folder):
+    """CoNLL 2003's form, of four columns; the test file has words alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["-DOCSTART- -X- O O", ""]
+    for words, tags in tagged():
+        lines += [f"{word} X Y {tag}" for word, tag in zip(words, tags, strict=True)]
+        lines.append("")
+    for split in ("train", "dev"):
+        (folder / f"{split}.conll").write_text("\n".join(lines))
+    words = "\n\n".join("\n".join(words) for words, _ in tagged())
+    (folder / "test.conll").write_text(words)
+    return [f"--data_dir={folder}", "--task_name=conll"]
+
+
+def write_labels(folder):
+    """Lists of labels; the test file has none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [{"text": text, "labels": labels} for text, labels in LABELS.items()]
+    for split in ("train", "dev", "test"):
+        rows = lines if split != "test" else [{"text": each["text"]} for each in lines]
+        text = "".join(f"{json.dumps(row)}\n" for row in rows)
+        (folder / f"{split}.jsonl").write_text(text)
+    return [f"--data_dir={folder}", "--task_name=jsonl", "--is_multi_label"]
+
+
+def write_choices(folder):
+    """SWAG's columns; the test file has no labels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    header = ["sent1", "sent2", "ending0", "ending1", "ending2", "label"]
+    for split in ("train", "val", "test"):
+        count = len(header) - (split == "test")
+        rows = [header[:count], *(row[:count] for row in QUESTIONS)]
+        text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+        (folder / f"{split}.csv").write_text(text)
+    return [f"--data_dir={folder}", "--task_name=swag"]
+
+
 SQUAD_FLAGS = [
     "--max_seq_length=48",
     "--doc_stride=16",

@@ -153,3 +153,30 @@ def test_the_head_of_a_run_is_that_of_its_description(
     assert (head.num_outputs, head.names) == (num_outputs, names)
     assert head.problem_type == problem_type
     assert head.description == description
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("BertForTokenClassification", "tag"),
+        ("BertForMultipleChoice", "choose"),
+        ("BertForSequenceClassification", "classify"),
+        ("BertForMaskedLM", ""),
+    ],
+)
+def test_the_class_of_transformers_tells_the_kind(folder, name, kind):
+    assert folder(config={"architectures": [name]}).kind == kind
+
+
+def test_default_names_of_a_model_of_choices_are_not_those_of_its_one_output(folder):
+    names = {"0": "LABEL_0", "1": "LABEL_1"}
+    config = {"architectures": ["BertForMultipleChoice"], "id2label": names}
+    assert folder(1, config=config).kind == "choose"
+
+
+@pytest.mark.parametrize("names", [["O", "B-PER"], None])
+def test_the_kind_in_task_json_stays(folder, names):
+    task = {"task": "tag", "label_names": names} if names else {"task": "choose"}
+    head = folder(2 if names else 1, task=task)
+    assert head.kind == task["task"]
+    assert describe_head(head) == task

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 
 from bert_tf.config import BertConfig
 from bert_tf.data.text.tokenization import CASED, UNCASED, WordPieceTokenizer
+from bert_tf.interop.classifier_labels import Head
 from bert_tf.interop.export import (
     Form,
     Model,
@@ -72,6 +73,21 @@ def test_special_tokens_and_length_are_written(vocab_file):
 )
 def test_the_heads_tell_the_class_of_transformers(tensor, name):
     assert find_architecture({tensor: np.zeros(2)}).name == name
+
+
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        ("tag", "BertForTokenClassification"),
+        ("choose", "BertForMultipleChoice"),
+        ("classify", "BertForSequenceClassification"),
+        ("", "BertForSequenceClassification"),
+    ],
+)
+def test_the_kind_of_a_head_tells_the_class_too(kind, name):
+    tensors = {"output_weights": np.zeros((3, 2))}
+    assert find_architecture(tensors, Head(3, kind=kind)).name == name
+    assert find_architecture({}, Head(kind=kind)).name == "BertModel"
 
 
 def test_the_tanh_activation_has_the_name_that_transformers_knows():

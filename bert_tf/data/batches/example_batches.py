@@ -19,24 +19,44 @@ from bert_tf.data.text.token_sequences import TokenSequences
 
 @dataclasses.dataclass(frozen=True)
 class LabelledSequences:
-    """The examples of a task.
+    """The n examples of a task.
 
     Attributes:
-      sequences: Their n token sequences.
-      labels: Name -> [n], the values to predict; int32 or float32.
+      sequences: Their token sequences.
+      labels: Name -> [n] or [n, C], the values to predict; int32 or float32.
       position_labels: Names of the labels that are token positions in the sequence:
         where the sequence begins later in a row, they are shifted with it.
       weights: [n] float32, of the examples in the mean loss; None: all are 1.
+      tags: [T] int32, the class of each token, -1 for none; None without any.
+      choices: K consecutive sequences make an example; they share a row.
     """
 
     sequences: TokenSequences
     labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     position_labels: tuple[str, ...] = ()
     weights: np.ndarray | None = None
+    tags: np.ndarray | None = None
+    choices: int = 1
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        return len(self.sequences) // self.choices
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, [n] int64."""
+        return self.sequences.lengths.reshape(-1, self.choices).sum(axis=1)
+
+    def sequence_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Numbers of examples [R, K], -1 for none -> those of their sequences."""
+        numbers = rows[..., None] * self.choices + np.arange(self.choices)
+        numbers = np.where(rows[..., None] >= 0, numbers, -1)
+        return numbers.reshape(len(rows), -1)
 
     def sha256(self) -> str:
         """Checksum of all tokens and labels, in order."""
         parts = dataclasses.asdict(self.sequences) | self.labels
+        parts |= {} if self.tags is None else {"tags": self.tags}
         digest = hashlib.sha256()
         for name, values in sorted(parts.items()):
             digest.update(f"{name} {values.dtype} {values.shape}".encode())
@@ -44,10 +64,26 @@ class LabelledSequences:
         return digest.hexdigest()
 
     def features(self, rows: np.ndarray, max_seq_length: int) -> Features:
-        """The result of `lay_out`, and each label as [R, K], 0 for no sequence."""
-        features = lay_out(self.sequences, rows, max_seq_length)
+        """The result of `lay_out`, and the labels.
+
+        Args:
+          rows: [R, K] numbers of the examples in each row, -1 for none.
+          max_seq_length: S, of a row.
+
+        Returns:
+          Also each label as [R, K] or [R, K, C], 0 for no example, and `tags` [R, S];
+          `example_weights` are [R, K].
+        """
+        sequence_rows = self.sequence_rows(rows)
+        features = lay_out(self.sequences, sequence_rows, max_seq_length)
+        features["example_weights"] = (rows >= 0).astype(np.float32)
+        if self.tags is not None:
+            indices = token_indices(self.sequences, sequence_rows, features)
+            chosen = np.where(indices >= 0, self.tags[indices], -1)
+            features["tags"] = chosen.astype(np.int32)
         for name, values in self.labels.items():
-            chosen = np.where(rows >= 0, values[rows], 0).astype(values.dtype)
+            chosen = values[rows].copy()
+            chosen[rows < 0] = 0
             if name in self.position_labels:
                 chosen = chosen + features["next_sentence_positions"]
             features[name] = chosen
@@ -97,7 +133,7 @@ class ExampleReader(StepReader):
         shape = self._shape
         count = shape.global_batch_size
         numbers = self._order.records(self.position(step), count)
-        slots = self._settings.assign_rows(self._examples.sequences.lengths[numbers])
+        slots = self._settings.assign_rows(self._examples.lengths[numbers])
         rows = np.where(slots >= 0, numbers[slots], slots)
         parts = shape.size * shape.num_micro_batches
         per_part = -(-len(rows) // parts)
@@ -125,8 +161,8 @@ class PredictionBatch:
 
     Attributes:
       features: Of shape [B, ...].
-      rows: [B, K] numbers of the examples in each row, -1 for none.
-      tokens: [B, S] index of each token in the examples' sequences, -1 for padding.
+      rows: [B, K] numbers of the sequences in each row, -1 for none.
+      tokens: [B, S] index of each token in these sequences, -1 for padding.
     """
 
     features: Features
@@ -154,11 +190,12 @@ def prediction_batches(
     Yields:
       Batches; every worker gets the same number of them, so some may be empty.
     """
-    rows = settings.assign_rows(examples.sequences.lengths)
+    rows = settings.assign_rows(examples.lengths)
     stride = batch_size * size
     rows = padded_rows(rows, -(-len(rows) // stride) * stride)
     for first in range(rank * batch_size, len(rows), stride):
         chosen = rows[first : first + batch_size]
         features = examples.features(chosen, settings.max_seq_length)
+        chosen = examples.sequence_rows(chosen)
         tokens = token_indices(examples.sequences, chosen, features)
         yield PredictionBatch(features, chosen, tokens)

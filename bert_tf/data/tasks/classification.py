@@ -6,7 +6,14 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from bert_tf.data.tasks.label_names import quoted, quoted_list, without_blanks
+from bert_tf.data.tasks.label_names import quoted
+from bert_tf.data.tasks.row_labels import (
+    ColumnNames,
+    Kind,
+    class_number,
+    names_of,
+    number_of,
+)
 from bert_tf.data.tasks.tables import Row, numbered_lines, read_rows
 from bert_tf.data.text.token_sequences import (
     TokenSequences,
@@ -17,27 +24,6 @@ from bert_tf.data.text.tokenization import WordPieceTokenizer
 
 # [CLS] and two [SEP]; a shorter sequence cannot hold a pair.
 _MIN_SEQ_LENGTH = 3
-# The square of the difference of two labels must fit into float32.
-_LARGEST_LABEL = 1e12
-
-
-@dataclasses.dataclass(frozen=True)
-class ColumnNames:
-    """The columns of a table that make an example.
-
-    Attributes:
-      text_a: The text, or the first of two.
-      text_b: The second text; empty if there is one text only.
-      label: The class or the number; empty if there is none.
-    """
-
-    text_a: str = ""
-    text_b: str = ""
-    label: str = ""
-
-    def without_label(self) -> "ColumnNames":
-        """The same columns for a file without labels."""
-        return dataclasses.replace(self, label="")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +91,7 @@ class SplitFile:
           folder: The task's folder.
           columns: The columns to read; none for those of the examples.
         """
-        columns = columns or list(filter(None, dataclasses.astuple(self.columns)))
+        columns = columns or self.columns.names
         compared = self.row_filter.columns if self.row_filter else ()
         rows = read_rows(
             os.path.join(folder, self.name),
@@ -132,6 +118,7 @@ class ClassificationTask:
       label_range: Smallest and largest number of a regression.
       download_name: Its name in `python -m bert_tf data download`; empty for own files.
       notes: Lines about its files, for the log.
+      kind: What it predicts.
     """
 
     name: str
@@ -144,11 +131,19 @@ class ClassificationTask:
     label_range: tuple[float, float] = (-math.inf, math.inf)
     download_name: str = ""
     notes: tuple[str, ...] = ()
+    kind: Kind = Kind.CLASSES
 
     @property
     def is_regression(self) -> bool:
         """Whether labels are numbers."""
-        return not self.label_names
+        return self.kind is Kind.NUMBERS
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Class, or another word for it -> its number."""
+        numbers = {name: number for number, name in enumerate(self.label_names)}
+        aliases = self.label_aliases.items()
+        return numbers | {alias: numbers[name] for alias, name in aliases}
 
     @property
     def positive_number(self) -> int:
@@ -208,13 +203,14 @@ class TextExample(NamedTuple):
     Attributes:
       text_a: The text, or the first of two.
       text_b: The second text, or None.
-      label: The number of its class, the number of a regression, or None if unknown.
+      label: The number of its class, the numbers of its labels, the number of a
+        regression, or None if unknown.
       location: File and line, for messages.
     """
 
     text_a: str
     text_b: str | None
-    label: int | float | None
+    label: int | float | tuple[int, ...] | None
     location: str
 
 
@@ -241,79 +237,35 @@ def read_examples(
     folder, file = task.find_file(data_dir, split)
     if not needs_labels:
         file = dataclasses.replace(file, columns=file.columns.without_label())
-    columns = file.columns
-    numbers = {name: number for number, name in enumerate(task.label_names)}
-    for alias, name in task.label_aliases.items():
-        numbers[alias] = numbers[name]
+    columns, numbers, classes = file.columns, task.numbers, task.label_names
     examples = []
     for row in file.rows(folder):
         text_b = text_of(row, columns.text_b) if columns.text_b else None
         label = None
         if columns.label and task.is_regression:
-            label = _number(row, columns.label, task.label_range)
-        elif columns.label:
-            label = _class_number(row, columns.label, task.label_names, numbers)
+            label = number_of(row, columns.label, task.label_range)
+        elif columns.label or columns.labels:
+            found = [
+                class_number(row.location, columns.label, name, numbers, classes)
+                for name in names_of(row, columns, task.kind)
+            ]
+            label = tuple(found) if task.kind is Kind.LABELS else found[0]
         examples.append(
             TextExample(text_of(row, columns.text_a), text_b, label, row.location)
         )
-    if not examples:
-        raise ValueError(
-            f"{os.path.join(folder, file.name)}: there are no examples for "
-            f"{task.name}, {split}. Use a file with examples."
-        )
+    require_examples(examples, os.path.join(folder, file.name), task, split)
     return examples
 
 
-def label_name(row: Row, column: str) -> str:
-    """The class of a row, as a string without needless white space.
-
-    Raises:
-      ValueError: if it is not a string, a whole number or a Boolean, or is empty.
-    """
-    value = row.values[column]
-    name = without_blanks(str(value)) if isinstance(value, str | int) else ""
-    if not name or not _is_unicode(name):
+def require_examples(
+    examples: Sequence[object], path: str, task: ClassificationTask, split: str
+) -> None:
+    """Raises a ValueError if a file holds no examples."""
+    if not examples:
         raise ValueError(
-            f"{row.location}: {column!r} must be a class: a word, a whole number, true "
-            f"or false. Received: {quoted(value)}. Correct the line."
+            f"{path}: there are no examples for {task.name}, {split}. Use a file with "
+            "examples."
         )
-    return name
-
-
-def _is_unicode(name: str) -> bool:
-    """Whether a string can be written to a file; a lone surrogate of JSON cannot."""
-    return name == name.encode(errors="replace").decode()
-
-
-def _class_number(
-    row: Row, column: str, names: tuple[str, ...], numbers: Mapping[str, int]
-) -> int:
-    name = label_name(row, column)
-    if name not in numbers:
-        raise ValueError(
-            f"{row.location}: {column!r} must be one of {quoted_list(names)}. "
-            f"Received: {quoted(name)}. Correct or remove the line."
-        )
-    return numbers[name]
-
-
-def _number(row: Row, column: str, label_range: tuple[float, float]) -> float:
-    value = row.values[column]
-    smallest, largest = label_range
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    is_valid = abs(number) <= _LARGEST_LABEL and smallest <= number <= largest
-    if not is_valid:
-        limits = "" if smallest == -math.inf else f" from {smallest:g} to {largest:g}"
-        if abs(number) > _LARGEST_LABEL:
-            limits = f" from {-_LARGEST_LABEL:g} to {_LARGEST_LABEL:g}"
-        raise ValueError(
-            f"{row.location}: {column!r} must be a number{limits}. Received: "
-            f"{quoted(value)}. Correct or remove the line."
-        )
-    return number
 
 
 def text_of(row: Row, column: str) -> str:

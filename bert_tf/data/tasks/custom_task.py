@@ -1,20 +1,22 @@
 """Makes a classification task from a user's own train, dev and test files."""
 
+import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 
-from bert_tf.data.tasks.classification import (
-    ClassificationTask,
-    ColumnNames,
-    SplitFile,
-    label_name,
-)
+from bert_tf.data.tasks.classification import ClassificationTask, SplitFile
 from bert_tf.data.tasks.label_names import doubtful_names, quoted_list
+from bert_tf.data.tasks.row_labels import ColumnNames, Kind, names_of
 from bert_tf.data.tasks.tables import check_columns, column_names
 
 FILE_FORMATS = ("tsv", "jsonl", "csv", "parquet")
 _SPLITS = ("train", "dev", "test")
 _MAX_DIGITS = 18
+_METRICS = {
+    Kind.CLASSES: ("accuracy",),
+    Kind.NUMBERS: ("pearson", "spearman"),
+    Kind.LABELS: ("micro_f1", "macro_f1"),
+}
 
 # Names of columns in published data sets; the first one that exists is taken.
 _PAIRS = (
@@ -37,6 +39,7 @@ def own_task(
     columns: ColumnNames | None = None,
     *,
     is_regression: bool = False,
+    is_multi_label: bool = False,
     splits: Sequence[str] = ("train",),
     label_names: Sequence[str] = (),
     usual_columns: ColumnNames | None = None,
@@ -52,6 +55,9 @@ def own_task(
         is given, an empty `text_b` means that there is only one text. For an empty
         `label`, common names are tried too.
       is_regression: Whether labels are numbers instead of classes.
+      is_multi_label: Whether a text has any number of labels: a list, words with commas
+        between, or a column of 0 and 1 for each. The names of such columns are the
+        `label` of `columns`, with commas between.
       splits: The files to read, of train, dev and test; columns are found in the first
         of them.
       label_names: The classes, if they are known. Default: the labels of train, sorted:
@@ -71,6 +77,10 @@ def own_task(
             f"file_format={file_format}."
         )
     train = _path(data_dir, "train", file_format)
+    kind = Kind.NUMBERS if is_regression else Kind.CLASSES
+    if is_multi_label:
+        kind, columns = Kind.LABELS, _separate_labels(columns or ColumnNames())
+        label_names = label_names or columns.labels
     needs_classes = not (is_regression or label_names)
     first = splits[0] if splits and not needs_classes else "train"
     path = _path(data_dir, first, file_format)
@@ -89,7 +99,8 @@ def own_task(
     paths = {name: _path(data_dir, name, file_format) for name in _SPLITS}
     files = {n: SplitFile(os.path.basename(p), columns) for n, p in paths.items()}
     test = paths["test"]
-    if os.path.isfile(test) and columns.label not in column_names(test):
+    wanted = {columns.label, *columns.labels} - {""}
+    if os.path.isfile(test) and wanted - {*column_names(test)}:
         files["test"] = SplitFile(os.path.basename(test), columns.without_label())
     notes = [
         f"{paths[name]}.gz is not read, since {paths[name]} is there."
@@ -97,16 +108,30 @@ def own_task(
         if os.path.isfile(f"{paths[name]}.gz")
     ]
     if needs_classes:
-        label_names, more = find_label_names(files["train"], data_dir)
+        label_names, more = find_label_names(files["train"], data_dir, kind)
         notes += more
-        _check_classes(train, columns.label, label_names)
+        check_classes(train, columns.label, label_names)
     return ClassificationTask(
         file_format,
-        () if is_regression else tuple(label_names),
+        () if kind is Kind.NUMBERS else tuple(label_names),
         {name: (file,) for name, file in files.items()},
-        ("pearson", "spearman") if is_regression else ("accuracy",),
+        _METRICS[kind],
         notes=tuple(notes),
+        kind=kind,
     )
+
+
+def _separate_labels(columns: ColumnNames) -> ColumnNames:
+    """The columns with those of several labels, if their names have commas between."""
+    labels = tuple(name.strip() for name in columns.label.split(","))
+    if len(labels) == 1:
+        return columns
+    if len({*labels}) < len(labels) or not all(labels):
+        raise ValueError(
+            "`label_column` must name each column once, with commas between. Received: "
+            f"label_column={columns.label}. Correct it."
+        )
+    return dataclasses.replace(columns, label="", labels=labels)
 
 
 def _path(data_dir: str, split: str, file_format: str) -> str:
@@ -133,15 +158,16 @@ def _find_columns(
         if texts is None:
             raise _no_column(location, "texts", present, "--text_a_column")
     text_a, text_b = texts
-    label = columns.label
-    if not label and needs_label:
+    label, labels = columns.label, columns.labels
+    if not label and not labels and {*usual.labels} <= {*present}:
+        labels = usual.labels
+    if not label and not labels and needs_label:
         label = find_label_column(present, [usual], taken=texts)
         if not label:
             raise _no_column(location, "labels", present, "--label_column")
-    label = label if needs_label else ""
-    found = ColumnNames(text_a, text_b, label)
-    wanted = [name for name in (text_a, text_b, label) if name]
-    check_columns(wanted, present, location)
+    found = ColumnNames(text_a, text_b, label, labels)
+    found = found if needs_label else found.without_label()
+    check_columns(found.names, present, location)
     return found
 
 
@@ -195,13 +221,14 @@ def _no_column(
 
 
 def find_label_names(
-    file: SplitFile, data_dir: str
+    file: SplitFile, data_dir: str, kind: Kind = Kind.CLASSES
 ) -> tuple[tuple[str, ...], list[str]]:
     """The classes of a file, sorted: whole numbers by value, anything else as words.
 
     Args:
       file: With a column of labels.
       data_dir: The folder that it is in.
+      kind: Whether a row has one class, or any number of labels.
 
     Returns:
       The classes, and sentences about labels that look like mistakes.
@@ -209,17 +236,21 @@ def find_label_names(
     Raises:
       ValueError: if a label is missing, or is a number that is not whole.
     """
+    if file.columns.labels:
+        return file.columns.labels, []
     column = file.columns.label
     path = os.path.join(data_dir, file.name)
     spellings: dict[str, str] = {}
     for row in file.rows(data_dir):
-        name = label_name(row, column)
-        spellings.setdefault(str(row.values[column]), name)
+        names = names_of(row, file.columns, kind)
+        is_one = kind is Kind.CLASSES
+        written = [str(row.values[column])] if is_one else names
+        spellings |= dict(zip(written, names, strict=True))
     names = {*spellings.values()}
     notes = [f"warning: {path}: {each}." for each in doubtful_names(spellings)]
     if all(map(_is_whole, names)):
         return tuple(sorted(names, key=lambda name: (int(name), name))), notes
-    if all(map(_is_number, names)):
+    if names and all(map(_is_number, names)):
         example = min(name for name in names if not _is_whole(name))
         raise ValueError(
             f"{path}: {column!r} must be classes: words or whole numbers. Received: "
@@ -229,7 +260,8 @@ def find_label_names(
     return tuple(sorted(names)), notes
 
 
-def _check_classes(path: str, column: str, names: Sequence[str]) -> None:
+def check_classes(path: str, column: str, names: Sequence[str]) -> None:
+    """Raises a ValueError if there are fewer than two classes."""
     if len(names) < 2:
         raise ValueError(
             f"{path}: {column!r} must have two or more classes. Received: "

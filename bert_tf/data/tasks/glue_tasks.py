@@ -9,6 +9,7 @@ import dataclasses
 from bert_tf.data.tasks.classification import (
     ClassificationTask,
     ColumnNames,
+    Kind,
     RowFilter,
     SplitFile,
 )
@@ -98,6 +99,7 @@ def _sts_b() -> ClassificationTask:
         _files(ColumnNames("sentence1", "sentence2", "score")),
         ("pearson", "spearman"),
         label_range=(0.0, 5.0),
+        kind=Kind.NUMBERS,
     )
 
 
@@ -168,10 +170,12 @@ def find_task(name: str, language: str = "zh") -> ClassificationTask:
     for task in (*_GLUE, _xnli(language)):
         if _plain(task.name) == _plain(name):
             return task
-    guess = did_you_mean(name, (*TASK_NAMES, "tsv", "jsonl", "csv", "parquet"))
+    others = ("tsv", "jsonl", "csv", "parquet", "conll", "swag")
+    guess = did_you_mean(name, (*TASK_NAMES, *others))
     raise ValueError(
         f"`task_name` must be one of {', '.join(TASK_NAMES)}, or tsv, jsonl, csv or "
-        f"parquet for your own files. Received: task_name={name}. {guess}".rstrip()
+        "parquet for your own files, conll for tagged words, swag for multiple choice. "
+        f"Received: task_name={name}. {guess}".rstrip()
     )
 
 

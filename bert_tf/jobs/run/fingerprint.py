@@ -132,7 +132,7 @@ def training_facts(records: RecordSet, masked_units: str | None) -> dict[str, ob
 
 def example_facts(examples: LabelledSequences) -> dict[str, object]:
     """The number of examples, and the checksum of their tokens and labels."""
-    return {"records": len(examples.sequences), "sha256": examples.sha256()}
+    return {"records": len(examples), "sha256": examples.sha256()}
 
 
 def _vocabulary(path: str) -> dict[str, object]:

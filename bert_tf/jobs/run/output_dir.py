@@ -13,7 +13,12 @@ from bert_tf.data.tasks.custom_task import FILE_FORMATS
 from bert_tf.data.text.tokenizer_settings import TOKENIZER_CONFIG
 from bert_tf.errors import OtherWorkerFailed, RunError
 from bert_tf.files import lock, remove_unfinished, whole_file
-from bert_tf.interop.classifier_labels import CLASSIFY, TASK_FILE, read_description
+from bert_tf.interop.classifier_labels import (
+    CLASSIFY,
+    KINDS,
+    TASK_FILE,
+    read_description,
+)
 from bert_tf.interop.model_kind import SQUAD
 from bert_tf.interop.tokenizer_files import tokenizer_config
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY, find_source
@@ -189,7 +194,8 @@ def _find_task(folder: str, start: StartingPoint) -> FolderTask | None:
         return None
     if description["task"] == SQUAD:
         return squad_task(description.get(_NEGATIVE))
-    return FolderTask(description["task"], str(description.get("task_name", "")))
+    kind = CLASSIFY if description["task"] in KINDS else description["task"]
+    return FolderTask(kind, str(description.get("task_name", "")))
 
 
 def squad_task(version_2_with_negative: bool | None) -> FolderTask:

@@ -422,3 +422,90 @@ def test_half_a_character_is_no_class(tmp_path):
     ) as error:
         own_task("jsonl", str(tmp_path))
     str(error.value).encode()
+
+
+MULTI = {"is_multi_label": True}
+
+
+@pytest.mark.parametrize(
+    ("file_format", "lines"),
+    [
+        ("tsv", ["text\tlabels", "a\tsad,angry", "b\t", "c\tsad"]),
+        ("csv", ["text,labels", 'a,"sad, angry"', "b,", "c,sad"]),
+        (
+            "jsonl",
+            [
+                '{"text": "a", "labels": ["sad", "angry", "sad"]}',
+                '{"text": "b", "labels": []}',
+                '{"text": "c", "labels": "sad"}',
+            ],
+        ),
+    ],
+)
+def test_a_text_may_have_any_number_of_labels(tmp_path, file_format, lines):
+    write_lines(tmp_path / f"train.{file_format}", *lines)
+    names, examples = read(file_format, tmp_path, **MULTI)
+    assert names == ("angry", "sad")
+    labels = [{*label} for _, _, label in examples]
+    assert labels == [{0, 1}, set(), {1}]
+
+
+TOXIC = ["id,comment_text,toxic,insult,threat", "1,a,1,0,1", "2,b,0,0,0", "3,c,0,1.0,0"]
+
+
+def test_labels_may_have_a_column_each(tmp_path):
+    write_lines(tmp_path / "train.csv", *TOXIC)
+    columns = ColumnNames("comment_text", "", "toxic,threat, insult")
+    names, examples = read("csv", tmp_path, "train", columns, **MULTI)
+    assert names == ("toxic", "threat", "insult")
+    assert [label for _, _, label in examples] == [(0, 1), (), (2,)]
+
+
+def test_columns_of_labels_are_found_by_the_names_of_a_model(tmp_path):
+    write_lines(tmp_path / "dev.csv", *TOXIC)
+    usual = ColumnNames("comment_text", labels=("threat", "toxic", "insult"))
+    more = {"usual_columns": usual, "label_names": ("threat", "toxic", "insult")}
+    names, examples = read(
+        "csv", tmp_path, "dev", None, splits=["dev"], **MULTI, **more
+    )
+    assert names == ("threat", "toxic", "insult")
+    assert [label for _, _, label in examples] == [(0, 1), (), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "line", "message"),
+    [
+        ("toxic,insult", "4,d,2,0,0", "line 5: 'toxic' must be 1 or 0.*Received: '2'"),
+        ("toxic,insult", "4,d,1,-1,0", "line 5: 'insult' must be 1 or 0"),
+        ("toxic,insult", "4,d,,0,0", "line 5: 'toxic' must be 1 or 0"),
+        ("toxic,mild", "4,d,1,0,0", "line 1: there must be a column 'mild'"),
+        ("toxic,toxic", "4,d,1,0,0", "must name each column once"),
+        ("toxic,", "4,d,1,0,0", "must name each column once"),
+    ],
+)
+def test_wrong_columns_of_labels_are_named(tmp_path, columns, line, message):
+    write_lines(tmp_path / "train.csv", *TOXIC, line)
+    columns = ColumnNames("comment_text", "", columns)
+    with pytest.raises(ValueError, match=message):
+        read("csv", tmp_path, "train", columns, **MULTI)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["a\tsad", "b\t"], "must have two or more classes. Received: 'sad'"),
+        (["a\t", "b\t"], "must have two or more classes. Received: no examples"),
+        (["a\tsad,,angry"], "line 2: 'label' must be a class"),
+    ],
+)
+def test_fewer_than_two_labels_or_an_empty_one_are_refused(tmp_path, lines, message):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", *lines)
+    with pytest.raises(ValueError, match=message):
+        read("tsv", tmp_path, **MULTI)
+
+
+def test_a_label_that_train_has_not_is_named_with_its_line(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\tsad,angry")
+    write_lines(tmp_path / "dev.tsv", "text\tlabel", "a\tsad", "b\tsad,glad")
+    with pytest.raises(ValueError, match=r"dev.tsv, line 3: .*Received: 'glad'"):
+        read("tsv", tmp_path, "dev", **MULTI)

@@ -1,0 +1,163 @@
+"""Predictors of tags of words, and of the right one of several endings.
+
+tag = Tagger("output_dir")
+tag(["Ada lives in London.", ["Ada", "lives", "in", "London", "."]])
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Unpack
+
+import numpy as np
+import scipy.special
+
+from bert_tf.data.tasks.choices import Question, encode_questions
+from bert_tf.data.tasks.conll import Sentence, encode_sentences, is_entity_tag
+from bert_tf.errors import shown
+from bert_tf.evaluation.tagging import entities, split_tags
+from bert_tf.interop.classifier_labels import CHOOSE, TAG, default_names, read_head
+from bert_tf.interop.weight_files import find_source
+from bert_tf.modeling.finetuning import ChoiceTask, TagTask
+from bert_tf.modeling.models import settings_of
+from bert_tf.predictors import Predictor, PredictorSettings
+
+# Words, and marks one by one, as files of tagged words separate them.
+_WORDS = re.compile(r"\w+|[^\w\s]")
+
+
+class _Head(Predictor):
+    """A model with the head of a classifier, for rows of any length."""
+
+    task_class: type
+
+    def __init__(self, model_dir: str, **settings: Unpack[PredictorSettings]) -> None:
+        """See `Predictor`."""
+        super().__init__(model_dir, **settings)
+        of_tokens = self.task_class is TagTask
+        model = self._load("classifier", None, of_tokens=of_tokens)
+        longest = settings_of(model).config.max_position_embeddings
+        self.max_seq_length = self.description.get("max_seq_length", longest)
+        self._compile(self.task_class(model))
+
+
+class Tagger(_Head):
+    """Predicts a tag for each word, and the entities that the tags make."""
+
+    kind = TAG
+    task_class = TagTask
+
+    def __init__(self, model_dir: str, **settings: Unpack[PredictorSettings]) -> None:
+        """See `Predictor`."""
+        super().__init__(model_dir, **settings)
+        count = self._task.num_outputs
+        head = read_head(find_source(self.path), count)
+        self.label_names = list(head.names or default_names(count))
+
+    def __call__(
+        self, texts: str | Iterable[str | Sequence[str]]
+    ) -> list[dict[str, object]]:
+        """Predicts.
+
+        Args:
+          texts: Texts, which are split into words and marks, or lists of words; or one
+            text. What is longer than the model's rows is split between words.
+
+        Returns:
+          For each `words`, `tags` and, if the tags are those of entities, `entities`:
+          `type`, `text`, and `start` and `end`, its characters in the text (of words,
+          in the text with single blanks between them).
+
+        Raises:
+          ValueError: if one is neither a text nor a list of words.
+        """
+        inputs = [texts] if isinstance(texts, str) else list(texts)
+        found = [_words(one) for one in inputs]
+        full = [Sentence(words, [], "") for _, words, _ in found if words]
+        numbers = np.zeros(0, int)
+        if full:
+            encoded = encode_sentences(full, self._tokenizer, self.max_seq_length)
+            logits = self._logits(encoded.sequences, of_tokens=True)
+            numbers = logits[encoded.tags >= 0].argmax(axis=1)
+        lengths = [len(words) for _, words, _ in found]
+        tags = split_tags(numbers, lengths, self.label_names)
+        return [self._result(*one, own) for one, own in zip(found, tags, strict=True)]
+
+    def _result(
+        self, text: str, words: list[str], starts: list[int], tags: list[str]
+    ) -> dict[str, object]:
+        result: dict[str, object] = {"words": words, "tags": tags}
+        if not all(map(is_entity_tag, self.label_names)):
+            return result
+        spans = [
+            (
+                each.type,
+                starts[each.first],
+                starts[each.end - 1] + len(words[each.end - 1]),
+            )
+            for each in entities(tags)
+        ]
+        result["entities"] = [
+            {"type": kind, "text": text[start:end], "start": start, "end": end}
+            for kind, start, end in spans
+        ]
+        return result
+
+
+def _words(value: object) -> tuple[str, list[str], list[int]]:
+    """A text, its words, and where they begin."""
+    if isinstance(value, str):
+        found = list(_WORDS.finditer(value))
+        return value, [each[0] for each in found], [each.start() for each in found]
+    is_list = isinstance(value, list | tuple)
+    if not is_list or not all(isinstance(word, str) and word for word in value):
+        raise ValueError(
+            "An input must be a text, or a list of words that are not empty. Received: "
+            f"{shown(value)}. Pass strings."
+        )
+    lengths = np.array([len(word) + 1 for word in value], int)
+    return " ".join(value), list(value), (np.cumsum(lengths) - lengths).tolist()
+
+
+class Chooser(_Head):
+    """Predicts which of several endings is right."""
+
+    kind = CHOOSE
+    task_class = ChoiceTask
+
+    def __call__(
+        self, questions: Iterable[Question | tuple[str, Sequence[str]]]
+    ) -> list[dict[str, object]]:
+        """Predicts.
+
+        Args:
+          questions: A context and its endings each, two or more.
+
+        Returns:
+          For each `choice`, the number of the likeliest ending from 0, `ending`, and
+          the `probabilities` of all.
+
+        Raises:
+          ValueError: if one has fewer than two endings.
+        """
+        asked = [
+            one if isinstance(one, Question) else Question(one[0], "", tuple(one[1]))
+            for one in questions
+        ]
+        for one in asked:
+            if len(one.endings) < 2:
+                raise ValueError(
+                    "A question must have two or more endings. Received: "
+                    f"{shown(one.endings)}. Pass pairs (context, endings)."
+                )
+        if not asked:
+            return []
+        sequences = encode_questions(asked, self._tokenizer, self.max_seq_length)
+        scores = self._logits(sequences, of_tokens=False)[:, 0].astype(np.float64)
+        ends = np.cumsum([len(one.endings) for one in asked])
+        results = []
+        for one, own in zip(asked, np.split(scores, ends[:-1]), strict=True):
+            best = int(own.argmax())
+            odds = scipy.special.softmax(own).tolist()
+            result = {"choice": best, "ending": one.endings[best]}
+            results.append(result | {"probabilities": odds})
+        return results
