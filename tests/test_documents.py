@@ -8,7 +8,7 @@ from conftest import ROOT
 from pages import PAGES, fences
 
 from bert_tf import flags
-from bert_tf.cli import convert, data, launch, predict, report, train
+from bert_tf.cli import convert, data, launch, predict, report, train, vocab
 from bert_tf.cli.arguments import parse_config
 from bert_tf.cli.pipeline import plan
 from bert_tf.config.planning import PlanConfig
@@ -34,7 +34,7 @@ MARKED = {
     "docs/keras.md": ["cluster"],
     "docs/operations.md": ["cluster"],
     "docs/planning.md": ["cluster"],
-    "docs/pretraining.md": ["data", "cluster", "data"],
+    "docs/pretraining.md": ["data", "cluster", "data", "data"],
     "docs/results.md": ["data"],
     "docs/scaling.md": ["cluster"],
 }
@@ -90,6 +90,8 @@ def parse_command(name, *words):
         assert predict.make_parser().parse_intermixed_args(words).model
     elif name == "convert":
         assert convert._make_parser().parse_args(words).source
+    elif name == "vocab":
+        assert vocab.make_parser().parse_args(words).input
     elif name == "plan":
         return parse_config(PlanConfig, words, "plan")
     elif name == "report":

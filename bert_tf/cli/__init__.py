@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": "time, memory and flags of a pre-training on many workers",
     "predict": "fill masks, answer questions or classify, as JSON lines",
     "report": "a page about a run, or one that compares several",
+    "vocab": "give a model the words of a domain",
 }
 # The order of --help. What is in no group is listed last.
 _GROUPS = {
@@ -30,7 +31,7 @@ _GROUPS = {
     "Train (on several processes: mpirun -np N bert-tf pretrain --horovod ...)": (
         *("pretrain", "squad", "classify", "recipes"),
     ),
-    "Use and compare what was trained": ("predict", "convert", "report"),
+    "Use and compare what was trained": ("predict", "convert", "vocab", "report"),
     "Operate": ("plan", "launch", "build"),
 }
 _TRAINING = ("pretrain", "squad", "classify")
