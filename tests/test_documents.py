@@ -29,7 +29,7 @@ MARKED = {
     "README.md": ["network", "network", "cluster", "network"],
     "docs/checkpoints.md": ["data"],
     "docs/data.md": ["data", "network"],
-    "docs/finetuning.md": ["network", "network"],
+    "docs/finetuning.md": ["network", "network", "data"],
     "docs/installing.md": ["network", "data"],
     "docs/keras.md": ["cluster"],
     "docs/operations.md": ["cluster"],
@@ -42,6 +42,7 @@ SCRIPTS = {
     "run_pretraining.py": "pretrain",
     "run_squad.py": "squad",
     "run_classifier.py": "classify",
+    "run_sentences.py": "sentences",
 }
 OTHER_PROGRAMS = ("source", "echo", "pip")
 COMMANDS = [(fence, words) for fence in fences() for words in fence.commands]

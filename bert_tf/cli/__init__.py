@@ -15,13 +15,14 @@ COMMANDS = {
     "pretrain": "pre-train on records; the same as run_pretraining.py",
     "squad": "fine-tune and score question answering; the same as run_squad.py",
     "classify": "fine-tune and score classification; the same as run_classifier.py",
+    "sentences": "train and score sentence vectors; the same as run_sentences.py",
     "recipes": "list the files of published settings, for --flagfile of a training",
     "build": "compile the fused operations for this machine",
     "convert": "convert weights to the format of another program",
     "data": "prepare training data, from downloads and text to packed records",
     "launch": "run a training so that signals save it; restart it after a crash",
     "plan": "time, memory and flags of a pre-training on many workers",
-    "predict": "fill masks, answer questions or classify, as JSON lines",
+    "predict": "fill masks, answer questions, classify or embed, as JSON lines",
     "report": "a page about a run, or one that compares several",
     "vocab": "give a model the words of a domain",
 }
@@ -29,12 +30,12 @@ COMMANDS = {
 _GROUPS = {
     "Prepare data": ("data",),
     "Train (on several processes: mpirun -np N bert-tf pretrain --horovod ...)": (
-        *("pretrain", "squad", "classify", "recipes"),
+        *("pretrain", "squad", "classify", "sentences", "recipes"),
     ),
     "Use and compare what was trained": ("predict", "convert", "vocab", "report"),
     "Operate": ("plan", "launch", "build"),
 }
-_TRAINING = ("pretrain", "squad", "classify")
+_TRAINING = ("pretrain", "squad", "classify", "sentences")
 
 _INTERRUPTED = 130
 _TERMINATED = 143

@@ -1,4 +1,4 @@
-"""What both kinds of fine-tuning share: examples, the best weights, predictions."""
+"""What all kinds of fine-tuning share: examples, the best weights, predictions."""
 
 import contextlib
 import dataclasses
@@ -107,7 +107,7 @@ def training_set(
     if examples is None:
         return None
     return TrainingSet(
-        num_records=len(examples.sequences),
+        num_records=len(examples.sequences) // examples.per_example,
         sha256=examples.sha256(),
         make_reader=functools.partial(
             ExampleReader, examples, settings=row_settings(config)
@@ -133,7 +133,8 @@ def describe(
     if sequences is None:
         return
     log.message(
-        f"Training: {len(sequences)} examples, {shape.global_batch_size} per step "
+        f"Training: {plan.training_set.num_records} examples, "
+        f"{shape.global_batch_size} per step "
         f"({workers(shape.size)} x {shape.micro_batch_size} x "
         f"{shape.num_micro_batches} accumulation), {settings.num_train_steps} steps; "
         f"{settings.optimizer_type}, peak learning rate {plan.learning_rate:g}, "

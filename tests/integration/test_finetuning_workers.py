@@ -18,6 +18,8 @@ RUNS = {
     "packed-questions": ("squad", LONG),
     "classes": ("classifier", []),
     "packed-classes": ("classifier", LONG),
+    "pairs": ("sentences", []),
+    "packed-pairs": ("sentences", LONG),
     "best": ("classifier", ["--evaluate_each_epoch"]),
     "controlled": (
         "classifier",
@@ -46,6 +48,11 @@ def runs(folder, model):
                 f"--data_dir={folder}/classes",
                 "--task_name=tsv",
                 *finetuning_data.CLASS_FLAGS,
+            ],
+            "sentences": [
+                *finetuning_data.write_pairs(folder / "pairs.tsv"),
+                *finetuning_data.CLASS_FLAGS,
+                *("--nodo_predict", "--num_accumulation_steps=2"),
             ],
         }
         common = [
