@@ -59,7 +59,9 @@ class Embedder(Predictor):
         self.pooling = pooling or known.pooling or "mean"
         model = self._load("sentences", None, pooling=self.pooling)
         most = settings_of(model).config.max_position_embeddings
-        self.max_seq_length = max_seq_length or min(known.max_seq_length or most, most)
+        if max_seq_length is None:
+            max_seq_length = min(known.max_seq_length or most, most)
+        self.max_seq_length = max_seq_length
         if not 3 <= self.max_seq_length <= most:
             raise ValueError(
                 "`max_seq_length` must be from 3 to the model's "

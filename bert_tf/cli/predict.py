@@ -141,7 +141,7 @@ def _check_paths(options: argparse.Namespace) -> None:
     """Checks the paths that are given, before TensorFlow is loaded."""
     require_exists("model", options.model)
     for name in ("output", "pooling", "max_seq_length"):
-        if getattr(options, name) and options.task != "embed":
+        if getattr(options, name) not in (None, "") and options.task != "embed":
             raise ValueError(f"--{name} is for embed. Leave it out.")
     if options.output:
         if not options.output.endswith(".npy") or options.benchmark:

@@ -47,7 +47,8 @@ def predict(capsys, monkeypatch, *words, text=""):
 
 
 def test_a_training_finds_the_texts_that_belong_together(flags, folder, trained):
-    before = run("sentences", *flags, f"--output_dir={folder}/untrained")
+    more = ["--do_train", "--num_train_steps=1", "--learning_rate=1e-9"]
+    before = run("sentences", *flags, *more, f"--output_dir={folder}/untrained")
     _, after = trained
     assert before["mrr"] < 0.5 < 0.9 < after["mrr"]
     assert read_results(folder / "trained")["mrr"] == pytest.approx(after["mrr"])
@@ -124,7 +125,7 @@ def test_the_model_is_refused_for_another_prediction(trained, capsys, monkeypatc
 def test_another_pooling_or_task_is_refused_in_its_folder(trained, flags, capsys):
     output = f"--output_dir={trained[0]}"
     for more, message in (
-        (["--pooling=cls"], "the model was trained with pooling='mean'"),
+        (["--pooling=cls"], "pooling"),
         (["--scale=10", "--do_train"], "scale"),
     ):
         assert run_sentences.main(["run", *flags, *more, output]) == 1
@@ -134,14 +135,14 @@ def test_another_pooling_or_task_is_refused_in_its_folder(trained, flags, capsys
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--do_train", "--train_file="], "`train_file` must be given with `do_train`"),
+        (["--train_file="], "`train_file` must be given with `do_train`"),
         (["--dev_file=missing.tsv"], "missing.tsv, which does not exist"),
         (["--do_predict"], "`python -m bert_tf predict embed` makes vectors"),
         (["--loss_normalization=micro_batch"], "`loss_normalization` must be global"),
         (["--scale=0"], "`scale` must be"),
         (["--pooling=max"], "`pooling` must be one of mean, cls"),
         (["--anchor_column=anchor"], "be given together with `positive_column`"),
-        (["--do_train", "--train_batch_size=1"], "two pairs or more per step"),
+        (["--train_batch_size=1"], "two pairs or more per step"),
         (["--dev_file={folder}/train.json"], "train.json, line 1"),
         (["--dev_file={folder}/classes/dev.tsv"], "columns anchor and positive"),
         (["--dev_file={folder}/empty.tsv"], "empty.tsv, line 1: the file is empty"),
@@ -155,7 +156,8 @@ def test_bad_input_ends_with_one_line_and_leaves_nothing(
     (folder / "latin.tsv").write_bytes(b"anchor\tpositive\ncaf\xe9\tbar\n")
     more = [word.replace("{folder}", str(folder)) for word in more]
     output = folder / "refused"
-    assert run_sentences.main(["run", *flags, *more, f"--output_dir={output}"]) == 1
+    command = ["run", *flags, "--do_train", *more, f"--output_dir={output}"]
+    assert run_sentences.main(command) == 1
     captured = capsys.readouterr()
     assert message in captured.err and "Traceback" not in captured.err
     assert not output.exists()

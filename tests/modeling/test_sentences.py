@@ -157,12 +157,14 @@ def test_two_workers_make_the_step_of_one_with_twice_the_batch(
     tiny_config, k, is_packed
 ):
     sequences = some_sequences(24)
-    model = build_sentence_model(tiny_config)
 
     def work(communicator):
         in_order(communicator)
         task = SentenceTask(
-            model, scale=SCALE, texts_per_example=3, communicator=communicator
+            build_sentence_model(tiny_config),
+            scale=SCALE,
+            texts_per_example=3,
+            communicator=communicator,
         )
         shape = {"rank": communicator.rank, "size": communicator.size}
         batch = batch_of(sequences, 3, k=k, is_packed=is_packed, **shape)
