@@ -13,7 +13,7 @@ from bert_tf import keras_registration
 if TYPE_CHECKING:
     from bert_tf.config import PRESETS, BertConfig
     from bert_tf.data.text.tokenization import WordPieceTokenizer
-    from bert_tf.features import FeatureExtractor
+    from bert_tf.features import Embedder, FeatureExtractor
     from bert_tf.interop.pretrained import (
         from_pretrained,
         load_tokenizer,
@@ -23,8 +23,14 @@ if TYPE_CHECKING:
     from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
     from bert_tf.modeling.models import build_encoder_model
     from bert_tf.modeling.pretraining import build_pretraining_model
+    from bert_tf.modeling.sentences import build_sentence_model
     from bert_tf.predictors import Classifier, MaskFiller, QuestionAnswerer
-    from bert_tf.runs import finetune_classifier, finetune_squad, pretrain
+    from bert_tf.runs import (
+        finetune_classifier,
+        finetune_squad,
+        pretrain,
+        train_sentences,
+    )
     from bert_tf.tag_and_choose import Chooser, Tagger
     from bert_tf.training.optimizers import LAMB, AdamW, AdamWeightDecay
     from bert_tf.training.schedules import WarmupPolynomialDecay
@@ -35,12 +41,14 @@ _MODULES = {
     "pretrain": "runs",
     "finetune_squad": "runs",
     "finetune_classifier": "runs",
+    "train_sentences": "runs",
     "BertConfig": "config",
     "PRESETS": "config",
     "build_encoder_model": "modeling.models",
     "build_pretraining_model": "modeling.pretraining",
     "build_classifier_model": "modeling.finetuning",
     "build_span_model": "modeling.finetuning",
+    "build_sentence_model": "modeling.sentences",
     "from_pretrained": "interop.pretrained",
     "save_pretrained": "interop.pretrained",
     "load_tokenizer": "interop.pretrained",
@@ -55,6 +63,7 @@ _MODULES = {
     "Tagger": "tag_and_choose",
     "Chooser": "tag_and_choose",
     "FeatureExtractor": "features",
+    "Embedder": "features",
     "connect_workers": "keras_fit",
     "distribute_model": "keras_fit",
 }
@@ -64,6 +73,7 @@ __all__ = [
     "BertConfig",
     "Chooser",
     "Classifier",
+    "Embedder",
     "FeatureExtractor",
     "LAMB",
     "MaskFiller",
@@ -76,6 +86,7 @@ __all__ = [
     "build_classifier_model",
     "build_encoder_model",
     "build_pretraining_model",
+    "build_sentence_model",
     "build_span_model",
     "connect_workers",
     "distribute_model",
@@ -85,6 +96,7 @@ __all__ = [
     "load_tokenizer",
     "pretrain",
     "save_pretrained",
+    "train_sentences",
 ]
 
 

@@ -115,8 +115,8 @@ class Communicator:
         Returns:
           [size * n], by rank; equal on every worker to the last bit.
         """
-        before = self.rank * part.shape[0]
-        after = (self.size - self.rank - 1) * part.shape[0]
+        before = self.rank * tf.size(part)
+        after = (self.size - self.rank - 1) * tf.size(part)
         [collected] = self.sum([tf.pad(part, [[before, after]])], name)
         return collected
 

@@ -1,10 +1,15 @@
-"""Vectors of tokens: text in, the hidden states of chosen layers out.
+"""Vectors: text in, a vector of it out, or the hidden states of chosen layers.
+
+embed = Embedder("output_dir")
+vectors = embed(["a fine film", "and another"])  # [2, H], of length 1
 
 extract = FeatureExtractor("output_dir", layers=[-1])
 for tokens, vectors in extract(["a fine film", ("one sentence", "and another")]):
     ...
 """
 
+import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Unpack
 
@@ -13,8 +18,80 @@ import tensorflow as tf
 
 from bert_tf.data.packing.layout import lay_out
 from bert_tf.data.tasks.classification import TextExample, encode_examples
+from bert_tf.errors import RunError
+from bert_tf.interop.sentence_files import read_settings
+from bert_tf.interop.weight_files import find_source
 from bert_tf.modeling.models import settings_of
+from bert_tf.modeling.sentences import SentenceTask
 from bert_tf.predictors import Predictor, PredictorSettings, input_list
+
+# Rows of texts that are not longer; those of longer ones have `max_seq_length`.
+_WIDTH = 128
+
+
+class Embedder(Predictor):
+    """Computes a vector of length 1 for each text."""
+
+    def __init__(
+        self,
+        model_dir: str,
+        *,
+        pooling: str = "",
+        max_seq_length: int | None = None,
+        **settings: Unpack[PredictorSettings],
+    ) -> None:
+        """See `Predictor`.
+
+        Args:
+          model_dir: See `Predictor`; the encoder of any model.
+          pooling: mean of the hidden states of all tokens, or cls, that of [CLS].
+            Default: as the model was trained, else mean.
+          max_seq_length: Longer texts are cut. Default: as the model was trained, else
+            the number of its positions.
+          settings: See `Predictor`.
+
+        Raises:
+          ValueError: if the model has fewer positions, or another pooling.
+        """
+        super().__init__(model_dir, **settings)
+        folder = os.path.dirname(find_source(model_dir).path)
+        known = read_settings(folder, self.description, is_pooling_given=bool(pooling))
+        self.pooling = pooling or known.pooling or "mean"
+        model = self._load("sentences", None, pooling=self.pooling)
+        most = settings_of(model).config.max_position_embeddings
+        if max_seq_length is None:
+            max_seq_length = min(known.max_seq_length or most, most)
+        self.max_seq_length = max_seq_length
+        if not 3 <= self.max_seq_length <= most:
+            raise ValueError(
+                "`max_seq_length` must be from 3 to the model's "
+                f"max_position_embeddings={most}. Received: {self.max_seq_length}."
+            )
+        self._compile(SentenceTask(model))
+
+    def __call__(self, texts: str | Iterable[str | tuple[str, str]]) -> np.ndarray:
+        """The vectors of texts or pairs, or of one text: [n, H] float32.
+
+        Raises:
+          RunError: if a vector is not finite.
+        """
+        inputs = input_list(texts, may_be_pairs=True)
+        pairs = [(text, None) if isinstance(text, str) else text for text in inputs]
+        examples = [TextExample(a, b, None, "") for a, b in pairs]
+        sequences = encode_examples(examples, self._tokenizer, self.max_seq_length)
+        longest = int(sequences.lengths.max(initial=0))
+        if longest == self.max_seq_length:
+            logging.warning(
+                f"warning: texts of {longest} tokens (max_seq_length) and more are cut."
+            )
+        width = _WIDTH if longest <= _WIDTH < self.max_seq_length else 0
+        vectors = self._logits(sequences, of_tokens=False, width=width)
+        if not np.isfinite(vectors).all():
+            raise RunError(
+                f"{self.path}: its vectors are not finite numbers: its training "
+                "diverged. Use another checkpoint."
+            )
+        return vectors
 
 
 class FeatureExtractor(Predictor):

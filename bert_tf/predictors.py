@@ -160,9 +160,11 @@ class Predictor:
         """How often the model's graph was traced."""
         return self._graph.experimental_get_tracing_count()
 
-    def _logits(self, sequences: TokenSequences, *, of_tokens: bool) -> np.ndarray:
-        """[T, C] or [n, C] float32."""
-        settings = RowSettings(self.max_seq_length, is_packed=True)
+    def _logits(
+        self, sequences: TokenSequences, *, of_tokens: bool, width: int = 0
+    ) -> np.ndarray:
+        """[T, C] or [n, C] float32; rows have `width` or `max_seq_length` tokens."""
+        settings = RowSettings(width or self.max_seq_length, is_packed=True)
         batches = prediction_batches(
             LabelledSequences(sequences), settings, batch_size=self.batch_size
         )

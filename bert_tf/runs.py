@@ -1,4 +1,4 @@
-"""Whole runs from Python: what run_pretraining, run_squad and run_classifier do.
+"""Whole runs from Python: what run_pretraining, run_squad and the others do.
 
 Settings have the names of the scripts' flags.
 """
@@ -12,9 +12,10 @@ from bert_tf.config.checks import require_threads
 from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
 from bert_tf.config.options import Option, options_of
 from bert_tf.config.paths import check_run
+from bert_tf.config.sentences import SentencesConfig
 from bert_tf.errors import did_you_mean
 from bert_tf.flags import make_config
-from bert_tf.jobs import classifier, pretraining, squad
+from bert_tf.jobs import classifier, pretraining, sentences, squad
 from bert_tf.launch import check_launch, launched_size
 
 
@@ -42,6 +43,11 @@ def finetune_squad(**settings: Any) -> dict[str, float]:  # noqa: ANN401
 def finetune_classifier(**settings: Any) -> dict[str, float]:  # noqa: ANN401
     """Trains, predicts and evaluates as run_classifier does; see `pretrain`."""
     return classifier.run(_config(ClassifierConfig, settings))
+
+
+def train_sentences(**settings: Any) -> dict[str, float]:  # noqa: ANN401
+    """Trains and evaluates as run_sentences does; see `pretrain`."""
+    return sentences.run(_config(SentencesConfig, settings))
 
 
 def _config(config_class: type, settings: dict[str, Any]) -> Any:  # noqa: ANN401

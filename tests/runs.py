@@ -8,13 +8,15 @@ import tensorflow as tf
 from bert_tf import flags
 from bert_tf.config import PretrainingConfig
 from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
-from bert_tf.jobs import classifier, pretraining, squad
+from bert_tf.config.sentences import SentencesConfig
+from bert_tf.jobs import classifier, pretraining, sentences, squad
 from bert_tf.training.checkpoints import RunPosition
 
 JOBS = {
     "pretraining": (PretrainingConfig, pretraining),
     "squad": (SquadConfig, squad),
     "classifier": (ClassifierConfig, classifier),
+    "sentences": (SentencesConfig, sentences),
 }
 
 

@@ -8,7 +8,16 @@ from conftest import ROOT
 from pages import PAGES, fences
 
 from bert_tf import flags
-from bert_tf.cli import convert, data, evaluate, launch, predict, report, train
+from bert_tf.cli import (
+    convert,
+    data,
+    evaluate,
+    launch,
+    predict,
+    report,
+    train,
+    vocab,
+)
 from bert_tf.cli.arguments import parse_config
 from bert_tf.cli.pipeline import plan
 from bert_tf.config.planning import PlanConfig
@@ -30,12 +39,12 @@ MARKED = {
     "docs/checkpoints.md": ["data"],
     "docs/data.md": ["data", "network"],
     "docs/evaluate.md": ["network", "data"],
-    "docs/finetuning.md": ["network", "network", "data", "data"],
+    "docs/finetuning.md": ["network", "network", "data", "data", "data"],
     "docs/installing.md": ["network", "data"],
     "docs/keras.md": ["cluster"],
     "docs/operations.md": ["cluster"],
     "docs/planning.md": ["cluster"],
-    "docs/pretraining.md": ["data", "cluster", "data"],
+    "docs/pretraining.md": ["data", "cluster", "data", "data"],
     "docs/results.md": ["data", "data"],
     "docs/scaling.md": ["cluster"],
 }
@@ -43,6 +52,7 @@ SCRIPTS = {
     "run_pretraining.py": "pretrain",
     "run_squad.py": "squad",
     "run_classifier.py": "classify",
+    "run_sentences.py": "sentences",
 }
 OTHER_PROGRAMS = ("source", "echo", "pip")
 COMMANDS = [(fence, words) for fence in fences() for words in fence.commands]
@@ -93,6 +103,8 @@ def parse_command(name, *words):
         assert evaluate.make_parser().parse_intermixed_args(words).model
     elif name == "convert":
         assert convert._make_parser().parse_args(words).source
+    elif name == "vocab":
+        assert vocab.make_parser().parse_args(words).input
     elif name == "plan":
         return parse_config(PlanConfig, words, "plan")
     elif name == "report":

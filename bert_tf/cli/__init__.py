@@ -15,6 +15,7 @@ COMMANDS = {
     "pretrain": "pre-train on records; the same as run_pretraining.py",
     "squad": "fine-tune and score question answering; the same as run_squad.py",
     "classify": "fine-tune and score classification; the same as run_classifier.py",
+    "sentences": "train and score sentence vectors; the same as run_sentences.py",
     "recipes": "list the files of published settings, for --flagfile of a training",
     "build": "compile the fused operations for this machine",
     "convert": "convert weights to the format of another program",
@@ -22,19 +23,22 @@ COMMANDS = {
     "evaluate": "measure how good a model is: minimal pairs, loss, similarity, probes",
     "launch": "run a training so that signals save it; restart it after a crash",
     "plan": "time, memory and flags of a pre-training on many workers",
-    "predict": "fill masks, answer questions or classify, as JSON lines",
+    "predict": "fill masks, answer questions, classify or embed, as JSON lines",
     "report": "a page about a run, or one that compares several",
+    "vocab": "give a model the words of a domain",
 }
 # The order of --help. What is in no group is listed last.
 _GROUPS = {
     "Prepare data": ("data",),
     "Train (on several processes: mpirun -np N bert-tf pretrain --horovod ...)": (
-        *("pretrain", "squad", "classify", "recipes"),
+        *("pretrain", "squad", "classify", "sentences", "recipes"),
     ),
-    "Use and compare what was trained": ("predict", "evaluate", "convert", "report"),
+    "Use and compare what was trained": (
+        *("predict", "evaluate", "convert", "vocab", "report"),
+    ),
     "Operate": ("plan", "launch", "build"),
 }
-_TRAINING = ("pretrain", "squad", "classify")
+_TRAINING = ("pretrain", "squad", "classify", "sentences")
 
 _INTERRUPTED = 130
 _TERMINATED = 143

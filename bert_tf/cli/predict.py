@@ -1,12 +1,15 @@
-"""`python -m bert_tf predict ...`: text in, JSON lines out."""
+"""`python -m bert_tf predict ...`: text in, JSON lines out, or a matrix of vectors."""
 
 import argparse
 import itertools
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.cli.prediction_input import (
@@ -21,9 +24,11 @@ from bert_tf.cli.prediction_input import (
     read_inputs,
 )
 from bert_tf.config import checks
-from bert_tf.config.paths import require_exists, require_file
+from bert_tf.config.paths import require_exists, require_file, require_possible
 from bert_tf.config.runtime import PRECISIONS
+from bert_tf.config.sentences import POOLINGS
 from bert_tf.evaluation.speed import BatchTimes, describe_speed
+from bert_tf.files import whole_file
 from bert_tf.launch import choose_instructions, without_optional_packages
 
 if TYPE_CHECKING:
@@ -38,9 +43,10 @@ of standard input. A line is the text itself or JSON:
   classify   {"text_a": "A fine film."} or, of two texts, {"text_a": ..., "text_b": ...}
   tag        {"text": "Ada lives in London."} or {"words": ["Ada", "lives", ...]}
   choose     {"context": "She fell", "endings": ["asleep.", "upwards."]}
-For classify it may also be a file of examples, such as a training file: its columns are
-those of the model's task, or have common names. For squad, a SQuAD JSON file; for tag,
-a .conll file; for choose, a table with the columns of SWAG.
+  embed      as for classify; the output has the vector, of length 1, as "embedding"
+For classify and embed it may also be a file of examples, such as a training file: its
+columns are those of the model's task, or have common names. For squad, a SQuAD JSON
+file; for tag, a .conll file; for choose, a table with the columns of SWAG.
 Each line of output is that JSON with the predictions added; a label of the input is
 called given_label then.
 """
@@ -81,11 +87,18 @@ def main(arguments: Sequence[str]) -> None:
     else:
         is_waiting = is_stream(options.input) and not options.text
         chunks = in_chunks(read_inputs(options, task), _AT_ONCE, at_once=is_waiting)
-    is_empty = True
+    is_empty, vectors = True, []
     for chunk in chunks:
-        for example, result in zip(chunk, task.predict(chunk), strict=True):
-            _print(_joined(example, result))
+        results = task.predict(chunk)
+        if options.output:
+            vectors += [result["embedding"] for result in results]
+        else:
+            for example, result in zip(chunk, results, strict=True):
+                _print(_joined(example, result))
         is_empty = False
+    if vectors:
+        with whole_file(options.output) as file:
+            np.save(file, np.array(vectors, np.float32))
     if is_empty and not is_terminal(options):
         _warn_of_no_text(options)
 
@@ -131,6 +144,16 @@ def _benchmark(
 def _check_paths(options: argparse.Namespace) -> None:
     """Checks the paths that are given, before TensorFlow is loaded."""
     require_exists("model", options.model)
+    for name in ("output", "pooling", "max_seq_length"):
+        if getattr(options, name) not in (None, "") and options.task != "embed":
+            raise ValueError(f"--{name} is for embed. Leave it out.")
+    if options.output:
+        if not options.output.endswith(".npy") or options.benchmark:
+            raise ValueError(
+                "`output` must be a file in .npy, without --benchmark. Received: "
+                f"{options.output}. For JSON lines, redirect the standard output."
+            )
+        require_possible("output", os.path.dirname(options.output) or ".")
     if options.vocab_file:
         require_file("vocab_file", options.vocab_file)
     if not is_stream(options.input) and not options.text:
@@ -169,6 +192,24 @@ def make_parser() -> Parser:
     add_model_options(parser)
     add("--batch_size", type=int, default=32, help="rows per batch")
     add("--top_k", type=int, default=5, help="fill-mask only: words for each [MASK]")
+    add(
+        "--pooling",
+        choices=POOLINGS,
+        help="embed only: the vector is the mean of all tokens, or that of [CLS]. "
+        "Default: as the model was trained, else mean",
+    )
+    add(
+        "--max_seq_length",
+        type=int,
+        help="embed only: longer texts are cut. Default: as the model was trained, "
+        "else its number of positions",
+    )
+    add(
+        "--output",
+        default="",
+        help="embed only: a file in .npy for the vectors, float32 [texts, width]. "
+        "Default: JSON lines on standard output",
+    )
     add(
         "--benchmark",
         action="store_true",
@@ -247,14 +288,7 @@ def _classify(options: argparse.Namespace) -> Task:
     classify = Classifier(options.model, **_settings(options))
 
     def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return classify(
-            [
-                (example["text_a"], example["text_b"])
-                if example.get("text_b")
-                else example["text_a"]
-                for example in examples
-            ]
-        )
+        return classify(_texts(examples))
 
     return Task(
         options.task,
@@ -332,10 +366,35 @@ def _choose(options: argparse.Namespace) -> Task:
     return Task(options.task, required, predict, lambda: choose.num_traces, **more)
 
 
+def _embed(options: argparse.Namespace) -> Task:
+    from bert_tf.features import Embedder
+
+    embed = Embedder(
+        options.model,
+        pooling=options.pooling or "",
+        max_seq_length=options.max_seq_length,
+        **_settings(options),
+    )
+
+    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"embedding": x.tolist()} for x in embed(_texts(examples))]
+
+    return Task(options.task, ("text_a",), predict, lambda: embed.num_traces)
+
+
 _TASKS = {
     "fill-mask": _fill_mask,
     "squad": _squad,
     "classify": _classify,
     "tag": _tag,
     "choose": _choose,
+    "embed": _embed,
 }
+
+
+def _texts(examples: list[Example]) -> list[str | tuple[str, str]]:
+    """The text of each input, or both of its texts."""
+    return [
+        (one["text_a"], one["text_b"]) if one.get("text_b") else one["text_a"]
+        for one in examples
+    ]

@@ -33,7 +33,7 @@ class Task(NamedTuple):
     """A kind of prediction.
 
     Attributes:
-      name: fill-mask, squad, classify, tag or choose.
+      name: fill-mask, squad, classify, embed, tag or choose.
       required: Names of the texts that each input must have.
       predict: Inputs -> the predictions for each.
       num_traces: How often the model has been traced.
@@ -52,6 +52,11 @@ class Task(NamedTuple):
     files: tuple[SplitFile, ...] = ()
     parse: Callable[[Example, str], Example] | None = None
     read: Callable[[str], Iterator[Example] | None] = lambda path: None
+
+    @property
+    def reads_tables(self) -> bool:
+        """Whether inputs are one text or two, also of a table."""
+        return self.name in ("classify", "embed")
 
     @property
     def usual(self) -> list[ColumnNames]:
@@ -90,17 +95,17 @@ def read_inputs(options: argparse.Namespace, task: Task) -> Iterator[Example]:
         yield from _parse(enumerate(lines, start=1), name_of(path), task)
     elif (examples := task.read(path)) is not None:
         yield from examples
-    elif task.name != "classify" and _is_refused_table(path, task):
+    elif not task.reads_tables and _is_refused_table(path, task):
         raise ValueError(
             f"`input` of {task.name} must hold a text or JSON on each line. Received: "
-            f"{path}, a table: tables are read for classify alone, and for choose. "
-            "Store its rows as JSON lines, in a .jsonl file."
+            f"{path}, a table: tables are read for classify, embed and choose. Store "
+            "its rows as JSON lines, in a .jsonl file."
         )
     elif task.name == "squad" and _holds_squad(path, task):
         for one in read_squad(path, version_2_with_negative=True, needs_answers=False):
             texts = {"question": one.question, "context": one.context}
             yield {"id": one.question_id, **texts}
-    elif task.name == "classify" and (file := _table(path, task)):
+    elif task.reads_tables and (file := _table(path, task)):
         yield from _from_table(path, file)
     else:
         yield from _parse(numbered_lines(path), path, task)
@@ -204,7 +209,7 @@ def _open(path: str | int, *, closefd: bool = True) -> TextIO:
 
 def _from_words(texts: list[str], task: Task) -> Example:
     """The input of the command line."""
-    names = ("text_a", "text_b") if task.name == "classify" else task.required
+    names = ("text_a", "text_b") if task.reads_tables else task.required
     if is_choice := task.name == "choose":
         names = ("context", *["ending"] * max(2, len(texts) - 1))
     if not len(names if is_choice else task.required) <= len(texts) <= len(names):
@@ -279,7 +284,7 @@ def _example(text: str, task: Task) -> Example:
         raise ValueError("")
     if task.parse:
         return example
-    if task.name == "classify" and "text_a" not in example:
+    if task.reads_tables and "text_a" not in example:
         example = _with_usual_names(example, task)
     is_good = all(isinstance(example.get(name), str) for name in task.required)
     if not is_good or not isinstance(example.get("text_b") or "", str):

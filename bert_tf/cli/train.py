@@ -1,10 +1,11 @@
-"""`bert-tf pretrain`, `squad` and `classify`: what the scripts run_*.py run."""
+"""`bert-tf pretrain`, `squad` and other trainings: what the scripts run_*.py run."""
 
 from collections.abc import Sequence
 from typing import NoReturn
 
 from bert_tf.config import PretrainingConfig
 from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
+from bert_tf.config.sentences import SentencesConfig
 from bert_tf.entry import run_script
 from bert_tf.launch import leave, use_huge_pages
 
@@ -13,6 +14,7 @@ JOBS = {
     "pretrain": (PretrainingConfig, "pretraining"),
     "squad": (SquadConfig, "squad"),
     "classify": (ClassifierConfig, "classifier"),
+    "sentences": (SentencesConfig, "sentences"),
 }
 
 

@@ -16,6 +16,7 @@ _FILES = (
     "bert_config_file",
     "bf16_config_path",
     "checksum_file",
+    "dev_file",
     "predict_file",
     "train_file",
     "vocab_file",

@@ -28,6 +28,7 @@ from bert_tf.interop.classifier_labels import (
     default_names,
     describe_head,
 )
+from bert_tf.interop.sentence_files import EMBED, read_settings, sentence_files
 from bert_tf.interop.tokenizer_files import tokenizer_config, tokenizer_files
 from bert_tf.interop.torch_files import save_torch
 from bert_tf.interop.weight_files import (
@@ -80,9 +81,10 @@ GELU_NOTE = (
     "keras-hub always approximates gelu: its outputs differ from this model's, whose "
     "gelu is exact, by about 0.004"
 )
+_BY_MEAN = "takes the mean of the hidden\nstates of a sentence"
+_BY_MODULES = "pools as `modules.json` says"
 _SENTENCES = """
-With [sentence-transformers](https://www.sbert.net), which takes the mean of the hidden
-states of a sentence:
+With [sentence-transformers](https://www.sbert.net), which {how}:
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -253,6 +255,7 @@ def write_model(
     os.makedirs(folder or ".", exist_ok=True)
     _write_weights(model, destination, form)
     for path, text in texts.items():
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         write_whole(path, text)
     return [weights_file(destination, form), *texts]
 
@@ -319,7 +322,13 @@ def _texts(model: Model, form: Form) -> dict[str, str]:
     )
     texts = {HUGGINGFACE_CONFIG: config, **texts}
     if form is Form.TRANSFORMERS:
-        texts["README.md"] = model_card(architecture, model.config, model.source)
+        known = model.head.description
+        is_embedding = architecture is _ENCODER and known.get("task") == EMBED
+        how = _BY_MODULES if is_embedding else _BY_MEAN
+        texts["README.md"] = model_card(architecture, model.config, model.source, how)
+        if is_embedding:
+            settings = read_settings("", known)
+            texts |= sentence_files(settings, model.config.hidden_size)
         if model.vocab_file:
             texts |= tokenizer_files(model.vocab_file, model.tokenizer, max_positions)
     return texts
@@ -355,13 +364,16 @@ def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
-def model_card(architecture: Architecture, config: BertConfig, source: str) -> str:
+def model_card(
+    architecture: Architecture, config: BertConfig, source: str, how: str = _BY_MEAN
+) -> str:
     """The text of a model card.
 
     Args:
       architecture: The class that reads the model.
       config: Its sizes.
       source: Where the weights come from, for the reader.
+      how: How sentence-transformers makes vectors of sentences.
 
     Returns:
       Markdown, after a head of YAML that the hub reads.
@@ -374,4 +386,4 @@ def model_card(architecture: Architecture, config: BertConfig, source: str) -> s
     )
     if config.hidden_act == "gelu":
         card += f"\n{GELU_NOTE[0].upper()}{GELU_NOTE[1:]}.\n"
-    return card + _SENTENCES if architecture.name == "BertModel" else card
+    return card + _SENTENCES.format(how=how) if architecture is _ENCODER else card

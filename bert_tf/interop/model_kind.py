@@ -3,6 +3,7 @@
 import os
 
 from bert_tf.interop.classifier_labels import KINDS
+from bert_tf.interop.sentence_files import EMBED
 from bert_tf.interop.weights import read_weights
 
 SQUAD = "squad"
@@ -49,7 +50,7 @@ def _other_kind(
     path: str | os.PathLike[str], wanted: str, kind: str, reason: str
 ) -> ValueError:
     remedy = f"Pass a model that was trained for {wanted}."
-    if kind in _HEADS:
+    if kind in (*_HEADS, EMBED):
         remedy = (
             f"Use `python -m bert_tf predict {kind}` for it, or pass a model that was "
             f"trained for {wanted}."

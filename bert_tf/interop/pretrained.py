@@ -15,18 +15,21 @@ from bert_tf.errors import RunError, did_you_mean
 from bert_tf.interop import tensor_names
 from bert_tf.interop.classifier_labels import TAG, Head
 from bert_tf.interop.export import Form, Model, find_form, write_model
+from bert_tf.interop.sentence_files import EMBED
 from bert_tf.interop.tensor_shapes import conform, require_plausible
 from bert_tf.interop.weight_files import find_source, folder_of
 from bert_tf.interop.weights import Weights, assign_weights, read_weights
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
 from bert_tf.modeling.models import build_encoder_model, settings_of
 from bert_tf.modeling.pretraining import build_pretraining_model
+from bert_tf.modeling.sentences import SentenceModel, build_sentence_model
 
 _BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "encoder": build_encoder_model,
     "pretraining": build_pretraining_model,
     "classifier": build_classifier_model,
     "squad": build_span_model,
+    "sentences": build_sentence_model,
 }
 # Weights that a task adds to an encoder.
 _HEADS = {
@@ -34,6 +37,7 @@ _HEADS = {
     "pretraining": ("cls/*", "bert/pooler/*"),
     "classifier": ("output_*", "bert/pooler/*"),
     "squad": ("cls/squad/*",),
+    "sentences": (),
 }
 # Weights that a task does not use, so that files of the task may lack them.
 _UNUSED = {"squad": ("bert/pooler/*",)}
@@ -50,12 +54,12 @@ def from_pretrained(
 
     Args:
       path: See `weight_files.find_source`; it needs a config next to it.
-      task: "encoder", "pretraining", "classifier" or "squad".
+      task: "encoder", "pretraining", "classifier", "squad" or "sentences".
       new: Names, or patterns with * and ?, of weights that the file may lack, such as
         "cls/*" for the heads of pre-training; they are newly initialised.
       settings: For the function that builds the model, such as `max_seq_length`, or
         `num_outputs` of a classifier that is newly initialised; see `modeling.models`,
-        `modeling.pretraining` and `modeling.finetuning`.
+        `modeling.pretraining`, `modeling.finetuning` and `modeling.sentences`.
 
     Returns:
       The model. What is newly initialised or not used is logged.
@@ -206,5 +210,9 @@ def save_pretrained(
             f"`label_names` must be {head.num_outputs}, one for each output of the "
             f"model's classifier. Received: label_names={list(label_names)}."
         )
+    if isinstance(model, SentenceModel):
+        length = model.input["input_ids"].shape[1] or config.max_position_embeddings
+        known = {"task": EMBED, "pooling": model.pooling, "max_seq_length": length}
+        head = head._replace(description=known)
     whole = Model(tensors, config, vocab_file, tokenizer, "bert_tf", head)
     write_model(whole, os.fspath(path), Form.TRANSFORMERS, overwrite=True)

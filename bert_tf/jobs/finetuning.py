@@ -1,4 +1,4 @@
-"""What both kinds of fine-tuning share: examples, the best weights, predictions."""
+"""What all kinds of fine-tuning share: examples, the best weights, predictions."""
 
 import contextlib
 import dataclasses

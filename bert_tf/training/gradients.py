@@ -8,8 +8,8 @@ from typing import Protocol
 import keras
 import tensorflow as tf
 
-from bert_tf import fused_ops
 from bert_tf.distribute import Communicator
+from bert_tf.training.clipping import clip_by_global_norm
 
 Features = dict[str, tf.Tensor]
 
@@ -51,6 +51,9 @@ class Task(Protocol):
     Attributes:
       model: The Keras model.
       loss_names: Names of the L losses; the gradient is that of the sum of their means.
+
+    A task whose loss of one micro-batch depends on all others has two more methods,
+    `logits` and `whole_batch`; see `modeling.sentences`.
     """
 
     model: keras.Model
@@ -95,54 +98,6 @@ class GradientSettings:
     clip_each_micro_batch: bool = False
     use_xla: bool = False
     sums_over_workers: bool = True
-
-
-def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-    """The Euclidean norm of all gradients together.
-
-    Args:
-      gradients: Dense float32 tensors.
-
-    Returns:
-      A float32 scalar, not finite if any gradient is not.
-    """
-    if fused_ops.are_in_use():
-        return tf.sqrt(fused_ops.library().bert_square_sum(tensors=gradients))
-    # L2Loss reads each tensor once; the sum of squares would write them all first.
-    # Stacked: TensorFlow adds the terms of add_n in the order in which they are ready.
-    return tf.sqrt(2.0 * tf.reduce_sum(tf.stack([tf.nn.l2_loss(g) for g in gradients])))
-
-
-def clip_scale(norm: tf.Tensor, max_norm: float) -> tf.Tensor:
-    """What to multiply gradients by for a global norm of at most `max_norm`.
-
-    Args:
-      norm: Theirs, float32 scalar.
-      max_norm: The largest norm allowed; 0: no clipping.
-
-    Returns:
-      A float32 scalar in (0, 1].
-
-    Source: Pascanu et al. 2013 (arXiv:1211.5063), algorithm 1.
-    """
-    return max_norm / tf.maximum(norm, max_norm) if max_norm else tf.constant(1.0)
-
-
-def clip_by_global_norm(
-    gradients: Sequence[tf.Tensor], max_norm: float
-) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Scales gradients down to a global norm.
-
-    Args:
-      gradients: Dense float32 tensors.
-      max_norm: The largest norm allowed; 0: no clipping.
-
-    Returns:
-      The gradients, and their norm before.
-    """
-    norm = global_norm(gradients)
-    scale = clip_scale(norm, max_norm)
-    return [g * scale for g in gradients], norm
 
 
 def _first_sum(shape: tf.TensorShape) -> tf.Tensor:
@@ -209,6 +164,7 @@ class GradientAccumulator:
         self._stop = stop
         self._own_values = own_values
         self._variables = task.model.trainable_variables
+        self._is_of_whole_batch = hasattr(task, "whole_batch")
         # Accumulators hold the sum so far. Clipping each micro-batch, summing it over
         # the workers or dividing it by the loss scale would be done to earlier
         # micro-batches again.
@@ -241,6 +197,8 @@ class GradientAccumulator:
         """
         counts = self.divisors(batch)
         with self._step:
+            if batch["input_ids"].shape[0] > 1 or self._settings.use_xla:
+                batch = self._with_whole_batch(batch, step)
             parts, losses = self._accumulate(batch, tf.cast(step, tf.int32), counts)
             gradients = self._with_sums(parts)
             for variable, gradient in zip(self._variables, gradients, strict=True):
@@ -263,7 +221,7 @@ class GradientAccumulator:
         """The gradients and losses of one micro-batch of this worker alone.
 
         Args:
-          batch: See `__call__`.
+          batch: The result of `prepared`.
           step: See `__call__`.
           counts: The result of `divisors`.
           i: Index of the micro-batch.
@@ -272,6 +230,26 @@ class GradientAccumulator:
             features = self._features(batch, tf.cast(step, tf.int32), i)
             gradients, losses = self._compute(features, counts[i])
             return self._with_sums(gradients), losses
+
+    def prepared(self, batch: Features, step: tf.Tensor) -> Features:
+        """A batch for `micro_batch`; to be called on all workers."""
+        with self._step:
+            return self._with_whole_batch(batch, step)
+
+    def _with_whole_batch(self, batch: Features, step: tf.Tensor) -> Features:
+        """Adds what a micro-batch must know of all others, if the task asks for it."""
+        if not self._is_of_whole_batch:
+            return batch
+
+        def logits(i: tf.Tensor) -> tf.Tensor:
+            features = self._features(batch, tf.cast(step, tf.int32), i)
+            return self._task.logits(features, training=True)
+
+        parts = tf.range(batch["input_ids"].shape[0])
+        found = tf.map_fn(
+            logits, parts, fn_output_signature=tf.float32, parallel_iterations=1
+        )
+        return batch | self._task.whole_batch(found, batch["batch_slots"])
 
     def _with_sums(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor]:
         """Gradients with those of the step's accumulators filled in."""
@@ -379,8 +357,10 @@ class GradientAccumulator:
         rows = part * size + tf.range(size)
         seed_and_step = tf.repeat(tf.stack([settings.seed, step])[None], size, axis=0)
         features["dropout_seed"] = tf.concat([seed_and_step, rows[:, None]], axis=1)
-        if features["input_ids"].shape[0] is None and not settings.use_xla:
-            # XLA would compile the step again for each number of rows.
+        rows_vary = features["input_ids"].shape[0] is None
+        if rows_vary and not (settings.use_xla or self._is_of_whole_batch):
+            # XLA would compile the step again for each number of rows; and workers that
+            # collect vectors must have equally many.
             features = _without_empty_rows(features)
         return features
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from bert_tf import fused_ops
 from bert_tf.distribute import Communicator
-from bert_tf.training.gradients import global_norm
+from bert_tf.training.clipping import global_norm
 from bert_tf.training.optimizer_base import BertOptimizer
 from bert_tf.training.update_formulas import direction
 

@@ -11,13 +11,12 @@ from bert_tf import fused_ops
 from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
 from bert_tf.training.averages import WeightAverages
+from bert_tf.training.clipping import clip_scale, global_norm
 from bert_tf.training.clock import TrainingClock
 from bert_tf.training.gradients import (
     GradientAccumulator,
     GradientSettings,
     Task,
-    clip_scale,
-    global_norm,
 )
 from bert_tf.training.loss_scale import LossScale
 from bert_tf.training.nonfinite import Cause, find_cause
@@ -282,6 +281,7 @@ class Trainer:
         """Computes the micro-batches of the step again."""
         step = tf.identity(self.optimizer.iterations.value)
         counts = self._gradients.divisors(batch)
+        batch = tf.function(self._gradients.prepared, autograph=False)(batch, step)
         specs = _of_any_rows(batch) if self._rows_vary else batch
         graph = self._micro_batch.get_concrete_function(
             specs, step, counts, tf.constant(0)
@@ -332,6 +332,8 @@ class Trainer:
 
 def _made_up(name: str, values: np.ndarray) -> np.ndarray:
     """Rows without padding, whose every id, position and label is 0."""
+    if name == "batch_slots":
+        return values
     is_on = name.endswith(("_mask", "_weights"))
     return np.full_like(values, 1 if is_on else 0)
 

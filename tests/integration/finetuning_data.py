@@ -171,6 +171,14 @@ def write_classes(folder):
     return [f"--data_dir={folder}", "--task_name=tsv"]
 
 
+def write_pairs(path):
+    """Questions and their answers, and sentences of a like meaning: 19 pairs."""
+    pairs = [pair for questions in CONTEXTS.values() for pair in questions]
+    pairs += [(first, second) for first, second, _ in PAIRS]
+    write_table(path, [("anchor", "positive"), *pairs])
+    return [f"--train_file={path}", f"--dev_file={path}"]
+
+
 def write_sts_b(folder):
     rows = [("sentence1", "sentence2", "score"), *PAIRS]
     for split in ("train", "dev"):

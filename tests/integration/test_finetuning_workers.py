@@ -21,6 +21,8 @@ RUNS = {
     "tags": ("tags", []),
     "packed-labels": ("labels", LONG),
     "packed-choices": ("choices", LONG),
+    "pairs": ("sentences", []),
+    "packed-pairs": ("sentences", LONG),
     "best": ("classes", ["--evaluate_each_epoch"]),
     "controlled": (
         "classes",
@@ -44,6 +46,11 @@ def runs(folder, model):
                 f"--train_file={folder}/train.json",
                 f"--predict_file={folder}/train.json",
                 *finetuning_data.SQUAD_FLAGS,
+            ],
+            "sentences": [
+                *finetuning_data.write_pairs(folder / "pairs.tsv"),
+                *finetuning_data.CLASS_FLAGS,
+                *("--nodo_predict", "--num_accumulation_steps=2"),
             ],
         }
         for task in ("classes", "tags", "labels", "choices"):

@@ -12,11 +12,10 @@ from bert_tf.distribute import Communicator
 from bert_tf.errors import NonFiniteError
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
+from bert_tf.training.clipping import clip_by_global_norm, global_norm
 from bert_tf.training.gradients import (
     GradientAccumulator,
     GradientSettings,
-    clip_by_global_norm,
-    global_norm,
 )
 from bert_tf.training.optimizers import build_optimizer
 from bert_tf.training.trainer import Trainer

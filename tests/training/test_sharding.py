@@ -9,7 +9,8 @@ from training.test_nonfinite import TwoWeights, batch
 
 from bert_tf import fused_ops
 from bert_tf.errors import NonFiniteError
-from bert_tf.training.gradients import GradientSettings, clip_scale, global_norm
+from bert_tf.training.clipping import clip_scale, global_norm
+from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.optimizers import LAMB, AdamWeightDecay
 from bert_tf.training.sharding import OptimizerShards, Piece, pieces_of
 from bert_tf.training.trainer import Trainer

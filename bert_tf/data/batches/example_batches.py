@@ -29,6 +29,7 @@ class LabelledSequences:
       weights: [n] float32, of the examples in the mean loss; None: all are 1.
       tags: [T] int32, the class of each token, -1 for none; None without any.
       choices: K consecutive sequences make an example; they share a row.
+      per_example: Consecutive sequences that are one example, each in any row.
     """
 
     sequences: TokenSequences
@@ -37,14 +38,15 @@ class LabelledSequences:
     weights: np.ndarray | None = None
     tags: np.ndarray | None = None
     choices: int = 1
+    per_example: int = 1
 
     def __len__(self) -> int:
         """The number of examples."""
-        return len(self.sequences) // self.choices
+        return len(self.sequences) // (self.choices * self.per_example)
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each example, [n] int64."""
+        """Tokens of what shares a row: of each sequence, or of all choices."""
         return self.sequences.lengths.reshape(-1, self.choices).sum(axis=1)
 
     def sequence_rows(self, rows: np.ndarray) -> np.ndarray:
@@ -128,31 +130,38 @@ class ExampleReader(StepReader):
         self._settings = settings
         self.rows_vary = settings.is_packed
 
-    def _rows(self, step: int) -> np.ndarray:
-        """Numbers of the examples in this worker's rows, -1 for none: [k, B, K]."""
-        shape = self._shape
+    def _rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the sequences in this worker's rows, -1 for none: [k, B, K].
+
+        Their numbers in the global batch, the slots, follow.
+        """
+        shape, per_example = self._shape, self._examples.per_example
         count = shape.global_batch_size
         numbers = self._order.records(self.position(step), count)
+        numbers = (numbers[:, None] * per_example + np.arange(per_example)).ravel()
         slots = self._settings.assign_rows(self._examples.lengths[numbers])
-        rows = np.where(slots >= 0, numbers[slots], slots)
         parts = shape.size * shape.num_micro_batches
-        per_part = -(-len(rows) // parts)
-        rows = padded_rows(rows, per_part * parts)
-        own = np.split(rows, shape.size)[shape.rank]
-        return own.reshape(shape.num_micro_batches, per_part, -1)
+        per_part = -(-len(slots) // parts)
+        slots = padded_rows(slots, per_part * parts)
+        own = np.split(slots, shape.size)[shape.rank]
+        own = own.reshape(shape.num_micro_batches, per_part, -1)
+        return np.where(own >= 0, numbers[own], own), own
 
     def batch(self, step: int) -> Features:
         """See `StepReader`."""
-        rows = self._rows(step)
+        rows, slots = self._rows(step)
         own = rows.reshape(-1, rows.shape[-1])
         features = self._examples.features(own, self._settings.max_seq_length)
+        if self._examples.per_example > 1:
+            features["batch_slots"] = slots.reshape(own.shape).astype(np.int32)
         cut = rows.shape[:2]
         return {name: x.reshape(*cut, *x.shape[1:]) for name, x in features.items()}
 
     def name_rows(self, step: int, micro_batch: int) -> str:
         """See `StepReader`."""
-        rows = self._rows(step)[micro_batch]
-        return f"examples {', '.join(map(str, np.sort(rows[rows >= 0])))} (from 0)"
+        rows = self._rows(step)[0][micro_batch]
+        numbers = np.unique(rows[rows >= 0] // self._examples.per_example)
+        return f"examples {', '.join(map(str, numbers))} (from 0)"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Trains a WordPiece vocabulary on text, in the layout of the published ones.
 
+Also counts the words of a text, for a vocabulary that gets more of them.
+
 The `tokenizers` library learns the pieces, from the words that our own tokenizer makes
 of the text, so that vocabulary and tokenizer agree.
 """
@@ -129,6 +131,27 @@ def count_range(file_range: FileRange, settings: TokenizerSettings) -> Alphabet:
     return count_characters(split_words(file_range, settings))
 
 
+def count_words(file_range: FileRange, settings: TokenizerSettings) -> Counter[str]:
+    """How often each word occurs in a range: one task of a worker process."""
+    return Counter(split_words(file_range, settings).split())
+
+
+def count_all_words(
+    paths: Sequence[str], settings: TokenizerSettings, num_processes: int
+) -> Counter[str]:
+    """How often each word occurs in files of text.
+
+    Args:
+      paths: Files in google's format.
+      settings: How to normalise text.
+      num_processes: Worker processes; 0 means one per core.
+    """
+    total: Counter[str] = Counter()
+    for found in _over_ranges(count_words, "words", paths, settings, num_processes):
+        total.update(found)
+    return total
+
+
 def make_vocabulary(config: VocabConfig) -> Counter[str]:
     """Trains a vocabulary on files and writes it, unless it exists already.
 
@@ -163,7 +186,12 @@ def _write(
     config: VocabConfig, paths: Sequence[str], output: OutputFolder
 ) -> OutputFile:
     alphabet = Alphabet(Counter(), set())
-    for found in _over_ranges(count_range, "characters", config, paths):
+    strips = config.strip_accents
+    settings = TokenizerSettings(
+        config.do_lower_case, config.do_lower_case if strips is None else strips
+    )
+    read = (paths, settings, config.num_processes)
+    for found in _over_ranges(count_range, "characters", *read):
         alphabet.add(found)
     if not alphabet.counts:
         raise ValueError(
@@ -171,7 +199,7 @@ def _write(
             f"input={config.input}, which holds no word."
         )
     tokens = train_vocabulary(
-        _over_ranges(split_words, "words", config, paths),
+        _over_ranges(split_words, "words", *read),
         alphabet,
         config.vocab_size,
         config.min_frequency,
@@ -187,19 +215,16 @@ def _write(
 def _over_ranges(
     function: Callable[[FileRange, TokenizerSettings], Result],
     what: str,
-    config: VocabConfig,
     paths: Sequence[str],
+    settings: TokenizerSettings,
+    num_processes: int,
 ) -> Iterator[Result]:
     """Applies a function to each range of the files, in order."""
     ranges = list(cut_into_ranges(paths, "google", _RANGE_BYTES))
-    strips = config.strip_accents
-    settings = TokenizerSettings(
-        config.do_lower_case, config.do_lower_case if strips is None else strips
-    )
     tasks = ((file_range, settings) for file_range in ranges)
     total = sum(file_range.num_bytes for file_range in ranges)
     with ProgressReport(total, f"MiB of {what}") as progress:
-        results = in_order(function, tasks, config.num_processes)
+        results = in_order(function, tasks, num_processes)
         for number, result in enumerate(results):
             yield result
             size = ranges[number].num_bytes

@@ -34,6 +34,11 @@ class SpecialTokens(NamedTuple):
 SPECIAL_TOKENS = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
+def is_unused(token: str) -> bool:
+    """Whether a token is [unusedN], which users may replace."""
+    return bool(_UNUSED.fullmatch(token))
+
+
 def load_vocabulary(vocab_file: str) -> list[str]:
     """Reads a vocabulary, one token per line.
 

@@ -20,6 +20,7 @@ from bert_tf.interop.classifier_labels import (
     read_description,
 )
 from bert_tf.interop.model_kind import SQUAD
+from bert_tf.interop.sentence_files import EMBED
 from bert_tf.interop.tokenizer_files import tokenizer_config
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY, find_source
 from bert_tf.jobs.run.model_files import RunTokenizer
@@ -39,12 +40,13 @@ _NEGATIVE = "version_2_with_negative"
 # Settings in task.json that change what a model reads or predicts.
 _DECISIVE = (
     *("task", "label_names", "max_seq_length", "do_lower_case"),
-    "version_2_with_negative",
+    *("version_2_with_negative", "pooling"),
 )
 _TITLES = {
     PRETRAINING: "pre-training",
     SQUAD: "SQuAD",
     CLASSIFY: "classification",
+    EMBED: "sentence vectors",
 }
 
 
@@ -118,7 +120,7 @@ class FolderTask(NamedTuple):
     """The task of a model.
 
     Attributes:
-      kind: pretraining, squad or classify.
+      kind: pretraining, squad, classify or embed.
       name: --task_name of a classification, or the version of SQuAD; empty if unknown.
     """
 
@@ -187,6 +189,8 @@ def _find_task(folder: str, start: StartingPoint) -> FolderTask | None:
         return squad_task(settings[SQUAD].get(_NEGATIVE))
     if "task" in settings:
         return FolderTask(CLASSIFY, str(settings["task"].get("task_name", "")))
+    if "pairs" in settings:
+        return FolderTask(EMBED)
     if settings:
         return FolderTask(PRETRAINING)
     description = read_description(folder)

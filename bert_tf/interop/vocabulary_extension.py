@@ -1,0 +1,261 @@
+"""Gives a model the words of a domain, which its vocabulary splits into pieces."""
+
+import dataclasses
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from bert_tf.data.commands.vocab import count_all_words
+from bert_tf.data.text.input_files import expand_paths
+from bert_tf.data.text.tokenization import WordPieceTokenizer
+from bert_tf.data.text.vocabulary import check_size, is_unused
+from bert_tf.errors import RunError
+from bert_tf.interop.classifier_labels import read_head
+from bert_tf.interop.export import (
+    Model,
+    find_form,
+    require_free,
+    weights_file,
+    write_model,
+)
+from bert_tf.interop.pretrained import load_tokenizer
+from bert_tf.interop.tensor_shapes import conform
+from bert_tf.interop.weight_files import VOCABULARY, find_source
+from bert_tf.interop.weights import read_weights
+
+_TABLE, _BIAS = "bert/embeddings/word_embeddings", "cls/predictions/output_bias"
+# A word that occurs once may be a typing error.
+_MIN_FREQUENCY = 2
+_MAX_EXAMPLES = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExtendOptions:
+    """How to extend a vocabulary.
+
+    Attributes:
+      input: Text: comma-separated files and folders.
+      num_tokens: How many words to add.
+      into_unused: Put them in place of [unusedN] instead of behind all others.
+      vocab_file: The model's vocabulary; empty: that next to the weights.
+      do_lower_case: Whether the tokenizer lower-cases; None: as the model's files say.
+      num_processes: Worker processes; 0 means one per core.
+      overwrite: Replace files that are there.
+    """
+
+    input: str
+    num_tokens: int
+    into_unused: bool = False
+    vocab_file: str = ""
+    do_lower_case: bool | None = None
+    num_processes: int = 0
+    overwrite: bool = False
+
+
+class NewWord(NamedTuple):
+    """A word to add.
+
+    Attributes:
+      word: The word.
+      pieces: Ids of the pieces that it was split into.
+      saved: How many pieces of the text it saves.
+    """
+
+    word: str
+    pieces: Sequence[int]
+    saved: int
+
+
+def choose_words(
+    counts: Mapping[str, int], tokenizer: WordPieceTokenizer, num_tokens: int
+) -> list[NewWord]:
+    """The words whose pieces take most room, of those that occur twice or more.
+
+    Args:
+      counts: Word -> how often it occurs.
+      tokenizer: Splits words into pieces; [UNK] is none.
+      num_tokens: At most so many.
+
+    Returns:
+      The words, those that save most first, equal ones in alphabetical order.
+    """
+    found = []
+    for word, count in counts.items():
+        if count >= _MIN_FREQUENCY and word not in tokenizer.vocab:
+            [pieces] = tokenizer.encode([word])
+            if len(pieces) > 1:
+                found.append(NewWord(word, pieces, count * (len(pieces) - 1)))
+    found.sort(key=lambda new: (-new.saved, new.word))
+    return found[:num_tokens]
+
+
+def place_words(
+    tokens: Sequence[str], words: Sequence[str], *, into_unused: bool
+) -> tuple[list[str], list[int]]:
+    """A vocabulary with more words, and their ids.
+
+    Args:
+      tokens: The vocabulary.
+      words: Those to add.
+      into_unused: Whether they replace [unusedN].
+
+    Raises:
+      ValueError: if there are fewer [unusedN] than words.
+    """
+    if not into_unused:
+        return [*tokens, *words], list(range(len(tokens), len(tokens) + len(words)))
+    free = [number for number, token in enumerate(tokens) if is_unused(token)]
+    if len(free) < len(words):
+        raise ValueError(
+            f"`num_tokens` must be at most {len(free)}, the [unusedN] of the "
+            f"vocabulary, with `into_unused`. Received: {len(words)} words. Pass a "
+            "smaller --num_tokens, or leave out --into_unused."
+        )
+    placed = list(tokens)
+    for number, word in zip(free, words, strict=False):
+        placed[number] = word
+    return placed, free[: len(words)]
+
+
+def with_rows(
+    values: np.ndarray, ids: Sequence[int], words: Sequence[NewWord], num_rows: int
+) -> np.ndarray:
+    """A table of the vocabulary with the mean of its old pieces for each new word.
+
+    Args:
+      values: [V, ...], the table.
+      ids: Of the new words.
+      words: The new words.
+      num_rows: Of the result.
+    """
+    grown = np.zeros((num_rows, *values.shape[1:]), values.dtype)
+    grown[: len(values)] = values
+    for number, new in zip(ids, words, strict=True):
+        grown[number] = values[list(new.pieces)].mean(axis=0)
+    return grown
+
+
+def extend_vocabulary(
+    source: str, destination: str, options: ExtendOptions
+) -> list[str]:
+    """Writes a model that knows the frequent words of a text.
+
+    Args:
+      source: See `weight_files.find_source`.
+      destination: See `export.find_form`.
+      options: The rest.
+
+    Returns:
+      Lines to print.
+
+    Raises:
+      FileNotFoundError: if a file is missing.
+      ValueError: if the source or the text cannot be used, or the destination exists.
+      RunError: if tensors are missing or misshapen.
+      OSError: if the destination cannot be written.
+    """
+    form = find_form(destination)
+    if os.path.realpath(source) == os.path.realpath(destination):
+        raise ValueError(
+            f"The new model must not be the old one. Received: {destination} for both. "
+            "Name another."
+        )
+    if not options.overwrite:
+        require_free(weights_file(destination, form), {})
+    paths = expand_paths(options.input)
+    model, notes = _read_model(source, options)
+    tokenizer = WordPieceTokenizer(model.vocab_file, model.tokenizer)
+    counts = count_all_words(paths, model.tokenizer, options.num_processes)
+    words = choose_words(counts, tokenizer, options.num_tokens)
+    if not words:
+        raise ValueError(
+            f"`input` must hold words, twice or more, that {model.vocab_file} splits "
+            f"into pieces. Received: input={options.input}, with {len(counts):,} "
+            "different words, none of them such. Use text of the domain."
+        )
+    if len(words) < options.num_tokens:
+        notes.append(
+            f"warning: the text holds only {len(words)} words, twice or more, that are "
+            f"split into pieces: fewer than --num_tokens={options.num_tokens}"
+        )
+    tokens, ids = place_words(
+        tokenizer.inverse_vocab,
+        [new.word for new in words],
+        into_unused=options.into_unused,
+    )
+    num_rows = max(model.config.vocab_size, len(tokens))
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, VOCABULARY)
+        Path(path).write_text("".join(f"{token}\n" for token in tokens), "utf-8")
+        lines = _describe(counts, tokenizer, WordPieceTokenizer(path, model.tokenizer))
+        grown = {
+            name: with_rows(model.tensors[name], ids, words, num_rows)
+            for name in (_TABLE, _BIAS)
+            if name in model.tensors
+        }
+        model = model._replace(
+            tensors={**model.tensors, **grown},
+            config=dataclasses.replace(model.config, vocab_size=num_rows),
+            vocab_file=path,
+        )
+        files = write_model(model, destination, form, overwrite=options.overwrite)
+    where = "in place of [unusedN]" if options.into_unused else "behind all others"
+    examples = ", ".join(new.word for new in words[:_MAX_EXAMPLES])
+    return [
+        *notes,
+        f"added {len(words)} words {where}, such as {examples}",
+        *lines,
+        f"wrote a vocabulary of {len(tokens)} tokens to {', '.join(files)}",
+    ]
+
+
+def _read_model(source: str, options: ExtendOptions) -> tuple[Model, list[str]]:
+    """The old model as it would be written, and lines about it."""
+    found, weights = find_source(source), read_weights(source)
+    vocab_file = options.vocab_file or weights.vocab_file
+    tokenizer = load_tokenizer(
+        source, vocab_file=vocab_file, do_lower_case=options.do_lower_case
+    )
+    if weights.config is None:
+        raise RunError(
+            "There is no bert_config.json or config.json next to the "
+            f"{weights.source}. Put that of the model there."
+        )
+    notes = check_size(vocab_file, weights.config.vocab_size)
+    tensors, more = conform(weights.tensors, weights.config, weights.source)
+    model = Model(
+        tensors,
+        weights.config,
+        vocab_file,
+        tokenizer.settings,
+        os.path.basename(os.path.normpath(source)),
+        read_head(found, int(np.size(tensors.get("output_bias", ())))),
+    )
+    return model, [*weights.notes, *notes, *more]
+
+
+def _describe(
+    counts: Counter[str], old: WordPieceTokenizer, new: WordPieceTokenizer
+) -> list[str]:
+    """Lines about the pieces of the text before and after."""
+    before, after, unknown = 0, 0, 0
+    for word, count in counts.items():
+        ([first], [second]) = (x.encode([word]) for x in (old, new))
+        before, after = before + count * len(first), after + count * len(second)
+        # A new word at the beginning of a longer one may leave a rest without pieces.
+        unknown += count * (old.special.unk in second and old.special.unk not in first)
+    lines = [
+        f"tokens of the text: {before:,} before, {after:,} after "
+        f"({(after - before) / before:+.1%})"
+    ]
+    if unknown:
+        lines.append(
+            f"warning: {unknown:,} words of the text begin with a new word, and are "
+            "[UNK] now: the vocabulary has no pieces for the rest"
+        )
+    return lines

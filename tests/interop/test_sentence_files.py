@@ -1,0 +1,57 @@
+"""The files of sentence-transformers: written, and read from others."""
+
+import json
+
+import pytest
+
+from bert_tf.interop.sentence_files import (
+    SentenceSettings,
+    read_settings,
+    sentence_files,
+)
+
+
+def write(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return str(folder)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_settings_are_read_as_they_were_written(tmp_path, pooling):
+    settings = SentenceSettings(pooling, 96)
+    folder = write(tmp_path, sentence_files(settings, 8))
+    assert read_settings(folder, {}) == settings
+
+
+def test_a_folder_without_modules_says_nothing(tmp_path):
+    assert read_settings(str(tmp_path), {}) == SentenceSettings("", 0)
+
+
+def test_task_json_says_how_a_model_of_ours_was_trained(tmp_path):
+    known = {"task": "embed", "pooling": "cls", "max_seq_length": 32}
+    assert read_settings(str(tmp_path), known) == SentenceSettings("cls", 32)
+
+
+@pytest.mark.parametrize("mode", ["max", "mean_tokens and max"])
+def test_another_pooling_is_refused_unless_one_is_given(tmp_path, mode):
+    files = sentence_files(SentenceSettings("mean", 96), 8)
+    values = json.loads(files["1_Pooling/config.json"])
+    values |= {
+        "pooling_mode_max_tokens": True,
+        "pooling_mode_mean_tokens": "and" in mode,
+    }
+    folder = write(tmp_path, files | {"1_Pooling/config.json": json.dumps(values)})
+    with pytest.raises(ValueError, match="the pooling must be mean or cls"):
+        read_settings(folder, {})
+    assert read_settings(folder, {}, is_pooling_given=True).max_seq_length == 96
+
+
+def test_a_layer_behind_the_pooling_is_refused(tmp_path):
+    files = sentence_files(SentenceSettings("mean", 96), 8)
+    modules = json.loads(files["modules.json"])
+    modules.append({"path": "3_Dense", "type": "sentence_transformers.models.Dense"})
+    folder = write(tmp_path, files | {"modules.json": json.dumps(modules)})
+    with pytest.raises(ValueError, match="Received: Dense. Use sentence-transformers"):
+        read_settings(folder, {})
