@@ -8,6 +8,9 @@ from bert_tf.interop.weights import read_weights
 
 SQUAD = "squad"
 FILL_MASK = "fill-mask"
+# Without a head: hidden states, or their mean.
+ENCODER = "encoder"
+SENTENCES = "sentences"
 # Kind of prediction -> a tensor of its head.
 _HEADS = {
     CLASSIFY: "output_bias",
@@ -44,6 +47,29 @@ def check_head(path: str | os.PathLike[str], wanted: str) -> None:
         raise _other_kind(path, wanted, kinds[0], f"with a head for {kinds[0]}")
     if not kinds:
         raise _other_kind(path, wanted, "", "without a head, an encoder")
+
+
+def find_kind(tensors: Mapping[str, object], description: Mapping[str, object]) -> str:
+    """What weights are for: by task.json, or by their head; else an encoder."""
+    known = str(description.get("task", ""))
+    if _HEADS.get(known) in tensors:
+        return known
+    return next((kind for kind, name in _HEADS.items() if name in tensors), ENCODER)
+
+
+def require_kind(tensors: Mapping[str, object], kind: str) -> None:
+    """Refuses weights that lack the head for a kind.
+
+    Raises:
+      ValueError: naming the kind that they have.
+    """
+    if kind in _HEADS and _HEADS[kind] not in tensors:
+        known = find_kind(tensors, {})
+        raise ValueError(
+            f"`kind` must be one that the weights have a head for. Received: "
+            f"--kind={kind}, of weights for {known}. Pass --kind={known}, or a model "
+            f"that was trained for {kind}."
+        )
 
 
 def _other_kind(
