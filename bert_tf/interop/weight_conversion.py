@@ -140,9 +140,9 @@ def _check_options(destination: str, form: Form, options: ConvertOptions) -> Non
     if options.push:
         hub.check_name("push", options.push)
         hub.require_hub()
+    path = (take_away.main_file if is_away else weights_file)(destination, form)
     if is_away or options.kind or options.int8:
         take_away.check_options(form, options.kind, options.int8)
-    path = (take_away.main_file if is_away else weights_file)(destination, form)
     if not options.overwrite:
         require_free(path, {})
 
