@@ -16,7 +16,6 @@ import numpy as np
 from bert_tf.config import BertConfig
 from bert_tf.data.text.tokenization import TokenizerSettings
 from bert_tf.interop import tensor_names
-from bert_tf.interop.tensor_shapes import require_float
 from bert_tf.json_files import read_json_object
 
 WEIGHTS = "model.weights.h5"
@@ -171,34 +170,47 @@ def read_tensors(path: str, num_layers: int) -> dict[str, np.ndarray]:
 
 
 def _read(file: h5py.File, path: str, name: str) -> np.ndarray | None:
-    """A dataset of floats that is stored as a whole in the file; None if missing."""
-    if name not in file:
-        # Keras before 3.6 calls the products of attention `_query_dense` and so on.
-        head, separator, tail = name.partition("_self_attention_layer/")
-        name = f"{head}{separator}_{tail}"
-        if not separator or name not in file:
-            return None
-    parts = name.split("/")
-    inner = ("/".join(parts[: end + 1]) for end in range(len(parts)))
-    is_hard = all(isinstance(file.get(p, getlink=True), h5py.HardLink) for p in inner)
-    dataset = file[name] if is_hard else None
-    if not isinstance(dataset, h5py.Dataset):
-        raise ValueError(
-            f"{path}: {name} must be an array in the file. Received: a link or a "
-            "group. Fetch the preset again."
-        )
-    require_float(f"{path}: {name}", np.empty(0, dataset.dtype))
-    if dataset.external or dataset.is_virtual or dataset.chunks:
-        raise ValueError(
-            f"{path}: {name} must be stored as Keras does, in one piece. Received: "
-            "chunks or another file. Save the weights with keras-hub again."
-        )
-    if dataset.id.get_storage_size() != dataset.nbytes:
-        raise ValueError(
-            f"{path}: {name} must have {dataset.nbytes} bytes. Received: "
-            f"{dataset.id.get_storage_size()}. Fetch the file again."
-        )
+    """An array of floats that lies in the file in one piece; None if missing."""
+    dataset = _find(file, path, name)
+    if dataset is None:
+        # Earlier versions of Keras name the products of attention `_query_dense`.
+        dataset = _find(file, path, name.replace("_layer/", "_layer/_"))
+    if dataset is None:
+        return None
+    made = dataset.id.get_create_plist()
+    is_contiguous = made.get_layout() == h5py.h5d.CONTIGUOUS
+    # Its shape may be asked for only then: the library may look for it in other files.
+    if not is_contiguous or made.get_external_count():
+        raise _bad(path, name, "be stored in one piece", "chunks, or another file")
+    if not isinstance(dataset.id.get_type(), h5py.h5t.TypeFloatID):
+        raise _bad(path, name, "hold floating numbers", str(dataset.dtype))
+    stored = dataset.id.get_storage_size()
+    end = (dataset.id.get_offset() or 0) + stored
+    if stored != dataset.nbytes or end > os.path.getsize(path):
+        raise _bad(path, name, f"have {dataset.nbytes} bytes", f"{stored} bytes, cut")
     return np.asarray(dataset[...], np.float32)
+
+
+def _find(file: h5py.File, path: str, name: str) -> h5py.Dataset | None:
+    """Follows no link, which may lead to any file of this machine."""
+    found: Any = file
+    for part in name.split("/"):
+        links = found.id.links if isinstance(found, h5py.Group) else None
+        if links is None or not links.exists(part.encode()):
+            return None
+        if links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
+            raise _bad(path, name, "be in the file itself", "a link")
+        found = found[part]
+    if not isinstance(found, h5py.Dataset):
+        raise _bad(path, name, "be an array", "another object")
+    return found
+
+
+def _bad(path: str, name: str, rule: str, received: str) -> ValueError:
+    return ValueError(
+        f"{path}: {name} must {rule}. Received: {received}. Fetch the preset again, or "
+        "save it with keras-hub."
+    )
 
 
 def _flat(name: str, values: np.ndarray) -> np.ndarray:

@@ -176,7 +176,11 @@ def _export(
             f"Received: {'; '.join(lines)}. Nothing was written: choose another --to, "
             f"or another version of {' and '.join(runtime.modules) or 'it'}."
         )
-    return [f"for {kind}, on 8 rows of random words: {'; '.join(lines)}"]
+    return [
+        f"for {kind}, on 8 rows of random words: {'; '.join(lines)}",
+        f"{runtime.name} gets one sequence a row: packed rows, with numbers above 1 in "
+        "attention_mask, give NaN",
+    ]
 
 
 def _move(made: Path, folder: str, names: list[str], new: Collection[str]) -> None:
