@@ -142,21 +142,21 @@ def read_tensors(path: str, num_layers: int) -> dict[str, np.ndarray]:
       ValueError: if a file is damaged, or has other than plain arrays of numbers.
     """
     tensors: dict[str, np.ndarray] = {}
-    folder = os.path.dirname(path)
-    for file_name in (os.path.basename(path), TASK_WEIGHTS):
-        file_path = os.path.join(folder, file_name)
+    head = os.path.join(os.path.dirname(path), TASK_WEIGHTS)
+    for file_path, layers in ((path, num_layers), (head, 0)):
         if not os.path.isfile(file_path):
             continue
-        is_head = file_name == TASK_WEIGHTS
         try:
             with h5py.File(file_path, "r") as file:
-                for name, place in places(num_layers):
-                    if (place.file == TASK_WEIGHTS) != is_head:
+                for name, place in places(layers):
+                    if (place.file == TASK_WEIGHTS) != (file_path == head):
                         continue
                     values = _read(file, file_path, place.path)
                     if values is not None:
                         values = values.T if place.is_transposed else values
                         tensors[name] = _flat(name, values)
+                    elif name.startswith("bert/encoder/"):
+                        break  # A wrong config may have any number of layers.
         except (OSError, RuntimeError, KeyError) as error:
             raise ValueError(
                 f"{file_path} cannot be read as HDF5: {error}. Fetch it again."
@@ -218,7 +218,7 @@ def _flat(name: str, values: np.ndarray) -> np.ndarray:
     if "/attention/self/" in name:
         rows = values.shape[:1] if name.endswith("kernel") else ()
         return values.reshape(*rows, -1)
-    if name.endswith("attention/output/dense/kernel"):
+    if name.endswith("attention/output/dense/kernel") and values.ndim == 3:
         return values.reshape(-1, values.shape[-1])
     return values
 
