@@ -47,8 +47,13 @@ _LAYER = {
     "output/LayerNorm": "_feedforward_layer_norm",
 }
 _HEAD = "cls/predictions"
+MASKED_LM = f"{_HEAD}/output_bias"
+HEAD_NOTE = (
+    "warning: keras-hub's masked-LM head takes gelu exactly and adds 1e-5 to "
+    "variances, where this program does as in the encoder: logits differ slightly"
+)
 _CLASSES = {
-    "BertMaskedLM": f"{_HEAD}/output_bias",
+    "BertMaskedLM": MASKED_LM,
     "BertTextClassifier": "output_weights",
 }
 
@@ -249,7 +254,7 @@ def notes(config: BertConfig, tensors: Mapping[str, np.ndarray]) -> list[str]:
             "warning: keras-hub always approximates the encoder's gelu, and this "
             "model's is exact: outputs differ by about 0.004"
         )
-    if _CLASSES["BertMaskedLM"] in tensors:
+    if MASKED_LM in tensors:
         head = "" if is_exact else "takes gelu exactly, this model's by tanh, and "
         found.append(
             f"warning: keras-hub's masked-LM head {head}adds 1e-5 to variances, this "

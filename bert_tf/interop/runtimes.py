@@ -68,7 +68,11 @@ class Runtime(NamedTuple):
 
 def _export_savedmodel(model: keras.Model, path: str, int8: bool) -> None:
     del int8
-    model.export(os.path.dirname(path), format="tf_saved_model", verbose=False)
+    signature = {x.name: tf.TensorSpec(x.shape, x.dtype, x.name) for x in model.inputs}
+    # As `Model.export` does, which also tracks the model and so writes weights twice.
+    archive = keras.export.ExportArchive()
+    archive.add_endpoint("serve", lambda x: model(x, training=False), [signature])
+    archive.write_out(os.path.dirname(path), verbose=False)
 
 
 def _run_savedmodel(path: str, inputs: Arrays) -> Arrays:

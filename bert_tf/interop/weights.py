@@ -95,6 +95,9 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         config = read_config(source)
         layers = config.num_hidden_layers if config else 0
         tensors, notes = keras_hub.read_tensors(source.path, layers), []
+        is_own = os.path.basename(source.config_file) != HUGGINGFACE_CONFIG
+        if keras_hub.MASKED_LM in tensors and not is_own:
+            notes = [keras_hub.HEAD_NOTE]
     else:
         tensors, notes = _from_huggingface(source)
     config = read_config(source)

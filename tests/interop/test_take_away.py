@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from interop.tiny_bert import encoder_shapes, random_tensors
 
 from bert_tf.cli import main
@@ -115,6 +116,8 @@ def test_a_savedmodel_runs_without_this_program(tf1, tmp_path, expected):
     command = [sys.executable, "-P", "-c", LOAD]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
     assert_same(np.load(tmp_path / "found.npz"), expected["fill-mask"])
+    written = tf.train.list_variables(str(tmp_path / "out/variables/variables"))
+    assert [shape for _, shape in written].count([30, 8]) == 1  # The word table.
     beside = {"config.json", "vocab.txt", "tokenizer.json", "README.md"}
     assert beside <= {*os.listdir(tmp_path / "out")}
 
