@@ -8,7 +8,14 @@ from bert_tf.config import checks
 from bert_tf.config.paths import require_exists, require_file, require_local
 
 _PROG = "python -m bert_tf convert"
-_FORMS = ("transformers", "tensorflow", "safetensors", "torch", "mlperf")
+_FORMS = (
+    *("transformers", "tensorflow", "safetensors", "torch", "mlperf"),
+    *("savedmodel", "onnx", "litert", "openvino", "keras_hub"),
+)
+_KINDS = (
+    *("encoder", "embed", "classify", "tag", "choose"),
+    *("squad", "fill-mask"),
+)
 
 
 def _make_parser() -> Parser:
@@ -20,12 +27,14 @@ def _make_parser() -> Parser:
     parser.add_argument(
         "source",
         help="a TensorFlow checkpoint (of google-research/bert, this program or Model "
-        "Garden), a .safetensors, .bin or .pt file, or a folder with one",
+        "Garden), a .safetensors, .bin or .pt file, a folder with one or with a preset "
+        "of keras-hub, or hf://OWNER/NAME of the Hugging Face hub",
     )
     parser.add_argument(
         "destination",
         help="a folder for transformers; NAME.ckpt for a TensorFlow checkpoint; or a "
-        "file in .safetensors, .bin (PyTorch) or .pt (MLPerf's PyTorch)",
+        "file in .safetensors, .bin (PyTorch) or .pt (MLPerf's PyTorch); with --to the "
+        "folder, or the file in .onnx, .tflite or .xml",
     )
     _add_options(parser)
     return parser
@@ -34,9 +43,29 @@ def _make_parser() -> Parser:
 def _add_options(parser: Parser) -> None:
     add = parser.add_argument
     add(
+        "--to",
         "--form",
+        dest="form",
         choices=_FORMS,
         help="the format to write. Default: by the destination's name",
+    )
+    add(
+        "--kind",
+        choices=_KINDS,
+        default="",
+        help="what a model for a runtime (savedmodel, onnx, litert, openvino) returns: "
+        "hidden states, a vector of each row, or logits. Default: by the head",
+    )
+    add(
+        "--int8",
+        action="store_true",
+        help="store the weights for a runtime in 8 bits, and print what that changes",
+    )
+    add(
+        "--push",
+        default="",
+        metavar="OWNER/NAME",
+        help="upload the files to the Hugging Face hub; a new model is private",
     )
     add(
         "--bert_config_file",

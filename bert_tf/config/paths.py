@@ -28,6 +28,7 @@ _COPY = {
     "gs": "gcloud storage cp -r",
     **dict.fromkeys(("s3", "s3a", "s3n"), "aws s3 cp --recursive"),
     "hdfs": "hdfs dfs -get",
+    "hf": "python -m bert_tf convert",
 }
 _RECORDS = {"input_files_dir": "do_train", "eval_files_dir": "evaluates"}
 
@@ -141,6 +142,8 @@ def require_folder(name: str, path: str) -> None:
 
 def require_exists(name: str, path: str) -> None:
     """Weights must be a folder, a file, or what several files begin with."""
+    if path.startswith("hf://"):  # Of the hub: looked for when it is read.
+        return
     mode = _mode(path)
     if isinstance(mode, str) and not _expand(f"{glob.escape(path)}.*"):
         rule = "be a checkpoint, or a folder or a file of weights"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from bert_tf.data.text.tokenizer_settings import TASK_FILE
+from bert_tf.interop.keras_hub import is_preset
 from bert_tf.interop.weight_files import Source
 from bert_tf.json_files import read_object
 
@@ -51,7 +52,8 @@ def read_description(folder: str) -> dict[str, Any]:
     Raises:
       ValueError: if it is not a JSON object.
     """
-    return read_object(os.path.join(folder, TASK_FILE))
+    description = read_object(os.path.join(folder, TASK_FILE))
+    return {} if is_preset(description) else description
 
 
 def read_head(source: Source, num_outputs: int) -> Head:

@@ -1,6 +1,5 @@
 """Writes weights, and the files that belong to them, for other programs."""
 
-import dataclasses
 import enum
 import json
 import os
@@ -28,6 +27,12 @@ from bert_tf.interop.classifier_labels import (
     default_names,
     describe_head,
 )
+from bert_tf.interop.model_card import (
+    BY_MODULES,
+    GELU_NOTE,  # noqa: F401
+    Architecture,
+    model_card,
+)
 from bert_tf.interop.sentence_files import EMBED, read_settings, sentence_files
 from bert_tf.interop.tokenizer_files import tokenizer_config, tokenizer_files
 from bert_tf.interop.torch_files import save_torch
@@ -40,68 +45,23 @@ from bert_tf.interop.weight_files import (
 from bert_tf.tf_checkpoint import INDEX
 from bert_tf.tf_checkpoint_writer import save_tf
 
-_TEMPLATE = """\
----
-library_name: transformers
-pipeline_tag: {pipeline}
-tags:
-- bert
----
-
-# {name}
-
-A BERT written by bert_tf.
-
-| | |
-| --- | --- |
-| layers | {config.num_hidden_layers} |
-| hidden size | {config.hidden_size} |
-| attention heads | {config.num_attention_heads} |
-| feed-forward size | {config.intermediate_size} |
-| vocabulary | {config.vocab_size} |
-| positions | {config.max_position_embeddings} |
-| source | {source} |
-
-With [transformers](https://huggingface.co/docs/transformers):
-
-```python
-from transformers import AutoTokenizer, {name}
-
-tokenizer = AutoTokenizer.from_pretrained("PATH")
-model = {name}.from_pretrained("PATH")
-outputs = model(**tokenizer("A sentence.", return_tensors="pt"))
-```
-
-`tokenizer.json` gives the token ids of the training, with one exception: [CLS], [SEP],
-[MASK], [PAD] and [UNK] within a text are special tokens here, and were plain text in
-training. `BertTokenizer` of transformers does not read that file: it drops private-use
-characters, knows no final sigma, and takes words of over 100 characters for unknown.
-"""
-GELU_NOTE = (
-    "keras-hub always approximates gelu: its outputs differ from this model's, whose "
-    "gelu is exact, by about 0.004"
-)
-_BY_MEAN = "takes the mean of the hidden\nstates of a sentence"
-_BY_MODULES = "pools as `modules.json` says"
-_SENTENCES = """
-With [sentence-transformers](https://www.sbert.net), which {how}:
-
-```python
-from sentence_transformers import SentenceTransformer
-
-vectors = SentenceTransformer("PATH").encode(["A sentence."])
-```
-"""
-
 
 class Form(enum.Enum):
-    """The forms that can be written; the value is the command line's name."""
+    """The forms that can be written; the value is the command line's name.
+
+    The last ones are folders for another program, which `take_away` writes.
+    """
 
     TRANSFORMERS = "transformers"
     TENSORFLOW = "tensorflow"
     SAFETENSORS = "safetensors"
     TORCH = "torch"
     MLPERF = "mlperf"
+    SAVEDMODEL = "savedmodel"
+    ONNX = "onnx"
+    LITERT = "litert"
+    OPENVINO = "openvino"
+    KERAS_HUB = "keras_hub"
 
 
 _FORMS = {
@@ -117,23 +77,16 @@ _WRITTEN = (
     f"end in {', '.join(_FORMS)}, have ckpt in its name (a TensorFlow checkpoint), or "
     "be a folder (for transformers)"
 )
+# What a name asks for that only --to writes, since the result is a folder of files.
+_ASKED = {
+    ".onnx": Form.ONNX,
+    ".tflite": Form.LITERT,
+    ".xml": Form.OPENVINO,
+    ".pb": Form.SAVEDMODEL,
+    **dict.fromkeys((".h5", ".keras"), Form.KERAS_HUB),
+}
 # The tanh approximation, as transformers knows it.
 _ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Architecture:
-    """A class of transformers.
-
-    Attributes:
-      name: The class.
-      tensor: A tensor that no other one has, in google-research/bert's naming.
-      pipeline: What the class is for, in the words of model cards.
-    """
-
-    name: str
-    tensor: str
-    pipeline: str
 
 
 # The first that fits counts: BertForPreTraining has the tensors of the two below it.
@@ -180,6 +133,7 @@ class Model(NamedTuple):
       tokenizer: What is done to text first.
       source: Where the weights come from, for the reader of the model card.
       head: The classifier's outputs and the task, as far as they are known.
+      scores: Of the evaluation that the run ended with; empty if unknown.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -188,6 +142,7 @@ class Model(NamedTuple):
     tokenizer: TokenizerSettings = UNCASED
     source: str = ""
     head: Head = NO_HEAD
+    scores: Mapping[str, float] = {}
 
 
 def find_form(destination: str) -> Form:
@@ -207,13 +162,20 @@ def find_form(destination: str) -> Form:
     form = _FORMS.get(ending)
     if form:
         return form
-    if _ENDING.fullmatch(ending) and "ckpt" not in ending:
+    if is_file_name(name) and "ckpt" not in ending:
+        remedy = ". Name another, which other programs may convert further"
+        if ending in _ASKED:
+            remedy = f" without --to. Pass --to={_ASKED[ending].value}"
         raise ValueError(
             f"`destination` must {_WRITTEN}. Received: {destination}, whose format is "
-            "not written. Name another, which other programs may convert further, or "
-            f"{destination}/ for a folder of that name."
+            f"not written{remedy}, or {destination}/ for a folder of that name."
         )
     return Form.TENSORFLOW if "ckpt" in name else Form.TRANSFORMERS
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name ends as that of a file of some program."""
+    return bool(_ENDING.fullmatch(os.path.splitext(name)[1].lower()))
 
 
 def weights_file(destination: str, form: Form) -> str:
@@ -248,7 +210,7 @@ def write_model(
       OSError: if a file cannot be written.
     """
     folder = destination if form is Form.TRANSFORMERS else os.path.dirname(destination)
-    named = {} if weights_only else _texts(model, form)
+    named = {} if weights_only else describing_texts(model, form)
     texts = {os.path.join(folder, name): text for name, text in named.items()}
     if not overwrite:
         require_free(weights_file(destination, form), texts)
@@ -301,7 +263,7 @@ def _write_weights(model: Model, destination: str, form: Form) -> None:
             file.write(save(tensors, metadata={"format": "pt"}))
 
 
-def _texts(model: Model, form: Form) -> dict[str, str]:
+def describing_texts(model: Model, form: Form) -> dict[str, str]:
     """File name -> content of all files next to the weights."""
     texts = {}
     if model.vocab_file:
@@ -311,7 +273,7 @@ def _texts(model: Model, form: Form) -> dict[str, str]:
         max_positions = model.config.max_position_embeddings
         texts[TOKENIZER_CONFIG] = tokenizer_config(model.tokenizer, max_positions)
     if form in (Form.TENSORFLOW, Form.MLPERF):
-        texts = {ORIGINAL_CONFIG: _json(model.config.to_dict()), **texts}
+        texts = {ORIGINAL_CONFIG: config_text(model.config), **texts}
         description = describe_head(model.head)
         if model.vocab_file and "do_lower_case" in description:
             description["do_lower_case"] = model.tokenizer.do_lower_case
@@ -321,12 +283,14 @@ def _texts(model: Model, form: Form) -> dict[str, str]:
         huggingface_config(model.config, architecture, model.tensors, model.head)
     )
     texts = {HUGGINGFACE_CONFIG: config, **texts}
-    if form is Form.TRANSFORMERS:
+    if form not in (Form.SAFETENSORS, Form.TORCH):
         known = model.head.description
         is_embedding = architecture is _ENCODER and known.get("task") == EMBED
-        how = _BY_MODULES if is_embedding else _BY_MEAN
-        texts["README.md"] = model_card(architecture, model.config, model.source, how)
-        if is_embedding:
+        more = {"pooling": BY_MODULES} if is_embedding else {}
+        texts["README.md"] = model_card(
+            architecture, model.config, model.source, form.value, model.scores, **more
+        )
+        if is_embedding and form is Form.TRANSFORMERS:
             settings = read_settings("", known)
             texts |= sentence_files(settings, model.config.hidden_size)
         if model.vocab_file:
@@ -360,30 +324,10 @@ def huggingface_config(
     return values | {"pad_token_id": 0, "dtype": "float32"}
 
 
+def config_text(config: BertConfig) -> str:
+    """The text of a bert_config.json."""
+    return _json(config.to_dict())
+
+
 def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-
-
-def model_card(
-    architecture: Architecture, config: BertConfig, source: str, how: str = _BY_MEAN
-) -> str:
-    """The text of a model card.
-
-    Args:
-      architecture: The class that reads the model.
-      config: Its sizes.
-      source: Where the weights come from, for the reader.
-      how: How sentence-transformers makes vectors of sentences.
-
-    Returns:
-      Markdown, after a head of YAML that the hub reads.
-    """
-    card = _TEMPLATE.format(
-        name=architecture.name,
-        pipeline=architecture.pipeline,
-        config=config,
-        source=source.replace("|", "\\|").replace("\n", " "),
-    )
-    if config.hidden_act == "gelu":
-        card += f"\n{GELU_NOTE[0].upper()}{GELU_NOTE[1:]}.\n"
-    return card + _SENTENCES.format(how=how) if architecture is _ENCODER else card

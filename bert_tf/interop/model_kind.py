@@ -1,13 +1,16 @@
 """What a model predicts: by its task.json, or by the heads among its weights."""
 
 import os
+from collections.abc import Mapping
 
-from bert_tf.interop.classifier_labels import KINDS
+from bert_tf.interop.classifier_labels import KINDS, Head
 from bert_tf.interop.sentence_files import EMBED
 from bert_tf.interop.weights import read_weights
 
 SQUAD = "squad"
 FILL_MASK = "fill-mask"
+# Without a head: hidden states, or a vector of them (EMBED).
+ENCODER = "encoder"
 # Kind of prediction -> a tensor of its head, which those of a classifier share.
 _HEADS = {
     **dict.fromkeys(KINDS, "output_bias"),
@@ -44,6 +47,30 @@ def check_head(path: str | os.PathLike[str], wanted: str) -> None:
 def has_head(path: str | os.PathLike[str], kind: str) -> bool:
     """Whether weights have the head for a kind of prediction; see `check_kind`."""
     return _HEADS[kind] in read_weights(path).tensors
+
+
+def find_kind(tensors: Mapping[str, object], head: Head) -> str:
+    """What weights are for: by the files next to them, or by their head."""
+    known = head.description.get("task") or head.kind
+    if known == EMBED or _HEADS.get(known) in tensors:
+        return known
+    return next((kind for kind, name in _HEADS.items() if name in tensors), ENCODER)
+
+
+def require_kind(tensors: Mapping[str, object], head: Head, kind: str) -> None:
+    """Refuses weights that lack the head for a kind.
+
+    Raises:
+      ValueError: naming the kind that they have.
+    """
+    known = find_kind(tensors, head)
+    is_other_classifier = kind in KINDS and known in KINDS and kind != known
+    if is_other_classifier or (kind in _HEADS and _HEADS[kind] not in tensors):
+        raise ValueError(
+            f"`kind` must be one that the weights have a head for. Received: "
+            f"--kind={kind}, of weights for {known}. Pass --kind={known}, or a model "
+            f"that was trained for {kind}."
+        )
 
 
 def _other_kind(

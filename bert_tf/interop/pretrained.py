@@ -81,6 +81,28 @@ def from_pretrained(
             "There is no bert_config.json or config.json next to the "
             f"{weights.source}. Put that of the model there."
         )
+    return build_with(weights, task, new=new, **settings)
+
+
+def build_with(
+    weights: Weights,
+    task: str,
+    *,
+    new: tuple[str, ...] = (),
+    **settings: Any,  # noqa: ANN401
+) -> keras.Model:
+    """Builds a model with weights that were read, and their config.
+
+    Args:
+      weights: The weights.
+      task: See `from_pretrained`, also for the rest.
+      new: Weights that may be missing.
+      settings: For the function that builds the model.
+
+    Raises:
+      ValueError: if a weight is not finite, or the config cannot be theirs.
+      RunError: listing names that are missing and shapes that differ.
+    """
     require_plausible(weights.config, weights.tensors, weights.source)
     model = _build(task, weights, settings)
     variables = {tensor_names.of_variable(v.path): v for v in model.weights}

@@ -1,8 +1,11 @@
 """Converts weights from the form of one program to that of another."""
 
 import dataclasses
+import glob
 import os
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +14,8 @@ from bert_tf.data.text.tokenization import UNCASED
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.vocabulary import check_same_words, check_size
 from bert_tf.errors import RunError
-from bert_tf.interop import tensor_names
-from bert_tf.interop.classifier_labels import Head, read_head
+from bert_tf.interop import hub, take_away, tensor_names
+from bert_tf.interop.classifier_labels import Head, read_description, read_head
 from bert_tf.interop.export import (
     GELU_NOTE,
     Form,
@@ -25,6 +28,7 @@ from bert_tf.interop.export import (
 from bert_tf.interop.tensor_shapes import conform
 from bert_tf.interop.weight_files import Source, find_source, folder_of
 from bert_tf.interop.weights import Weights, read_weights
+from bert_tf.json_files import read_object
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,9 @@ class ConvertOptions:
       encoder_only: Leave out the heads.
       weights_only: Write the weights alone.
       overwrite: Replace files that are there.
+      kind: Of a model for a runtime, what its outputs are; empty: by its head.
+      int8: Of a model for a runtime, store weights in 8 bits.
+      push: owner/name on the hub, to upload the files to; empty: none.
     """
 
     form: Form | None = None
@@ -52,6 +59,9 @@ class ConvertOptions:
     encoder_only: bool = False
     weights_only: bool = False
     overwrite: bool = False
+    kind: str = ""
+    int8: bool = False
+    push: str = ""
 
 
 def convert(source: str, destination: str, options: ConvertOptions) -> list[str]:
@@ -77,8 +87,7 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
             "`destination` must not be the source. Received: "
             f"{destination} for both. Name another."
         )
-    if not options.overwrite:  # Before the source is read, which takes longer.
-        require_free(weights_file(destination, form), {})
+    _check_options(destination, form, options)
     found = find_source(source)
     weights = read_weights(source)
     config = _config(weights, options)
@@ -108,24 +117,70 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
         tokenizer=settings,
         source=os.path.basename(os.path.normpath(source)),
         head=Head() if options.encoder_only else _head(found, tensors),
+        scores={} if options.encoder_only else read_scores(found.path),
     )
     if form is Form.TRANSFORMERS and not model.vocab_file:
         notes.append("no tokenizer was written: the source has no vocab.txt next to it")
     if config.hidden_act == "gelu" and form is Form.TRANSFORMERS:
         notes.append(GELU_NOTE)
-    files = write_model(
-        model,
-        destination,
-        form,
-        weights_only=options.weights_only,
-        overwrite=options.overwrite,
-    )
+    files, measured = _write(model, destination, form, options)
+    notes += measured
     return [
         f"read {len(weights.tensors)} tensors of the {weights.source}",
         *weights.notes,
         *notes,
         f"wrote {len(tensors)} tensors to {', '.join(files)}",
+        *_pushed(files, destination, options.push),
     ]
+
+
+def _check_options(destination: str, form: Form, options: ConvertOptions) -> None:
+    """Before the source is read, which takes longer."""
+    is_away = form in take_away.FORMS
+    if options.push:
+        hub.check_name("push", options.push)
+        hub.require_hub()
+    path = (take_away.main_file if is_away else weights_file)(destination, form)
+    if is_away or options.kind or options.int8:
+        take_away.check_options(form, options.kind, options.int8)
+    if not options.overwrite:
+        require_free(path, {})
+
+
+def _write(
+    model: Model, destination: str, form: Form, options: ConvertOptions
+) -> tuple[list[str], list[str]]:
+    """Writes the files; their names, and lines about what was measured."""
+    given = {"weights_only": options.weights_only, "overwrite": options.overwrite}
+    if form not in take_away.FORMS:
+        return write_model(model, destination, form, **given), []
+    given |= {"kind": options.kind, "int8": options.int8}
+    return take_away.write_away(model, destination, form, **given)
+
+
+def _pushed(files: list[str], destination: str, name: str) -> list[str]:
+    """Uploads files to the hub, if it has a name there; a line about it."""
+    if not name:
+        return []
+    parts = glob.glob(f"{glob.escape(destination)}.data-*")  # Of TensorFlow's.
+    folder = os.path.dirname(files[0]) or "."
+    address = hub.push(folder, [*files, *parts], hub.check_name("push", name))
+    return [f"uploaded to {address}"]
+
+
+def read_scores(path: str) -> dict[str, Any]:
+    """The results in the run's folder, if they are of these very weights.
+
+    Args:
+      path: The weights: model.ckpt-STEP in the folder.
+    """
+    folder, name = os.path.split(path)
+    step = re.search(r"ckpt-(\d+)$", name)
+    results = read_object(os.path.join(folder, "eval_results.json"))
+    if not step or results.get("global_step") != int(step[1]):
+        return {}
+    description = read_description(folder)
+    return results | {"dataset": description.get("task_name", "")}
 
 
 def _head(source: Source, tensors: Mapping[str, np.ndarray]) -> Head:

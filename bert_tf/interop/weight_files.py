@@ -6,7 +6,8 @@ import os
 import re
 from typing import NamedTuple
 
-from bert_tf.interop import huggingface
+from bert_tf.interop import huggingface, keras_hub
+from bert_tf.interop.hub import local_folder
 from bert_tf.interop.torch_files import is_torch
 from bert_tf.tf_checkpoint import INDEX
 
@@ -17,6 +18,7 @@ class Kind(enum.Enum):
     TENSORFLOW = "TensorFlow checkpoint"
     SAFETENSORS = "safetensors file"
     TORCH = "PyTorch file"
+    KERAS_HUB = "keras-hub preset"
 
 
 class Source(NamedTuple):
@@ -49,6 +51,7 @@ _KINDS = {
     ".pt": Kind.TORCH,
     ".pth": Kind.TORCH,
     ".ckpt": Kind.TORCH,  # Of trainers for PyTorch; TensorFlow's have an index.
+    keras_hub.WEIGHTS: Kind.KERAS_HUB,
     f".safetensors{huggingface.SHARD_INDEX}": Kind.SAFETENSORS,
     f".bin{huggingface.SHARD_INDEX}": Kind.TORCH,
 }
@@ -57,6 +60,7 @@ _FILES = (
     f"{SAFETENSORS}{huggingface.SHARD_INDEX}",
     TORCH,
     f"{TORCH}{huggingface.SHARD_INDEX}",
+    keras_hub.WEIGHTS,
 )
 _CODE = "can contain code and is not read: save the weights as model.safetensors"
 _ARCHIVE = "is an archive: unpack it, and pass a file in it"
@@ -75,8 +79,9 @@ def find_source(path: str | os.PathLike[str]) -> Source:
     """Finds the weights at a path.
 
     Args:
-      path: A file; a TensorFlow checkpoint, with its ending or without; or a folder
-        with `model.safetensors`, `pytorch_model.bin`, the index of shards of either, or
+      path: hf://owner/name of the hub, which is fetched; a file; a TensorFlow
+        checkpoint, with its ending or without; or a folder with `model.safetensors`,
+        `pytorch_model.bin`, the index of shards of either, a preset of keras-hub, or
         checkpoints: the one that the file `checkpoint` names, or else the one with the
         most steps.
 
@@ -87,7 +92,7 @@ def find_source(path: str | os.PathLike[str]) -> Source:
       FileNotFoundError: if there is nothing, or no weights.
       ValueError: if it is a file of a kind that is not read.
     """
-    path = os.fspath(path)
+    path = local_folder(os.fspath(path))
     if os.path.basename(path) == _STATE and os.path.isfile(path):
         path = os.path.dirname(path) or "."
     if os.path.isdir(path):
@@ -147,6 +152,7 @@ def _in_folder(folder: str) -> tuple[Kind, str, tuple[str, ...]]:
     named, newest = _named_checkpoint(folder), _newest_checkpoint(folder)
     if there:
         kind = Kind.SAFETENSORS if SAFETENSORS in there[0] else Kind.TORCH
+        kind = Kind.KERAS_HUB if there[0] == keras_hub.WEIGHTS else kind
         others = [*there[1:], *([newest] if newest else [])]
         note = f"{', '.join(others)} next to it: not read"
         return kind, os.path.join(folder, there[0]), (note,) if others else ()
@@ -192,8 +198,9 @@ def _newest_checkpoint(folder: str) -> str:
 def _with_neighbours(kind: Kind, path: str, notes: tuple[str, ...] = ()) -> Source:
     folder = os.path.dirname(path)
     configs = [HUGGINGFACE_CONFIG, ORIGINAL_CONFIG]
-    if kind is Kind.TENSORFLOW:
+    if kind in (Kind.TENSORFLOW, Kind.KERAS_HUB):
         configs.reverse()
-    paths = [os.path.join(folder, name) for name in (*configs, VOCABULARY)]
+    words = keras_hub.VOCABULARY if kind is Kind.KERAS_HUB else VOCABULARY
+    paths = [os.path.join(folder, name) for name in (*configs, words)]
     *configs, vocabulary = [file if os.path.isfile(file) else "" for file in paths]
     return Source(kind, path, configs[0] or configs[1], vocabulary, notes)

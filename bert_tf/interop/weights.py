@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
-from bert_tf.interop import huggingface, model_garden, tensor_names
+from bert_tf.interop import huggingface, keras_hub, model_garden, tensor_names
 from bert_tf.interop.huggingface import load_sharded
 from bert_tf.interop.tensor_shapes import Fitted, fit, require_finite, require_float
 from bert_tf.interop.torch_files import load_torch
-from bert_tf.interop.weight_files import Kind, Source, find_source
+from bert_tf.interop.weight_files import HUGGINGFACE_CONFIG, Kind, Source, find_source
 from bert_tf.tf_checkpoint import load_tf
 from bert_tf.training.averages import AVERAGE
 
@@ -91,6 +91,13 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     source = find_source(path)
     if source.kind is Kind.TENSORFLOW:
         tensors, notes = _from_tensorflow(source.path)
+    elif source.kind is Kind.KERAS_HUB:
+        config = read_config(source)
+        layers = config.num_hidden_layers if config else 0
+        tensors, notes = keras_hub.read_tensors(source.path, layers), []
+        is_own = os.path.basename(source.config_file) != HUGGINGFACE_CONFIG
+        if keras_hub.MASKED_LM in tensors and not is_own:
+            notes = [keras_hub.HEAD_NOTE]
     else:
         tensors, notes = _from_huggingface(source)
     config = read_config(source)
@@ -214,7 +221,9 @@ def read_config(source: Source) -> BertConfig | None:
     path = source.config_file
     if not path:
         return None
-    if os.path.basename(path) == "config.json":
+    if os.path.basename(path) == HUGGINGFACE_CONFIG:
+        if source.kind is Kind.KERAS_HUB:
+            return keras_hub.read_config(path)
         return huggingface.read_config(path)
     return BertConfig.from_json_file(path)
 

@@ -132,9 +132,11 @@ def attention_bias(input_mask: tf.Tensor) -> tf.Tensor:
     Returns:
       [B, 1, S, S] float32: 0 where the query (third axis) sees the key (last axis).
     """
-    same = tf.equal(input_mask[:, :, None], input_mask[:, None, :])
-    visible = tf.logical_and(same, input_mask[:, None, :] > 0)
-    return tf.cast(tf.logical_not(visible), tf.float32)[:, None] * MASKED_SCORE
+    # Not by `None` among indices, which LiteRT's interpreter does not have.
+    keys = tf.expand_dims(input_mask, 1)
+    same = tf.equal(tf.expand_dims(input_mask, 2), keys)
+    hidden = tf.logical_not(tf.logical_and(same, keys > 0))
+    return tf.expand_dims(tf.cast(hidden, tf.float32), 1) * MASKED_SCORE
 
 
 def gather_rows(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:

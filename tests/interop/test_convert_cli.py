@@ -23,7 +23,7 @@ def test_it_says_what_it_read_and_wrote(tf1, tmp_path, capsys):
     [
         ([], "source, destination"),
         (["a"], "destination"),
-        (["a", "b", "--form=onnx"], "Received: 'onnx'"),
+        (["a", "b", "--form=gguf"], "Received: 'gguf'"),
         (["a", "b", "--do_lower_case=perhaps"], "must be true or false"),
         (["a", "b", "--vocab=c"], "unrecognized arguments: --vocab=c"),
         (["/none", "b"], "source=/none, which does not exist"),

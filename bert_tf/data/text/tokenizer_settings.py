@@ -197,7 +197,11 @@ def _settings_next_to_model(folder: str) -> tuple[list[StatedSettings], list[str
         if name == TOKENIZER_CONFIG:
             notes += _unsupported(values, path)
         if name == TOKENIZER_FILE:
+            keras_hub = values.get("config")  # In its presets.
             values = _normalizer_settings(values.get("normalizer"))
+            if isinstance(keras_hub, dict):
+                values = {_CASE: keras_hub.get("lowercase")}
+                values["strip_accents"] = keras_hub.get("strip_accents")
         found.append(StatedSettings(_flags(values, path), path))
     return found, notes
 

@@ -105,9 +105,13 @@ class Reference:
         name = _layer_of(weights.query.kernel).rpartition("/")[0]
         dtype = self._policy.compute_dtype("BatchMatMul", name)
         scale = 1 / math.sqrt(self.config.head_size)
-        query = self._heads(self._dense(x, weights.query)) * scale
-        key = self._heads(self._dense(x, weights.key))
-        value = self._heads(self._dense(x, weights.value))
+        # Of x: tf2onnx merges this reshape with that of `_dense`, whose shape is lost.
+        shape = self._heads_shape(x)
+        query, key, value = (
+            tf.transpose(tf.reshape(self._dense(x, each), shape), [0, 2, 1, 3])
+            for each in (weights.query, weights.key, weights.value)
+        )
+        query *= scale
         scores = ops.matmul(query, key, dtype, transpose_b=True)  # [B, N, S, S]
         of_softmax = self._policy.compute_dtype("Softmax", name)
         seen = tf.nn.softmax(ops.rounded(scores + scope.bias, of_softmax))
@@ -194,11 +198,10 @@ class Reference:
         y = ops.layer_norm(x, gamma, beta, self.config.layer_norm_eps)
         return ops.rounded(y, dtype)
 
-    def _heads(self, x: tf.Tensor) -> tf.Tensor:
-        """[B, S, H] -> [B, N, S, D]."""
+    def _heads_shape(self, x: tf.Tensor) -> list[int | tf.Tensor]:
+        """[B, S, N, D] of x [B, S, H]."""
         heads, width = self.config.num_attention_heads, self.config.head_size
-        shape = [tf.shape(x)[0], x.shape[1] or tf.shape(x)[1], heads, width]
-        return tf.transpose(tf.reshape(x, shape), [0, 2, 1, 3])
+        return [tf.shape(x)[0], x.shape[1] or tf.shape(x)[1], heads, width]
 
 
 def activation_type(config: BertConfig) -> str:

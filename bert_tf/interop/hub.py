@@ -1,0 +1,132 @@
+"""Models of the Hugging Face hub, by huggingface_hub: hf://owner/name, and uploads."""
+
+import functools
+import importlib
+import importlib.util
+import os
+import re
+import types
+from collections.abc import Iterable
+
+from bert_tf.errors import RunError
+
+PREFIX = "hf://"
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+_TORCH = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
+_NEIGHBOURS = re.compile(
+    r"(bert_|tokenizer_)?config\.json|(task|tokenizer|added_tokens|preprocessor)\.json"
+    r"|vocab\.txt|assets/tokenizer/vocabulary\.txt|(model|task)\.weights\.h5"
+    r"|checkpoint|[^/]*ckpt[^/]*\.(index|data-\d+-of-\d+)"
+)
+
+
+def check_name(option: str, name: str) -> str:
+    """The owner and name of a model on the hub, without hf://.
+
+    Raises:
+      ValueError: if it is no such name.
+    """
+    plain = name.removeprefix(PREFIX)
+    if not _NAME.fullmatch(plain.partition("@")[0]):
+        raise ValueError(
+            f"`{option}` must be {PREFIX}OWNER/NAME, with @REVISION after it or "
+            f"without. Received: {name}."
+        )
+    return plain
+
+
+@functools.cache
+def local_folder(path: str) -> str:
+    """A path of this machine for a model: itself, or where a model of the hub is.
+
+    Args:
+      path: Any path, or hf://owner/name[@revision]: its weights, config and vocabulary
+        are fetched into huggingface_hub's cache, unless they are there.
+
+    Raises:
+      ValueError: if the name is none.
+      RunError: if it cannot be fetched.
+    """
+    if not path.startswith(PREFIX):
+        return path
+    name, _, revision = check_name("path", path).partition("@")
+    hub = _hub()
+    try:
+        listed = hub.HfApi().list_repo_files(name, revision=revision or None)
+        weights = [f for f in listed if _SAFETENSORS.fullmatch(f)]
+        weights = weights or [f for f in listed if _TORCH.fullmatch(f)]
+        wanted = [*weights, *(f for f in listed if _NEIGHBOURS.fullmatch(f))]
+        if not wanted:
+            raise RunError(
+                f"{path} must hold weights of a BERT. Received: "
+                f"{', '.join(listed[:10]) or 'no file'}. Pass another name."
+            )
+        return hub.snapshot_download(
+            name, revision=revision or None, allow_patterns=wanted
+        )
+    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
+        raise _failed(f"{path} cannot be fetched", error) from None
+    except Exception as error:  # Of the HTTP library, which changes with versions.
+        if isinstance(error, RunError) or not type(error).__module__.startswith("http"):
+            raise
+        raise _failed(f"{path} cannot be fetched", error) from None
+
+
+def push(folder: str, files: Iterable[str], name: str) -> str:
+    """Uploads files of a folder to a model on the hub, made private if it is new.
+
+    Args:
+      folder: The folder.
+      files: The files, and folders in it.
+      name: owner/name.
+
+    Returns:
+      The address of the commit.
+
+    Raises:
+      RunError: if it is not possible.
+    """
+    hub = _hub()
+    paths = [os.path.relpath(path, folder) for path in files]
+    patterns = [each for path in paths for each in (path, f"{path}/*")]
+    api = hub.HfApi()
+    try:
+        api.create_repo(name, private=True, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            allow_patterns=patterns,
+            commit_message="Model written by bert_tf",
+        )
+    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
+        raise _failed(f"{name} cannot be written to", error) from None
+    except Exception as error:  # Of the HTTP library, which changes with versions.
+        if not type(error).__module__.startswith("http"):
+            raise
+        raise _failed(f"{name} cannot be written to", error) from None
+    return str(done.commit_url)
+
+
+def require_hub() -> None:
+    """Refuses to go on without huggingface_hub; see `push`."""
+    _hub()
+
+
+def _hub() -> types.ModuleType:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise RunError(
+            "For models of the hub, huggingface_hub must be installed: `pip install "
+            '"bert_tf[hub]"` does.'
+        )
+    hub = importlib.import_module("huggingface_hub")
+    importlib.import_module("huggingface_hub.errors")
+    return hub
+
+
+def _failed(what: str, error: Exception) -> RunError:
+    reason = " ".join(str(error).split())[:300].rstrip(".")
+    return RunError(
+        f"{what}: {reason}. Check the name and the network; a private model needs a "
+        "token: `hf auth login`, or the variable HF_TOKEN."
+    )

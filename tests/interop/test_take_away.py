@@ -1,0 +1,238 @@
+"""Models for other runtimes: their outputs, in the runtimes, are the model's."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from interop.tiny_bert import encoder_shapes, random_tensors
+
+from bert_tf.cli import main
+from bert_tf.interop.classifier_labels import Head
+from bert_tf.interop.model_kind import find_kind, require_kind
+from bert_tf.interop.pretrained import build_with
+from bert_tf.interop.serving_models import serving_model
+from bert_tf.interop.weights import Weights
+
+HEADS = {
+    "fill-mask": {},
+    "squad": {"cls/squad/output_weights": (2, 8), "cls/squad/output_bias": (2,)},
+    "classify": {"output_weights": (3, 8), "output_bias": (3,)},
+    "tag": {"output_weights": (3, 8), "output_bias": (3,)},
+    "choose": {"output_weights": (1, 8), "output_bias": (1,)},
+    "encoder": {},
+    "embed": {},
+}
+IDS = np.arange(18).reshape(2, 9) % 30
+MASK = np.array([[1] * 9, [1] * 5 + [0] * 4])
+SEEN = MASK.astype(bool)
+INPUTS = {"input_ids": IDS, "attention_mask": MASK, "token_type_ids": IDS % 2}
+
+
+@pytest.fixture(scope="module")
+def weights(tiny, tiny_tensors):
+    """Of each kind."""
+    found = {}
+    for kind, shapes in HEADS.items():
+        tensors = random_tensors(encoder_shapes(tiny) | shapes, seed=1)
+        found[kind] = Weights(tensors, tiny, "", "memory")
+    found["fill-mask"] = Weights(tiny_tensors, tiny, "", "memory")
+    return found
+
+
+def call(model, **more):
+    inputs = {"input_ids": IDS, "input_mask": MASK, "segment_ids": IDS % 2, **more}
+    return {name: x.numpy() for name, x in model(inputs).items()}
+
+
+@pytest.fixture(scope="module")
+def expected(weights):
+    """What the models of this program compute: [B, S, ...] or [B, ...]."""
+    of = weights.__getitem__
+    everywhere = np.tile(np.arange(9), (2, 1))
+    model = build_with(of("fill-mask"), "pretraining", do_nsp=False)
+    words = call(model, masked_lm_positions=everywhere)["masked_lm_logits"]
+    spans = call(build_with(of("squad"), "squad"))["span_logits"]
+    classes = call(build_with(of("classify"), "classifier"))["class_logits"]
+    tags = call(build_with(of("tag"), "classifier", of_tokens=True))["class_logits"]
+    scores = call(build_with(of("choose"), "classifier"))["class_logits"]
+    hidden = call(build_with(of("encoder"), "encoder"))
+    vectors = hidden["sequence_output"]
+    means = [vectors[0].mean(axis=0), vectors[1, :5].mean(axis=0)]
+    # `embed` has the encoder's weights: the same shapes and seed.
+    return {
+        "fill-mask": {"logits": words},
+        "squad": {"start_logits": spans[..., 0], "end_logits": spans[..., 1]},
+        "classify": {"logits": classes[:, 0]},
+        "tag": {"logits": tags},
+        "choose": {"logits": scores[:, 0]},
+        "encoder": {
+            "last_hidden_state": vectors,
+            "pooler_output": hidden["pooled_output"][:, 0],
+        },
+        "embed": {"sentence_embedding": np.stack(means)},
+    }
+
+
+def assert_same(found, wanted, tolerance=1e-4):
+    assert found.keys() == wanted.keys()
+    for name, x in wanted.items():
+        is_of_tokens = x.shape[:2] == SEEN.shape
+        a, b = (y[SEEN] if is_of_tokens else y for y in (np.asarray(found[name]), x))
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_served_model_computes_what_the_model_does(weights, expected, kind):
+    served = serving_model(weights[kind], kind)
+    assert_same(served(INPUTS), expected[kind], 1e-6)
+
+
+def test_the_vector_may_be_that_of_cls(weights, expected):
+    served = serving_model(weights["embed"], "embed", pooling="cls")
+    wanted = expected["encoder"]["last_hidden_state"][:, 0]
+    assert_same(served(INPUTS), {"sentence_embedding": wanted}, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("description", "kind"),
+    [
+        ({"task": "tag"}, "tag"),
+        ({"task": "choose"}, "choose"),
+        ({"task": "embed"}, "embed"),
+        ({}, "classify"),
+    ],
+)
+def test_the_kind_is_that_of_task_json(weights, description, kind):
+    found = find_kind(weights["tag"].tensors, Head(3, description=description))
+    assert found == kind
+
+
+def test_a_classifier_of_another_kind_is_refused(weights):
+    head = Head(3, description={"task": "tag"})
+    with pytest.raises(ValueError, match="--kind=tag"):
+        require_kind(weights["tag"].tensors, head, "classify")
+
+
+def test_packed_rows_give_nan(weights):
+    served = serving_model(weights["classify"], "classify")
+    packed = INPUTS | {"attention_mask": np.array([[1] * 9, [1] * 5 + [2] * 4])}
+    first, second = served(packed)["logits"].numpy()
+    assert np.isfinite(first).all() and np.isnan(second).all()
+
+
+def test_an_encoder_without_a_pooler_has_no_pooled_output(weights):
+    tensors = weights["encoder"].tensors
+    rest = {n: x for n, x in tensors.items() if not n.startswith("bert/pooler")}
+    served = serving_model(
+        Weights(rest, weights["encoder"].config, "", "memory"), "encoder"
+    )
+    assert served(INPUTS).keys() == {"last_hidden_state"}
+
+
+LOAD = """
+import sys
+import numpy as np, tensorflow as tf
+inputs = np.load("inputs.npz")
+bert = tf.saved_model.load("out").signatures["serving_default"]
+found = bert(**{name: tf.constant(inputs[name], tf.int32) for name in inputs})
+assert not any(name.startswith("bert_tf") for name in sys.modules)
+np.savez("found.npz", **found)
+"""
+
+
+def test_a_savedmodel_runs_without_this_program(tf1, tmp_path, expected):
+    assert main(["convert", tf1, str(tmp_path / "out"), "--to=savedmodel"]) == 0
+    np.savez(tmp_path / "inputs.npz", **INPUTS)
+    command = [sys.executable, "-P", "-c", LOAD]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
+    assert_same(np.load(tmp_path / "found.npz"), expected["fill-mask"])
+    written = tf.train.list_variables(str(tmp_path / "out/variables/variables"))
+    assert [shape for _, shape in written].count([30, 8]) == 1  # The word table.
+    beside = {"config.json", "vocab.txt", "tokenizer.json", "README.md"}
+    assert beside <= {*os.listdir(tmp_path / "out")}
+
+
+def run_litert(path):
+    module = pytest.importorskip("ai_edge_litert.interpreter", reason="no LiteRT")
+    runner = module.Interpreter(path).get_signature_runner()
+    return lambda inputs: runner(**{n: x.astype("int32") for n, x in inputs.items()})
+
+
+def run_onnx(path):
+    session = pytest.importorskip("onnxruntime").InferenceSession(path)
+    names = [x.name for x in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
+
+
+def run_openvino(path):
+    openvino = pytest.importorskip("openvino")
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    return lambda inputs: {o.any_name: x for o, x in compiled(inputs).items()}
+
+
+RUNTIMES = {
+    "litert": ("model.tflite", run_litert, ()),
+    "onnx": ("model.onnx", run_onnx, ("tf2onnx", "onnxruntime")),
+    "openvino": ("openvino_model.xml", run_openvino, ("openvino",)),
+}
+
+
+@pytest.mark.parametrize("to", RUNTIMES)
+def test_a_runtime_takes_rows_of_any_number_and_length(to, tf1, tmp_path, expected):
+    name, load, modules = RUNTIMES[to]
+    for module in modules:
+        pytest.importorskip(module, reason=f"extra of --to={to}: not installed")
+    assert main(["convert", tf1, str(tmp_path), f"--to={to}"]) == 0
+    bert = load(str(tmp_path / name))
+    assert_same(bert(INPUTS), expected["fill-mask"])
+    one = bert({n: x[1:, :5] for n, x in INPUTS.items()})["logits"]
+    wanted = expected["fill-mask"]["logits"][1:, :5]
+    np.testing.assert_allclose(one, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "destination, options, message",
+    [
+        ("m.onnx", [], "not written without --to. Pass --to=onnx, or"),
+        ("m.tflite", [], "Pass --to=litert, or"),
+        ("m.h5", [], "Pass --to=keras_hub, or"),
+        ("m.xml", [], "Pass --to=openvino, or"),
+        ("m.bin", ["--to=onnx"], "must be a folder, or a file in .onnx for --to=onnx"),
+        ("m", ["--to=savedmodel", "--kind=squad"], "weights for fill-mask. Pass"),
+        ("m", ["--to=savedmodel", "--int8"], "Pass --to=onnx, litert or openvino"),
+        ("m", ["--to=keras_hub", "--int8"], "Received: --int8. Leave them out"),
+        ("m", ["--kind=squad"], "must be left out for --to=transformers"),
+    ],
+)
+def test_what_cannot_be_written_gets_one_line(
+    tf1, tmp_path, capsys, destination, options, message
+):
+    path = tmp_path / destination
+    assert main(["convert", tf1, str(path), *options]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ") and message in line
+    assert {p.name for p in tmp_path.iterdir()} == {"tf1"}
+
+
+def test_a_missing_package_is_named_with_its_extra(tf1, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["convert", tf1, str(tmp_path / "out"), "--to=onnx"]) == 1
+    assert 'pip install "bert_tf[onnx]"' in capsys.readouterr().err
+
+
+def test_what_is_there_is_not_replaced(tf1, tmp_path, capsys):
+    out = pathlib.Path(tmp_path / "out")
+    (out / "assets").mkdir(parents=True)
+    (out / "assets" / "mine").write_text("x")
+    assert main(["convert", tf1, str(out), "--to=keras_hub"]) == 1
+    assert "assets exists already" in capsys.readouterr().err
+    assert os.listdir(out) == ["assets"]
+    again = ["convert", tf1, str(tmp_path / "new"), "--to=keras_hub"]
+    assert (main(again), main(again)) == (0, 1)
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*again, "--overwrite"]) == 0
