@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_name("mutants.toml")
 GOAL = 0.85
+# Of the processor for the tests of a change, which may loop; and of the clock, for what
+# waits, also where many processes share the processor.
+CPU_SECONDS, SECONDS = 180, 1800
 # Imported once; each run of tests is a fork of that process.
 PRELOADED = ["tensorflow", "keras", "scipy.optimize", "h5py", "hypothesis", "pytest"]
 _LINKS = (".venv", ".data")  # Not copied.
@@ -187,6 +191,8 @@ def _run_pytest(
 
     os.setsid()
     os.chdir(copy)
+    if is_mutated:
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
     sys.path.insert(0, str(copy))
     # Python tells files apart by size and second: what was changed is compiled anew.
     sys.dont_write_bytecode = is_mutated
@@ -203,9 +209,7 @@ def _run_pytest(
     os._exit(0)
 
 
-def run_tests(
-    copy: Path, tests: Sequence[str], seconds: float, is_mutated: bool = True
-) -> str:
+def run_tests(copy: Path, tests: Sequence[str], is_mutated: bool = True) -> str:
     """What noticed that the copy is broken; empty if all tests passed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -215,11 +219,13 @@ def run_tests(
     process.start()
     sender.close()
     try:
-        if not receiver.poll(seconds):
-            return f"time: no result after {seconds:.0f} s"
+        if not receiver.poll(SECONDS if is_mutated else None):
+            return f"time: no result after {SECONDS} s"
         code, name = receiver.recv()
     except EOFError:
         process.join()
+        if process.exitcode == -signal.SIGXCPU:
+            return f"time: more than {CPU_SECONDS} s of the processor"
         return f"the end of the process, with exit status {process.exitcode}"
     finally:
         try:  # With what it has started.
@@ -232,13 +238,14 @@ def run_tests(
     return name
 
 
-def try_mutant(copy: Path, mutant: Mutant, seconds: float) -> str:
+def try_mutant(copy: Path, mutant: Mutant) -> str:
     """Breaks the copy, tests it, and restores it; returns what noticed it."""
     path = copy / mutant.file
+    original = shutil.copy2(path, copy.parent / "original")
     path.write_text(mutant.apply(path.read_text()))
     try:
         if path.suffix == ".py":
-            return run_tests(copy, mutant.tests, seconds)
+            return run_tests(copy, mutant.tests)
         subprocess.run(
             [sys.executable, "-m", "bert_tf", "build"],
             cwd=copy,
@@ -246,16 +253,19 @@ def try_mutant(copy: Path, mutant: Mutant, seconds: float) -> str:
             check=True,
             capture_output=True,
         )
-        return run_tests(copy, mutant.tests, seconds)
+        return run_tests(copy, mutant.tests)
     finally:
-        shutil.copy2(ROOT / mutant.file, path)
+        shutil.copy2(original, path)
 
 
 def selected(arguments: argparse.Namespace) -> tuple[list[Mutant], dict[str, str]]:
     """The mutants to try, and the reasons of those that no test can notice, by name."""
     table = tomllib.loads(TABLE.read_text())
     if arguments.random:
-        group = table["random"][arguments.group]
+        groups = table["random"]
+        if arguments.group not in groups:
+            sys.exit(f"error: --group must be one of {', '.join(groups)}.")
+        group = groups[arguments.group]
         return random_mutants(group, arguments.random, arguments.seed), {
             f"{entry['file']}: {entry['change']}": entry["reason"]
             for entry in table.get("unnoticeable", [])
@@ -282,7 +292,6 @@ def main() -> None:
     parser.add_argument("--random", type=int, metavar="COUNT", help="random changes")
     parser.add_argument("--group", help="files of random changes, in mutants.toml")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--seconds", type=float, default=600, help="limit of a mutant")
     arguments = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -294,13 +303,13 @@ def main() -> None:
         copy = make_copy(Path(folder))
         tests = sorted({test for mutant in mutants for test in mutant.tests})
         print(f"Unchanged: {len(tests)} test files or tests", end=" ", flush=True)
-        if failed := run_tests(copy, tests, 10 * arguments.seconds, is_mutated=False):
+        if failed := run_tests(copy, tests, is_mutated=False):
             print((copy.parent / "tests.log").read_text()[-3000:])
             sys.exit(f"error: without a change {failed} fails. Fix it first.")
         print("pass")
         for number, mutant in enumerate(mutants, 1):
             start = time.monotonic()
-            by = try_mutant(copy, mutant, arguments.seconds)
+            by = try_mutant(copy, mutant)
             reason = reasons.get(_without_line(mutant.name), "")
             noticed += bool(by)
             unnoticeable += bool(reason and not by)

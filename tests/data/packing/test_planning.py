@@ -89,6 +89,16 @@ def test_a_hand_made_case():
     assert (plan.num_packs, plan.num_sequences, plan.num_tokens) == (3, 5, 24)
 
 
+def test_lengths_beyond_16_bits_are_kept_apart():
+    """70,000 = 2^16 + 4,464."""
+    lengths = np.asarray([4_464, 70_000, 4_464, 4_464])
+    assignment = assign(
+        lengths, plan_longest_first(length_histogram(lengths, 80_000)), 0
+    )
+    totals = sorted(int(lengths[row].sum()) for row in rows_of(assignment))
+    assert totals == [2 * 4_464, 74_464]
+
+
 def test_lengths_out_of_range_are_refused():
     with pytest.raises(ValueError, match=r"1 .. 8. Received: 0 .. 9"):
         length_histogram([0, 9], 8)
