@@ -90,16 +90,14 @@ test-wheel: environment data  ## The fast tests on a wheel in a clean environmen
 	@cd $(OUTSIDE) && $(CURDIR)/$(WHEEL)/venv/bin/python -m pytest \
 	  -m "not slow and not horovod" $(PYTEST_ARGS)
 
-# Twenty lines; then random changes, of which at least 85% must be noticed (1 hour).
+# Twenty lines; then random changes, of which at least 85% must be noticed.
 mutation-check: setup  ## Breaks lines of the library: a test must notice each
 	@$(BIN)/python tools/mutation_check.py
 	@$(BIN)/python tools/mutation_check.py --random=100 --group=losses_and_optimizers
 	@$(BIN)/python tools/mutation_check.py --random=100 --group=without_tensorflow
 
-# Of README's runs. The browser is the user's.
-pictures: environment  ## Pictures of the documents, of runs in results/ (needs Chromium)
-	@$(BIN)/python tools/picture.py results/tiny/report.html docs/pictures/tiny.png 900
-	@$(BIN)/python tools/picture.py results/boolq/report.html docs/pictures/boolq.png 900
+pictures: environment  ## The picture in README, of its run in results/ (needs Chromium)
+	@$(BIN)/python tools/picture.py results/tiny/report.html docs/pictures/tiny.png
 
 test-faults: setup  ## Kills, signals, damaged files and bad input, in full (90 minutes)
 	@BERT_TF_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) \

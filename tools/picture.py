@@ -1,6 +1,6 @@
 """Takes a picture of a run's report, for the documents.
 
-python tools/picture.py RUN_DIR/report.html PICTURE.png [HEIGHT]
+python tools/picture.py RUN_DIR/report.html PICTURE.png
 """
 
 import shutil
@@ -15,13 +15,13 @@ CHROMIUM = (
     *("chromium-headless-shell", "chromium", "chromium-browser"),
     *("google-chrome", "chrome"),
 )
-WIDTH = 1180
+WIDTH, HEIGHT = 1180, 1000
 LARGEST = 150_000  # Bytes.
 
 
 def main() -> None:
-    """Takes the picture: the first HEIGHT pixels of the page, in 64 colours."""
-    page, picture, *more = sys.argv[1:]
+    """Takes the picture: the top of the page, in 64 colours."""
+    page, picture = sys.argv[1:]
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
         sys.exit(f"error: there is no browser: install one of {', '.join(CHROMIUM)}.")
@@ -32,7 +32,7 @@ def main() -> None:
         command = [
             *(program, "--headless", "--no-sandbox", "--disable-gpu"),
             *("--hide-scrollbars", f"--user-data-dir={folder}/profile"),
-            f"--window-size={WIDTH},{more[0] if more else 900}",
+            f"--window-size={WIDTH},{HEIGHT}",
             f"--screenshot={screenshot}",
             Path(page).resolve().as_uri(),
         ]
