@@ -15,7 +15,7 @@ REQUIRE_HOROVOD ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup environment horovod fused_ops data demo bench seeds docs test test-fast \
-	test-wheel test-faults test-sanitize lint format lock clean
+	test-wheel test-faults test-sanitize mutation-check pictures lint format lock clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,16 +70,34 @@ test: setup  ## All tests
 test-fast: setup  ## The tests that take less than 2 minutes together
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(PYTEST_ARGS)
 
-# From build/wheel, before the checkout on the path; scripts and subprocesses are the
-# checkout's.
+# A clean environment and a copy of the checkout in which bert_tf is the installed one:
+# scripts, tests and documents use the wheel. Without Horovod, which is built.
 WHEEL := build/wheel
-test-wheel: environment  ## The fast tests on an installed wheel
-	@rm -rf build/lib build/bdist.* $(WHEEL)
+OUTSIDE := $(WHEEL)/outside
+test-wheel: environment data  ## The fast tests on a wheel in a clean environment
+	@rm -rf build/lib build/bdist.* $(WHEEL) && mkdir -p $(OUTSIDE)
 	@$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w $(WHEEL)/dist .
-	@$(BIN)/python -m pip install -q --no-deps --target $(WHEEL)/site $(WHEEL)/dist/*.whl
-	@PYTHONPATH=$(CURDIR)/$(WHEEL)/site $(BIN)/python -P -m bert_tf build
-	@PYTHONPATH=$(CURDIR)/$(WHEEL)/site $(BIN)/pytest -o pythonpath=tests -m "not slow" \
-	$(PYTEST_ARGS)
+	@$(BIN)/python -m venv $(WHEEL)/venv
+	@echo "Installing the wheel and what it needs (about 2 minutes)"
+	@$(PROGRESS) "Installing" $(WHEEL)/venv/bin/python -m pip install --quiet \
+	  --constraint requirements.lock "$$(echo $(WHEEL)/dist/*.whl)[dev]"
+	@$(PROGRESS) "Fused operations" $(WHEEL)/venv/bin/python -P -m bert_tf build
+	@git ls-files -z -c -o --exclude-standard ':!bert_tf' | \
+	  tar --create --null --files-from=- --ignore-failed-read | tar --extract -C $(OUTSIDE)
+	@ln -s $(CURDIR)/.data $(OUTSIDE)/.data
+	@ln -s $$($(WHEEL)/venv/bin/python -P -c \
+	  "import bert_tf; print(*bert_tf.__path__)") $(OUTSIDE)/bert_tf
+	@cd $(OUTSIDE) && $(CURDIR)/$(WHEEL)/venv/bin/python -m pytest \
+	  -m "not slow and not horovod" $(PYTEST_ARGS)
+
+# Twenty lines; then random changes, of which at least 85% must be noticed.
+mutation-check: setup  ## Breaks lines of the library: a test must notice each
+	@$(BIN)/python tools/mutation_check.py
+	@$(BIN)/python tools/mutation_check.py --random=100 --group=losses_and_optimizers
+	@$(BIN)/python tools/mutation_check.py --random=100 --group=without_tensorflow
+
+pictures: environment  ## The picture in README, of its run in results/ (needs Chromium)
+	@$(BIN)/python tools/picture.py results/tiny/report.html docs/pictures/tiny.png
 
 test-faults: setup  ## Kills, signals, damaged files and bad input, in full (90 minutes)
 	@BERT_TF_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) \

@@ -2,6 +2,7 @@
 
 import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -114,6 +115,20 @@ class FailedElsewhere(distribute.HorovodCommunicator):
 def test_the_end_of_an_inner_agreement_is_not_an_error_of_this_worker():
     with pytest.raises(OtherWorkerFailed, match="Worker 1 failed"):
         FailedElsewhere().agree(OtherWorkerFailed("Worker 1 failed."))
+
+
+def test_a_broadcast_replaces_values_by_those_of_the_first_worker():
+    communicator = HorovodCommunicator.__new__(HorovodCommunicator)
+    workers = [[[1.0, 2.0], 3.0], [[4.0, 5.0], 6.0]]  # Of each, two variables.
+
+    def broadcast(value, root_rank, name):
+        return tf.constant(workers[root_rank][int(name.rpartition(".")[2])])
+
+    communicator._hvd = types.SimpleNamespace(broadcast=broadcast)
+    variables = [tf.Variable(workers[1][0]), keras.Variable(workers[1][1])]
+    communicator.broadcast(variables)
+    np.testing.assert_array_equal(variables[0], [1.0, 2.0])
+    assert float(variables[1]) == 3.0
 
 
 class Doubling(Communicator):

@@ -230,6 +230,20 @@ def test_variables_have_the_original_names_and_shapes(tasks, kind):
         assert variables[name].shape == shape
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropout_is_decided_by_its_seed(tasks, features, kind):
+    """So that a resumed run, and any number of workers, drop the same."""
+    inputs = features(kind, PLAIN)
+
+    def logits(step):
+        seed = [[1, step, row] for row in range(8)]
+        inputs["dropout_seed"] = tf.constant(seed, tf.int32)
+        return tasks[kind].logits(inputs, training=True).numpy()
+
+    np.testing.assert_array_equal(logits(2), logits(2))
+    assert np.abs(logits(2) - logits(3)).max() > 0.01
+
+
 def test_the_classifier_drops_out_its_pooled_vector(features, config):
     """Without any other dropout, training differs by the head's alone."""
     inputs = features("class", PLAIN)

@@ -139,6 +139,39 @@ def test_dropout_rate_is_true_and_the_mean_is_kept(rate):
     np.testing.assert_allclose(drawn[drawn > 0], 1 / share, rtol=1e-6)
 
 
+def philox(key, counter):
+    """16 bytes of Philox4x32-10, Salmon et al. 2011, section 3.3."""
+    words = [counter >> shift & 0xFFFFFFFF for shift in (0, 32, 64, 96)]
+    keys = [key & 0xFFFFFFFF, key >> 32]
+    for _ in range(10):
+        a, b = 0xD2511F53 * words[0], 0xCD9E8D57 * words[2]
+        one, two = b >> 32 ^ words[1] ^ keys[0], a >> 32 ^ words[3] ^ keys[1]
+        words = [one, b & 0xFFFFFFFF, two, a & 0xFFFFFFFF]
+        weyl = (0x9E3779B9, 0xBB67AE85)
+        keys = [(k + w) & 0xFFFFFFFF for k, w in zip(keys, weyl, strict=True)]
+    return np.array(words, "<u4").tobytes()
+
+
+def test_dropout_draws_the_bytes_of_philox():
+    # The known answer that the authors publish with their code.
+    assert (
+        philox(0, 0)
+        == np.array([0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8], "<u4").tobytes()
+    )
+    seed, stream, step, blocks, kept = 5, 11, 3, 3, 179  # 35 numbers, 0.7 * 256.
+    for row, drawn in zip((7, 8), draw((7, 8), seed=seed, step=step), strict=True):
+        numbers = range(row * blocks, (row + 1) * blocks)
+        key = seed << 32 | stream
+        drawn_bytes = b"".join(philox(key, step << 64 | number) for number in numbers)
+        expected = np.frombuffer(drawn_bytes, np.uint8)[:35] < kept
+        np.testing.assert_array_equal(drawn.ravel() > 0, expected)
+
+
+def test_the_smallest_rate_drops():
+    share = (draw(range(64), rate=1 / 256, shape=(64, 63)) == 0).mean()
+    assert share == pytest.approx(1 / 256, abs=5 * math.sqrt(1 / 256 / (64 * 64 * 63)))
+
+
 def test_dropout_of_each_place_in_a_row_is_as_frequent():
     # 4,096 draws for each of 35 places, five deviations.
     kept = (draw(range(4096), rate=0.5) > 0).mean(axis=0)

@@ -50,8 +50,9 @@ def trainer(task, scale, **more):
 
 
 def test_the_scale_doubles_after_2000_steps_without_overflow():
-    scale = LossScale(8.0, num_finite_steps=1998)
-    scale.note_finite_step()
+    scale = LossScale(8.0)
+    for _ in range(1999):
+        scale.note_finite_step()
     assert (scale.value, scale.num_finite_steps) == (8.0, 1999)
     scale.note_finite_step()
     assert (scale.value, scale.num_finite_steps) == (16.0, 0)

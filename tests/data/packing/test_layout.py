@@ -9,6 +9,7 @@ from bert_tf.data.packing.layout import (
     MAX_SEQUENCES,
     RowSettings,
     lay_out,
+    pack_examples,
     padded_rows,
     token_indices,
 )
@@ -101,6 +102,14 @@ def test_tiny_sequences_share_a_row_up_to_the_limit():
 
 def test_without_packing_each_sequence_has_the_row_of_its_number():
     assert RowSettings(24).assign_rows(np.array([3, 24, 1])).tolist() == [[0], [1], [2]]
+    assert RowSettings(24).max_sequences == 1
+
+
+def test_examples_in_memory_are_packed_by_threes():
+    mask = np.repeat([[1] * 4 + [0] * 12], 6, axis=0)
+    arrays = dict.fromkeys(("input_ids", "input_mask", "segment_ids"), mask)
+    packed, _ = pack_examples(arrays)
+    assert packed["next_sentence_weights"].tolist() == [[1, 1, 1], [1, 1, 1]]
 
 
 def test_dealing_is_a_function_of_the_lengths_alone():

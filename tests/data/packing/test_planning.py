@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_tf.data.packing.planning import (
+    _full_rows,
     assign,
     length_histogram,
     make_plan,
@@ -87,6 +88,38 @@ def test_a_hand_made_case():
     }
     assert plan.efficiency == 1.0
     assert (plan.num_packs, plan.num_sequences, plan.num_tokens) == (3, 5, 24)
+
+
+def test_every_way_to_fill_a_row_with_three_lengths_is_considered():
+    numbers = itertools.product(range(14), repeat=3)
+    expected = [n for n in numbers if sum(n) == 13 and n[0] >= n[1] >= n[2]]
+    assert sorted(map(tuple, _full_rows(13).tolist())) == expected
+
+
+def test_least_squares_fill_rows_that_longest_first_leaves_open():
+    """6 + 2 + 2, 5 + 3 + 2 and 4 + 3 + 3 are full; best fit begins with 6 + 4."""
+    lengths = np.repeat([6, 2, 2, 5, 3, 2, 4, 3, 3], 1000)
+    histogram = length_histogram(lengths, 10)
+    assert plan_longest_first(histogram, 3).efficiency < 0.9
+    assert plan_nnls(histogram).efficiency > 0.99
+    assert make_plan(histogram) == plan_nnls(histogram)
+
+
+def test_a_length_goes_into_the_fullest_row_with_room():
+    plan = plan_longest_first(length_histogram([6, 5, 2], 8))
+    assert {s.lengths for s in plan.strategies} == {(6, 2), (5,)}
+    plan = plan_longest_first(length_histogram([5, 2], 8))
+    assert [s.lengths for s in plan.strategies] == [(5, 2)]
+
+
+def test_lengths_beyond_16_bits_are_kept_apart():
+    """70,000 = 2^16 + 4,464."""
+    lengths = np.asarray([4_464, 70_000, 4_464, 4_464])
+    assignment = assign(
+        lengths, plan_longest_first(length_histogram(lengths, 80_000)), 0
+    )
+    totals = sorted(int(lengths[row].sum()) for row in rows_of(assignment))
+    assert totals == [2 * 4_464, 74_464]
 
 
 def test_lengths_out_of_range_are_refused():
