@@ -97,6 +97,7 @@ def test_the_command_prints_a_table_or_json(text, capsys):
         ("rows.jsonl", b'{"body": "x"}\n', "text_field"),
         ("cut.txt.gz", gzip.compress(b"text " * 999)[:40], "whole gzip file"),
     ],
+    ids=["empty", "latin-1", "other column", "cut"],
 )
 def test_bad_input_is_one_line(name, content, problem, tmp_path, capsys):
     path = tmp_path / name

@@ -102,7 +102,9 @@ def test_records_that_cannot_be_read_are_no_error_here():
 
 
 @pytest.mark.parametrize(
-    "options", [dict(is_first=False), dict(measure=lambda: None)], ids=str
+    "options",
+    [dict(is_first=False), dict(measure=lambda: None)],
+    ids=["another worker", "another job"],
 )
 def test_other_workers_and_other_jobs_log_nothing(options):
     watched, lines = watch(**options)
