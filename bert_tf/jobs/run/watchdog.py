@@ -10,12 +10,15 @@ import contextlib
 import faulthandler
 import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import NoReturn, Protocol, TypeVar
 
+from bert_tf.jobs.run import end_launcher
 from bert_tf.signals import write_error
 
 Item = TypeVar("Item")
@@ -32,8 +35,25 @@ _REPORT_SECONDS = 4.0
 _FOLDER = ".watchdog"
 # A report that is this much older than the own one is of an earlier run.
 _OLD_SECONDS = 60.0
+# Programs of Open MPI that start workers, here or on other hosts.
+_LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prted", "orted")
 # Programs start at different times, however short the limit is.
 _LEAST_JOIN_SECONDS = 60.0
+
+
+def _leave() -> NoReturn:
+    """Ends this process, and sees to it that its launcher ends too."""
+    launcher = os.getppid()
+    with contextlib.suppress(OSError):
+        if Path(f"/proc/{launcher}/comm").read_text().strip() in _LAUNCHERS:
+            subprocess.Popen(
+                [sys.executable, "-ISs", end_launcher.__file__, str(launcher)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+    os._exit(HUNG)
 
 
 class Beats(Protocol):
@@ -186,12 +206,12 @@ class Watchdog:
                 self._report("nothing has happened", self._idle, f", in {self._what}")
                 if len(self.hosts) > 1:
                     self._name(self._silent())
-                os._exit(HUNG)
+                _leave()
             beat = self._beats.count if self._beats else None
             is_late = beat is not None and beat == last
             self._absent, last = self._absent + tick if is_late else 0.0, beat
             if self._absent > self.limit and self._are_gone(beat):
-                os._exit(HUNG)
+                _leave()
 
     def _are_gone(self, beat: int) -> bool:
         """Whether the last beat was so long ago because a worker is gone.
