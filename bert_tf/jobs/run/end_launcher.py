@@ -12,7 +12,7 @@ import sys
 import time
 
 # For mpirun to end everything by itself, and then to obey a signal.
-_SECONDS = {signal.SIGTERM: 5.0, signal.SIGKILL: 2.0}
+_SECONDS = {signal.SIGTERM: 3.0, signal.SIGKILL: 2.0}
 
 
 def end_launcher(launcher: int) -> None:
