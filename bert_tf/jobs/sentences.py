@@ -69,10 +69,7 @@ def run(config: SentencesConfig, stop: StopRequest | None = None) -> dict[str, f
     """
     with open_session(config, stop) as session:
         plan = session.make_plan(config, prepare)
-        trained = plan.data.train
-        finetuning.describe(
-            plan, session, trained.examples.sequences if trained else None
-        )
+        finetuning.describe(plan, session)
         finetuning.check_task(plan, session)
 
         def evaluate() -> dict[str, float]:
