@@ -21,6 +21,7 @@ from bert_tf.data.tasks.custom_task import (
     own_task,
 )
 from bert_tf.data.tasks.label_names import quoted_list
+from bert_tf.data.tasks.row_labels import Kind
 from bert_tf.data.tasks.tables import column_names, read_rows
 from bert_tf.data.text.documents import Sentences, read_documents
 from bert_tf.data.text.input_files import expand_paths
@@ -159,7 +160,7 @@ def read_rated_pairs(path: str) -> list[TextExample]:
         )
     folder, name = os.path.split(path)
     file = SplitFile(name, ColumnNames(text_a, text_b, label))
-    task = ClassificationTask("similarity", (), {"dev": (file,)})
+    task = ClassificationTask("similarity", (), {"dev": (file,)}, kind=Kind.NUMBERS)
     return read_examples(task, folder, "dev")
 
 
