@@ -93,7 +93,7 @@ def test_lines_of_json_in_a_compressed_file_are_questions(tmp_path):
     ("task", "name"),
     [("squad", "a.csv"), ("squad", "a.parquet"), ("fill-mask", "a.Parquet")],
 )
-def test_tables_are_read_for_classify_alone(tmp_path, task, name):
+def test_tables_are_refused_for_other_tasks(tmp_path, task, name):
     (tmp_path / name).write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match="tables are read for classify and embed"):
+    with pytest.raises(ValueError, match="tables are read for classify, embed and choose"):
         list(read(tmp_path / name, task))
