@@ -9,6 +9,7 @@ from typing import NamedTuple
 from bert_tf.data.tasks.classification import (
     ClassificationTask,
     ColumnNames,
+    Kind,
     SplitFile,
     TextExample,
     read_examples,
@@ -159,7 +160,7 @@ def read_rated_pairs(path: str) -> list[TextExample]:
         )
     folder, name = os.path.split(path)
     file = SplitFile(name, ColumnNames(text_a, text_b, label))
-    task = ClassificationTask("similarity", (), {"dev": (file,)})
+    task = ClassificationTask("similarity", (), {"dev": (file,)}, kind=Kind.NUMBERS)
     return read_examples(task, folder, "dev")
 
 
