@@ -12,7 +12,7 @@ _FORMS = (
     *("transformers", "tensorflow", "safetensors", "torch", "mlperf"),
     *("savedmodel", "onnx", "litert", "openvino", "keras_hub"),
 )
-_KINDS = (
+KINDS = (
     *("encoder", "embed", "classify", "tag", "choose"),
     *("squad", "fill-mask"),
 )
@@ -51,7 +51,7 @@ def _add_options(parser: Parser) -> None:
     )
     add(
         "--kind",
-        choices=_KINDS,
+        choices=KINDS,
         default="",
         help="what a model for a runtime (savedmodel, onnx, litert, openvino) returns: "
         "hidden states, a vector of each row, or logits. Default: by the head",

@@ -50,10 +50,15 @@ def read_description(folder: str) -> dict[str, Any]:
     """The content of task.json in a folder; empty if there is none.
 
     Raises:
-      ValueError: if it is not a JSON object.
+      ValueError: if it is not a JSON object, or its task no string.
     """
-    description = read_object(os.path.join(folder, TASK_FILE))
-    return {} if is_preset(description) else description
+    path = os.path.join(folder, TASK_FILE)
+    description = read_object(path)
+    if is_preset(description):
+        return {}
+    if not isinstance(description.get("task", ""), str):
+        raise _bad(path, "`task` must be a string", description["task"])
+    return description
 
 
 def read_head(source: Source, num_outputs: int) -> Head:

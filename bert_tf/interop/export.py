@@ -134,6 +134,7 @@ class Model(NamedTuple):
       source: Where the weights come from, for the reader of the model card.
       head: The classifier's outputs and the task, as far as they are known.
       scores: Of the evaluation that the run ended with; empty if unknown.
+      folder: Where the weights come from, for how vectors are pooled; empty if unknown.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -143,6 +144,7 @@ class Model(NamedTuple):
     source: str = ""
     head: Head = NO_HEAD
     scores: Mapping[str, float] = {}
+    folder: str = ""
 
 
 def find_form(destination: str) -> Form:

@@ -3,7 +3,9 @@
 import os
 from collections.abc import Mapping
 
-from bert_tf.interop.classifier_labels import KINDS, Head
+import numpy as np
+
+from bert_tf.interop.classifier_labels import CHOOSE, CLASSIFY, KINDS, TAG, Head
 from bert_tf.interop.sentence_files import EMBED
 from bert_tf.interop.weights import read_weights
 
@@ -64,12 +66,20 @@ def require_kind(tensors: Mapping[str, object], head: Head, kind: str) -> None:
       ValueError: naming the kind that they have.
     """
     known = find_kind(tensors, head)
-    is_other_classifier = kind in KINDS and known in KINDS and kind != known
+    # Without a file that names its kind, a classifier may be one of any.
+    stated = head.description.get("task") or head.kind
+    is_other_classifier = kind in KINDS and stated in KINDS and kind != stated
     if is_other_classifier or (kind in _HEADS and _HEADS[kind] not in tensors):
         raise ValueError(
             f"`kind` must be one that the weights have a head for. Received: "
             f"--kind={kind}, of weights for {known}. Pass --kind={known}, or a model "
             f"that was trained for {kind}."
+        )
+    if kind == CHOOSE and np.size(tensors[_HEADS[CHOOSE]]) != 1:
+        raise ValueError(
+            "`kind` must not be choose unless the classifier has one output. Received: "
+            f"--kind=choose, of weights with {np.size(tensors[_HEADS[CHOOSE]])}. Pass "
+            f"--kind={CLASSIFY} or {TAG}."
         )
 
 

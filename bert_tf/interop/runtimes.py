@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
 from bert_tf.interop.export import Form
 
@@ -188,17 +189,18 @@ RUNTIMES = {
 }
 
 
-def probe(vocab_size: int, max_length: int, dtype: str) -> dict[str, Any]:
+def probe(config: BertConfig, dtype: str) -> dict[str, Any]:
     """Inputs of eight rows of random words, padded to different lengths."""
     rng = np.random.default_rng(0)
-    width = min(32, max_length)
+    width = min(32, config.max_position_embeddings)
     lengths = np.linspace(width, max(width // 4, 1), 8).astype(int)
     mask = np.arange(width) < lengths[:, None]
-    ids = rng.integers(0, vocab_size, mask.shape) * mask
+    ids = rng.integers(0, config.vocab_size, mask.shape) * mask
+    segments = rng.integers(0, config.type_vocab_size, mask.shape) * mask
     return {
         "input_ids": ids.astype(dtype),
         "attention_mask": mask.astype(dtype),
-        "token_type_ids": np.zeros(mask.shape, dtype),
+        "token_type_ids": segments.astype(dtype),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from bert_tf.json_files import read_json, read_object
 
 EMBED = "embed"
-_MODULES = "modules.json"
+MODULES = "modules.json"
 _LENGTH = "sentence_bert_config.json"
 _TYPE = "sentence_transformers.models."
 # Ours -> theirs.
@@ -50,7 +50,7 @@ def sentence_files(settings: SentenceSettings, hidden_size: int) -> dict[str, st
     similarity = {"prompts": {}, "similarity_fn_name": "cosine"}
     length = {"max_seq_length": settings.max_seq_length, "do_lower_case": False}
     contents = {
-        _MODULES: modules,
+        MODULES: modules,
         "1_Pooling/config.json": {"word_embedding_dimension": hidden_size, **modes},
         _LENGTH: length,
         "config_sentence_transformers.json": similarity,
@@ -77,7 +77,7 @@ def read_settings(
             description.get("pooling"),
             description.get("max_seq_length"),
         )
-    path = os.path.join(folder, _MODULES)
+    path = os.path.join(folder, MODULES)
     if not os.path.isfile(path):
         return SentenceSettings()
     length = read_object(os.path.join(folder, _LENGTH)).get("max_seq_length")

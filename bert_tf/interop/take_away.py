@@ -1,8 +1,9 @@
 """Writes a model for a runtime or for keras-hub: a folder, in place at once."""
 
+import contextlib
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from bert_tf.errors import RunError
 from bert_tf.files import temporary_folder, write_whole
 from bert_tf.interop import keras_hub
-from bert_tf.interop.classifier_labels import TAG
+from bert_tf.interop.classifier_labels import TAG, read_description
 from bert_tf.interop.export import (
     Form,
     Model,
@@ -21,7 +22,7 @@ from bert_tf.interop.export import (
 )
 from bert_tf.interop.model_kind import FILL_MASK, SQUAD, find_kind, require_kind
 from bert_tf.interop.runtimes import RUNTIMES, Runtime, probe, quiet
-from bert_tf.interop.sentence_files import read_settings
+from bert_tf.interop.sentence_files import EMBED, read_settings
 from bert_tf.interop.serving_models import serving_model
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG
 from bert_tf.interop.weights import Weights
@@ -91,7 +92,8 @@ def write_away(
         model = model._replace(source=f"{model.source}, int8")
     notes: list[str] = []
     if form is Form.KERAS_HUB:
-        notes = keras_hub.notes(model.config, model.tensors)
+        kind = find_kind(model.tensors, model.head)
+        notes = keras_hub.notes(model.config, model.tensors, kind)
     texts = {} if weights_only else describing_texts(model, form)
     if form is Form.KERAS_HUB:
         texts = _preset_texts(model, texts)
@@ -99,7 +101,7 @@ def write_away(
         require_free(path, {os.path.join(folder, n): t for n, t in texts.items()})
     # Next to what is replaced, so that a rename is enough.
     beside = path if os.path.isdir(folder or ".") else folder
-    with temporary_folder(beside) as made:
+    with _no_empty_folders(beside), temporary_folder(beside) as made:
         if form is Form.KERAS_HUB:
             keras_hub.write_weights(made, model.tensors, model.config)
         else:
@@ -111,6 +113,18 @@ def write_away(
         new = () if overwrite else {*others, name} - texts.keys()
         _move(made, folder or ".", [*others, name], new)
     return [path, *(os.path.join(folder, each) for each in others)], notes
+
+
+@contextlib.contextmanager
+def _no_empty_folders(path: str) -> Iterator[None]:
+    """Removes folders above a path that are made meanwhile and stay empty."""
+    new = [p for p in Path(os.path.abspath(path)).parents if not p.exists()]
+    try:
+        yield
+    finally:
+        for folder in new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def check_options(form: Form, kind: str, int8: bool) -> None:
@@ -146,10 +160,13 @@ def _export(
     kind = kind or find_kind(model.tensors, model.head)
     require_kind(model.tensors, model.head, kind)
     weights = Weights(model.tensors, model.config, "", model.source)
-    pooling = read_settings("", model.head.description).pooling or "mean"
+    pooling = "mean"
+    if kind == EMBED:
+        description = read_description(model.folder)
+        pooling = read_settings(model.folder, description).pooling or pooling
     served = serving_model(weights, kind, runtime.dtype, pooling)
     config = model.config
-    inputs = probe(config.vocab_size, config.max_position_embeddings, runtime.dtype)
+    inputs = probe(config, runtime.dtype)
     expected = {name: x.numpy() for name, x in served(inputs).items()}
     try:
         with quiet():
@@ -180,7 +197,8 @@ def _export(
             f"or another version of {' and '.join(runtime.modules) or 'it'}."
         )
     return [
-        f"for {kind}, on 8 rows of random words: {'; '.join(lines)}",
+        f"for {kind}{f', {pooling} pooling' * (kind == EMBED)}, on 8 rows of random "
+        f"words: {'; '.join(lines)}",
         f"{runtime.name} gets one sequence a row: packed rows, with numbers above 1 in "
         "attention_mask, give NaN",
     ]

@@ -25,6 +25,7 @@ from bert_tf.interop.export import (
     weights_file,
     write_model,
 )
+from bert_tf.interop.sentence_files import EMBED, MODULES
 from bert_tf.interop.tensor_shapes import conform
 from bert_tf.interop.weight_files import Source, find_source, folder_of
 from bert_tf.interop.weights import Weights, read_weights
@@ -118,9 +119,17 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
         source=os.path.basename(os.path.normpath(source)),
         head=Head() if options.encoder_only else _head(found, tensors),
         scores={} if options.encoder_only else read_scores(found.path),
+        folder=folder_of(found.path),
     )
     if form is Form.TRANSFORMERS and not model.vocab_file:
         notes.append("no tokenizer was written: the source has no vocab.txt next to it")
+    modules = os.path.join(model.folder, MODULES)
+    is_embedding = model.head.description.get("task") == EMBED
+    if form is Form.TRANSFORMERS and os.path.isfile(modules) and not is_embedding:
+        notes.append(
+            f"warning: {modules} is not copied: sentence-transformers will take the "
+            "mean of the hidden states"
+        )
     if config.hidden_act == "gelu" and form is Form.TRANSFORMERS:
         notes.append(GELU_NOTE)
     files, measured = _write(model, destination, form, options)

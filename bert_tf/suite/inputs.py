@@ -9,6 +9,7 @@ from typing import NamedTuple
 from bert_tf.data.tasks.classification import (
     ClassificationTask,
     ColumnNames,
+    Kind,
     SplitFile,
     TextExample,
     read_examples,

@@ -200,7 +200,8 @@ def _similarity(scorer: Scorer, inputs: Inputs) -> dict[str, object]:
         for pair in inputs.rated
         for text in (pair.text_a, pair.text_b)
     ]
-    vectors = _vectors(scorer, texts).astype(np.float64)
+    vectors, remark = _vectors(scorer, texts)
+    vectors = vectors.astype(np.float64)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     labels = np.array([pair.label for pair in inputs.rated])
     found = regression_metrics((vectors[::2] * vectors[1::2]).sum(axis=1), labels)
@@ -208,7 +209,7 @@ def _similarity(scorer: Scorer, inputs: Inputs) -> dict[str, object]:
         "value": found["spearman"],
         "baseline": 0.0,
         "count": len(labels),
-        "note": f"pairs of {inputs.sts}",
+        "note": f"pairs of {inputs.sts}{remark}",
     }
 
 
@@ -220,7 +221,8 @@ def _probing(
     def compute() -> dict[str, object]:
         splits = [read_examples(task, folder, split) for split in ("train", "dev")]
         labels = [np.array([e.label for e in examples]) for examples in splits]
-        vectors = _vectors(scorer, [example for part in splits for example in part])
+        examples = [example for part in splits for example in part]
+        vectors, remark = _vectors(scorer, examples)
         train, test = np.split(vectors, [len(splits[0])])
         classes = len(task.label_names)
         with stage(f"Fitting a probe to {len(train):,} texts", _show):
@@ -230,14 +232,15 @@ def _probing(
             "value": 100.0 * accuracy,
             "baseline": 100.0 * float(np.mean(labels[1] == majority)),
             "count": len(labels[1]),
-            "note": f"texts of {folder}, after {len(labels[0]):,} to learn from",
+            "note": f"texts of {folder}, after {len(labels[0]):,} to learn from"
+            f"{remark}",
         }
 
     return compute
 
 
-def _vectors(scorer: Scorer, examples: Sequence[TextExample]) -> np.ndarray:
-    """Mean vectors, [n, H] float32."""
+def _vectors(scorer: Scorer, examples: Sequence[TextExample]) -> tuple[np.ndarray, str]:
+    """Mean vectors, [n, H] float32; and a remark about texts that are cut, if any."""
     length = min(_MAX_SEQ_LENGTH, scorer.max_seq_length)
     if length < 3:
         raise NotMeasuredError(f"the model has only {length} positions")
@@ -245,7 +248,9 @@ def _vectors(scorer: Scorer, examples: Sequence[TextExample]) -> np.ndarray:
     with ProgressReport(len(examples), "texts") as report:
         vectors = scorer.mean_vectors(sequences, _advance(report))
     _require_finite(vectors)
-    return vectors
+    share = float(np.mean(sequences.lengths == length))
+    remark = f"; {share:.1%} of the texts fill {length} tokens, and are cut there"
+    return vectors, remark * (share > 0)
 
 
 def _advance(report: ProgressReport) -> Progress:

@@ -126,6 +126,14 @@ def test_a_sentence_that_is_too_long_for_the_model_is_a_row(model, capsys, tmp_p
     assert f"{pairs}, line 2 has 17 tokens, more than the model's 16 positions" in out
 
 
+def test_a_row_states_how_many_texts_are_cut(model, capsys, tmp_path):
+    table = tmp_path / "s.csv"
+    table.write_text(f"text1,text2,score\n{'a ' * 15},b,1\nc,d,2\n")
+    words = [f"--sts={table}", f"--output={tmp_path / 's.json'}"]
+    code, out, _ = run(capsys, model, *words)
+    assert code == 0 and "; 25.0% of the texts fill 16 tokens, and are cut there" in out
+
+
 def test_a_model_that_computes_nan_is_a_row(data, capsys, tmp_path):
     tensors = random_tensors(pretraining_shapes(CONFIG))
     tensors["bert/encoder/layer_0/output/dense/bias"][:] = 3e38

@@ -19,6 +19,7 @@ from interop.tiny_bert import (
 from oracles import files
 
 from bert_tf.cli import main
+from bert_tf.cli.convert import KINDS
 from bert_tf.interop.weight_conversion import ConvertOptions, convert
 from bert_tf.interop.weights import read_weights
 
@@ -133,3 +134,9 @@ def test_the_sources_of_the_table_are_those_of_the_commands(folder, monkeypatch)
     assert len(examples) == 7
     for path in examples:
         assert read_weights(path).tensors
+
+
+def test_the_table_of_kinds_has_those_of_the_command():
+    table = PAGE.partition("| `--kind` | outputs |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(\S+)` \|", table, re.MULTILINE)
+    assert {*rows} == {*KINDS} and len(rows) == len(KINDS)

@@ -99,6 +99,12 @@ def test_names_of_task_json_must_be_strings(folder, names):
         folder(task={"task": "classify", "label_names": names})
 
 
+@pytest.mark.parametrize("task", [["tag"], 3, None])
+def test_the_task_of_task_json_must_be_a_string(folder, task):
+    with pytest.raises(ValueError, match=r"task\.json: `task` must be a string"):
+        folder(task={"task": task})
+
+
 def test_numbers_of_label2id_may_be_strings(folder):
     names = dict(enumerate(NAMES))
     numbers = {name: str(number) for number, name in names.items()}

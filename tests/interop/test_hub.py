@@ -125,6 +125,14 @@ def test_a_model_of_the_hub_is_converted_without_what_nobody_reads(
     assert server.fetched.isdisjoint({"pytorch_model.bin", "a.onnx", "README.md"})
 
 
+def test_the_pooling_of_a_model_of_the_hub_is_fetched(server, tf1, tmp_path):
+    main(["convert", tf1, str(tmp_path / "made")])
+    pooling = {"modules.json": b"[]", "1_Pooling/config.json": b"{}"}
+    server.models["me/tiny"] = contents(tmp_path / "made") | pooling
+    read_weights("hf://me/tiny")
+    assert server.fetched >= pooling.keys()
+
+
 def test_a_revision_may_be_named(server, tf1, tmp_path):
     main(["convert", tf1, str(tmp_path / "made")])
     server.models["me/tiny"] = contents(tmp_path / "made")

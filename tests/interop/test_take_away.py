@@ -1,5 +1,6 @@
 """Models for other runtimes: their outputs, in the runtimes, are the model's."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -8,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from interop.tiny_bert import encoder_shapes, random_tensors
+from interop.tiny_bert import encoder_shapes, random_tensors, write_tf1
 
 from bert_tf.cli import main
+from bert_tf.interop import keras_hub
 from bert_tf.interop.classifier_labels import Head
 from bert_tf.interop.model_kind import find_kind, require_kind
 from bert_tf.interop.pretrained import build_with
@@ -115,6 +117,40 @@ def test_a_classifier_of_another_kind_is_refused(weights):
     head = Head(3, description={"task": "tag"})
     with pytest.raises(ValueError, match="--kind=tag"):
         require_kind(weights["tag"].tensors, head, "classify")
+
+
+def test_a_classifier_of_no_stated_kind_may_be_of_any(weights):
+    require_kind(weights["tag"].tensors, Head(3), "tag")
+    require_kind(weights["choose"].tensors, Head(1), "choose")
+    with pytest.raises(ValueError, match="of weights with 3. Pass --kind=classify"):
+        require_kind(weights["tag"].tensors, Head(3), "choose")
+
+
+@pytest.mark.parametrize("kind", ["squad", "tag", "choose"])
+def test_keras_hub_has_no_class_for_other_heads(weights, kind):
+    of = weights[kind]
+    with pytest.raises(ValueError, match=f"Received: a model for {kind}. Pass"):
+        keras_hub.notes(of.config, of.tensors, kind)
+
+
+def test_vectors_are_pooled_as_the_files_of_the_source_say(weights, tmp_path, capsys):
+    tensors, config = weights["embed"].tensors, weights["embed"].config
+    source = write_tf1(tmp_path / "source", tensors, config)
+    modules = [{"type": "a.Transformer"}, {"type": "a.Pooling", "path": "pool"}]
+    (tmp_path / "source/modules.json").write_text(json.dumps(modules))
+    (tmp_path / "source/pool").mkdir()
+    pooling = tmp_path / "source/pool/config.json"
+    pooling.write_text('{"pooling_mode_cls_token": true}')
+    command = ["convert", source, str(tmp_path / "x/out"), "--to=litert"]
+    assert main([*command, "--kind=embed"]) == 0
+    assert "for embed, cls pooling, on 8 rows" in capsys.readouterr().out
+    assert main(["convert", source, str(tmp_path / "z")]) == 0
+    assert "modules.json is not copied" in capsys.readouterr().out
+    pooling.write_text('{"pooling_mode_lasttoken": true}')
+    command[2] = str(tmp_path / "y/out")
+    assert main([*command, "--kind=embed"]) == 1
+    assert "the pooling must be mean or cls" in capsys.readouterr().err
+    assert not (tmp_path / "y").exists()
 
 
 def test_packed_rows_give_nan(weights):
