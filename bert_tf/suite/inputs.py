@@ -22,7 +22,6 @@ from bert_tf.data.tasks.custom_task import (
     own_task,
 )
 from bert_tf.data.tasks.label_names import quoted_list
-from bert_tf.data.tasks.row_labels import Kind
 from bert_tf.data.tasks.tables import column_names, read_rows
 from bert_tf.data.text.documents import Sentences, read_documents
 from bert_tf.data.text.input_files import expand_paths

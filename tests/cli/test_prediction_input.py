@@ -95,5 +95,5 @@ def test_lines_of_json_in_a_compressed_file_are_questions(tmp_path):
 )
 def test_tables_are_refused_for_other_tasks(tmp_path, task, name):
     (tmp_path / name).write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match="tables are read for classify, embed and choose"):
+    with pytest.raises(ValueError, match="classify, embed and choose"):
         list(read(tmp_path / name, task))
