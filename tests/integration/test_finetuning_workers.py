@@ -69,7 +69,7 @@ def runs(folder, model):
         own = [f"--train_batch_size={batch}"]
         return {
             name: (
-                "squad" if task == "squad" else "classifier",
+                task if task in ("squad", "sentences") else "classifier",
                 [
                     *common,
                     *data[task],
