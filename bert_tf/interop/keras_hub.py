@@ -231,7 +231,9 @@ def _flat(name: str, values: np.ndarray) -> np.ndarray:
 # Writing.
 
 
-def notes(config: BertConfig, tensors: Mapping[str, np.ndarray]) -> list[str]:
+def notes(
+    config: BertConfig, tensors: Mapping[str, np.ndarray], kind: str
+) -> list[str]:
     """Warnings about what keras-hub will compute otherwise.
 
     Raises:
@@ -242,10 +244,11 @@ def notes(config: BertConfig, tensors: Mapping[str, np.ndarray]) -> list[str]:
             "keras-hub's BERT must have gelu. Received: "
             f"hidden_act={config.hidden_act}. Convert it for another program."
         )
-    if "cls/squad/output_weights" in tensors:
+    if kind in ("squad", "tag", "choose"):
         raise ValueError(
-            "A preset of keras-hub must be an encoder, a masked LM or a classifier. "
-            "Received: a model for squad. Pass --encoder_only, or another --to."
+            "A preset of keras-hub must be an encoder, a masked LM or a classifier of "
+            f"texts. Received: a model for {kind}. Pass --encoder_only, or another "
+            "--to."
         )
     found = []
     is_exact = config.hidden_act == "gelu"

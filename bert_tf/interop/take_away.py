@@ -91,7 +91,8 @@ def write_away(
         model = model._replace(source=f"{model.source}, int8")
     notes: list[str] = []
     if form is Form.KERAS_HUB:
-        notes = keras_hub.notes(model.config, model.tensors)
+        known = find_kind(model.tensors, model.head)
+        notes = keras_hub.notes(model.config, model.tensors, known)
     texts = {} if weights_only else describing_texts(model, form)
     if form is Form.KERAS_HUB:
         texts = _preset_texts(model, texts)
