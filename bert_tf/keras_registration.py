@@ -21,6 +21,7 @@ CLASSES = {
         *("ClassifierHead", "ClassifierModel"),
         *("SpanHead", "SpanModel"),
     ),
+    "modeling.sentences": ("SentenceModel", "SentencePooling"),
     "training.optimizers": ("AdamW", "AdamWeightDecay", "LAMB"),
     "training.schedules": ("WarmupPolynomialDecay",),
 }

@@ -10,6 +10,7 @@ from typing import Unpack
 
 import numpy as np
 import scipy.special
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from bert_tf.data.tasks.choices import Question, encode_questions
 from bert_tf.data.tasks.conll import Sentence, encode_sentences, is_entity_tag
@@ -21,8 +22,10 @@ from bert_tf.modeling.finetuning import ChoiceTask, TagTask
 from bert_tf.modeling.models import settings_of
 from bert_tf.predictors import Predictor, PredictorSettings
 
-# Words, and marks one by one, as files of tagged words separate them.
-_WORDS = re.compile(r"\w+|[^\w\s]")
+# Words, and marks one by one, as files of tagged words separate them; letters of many
+# scripts have combining marks, which \w does not match.
+_SPLITTER = BertPreTokenizer()
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class _Head(Predictor):
@@ -106,8 +109,9 @@ class Tagger(_Head):
 def _words(value: object) -> tuple[str, list[str], list[int]]:
     """A text, its words, and where they begin."""
     if isinstance(value, str):
-        found = list(_WORDS.finditer(value))
-        return value, [each[0] for each in found], [each.start() for each in found]
+        found = _SPLITTER.pre_tokenize_str(_SURROGATES.sub("\ufffd", value))
+        spans = [span for _, span in found]
+        return value, [value[a:b] for a, b in spans], [a for a, _ in spans]
     is_list = isinstance(value, list | tuple)
     if not is_list or not all(isinstance(word, str) and word for word in value):
         raise ValueError(
@@ -140,7 +144,7 @@ class Chooser(_Head):
           ValueError: if one has fewer than two endings.
         """
         asked = [
-            one if isinstance(one, Question) else Question(one[0], "", tuple(one[1]))
+            one if isinstance(one, Question) else Question(one[0], "", _endings(one[1]))
             for one in questions
         ]
         for one in asked:
@@ -161,3 +165,8 @@ class Chooser(_Head):
             result = {"choice": best, "ending": one.endings[best]}
             results.append(result | {"probabilities": odds})
         return results
+
+
+def _endings(value: str | Sequence[str]) -> tuple[str, ...]:
+    """The endings of a question; a text alone is one, not its characters."""
+    return (value,) if isinstance(value, str) else tuple(value)

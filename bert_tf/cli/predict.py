@@ -91,14 +91,16 @@ def main(arguments: Sequence[str]) -> None:
     for chunk in chunks:
         results = task.predict(chunk)
         if options.output:
-            vectors += [result["embedding"] for result in results]
+            found = [result["embedding"] for result in results]
+            vectors.append(np.array(found, np.float32))
         else:
             for example, result in zip(chunk, results, strict=True):
                 _print(_joined(example, result))
         is_empty = False
     if vectors:
+        os.makedirs(os.path.dirname(options.output) or ".", exist_ok=True)
         with whole_file(options.output) as file:
-            np.save(file, np.array(vectors, np.float32))
+            np.save(file, np.concatenate(vectors))
     if is_empty and not is_terminal(options):
         _warn_of_no_text(options)
 

@@ -91,7 +91,7 @@ def read_head(source: Source, num_outputs: int) -> Head:
             f"{list(task.names)} and {list(config.names)}. Remove the names that are "
             "not those of the model."
         )
-    names = task if task.names else config
+    names = task if task.names or not config.names else config
     known = task if task.problem_type else config
     return head._replace(
         names=() if num_outputs == 1 else names.names,

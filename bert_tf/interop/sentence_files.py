@@ -85,7 +85,7 @@ def read_settings(
         return _checked(path, "mean", length or 0)
     modules = read_json(path)
     kinds = {"Transformer": "", "Pooling": "", "Normalize": ""}
-    for module in modules if isinstance(modules, list) else []:
+    for module in modules if isinstance(modules, list) else [modules]:
         values = module if isinstance(module, dict) else {}
         name = str(values.get("type")).rpartition(".")[2]
         if name not in kinds:

@@ -51,7 +51,7 @@ def choose_task(
     if head.num_outputs and head.kind not in ("", wanted):
         raise ValueError(
             f"The model's head must be one for {wanted}. Received: one for {head.kind} "
-            f"({head.path}), with task_name={settings.task_name}. {advice}"
+            f"({head.path}), with task_name={settings.task_name}. {advice}."
         )
     if name == CONLL:
         return _tag_task(config, head, advice)
@@ -135,7 +135,7 @@ def _choice_task(
     if head.num_outputs != 1 and (head.num_outputs or not config.training.do_train):
         raise ValueError(
             "The model's head must have one output, a score of an ending. Received: "
-            f"{head.num_outputs} outputs ({head.path or 'no head'}). {advice}"
+            f"{head.num_outputs} outputs ({head.path or 'no head'}). {advice}."
         )
     columns = ColumnNames(
         settings.text_a_column, settings.text_b_column, settings.label_column
@@ -305,27 +305,20 @@ def _other_classes(
     where = f" ({head.path})" if head.path else ""
     return ValueError(
         f"The model's head has {known}{where}. Received: {task_name}, with {theirs}. "
-        f"{advice}"
+        f"{advice}, or use the model's names of its classes as labels."
     )
 
 
 def _advice(config: ClassifierConfig, is_own: bool) -> str:
-    """What to do about a head with other classes."""
+    """What to do about a head for another task."""
     if not config.training.do_train:
-        return (
-            "Pass a model with the classes of the data, or use the model's names of "
-            "its classes as labels."
-        )
+        return "Pass a model that was trained for such data"
     if is_own:
         return (
             "Pass another --output_dir, with --init_checkpoint="
-            f"{config.files.output_dir} --new_head to train a new head on these "
-            "weights; or use the model's names of its classes as labels."
+            f"{config.files.output_dir} --new_head to train a new head on these weights"
         )
-    return (
-        "Train a new head with --new_head, or use the model's names of its classes as "
-        "labels."
-    )
+    return "Train a new head with --new_head"
 
 
 def description_of(task: ClassificationTask) -> dict[str, object]:

@@ -138,8 +138,8 @@ def describe(plan: FinetuningPlan, session: Session) -> None:
     _describe_layers(plan, log)
     if plan.config.batch.pack_sequences:
         rows = RowSettings(trained.max_seq_length, is_packed=True)
-        number = len(rows.assign_rows(trained.measure_lengths()))
-        average = trained.num_records / number
+        lengths = trained.measure_lengths()
+        average = len(lengths) / len(rows.assign_rows(lengths))
         log.message(f"Packed: about {average:.2f} sequences in a row.")
     describe_changes(plan, log)
 

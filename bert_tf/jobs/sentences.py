@@ -7,7 +7,9 @@ import numpy as np
 from bert_tf.config import BertConfig, checks
 from bert_tf.config.sentences import SentencesConfig
 from bert_tf.data.batches.example_batches import LabelledSequences
+from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.data.tasks.pairs import PairColumns, encode_pairs, find_columns, read_pairs
+from bert_tf.data.tasks.tables import column_names
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.distribute import Communicator
 from bert_tf.evaluation.retrieval import retrieval_metrics
@@ -94,10 +96,12 @@ def _read(config: SentencesConfig, path: str, tokenizer: WordPieceTokenizer) -> 
     rows = read_pairs(path, columns)
     sequences, notes = encode_pairs(rows, tokenizer, config.max_seq_length)
     listed = ", ".join(columns)
+    other = [name for name in column_names(path) if name not in columns]
+    unread = f" Columns that are not read: {quoted_list(other)}." if other else ""
     return Pairs(
         LabelledSequences(sequences, per_example=len(columns)),
         [
-            f"{path}: {len(rows)} rows of {listed}.",
+            f"{path}: {len(rows)} rows of {listed}.{unread}",
             *(f"{path}: {note}" for note in notes),
         ],
     )

@@ -20,7 +20,7 @@ from bert_tf.interop.weight_conversion import ConvertOptions, convert
 TORCH_PYTHON = files.ROOT / ".venv-bench/bin/python"
 NAMES = ("tags", "labels", "choices")
 EACH = pytest.mark.parametrize("name", NAMES)
-STEPS = {"tags": 60, "labels": 200, "choices": 40}
+STEPS = {"tags": 60, "labels": 500, "choices": 40}
 RATES = {"tags": 3e-3, "labels": 1e-3, "choices": 3e-3}
 CRITERION = {"tags": "f1", "labels": "micro_f1", "choices": "accuracy"}
 PROGRAM = """
@@ -254,6 +254,15 @@ def test_a_folder_of_transformers_is_evaluated_and_trained_further(
     more = ["--do_train", "--num_train_steps=1", "--learning_rate=1e-6"]
     scores = runs.run("classifier", *flags, *more, f"--output_dir={tmp_path}/more")
     assert scores[CRITERION[name]] == 1.0
+
+
+@pytest.mark.parametrize("name", ["tags", "choices"])
+def test_keras_hub_has_no_such_heads(trained, folder, tmp_path, capsys, name):
+    """It would read them as those of a classifier of texts."""
+    command = ["convert", f"{folder}/{name}-run", f"{tmp_path}/out", "--to=keras_hub"]
+    assert main(command) == 1
+    assert "masked LM or a classifier of texts. Received" in capsys.readouterr().err
+    assert not os.listdir(tmp_path)
 
 
 @EACH

@@ -55,3 +55,9 @@ def test_a_layer_behind_the_pooling_is_refused(tmp_path):
     folder = write(tmp_path, files | {"modules.json": json.dumps(modules)})
     with pytest.raises(ValueError, match="Received: Dense. Use sentence-transformers"):
         read_settings(folder, {})
+
+
+def test_modules_must_be_a_list(tmp_path):
+    folder = write(tmp_path, {"modules.json": "{}"})
+    with pytest.raises(ValueError, match="modules must be Transformer.*Received: None"):
+        read_settings(folder, {})

@@ -28,7 +28,7 @@ _NAMES = {
 # Names of the context, and of what all endings begin with: SWAG's, HellaSwag's.
 _CONTEXTS = (("sent1", "sent2"), ("ctx_a", "ctx_b"), ("context", ""), ("ctx", ""))
 _LISTS = ("endings", "choices")
-_ENDING = re.compile(r"ending_?[0-9]+")
+_ENDING = re.compile(r"ending_?[0-9]{1,9}")
 
 
 class Question(NamedTuple):
@@ -103,7 +103,10 @@ def find_columns(
       ValueError: listing the columns that there are.
     """
     given = given or ColumnNames()
-    pairs = [(given.text_a, given.text_b)] if given.text_a else _CONTEXTS
+    pairs = _CONTEXTS
+    if given.text_a:
+        pairs = ((given.text_a, given.text_b),)
+        check_columns([*filter(None, pairs[0])], present, location)
     fits = [pair for pair in pairs if {*filter(None, pair)} <= {*present}]
     endings = tuple(name for name in _LISTS if name in present)[:1]
     numbered = [name for name in present if _ENDING.fullmatch(name)]
@@ -159,7 +162,8 @@ def question_of(
 
 def _label(value: object, count: int, location: str) -> int:
     text = str(value).strip()
-    if isinstance(value, bool) or not text.isdecimal() or int(text) >= count:
+    is_number = text.isdecimal() and len(text) < 10 and not isinstance(value, bool)
+    if not is_number or int(text) >= count:
         raise ValueError(
             f"{location}: the label must be the number of an ending, from 0 to "
             f"{count - 1}. Received: {quoted(value)}. Correct or remove the line."

@@ -23,6 +23,7 @@ from bert_tf.data.tasks.row_labels import ColumnNames, Kind, class_number
 from bert_tf.data.tasks.tables import numbered_lines
 from bert_tf.data.text.token_sequences import TokenSequences, pair_sequence
 from bert_tf.data.text.tokenization import WordPieceTokenizer
+from bert_tf.files import check_regular, placeholder
 
 CONLL = "conll"
 OUTSIDE = "O"
@@ -159,6 +160,9 @@ def read_conll(path: str, *, needs_labels: bool = True) -> Iterator[Sentence]:
       ValueError: if a line has another number of columns than those before it, or an
         empty word or tag, or is not UTF-8; the message names file and line.
     """
+    check_regular(path)
+    if "LFS" in (found := placeholder(path)):  # Its lines have two columns, too.
+        raise ValueError(f"{path} holds {found}. Fetch the file.")
     width, words, tags, first = 0, [], [], ""
     for number, line in (*numbered_lines(path), (0, "")):
         location = f"{path}, line {number}"

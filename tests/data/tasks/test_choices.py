@@ -76,6 +76,7 @@ GOOD = {"context": "a", "endings": ["b", "c"], "label": 0}
         ({"label": -1}, "line 2: the label must be.*Received: -1"),
         ({"label": ""}, "line 2: the label must be.*Received: ''"),
         ({"label": True}, "line 2: the label must be.*Received: True"),
+        ({"label": "1" * 5000}, "line 2: the label must be"),
         ({"context": None}, "line 2: the context must be text. Received: None"),
     ],
 )
