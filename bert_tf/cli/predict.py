@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from bert_tf.cli.prediction_input import (
     name_of,
     read_inputs,
 )
+from bert_tf.cli.prediction_tasks import TASKS
 from bert_tf.config import checks
 from bert_tf.config.paths import require_exists, require_file, require_possible
 from bert_tf.config.runtime import PRECISIONS
@@ -30,9 +31,6 @@ from bert_tf.config.sentences import POOLINGS
 from bert_tf.evaluation.speed import BatchTimes, describe_speed
 from bert_tf.files import whole_file
 from bert_tf.launch import choose_instructions, without_optional_packages
-
-if TYPE_CHECKING:
-    from bert_tf.data.tasks.choices import Question
 
 _PROG = "python -m bert_tf predict"
 _EXAMPLES = """
@@ -78,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
         from bert_tf.distribute import Communicator, configure_devices
 
     configure_devices(Communicator(), None)
-    task = _TASKS[options.task](options)
+    task = TASKS[options.task](options)
     if options.benchmark:
         _benchmark(options, task, read_inputs(options, task))
         return
@@ -182,7 +180,7 @@ def make_parser() -> Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("task", choices=tuple(_TASKS))
+    add("task", choices=tuple(TASKS))
     text = "the text; for squad question and context, for choose context and endings"
     add("text", nargs="*", help=text)
     add(
@@ -240,163 +238,3 @@ def add_model_options(parser: Parser) -> None:
         help="the same as --do_lower_case=false",
     )
     add("--precision", choices=PRECISIONS, default="", help="default: fp32")
-
-
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "vocab_file": options.vocab_file,
-        "do_lower_case": options.do_lower_case,
-        "precision": options.precision,
-        "batch_size": options.batch_size,
-    }
-
-
-def _fill_mask(options: argparse.Namespace) -> Task:
-    from bert_tf.predictors import MaskFiller
-
-    fill = MaskFiller(options.model, **_settings(options))
-
-    def predict(examples: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-        results = fill([example["text"] for example in examples], options.top_k)
-        return ({"masks": masks} for masks in results)
-
-    return Task(
-        options.task,
-        ("text",),
-        predict,
-        lambda: fill.num_traces,
-        lambda example: fill.check(example["text"]),
-    )
-
-
-def _squad(options: argparse.Namespace) -> Task:
-    from bert_tf.predictors import QuestionAnswerer
-
-    answer = QuestionAnswerer(options.model, **_settings(options))
-
-    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return answer(
-            [(example["question"], example["context"]) for example in examples]
-        )
-
-    required = ("question", "context")
-    return Task(options.task, required, predict, lambda: answer.num_traces)
-
-
-def _classify(options: argparse.Namespace) -> Task:
-    from bert_tf.jobs.class_names import known_files
-    from bert_tf.predictors import Classifier
-
-    classify = Classifier(options.model, **_settings(options))
-
-    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return classify(_texts(examples))
-
-    return Task(
-        options.task,
-        ("text_a",),
-        predict,
-        lambda: classify.num_traces,
-        files=known_files(classify.description),
-    )
-
-
-def _tag(options: argparse.Namespace) -> Task:
-    from bert_tf.data.tasks.conll import read_conll
-    from bert_tf.tag_and_choose import Tagger
-
-    tag = Tagger(options.model, **_settings(options))
-
-    def parse(example: dict[str, Any], location: str) -> dict[str, Any]:
-        words, text = example.get("words"), example.get("text")
-        is_list = isinstance(words, list) and all(
-            isinstance(word, str) and word for word in words
-        )
-        if not (is_list if "words" in example else isinstance(text, str)):
-            raise ValueError(
-                f"{location}: there must be a text, or words that are not empty. "
-                f"Received: {str(example)[:80]}. Correct the line."
-            )
-        return example
-
-    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        found = tag([each.get("words", each.get("text")) for each in examples])
-        return [
-            {
-                name: x
-                for name, x in result.items()
-                if name != "words" or name not in one
-            }
-            for one, result in zip(examples, found, strict=True)
-        ]
-
-    def read(path: str) -> Iterator[dict[str, Any]] | None:
-        if not path.lower().removesuffix(".gz").endswith(".conll"):
-            return None
-        return ({"words": x.words} for x in read_conll(path, needs_labels=False))
-
-    more = {"parse": parse, "read": read}
-    return Task(options.task, ("text",), predict, lambda: tag.num_traces, **more)
-
-
-def _choose(options: argparse.Namespace) -> Task:
-    from bert_tf.data.tasks.choices import find_columns, question_of
-    from bert_tf.data.tasks.tables import column_names, read_rows
-    from bert_tf.tag_and_choose import Chooser
-
-    choose = Chooser(options.model, **_settings(options))
-
-    def ask(example: dict[str, Any], location: str) -> "Question":
-        return question_of(example, find_columns(list(example), location), location)
-
-    def parse(example: dict[str, Any], location: str) -> dict[str, Any]:
-        ask(example, location)
-        return example
-
-    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return choose([ask(each, "The input") for each in examples])
-
-    def read(path: str) -> Iterator[dict[str, Any]] | None:
-        name = path.lower().removesuffix(".gz")
-        if not name.endswith((".csv", ".tsv", ".parquet")):
-            return None
-        rows = read_rows(path, find_columns(column_names(path), path).names)
-        return (parse(row.values, row.location) for row in rows)
-
-    required = ("context", "endings")
-    more = {"parse": parse, "read": read}
-    return Task(options.task, required, predict, lambda: choose.num_traces, **more)
-
-
-def _embed(options: argparse.Namespace) -> Task:
-    from bert_tf.features import Embedder
-
-    embed = Embedder(
-        options.model,
-        pooling=options.pooling or "",
-        max_seq_length=options.max_seq_length,
-        **_settings(options),
-    )
-
-    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{"embedding": x.tolist()} for x in embed(_texts(examples))]
-
-    return Task(options.task, ("text_a",), predict, lambda: embed.num_traces)
-
-
-_TASKS = {
-    "fill-mask": _fill_mask,
-    "squad": _squad,
-    "classify": _classify,
-    "tag": _tag,
-    "choose": _choose,
-    "embed": _embed,
-}
-
-
-def _texts(examples: list[Example]) -> list[str | tuple[str, str]]:
-    """The text of each input, or both of its texts."""
-    return [
-        (one["text_a"], one["text_b"]) if one.get("text_b") else one["text_a"]
-        for one in examples
-    ]

@@ -1,0 +1,170 @@
+"""What `python -m bert_tf predict` does with its inputs: one function for each task."""
+
+import argparse
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from bert_tf.cli.prediction_input import Example, Task
+
+if TYPE_CHECKING:
+    from bert_tf.data.tasks.choices import Question
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "vocab_file": options.vocab_file,
+        "do_lower_case": options.do_lower_case,
+        "precision": options.precision,
+        "batch_size": options.batch_size,
+    }
+
+
+def _fill_mask(options: argparse.Namespace) -> Task:
+    from bert_tf.predictors import MaskFiller
+
+    fill = MaskFiller(options.model, **_settings(options))
+
+    def predict(examples: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+        results = fill([example["text"] for example in examples], options.top_k)
+        return ({"masks": masks} for masks in results)
+
+    return Task(
+        options.task,
+        ("text",),
+        predict,
+        lambda: fill.num_traces,
+        lambda example: fill.check(example["text"]),
+    )
+
+
+def _squad(options: argparse.Namespace) -> Task:
+    from bert_tf.predictors import QuestionAnswerer
+
+    answer = QuestionAnswerer(options.model, **_settings(options))
+
+    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return answer(
+            [(example["question"], example["context"]) for example in examples]
+        )
+
+    required = ("question", "context")
+    return Task(options.task, required, predict, lambda: answer.num_traces)
+
+
+def _classify(options: argparse.Namespace) -> Task:
+    from bert_tf.jobs.class_names import known_files
+    from bert_tf.predictors import Classifier
+
+    classify = Classifier(options.model, **_settings(options))
+
+    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return classify(_texts(examples))
+
+    return Task(
+        options.task,
+        ("text_a",),
+        predict,
+        lambda: classify.num_traces,
+        files=known_files(classify.description),
+    )
+
+
+def _tag(options: argparse.Namespace) -> Task:
+    from bert_tf.data.tasks.conll import read_conll
+    from bert_tf.tag_and_choose import Tagger
+
+    tag = Tagger(options.model, **_settings(options))
+
+    def parse(example: dict[str, Any], location: str) -> dict[str, Any]:
+        words, text = example.get("words"), example.get("text")
+        is_list = isinstance(words, list) and all(
+            isinstance(word, str) and word for word in words
+        )
+        if not (is_list if "words" in example else isinstance(text, str)):
+            raise ValueError(
+                f"{location}: there must be a text, or words that are not empty. "
+                f"Received: {str(example)[:80]}. Correct the line."
+            )
+        return example
+
+    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        found = tag([each.get("words", each.get("text")) for each in examples])
+        return [
+            {
+                name: x
+                for name, x in result.items()
+                if name != "words" or name not in one
+            }
+            for one, result in zip(examples, found, strict=True)
+        ]
+
+    def read(path: str) -> Iterator[dict[str, Any]] | None:
+        if not path.lower().removesuffix(".gz").endswith(".conll"):
+            return None
+        return ({"words": x.words} for x in read_conll(path, needs_labels=False))
+
+    more = {"parse": parse, "read": read}
+    return Task(options.task, ("text",), predict, lambda: tag.num_traces, **more)
+
+
+def _choose(options: argparse.Namespace) -> Task:
+    from bert_tf.data.tasks.choices import find_columns, question_of
+    from bert_tf.data.tasks.tables import column_names, read_rows
+    from bert_tf.tag_and_choose import Chooser
+
+    choose = Chooser(options.model, **_settings(options))
+
+    def ask(example: dict[str, Any], location: str) -> "Question":
+        return question_of(example, find_columns(list(example), location), location)
+
+    def parse(example: dict[str, Any], location: str) -> dict[str, Any]:
+        ask(example, location)
+        return example
+
+    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return choose([ask(each, "The input") for each in examples])
+
+    def read(path: str) -> Iterator[dict[str, Any]] | None:
+        name = path.lower().removesuffix(".gz")
+        if not name.endswith((".csv", ".tsv", ".parquet")):
+            return None
+        rows = read_rows(path, find_columns(column_names(path), path).names)
+        return (parse(row.values, row.location) for row in rows)
+
+    required = ("context", "endings")
+    more = {"parse": parse, "read": read}
+    return Task(options.task, required, predict, lambda: choose.num_traces, **more)
+
+
+def _embed(options: argparse.Namespace) -> Task:
+    from bert_tf.features import Embedder
+
+    embed = Embedder(
+        options.model,
+        pooling=options.pooling or "",
+        max_seq_length=options.max_seq_length,
+        **_settings(options),
+    )
+
+    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"embedding": x.tolist()} for x in embed(_texts(examples))]
+
+    return Task(options.task, ("text_a",), predict, lambda: embed.num_traces)
+
+
+TASKS = {
+    "fill-mask": _fill_mask,
+    "squad": _squad,
+    "classify": _classify,
+    "tag": _tag,
+    "choose": _choose,
+    "embed": _embed,
+}
+
+
+def _texts(examples: list[Example]) -> list[str | tuple[str, str]]:
+    """The text of each input, or both of its texts."""
+    return [
+        (one["text_a"], one["text_b"]) if one.get("text_b") else one["text_a"]
+        for one in examples
+    ]
