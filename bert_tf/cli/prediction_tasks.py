@@ -89,14 +89,10 @@ def _tag(options: argparse.Namespace) -> Task:
 
     def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
         found = tag([each.get("words", each.get("text")) for each in examples])
-        return [
-            {
-                name: x
-                for name, x in result.items()
-                if name != "words" or name not in one
-            }
-            for one, result in zip(examples, found, strict=True)
-        ]
+        for one, result in zip(examples, found, strict=True):
+            if "words" in one:
+                del result["words"]
+        return found
 
     def read(path: str) -> Iterator[dict[str, Any]] | None:
         if not path.lower().removesuffix(".gz").endswith(".conll"):

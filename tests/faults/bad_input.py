@@ -244,6 +244,13 @@ FILES = [
     ("classifier", "vocab_file", "model/vocab.txt", JSON),
     ("predict", "input", "inputs.txt", TEXT),
     ("predict", "vocab_file", "model/vocab.txt", JSON),
+    ("tag", "input", "tags/dev.conll", TEXT),
+    ("choose", "input", "questions.jsonl", TEXT),
+    ("choose", "input", "choices/test.csv", JSON),
+    ("embed", "input", "text.txt", [k for k in TEXT if "without" not in k]),
+    ("vectors", "train_file", "pairs.tsv", JSON),
+    ("extend", "input", "new_words.txt", (*TEXT, "empty", "blank", "zip")),
+    ("extend", "vocab_file", "model/vocab.txt", JSON),
     ("convert", "bert_config_file", "model/bert_config.json", JSON),
     ("convert", "vocab_file", "model/vocab.txt", JSON),
     ("verify", "checksum_file", "sums.md5", JSON),
@@ -262,6 +269,9 @@ FILES = [
 # Files within a folder that is an option.
 IN_FOLDERS = [
     ("classifier", "data_dir", "classes", "train.tsv", JSON),
+    ("tags", "data_dir", "tags", "train.conll", (*JSON[:-3], "page", "pointer")),
+    ("labels", "data_dir", "labels", "train.jsonl", JSON),
+    ("choices", "data_dir", "choices", "train.csv", JSON),
     ("pretraining", "input_files_dir", "records", "part-*", TEXT[1:]),
     ("pack", "input_dir", "records", "part-*", TEXT[1:]),
     ("data_convert", "input_dir", "records", "part-*", TEXT[1:]),
@@ -858,8 +868,112 @@ def predictions():
         yield Case(f"model: {name}", "predict", {"model": model})
 
 
+# More tasks: each line replaces the last one of a good file.
+
+
+def more_tasks():
+    lines = {
+        ("tags", "train.conll"): {
+            "a column less": "Maria X B-PER",
+            "an empty tag": "Maria\tX\tY\t",
+            "two bytes": "caf\udce9 X Y O",
+        },
+        ("labels", "train.jsonl"): {
+            "no label": '{"text": "a"}',
+            "null": '{"text": "a", "labels": null}',
+            "NaN": '{"text": "a", "labels": NaN}',
+            "a list in a list": '{"text": "a", "labels": [["water"]]}',
+            "an empty name": '{"text": "a", "labels": ["water", ""]}',
+            "an object": '{"text": "a", "labels": {"water": 1}}',
+            "half a pair": '{"text": "a", "labels": ["\\ud800"]}',
+        },
+        ("choices", "train.csv"): {
+            "a label too high": "a,b,c,d,e,3",
+            "a negative label": "a,b,c,d,e,-1",
+            "no label": "a,b,c,d,e,",
+            "many digits": f"a,b,c,d,e,{'1' * 5000}",
+            "an empty ending": "a,b,c,,e,1",
+            "a column less": "a,b,c,d,1",
+            "an open quote": 'a,b,c,d,"e,1',
+        },
+    }
+    for (command, name), damages in lines.items():
+        for damage, line in damages.items():
+
+            def prepare(good, command=command, name=name, line=line):
+                os.mkdir("bad")
+                data = (good / command / name).read_bytes().rstrip(b"\n")
+                data += b"\n" + line.encode("utf-8", "surrogateescape") + b"\n"
+                _write(data)(f"bad/{name}", b"")
+
+            changes = {"data_dir": "bad"}
+            yield Case(f"line: {damage}", command, changes, (), prepare, (name, "line"))
+    inputs = {
+        "tag": ('{"words": [""]}', '{"words": "a"}', '{"text": null}', '{"a": 1}', "{"),
+        "choose": (
+            "a text",
+            '{"context": "a", "endings": ["b"]}',
+            '{"context": "a", "endings": ["b", null]}',
+            '{"context": null, "endings": ["b", "c"]}',
+            f'{{"context": "a", "ending{"1" * 5000}": "b", "ending2": "c"}}',
+        ),
+        "embed": ('{"text_a": null}', '{"text_a": "a", "text_b": 5}', '{"a": 1}'),
+    }
+    for command, bad in inputs.items():
+        for line in bad:
+
+            def prepare(good, line=line):
+                _write(line.encode())("bad.txt", b"")
+
+            changes, where = {"input": "bad.txt"}, ("bad.txt, line 1",)
+            yield Case(f"input: {line[:30]}", command, changes, (), prepare, where)
+    for command, name, value in (
+        ("tags", "is_multi_label", "true"),
+        ("tags", "class_weights", "balanced"),
+        ("tags", "init_checkpoint", "{good}/chooser"),
+        ("choices", "is_regression", "true"),
+        ("choices", "label_column", "none"),
+        ("choices", "text_a_column", "none"),
+        ("choices", "init_checkpoint", "{good}/classifier"),
+        ("labels", "class_weights", "balanced"),
+        ("labels", "is_regression", "true"),
+        ("labels", "label_column", "a,,b"),
+        ("labels", "init_checkpoint", "{good}/tagger"),
+        ("classifier", "is_multi_label", "perhaps"),
+        ("vectors", "anchor_column", "anchor"),
+        ("vectors", "negative_column", "none"),
+        ("vectors", "negative_column", "positive"),
+        ("vectors", "train_batch_size", 1),
+        ("vectors", "do_predict", "true"),
+        ("vectors", "do_eval", "true"),
+        ("vectors", "pooling", "max"),
+        ("vectors", "scale", 0),
+        ("vectors", "clip_each_micro_batch", "true"),
+        ("vectors", "max_seq_length", 2),
+        ("tag", "model", "{good}/chooser"),
+        ("tag", "output", "a.npy"),
+        ("choose", "model", "{good}/vectors"),
+        ("choose", "pooling", "cls"),
+        ("embed", "model", "{good}/classes"),
+        ("embed", "output", "a.txt"),
+        ("embed", "max_seq_length", 2),
+        ("embed", "max_seq_length", 513),
+        ("embed", "batch_size", 0),
+        ("extend", "num_tokens", 0),
+        ("extend", "num_tokens", "x"),
+        ("extend", "num_processes", -1),
+        ("extend", "into_unused", "perhaps"),
+        ("extend", "input", "{good}/model/bert_config.json,"),
+    ):
+        # The message is about the model, or the columns of the table.
+        columns = ("negative_column", "label_column", "text_a_column")
+        is_named = name not in ("init_checkpoint", *columns)
+        expected = (name,) if is_named else ("Received",)
+        yield Case(f"{name}={value}", command, {name: value}, expected=expected)
+
+
 def all_cases():
     """Every case, those of one kind next to each other."""
     kinds = (flags, files, outputs, architectures, vocabularies, squad_files, tables)
-    kinds += (settings_files, weights, predictions, numbers)
+    kinds += (settings_files, weights, predictions, more_tasks, numbers)
     return [case for kind in kinds for case in kind()]

@@ -9,9 +9,16 @@ from integration import finetuning_data
 
 import run_classifier
 import run_pretraining
+import run_sentences
 import run_squad
 from bert_tf.cli import main as run_command
 
+CHOICES = finetuning_data.QUESTIONS
+# Commands that make good inputs of others.
+MAKERS = (
+    *("create", "create_hdf5", "pretrain", "classify"),
+    *("train_tags", "train_choices", "train_vectors"),
+)
 WIKI = (
     "<mediawiki><page><title>Cat</title><ns>0</ns><revision><text>The cat sat on the "
     "mat. It was glad.</text></revision></page></mediawiki>"
@@ -28,6 +35,12 @@ def make(folder):
     finetuning_data.write_squad(folder / "squad.json")
     finetuning_data.write_classes(folder / "classes")
     finetuning_data.write_sts_b(folder / "pairs")
+    finetuning_data.write_tags(folder / "tags")
+    finetuning_data.write_labels(folder / "labels")
+    finetuning_data.write_choices(folder / "choices")
+    finetuning_data.write_pairs(folder / "pairs.tsv")
+    questions = [json.dumps({"context": q[0], "endings": q[2:5]}) for q in CHOICES]
+    (folder / "questions.jsonl").write_text("\n".join(questions) + "\n")
     rows = finetuning_data.class_rows()
     lines = [json.dumps({"text": text, "label": name}) for text, name in rows]
     for split in ("train", "dev"):
@@ -40,6 +53,7 @@ def make(folder):
     (folder / "documents.json").write_text(f"[{', '.join(documents)}]")
     (folder / "dump.xml").write_text(WIKI)
     (folder / "precision.json").write_text(json.dumps(PRECISION))
+    (folder / "new_words.txt").write_text("Lampbread, lampbread and breadlamp.\n" * 2)
     (folder / "inputs.txt").write_text("The cat sat on the [MASK].\n")
     (folder / "sums").mkdir()
     (folder / "sums" / "a").write_text("")
@@ -47,7 +61,7 @@ def make(folder):
     (folder / "data.toml").write_text(
         f'work_dir = "out"\n[sentences]\ninput = "{folder}/documents.jsonl"\n'
     )
-    for name in ("create", "create_hdf5", "pretrain", "classify"):
+    for name in MAKERS:
         assert run(name, command_line(name, folder, {}), folder) == 0, name
     # What a case writes must not be there.
     shutil.rmtree(folder / "out", ignore_errors=True)
@@ -67,6 +81,9 @@ RUNNERS = {
     "squad": run_squad.main,
     "classifier": run_classifier.main,
     "classify": run_classifier.main,
+    **dict.fromkeys(("tags", "labels", "choices"), run_classifier.main),
+    **dict.fromkeys(("train_tags", "train_choices"), run_classifier.main),
+    **dict.fromkeys(("vectors", "train_vectors"), run_sentences.main),
 }
 _PRETRAINING = {
     "bert_config_file": "{good}/model/bert_config.json",
@@ -101,6 +118,18 @@ _CLASSIFIER = {
     "train_batch_size": 4,
     "do_train": "true",
 }
+_TAGS = _CLASSIFIER | {"data_dir": "{good}/tags", "task_name": "conll"}
+_LABELS = _CLASSIFIER | {
+    "data_dir": "{good}/labels",
+    "task_name": "jsonl",
+    "is_multi_label": "true",
+}
+_CHOICES = _CLASSIFIER | {"data_dir": "{good}/choices", "task_name": "swag"}
+_VECTORS = {
+    name: value
+    for name, value in _CLASSIFIER.items()
+    if name not in ("data_dir", "task_name")
+} | {"train_file": "{good}/pairs.tsv"}
 _CREATE = {
     "input": "{good}/text.txt",
     "output_dir": "out",
@@ -117,6 +146,29 @@ COMMANDS = {
     "squad": ((), _SQUAD),
     "classifier": ((), _CLASSIFIER),
     "classify": ((), _CLASSIFIER | {"output_dir": "{good}/classifier"}),
+    "tags": ((), _TAGS),
+    "train_tags": ((), _TAGS | {"output_dir": "{good}/tagger"}),
+    "labels": ((), _LABELS),
+    "choices": ((), _CHOICES),
+    "train_choices": ((), _CHOICES | {"output_dir": "{good}/chooser"}),
+    "vectors": ((), _VECTORS),
+    "train_vectors": ((), _VECTORS | {"output_dir": "{good}/vectors"}),
+    "tag": (
+        ("predict", "tag"),
+        {"model": "{good}/tagger", "input": "{good}/tags/test.conll"},
+    ),
+    "choose": (
+        ("predict", "choose"),
+        {"model": "{good}/chooser", "input": "{good}/questions.jsonl"},
+    ),
+    "embed": (
+        ("predict", "embed"),
+        {"model": "{good}/vectors", "input": "{good}/text.txt", "output": "out.npy"},
+    ),
+    "extend": (
+        ("vocab", "extend", "{good}/pretrained", "out"),
+        {"input": "{good}/new_words.txt", "num_tokens": 2, "num_processes": 1},
+    ),
     "predict": (
         ("predict", "fill-mask"),
         {"model": "{good}/pretrained", "input": "{good}/inputs.txt"},
