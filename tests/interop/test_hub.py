@@ -167,6 +167,23 @@ def test_what_is_not_there_gets_one_line(server, tmp_path, capsys, name, message
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["copy", "me/copy/x", "me/copy@main", "me/copy@"])
+def test_what_is_no_name_to_upload_to_is_refused_before(tf1, tmp_path, capsys, name):
+    assert main(["convert", tf1, str(tmp_path / "out"), f"--push={name}"]) == 1
+    assert "`push` must be hf://OWNER/NAME. Received" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_upload_that_fails_says_what_is_written(server, tf1, tmp_path, capsys):
+    server.shutdown()
+    server.server_close()
+    out = tmp_path / "out"
+    assert main(["convert", tf1, str(out), "--push=me/copy"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "me/copy cannot be written to" in line and str(out) in line
+    assert line.endswith("to try again, pass --overwrite too.") and out.is_dir()
+
+
 def test_a_hub_that_cannot_be_reached_gets_one_line(server, tmp_path, capsys):
     server.shutdown()
     server.server_close()
