@@ -14,7 +14,7 @@ from bert_tf.cli import main
 from bert_tf.interop.hub import local_folder
 from bert_tf.interop.weights import read_weights
 
-hub = pytest.importorskip("huggingface_hub")
+constants = pytest.importorskip("huggingface_hub.constants")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -92,7 +92,6 @@ def server(tmp_path, monkeypatch):
     found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     found.address = f"http://127.0.0.1:{found.server_port}"
     found.models, found.created, found.fetched = {}, {}, set()
-    constants = hub.constants
     monkeypatch.setattr(constants, "ENDPOINT", found.address)
     template = found.address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
