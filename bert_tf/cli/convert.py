@@ -1,11 +1,17 @@
 """`python -m bert_tf convert SOURCE DESTINATION`: weights in another format."""
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.config import checks
-from bert_tf.config.paths import require_exists, require_file, require_local
+from bert_tf.config.paths import (
+    require_exists,
+    require_file,
+    require_local,
+    require_possible,
+)
 
 _PROG = "python -m bert_tf convert"
 _FORMS = (
@@ -116,7 +122,14 @@ def main(arguments: Sequence[str]) -> None:
         checks.require_positive(argparse.Namespace(**options), "vocab_size")
     parser.warn_about_repeated()
     require_exists("source", options["source"])
-    require_local("destination", options["destination"])
+    destination = options["destination"]
+    require_local("destination", destination)
+    if not destination:
+        raise ValueError(
+            "`destination` must be a path. Received: an empty one. Pass . for this "
+            "folder."
+        )
+    require_possible("destination", os.path.dirname(os.path.abspath(destination)))
     for name in ("bert_config_file", "vocab_file"):
         if options[name]:
             require_file(name, options[name])
@@ -125,7 +138,8 @@ def main(arguments: Sequence[str]) -> None:
     from bert_tf.interop.weight_conversion import ConvertOptions, convert
 
     form = Form(options["form"]) if options["form"] else None
-    source, destination = options.pop("source"), options.pop("destination")
+    source = options.pop("source")
+    del options["destination"]
     for line in convert(
         source, destination, ConvertOptions(**options | {"form": form})
     ):

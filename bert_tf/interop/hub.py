@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from bert_tf.errors import RunError
 
 PREFIX = "hf://"
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_NAME = re.compile(r"[\w.-]+/[\w.-]+(@\S+)?")
 _SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _TORCH = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
 _NEIGHBOURS = re.compile(
@@ -22,17 +22,18 @@ _NEIGHBOURS = re.compile(
 )
 
 
-def check_name(option: str, name: str) -> str:
+def check_name(option: str, name: str, *, may_have_revision: bool = False) -> str:
     """The owner and name of a model on the hub, without hf://.
 
     Raises:
       ValueError: if it is no such name.
     """
     plain = name.removeprefix(PREFIX)
-    if not _NAME.fullmatch(plain.partition("@")[0]):
+    found = _NAME.fullmatch(plain)
+    if not found or (found[1] and not may_have_revision):
+        rest = ", with @REVISION after it or without" * may_have_revision
         raise ValueError(
-            f"`{option}` must be {PREFIX}OWNER/NAME, with @REVISION after it or "
-            f"without. Received: {name}."
+            f"`{option}` must be {PREFIX}OWNER/NAME{rest}. Received: {name}."
         )
     return plain
 
@@ -51,7 +52,8 @@ def local_folder(path: str) -> str:
     """
     if not path.startswith(PREFIX):
         return path
-    name, _, revision = check_name("path", path).partition("@")
+    plain = check_name("path", path, may_have_revision=True)
+    name, _, revision = plain.partition("@")
     hub = _hub()
     try:
         listed = hub.HfApi().list_repo_files(name, revision=revision or None)

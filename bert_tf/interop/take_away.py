@@ -52,6 +52,11 @@ def main_file(destination: str, form: Form) -> str:
             f"`destination` must be {theirs} for --to={form.value}. Received: "
             f"{destination}. Name another, or {destination}/ for a folder of that name."
         )
+    if os.path.exists(destination) and not os.path.isdir(destination):
+        raise ValueError(
+            f"`destination` must be a folder for --to={form.value}. Received: "
+            f"{destination}, which is a file. Name another."
+        )
     name = RUNTIMES[form].file if form in RUNTIMES else keras_hub.WEIGHTS
     return os.path.join(destination, name)
 

@@ -173,7 +173,13 @@ def _pushed(files: list[str], destination: str, name: str) -> list[str]:
         return []
     parts = glob.glob(f"{glob.escape(destination)}.data-*")  # Of TensorFlow's.
     folder = os.path.dirname(files[0]) or "."
-    address = hub.push(folder, [*files, *parts], hub.check_name("push", name))
+    try:
+        address = hub.push(folder, [*files, *parts], hub.check_name("push", name))
+    except RunError as error:
+        raise RunError(
+            f"{error} {', '.join(files)} {'is' if len(files) == 1 else 'are'} written: "
+            "to try again, pass --overwrite too."
+        ) from None
     return [f"uploaded to {address}"]
 
 

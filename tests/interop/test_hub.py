@@ -14,7 +14,7 @@ from bert_tf.cli import main
 from bert_tf.interop.hub import local_folder
 from bert_tf.interop.weights import read_weights
 
-hub = pytest.importorskip("huggingface_hub")
+constants = pytest.importorskip("huggingface_hub.constants")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -92,7 +92,6 @@ def server(tmp_path, monkeypatch):
     found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     found.address = f"http://127.0.0.1:{found.server_port}"
     found.models, found.created, found.fetched = {}, {}, set()
-    constants = hub.constants
     monkeypatch.setattr(constants, "ENDPOINT", found.address)
     template = found.address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -165,6 +164,23 @@ def test_what_is_not_there_gets_one_line(server, tmp_path, capsys, name, message
     [line] = capsys.readouterr().err.splitlines()
     assert re.search(message, line)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["copy", "me/copy/x", "me/copy@main", "me/copy@"])
+def test_what_is_no_name_to_upload_to_is_refused_before(tf1, tmp_path, capsys, name):
+    assert main(["convert", tf1, str(tmp_path / "out"), f"--push={name}"]) == 1
+    assert "`push` must be hf://OWNER/NAME. Received" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_upload_that_fails_says_what_is_written(server, tf1, tmp_path, capsys):
+    server.shutdown()
+    server.server_close()
+    out = tmp_path / "out"
+    assert main(["convert", tf1, str(out), "--push=me/copy"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "me/copy cannot be written to" in line and str(out) in line
+    assert line.endswith("to try again, pass --overwrite too.") and out.is_dir()
 
 
 def test_a_hub_that_cannot_be_reached_gets_one_line(server, tmp_path, capsys):

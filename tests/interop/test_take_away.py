@@ -243,6 +243,8 @@ def test_a_runtime_takes_rows_of_any_number_and_length(to, tf1, tmp_path, expect
         ("m", ["--to=savedmodel", "--int8"], "Pass --to=onnx, litert or openvino"),
         ("m", ["--to=keras_hub", "--int8"], "Received: --int8. Leave them out"),
         ("m", ["--kind=squad"], "must be left out for --to=transformers"),
+        ("tf1/vocab.txt", ["--to=savedmodel", "--overwrite"], "must be a folder"),
+        ("tf1/vocab.txt/m", ["--to=savedmodel"], "`destination` must"),
     ],
 )
 def test_what_cannot_be_written_gets_one_line(
@@ -253,6 +255,11 @@ def test_what_cannot_be_written_gets_one_line(
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error: ") and message in line
     assert {p.name for p in tmp_path.iterdir()} == {"tf1"}
+
+
+def test_an_empty_destination_is_not_the_current_folder(tf1, tmp_path, capsys):
+    assert main(["convert", tf1, "", "--to=savedmodel"]) == 1
+    assert "`destination` must be a path" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named_with_its_extra(tf1, tmp_path, capsys, monkeypatch):
