@@ -209,3 +209,11 @@ def test_words_of_a_file_without_tags_are_still_known(tokenizer):
     _, tags, found = encoded(tokenizer, ["abc", "b"], [])
     assert tags == [-1, 0, -1, -1, 0, -1]
     assert found.tags.dtype == np.int32
+
+
+def test_a_pointer_of_git_lfs_is_refused(tmp_path):
+    """Its lines have two columns, as words and tags do."""
+    path = tmp_path / "train.conll"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    with pytest.raises(ValueError, match="train.conll holds a Git LFS pointer"):
+        list(read_conll(str(path)))
