@@ -261,7 +261,7 @@ def test_keras_hub_has_no_such_heads(trained, folder, tmp_path, capsys, name):
     """It would read them as those of a classifier of texts."""
     command = ["convert", f"{folder}/{name}-run", f"{tmp_path}/out", "--to=keras_hub"]
     assert main(command) == 1
-    assert "masked LM or a classifier of texts. Received" in capsys.readouterr().err
+    assert "masked LM or a text classifier. Received" in capsys.readouterr().err
     assert not os.listdir(tmp_path)
 
 
