@@ -24,14 +24,19 @@ if TYPE_CHECKING:
     from bert_tf.modeling.models import build_encoder_model
     from bert_tf.modeling.pretraining import build_pretraining_model
     from bert_tf.modeling.sentences import build_sentence_model
-    from bert_tf.predictors import Classifier, MaskFiller, QuestionAnswerer
+    from bert_tf.predictors import (
+        Chooser,
+        Classifier,
+        MaskFiller,
+        QuestionAnswerer,
+        Tagger,
+    )
     from bert_tf.runs import (
         finetune_classifier,
         finetune_squad,
         pretrain,
         train_sentences,
     )
-    from bert_tf.tag_and_choose import Chooser, Tagger
     from bert_tf.training.optimizers import LAMB, AdamW, AdamWeightDecay
     from bert_tf.training.schedules import WarmupPolynomialDecay
 
@@ -60,8 +65,8 @@ _MODULES = {
     "Classifier": "predictors",
     "QuestionAnswerer": "predictors",
     "MaskFiller": "predictors",
-    "Tagger": "tag_and_choose",
-    "Chooser": "tag_and_choose",
+    "Tagger": "predictors",
+    "Chooser": "predictors",
     "FeatureExtractor": "features",
     "Embedder": "features",
     "connect_workers": "keras_fit",

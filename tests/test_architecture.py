@@ -41,7 +41,6 @@ LAYERS = {
     "jobs": 3,
     "predictors": 4,
     "runs": 4,
-    "tag_and_choose": 5,
     "features": 5,
     "suite": 5,
     "entry": 6,

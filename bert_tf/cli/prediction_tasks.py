@@ -71,7 +71,7 @@ def _classify(options: argparse.Namespace) -> Task:
 
 def _tag(options: argparse.Namespace) -> Task:
     from bert_tf.data.tasks.conll import read_conll
-    from bert_tf.tag_and_choose import Tagger
+    from bert_tf.predictors import Tagger
 
     tag = Tagger(options.model, **_settings(options))
 
@@ -106,7 +106,7 @@ def _tag(options: argparse.Namespace) -> Task:
 def _choose(options: argparse.Namespace) -> Task:
     from bert_tf.data.tasks.choices import find_columns, question_of
     from bert_tf.data.tasks.tables import column_names, read_rows
-    from bert_tf.tag_and_choose import Chooser
+    from bert_tf.predictors import Chooser
 
     choose = Chooser(options.model, **_settings(options))
 

@@ -3,7 +3,8 @@ import os
 import pytest
 
 from bert_tf.cli import convert, main
-from bert_tf.interop.export import GELU_NOTE, Form
+from bert_tf.interop.export import Form
+from bert_tf.interop.model_card import GELU_NOTE
 
 
 def test_it_says_what_it_read_and_wrote(tf1, tmp_path, capsys):

@@ -1,29 +1,19 @@
-"""Models that are ready to predict: text in, answers out.
+"""Predictors of classes, of answers, and of masked words."""
 
-classify = Classifier("output_dir")
-classify(["a fine film", ("one sentence", "and another")])
-"""
-
-import contextlib
 import logging
-import os
-from collections.abc import Iterable, Sequence
-from typing import TypedDict, Unpack
+from collections.abc import Iterable
+from typing import Unpack
 
-import keras
 import numpy as np
 import scipy.special
 import tensorflow as tf
 
-from bert_tf.data.batches.example_batches import LabelledSequences, prediction_batches
-from bert_tf.data.packing.layout import RowSettings, lay_out
+from bert_tf.data.packing.layout import lay_out
 from bert_tf.data.tasks.classification import TextExample, encode_examples
 from bert_tf.data.tasks.squad_files import SquadExample
 from bert_tf.data.tasks.squad_windows import WindowSettings, build_windows
 from bert_tf.data.text.token_sequences import TokenSequences
-from bert_tf.data.text.vocabulary import check_size
-from bert_tf.errors import RunError, shown
-from bert_tf.evaluation.prediction import collect, compiled
+from bert_tf.errors import shown
 from bert_tf.evaluation.squad import (
     AnswerSettings,
     SquadPredictions,
@@ -33,144 +23,20 @@ from bert_tf.interop.classifier_labels import (
     CLASSIFY,
     MULTI_LABEL,
     REGRESSION,
-    kind_of,
-    read_description,
     read_head,
 )
-from bert_tf.interop.model_kind import FILL_MASK, SQUAD, check_head, check_kind
-from bert_tf.interop.pretrained import from_pretrained, load_tokenizer
+from bert_tf.interop.model_kind import FILL_MASK, SQUAD
 from bert_tf.interop.weight_files import find_source
-from bert_tf.jobs.run.compute_path import describe_path, own_path
-from bert_tf.modeling.finetuning import ClassTask, FinetuningTask, SpanTask
-from bert_tf.modeling.models import backends_of, model_outputs, settings_of
-from bert_tf.precision import choose_policy
+from bert_tf.modeling.finetuning import ClassTask, SpanTask
+from bert_tf.modeling.models import model_outputs, settings_of
+from bert_tf.predictors.base import (
+    Predictor,
+    PredictorSettings,
+    input_list,
+    is_pair,
+)
 
 MASK = "[MASK]"
-
-
-class PredictorSettings(TypedDict, total=False):
-    """Arguments of all predictors; see `Predictor`."""
-
-    vocab_file: str
-    do_lower_case: bool | None
-    precision: str
-    batch_size: int
-
-
-def input_list(texts: str | Iterable[object], *, may_be_pairs: bool) -> list[object]:
-    """The inputs as a list: a single text is one of them, not its characters.
-
-    Raises:
-      ValueError: if one is neither a text nor, where that is allowed, a pair of texts.
-    """
-    found = [texts] if isinstance(texts, str) else list(texts)
-    for number, one in enumerate(found):
-        if not isinstance(one, str) and not (may_be_pairs and _is_pair(one)):
-            raise ValueError(
-                f"Input {number} must be a text{' or a pair of texts' * may_be_pairs}. "
-                f"Received: {shown(one)}. Pass strings."
-            )
-    return found
-
-
-def _is_pair(value: object) -> bool:
-    is_sequence = isinstance(value, list | tuple) and len(value) == 2
-    return is_sequence and all(isinstance(part, str) for part in value)
-
-
-def _log(notes: Sequence[str], level: int) -> None:
-    for note in notes:
-        logging.log(logging.WARNING if note.startswith("warning") else level, note)
-
-
-class Predictor:
-    """What all kinds share: a model, its vocabulary and its description.
-
-    Attributes:
-      kind: The task in the task.json of its models; pre-training, for fill-mask, writes
-        no such file. Empty: it takes any model.
-      batch_size: Rows that are computed at once.
-      description: The content of task.json next to the weights; empty without it.
-    """
-
-    kind = ""
-
-    def __init__(
-        self,
-        model_dir: str,
-        *,
-        vocab_file: str = "",
-        do_lower_case: bool | None = None,
-        precision: str = "",
-        batch_size: int = 32,
-    ) -> None:
-        """Finds the files of the model.
-
-        Args:
-          model_dir: The output_dir of a training, or any weights with their config.
-          vocab_file: Default: that next to the weights.
-          do_lower_case: Default: from the files next to the weights, else true if the
-            vocabulary is uncased.
-          precision: As the flag of the training scripts.
-          batch_size: Rows that are computed at once.
-
-        Raises:
-          FileNotFoundError, ValueError, RunError: if something is missing or damaged.
-        """
-        source = find_source(model_dir)
-        self.path = model_dir
-        self.batch_size = batch_size
-        self.description = read_description(os.path.dirname(source.path))
-        if self.kind:
-            check_kind(model_dir, self.kind, kind_of(source, self.description))
-        self._policy = choose_policy(precision, "")
-        self._vocab_file = vocab_file or source.vocab_file
-        self._tokenizer = load_tokenizer(
-            self.path, vocab_file=self._vocab_file, do_lower_case=do_lower_case
-        )
-        self._stack = contextlib.ExitStack()
-
-    def _load(
-        self, task: str, max_seq_length: int | None, **settings: object
-    ) -> keras.Model:
-        path = own_path()
-        settings |= {"max_seq_length": max_seq_length, "policy": self._policy}
-        try:
-            model = from_pretrained(self.path, task, allow_fused=True, **settings)
-        except (RunError, ValueError):
-            if self.kind:
-                check_head(self.path, self.kind)
-            raise
-        rows = settings_of(model).config.vocab_size
-        _log(check_size(self._vocab_file, rows), logging.INFO)
-        _log(self._policy.unused_entries(), logging.INFO)
-        backends = backends_of(model)
-        is_fused = backends.fused_dtype is not None
-        if not is_fused and not tf.config.get_visible_devices("GPU"):
-            logging.warning(describe_path(backends, path))
-        return model
-
-    def _compile(self, task: FinetuningTask) -> None:
-        """Prepacks the weights once for all calls."""
-        self._task = task
-        self._graph = self._stack.enter_context(compiled(task))
-
-    @property
-    def num_traces(self) -> int:
-        """How often the model's graph was traced."""
-        return self._graph.experimental_get_tracing_count()
-
-    def _logits(
-        self, sequences: TokenSequences, *, of_tokens: bool, width: int = 0
-    ) -> np.ndarray:
-        """[T, C] or [n, C] float32; rows have `width` or `max_seq_length` tokens."""
-        settings = RowSettings(width or self.max_seq_length, is_packed=True)
-        batches = prediction_batches(
-            LabelledSequences(sequences), settings, batch_size=self.batch_size
-        )
-        count = len(sequences.input_ids) if of_tokens else len(sequences)
-        shape = (count, self._task.num_outputs)
-        return collect(self._graph, batches, shape, of_tokens=of_tokens)
 
 
 class Classifier(Predictor):
@@ -271,7 +137,7 @@ class QuestionAnswerer(Predictor):
           ValueError: if a question has no context.
         """
         pairs = input_list(questions, may_be_pairs=True)
-        pairs = [pairs] if _is_pair(pairs) else pairs
+        pairs = [pairs] if is_pair(pairs) else pairs
         if not pairs:
             return []
         if alone := [one for one in pairs if isinstance(one, str)]:

@@ -1,26 +1,19 @@
-"""Predictors of tags of words, and of the right one of several endings.
-
-tag = Tagger("output_dir")
-tag(["Ada lives in London.", ["Ada", "lives", "in", "London", "."]])
-"""
+"""A predictor of tags of words, and of the entities that they make."""
 
 import re
 from collections.abc import Iterable, Sequence
 from typing import Unpack
 
 import numpy as np
-import scipy.special
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from bert_tf.data.tasks.choices import Question, encode_questions
 from bert_tf.data.tasks.conll import Sentence, encode_sentences, is_entity_tag
 from bert_tf.errors import shown
 from bert_tf.evaluation.tagging import entities, split_tags
-from bert_tf.interop.classifier_labels import CHOOSE, TAG, default_names, read_head
+from bert_tf.interop.classifier_labels import TAG, default_names, read_head
 from bert_tf.interop.weight_files import find_source
-from bert_tf.modeling.finetuning import ChoiceTask, TagTask
-from bert_tf.modeling.models import settings_of
-from bert_tf.predictors import Predictor, PredictorSettings
+from bert_tf.modeling.finetuning import TagTask
+from bert_tf.predictors.base import HeadPredictor, PredictorSettings
 
 # Words, and marks one by one, as files of tagged words separate them; letters of many
 # scripts have combining marks, which \w does not match.
@@ -28,22 +21,7 @@ _SPLITTER = BertPreTokenizer()
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-class _Head(Predictor):
-    """A model with the head of a classifier, for rows of any length."""
-
-    task_class: type
-
-    def __init__(self, model_dir: str, **settings: Unpack[PredictorSettings]) -> None:
-        """See `Predictor`."""
-        super().__init__(model_dir, **settings)
-        of_tokens = self.task_class is TagTask
-        model = self._load("classifier", None, of_tokens=of_tokens)
-        longest = settings_of(model).config.max_position_embeddings
-        self.max_seq_length = self.description.get("max_seq_length", longest)
-        self._compile(self.task_class(model))
-
-
-class Tagger(_Head):
+class Tagger(HeadPredictor):
     """Predicts a tag for each word, and the entities that the tags make."""
 
     kind = TAG
@@ -120,53 +98,3 @@ def _words(value: object) -> tuple[str, list[str], list[int]]:
         )
     lengths = np.array([len(word) + 1 for word in value], int)
     return " ".join(value), list(value), (np.cumsum(lengths) - lengths).tolist()
-
-
-class Chooser(_Head):
-    """Predicts which of several endings is right."""
-
-    kind = CHOOSE
-    task_class = ChoiceTask
-
-    def __call__(
-        self, questions: Iterable[Question | tuple[str, Sequence[str]]]
-    ) -> list[dict[str, object]]:
-        """Predicts.
-
-        Args:
-          questions: A context and its endings each, two or more.
-
-        Returns:
-          For each `choice`, the number of the likeliest ending from 0, `ending`, and
-          the `probabilities` of all.
-
-        Raises:
-          ValueError: if one has fewer than two endings.
-        """
-        asked = [
-            one if isinstance(one, Question) else Question(one[0], "", _endings(one[1]))
-            for one in questions
-        ]
-        for one in asked:
-            if len(one.endings) < 2:
-                raise ValueError(
-                    "A question must have two or more endings. Received: "
-                    f"{shown(one.endings)}. Pass pairs (context, endings)."
-                )
-        if not asked:
-            return []
-        sequences = encode_questions(asked, self._tokenizer, self.max_seq_length)
-        scores = self._logits(sequences, of_tokens=False)[:, 0].astype(np.float64)
-        ends = np.cumsum([len(one.endings) for one in asked])
-        results = []
-        for one, own in zip(asked, np.split(scores, ends[:-1]), strict=True):
-            best = int(own.argmax())
-            odds = scipy.special.softmax(own).tolist()
-            result = {"choice": best, "ending": one.endings[best]}
-            results.append(result | {"probabilities": odds})
-        return results
-
-
-def _endings(value: str | Sequence[str]) -> tuple[str, ...]:
-    """The endings of a question; a text alone is one, not its characters."""
-    return (value,) if isinstance(value, str) else tuple(value)

@@ -1,6 +1,6 @@
 """How a text is split into the words that are tagged."""
 
-from bert_tf.tag_and_choose import _words
+from bert_tf.predictors.tagger import _words
 
 
 def test_letters_keep_their_combining_marks():
