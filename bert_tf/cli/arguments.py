@@ -180,3 +180,24 @@ def _add_option(
     dashed = option.name.replace("_", "-")
     negative = dict.fromkeys((f"--no{option.name}", f"--no-{dashed}"))
     parser.add_argument(*negative, action="store_false", **settings)
+
+
+def add_tokenizer_options(parser: Parser) -> None:
+    """Adds the options of how text is read by a model with its files next to it."""
+    parser.add_argument(
+        "--vocab_file", default="", help="default: vocab.txt next to the weights"
+    )
+    parser.add_argument(
+        "--do_lower_case",
+        type=parse_bool,
+        metavar="BOOL",
+        help="default: from the files next to the weights, else true if the vocabulary "
+        "is uncased",
+    )
+    parser.add_argument(
+        "--cased",
+        dest="do_lower_case",
+        action="store_false",
+        default=None,
+        help="the same as --do_lower_case=false",
+    )

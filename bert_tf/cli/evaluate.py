@@ -10,8 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bert_tf.cli.arguments import Parser
-from bert_tf.cli.predict import add_model_options
+from bert_tf.cli.arguments import Parser, add_tokenizer_options
 from bert_tf.config.paths import (
     require_exists,
     require_file,
@@ -19,6 +18,7 @@ from bert_tf.config.paths import (
     require_local,
     require_possible,
 )
+from bert_tf.config.runtime import PRECISIONS
 from bert_tf.files import write_whole
 from bert_tf.launch import choose_instructions, without_optional_packages
 
@@ -65,7 +65,8 @@ def make_parser() -> Parser:
         default=_DATA_DIR,
         help="the folder with blimp and tasks; default: %(default)s",
     )
-    add_model_options(parser)
+    add_tokenizer_options(parser)
+    add("--precision", choices=PRECISIONS, default="", help="default: fp32")
     add("--output", default="suite.json", metavar="FILE", help="default: suite.json")
     return parser
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_tf.cli.arguments import Parser, parse_bool
+from bert_tf.cli.arguments import Parser, add_tokenizer_options
 from bert_tf.cli.prediction_input import (
     GIVEN,
     Example,
@@ -189,7 +189,8 @@ def make_parser() -> Parser:
         help="output_dir of a training run, or weights with config and vocab.txt",
     )
     add("--input", default="-", help="a file with one input per line; - is stdin")
-    add_model_options(parser)
+    add_tokenizer_options(parser)
+    add("--precision", choices=PRECISIONS, default="", help="default: fp32")
     add("--batch_size", type=int, default=32, help="rows per batch")
     add("--top_k", type=int, default=5, help="fill-mask only: words for each [MASK]")
     add(
@@ -217,24 +218,3 @@ def make_parser() -> Parser:
         f"are repeated to {_WARM_UP_BATCHES} + {_MEASURED_BATCHES} batches",
     )
     return parser
-
-
-def add_model_options(parser: Parser) -> None:
-    """Adds the options of how a model reads text and computes."""
-    add = parser.add_argument
-    add("--vocab_file", default="", help="default: vocab.txt next to the weights")
-    add(
-        "--do_lower_case",
-        type=parse_bool,
-        metavar="BOOL",
-        help="default: from the files next to the weights, else true if the vocabulary "
-        "is uncased",
-    )
-    add(
-        "--cased",
-        dest="do_lower_case",
-        action="store_false",
-        default=None,
-        help="the same as --do_lower_case=false",
-    )
-    add("--precision", choices=PRECISIONS, default="", help="default: fp32")

@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from bert_tf.cli.arguments import Parser, parse_bool
+from bert_tf.cli.arguments import Parser, add_tokenizer_options
 from bert_tf.config import checks
 from bert_tf.config.paths import require_exists, require_file, require_local
 
@@ -36,14 +36,7 @@ def make_parser() -> Parser:
         action="store_true",
         help="put them in place of [unusedN]. Default: behind all other tokens",
     )
-    add("--vocab_file", default="", help="default: vocab.txt next to the weights")
-    add(
-        "--do_lower_case",
-        type=parse_bool,
-        metavar="BOOL",
-        help="default: from the files next to the weights, else true if the vocabulary "
-        "is uncased",
-    )
+    add_tokenizer_options(parser)
     add("--num_processes", type=int, default=0, help="0: one per core")
     add("--overwrite", action="store_true", help="replace existing files")
     return parser

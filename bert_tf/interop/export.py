@@ -27,12 +27,7 @@ from bert_tf.interop.classifier_labels import (
     default_names,
     describe_head,
 )
-from bert_tf.interop.model_card import (
-    BY_MODULES,
-    GELU_NOTE,  # noqa: F401
-    Architecture,
-    model_card,
-)
+from bert_tf.interop.model_card import BY_MODULES, Architecture, model_card
 from bert_tf.interop.sentence_files import EMBED, read_settings, sentence_files
 from bert_tf.interop.tokenizer_files import tokenizer_config, tokenizer_files
 from bert_tf.interop.torch_files import save_torch

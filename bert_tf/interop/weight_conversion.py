@@ -17,7 +17,6 @@ from bert_tf.errors import RunError
 from bert_tf.interop import hub, take_away, tensor_names
 from bert_tf.interop.classifier_labels import Head, read_description, read_head
 from bert_tf.interop.export import (
-    GELU_NOTE,
     Form,
     Model,
     find_form,
@@ -25,6 +24,7 @@ from bert_tf.interop.export import (
     weights_file,
     write_model,
 )
+from bert_tf.interop.model_card import GELU_NOTE
 from bert_tf.interop.sentence_files import EMBED, MODULES
 from bert_tf.interop.tensor_shapes import conform
 from bert_tf.interop.weight_files import Source, find_source, folder_of

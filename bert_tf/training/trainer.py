@@ -130,6 +130,7 @@ class Trainer:
         )
         self._graph = tf.function(self._step, autograph=False)
         # Traced after a step that is not finite only.
+        self._prepared = tf.function(self._gradients.prepared, autograph=False)
         self._micro_batch = tf.function(self._gradients.micro_batch, autograph=False)
         self._rows_vary = rows_vary
 
@@ -281,7 +282,7 @@ class Trainer:
         """Computes the micro-batches of the step again."""
         step = tf.identity(self.optimizer.iterations.value)
         counts = self._gradients.divisors(batch)
-        batch = tf.function(self._gradients.prepared, autograph=False)(batch, step)
+        batch = self._prepared(batch, step)
         specs = _of_any_rows(batch) if self._rows_vary else batch
         graph = self._micro_batch.get_concrete_function(
             specs, step, counts, tf.constant(0)
