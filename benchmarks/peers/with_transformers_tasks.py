@@ -5,7 +5,8 @@
 AdamW, linear warm-up and decay, clipping, bfloat16 autocast, dropout of the config, as
 in the examples `run_glue.py` and `run_qa.py` of transformers. A batch is computed in
 parts of similar length, each padded to its own longest: the same loss in less time.
-Writes the predictions as JSON: classes of the dev questions, or answers by question id.
+Writes the predictions as JSON: classes of the dev questions, answers by question id,
+tags of sentences, or labels of texts.
 """
 
 import json
@@ -14,12 +15,15 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from transformers import (
     AutoTokenizer,
+    BertForMultipleChoice,
     BertForQuestionAnswering,
     BertForSequenceClassification,
+    BertForTokenClassification,
 )
 
 Features = list[dict[str, Any]]
@@ -31,8 +35,8 @@ MAX_ANSWER_TOKENS = 30
 STRIDE = 128  # Tokens that two windows share, as `run_qa.py` says it.
 
 
-def read_boolq(path: str) -> list[dict[str, Any]]:
-    """Rows with question, passage and label."""
+def read_lines(path: str) -> list[dict[str, Any]]:
+    """Objects of a .jsonl file."""
     return [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
 
 
@@ -52,6 +56,78 @@ def boolq_features(
         {name: encoded[name][i] for name in INPUTS} | {"labels": int(row["label"])}
         for i, row in enumerate(rows)
     ]
+
+
+def read_tags(path: str) -> list[dict[str, Any]]:
+    """Words and tags of the sentences of a CoNLL file."""
+    sentences = []
+    for part in pathlib.Path(path).read_text().split("\n\n"):
+        rows = [line.split() for line in part.splitlines() if line]
+        rows = [row for row in rows if row[0] != "-DOCSTART-"]
+        if rows:
+            words, tags = [row[0] for row in rows], [row[-1] for row in rows]
+            sentences.append({"words": words, "tags": tags})
+    return sentences
+
+
+def tag_features(
+    sentences: list[dict[str, Any]],
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    most: int,
+    names: list[str],
+) -> Features:
+    """Sentences; the number of its tag for the first piece of a word, else -100."""
+    features = []
+    for sentence in sentences:
+        encoded = tokenizer(
+            sentence["words"],
+            is_split_into_words=True,
+            truncation=True,
+            max_length=most,
+        )
+        places = encoded.word_ids()
+        is_first = [p is not None and places[i - 1] != p for i, p in enumerate(places)]
+        labels = [
+            names.index(sentence["tags"][place]) if first else -100
+            for place, first in zip(places, is_first, strict=True)
+        ]
+        features.append({name: encoded[name] for name in INPUTS} | {"labels": labels})
+    return features
+
+
+def label_features(
+    rows: list[dict[str, Any]],
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    most: int,
+    names: list[str],
+) -> Features:
+    """Texts; 1.0 for each label that they have."""
+    encoded = tokenizer([r["text"] for r in rows], truncation=True, max_length=most)
+    return [
+        {name: encoded[name][i] for name in INPUTS}
+        | {"labels": np.array([n in row["labels"] for n in names], np.float32)}
+        for i, row in enumerate(rows)
+    ]
+
+
+def choice_features(
+    rows: list[dict[str, Any]],
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    most: int,
+) -> Features:
+    """For each question as many sequences as it has endings, after its context."""
+    features = []
+    for row in rows:
+        endings = row["endings"]
+        encoded = tokenizer(
+            [row["context"]] * len(endings),
+            endings,
+            truncation="longest_first",
+            max_length=most,
+        )
+        inputs = {name: encoded[name] for name in INPUTS}
+        features.append(inputs | {"labels": int(row["label"])})
+    return features
 
 
 def read_squad(path: str) -> list[dict[str, Any]]:
@@ -112,20 +188,40 @@ def answer_place(
     return first, last
 
 
+def length(feature: dict[str, Any]) -> int:
+    """Tokens of a feature, of its longest sequence if it has several."""
+    ids = feature["input_ids"]
+    return max(map(len, ids)) if isinstance(ids[0], list) else len(ids)
+
+
+def filled(values: Any, longest: int, padding: int = 0) -> Any:  # noqa: ANN401
+    """A list as long as asked, or a list of such lists; anything else as it is."""
+    if not isinstance(values, list):
+        return values
+    if isinstance(values[0], list):
+        return [filled(each, longest, padding) for each in values]
+    return values + [padding] * (longest - len(values))
+
+
 def padded(features: Features, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Tensors about as long as the longest of the features; labels as they are."""
-    longest = max(len(feature["input_ids"]) for feature in features)
-    longest = -(-longest // MULTIPLE) * MULTIPLE
-    batch = {
-        name: torch.tensor([f[name] + [0] * (longest - len(f[name])) for f in features])
-        for name in INPUTS
-    }
-    return batch | {name: torch.tensor([f[name] for f in features]) for name in names}
+    """Tensors about as long as the longest of the features; -100 behind tags."""
+    longest = -(-max(map(length, features)) // MULTIPLE) * MULTIPLE
+    rows = {name: [filled(f[name], longest) for f in features] for name in INPUTS}
+    rows |= {name: [filled(f[name], longest, -100) for f in features] for name in names}
+    return {name: torch.as_tensor(np.array(values)) for name, values in rows.items()}
 
 
 def by_length(features: Features) -> Features:
     """The shortest first."""
-    return sorted(features, key=lambda feature: len(feature["input_ids"]))
+    return sorted(features, key=length)
+
+
+def weight(features: Features) -> int:
+    """What the mean of their losses is over: words with a tag, or examples."""
+    labels = [feature.get("labels") for feature in features]
+    if isinstance(labels[0], list):
+        return sum(label >= 0 for each in labels for label in each)
+    return len(features)
 
 
 def batches(features: Features, work: dict[str, Any]) -> Iterator[Features]:
@@ -173,7 +269,7 @@ def train(
             part = batch[first : first + size]
             with torch.autocast("cpu", torch.bfloat16):
                 loss = model(**padded(part, labels)).loss
-            (loss * (len(part) / len(batch))).backward()
+            (loss * (weight(part) / weight(batch))).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), work["max_grad_norm"])
         optimizer.step()
         schedule.step()
@@ -188,7 +284,7 @@ def predict(
     """The outputs of these names for each of the features, float32."""
     model.eval()
     results: list[list[torch.Tensor]] = [[] for _ in features]
-    order = sorted(range(len(features)), key=lambda i: len(features[i]["input_ids"]))
+    order = sorted(range(len(features)), key=lambda i: length(features[i]))
     for first in range(0, len(order), 32):
         numbers = order[first : first + 32]
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -233,33 +329,69 @@ def answers(
     }
 
 
+def prepare(work: dict[str, Any], tokenizer: Any) -> tuple[type, dict, list, list]:  # noqa: ANN401
+    """The model's class, its settings, its classes, and rows and features of files."""
+    task, most, settings = work["task"], work["max_seq_length"], {}
+    read = {"squad": read_squad, "tags": read_tags}.get(task, read_lines)
+    files = [read(work[name]) for name in ("train_file", "dev_file")]
+    names: list[str] = []
+    if task in ("tags", "labels"):
+        names = sorted({name for file in files for row in file for name in row[task]})
+        settings["num_labels"] = len(names)
+    if task == "labels":
+        settings["problem_type"] = "multi_label_classification"
+    kind, encode = {
+        "boolq": (BertForSequenceClassification, boolq_features),
+        "squad": (BertForQuestionAnswering, squad_features),
+        "tags": (BertForTokenClassification, tag_features),
+        "labels": (BertForSequenceClassification, label_features),
+        "choices": (BertForMultipleChoice, choice_features),
+    }[task]
+    more = (names,) if names else ()
+    splits = [(file, encode(file, tokenizer, most, *more)) for file in files]
+    return kind, settings, names, splits
+
+
+def results(
+    task: str, rows: list, features: Features, logits: list, names: list
+) -> Any:  # noqa: ANN401
+    """What is predicted, in the form in which `quality.py` reads it."""
+    if task == "squad":
+        return answers(rows, features, logits)
+    if task == "labels":
+        return [(scores > 0).int().tolist() for (scores,) in logits]
+    if task in ("boolq", "choices"):
+        return [int(scores.argmax()) for (scores,) in logits]
+    return [
+        [
+            names[int(scores[i].argmax())]
+            for i, label in enumerate(feature["labels"])
+            if label >= 0
+        ]
+        for feature, (scores,) in zip(features, logits, strict=True)
+    ]
+
+
 def run(work: dict[str, Any]) -> None:
     """Trains and predicts, and writes what is predicted."""
     torch.set_num_threads(work["threads"])
     torch.manual_seed(work["seed"])
     transformers.logging.set_verbosity_error()
     tokenizer = AutoTokenizer.from_pretrained(work["weights"])
-    is_squad = work["task"] == "squad"
-    read = read_squad if is_squad else read_boolq
-    encode = squad_features if is_squad else boolq_features
-    kind = BertForQuestionAnswering if is_squad else BertForSequenceClassification
-    places = ("start_positions", "end_positions")
+    kind, settings, names, files = prepare(work, tokenizer)
     # With dropout of the scores, plain attention is faster on CPUs than "sdpa".
     model = kind.from_pretrained(
-        work["weights"], dtype=torch.float32, attn_implementation="eager"
+        work["weights"], dtype=torch.float32, attn_implementation="eager", **settings
     )
-    train_set = encode(read(work["train_file"]), tokenizer, work["max_seq_length"])
+    (_, train_set), (rows, features) = files
     print(f"{len(train_set)} features to train on", flush=True)
-    train(model, train_set, places if is_squad else ("labels",), work)
-    rows = read(work["dev_file"])
-    features = encode(rows, tokenizer, work["max_seq_length"])
-    if is_squad:
-        logits = predict(model, features, ("start_logits", "end_logits"))
-        result = answers(rows, features, logits)
-    else:
-        logits = predict(model, features, ("logits",))
-        result = [int(scores.argmax()) for (scores,) in logits]
-    pathlib.Path(work["output_file"]).write_text(json.dumps(result))
+    is_squad = work["task"] == "squad"
+    places = ("start_positions", "end_positions") if is_squad else ("labels",)
+    train(model, train_set, places, work)
+    outputs = ("start_logits", "end_logits") if is_squad else ("logits",)
+    logits = predict(model, features, outputs)
+    found = results(work["task"], rows, features, logits, names)
+    pathlib.Path(work["output_file"]).write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
