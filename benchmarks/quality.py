@@ -282,7 +282,8 @@ def summary(
     if len(runs) == 2:
         difference = of_questions[OURS] - of_questions[OTHER]
         result["difference"] = float(difference.mean())
-        result["interval_95"] = interval(difference)
+        if len(difference) > 1:  # Not the F1 of all examples together.
+            result["interval_95"] = interval(difference)
     return result
 
 
