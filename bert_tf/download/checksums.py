@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from bert_tf.config.download import VerifyConfig
 from bert_tf.download.fetching import CHECKSUMS, is_valid
+from bert_tf.errors import listed
 from bert_tf.files import check_regular
 from bert_tf.progress import ProgressReport
 
@@ -118,7 +119,4 @@ def unlisted_files(config: VerifyConfig) -> Iterator[str]:
 
 
 def _names(names: list[str]) -> str:
-    if not names:
-        return ""
-    more = ", ..." if len(names) > _MOST_NAMES else ""
-    return f" ({', '.join(names[:_MOST_NAMES])}{more})"
+    return f" ({listed(names, most=_MOST_NAMES)})" if names else ""

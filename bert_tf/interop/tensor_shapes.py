@@ -7,7 +7,7 @@ import numpy as np
 
 from bert_tf.config import BertConfig
 from bert_tf.data.text.vocabulary import is_padding
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, listed
 from bert_tf.interop import tensor_names
 
 _POOLER = "bert/pooler/dense/kernel"
@@ -232,7 +232,7 @@ def conform(
     if problems:
         raise RunError(
             f"{source} does not fit its config: "
-            f"{tensor_names.listed(problems, '; ')}. Name the right one with "
+            f"{listed(problems, '; ')}. Name the right one with "
             "--bert_config_file."
         )
     left_out = sorted(tensors.keys() - kept.keys())
@@ -242,7 +242,7 @@ def conform(
             f"{config.num_hidden_layers} are kept"
         )
     if left_out:
-        notes.append(f"left out: {tensor_names.listed(left_out)}")
+        notes.append(f"left out: {listed(left_out)}")
     if _POOLER not in kept:
         notes.append("no pooler in the file: fine-tuning that uses it must train it")
     return kept, notes

@@ -173,7 +173,7 @@ def _json_documents(path: str, text_field: str) -> Iterator[RawDocument]:
             if isinstance(entry, dict) and text_field in entry:
                 found = f"a value of type {type(text).__name__}: {quoted(text)}"
             elif isinstance(entry, dict):
-                found = f"an object with {quoted_list(list(entry))}"
+                found = f"an object with {quoted_list(entry)}"
             raise ValueError(
                 f"{path}, {location}: a document must be a string or an object with a "
                 f"string under `text_field`. Received: text_field={text_field}, "

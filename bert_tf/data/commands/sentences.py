@@ -66,7 +66,7 @@ def split_documents(
         try:
             entry = parse_json(line)
             if isinstance(entry, dict):
-                found = f"an object with {quoted_list(list(entry))}"
+                found = f"an object with {quoted_list(entry)}"
             paragraphs = entry["text"].splitlines()
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(

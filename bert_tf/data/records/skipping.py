@@ -1,6 +1,5 @@
 """Records that a run skips: they keep their numbers, and are read as empty rows."""
 
-import itertools
 import os
 from collections.abc import Sequence
 
@@ -9,7 +8,7 @@ import numpy as np
 from bert_tf.config.record_ranges import RecordRange
 from bert_tf.data.records.record_index import RecordIndex
 from bert_tf.data.records.schema import RecordParser, RecordShape
-from bert_tf.errors import CorruptRecordError
+from bert_tf.errors import CorruptRecordError, listed
 
 
 def find_records(index: RecordIndex, ranges: Sequence[RecordRange]) -> np.ndarray:
@@ -163,10 +162,8 @@ def describe_skipped(index: RecordIndex, numbers: np.ndarray, most: int = 20) ->
       numbers: Their global numbers, at least one.
       most: How many names there may be.
     """
-    names = name_records(index, numbers)
-    listed = ",".join(itertools.islice(names, most))
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    names = listed(name_records(index, numbers), ",")
     return (
         f"{len(numbers)} of {len(index)} records are skipped (empty rows, which count "
-        f"for no loss): {listed}{rest}."
+        f"for no loss): {names}."
     )

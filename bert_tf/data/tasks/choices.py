@@ -116,7 +116,7 @@ def find_columns(
         raise ValueError(
             f"{location}: there must be columns of a context (sent1 and sent2, or "
             "context) and of its endings (ending0, ending1, ..., or endings with a "
-            f"list). Received: {quoted_list(list(present))}. Rename the columns."
+            f"list). Received: {quoted_list(present)}. Rename the columns."
         )
     label = (given.label or "label") if needs_label else ""
     found = ColumnNames(*fits[0], label, endings=endings)

@@ -312,6 +312,6 @@ def check_columns(
         if column not in present:
             raise ValueError(
                 f"{location}: there must be a column {column!r}. Received: "
-                f"{quoted_list(list(present))}. Use one of these columns, or correct "
+                f"{quoted_list(present)}. Use one of these columns, or correct "
                 "the file."
             )

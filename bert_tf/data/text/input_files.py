@@ -11,6 +11,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
+from bert_tf.errors import listed
 from bert_tf.files import content_size, is_gzip_name, opened
 from bert_tf.launch import report
 
@@ -99,14 +100,14 @@ def expand_paths(
             f"`input` must name files. Received: input={input_paths!r}."
         )
     if repeated:
-        report(f"{some_names(repeated)}: read once.")
+        report(f"{listed(repeated, most=_MOST_NAMES)}: read once.")
     for file in files.values():
         check_content(file, is_text=suffixes == TEXT_SUFFIXES)
         if suffixes == TEXT_SUFFIXES and is_gzip_name(file):
             _report_large(file)
     if len(files) > 1:
         size = sum(map(os.path.getsize, files.values()))
-        names = some_names([os.path.basename(file) for file in files.values()])
+        names = listed(map(os.path.basename, files.values()), most=_MOST_NAMES)
         report(f"input: {len(files):,} files, {size:,} bytes: {names}")
     return list(files.values())
 
@@ -167,17 +168,12 @@ def file_identity(path: str) -> object:
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
-def some_names(names: Sequence[str]) -> str:
-    """The first names, and the number of the others."""
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f", and {more:,} more" if more > 0 else "")
-
-
 def report_skipped(folder: str, names: Sequence[str]) -> None:
     """Reports the entries of a folder that are not read, if any."""
     if names:
         are = "entry is" if len(names) == 1 else "entries are"
-        report(f"{folder}: {len(names):,} {are} not read: {some_names(names)}")
+        found = listed(names, most=_MOST_NAMES)
+        report(f"{folder}: {len(names):,} {are} not read: {found}")
 
 
 def _kinds(suffixes: tuple[str, ...]) -> str:
@@ -248,8 +244,9 @@ def _warn_about_evaluation(folder: str, names: Sequence[str]) -> None:
     if sorted(matched) != others or not glob.escape(pattern[:-1]) == pattern[:-1]:
         pattern = ""
     remedy = f"--input='{folder}/{pattern}'" if pattern else "patterns of the others"
+    found = listed(chosen, most=_MOST_NAMES)
     report(
-        f"warning: {folder} holds {some_names(chosen)} next to {len(others):,} other "
+        f"warning: {folder} holds {found} next to {len(others):,} other "
         "files. The name is one of evaluation text, but it is read like the others. "
         f"To leave it out, pass {remedy}."
     )
