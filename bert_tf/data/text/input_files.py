@@ -37,7 +37,7 @@ _SHARD_NUMBER = re.compile(r"[-_.]?\d+([-_]of[-_]\d+)?\Z")
 _EVALUATION = re.compile(r"(eval|evaluation|test|dev|valid|validation)(?![a-z])", re.I)
 _MOST_NAMES = 5
 
-_HEAD_BYTES = 4096
+HEAD_BYTES = 4096
 _SIGNATURES = {
     # Some of these programs read a file of any name only from their standard input.
     b"\x1f\x8b": ("compressed (gzip)", "Unpack it with `gunzip <"),
@@ -290,7 +290,7 @@ def check_content(path: str, is_text: bool) -> None:
         dump; the message says what to do.
     """
     with opened(path) as file:
-        head = file.read(_HEAD_BYTES)
+        head = file.read(HEAD_BYTES)
     for signature, (kind, remedy) in _SIGNATURES.items():
         if head.startswith(signature) and (is_text or signature != b"BZh"):
             raise ValueError(
@@ -304,6 +304,13 @@ def check_content(path: str, is_text: bool) -> None:
             f"{path} is Parquet, not text in UTF-8. `python -m bert_tf data extract "
             "--input_format=parquet` reads it."
         )
+    refuse_zeros(path, head)
+    if is_text:
+        _check_is_plain(path, head)
+
+
+def refuse_zeros(path: str, head: bytes) -> None:
+    """Raises a ValueError if a file's first `HEAD_BYTES` are UTF-16, or all 0."""
     if head and not head.strip(b"\0"):
         raise ValueError(
             f"{path} is not text in UTF-8: its first {len(head)} bytes are 0, as after "
@@ -320,8 +327,6 @@ def check_content(path: str, is_text: bool) -> None:
             f"0. If it is UTF-16, convert it with `iconv -f UTF-16{order} -t UTF-8 "
             f"{shlex.quote(path)} > NEW`."
         )
-    if is_text:
-        _check_is_plain(path, head)
 
 
 def _check_is_plain(path: str, head: bytes) -> None:
