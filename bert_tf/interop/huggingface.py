@@ -62,8 +62,6 @@ def read_config(path: str | os.PathLike[str]) -> BertConfig:
       FileNotFoundError: if there is no such file.
       ValueError: if it is not JSON, or see `bert_config_from_huggingface`.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"`path` must be a file. Received: path={path}.")
     values = read_json_object(path)
     try:
         return bert_config_from_huggingface(values)

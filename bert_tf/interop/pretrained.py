@@ -189,7 +189,7 @@ def save_pretrained(
       do_lower_case: Whether the tokenizer lower-cases and strips accents; None: as the
         files next to the vocabulary say, or else if it is uncased.
       encoder_only: Leave out the heads.
-      label_names: Of a classifier, the names of its outputs.
+      label_names: The names of a classifier's outputs.
 
     Raises:
       ValueError: if the names are not as many as outputs, the model has no BERT in it,

@@ -118,7 +118,7 @@ def wrapper_of(names: Iterable[str]) -> str:
     `module.`, `model.` or the like of PyTorch's wrappers, or a scope of TensorFlow's.
 
     Args:
-      names: Of all tensors of a file, Hugging Face's or google-research/bert's.
+      names: Names of all tensors of a file, Hugging Face's or google-research/bert's.
 
     Returns:
       The prefix; empty if there is none.

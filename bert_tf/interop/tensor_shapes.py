@@ -1,5 +1,6 @@
 """Shapes of a BERT's tensors: which a config asks for, and which nearly fit."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -102,6 +103,16 @@ def fit(
             f"{name}: {have} positions grown to {want}, the new ones untrained",
         )
     return None
+
+
+def without_heads(name: str, values: np.ndarray) -> np.ndarray:
+    """Attention without its axis of heads: [H, N, D] or [N, D, H] -> [H, H]."""
+    if "/attention/self/" in name:
+        rows = values.shape[:1] if name.endswith("/kernel") else ()
+        return values.reshape(*rows, math.prod(values.shape[len(rows) :]))
+    if name.endswith("/attention/output/dense/kernel") and values.ndim == 3:
+        return values.reshape(math.prod(values.shape[:2]), values.shape[2])
+    return values
 
 
 def expected_shapes(

@@ -87,10 +87,10 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
       ValueError: if they are damaged, or not those of a BERT.
     """
     source = find_source(path)
+    config = read_config(source)
     if source.kind is Kind.TENSORFLOW:
         tensors, notes = _from_tensorflow(source.path)
     elif source.kind is Kind.KERAS_HUB:
-        config = read_config(source)
         layers = config.num_hidden_layers if config else 0
         tensors, notes = keras_hub.read_tensors(source.path, layers), []
         is_own = os.path.basename(source.config_file) != HUGGINGFACE_CONFIG
@@ -98,7 +98,6 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
             notes = [keras_hub.HEAD_NOTE]
     else:
         tensors, notes = _from_huggingface(source)
-    config = read_config(source)
     _check_layers(source, tensors, config)
     return Weights(
         tensors=tensors,
