@@ -54,12 +54,19 @@ def test_missing_and_different_files_are_named(folder, tmp_path):
         (f"{'0' * 33}  a", "line 1: must be a checksum"),
         (f"\n{'0' * 32}  ../a", r"line 2: .*relative path.*Received: \.\./a"),
         (f"{'0' * 32}  /etc/passwd", "line 1: .*relative path.*Received: /etc/passwd"),
+        (f"{'0' * 32}  a\n{'1' * 32}  a", "line 2: an earlier line has another check"),
     ],
 )
 def test_other_lists_are_refused(tmp_path, content, message):
     (tmp_path / "sums").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_checksums(str(tmp_path / "sums"))
+
+
+def test_of_several_kinds_of_checksum_the_longest_counts(tmp_path):
+    lines = ["0" * 32, "1" * 64, "2" * 40, "1" * 64]
+    (tmp_path / "sums").write_text("".join(f"{each}  a\n" for each in lines))
+    assert read_checksums(str(tmp_path / "sums")) == {"a": "1" * 64}
 
 
 def test_missing_list_or_folder_is_named(tmp_path):
