@@ -28,6 +28,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"Did you mean {names[close[0]]}?" if close else ""
 
 
+def listed(items: Iterable[str], separator: str = ", ", *, most: int = 20) -> str:
+    """The first items, and the number of the others, in one line of a message."""
+    items = list(items)
+    more = len(items) - most
+    first = separator.join(items[:most])
+    return f"{first}{separator}and {more:,} more" if more > 0 else first
+
+
 def one_line(error: BaseException | str) -> str:
     """The message of an error on one printable line.
 

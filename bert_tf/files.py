@@ -31,6 +31,8 @@ from bert_tf.errors import RunError
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.bert_tf\.tmp", re.DOTALL)
 # On a file system without locks, only its age shows that a temporary file is unused.
 _OLD_SECONDS = 24 * 60 * 60
+# Names to try: one may be taken, or be deleted by another process as a leftover.
+_MAX_ATTEMPTS = 100
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
@@ -106,21 +108,23 @@ def _make_temporary(
     folder: str, name: str, make: Callable[[str], int]
 ) -> tuple[int, str]:
     """Makes a locked file or folder with a temporary name: its descriptor and path."""
-    while True:
+    for attempts_left in reversed(range(_MAX_ATTEMPTS)):
         suffix = f"{secrets.token_hex(4)}.bert_tf.tmp"
         path = os.path.join(folder, f".{name}.{suffix}")
         try:
             descriptor = make(path)
         except (FileExistsError, FileNotFoundError):
-            if not os.path.isdir(folder):
+            # Where no file can be made, as in /proc, no other name helps.
+            if not attempts_left or not os.path.isdir(folder):
                 raise
-            continue  # Taken, or a folder that was deleted as a leftover.
+            continue
         with contextlib.suppress(OSError):  # A file system without locks.
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         # Before the lock, another process may have deleted it as a leftover.
         if os.path.exists(path):
             return descriptor, path
         os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, "Temporary files disappear", folder)
 
 
 def remove_unfinished(folder: str | os.PathLike[str], name: str = "") -> None:

@@ -114,3 +114,9 @@ def test_a_locked_folder_is_refused(tmp_path):
     os.close(first)
     files.lock(second, "at work")
     os.close(second)
+
+
+def test_a_folder_in_which_no_file_can_be_made_is_an_error():
+    """In /proc the system says that the new file does not exist."""
+    with pytest.raises(FileNotFoundError):
+        files.write_whole("/proc/a", "1")

@@ -12,7 +12,7 @@ import google_crc32c
 # Per writer: small enough for thousands of them.
 _BUFFER_BYTES = 64 << 10
 _BYTES_AT_ONCE = 1 << 24
-# Of the file that says that another one is finished.
+# Ending of the file that says that another one is finished.
 DONE_SUFFIX = ".done"
 
 
@@ -71,7 +71,12 @@ def require_documents(files: Sequence[OutputFile], folder: Path, received: str) 
         return
     for done in folder.glob(f"*{DONE_SUFFIX}"):
         done.unlink()
-    raise ValueError(
+    raise no_text_error(received)
+
+
+def no_text_error(received: str) -> ValueError:
+    """The error about a setting `input` without a document."""
+    return ValueError(
         f"`input` must hold text. Received: input={received}, which holds no document "
         "with text. Pass other files."
     )

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 _SQUAD = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
 _GLUE = "https://dl.fbaipublicfiles.com/glue/data/"
 _MRPC = "https://dl.fbaipublicfiles.com/senteval/senteval_data/"
-# The same file as on Firebase, of which tensorflow_datasets has the checksum.
-_MRPC_DEV_IDS = f"{_GLUE}mrpc_dev_ids.tsv"
 MODELS = "https://storage.googleapis.com/bert_models/"
 _DUMPS = "https://dumps.wikimedia.org/"
 # The last commit: its archive does not change.
@@ -70,7 +68,8 @@ def _squad(version: str, train: str, dev: str) -> Entry:
     )
 
 
-def _glue(folder: str, archive: str, sha256: str) -> Entry:
+def _glue(folder: str, sha256: str, archive: str = "") -> Entry:
+    archive = archive or f"{folder}.zip"
     return Entry(folder, (RemoteFile(f"{_GLUE}{archive}", archive, sha256),), True)
 
 
@@ -170,52 +169,39 @@ CATALOGUE: dict[str, Entry] = {
                 "msr_paraphrase_test.txt",
                 "a04e271090879aaba6423d65b94950c089298587d9c084bf9cd7439bd785f784",
             ),
+            # The file is that on Firebase, whose checksum tensorflow_datasets has.
             RemoteFile(
-                _MRPC_DEV_IDS,
+                f"{_GLUE}mrpc_dev_ids.tsv",
                 "mrpc_dev_ids.tsv",
                 "971d7767d81b997fd9060ade0ec23c4fc31cbb226a55d1bd4a1bac474eb81dc7",
             ),
         ),
     ),
     "cola": _glue(
-        "CoLA",
-        "CoLA.zip",
-        "f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff",
+        "CoLA", "f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff"
     ),
     "mnli": _glue(
-        "MNLI",
-        "MNLI.zip",
-        "e7c1d896d26ed6caf700110645df426cc2d8ebf02a5ab743d5a5c68ac1c83633",
+        "MNLI", "e7c1d896d26ed6caf700110645df426cc2d8ebf02a5ab743d5a5c68ac1c83633"
     ),
     "qnli": _glue(
         "QNLI",
-        "QNLIv2.zip",
         "e634e78627a29adaecd4f955359b22bf5e70f2cbd93b493f2d624138a0c0e5f5",
+        "QNLIv2.zip",
     ),
     "qqp": _glue(
-        "QQP",
-        "QQP.zip",
-        "40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0",
+        "QQP", "40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0"
     ),
     "rte": _glue(
-        "RTE",
-        "RTE.zip",
-        "6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee",
+        "RTE", "6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee"
     ),
     "sst-2": _glue(
-        "SST-2",
-        "SST-2.zip",
-        "d67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa",
+        "SST-2", "d67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa"
     ),
     "sts-b": _glue(
-        "STS-B",
-        "STS-B.zip",
-        "e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85",
+        "STS-B", "e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85"
     ),
     "wnli": _glue(
-        "WNLI",
-        "WNLI.zip",
-        "ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46",
+        "WNLI", "ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46"
     ),
     "blimp": Entry(
         "blimp",

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from bert_tf.config.download import VerifyConfig
 from bert_tf.download.fetching import CHECKSUMS, is_valid
+from bert_tf.errors import listed
 from bert_tf.files import check_regular
 from bert_tf.progress import ProgressReport
 
@@ -26,11 +27,12 @@ def read_checksums(path: str) -> dict[str, str]:
         --tag); empty lines and lines that begin with # are ignored.
 
     Returns:
-      Name -> checksum, lower case.
+      Name -> checksum, lower case; the longest where there are several kinds.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if a line is something else, or a path is outside the folder.
+      ValueError: if a line is something else, contradicts another, or names a path
+        outside the folder.
     """
     try:
         check_regular(path, _MAX_BYTES)
@@ -60,7 +62,14 @@ def read_checksums(path: str) -> dict[str, str]:
                 f"{path}, line {number}: the file name must be a relative path inside "
                 f"the folder. Received: {name}."
             )
-        sums[str(name)] = match["sum"].lower()
+        found = match["sum"].lower()
+        other = sums.get(str(name), "")
+        if len(other) == len(found) and other != found:
+            raise ValueError(
+                f"{path}, line {number}: an earlier line has another checksum of "
+                f"{name}. Remove the wrong one."
+            )
+        sums[str(name)] = max(found, other, key=len)
     if not sums:
         raise ValueError(
             f"{path} must list at least one file. Received: none. Pass another."
@@ -118,7 +127,4 @@ def unlisted_files(config: VerifyConfig) -> Iterator[str]:
 
 
 def _names(names: list[str]) -> str:
-    if not names:
-        return ""
-    more = ", ..." if len(names) > _MOST_NAMES else ""
-    return f" ({', '.join(names[:_MOST_NAMES])}{more})"
+    return f" ({listed(names, most=_MOST_NAMES)})" if names else ""

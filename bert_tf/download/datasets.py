@@ -93,7 +93,7 @@ def download_archive(
     is valid if its files have the checksums of that list and of the catalogue.
 
     Args:
-      entry: Of the catalogue.
+      entry: An entry of the catalogue.
       folder: Its folder; one that is not valid is replaced.
       sha256: Of the archive, where the catalogue has none.
       retries: When to retry.

@@ -95,7 +95,7 @@ _ARCHITECTURES = (
     ),
     Architecture("BertForMaskedLM", "cls/predictions/output_bias", "fill-mask"),
 )
-# With the tensors of the first one.
+# They have the tensors of the first one, so the head's kind tells them apart.
 _BY_KIND = {
     TAG: Architecture(ARCHITECTURES[TAG], "output_weights", "token-classification"),
     CHOOSE: Architecture(ARCHITECTURES[CHOOSE], "output_weights", "multiple-choice"),
@@ -110,7 +110,7 @@ def find_architecture(
 
     Args:
       tensors: google-research/bert's name -> values.
-      head: Of a classifier, what it predicts.
+      head: What a classifier predicts.
     """
     if head.kind in _BY_KIND and _BY_KIND[head.kind].tensor in tensors:
         return _BY_KIND[head.kind]
@@ -128,7 +128,7 @@ class Model(NamedTuple):
       tokenizer: What is done to text first.
       source: Where the weights come from, for the reader of the model card.
       head: The classifier's outputs and the task, as far as they are known.
-      scores: Of the evaluation that the run ended with; empty if unknown.
+      scores: Results of the evaluation that the run ended with; empty if unknown.
       folder: Where the weights come from, for how vectors are pooled; empty if unknown.
     """
 

@@ -1,12 +1,13 @@
 """Models of the Hugging Face hub, by huggingface_hub: hf://owner/name, and uploads."""
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import os
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from bert_tf.errors import RunError
 
@@ -55,7 +56,7 @@ def local_folder(path: str) -> str:
     plain = check_name("path", path, may_have_revision=True)
     name, _, revision = plain.partition("@")
     hub = _hub()
-    try:
+    with _reported(f"{path} cannot be fetched"):
         listed = hub.HfApi().list_repo_files(name, revision=revision or None)
         weights = [f for f in listed if _SAFETENSORS.fullmatch(f)]
         weights = weights or [f for f in listed if _TORCH.fullmatch(f)]
@@ -68,12 +69,6 @@ def local_folder(path: str) -> str:
         return hub.snapshot_download(
             name, revision=revision or None, allow_patterns=wanted
         )
-    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
-        raise _failed(f"{path} cannot be fetched", error) from None
-    except Exception as error:  # Of the HTTP library, which changes with versions.
-        if isinstance(error, RunError) or not type(error).__module__.startswith("http"):
-            raise
-        raise _failed(f"{path} cannot be fetched", error) from None
 
 
 def push(folder: str, files: Iterable[str], name: str) -> str:
@@ -90,11 +85,10 @@ def push(folder: str, files: Iterable[str], name: str) -> str:
     Raises:
       RunError: if it is not possible.
     """
-    hub = _hub()
     paths = [os.path.relpath(path, folder) for path in files]
     patterns = [each for path in paths for each in (path, f"{path}/*")]
-    api = hub.HfApi()
-    try:
+    api = _hub().HfApi()
+    with _reported(f"{name} cannot be written to"):
         api.create_repo(name, private=True, exist_ok=True)
         done = api.upload_folder(
             repo_id=name,
@@ -102,12 +96,6 @@ def push(folder: str, files: Iterable[str], name: str) -> str:
             allow_patterns=patterns,
             commit_message="Model written by bert_tf",
         )
-    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
-        raise _failed(f"{name} cannot be written to", error) from None
-    except Exception as error:  # Of the HTTP library, which changes with versions.
-        if not type(error).__module__.startswith("http"):
-            raise
-        raise _failed(f"{name} cannot be written to", error) from None
     return str(done.commit_url)
 
 
@@ -127,9 +115,19 @@ def _hub() -> types.ModuleType:
     return hub
 
 
-def _failed(what: str, error: Exception) -> RunError:
-    reason = " ".join(str(error).split())[:300].rstrip(".")
-    return RunError(
-        f"{what}: {reason}. Check the name and the network; a private model needs a "
-        "token: `hf auth login`, or the variable HF_TOKEN."
-    )
+@contextlib.contextmanager
+def _reported(what: str) -> Iterator[None]:
+    """Says what failed, where huggingface_hub or the network raises an error."""
+    try:
+        yield
+    except Exception as error:
+        # Which HTTP library raises it depends on the version of huggingface_hub.
+        is_http = type(error).__module__.startswith("http")
+        known = (OSError, ValueError, _hub().errors.HfHubHTTPError)
+        if not (is_http or isinstance(error, known)):
+            raise
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise RunError(
+            f"{what}: {reason}. Check the name and the network; a private model needs "
+            "a token: `hf auth login`, or the variable HF_TOKEN."
+        ) from None

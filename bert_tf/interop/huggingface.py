@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bert_tf.config import BertConfig
+from bert_tf.errors import listed
 from bert_tf.files import placeholder
 from bert_tf.interop import tensor_names
 from bert_tf.interop.tensor_shapes import require_float
@@ -61,8 +62,6 @@ def read_config(path: str | os.PathLike[str]) -> BertConfig:
       FileNotFoundError: if there is no such file.
       ValueError: if it is not JSON, or see `bert_config_from_huggingface`.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"`path` must be a file. Received: path={path}.")
     values = read_json_object(path)
     try:
         return bert_config_from_huggingface(values)
@@ -91,7 +90,7 @@ def to_original_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         raise ValueError(
             "Tensors must belong to a BERT with the heads of pre-training, "
             "classification or questions. Received unknown tensors: "
-            f"{tensor_names.listed(sorted(unknown))}."
+            f"{listed(sorted(unknown))}."
         )
     renamed: dict[str, np.ndarray] = {}
     for theirs, values in kept.items():

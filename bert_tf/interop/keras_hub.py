@@ -16,6 +16,7 @@ import numpy as np
 from bert_tf.config import BertConfig
 from bert_tf.data.text.tokenization import TokenizerSettings
 from bert_tf.interop import tensor_names
+from bert_tf.interop.tensor_shapes import without_heads
 from bert_tf.json_files import read_json_object
 
 WEIGHTS = "model.weights.h5"
@@ -159,7 +160,7 @@ def read_tensors(path: str, num_layers: int) -> dict[str, np.ndarray]:
                     values = _read(file, file_path, place.path)
                     if values is not None:
                         values = values.T if place.is_transposed else values
-                        tensors[name] = _flat(name, values)
+                        tensors[name] = without_heads(name, values)
                     elif name.startswith("bert/encoder/"):
                         break  # A wrong config may have any number of layers.
         except (OSError, RuntimeError, KeyError) as error:
@@ -184,7 +185,7 @@ def _read(file: h5py.File, path: str, name: str) -> np.ndarray | None:
         return None
     made = dataset.id.get_create_plist()
     is_contiguous = made.get_layout() == h5py.h5d.CONTIGUOUS
-    # Its shape may be asked for only then: the library may look for it in other files.
+    # To find its shape, the library may open other files: that comes after this check.
     if not is_contiguous or made.get_external_count():
         raise _bad(path, name, "be stored in one piece", "chunks, or another file")
     if not isinstance(dataset.id.get_type(), h5py.h5t.TypeFloatID):
@@ -216,16 +217,6 @@ def _bad(path: str, name: str, rule: str, received: str) -> ValueError:
         f"{path}: {name} must {rule}. Received: {received}. Fetch the preset again, or "
         "save it with keras-hub."
     )
-
-
-def _flat(name: str, values: np.ndarray) -> np.ndarray:
-    """Attention without its axis of heads: [H, N, D] -> [H, N * D]."""
-    if "/attention/self/" in name:
-        rows = values.shape[:1] if name.endswith("kernel") else ()
-        return values.reshape(*rows, -1)
-    if name.endswith("attention/output/dense/kernel") and values.ndim == 3:
-        return values.reshape(-1, values.shape[-1])
-    return values
 
 
 # Writing.
@@ -309,7 +300,7 @@ def write_weights(
 
 
 def _with_heads(name: str, values: np.ndarray, config: BertConfig) -> np.ndarray:
-    """The reverse of `_flat`."""
+    """The reverse of `without_heads`."""
     heads = (config.num_attention_heads, config.head_size)
     if "/attention/self/" in name:
         return values.reshape(*values.shape[:-1], *heads)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from bert_tf.interop.tensor_shapes import without_heads
+
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SLOT = "/.OPTIMIZER_SLOT/"
 _COUNTERS = re.compile(r"(^|/)(save_counter|optimizer|_optimizer)(/|$)")
@@ -76,7 +78,7 @@ def to_original_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     for theirs in sorted(tensors, key=lambda name: _TRAINED_POOLER in name):
         name = _renamed(theirs.removesuffix(_SUFFIX), last) or theirs
         values = np.asarray(tensors[theirs], np.float32)
-        renamed[name] = _without_heads(name, values)
+        renamed[name] = without_heads(name, values)
     return renamed
 
 
@@ -114,13 +116,3 @@ def _by_number(number: int, path: str, last: int) -> str | None:
     if number == last and path in ("kernel", "bias"):
         return f"bert/pooler/dense/{path}"
     return _in_layer(number - _FIRST_LAYER, path) if number >= _FIRST_LAYER else None
-
-
-def _without_heads(name: str, values: np.ndarray) -> np.ndarray:
-    """[H, N, D] or [N, D, H] -> [H, H], and [N, D] -> [H]."""
-    if "/attention/self/" in name:
-        is_kernel = name.endswith("/kernel")
-        return values.reshape((values.shape[0], -1) if is_kernel else -1)
-    if name.endswith("/attention/output/dense/kernel"):
-        return values.reshape(-1, values.shape[-1])
-    return values

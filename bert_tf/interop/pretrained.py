@@ -11,7 +11,7 @@ import numpy as np
 from bert_tf.data.text.tokenization import UNCASED, WordPieceTokenizer
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.vocabulary import check_same_words, check_size
-from bert_tf.errors import RunError, did_you_mean
+from bert_tf.errors import RunError, did_you_mean, listed
 from bert_tf.interop import tensor_names
 from bert_tf.interop.classifier_labels import TAG, Head
 from bert_tf.interop.export import Form, Model, find_form, write_model
@@ -189,7 +189,7 @@ def save_pretrained(
       do_lower_case: Whether the tokenizer lower-cases and strips accents; None: as the
         files next to the vocabulary say, or else if it is uncased.
       encoder_only: Leave out the heads.
-      label_names: Of a classifier, the names of its outputs.
+      label_names: The names of a classifier's outputs.
 
     Raises:
       ValueError: if the names are not as many as outputs, the model has no BERT in it,
@@ -205,7 +205,7 @@ def save_pretrained(
     if settings is None:
         raise ValueError(
             "`model` must have layers of bert_tf.modeling. Received: layers "
-            f"{tensor_names.listed(layer.name for layer in model.layers)}."
+            f"{listed(layer.name for layer in model.layers)}."
         )
     config = settings.config
     tensors = {

@@ -27,24 +27,24 @@ class Runtime(NamedTuple):
     Attributes:
       name: Its name.
       file: The main file of a folder for it.
-      ending: Of a file for it; empty where only a folder can be written.
+      export: (model, path, int8) -> None: writes the file.
+      run: (path, inputs) -> outputs.
+      ending: Extension of a file for it; empty where only a folder can be written.
       modules: What must be installed to export and run.
       int8_modules: What more for int8; None if it has no int8.
       extra: The extra of this package that installs them.
       dtype: Type of the inputs: what its users' tokenizers return.
-      export: (model, path, int8) -> None: writes the file.
-      run: (path, inputs) -> outputs.
     """
 
     name: str
     file: str
-    ending: str
-    modules: tuple[str, ...]
-    int8_modules: tuple[str, ...] | None
-    extra: str
-    dtype: str
     export: Callable[[keras.Model, str, bool], None]
     run: Callable[[str, Arrays], Arrays]
+    ending: str = ""
+    modules: tuple[str, ...] = ()
+    int8_modules: tuple[str, ...] | None = ()
+    extra: str = ""
+    dtype: str = "int32"
 
     def require_modules(self, int8: bool) -> None:
         """Refuses what cannot be done.
@@ -143,48 +143,38 @@ def _run_openvino(path: str, inputs: Arrays) -> Arrays:
 
 RUNTIMES = {
     Form.SAVEDMODEL: Runtime(
-        "TensorFlow",
-        "saved_model.pb",
-        "",
-        (),
-        None,
-        "",
-        "int32",
-        _export_savedmodel,
-        _run_savedmodel,
+        name="TensorFlow",
+        file="saved_model.pb",
+        export=_export_savedmodel,
+        run=_run_savedmodel,
+        int8_modules=None,
     ),
     Form.ONNX: Runtime(
-        "ONNX Runtime",
-        "model.onnx",
-        ".onnx",
-        ("tf2onnx", "onnxruntime"),
-        (),
-        "onnx",
-        "int64",
-        _export_onnx,
-        _run_onnx,
+        name="ONNX Runtime",
+        file="model.onnx",
+        export=_export_onnx,
+        run=_run_onnx,
+        ending=".onnx",
+        modules=("tf2onnx", "onnxruntime"),
+        extra="onnx",
+        dtype="int64",
     ),
     Form.LITERT: Runtime(
-        "LiteRT",
-        "model.tflite",
-        ".tflite",
-        (),
-        (),
-        "",
-        "int32",
-        _export_litert,
-        _run_litert,
+        name="LiteRT",
+        file="model.tflite",
+        export=_export_litert,
+        run=_run_litert,
+        ending=".tflite",
     ),
     Form.OPENVINO: Runtime(
-        "OpenVINO",
-        "openvino_model.xml",
-        ".xml",
-        ("openvino",),
-        ("nncf",),
-        "openvino",
-        "int32",
-        _export_openvino,
-        _run_openvino,
+        name="OpenVINO",
+        file="openvino_model.xml",
+        export=_export_openvino,
+        run=_run_openvino,
+        ending=".xml",
+        modules=("openvino",),
+        int8_modules=("nncf",),
+        extra="openvino",
     ),
 }
 

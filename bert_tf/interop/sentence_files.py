@@ -64,7 +64,7 @@ def read_settings(
     """Reads how a model makes vectors of texts.
 
     Args:
-      folder: That of its weights.
+      folder: The folder of its weights.
       description: The content of task.json there; empty without it.
       is_pooling_given: Whether the pooling of the files does not matter.
 
@@ -103,14 +103,14 @@ def read_settings(
 
 
 def _checked(path: str, pooling: object, length: object) -> SentenceSettings:
-    if pooling not in _POOLINGS:
+    if not isinstance(pooling, str) or pooling not in _POOLINGS:
         raise ValueError(
             f"{path}: the pooling must be mean or cls. Received: {pooling!r}. Use "
             "another model, or pass --pooling."
         )
-    if not isinstance(length, int) or length < 0:
+    if type(length) is not int or length < 0:  # True is no number.
         raise ValueError(
             f"{path}: max_seq_length must be a whole number. Received: {length!r}. "
             "Correct the file."
         )
-    return SentenceSettings(str(pooling), length)
+    return SentenceSettings(pooling, length)

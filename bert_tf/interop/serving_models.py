@@ -108,7 +108,7 @@ def serving_model(
         [B, C], to choose [B, 1] with a row for each ending, to tag [B, S, C]; of squad
         `start_logits` and `end_logits` [B, S]; of fill-mask `logits` [B, S, V].
       dtype: Type of the inputs.
-      pooling: Of vectors: the mean over the tokens, or cls.
+      pooling: How vectors are made: mean, over the tokens, or cls.
 
     Returns:
       A model from a dict of `INPUTS` [B, S] to a dict of these outputs.

@@ -28,7 +28,8 @@ from bert_tf.interop.weight_files import ORIGINAL_CONFIG
 from bert_tf.interop.weights import Weights
 
 FORMS = (*RUNTIMES, Form.KERAS_HUB)
-# Of the largest output, or of 1; int8 is measured, not judged.
+# Largest difference, as a fraction of the largest output or of 1; with int8 there is
+# no limit, the difference is only reported.
 _TOLERANCE = 1e-4
 
 
@@ -154,7 +155,7 @@ def _preset_texts(model: Model, texts: Mapping[str, str]) -> dict[str, str]:
     kept = {n: t for n, t in texts.items() if n not in ("config.json", "vocab.txt")}
     if model.vocab_file:
         kept[keras_hub.VOCABULARY] = texts["vocab.txt"]
-    # By it this program knows an exact gelu again.
+    # It says whether gelu is exact, which keras-hub's config cannot.
     return {**kept, **configs, ORIGINAL_CONFIG: config_text(model.config)}
 
 

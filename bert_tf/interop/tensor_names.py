@@ -62,7 +62,6 @@ _LAYER_NUMBER = re.compile(r"bert/encoder/layer_(\d+)/")
 _WITHOUT_MEANING = "embeddings.position_ids"
 
 _CLASSIFIER = "classifier/"
-_MAX_LISTED = 20
 
 
 class TensorName(NamedTuple):
@@ -119,7 +118,7 @@ def wrapper_of(names: Iterable[str]) -> str:
     `module.`, `model.` or the like of PyTorch's wrappers, or a scope of TensorFlow's.
 
     Args:
-      names: Of all tensors of a file, Hugging Face's or google-research/bert's.
+      names: Names of all tensors of a file, Hugging Face's or google-research/bert's.
 
     Returns:
       The prefix; empty if there is none.
@@ -222,11 +221,3 @@ def is_original(name: str) -> bool:
 def is_encoder(name: str) -> bool:
     """Whether a tensor in the original's naming belongs to the encoder, not a head."""
     return name.startswith("bert/")
-
-
-def listed(items: Iterable[str], separator: str = ", ") -> str:
-    """The first items, and the number of the others, in one line of a message."""
-    items = list(items)
-    shown = separator.join(items[:_MAX_LISTED])
-    more = len(items) - _MAX_LISTED
-    return f"{shown}{separator}and {more} more" if more > 0 else shown

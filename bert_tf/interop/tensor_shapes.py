@@ -1,5 +1,6 @@
 """Shapes of a BERT's tensors: which a config asks for, and which nearly fit."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from bert_tf.config import BertConfig
 from bert_tf.data.text.vocabulary import is_padding
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, listed
 from bert_tf.interop import tensor_names
 
 _POOLER = "bert/pooler/dense/kernel"
@@ -102,6 +103,16 @@ def fit(
             f"{name}: {have} positions grown to {want}, the new ones untrained",
         )
     return None
+
+
+def without_heads(name: str, values: np.ndarray) -> np.ndarray:
+    """Attention without its axis of heads: [H, N, D] or [N, D, H] -> [H, H]."""
+    if "/attention/self/" in name:
+        rows = values.shape[:1] if name.endswith("/kernel") else ()
+        return values.reshape(*rows, math.prod(values.shape[len(rows) :]))
+    if name.endswith("/attention/output/dense/kernel") and values.ndim == 3:
+        return values.reshape(math.prod(values.shape[:2]), values.shape[2])
+    return values
 
 
 def expected_shapes(
@@ -232,7 +243,7 @@ def conform(
     if problems:
         raise RunError(
             f"{source} does not fit its config: "
-            f"{tensor_names.listed(problems, '; ')}. Name the right one with "
+            f"{listed(problems, '; ')}. Name the right one with "
             "--bert_config_file."
         )
     left_out = sorted(tensors.keys() - kept.keys())
@@ -242,7 +253,7 @@ def conform(
             f"{config.num_hidden_layers} are kept"
         )
     if left_out:
-        notes.append(f"left out: {tensor_names.listed(left_out)}")
+        notes.append(f"left out: {listed(left_out)}")
     if _POOLER not in kept:
         notes.append("no pooler in the file: fine-tuning that uses it must train it")
     return kept, notes

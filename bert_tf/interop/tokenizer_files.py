@@ -34,22 +34,28 @@ _BETWEEN = " 0 "  # Stands between probes, and is none.
 _CODES = (range(0xD800), range(0xE000, 0x32000), range(0xE0000, 0xE0200))
 
 
-def tokenizer_config(settings: TokenizerSettings, max_positions: int) -> str:
+def tokenizer_config(
+    settings: TokenizerSettings, max_positions: int, *, has_file: bool = False
+) -> str:
     """The text of `tokenizer_config.json`.
 
     Args:
       settings: What is done to text first.
       max_positions: Most tokens of a sequence.
+      has_file: Whether there is a `tokenizer.json` next to it.
     """
     follows_case = settings.strip_accents == settings.do_lower_case
     config = {
-        "tokenizer_class": "BertTokenizer",
+        # BertTokenizer makes its own rules instead of reading those of that file.
+        "tokenizer_class": "PreTrainedTokenizerFast" if has_file else "BertTokenizer",
         "do_lower_case": settings.do_lower_case,
         "strip_accents": None if follows_case else settings.strip_accents,
         "tokenize_chinese_chars": settings.tokenize_chinese_chars,
         "model_max_length": max_positions,
         **{f"{role}_token": token for role, token in SPECIAL_TOKENS._asdict().items()},
     }
+    if has_file:
+        config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     return json.dumps(config, indent=2) + "\n"
 
 
@@ -64,20 +70,14 @@ def tokenizer_files(
       max_positions: Most tokens of a sequence.
 
     Returns:
-      File name -> text, for `tokenizer.json`, `tokenizer_config.json` and `vocab.txt`.
+      File name -> text, for `tokenizer.json` and `tokenizer_config.json`.
 
     Raises:
       FileNotFoundError, ValueError: see `load_vocabulary`.
     """
-    vocabulary = load_vocabulary(vocab_file)
-    config = json.loads(tokenizer_config(settings, max_positions))
-    # BertTokenizer would make its own rules instead of reading those of the file.
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     return {
-        TOKENIZER_FILE: _tokenizer(vocabulary, settings),
-        TOKENIZER_CONFIG: json.dumps(config, indent=2) + "\n",
-        "vocab.txt": "".join(f"{token}\n" for token in vocabulary),
+        TOKENIZER_FILE: _tokenizer(load_vocabulary(vocab_file), settings),
+        TOKENIZER_CONFIG: tokenizer_config(settings, max_positions, has_file=True),
     }
 
 

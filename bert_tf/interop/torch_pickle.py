@@ -252,7 +252,7 @@ def pickle_tensors(arrays: Mapping[str, np.ndarray], under: str) -> bytes:
     parts = [_NEW_DICTIONARY + b"("]
     for number, (name, values) in enumerate(arrays.items()):
         storage = STORAGE_NAMES[values.dtype].encode()
-        # Of bytes, so that strides count elements.
+        # With one byte per element, strides count elements.
         strides = np.empty(values.shape, np.bool_).strides
         parts += [
             _push(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(",

@@ -14,8 +14,6 @@ from bert_tf.data.commands.vocab import count_all_words
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.data.text.vocabulary import check_size, is_unused
-from bert_tf.errors import RunError
-from bert_tf.interop.classifier_labels import read_head
 from bert_tf.interop.export import (
     Model,
     find_form,
@@ -23,10 +21,8 @@ from bert_tf.interop.export import (
     weights_file,
     write_model,
 )
-from bert_tf.interop.pretrained import load_tokenizer
-from bert_tf.interop.tensor_shapes import conform
-from bert_tf.interop.weight_files import VOCABULARY, find_source
-from bert_tf.interop.weights import read_weights
+from bert_tf.interop.weight_conversion import ConvertOptions, read_model
+from bert_tf.interop.weight_files import VOCABULARY
 
 _TABLE, _BIAS = "bert/embeddings/word_embeddings", "cls/predictions/output_bias"
 # A word that occurs once may be a typing error.
@@ -129,9 +125,9 @@ def with_rows(
 
     Args:
       values: [V, ...], the table.
-      ids: Of the new words.
+      ids: Ids of the new words.
       words: The new words.
-      num_rows: Of the result.
+      num_rows: Rows of the result.
     """
     grown = np.zeros((num_rows, *values.shape[1:]), values.dtype)
     grown[: len(values)] = values
@@ -216,27 +212,18 @@ def extend_vocabulary(
 
 def _read_model(source: str, options: ExtendOptions) -> tuple[Model, list[str]]:
     """The old model as it would be written, and lines about it."""
-    found, weights = find_source(source), read_weights(source)
-    vocab_file = options.vocab_file or weights.vocab_file
-    tokenizer = load_tokenizer(
-        source, vocab_file=vocab_file, do_lower_case=options.do_lower_case
+    used = ConvertOptions(
+        vocab_file=options.vocab_file, do_lower_case=options.do_lower_case
     )
-    if weights.config is None:
-        raise RunError(
-            "There is no bert_config.json or config.json next to the "
-            f"{weights.source}. Put that of the model there."
+    model, notes = read_model(source, used)
+    if not model.vocab_file:
+        raise FileNotFoundError(
+            f"There is no vocab.txt next to the weights of {source}. Pass it as "
+            "--vocab_file."
         )
-    notes = check_size(vocab_file, weights.config.vocab_size)
-    tensors, more = conform(weights.tensors, weights.config, weights.source)
-    model = Model(
-        tensors,
-        weights.config,
-        vocab_file,
-        tokenizer.settings,
-        os.path.basename(os.path.normpath(source)),
-        read_head(found, int(np.size(tensors.get("output_bias", ())))),
-    )
-    return model, [*weights.notes, *notes, *more]
+    # A far smaller vocabulary, which `read_model` only warns of, is another model's.
+    check_size(model.vocab_file, model.config.vocab_size)
+    return model._replace(scores={}), notes  # They were those of the old model.
 
 
 def _describe(

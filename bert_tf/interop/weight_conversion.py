@@ -4,7 +4,6 @@ import dataclasses
 import glob
 import os
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from bert_tf.interop.export import (
 from bert_tf.interop.model_card import GELU_NOTE
 from bert_tf.interop.sentence_files import EMBED, MODULES
 from bert_tf.interop.tensor_shapes import conform
-from bert_tf.interop.weight_files import Source, find_source, folder_of
+from bert_tf.interop.weight_files import find_source, folder_of
 from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.json_files import read_object
 
@@ -47,8 +46,8 @@ class ConvertOptions:
       encoder_only: Leave out the heads.
       weights_only: Write the weights alone.
       overwrite: Replace files that are there.
-      kind: Of a model for a runtime, what its outputs are; empty: by its head.
-      int8: Of a model for a runtime, store weights in 8 bits.
+      kind: What the outputs of a model for a runtime are; empty: by its head.
+      int8: Store the weights of a model for a runtime in 8 bits.
       push: owner/name on the hub, to upload the files to; empty: none.
     """
 
@@ -89,15 +88,53 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
             f"{destination} for both. Name another."
         )
     _check_options(destination, form, options)
+    model, notes = read_model(source, options)
+    if form is Form.TRANSFORMERS and not model.vocab_file:
+        notes.append("no tokenizer was written: the source has no vocab.txt next to it")
+    modules = os.path.join(model.folder, MODULES)
+    is_embedding = model.head.description.get("task") == EMBED
+    if form is Form.TRANSFORMERS and os.path.isfile(modules) and not is_embedding:
+        notes.append(
+            f"warning: {modules} is not copied: sentence-transformers will take the "
+            "mean of the hidden states"
+        )
+    if model.config.hidden_act == "gelu" and form is Form.TRANSFORMERS:
+        notes.append(GELU_NOTE)
+    files, measured = _write(model, destination, form, options)
+    return [
+        *notes,
+        *measured,
+        f"wrote {len(model.tensors)} tensors to {', '.join(files)}",
+        *_pushed(files, destination, options.push),
+    ]
+
+
+def read_model(source: str, options: ConvertOptions) -> tuple[Model, list[str]]:
+    """Reads weights, and the files next to them, as a model to be written.
+
+    Args:
+      source: See `weight_files.find_source`.
+      options: Which files to use instead, and what to leave out.
+
+    Returns:
+      The model, and lines about what was read, adapted and left out.
+
+    Raises:
+      FileNotFoundError: if a file is missing.
+      ValueError: if the source or a file cannot be used.
+      RunError: if tensors are missing or misshapen, or there is no config.
+    """
     found = find_source(source)
     weights = read_weights(source)
     config = _config(weights, options)
+    notes = [f"read {len(weights.tensors)} tensors of the {weights.source}"]
     tensors = weights.tensors
     if options.encoder_only:
         tensors = {
             name: t for name, t in tensors.items() if tensor_names.is_encoder(name)
         }
-    tensors, notes = conform(tensors, config, weights.source)
+    tensors, more = conform(tensors, config, weights.source)
+    notes += [*weights.notes, *more]
     vocab_file = options.vocab_file or weights.vocab_file
     settings = UNCASED
     if vocab_file:
@@ -111,36 +148,18 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
         )
         settings = choice.settings
         notes += choice.notes
+    num_outputs = int(np.size(tensors.get("output_bias", ())))
     model = Model(
         tensors=tensors,
         config=config,
         vocab_file=vocab_file,
         tokenizer=settings,
         source=os.path.basename(os.path.normpath(source)),
-        head=Head() if options.encoder_only else _head(found, tensors),
+        head=Head() if options.encoder_only else read_head(found, num_outputs),
         scores={} if options.encoder_only else read_scores(found.path),
         folder=folder_of(found.path),
     )
-    if form is Form.TRANSFORMERS and not model.vocab_file:
-        notes.append("no tokenizer was written: the source has no vocab.txt next to it")
-    modules = os.path.join(model.folder, MODULES)
-    is_embedding = model.head.description.get("task") == EMBED
-    if form is Form.TRANSFORMERS and os.path.isfile(modules) and not is_embedding:
-        notes.append(
-            f"warning: {modules} is not copied: sentence-transformers will take the "
-            "mean of the hidden states"
-        )
-    if config.hidden_act == "gelu" and form is Form.TRANSFORMERS:
-        notes.append(GELU_NOTE)
-    files, measured = _write(model, destination, form, options)
-    notes += measured
-    return [
-        f"read {len(weights.tensors)} tensors of the {weights.source}",
-        *weights.notes,
-        *notes,
-        f"wrote {len(tensors)} tensors to {', '.join(files)}",
-        *_pushed(files, destination, options.push),
-    ]
+    return model, notes
 
 
 def _check_options(destination: str, form: Form, options: ConvertOptions) -> None:
@@ -171,7 +190,7 @@ def _pushed(files: list[str], destination: str, name: str) -> list[str]:
     """Uploads files to the hub, if it has a name there; a line about it."""
     if not name:
         return []
-    parts = glob.glob(f"{glob.escape(destination)}.data-*")  # Of TensorFlow's.
+    parts = glob.glob(f"{glob.escape(destination)}.data-*")  # Of a checkpoint.
     folder = os.path.dirname(files[0]) or "."
     try:
         address = hub.push(folder, [*files, *parts], hub.check_name("push", name))
@@ -198,11 +217,6 @@ def read_scores(path: str) -> dict[str, Any]:
     return results | {"dataset": description.get("task_name", "")}
 
 
-def _head(source: Source, tensors: Mapping[str, np.ndarray]) -> Head:
-    """The classifier's head, or only the task if there is no classifier."""
-    return read_head(source, int(np.size(tensors.get("output_bias", ()))))
-
-
 def _config(weights: Weights, options: ConvertOptions) -> BertConfig:
     config = weights.config
     if options.bert_config_file:
@@ -210,7 +224,8 @@ def _config(weights: Weights, options: ConvertOptions) -> BertConfig:
     if config is None:
         raise RunError(
             "There is no bert_config.json or config.json next to the "
-            f"{weights.source}. Pass that of the model as --bert_config_file."
+            f"{weights.source}. Put that of the model there. `python -m bert_tf "
+            "convert` also takes it as --bert_config_file."
         )
     if options.vocab_size:
         config = dataclasses.replace(config, vocab_size=options.vocab_size)

@@ -50,7 +50,7 @@ _KINDS = {
     ".bin": Kind.TORCH,
     ".pt": Kind.TORCH,
     ".pth": Kind.TORCH,
-    ".ckpt": Kind.TORCH,  # Of trainers for PyTorch; TensorFlow's have an index.
+    ".ckpt": Kind.TORCH,  # PyTorch trainers write it; TensorFlow's have an index.
     keras_hub.WEIGHTS: Kind.KERAS_HUB,
     f".safetensors{huggingface.SHARD_INDEX}": Kind.SAFETENSORS,
     f".bin{huggingface.SHARD_INDEX}": Kind.TORCH,

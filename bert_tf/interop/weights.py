@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_tf.config import BertConfig
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, listed
 from bert_tf.interop import huggingface, keras_hub, model_garden, tensor_names
 from bert_tf.interop.huggingface import load_sharded
 from bert_tf.interop.tensor_shapes import Fitted, fit, require_finite, require_float
@@ -63,11 +63,9 @@ class LoadReport:
         """Lines for the log; empty if every tensor was assigned to its variable."""
         lines = list(self.adapted)
         if self.newly_initialised:
-            lines.append(
-                f"newly initialised: {tensor_names.listed(self.newly_initialised)}"
-            )
+            lines.append(f"newly initialised: {listed(self.newly_initialised)}")
         if self.unused:
-            lines.append(f"not used: {tensor_names.listed(self.unused)}")
+            lines.append(f"not used: {listed(self.unused)}")
         return lines
 
 
@@ -89,10 +87,10 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
       ValueError: if they are damaged, or not those of a BERT.
     """
     source = find_source(path)
+    config = read_config(source)
     if source.kind is Kind.TENSORFLOW:
         tensors, notes = _from_tensorflow(source.path)
     elif source.kind is Kind.KERAS_HUB:
-        config = read_config(source)
         layers = config.num_hidden_layers if config else 0
         tensors, notes = keras_hub.read_tensors(source.path, layers), []
         is_own = os.path.basename(source.config_file) != HUGGINGFACE_CONFIG
@@ -100,7 +98,6 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
             notes = [keras_hub.HEAD_NOTE]
     else:
         tensors, notes = _from_huggingface(source)
-    config = read_config(source)
     _check_layers(source, tensors, config)
     return Weights(
         tensors=tensors,
@@ -125,7 +122,7 @@ def _from_tensorflow(prefix: str) -> tuple[dict[str, np.ndarray], list[str]]:
     if len(usual) < len(renamed):
         raise ValueError(f"{prefix} has two layer normalisations in one scope.")
     if not any(map(tensor_names.is_original, usual)):
-        found = tensor_names.listed(sorted(tensors)) or "none that could be weights"
+        found = listed(sorted(tensors)) or "none that could be weights"
         raise ValueError(f"{prefix} must hold tensors of a BERT. Received: {found}.")
     for name, theirs in usual.items():
         if tensor_names.is_original(name):
@@ -299,9 +296,7 @@ def assign_weights(
 
 
 def _misfit(source: str, problems: list[str], unused: tuple[str, ...]) -> str:
-    message = f"{source} does not fit the model: {tensor_names.listed(problems, '; ')}."
+    message = f"{source} does not fit the model: {listed(problems, '; ')}."
     if unused:
-        message += (
-            f" Tensors that the model does not use: {tensor_names.listed(unused)}."
-        )
+        message += f" Tensors that the model does not use: {listed(unused)}."
     return message

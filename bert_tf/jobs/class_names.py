@@ -87,21 +87,27 @@ def _wanted_splits(config: ClassifierConfig) -> list[str]:
     return [name for name, is_wanted in wanted.items() if is_wanted]
 
 
+def _refuse_settings(
+    config: ClassifierConfig, others: Sequence[str], reason: str
+) -> None:
+    """Refuses is_regression, is_multi_label and others that a task does not have."""
+    settings = config.task
+    for name in ("is_regression", "is_multi_label", *others):
+        value = getattr(settings, name)
+        rule = f"be left out with task_name={settings.task_name}: {reason}"
+        checks.require(not value, name, rule, value, f"Leave out --{name}.")
+
+
 def _tag_task(
     config: ClassifierConfig, head: Head, advice: str
 ) -> tuple[ClassificationTask, list[str]]:
     """The task of tagged words; the data may have fewer tags than the head."""
-    settings, names = config.task, head.names
-    given = (settings.text_a_column, settings.text_b_column, settings.label_column)
-    checks.require(
-        not (any(given) or settings.is_regression or settings.is_multi_label),
-        "task_name",
-        "not be conll with flags of columns, is_regression or is_multi_label: the "
-        "first column is the word, the last one its tag",
-        settings.task_name,
-        "Leave them out.",
+    _refuse_settings(
+        config,
+        ("text_a_column", "text_b_column", "label_column"),
+        "the first column is the word, the last one its tag",
     )
-    splits, data_dir = _wanted_splits(config), settings.data_dir
+    splits, data_dir, names = _wanted_splits(config), config.task.data_dir, head.names
     if not (config.training.do_train or head.num_outputs):
         raise ValueError(
             "Without `do_train` the weights must have a head for tags. Received: "
@@ -125,13 +131,7 @@ def _choice_task(
 ) -> tuple[ClassificationTask, list[str]]:
     """The task of questions with endings, which have no names."""
     settings = config.task
-    checks.require(
-        not (settings.is_regression or settings.is_multi_label),
-        "task_name",
-        "not be swag with is_regression or is_multi_label: one ending is right",
-        settings.task_name,
-        "Leave them out.",
-    )
+    _refuse_settings(config, (), "one ending is right")
     if head.num_outputs != 1 and (head.num_outputs or not config.training.do_train):
         raise ValueError(
             "The model's head must have one output, a score of an ending. Received: "

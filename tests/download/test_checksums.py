@@ -38,8 +38,8 @@ def test_missing_and_different_files_are_named(folder, tmp_path):
     (tmp_path / "sums").write_text("".join(f"{md5}  ./{name}\r\n" for name in names))
     config = VerifyConfig(folder=str(folder), checksum_file=str(tmp_path / "sums"))
     expected = (
-        r"of 9 files 7 are missing \(none-0, none-1, none-2, none-3, none-4, \.\.\.\) "
-        r"and 1 are different \(d\.txt\)"
+        r"of 9 files 7 are missing \(none-0, none-1, none-2, none-3, none-4, and 2 "
+        r"more\) and 1 are different \(d\.txt\)"
     )
     with pytest.raises(ValueError, match=expected):
         verify_folder(config)
@@ -54,12 +54,19 @@ def test_missing_and_different_files_are_named(folder, tmp_path):
         (f"{'0' * 33}  a", "line 1: must be a checksum"),
         (f"\n{'0' * 32}  ../a", r"line 2: .*relative path.*Received: \.\./a"),
         (f"{'0' * 32}  /etc/passwd", "line 1: .*relative path.*Received: /etc/passwd"),
+        (f"{'0' * 32}  a\n{'1' * 32}  a", "line 2: an earlier line has another check"),
     ],
 )
 def test_other_lists_are_refused(tmp_path, content, message):
     (tmp_path / "sums").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_checksums(str(tmp_path / "sums"))
+
+
+def test_of_several_kinds_of_checksum_the_longest_counts(tmp_path):
+    lines = ["0" * 32, "1" * 64, "2" * 40, "1" * 64]
+    (tmp_path / "sums").write_text("".join(f"{each}  a\n" for each in lines))
+    assert read_checksums(str(tmp_path / "sums")) == {"a": "1" * 64}
 
 
 def test_missing_list_or_folder_is_named(tmp_path):

@@ -247,7 +247,7 @@ FILES = [
     ("tag", "input", "tags/dev.conll", TEXT),
     ("choose", "input", "questions.jsonl", TEXT),
     ("choose", "input", "choices/test.csv", JSON),
-    ("embed", "input", "text.txt", [k for k in TEXT if "without" not in k]),
+    ("embed", "input", "text.txt", (*TEXT, "zeros")),
     ("vectors", "train_file", "pairs.tsv", JSON),
     ("extend", "input", "new_words.txt", (*TEXT, "empty", "blank", "zip")),
     ("extend", "vocab_file", "model/vocab.txt", JSON),

@@ -324,8 +324,19 @@ def test_flags_that_do_not_fit_are_refused(refused, folder):
         "--do_train",
         "--class_weights=balanced",
     )
-    refused("the first column is the word", *tags, "--do_train", "--label_column=x")
-    refused("one ending is right", *choices, "--do_train", "--is_multi_label")
+    refused(
+        "`label_column` must be left out with task_name=conll: the first column is the "
+        "word",
+        *tags,
+        "--do_train",
+        "--label_column=x",
+    )
+    refused(
+        "`is_multi_label` must be left out with task_name=swag: one ending is right",
+        *choices,
+        "--do_train",
+        "--is_multi_label",
+    )
     refused(
         "`is_multi_label` must be left out with",
         *labels,

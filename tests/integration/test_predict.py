@@ -530,6 +530,7 @@ def test_an_input_that_is_no_file_is_named(
 
 def test_a_file_without_line_ends_is_refused(filler, capsys, monkeypatch, tmp_path):
     with (tmp_path / "sparse").open("wb") as file:
+        file.write(b"The [MASK] sat. " * 300)  # Of zeros alone it is refused before.
         file.truncate(1 << 40)
     command = ["fill-mask", "--model", filler, "--input", tmp_path / "sparse"]
     code, lines, error = run(capsys, monkeypatch, *command)

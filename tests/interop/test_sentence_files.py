@@ -61,3 +61,16 @@ def test_modules_must_be_a_list(tmp_path):
     folder = write(tmp_path, {"modules.json": "{}"})
     with pytest.raises(ValueError, match="modules must be Transformer.*Received: None"):
         read_settings(folder, {})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pooling": ["mean"]}, "the pooling must be mean or cls. Received: .'mean'."),
+        ({"max_seq_length": True}, "max_seq_length must be a whole number"),
+    ],
+)
+def test_values_of_another_type_are_refused(tmp_path, values, message):
+    known = {"task": "embed", "pooling": "cls", "max_seq_length": 32}
+    with pytest.raises(ValueError, match=message):
+        read_settings(str(tmp_path), known | values)

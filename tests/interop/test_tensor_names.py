@@ -116,11 +116,6 @@ def test_variables_of_the_classifier_stand_in_a_scope():
     assert tensor_names.of_variable("cls/squad/output_bias") == "cls/squad/output_bias"
 
 
-def test_long_lists_are_cut():
-    assert tensor_names.listed(["a", "b"]) == "a, b"
-    assert tensor_names.listed(map(str, range(22)), "; ").endswith("; 19; and 2 more")
-
-
 def test_position_ids_are_ignored():
     assert tensor_names.is_ignored("embeddings.position_ids")
     assert tensor_names.is_ignored("bert.embeddings.position_ids")

@@ -28,7 +28,8 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 # has one result, whatever its algorithm.
 _COLUMN_BITS = np.uint64(0xFFFF)
 _LAST = np.uint64(2**64 - 1)
-# Of 2**32: the share of masked tokens that become [MASK], and of those that stay or do.
+# Below the first number, of 32 random bits, a masked token becomes [MASK], below the
+# second it stays.
 _MASKED, _MASKED_OR_KEPT = (8 << 32) // 10, (9 << 32) // 10
 
 # A step may have many thousand rows; so many fit into a processor's cache.
@@ -190,7 +191,7 @@ class DynamicMasker:
         row, index = np.nonzero(features["masked_lm_weights"] > 0)
         position = features["masked_lm_positions"][row, index]
         ids[row, position] = features["masked_lm_ids"][row, index]
-        # Of each row and sequence, from 1; 0 is padding.
+        # Masked tokens of each row and sequence; sequences count from 1.
         shape = (len(ids), features["next_sentence_weights"].shape[1] + 1)
         limits = np.zeros(shape, np.int64)
         np.add.at(limits, (row, owners[row, position]), 1)
@@ -206,11 +207,10 @@ class DynamicMasker:
         is_open &= ~self._is_kept[tokens]
         chosen = self._choose(tokens, is_open, limits[row, slot + 1], start)
         sequence, column = np.nonzero(chosen)
-        return self._masked(
-            *(ids, row[sequence], begin[sequence] + column),
-            _random(start[sequence], column + ids.shape[1]),
-            features["masked_lm_ids"].shape[1],
-        )
+        position = begin[sequence] + column
+        random = _random(start[sequence], column + ids.shape[1])
+        max_predictions = features["masked_lm_ids"].shape[1]
+        return self._masked(ids, row[sequence], position, random, max_predictions)
 
     def _choose(
         self,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -14,16 +15,17 @@ from bert_tf.data.commands.extract import (
     RawDocument,
     find_input,
     format_of,
+    plain_text,
     raw_documents,
 )
+from bert_tf.data.output_files import no_text_error
 from bert_tf.data.processes import in_order
 from bert_tf.data.text.documents import FileRange, cut_into_ranges, read_range
 from bert_tf.data.text.duplicates import document_key, make_finder
-from bert_tf.data.text.mediawiki.markup import UnparsableError, complete_text
 from bert_tf.data.text.tokenization import TokenizerSettings, cached_tokenizer
 from bert_tf.data.text.tokenizer_settings import choose_settings
-from bert_tf.data.text.vocabulary import load_vocabulary
 from bert_tf.files import content_size, file_sha256
+from bert_tf.launch import report
 from bert_tf.progress import ProgressReport
 
 # Tokenizing takes ten times as long as all the rest: of large texts, a sample.
@@ -39,9 +41,9 @@ class Tokenizing(NamedTuple):
 
     Attributes:
       vocab_file: The vocabulary.
-      sha256: Of its content.
-      settings: Of the tokenizer.
-      share: Of the documents, that is tokenized.
+      sha256: Checksum of its content.
+      settings: The tokenizer's.
+      share: Fraction of the documents that is tokenized.
     """
 
     vocab_file: str
@@ -55,7 +57,7 @@ class TextPart:
     """What a part of the text holds.
 
     Attributes:
-      keys: Of each document, see `document_key`.
+      keys: One for each document, see `document_key`.
       lengths: Number of characters -> number of documents.
       blocks: Code point // 16 -> number of characters that are no blanks.
       counts: `tokenized` documents, `tokens` of them and `unknown` ones of these;
@@ -73,7 +75,6 @@ class TextPart:
 def count_part(
     part: FileRange | list[RawDocument],
     tokenizing: Tokenizing | None,
-    *,
     keeps_texts: bool,
 ) -> TextPart:
     """Counts a part of the text: one task of a worker process."""
@@ -97,15 +98,8 @@ def _texts(part: FileRange | list[RawDocument], counts: Counter[str]) -> Iterato
     if isinstance(part, FileRange):
         yield from ("\n".join(document) for document in read_range(part, "google"))
         return
-    for document in part:
-        text = document.text
-        if document.has_markup:
-            try:
-                text, _ = complete_text(text)
-            except UnparsableError:
-                counts["unparsable"] += 1
-                continue
-        yield "\n".join(filter(None, map(str.strip, text.splitlines())))
+    texts = (plain_text(document, counts) for document in part)
+    yield from (text for text in texts if text is not None)
 
 
 def _count_tokens(
@@ -145,7 +139,7 @@ def check_text(config: CheckConfig) -> dict[str, Any]:
     kept, sent = itertools.tee(_parts(paths, config))
     tasks = ((part, tokenizing, is_near) for _, _, part in sent)
     with ProgressReport(total, "documents") as progress:
-        results = in_order(_count_task, tasks, config.num_processes)
+        results = in_order(count_part, tasks, config.num_processes)
         for (path, size, _), part in zip(kept, results, strict=True):
             near = find(part.texts) if is_near else [False] * len(part.keys)
             for key, is_close in zip(part.keys, near, strict=True):
@@ -160,10 +154,7 @@ def check_text(config: CheckConfig) -> dict[str, Any]:
             progress.add(size, len(part.keys))
     documents = sum(number.values())
     if not documents:
-        raise ValueError(
-            f"`input` must hold text. Received: input={config.input}, which holds no "
-            "document with text. Pass other files."
-        )
+        raise no_text_error(config.input)
     found = {
         "files": len(paths),
         "bytes": total,
@@ -180,12 +171,6 @@ def check_text(config: CheckConfig) -> dict[str, Any]:
         found |= {f"{name}_sampled": sums.counts[name] for name in names}
         found["unknown_share"] = sums.counts["unknown"] / max(sums.counts["tokens"], 1)
     return found
-
-
-def _count_task(
-    part: FileRange | list[RawDocument], tokenizing: Tokenizing | None, is_near: bool
-) -> TextPart:
-    return count_part(part, tokenizing, keeps_texts=is_near)
 
 
 def _parts(
@@ -213,9 +198,10 @@ def _parts(
 def _tokenizing(config: CheckConfig, total: int) -> Tokenizing | None:
     if not config.vocab_file:
         return None
-    load_vocabulary(config.vocab_file)  # Its errors come before hours of reading.
-    names = [field.name for field in dataclasses.fields(TokenizerSettings)]
-    choice = choose_settings(dict.fromkeys(names), [], config.vocab_file)
+    folder = os.path.dirname(config.vocab_file) or "."
+    choice = choose_settings({}, [folder], config.vocab_file)
+    for note in choice.notes:
+        report(note)
     share = min(1.0, _TOKENIZED_BYTES / max(total, 1))
     sha256 = file_sha256(config.vocab_file)
     return Tokenizing(config.vocab_file, sha256, choice.settings, share)

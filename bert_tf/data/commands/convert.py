@@ -1,10 +1,7 @@
 """Rewrites record files: in another format, in other shards, or a selection."""
 
-import contextlib
 import dataclasses
-import functools
 import itertools
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,21 +17,20 @@ from bert_tf.data.records.checking import check_content
 from bert_tf.data.records.examples import serialize_examples
 from bert_tf.data.records.metadata import (
     Metadata,
-    metadata_file,
     read_metadata,
     record_shards,
     write_metadata,
 )
 from bert_tf.data.records.provenance import origin_of
 from bert_tf.data.records.record_index import RecordIndex, record_files
-from bert_tf.data.records.record_set import open_input
+from bert_tf.data.records.record_set import cached_input, open_input
 from bert_tf.data.records.schema import RecordParser
 from bert_tf.data.records.tfrecord import RecordWriter, shard_name
 from bert_tf.errors import CorruptRecordError
 from bert_tf.progress import ProgressReport
 
 _RECORDS_AT_ONCE = 1024
-# Of an unpacked record, in the order in which `serialize_instances` writes them.
+# The features of an unpacked record, in the order of `serialize_instances`.
 _FEATURES = (
     "input_ids",
     "input_mask",
@@ -163,30 +159,29 @@ def _copy(
         command, config.output_dir, RECORD_FILES, settings, files
     ) as output:
         written = output.begin(config.overwrite)
-        parser = open_input(files, str(output.partial_dir) if written is None else "")
+        is_new = written is None
+        parser = open_input(files, str(output.partial_dir) if is_new else "")
         check_content(parser, output.inputs)
         index = parser.index
         origin = origin_of(files)
         if form is None:
             form = RecordForm(index.format, getattr(index, "is_variable_length", False))
-        if written is None:
+        if is_new:
             if parser.shape.is_packed and form.format == "hdf5":
                 raise CorruptRecordError(
                     f"{files[0]} holds packed records, which HDF5 files cannot store. "
                     "Convert the unpacked records instead."
                 )
             written = _write_shards(config, files, shards(index), form, output)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(metadata_file(config.output_dir))
-            output.publish(written)
         elif metadata := read_metadata(config.output_dir):
             return metadata
-    counts = total_counts(written)
-    metadata = counted_metadata(
-        form.format, parser.shape, counts, record_shards(written)
-    )
-    metadata = dataclasses.replace(metadata, **origin)
-    write_metadata(config.output_dir, metadata)
+        counts, shards_ = total_counts(written), record_shards(written)
+        metadata = counted_metadata(form.format, parser.shape, counts, shards_)
+        metadata = dataclasses.replace(metadata, **origin)
+        if is_new:
+            output.publish_records(written, metadata)
+        else:
+            write_metadata(config.output_dir, metadata)
     return metadata
 
 
@@ -197,7 +192,7 @@ def _write_shards(
     form: RecordForm,
     output: OutputFolder,
 ) -> list[OutputFile]:
-    _cached_parser.cache_clear()  # The files may have changed since the last call.
+    cached_input.cache_clear()  # The files may have changed since the last call.
     left = [name for name in shards if not output.finished(name)]
     tasks = ((tuple(files), shards[n], output.partial_dir / n, form) for n in left)
     with ProgressReport(sum(len(shards[name]) for name in left)) as progress:
@@ -205,11 +200,6 @@ def _write_shards(
             output.finish(file)
             progress.add(file.counts["records"], file.counts["records"])
     return [output.finished(name) for name in shards]
-
-
-@functools.lru_cache(maxsize=1)  # Once per worker process.
-def _cached_parser(files: tuple[str, ...], cache_dir: str) -> RecordParser:
-    return open_input(files, cache_dir)
 
 
 def copy_shard(
@@ -235,7 +225,7 @@ def copy_shard(
     write = _write_hdf5 if form.format == "hdf5" else _write_tfrecord
     numbers = np.asarray(numbers, np.int64)
     blocks = np.split(numbers, range(_RECORDS_AT_ONCE, len(numbers), _RECORDS_AT_ONCE))
-    return write(_cached_parser(files, str(path.parent)), blocks, path, form)
+    return write(cached_input(files, str(path.parent)), blocks, path, form)
 
 
 def _write_tfrecord(

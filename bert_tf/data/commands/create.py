@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.data.commands.output_folder import RECORD_FILES, OutputFolder, settings_of
-from bert_tf.data.output_files import OutputFile, total_counts
+from bert_tf.data.output_files import OutputFile, no_text_error, total_counts
 from bert_tf.data.pretraining.document_groups import (
     DocumentGroup,
     cut_into_groups,
@@ -35,7 +35,6 @@ from bert_tf.data.processes import divide, in_order
 from bert_tf.data.records.examples import serialize_instances
 from bert_tf.data.records.metadata import (
     Metadata,
-    metadata_file,
     read_metadata,
     record_shards,
     write_metadata,
@@ -44,8 +43,7 @@ from bert_tf.data.records.tfrecord import RecordWriter, frame_record, shard_name
 from bert_tf.data.text.duplicates import make_finder
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.line_check import warn_of_plain_text
-from bert_tf.data.text.tokenization import TokenizerSettings
-from bert_tf.data.text.tokenizer_settings import choose_settings
+from bert_tf.data.text.tokenizer_settings import SETTING_NAMES, choose_settings
 from bert_tf.data.text.unreachable_tokens import split_warnings
 from bert_tf.data.text.vocabulary import load_vocabulary
 from bert_tf.files import file_sha256
@@ -139,15 +137,14 @@ def create_records(
             _write_shards(jobs, config, output)
             return _publish(jobs, config, output)
     report(f"{config.output_dir} exists already, made from the same text.")
-    return read_metadata(config.output_dir) or _write_metadata(config, files)
+    return _restored_metadata(config, files)
 
 
 def _with_tokenizer_settings(
     config: CreateDataConfig,
 ) -> tuple[CreateDataConfig, list[str]]:
     """The config with case and accents filled in, and lines for the log."""
-    names = [field.name for field in dataclasses.fields(TokenizerSettings)]
-    flags = {name: getattr(config, name) for name in names}
+    flags = {name: getattr(config, name) for name in SETTING_NAMES}
     folder = os.path.dirname(config.vocab_file) or "."
     choice = choose_settings(flags, [folder], config.vocab_file)
     settings = dataclasses.asdict(choice.settings)
@@ -197,8 +194,8 @@ def _create_together(
             communicator.agree(error)
             if is_first:
                 _publish(jobs, config, output)
-        elif is_first and not read_metadata(config.output_dir):
-            _write_metadata(config, files)
+        elif is_first:
+            _restored_metadata(config, files)
         communicator.agree(None)
     return read_metadata(config.output_dir)
 
@@ -217,23 +214,18 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
       ValueError: if there is no text.
     """
     fewest = 2 if config.do_nsp else 1
-    groups = list(
-        cut_into_groups(
-            *(paths, config.input_format, config.num_shards),
-            tokenizer_settings(config),
-            fewest=fewest,
-        )
+    settings = tokenizer_settings(config)
+    found = cut_into_groups(
+        paths, config.input_format, config.num_shards, settings, fewest=fewest
     )
+    groups = list(found)
     if config.dedup:
         groups, count = without_repeated(
             groups, config.input_format, config.dedup, fewest
         )
         report(f"--dedup={config.dedup}: {count:,} documents repeat an earlier one.")
     if not groups:
-        raise ValueError(
-            "`input` must hold text. Received: "
-            f"input={config.input}, which holds no document with a word."
-        )
+        raise no_text_error(config.input)
     # A record has a sentence of one letter at least.
     size = sum(group.num_bytes for group in groups)
     most = max(1, size * config.dupe_factor // 2)
@@ -335,7 +327,9 @@ def _to_hdf5(raw: Path, path: Path, file: OutputFile) -> OutputFile:
     """Converts a finished shard: HDF5 files are created for a number of records."""
     # It loads TensorFlow, which takes seconds and is not needed for TFRecords.
     from bert_tf.data.commands.convert import RecordForm, copy_shard
+    from bert_tf.data.records.record_set import cached_input
 
+    cached_input.cache_clear()  # An earlier call may have had a file of this name.
     numbers = range(file.counts["records"])
     copied = copy_shard((str(raw),), numbers, path, RecordForm("hdf5"))
     raw.unlink()
@@ -345,17 +339,26 @@ def _to_hdf5(raw: Path, path: Path, file: OutputFile) -> OutputFile:
 def _publish(
     jobs: Sequence[Job], config: CreateDataConfig, output: OutputFolder
 ) -> Metadata:
-    """Renames the folder, all of whose files are finished, and writes its metadata."""
     files = [output.finished(name) for job in jobs for name in job.shards]
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(metadata_file(config.output_dir))
-    output.publish(files)
-    return _write_metadata(config, files)
+    metadata = _metadata(config, files)
+    output.publish_records(files, metadata)
+    return metadata
 
 
-def _write_metadata(config: CreateDataConfig, files: Sequence[OutputFile]) -> Metadata:
+def _restored_metadata(
+    config: CreateDataConfig, files: Sequence[OutputFile]
+) -> Metadata:
+    """The metadata of a folder that is complete; it is written if it is missing."""
+    metadata = read_metadata(config.output_dir)
+    if metadata is None:
+        metadata = _metadata(config, files)
+        write_metadata(config.output_dir, metadata)
+    return metadata
+
+
+def _metadata(config: CreateDataConfig, files: Sequence[OutputFile]) -> Metadata:
     totals = total_counts(files)
-    samples, num_tokens = totals["records"], totals["tokens"]
+    counts = {"records": totals["records"], "sequences": totals["records"]}
     # These do not affect the records, so the metadata leaves them out.
     settings = dataclasses.asdict(config)
     for name in ("num_processes", "overwrite", "horovod"):
@@ -363,18 +366,14 @@ def _write_metadata(config: CreateDataConfig, files: Sequence[OutputFile]) -> Me
     if not config.dedup:  # Metadata of earlier versions do not have it.
         del settings["dedup"]
     summary = summarize(files, config.dupe_factor)
-    metadata = Metadata(
+    return Metadata.of_counts(
+        counts | {"tokens": totals["tokens"]},
+        config.max_seq_length,
         format=config.format,
         packed=False,
-        max_seq_length=config.max_seq_length,
         max_predictions_per_seq=config.max_predictions_per_seq,
         max_predictions_per_pack=config.max_predictions_per_seq,
         max_sequences_per_pack=1,
-        original_number_of_samples=samples,
-        new_number_of_samples=samples,
-        avg_seq_per_sample=1.0,
-        packing_efficiency=num_tokens / (samples * config.max_seq_length),
-        padding_tokens_original_dataset=samples * config.max_seq_length - num_tokens,
         shards=record_shards(files),
         vocab_size=len(load_vocabulary(config.vocab_file)),
         vocab_sha256=file_sha256(config.vocab_file),
@@ -382,5 +381,3 @@ def _write_metadata(config: CreateDataConfig, files: Sequence[OutputFile]) -> Me
         config=settings,
         extra={SUMMARY: summary} if summary else {},
     )
-    write_metadata(config.output_dir, metadata)
-    return metadata

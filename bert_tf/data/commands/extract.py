@@ -173,7 +173,7 @@ def _json_documents(path: str, text_field: str) -> Iterator[RawDocument]:
             if isinstance(entry, dict) and text_field in entry:
                 found = f"a value of type {type(text).__name__}: {quoted(text)}"
             elif isinstance(entry, dict):
-                found = f"an object with {quoted_list(list(entry))}"
+                found = f"an object with {quoted_list(entry)}"
             raise ValueError(
                 f"{path}, {location}: a document must be a string or an object with a "
                 f"string under `text_field`. Received: text_field={text_field}, "
@@ -242,6 +242,23 @@ def _parse_json(content: str, location: str) -> object:
         raise ValueError(f"{location}: not JSON: {error}. {REMEDY}") from None
 
 
+def plain_text(document: RawDocument, counts: Counter[str]) -> str | None:
+    """The text of a document without markup and blank lines.
+
+    Returns:
+      None if the markup cannot be parsed; `counts` says how much was left out.
+    """
+    text = document.text
+    if document.has_markup:
+        try:
+            text, num_dropped = complete_text(text)
+        except UnparsableError:
+            counts["unparsable"] += 1
+            return None
+        counts["incomplete_sentences"] += num_dropped
+    return "\n".join(filter(None, map(str.strip, text.splitlines())))
+
+
 def clean_documents(raw: list[RawDocument]) -> tuple[bytes, Counter[str]]:
     """Removes markup: one task of a worker process.
 
@@ -256,18 +273,9 @@ def clean_documents(raw: list[RawDocument]) -> tuple[bytes, Counter[str]]:
     counts: Counter[str] = Counter()
     lines = []
     for document in raw:
-        text = document.text
-        if document.has_markup:
-            try:
-                text, num_dropped = complete_text(document.text)
-            except UnparsableError:
-                counts["unparsable"] += 1
-                continue
-            counts["incomplete_sentences"] += num_dropped
-        lines_of_text = map(str.strip, text.splitlines())
-        if document.has_markup:
-            lines_of_text = join_paragraphs(lines_of_text)
-        text = "\n".join(filter(None, lines_of_text))
+        text = plain_text(document, counts)
+        if text is None:
+            continue
         if not holds_words(text):
             counts["empty"] += 1
             continue

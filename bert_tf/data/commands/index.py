@@ -48,23 +48,15 @@ def counted_metadata(
       counts: Sums of `count_records` over all records.
       shards: The files that hold them.
     """
-    records, sequences, tokens = (
-        counts[name] for name in ("records", "sequences", "tokens")
-    )
-    size = shape.max_seq_length
-    return Metadata(
+    return Metadata.of_counts(
+        counts,
+        shape.max_seq_length,
         format=file_format,
         packed=shape.is_packed,
-        max_seq_length=size,
         # Packed records do not hold the maximum of a single sequence.
         max_predictions_per_seq=None if shape.is_packed else shape.max_predictions,
         max_predictions_per_pack=shape.max_predictions,
         max_sequences_per_pack=shape.max_sequences,
-        original_number_of_samples=sequences,
-        new_number_of_samples=records,
-        avg_seq_per_sample=sequences / records,
-        packing_efficiency=tokens / (records * size),
-        padding_tokens_original_dataset=sequences * size - tokens,
         shards=shards,
     )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_tf.data.output_files import DONE_SUFFIX, OutputFile, describe_file
+from bert_tf.data.records.metadata import Metadata, metadata_file, write_metadata
 from bert_tf.errors import RunError
 from bert_tf.files import lock, write_whole
 from bert_tf.json_files import parse_json
@@ -217,10 +218,10 @@ class OutputFolder:
     def finished(self, name: str) -> OutputFile | None:
         """The file of this name, if its `.done` file exists and is right."""
         path = self.partial_dir / name
-        done = _read_json(Path(f"{path}{DONE_SUFFIX}"))
+        done = _output_files([_read_json(Path(f"{path}{DONE_SUFFIX}"))])
         if not done or not path.exists():
             return None
-        file = OutputFile(**done)
+        [file] = done
         if name not in self._checked:  # Once: it takes as long as reading the file.
             if not _is_intact(path, file):
                 return None
@@ -250,6 +251,14 @@ class OutputFolder:
             for name in filter(self._kind.fullmatch, os.listdir(self._output_dir)):
                 os.unlink(os.path.join(self._output_dir, name))
         os.replace(self.partial_dir, self._output_dir)
+
+    def publish_records(self, files: Sequence[OutputFile], metadata: Metadata) -> None:
+        """Publishes record files, see `publish`, and writes their metadata."""
+        # Earlier metadata must never be next to new records.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(metadata_file(self._output_dir))
+        self.publish(files)
+        write_metadata(self._output_dir, metadata)
 
     def __enter__(self) -> "OutputFolder":
         """The folder itself."""

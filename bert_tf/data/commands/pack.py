@@ -1,9 +1,6 @@
 """Packs a folder of records, in several processes."""
 
-import contextlib
 import dataclasses
-import functools
-import os
 
 import numpy as np
 
@@ -30,15 +27,12 @@ from bert_tf.data.records.examples import serialize_examples
 from bert_tf.data.records.metadata import (
     Metadata,
     Shard,
-    metadata_file,
     read_metadata,
     record_shards,
-    write_metadata,
 )
 from bert_tf.data.records.provenance import origin_of
 from bert_tf.data.records.record_index import record_files
-from bert_tf.data.records.record_set import open_input
-from bert_tf.data.records.schema import RecordParser
+from bert_tf.data.records.record_set import cached_input, open_input
 from bert_tf.data.records.tfrecord import RecordWriter, frame_record, shard_name
 from bert_tf.errors import CorruptRecordError
 from bert_tf.progress import ProgressReport
@@ -50,11 +44,6 @@ _RECORDS_AT_ONCE = 4096
 _RECORDS_WORTH_A_WORKER = 100_000
 
 
-@functools.lru_cache(maxsize=1)  # Once per worker process.
-def _cached_parser(files: tuple[str, ...], cache_dir: str) -> RecordParser:
-    return open_input(files, cache_dir)
-
-
 def measure_records(
     files: tuple[str, ...], begin: int, end: int, cache_dir: str
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +52,7 @@ def measure_records(
     Raises:
       CorruptRecordError: naming a record that cannot be packed.
     """
-    parser = _cached_parser(files, cache_dir)
+    parser = cached_input(files, cache_dir)
     arrays = parser(np.arange(begin, end))
     try:
         return _sizes(arrays)
@@ -101,7 +90,7 @@ def pack_rows(
     Returns:
       The rows, in TFRecord framing.
     """
-    parser = _cached_parser(files, cache_dir)
+    parser = cached_input(files, cache_dir)
     packed = merge_sequences(parser(members), counts, *widths)
     return [frame_record(data) for data in serialize_examples(packed)]
 
@@ -116,7 +105,7 @@ def pack_records(
 
     Args:
       config: All settings.
-      widths: Of the masked_lm_* and the next_sentence_* features, for programs that
+      widths: Widths of the masked_lm_* and next_sentence_* features, for programs that
         read only one width; None for as wide as needed.
 
     Returns:
@@ -153,7 +142,7 @@ def _pack(
     asked: tuple[int, int] | None,
 ) -> Metadata:
     cache_dir = str(output.partial_dir)
-    _cached_parser.cache_clear()  # The files may have changed since the last call.
+    cached_input.cache_clear()  # The files may have changed since the last call.
     parser = open_input(files, cache_dir)
     check_content(parser, output.inputs)
     shape = parser.shape
@@ -176,10 +165,7 @@ def _pack(
     metadata = dataclasses.replace(
         _metadata(plan, shards, shape.max_predictions, widths, config), **origin
     )
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(metadata_file(config.output_dir))
-    output.publish(packed)
-    write_metadata(config.output_dir, metadata)
+    output.publish_records(packed, metadata)
     return metadata
 
 
@@ -277,17 +263,14 @@ def _metadata(
     """Metadata of the packed set, with the keys of Habana's packer."""
     size, sequences, packs = plan.max_seq_length, plan.num_sequences, plan.num_packs
     top = [list(strategy.lengths) for strategy in plan.strategies[:8]]
-    return Metadata(
+    counts = {"records": packs, "sequences": sequences, "tokens": plan.num_tokens}
+    return Metadata.of_counts(
+        counts,
+        size,
         packed=True,
-        max_seq_length=size,
         max_predictions_per_seq=max_predictions_per_seq,
         max_predictions_per_pack=widths[0],
         max_sequences_per_pack=widths[1],
-        original_number_of_samples=sequences,
-        new_number_of_samples=packs,
-        avg_seq_per_sample=sequences / packs,
-        packing_efficiency=plan.efficiency,
-        padding_tokens_original_dataset=sequences * size - plan.num_tokens,
         shards=shards,
         seed=config.seed,
         extra={

@@ -31,14 +31,14 @@ def _json_lines(paths: Sequence[str]) -> Iterator[tuple[tuple[str, int, str], in
 def _different(
     lines: Iterable[tuple[tuple[str, int, str], int]], mode: str, counts: Counter[str]
 ) -> Iterator[tuple[tuple[str, int, str], int]]:
-    """Those that do not repeat the document of an earlier line; counts the others."""
+    """The lines whose document does not repeat an earlier one; counts the others."""
     find = make_finder(mode)
     for line, size in lines:
         try:
             text = parse_json(line[2])["text"]
             [is_repeated] = find(["\n".join(map(str.strip, text.splitlines()))])
         except (ValueError, KeyError, TypeError, AttributeError):
-            is_repeated = False  # Its error is raised with its place, in order.
+            is_repeated = False  # `split_documents` raises the error.
         counts["repeated"] += is_repeated
         if not is_repeated:
             yield line, size
@@ -66,7 +66,7 @@ def split_documents(
         try:
             entry = parse_json(line)
             if isinstance(entry, dict):
-                found = f"an object with {quoted_list(list(entry))}"
+                found = f"an object with {quoted_list(entry)}"
             paragraphs = entry["text"].splitlines()
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(

@@ -31,7 +31,7 @@ def describe_records(config: ShowDataConfig) -> Iterator[str]:
     parser = open_input(files)
     index = parser.index
     count = min(config.num_records, len(index))
-    # Of a large set, the sizes of all files are compared, and the content of these.
+    # The content of these files alone: reading all of a large set would take long.
     shown = files[: np.searchsorted(index.starts, count)]
     check_content(parser, {path: describe_file(path) for path in shown})
     for number in range(count):

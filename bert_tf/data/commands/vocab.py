@@ -21,7 +21,12 @@ from bert_tf.data.commands.output_folder import (
     OutputFolder,
     settings_of,
 )
-from bert_tf.data.output_files import FileWriter, OutputFile, total_counts
+from bert_tf.data.output_files import (
+    FileWriter,
+    OutputFile,
+    no_text_error,
+    total_counts,
+)
 from bert_tf.data.processes import in_order
 from bert_tf.data.text.documents import FileRange, cut_into_ranges, read_range
 from bert_tf.data.text.input_files import expand_paths
@@ -194,10 +199,7 @@ def _write(
     for found in _over_ranges(count_range, "characters", *read):
         alphabet.add(found)
     if not alphabet.counts:
-        raise ValueError(
-            "`input` must hold text. Received: "
-            f"input={config.input}, which holds no word."
-        )
+        raise no_text_error(config.input)
     tokens = train_vocabulary(
         _over_ranges(split_words, "words", *read),
         alphabet,

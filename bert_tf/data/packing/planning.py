@@ -20,7 +20,7 @@ class Strategy:
     """One way to fill a row.
 
     Attributes:
-      lengths: Of the sequences in it, longest first.
+      lengths: Lengths of the sequences in it, longest first.
       count: How many rows are filled this way.
     """
 

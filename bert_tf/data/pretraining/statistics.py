@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from bert_tf.data.output_files import OutputFile, total_counts
 from bert_tf.data.pretraining.instances import Document, TrainingInstance
 from bert_tf.data.text.tokenization import MAX_CHARS_PER_WORD
+from bert_tf.errors import shown
 
 # Key of the metadata that has the result of `summarize`.
 SUMMARY = "text_summary"
@@ -136,13 +137,28 @@ def summarize(files: Sequence[OutputFile], dupe_factor: int) -> dict[str, int] |
     }
 
 
-def describe_summary(found: object) -> tuple[str, list[str]]:
+def check_summary(found: object) -> None:
+    """Raises a ValueError if metadata hold a summary that `summarize` cannot make."""
+    names = (*_COUNTED, "repeated_documents", "dropped_tokens", "drawn_tokens")
+    totals = ("records", "documents", "text_tokens", "drawn_tokens")
+    is_valid = isinstance(found, Mapping) and all(
+        type(found.get(name)) is int and found[name] >= (name in totals)
+        for name in names
+    )
+    if found is not None and not is_valid:
+        raise ValueError(
+            f"`{SUMMARY}` must hold whole numbers as {', '.join(names)}. Received: "
+            f"{shown(found)}."
+        )
+
+
+def describe_summary(found: Mapping[str, int] | None) -> tuple[str, list[str]]:
     """The result of `summarize` in one line, and a warning for each doubtful fraction.
 
     Args:
       found: Under `SUMMARY` in the metadata; None if it is not there.
     """
-    if not isinstance(found, Mapping):
+    if found is None:
         return "No summary: an earlier version made some of the records.", []
     shares = {
         "unknown": found["unknown_tokens"] / found["text_tokens"],

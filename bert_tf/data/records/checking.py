@@ -167,7 +167,7 @@ def find_corrupt_records(
                 own |= corrupt_among(parser, numbers[is_read])
                 progress.add(len(numbers), len(numbers))
                 if len(own) > max_corrupt_records:
-                    break  # Of a set in another format there may be millions.
+                    break  # A set in another format may have millions.
     except (CorruptRecordError, OSError) as caught:
         error = caught
     communicator.agree(error)

@@ -23,11 +23,11 @@ HEADER = struct.Struct("<QI")
 FRAME_BYTES = HEADER.size + 4
 _GZIP = b"\x1f\x8b\x08"
 _BYTES_AT_ONCE = 1 << 22
-# Stays free on the disk of the cache.
+# What must stay free on the disk of the cache.
 _RESERVE_BYTES = 256 << 20
-# Times that its format makes anything smaller, at most.
+# gzip makes no file smaller by a greater factor.
 _MOST_COMPRESSED = 1032
-# Of a record: TensorFlow cannot parse a longer one.
+# TensorFlow cannot parse a longer record.
 _MAX_RECORD_BYTES = (1 << 31) - 1
 
 
@@ -120,8 +120,8 @@ def _unpack_once(path: str, target: str) -> bool:
 
 def _copy(path: str, source: BinaryIO, target: str, file: BinaryIO) -> None:
     """Unpacks records, and stops at the first that is none."""
-    begin = size = 0  # Of the next record, and of what is unpacked.
-    rest = b""  # From `begin` on, less than a header.
+    begin = size = 0  # Offset of the next record; bytes unpacked so far.
+    rest = b""  # Unpacked bytes from `begin` on, less than a header.
     with gzip.GzipFile(fileobj=source, mode="rb") as unpacked:
         while block := unpacked.read(_BYTES_AT_ONCE):
             _check_room(path, target, len(block))

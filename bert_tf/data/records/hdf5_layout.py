@@ -39,7 +39,7 @@ _MAX_LENGTHS = {"input_ids": MAX_SEQ_LENGTH, "masked_lm_ids": MAX_PREDICTIONS}
 _FLETCHER32 = h5py.h5z.FILTER_FLETCHER32
 _FILTERS = {GZIP: "gzip", h5py.h5z.FILTER_SHUFFLE: "shuffle", _FLETCHER32: "fletcher32"}
 _CHECKSUM_BYTES = 4
-_BYTES_OF_SIZES = (8, 8)  # With others a `ROW_REFERENCE` would look different.
+_BYTES_OF_SIZES = (8, 8)  # With others, `ROW_REFERENCE` would be wrong.
 _LIBRARY_ERRORS = (
     OSError,
     RuntimeError,
@@ -163,7 +163,7 @@ def _checked_dataset(file: h5py.File, path: str, name: str) -> h5py.h5d.DatasetI
     if not isinstance(dataset, h5py.h5d.DatasetID):
         _refuse(path, name, "must be a dataset", "another object")
     made = dataset.get_create_plist()
-    # Its shape may be asked for only then: the library may look for it in other files.
+    # To find its shape, the library may open other files: that comes after this check.
     if made.get_layout() == h5py.h5d.VIRTUAL or made.get_external_count():
         _refuse(path, name, "must be in the file itself", "data of other files")
     is_variable = _is_variable(dataset)

@@ -15,7 +15,7 @@ _MOST_RECORDS = 4096
 _RECORDS_AT_ONCE = 512
 # Parts of a sample, and masked tokens that tell whether they differ.
 _NUM_PARTS, _FEWEST_ORDERED = 8, 2000
-# Of published vocabularies; used where the run has none.
+# The id of [UNK] in published vocabularies, for runs without a vocabulary.
 _UNKNOWN_ID = 100
 # With fewer masked tokens that are not [MASK], their share of kept ones is not known.
 _FEWEST_SHOWN = 50
@@ -30,17 +30,17 @@ class MaskedTokens:
     """The masked tokens of a sample of records.
 
     Attributes:
-      entropy: Of their frequencies, in nats: the loss of the best model without
-        context.
+      entropy: Entropy of their frequencies, in nats: the loss of the best model
+        without context.
       num_masked: How many.
       num_records: Records of the sample.
       masked_per_record: On average.
       tokens_per_record: On average, without padding.
-      unknown_share: Of them, that are [UNK].
-      letter_share: Of them, that are a single letter of an alphabet; 0 without a
+      unknown_share: Share of them that are [UNK].
+      letter_share: Share of them that are a single letter of an alphabet; 0 without a
         vocabulary.
-      kept_share: Of those that the input does not show as [MASK], that it shows as they
-        are: about half in BERT's records. None if there are too few.
+      kept_share: Share of them that the input shows unchanged, among those that it does
+        not show as [MASK]: about half in BERT's records. None if there are too few.
       copies: How many other records a record is equal to, masks included: an estimate.
       order_gain: How much smaller the entropy is within parts of the files than in the
         whole, in nats: about 0 if their records are shuffled.
@@ -132,7 +132,7 @@ def sample_numbers(shares: Sequence[SetShare]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _entropy(counts: np.ndarray) -> float:
-    """Of frequencies, in nats."""
+    """The entropy of frequencies, in nats."""
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log(shares)).sum())
 
@@ -200,6 +200,6 @@ def _is_letter(word: str) -> bool:
 
 def _repeated_documents(metadata: Mapping[str, Metadata | None]) -> float:
     found = [about.extra.get(SUMMARY) for about in metadata.values() if about]
-    stated = [one for one in found if isinstance(one, Mapping)]
+    stated = [one for one in found if one]
     total = sum(one["documents"] for one in stated)
     return sum(one["repeated_documents"] for one in stated) / max(total, 1)

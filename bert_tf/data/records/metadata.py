@@ -6,9 +6,10 @@ import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from bert_tf.data.output_files import OutputFile
+from bert_tf.data.pretraining.statistics import SUMMARY, check_summary
 from bert_tf.files import write_whole
 from bert_tf.json_files import parse_json
 
@@ -106,6 +107,23 @@ class Metadata:
                     self.new_number_of_samples,
                 )
 
+    @classmethod
+    def of_counts(
+        cls, counts: Mapping[str, int], max_seq_length: int, **others: object
+    ) -> Self:
+        """Metadata whose averages follow from `records`, `sequences` and `tokens`."""
+        records, sequences = counts["records"], counts["sequences"]
+        return cls(
+            max_seq_length=max_seq_length,
+            original_number_of_samples=sequences,
+            new_number_of_samples=records,
+            avg_seq_per_sample=sequences / records,
+            packing_efficiency=counts["tokens"] / (records * max_seq_length),
+            padding_tokens_original_dataset=sequences * max_seq_length
+            - counts["tokens"],
+            **others,
+        )
+
 
 def record_shards(files: Iterable[OutputFile]) -> tuple[Shard, ...]:
     """Describes files with a count of `records` for metadata."""
@@ -169,6 +187,7 @@ def _from_json(values: dict[str, Any]) -> Metadata:
             _refuse("shards", "be a list", shards)
         known["shards"] = tuple(_shard_from_json(shard) for shard in shards)
     extra = {name: value for name, value in values.items() if name not in names}
+    check_summary(extra.get(SUMMARY))
     metadata = Metadata(**known, extra=extra)
     for name in ("config", "extra"):
         try:

@@ -123,7 +123,7 @@ def origin_of(files: Iterable[str]) -> dict[str, Any]:
     folders = sorted({os.path.dirname(path) for path in files})
     found = {folder: read_metadata(folder) for folder in folders}
     known = {folder: about for folder, about in found.items() if about}
-    # Of a mixture too: not all of it has sentence pairs.
+    # A mixture counts as records without pairs, since some of it has none.
     single = [x for x in known.values() if (x.config or {}).get("do_nsp") is False]
     without_pairs = {"do_nsp": False} if single else {}
     if len(known) < len(found):

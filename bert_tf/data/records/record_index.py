@@ -44,9 +44,9 @@ class SetShare:
 
     Attributes:
       num_records: Records in the set.
-      parts: Of each block of as many records as all sets have parts, the number that
-        is read from this one.
-      path: Of the set, for messages.
+      parts: How many of its records are in each block of the run; a block has as many
+        records as all sets have parts together.
+      path: Folder or file of the set, for messages.
     """
 
     num_records: int

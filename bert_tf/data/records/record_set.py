@@ -1,6 +1,7 @@
 """Opens record files of either format, and checks sets of them for a model."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 
@@ -115,11 +116,9 @@ def make_parser(
     return ExampleParser(index, shapes, limits)
 
 
-def open_parser(
-    files: Sequence[str], limits: ValueLimits, cache_dir: str = ""
-) -> RecordParser:
+def open_parser(files: Sequence[str], limits: ValueLimits) -> RecordParser:
     """Opens record files of either format; see `open_index` and `make_parser`."""
-    return make_parser(open_index(files, cache_dir), limits)
+    return make_parser(open_index(files), limits)
 
 
 def open_input(files: Sequence[str], cache_dir: str = "") -> RecordParser:
@@ -146,6 +145,12 @@ def open_input(files: Sequence[str], cache_dir: str = "") -> RecordParser:
     parser = make_parser(index, limits)
     _compare(metadata, parser)
     return parser
+
+
+@functools.lru_cache(maxsize=1)
+def cached_input(files: tuple[str, ...], cache_dir: str) -> RecordParser:
+    """`open_input`, once per worker process; clear it where files may have changed."""
+    return open_input(files, cache_dir)
 
 
 def _compare(metadata: Mapping[str, Metadata | None], parser: RecordParser) -> None:
@@ -325,9 +330,9 @@ def open_records(
     if len(sets) == 1 and sets[0].weight:
         notes.append(f"{input_files_dir}: the weight of a single set has no effect.")
     if skip.max_corrupt_records:
+        workers = communicator or Communicator()
         corrupt = find_corrupt_records(
-            *(unpadded, skipped, skip.max_corrupt_records),
-            communicator or Communicator(),
+            unpadded, skipped, skip.max_corrupt_records, workers
         )
         notes += [f"warning: corrupt, and skipped: {text}" for text in corrupt.values()]
         skipped = np.union1d(skipped, np.asarray([*corrupt], np.int64))
@@ -341,8 +346,9 @@ def open_records(
             "with a greater --max_predictions_per_seq or --masked_lm_prob."
         )
     reader = SkippingParser(parser, skipped)
-    facts = (average, sample.sha256, metadata, notes, shares, sample.has_pairs)
-    return RecordSet(reader, *facts)
+    return RecordSet(
+        reader, average, sample.sha256, metadata, notes, shares, sample.has_pairs
+    )
 
 
 def _lengths(

@@ -46,19 +46,22 @@ class RecordShape:
             f"max_predictions={self.max_predictions}{packed}"
         )
 
-    def specification(self) -> dict[str, tf.io.FixedLenFeature]:
-        """The features of google-research/bert's records, or of packed ones."""
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Feature -> values per record, those of packed records included."""
         lengths = dict.fromkeys(_PER_TOKEN, self.max_seq_length)
         lengths |= dict.fromkeys(_PER_PREDICTION, self.max_predictions)
         lengths |= dict.fromkeys(_PER_SEQUENCE, self.max_sequences)
-        lengths["positions"] = self.max_seq_length
-        if not self.is_packed:
-            lengths = {n: x for n, x in lengths.items() if n not in _ONLY_PACKED}
+        return lengths | {"positions": self.max_seq_length}
+
+    def specification(self) -> dict[str, tf.io.FixedLenFeature]:
+        """The features of google-research/bert's records, or of packed ones."""
         return {
             name: tf.io.FixedLenFeature(
                 [length], tf.float32 if name.endswith("_weights") else tf.int64
             )
-            for name, length in lengths.items()
+            for name, length in self.lengths.items()
+            if self.is_packed or name not in _ONLY_PACKED
         }
 
 
@@ -330,13 +333,13 @@ class ExampleParser(RecordParser):
             return self._parse_alike(numbers, self.shape)
         shards, _ = self.index.locate(numbers)
         found: dict[str, np.ndarray] = {}
-        widest = self.shape.specification()
+        widest = self.shape.lengths
         for shape in self._specifications:
             is_alike = np.asarray([self._shapes[shard] == shape for shard in shards])
             if not is_alike.any():
                 continue
             for name, values in self._parse_alike(numbers[is_alike], shape).items():
-                rows = np.zeros((len(numbers), *widest[name].shape), values.dtype)
+                rows = np.zeros((len(numbers), widest[name]), values.dtype)
                 found.setdefault(name, rows)[is_alike, : values.shape[1]] = values
         return found
 

@@ -1,6 +1,5 @@
 """Records that a run skips: they keep their numbers, and are read as empty rows."""
 
-import itertools
 import os
 from collections.abc import Sequence
 
@@ -9,7 +8,7 @@ import numpy as np
 from bert_tf.config.record_ranges import RecordRange
 from bert_tf.data.records.record_index import RecordIndex
 from bert_tf.data.records.schema import RecordParser, RecordShape
-from bert_tf.errors import CorruptRecordError
+from bert_tf.errors import CorruptRecordError, listed
 
 
 def find_records(index: RecordIndex, ranges: Sequence[RecordRange]) -> np.ndarray:
@@ -91,15 +90,11 @@ def name_records(index: RecordIndex, numbers: np.ndarray) -> list[str]:
 
 def empty_rows(shape: RecordShape, count: int) -> dict[str, np.ndarray]:
     """Features of records without a token, a prediction or a label: all 0."""
-    lengths = {n: x.shape[0] for n, x in shape.specification().items()}
-    lengths["positions"] = shape.max_seq_length
-    packed = ("next_sentence_positions", "next_sentence_weights")
-    lengths |= dict.fromkeys(packed, shape.max_sequences)
     return {
         name: np.zeros(
             (count, length), np.float32 if name.endswith("_weights") else np.int32
         )
-        for name, length in lengths.items()
+        for name, length in shape.lengths.items()
     }
 
 
@@ -155,18 +150,15 @@ def with_advice(error: CorruptRecordError, index: RecordIndex) -> CorruptRecordE
     )
 
 
-def describe_skipped(index: RecordIndex, numbers: np.ndarray, most: int = 20) -> str:
-    """A line with the number of skipped records and their names, not more than `most`.
+def describe_skipped(index: RecordIndex, numbers: np.ndarray) -> str:
+    """A line with the number of skipped records, and the first of their names.
 
     Args:
       index: The set.
       numbers: Their global numbers, at least one.
-      most: How many names there may be.
     """
-    names = name_records(index, numbers)
-    listed = ",".join(itertools.islice(names, most))
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    names = listed(name_records(index, numbers), ",")
     return (
         f"{len(numbers)} of {len(index)} records are skipped (empty rows, which count "
-        f"for no loss): {listed}{rest}."
+        f"for no loss): {names}."
     )

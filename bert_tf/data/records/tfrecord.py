@@ -35,7 +35,7 @@ def scan_offsets(path: str, name: str = "") -> np.ndarray:
 
     Args:
       path: A TFRecord file.
-      name: Of the file in messages; default: its path.
+      name: What messages call the file; default: its path.
 
     Returns:
       [n + 1] int64: the offset of each record, and the size of the file.

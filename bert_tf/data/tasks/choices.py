@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from bert_tf.data.tasks.classification import (
@@ -14,7 +14,7 @@ from bert_tf.data.tasks.classification import (
 )
 from bert_tf.data.tasks.label_names import quoted, quoted_list
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind
-from bert_tf.data.tasks.tables import Row, check_columns, column_names
+from bert_tf.data.tasks.tables import check_columns, column_names
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 
@@ -116,7 +116,7 @@ def find_columns(
         raise ValueError(
             f"{location}: there must be columns of a context (sent1 and sent2, or "
             "context) and of its endings (ending0, ending1, ..., or endings with a "
-            f"list). Received: {quoted_list(list(present))}. Rename the columns."
+            f"list). Received: {quoted_list(present)}. Rename the columns."
         )
     label = (given.label or "label") if needs_label else ""
     found = ColumnNames(*fits[0], label, endings=endings)
@@ -124,20 +124,14 @@ def find_columns(
     return found
 
 
-def questions_of(rows: Iterator[Row], columns: ColumnNames) -> Iterator[Question]:
-    """Rows as questions.
+def question_of(
+    values: Mapping[str, object], columns: ColumnNames, location: str
+) -> Question:
+    """A row as a question.
 
     Raises:
       ValueError: if a text or a label is not valid, naming the location.
     """
-    for row in rows:
-        yield question_of(row.values, columns, row.location)
-
-
-def question_of(
-    values: Mapping[str, object], columns: ColumnNames, location: str
-) -> Question:
-    """A row as a question; see `questions_of`."""
     found = [values[name] for name in columns.endings]
     if len(found) == 1 and isinstance(found[0], list | tuple):
         found = list(found[0])
@@ -182,9 +176,9 @@ def read_questions(
     """
     folder, file = task.find_file(data_dir, split)
     columns = file.columns if needs_labels else file.columns.without_label()
-    rows = SplitFile(file.name, columns).rows(folder)
-    questions = []
-    for one in questions_of(rows, columns):
+    questions: list[Question] = []
+    for row in SplitFile(file.name, columns).rows(folder):
+        one = question_of(row.values, columns, row.location)
         questions.append(one)
         expected = len(questions[0].endings)
         if len(one.endings) != expected:

@@ -220,7 +220,7 @@ def read_examples(
     """Reads the examples of a split.
 
     Args:
-      task: Of `bert_tf.data.tasks.glue_tasks` or `bert_tf.data.tasks.custom_task`.
+      task: A task of `bert_tf.data.tasks.glue_tasks` or `...custom_task`.
       data_dir: The task's folder, or its parent.
       split: A key of `task.files`.
       needs_labels: Whether to read the labels, if the file has them. Prediction does

@@ -1,9 +1,11 @@
 """Files of tagged words (CoNLL): a line for each word, a blank one after a sentence.
 
 Columns are separated by tabs, or else by spaces: the word is the first, its tag the
-last. Lines of -DOCSTART- are skipped, as by conlleval.
+last. Lines of -DOCSTART- are skipped, as by conlleval, and the comments (`# ...`) that
+CoNLL-U has before a sentence.
 """
 
+import logging
 import os
 import re
 from collections import Counter
@@ -73,7 +75,7 @@ def conll_task(
 
     Args:
       data_dir: Their folder.
-      splits: Those to read; of train, the tags are found.
+      splits: The splits to read; the tags are those that occur in train.
       label_names: The tags, if they are known.
 
     Returns:
@@ -163,20 +165,42 @@ def read_conll(path: str, *, needs_labels: bool = True) -> Iterator[Sentence]:
     check_regular(path)
     if "LFS" in (found := placeholder(path)):  # Its lines have two columns, too.
         raise ValueError(f"{path} holds {found}. Fetch the file.")
+    usual, num_comments = _usual_columns(path), 0
     width, words, tags, first = 0, [], [], ""
     for number, line in (*numbered_lines(path), (0, "")):
         location = f"{path}, line {number}"
-        fields = line.split("\t") if "\t" in line else line.strip(" ").split(" ")
-        fields = [field.strip() for field in fields if field or "\t" in line]
+        fields = _fields(line)
         if not any(fields) or fields[0] == _DOCUMENT:
             if words:
                 yield Sentence(words, tags, first)
             words, tags = [], []
             continue
+        # A line with the columns of the others has the word #.
+        is_comment = line.startswith("#") and ("\t" in line, len(fields)) != usual
+        if is_comment and usual and not words:
+            num_comments += 1
+            continue
         _check_fields(fields, width, location, needs_labels=needs_labels)
         width, first = len(fields), first if words else location
         words.append(fields[0])
         tags += fields[-1:] if needs_labels else []
+    if num_comments:
+        logging.info("%s: %d lines are comments (#), and skipped.", path, num_comments)
+
+
+def _fields(line: str) -> list[str]:
+    has_tabs = "\t" in line
+    fields = line.split("\t") if has_tabs else line.strip(" ").split(" ")
+    return [field.strip() for field in fields if field or has_tabs]
+
+
+def _usual_columns(path: str) -> tuple[bool, int] | None:
+    """Whether tabs separate the columns, and how many there are; None without words."""
+    for _, line in numbered_lines(path):
+        fields = _fields(line)
+        if any(fields) and not line.startswith(("#", _DOCUMENT)):
+            return "\t" in line, len(fields)
+    return None
 
 
 def _check_fields(

@@ -158,7 +158,7 @@ def find_task(name: str, language: str = "zh") -> ClassificationTask:
     """Finds a published task.
 
     Args:
-      name: Of `TASK_NAMES`; case and hyphens do not matter.
+      name: One of `TASK_NAMES`; case and hyphens do not matter.
       language: For XNLI only, one of `XNLI_LANGUAGES`.
 
     Returns:

@@ -4,12 +4,13 @@ import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 
+from bert_tf.errors import listed
+
 _SEPARATORS = re.compile(r"[\s_-]+")
 # How programs write a missing label; "-" is SNLI's label for no agreement.
 _MISSING = frozenset(("nan", "null", "<na>", "n/a", "-", "?"))
 # Left by joining files or copying text. Not the joiners, which are part of words.
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
-_MAX_LISTED = 20
 _MAX_CHARS = 80
 
 
@@ -60,11 +61,9 @@ def same_names(
     return exact if is_ambiguous else found
 
 
-def quoted_list(names: Sequence[str]) -> str:
+def quoted_list(names: Iterable[str]) -> str:
     """Names in quotes, the first ones of many."""
-    more = len(names) - _MAX_LISTED
-    text = ", ".join(map(quoted, names[:_MAX_LISTED]))
-    return f"{text} and {more} others" if more > 0 else text or "none"
+    return listed(map(quoted, names)) or "none"
 
 
 def doubtful_names(spellings: Iterable[str]) -> list[str]:

@@ -33,12 +33,12 @@ class ColumnNames:
 
     Attributes:
       text_a: The text, or the first of two.
-      text_b: The second text; empty if there is one text only. Of multiple choice, what
+      text_b: The second text; empty if there is one text only. In multiple choice, what
         all endings begin with.
       label: The class, the number, the list of labels or the number of an ending; empty
         if there is none.
-      labels: Of several labels: a column for each, with 0 or 1; instead of `label`.
-      endings: Of multiple choice: a column for each ending, or one with a list of them.
+      labels: Instead of `label`, a column for each of several labels, with 0 or 1.
+      endings: In multiple choice, a column for each ending, or one with a list of them.
     """
 
     text_a: str = ""
@@ -122,8 +122,8 @@ def class_number(
     Args:
       location: File and line, for messages.
       column: Where the name was found.
-      name: Of the class.
-      numbers: Of the classes and other words for them.
+      name: The class.
+      numbers: Class, or another word for it -> its number.
       label_names: The classes.
 
     Raises:

@@ -250,7 +250,7 @@ def best_windows(spans: Sequence[tuple[int, int]]) -> np.ndarray:
     original.
 
     Args:
-      spans: Of `window_spans`.
+      spans: The result of `window_spans`.
 
     Returns:
       [t] int32, index of the window.

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from bert_tf.data.tasks.label_names import quoted_list
+from bert_tf.data.text.input_files import HEAD_BYTES, refuse_zeros
 from bert_tf.files import check_regular, is_gzip_name, opened
 from bert_tf.json_files import parse_json
 
@@ -115,11 +116,13 @@ def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
       The number of each line, from 1, and the line without its end.
 
     Raises:
-      ValueError: if a line is not UTF-8, naming file and line.
+      ValueError: if the file is UTF-16, or a line not UTF-8; the message names it.
     """
     check_regular(path)
     empty: list[int] = []
     with opened(path) as file:
+        refuse_zeros(path, file.read(HEAD_BYTES))
+        file.seek(0)
         # Not in text mode, which ends lines at characters that texts may contain.
         lines = iter(lambda: file.readline(_MAX_LINE_BYTES + 1), b"")
         for number, data in enumerate(lines, start=1):
@@ -312,6 +315,6 @@ def check_columns(
         if column not in present:
             raise ValueError(
                 f"{location}: there must be a column {column!r}. Received: "
-                f"{quoted_list(list(present))}. Use one of these columns, or correct "
+                f"{quoted_list(present)}. Use one of these columns, or correct "
                 "the file."
             )

@@ -35,7 +35,7 @@ class FileRange(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Its size."""
+        """Size of the part."""
         return self.end - self.begin
 
 

@@ -11,6 +11,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
+from bert_tf.errors import listed
 from bert_tf.files import content_size, is_gzip_name, opened
 from bert_tf.launch import report
 
@@ -36,7 +37,7 @@ _SHARD_NUMBER = re.compile(r"[-_.]?\d+([-_]of[-_]\d+)?\Z")
 _EVALUATION = re.compile(r"(eval|evaluation|test|dev|valid|validation)(?![a-z])", re.I)
 _MOST_NAMES = 5
 
-_HEAD_BYTES = 4096
+HEAD_BYTES = 4096
 _SIGNATURES = {
     # Some of these programs read a file of any name only from their standard input.
     b"\x1f\x8b": ("compressed (gzip)", "Unpack it with `gunzip <"),
@@ -99,14 +100,14 @@ def expand_paths(
             f"`input` must name files. Received: input={input_paths!r}."
         )
     if repeated:
-        report(f"{some_names(repeated)}: read once.")
+        report(f"{listed(repeated, most=_MOST_NAMES)}: read once.")
     for file in files.values():
         check_content(file, is_text=suffixes == TEXT_SUFFIXES)
         if suffixes == TEXT_SUFFIXES and is_gzip_name(file):
             _report_large(file)
     if len(files) > 1:
         size = sum(map(os.path.getsize, files.values()))
-        names = some_names([os.path.basename(file) for file in files.values()])
+        names = listed(map(os.path.basename, files.values()), most=_MOST_NAMES)
         report(f"input: {len(files):,} files, {size:,} bytes: {names}")
     return list(files.values())
 
@@ -167,17 +168,12 @@ def file_identity(path: str) -> object:
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
-def some_names(names: Sequence[str]) -> str:
-    """The first names, and the number of the others."""
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f", and {more:,} more" if more > 0 else "")
-
-
 def report_skipped(folder: str, names: Sequence[str]) -> None:
     """Reports the entries of a folder that are not read, if any."""
     if names:
         are = "entry is" if len(names) == 1 else "entries are"
-        report(f"{folder}: {len(names):,} {are} not read: {some_names(names)}")
+        found = listed(names, most=_MOST_NAMES)
+        report(f"{folder}: {len(names):,} {are} not read: {found}")
 
 
 def _kinds(suffixes: tuple[str, ...]) -> str:
@@ -248,8 +244,9 @@ def _warn_about_evaluation(folder: str, names: Sequence[str]) -> None:
     if sorted(matched) != others or not glob.escape(pattern[:-1]) == pattern[:-1]:
         pattern = ""
     remedy = f"--input='{folder}/{pattern}'" if pattern else "patterns of the others"
+    found = listed(chosen, most=_MOST_NAMES)
     report(
-        f"warning: {folder} holds {some_names(chosen)} next to {len(others):,} other "
+        f"warning: {folder} holds {found} next to {len(others):,} other "
         "files. The name is one of evaluation text, but it is read like the others. "
         f"To leave it out, pass {remedy}."
     )
@@ -293,7 +290,7 @@ def check_content(path: str, is_text: bool) -> None:
         dump; the message says what to do.
     """
     with opened(path) as file:
-        head = file.read(_HEAD_BYTES)
+        head = file.read(HEAD_BYTES)
     for signature, (kind, remedy) in _SIGNATURES.items():
         if head.startswith(signature) and (is_text or signature != b"BZh"):
             raise ValueError(
@@ -307,6 +304,13 @@ def check_content(path: str, is_text: bool) -> None:
             f"{path} is Parquet, not text in UTF-8. `python -m bert_tf data extract "
             "--input_format=parquet` reads it."
         )
+    refuse_zeros(path, head)
+    if is_text:
+        _check_is_plain(path, head)
+
+
+def refuse_zeros(path: str, head: bytes) -> None:
+    """Raises a ValueError if a file's first `HEAD_BYTES` are UTF-16, or all 0."""
     if head and not head.strip(b"\0"):
         raise ValueError(
             f"{path} is not text in UTF-8: its first {len(head)} bytes are 0, as after "
@@ -323,8 +327,6 @@ def check_content(path: str, is_text: bool) -> None:
             f"0. If it is UTF-16, convert it with `iconv -f UTF-16{order} -t UTF-8 "
             f"{shlex.quote(path)} > NEW`."
         )
-    if is_text:
-        _check_is_plain(path, head)
 
 
 def _check_is_plain(path: str, head: bytes) -> None:

@@ -8,8 +8,8 @@ from bert_tf.data.text.sentence_splitting import split_sentences
 
 _MAX_FILES = 5
 _MAX_LINES = 1000
-_MAX_CHARACTERS = 1 << 20  # Of all these lines.
-# Of the lines; of text in the format it is a few percent, of plain text most.
+_MAX_CHARACTERS = 1 << 20  # In all these lines.
+# Share of lines that are no sentences: a few percent in the format, most in plain text.
 _SHARE = 0.2
 # What a sentence, a title or an item of a list may end with.
 _ENDINGS = ".!?:;,)]}\"'\u201d\u2019\u00bb\u2026"

@@ -24,10 +24,14 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_FILE = "tokenizer.json"
 
 _CASE = "do_lower_case"
-_NAMES = tuple(field.name for field in dataclasses.fields(TokenizerSettings))
+SETTING_NAMES = tuple(field.name for field in dataclasses.fields(TokenizerSettings))
 # The names of these settings in the library `tokenizers`.
 _NORMALIZER_KEYS = dict(
-    zip(_NAMES, ("lowercase", "strip_accents", "handle_chinese_chars"), strict=True)
+    zip(
+        SETTING_NAMES,
+        ("lowercase", "strip_accents", "handle_chinese_chars"),
+        strict=True,
+    )
 )
 _OTHER_TOKENIZERS = ("Japanese", "Roberta", "Albert", "Camembert", "XLMRoberta")
 
@@ -178,7 +182,7 @@ def _guess_from_letters(vocab_file: str) -> StatedSettings:
 def _check_records(
     settings: TokenizerSettings, source: str, records: StatedSettings
 ) -> None:
-    for name in _NAMES:
+    for name in SETTING_NAMES:
         made, chosen = records.values[name], getattr(settings, name)
         if made != chosen:
             raise ValueError(
@@ -197,7 +201,7 @@ def _settings_next_to_model(folder: str) -> tuple[list[StatedSettings], list[str
         if name == TOKENIZER_CONFIG:
             notes += _unsupported(values, path)
         if name == TOKENIZER_FILE:
-            keras_hub = values.get("config")  # In its presets.
+            keras_hub = values.get("config")  # Its presets have this key.
             values = _normalizer_settings(values.get("normalizer"))
             if isinstance(keras_hub, dict):
                 values = {_CASE: keras_hub.get("lowercase")}
@@ -208,7 +212,9 @@ def _settings_next_to_model(folder: str) -> tuple[list[StatedSettings], list[str
 
 def _flags(values: Mapping[str, object], path: str) -> dict[str, bool]:
     """The settings that have a value; null is the same as no value."""
-    found = {name: values[name] for name in _NAMES if values.get(name) is not None}
+    found = {
+        name: values[name] for name in SETTING_NAMES if values.get(name) is not None
+    }
     for name, value in found.items():
         if not isinstance(value, bool):
             raise ValueError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bert_tf.errors import shown
+from bert_tf.errors import listed, shown
 from bert_tf.files import check_regular
 
 CONTINUATION = "##"
@@ -210,12 +210,9 @@ def check_same_words(vocab_file: str, model_vocab_file: str) -> list[str]:
     own = [mine for _, mine, _ in differing if mine is not None]
     if not own:
         return []
-    first = ", ".join(own[:_MAX_EXAMPLES]) + (
-        ", ..." if len(own) > _MAX_EXAMPLES else ""
-    )
     return [
         f"{vocab_file} has {len(own)} of your own words in place of [unusedN] or after "
-        f"the words of {model_vocab_file}: {first}."
+        f"the words of {model_vocab_file}: {listed(own, most=_MAX_EXAMPLES)}."
     ]
 
 

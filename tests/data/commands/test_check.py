@@ -74,6 +74,24 @@ def test_unknown_words_are_counted_with_a_vocabulary(text, vocab_file):
     )
 
 
+def test_words_are_normalised_as_the_files_of_the_vocabulary_say(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("The Cat Sat\n")
+    vocab_file = tmp_path / "model" / "vocab.txt"
+    vocab_file.parent.mkdir()
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat sat".split()
+    vocab_file.write_text("\n".join(words))
+    found = check(tmp_path / "text.txt", vocab_file=str(vocab_file))
+    assert found["unknown_sampled"] == 0
+    assert f"lower-case, accents stripped, by the letters of {vocab_file}" in (
+        capsys.readouterr().err
+    )
+    config_file = vocab_file.with_name("tokenizer_config.json")
+    config_file.write_text('{"do_lower_case": false}')
+    found = check(tmp_path / "text.txt", vocab_file=str(vocab_file))
+    assert found["unknown_sampled"] == 3
+    assert f"cased, accents kept, by {config_file}" in capsys.readouterr().err
+
+
 def test_the_result_does_not_depend_on_the_processes(text_file, vocab_file):
     one = check(text_file, vocab_file=vocab_file)
     config = CheckConfig(input=text_file, vocab_file=vocab_file, num_processes=2)

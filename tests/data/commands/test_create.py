@@ -165,7 +165,7 @@ def test_text_at_the_end_without_tokens_joins_the_documents_before(
     with pytest.raises(ValueError, match=r"at least two documents.*Received: 1"):
         create_records(one)
     path.write_text(f"{junk}\n\n{junk}\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="holds no document with a word"):
+    with pytest.raises(ValueError, match="holds no document with text"):
         create_records(one)
 
 
@@ -342,6 +342,16 @@ def test_two_processes_do_not_write_one_folder(config):
             create_records(config)
 
 
+def same_records(first, second, number):
+    limits = ValueLimits(vocab_size=1000, type_vocab_size=2)
+    parsed = [
+        open_records(one.output_dir, limits).parser(np.arange(number))
+        for one in (first, second)
+    ]
+    for name, array in parsed[0].items():
+        np.testing.assert_array_equal(array, parsed[1][name])
+
+
 def test_hdf5_shards_hold_the_same_records(config, tmp_path):
     metadata = create_records(config)
     other = dataclasses.replace(config, format="hdf5", output_dir=str(tmp_path / "h"))
@@ -352,13 +362,16 @@ def test_hdf5_shards_hold_the_same_records(config, tmp_path):
     assert made.format == "hdf5"
     counts = [shard.records for shard in metadata.shards]
     assert [shard.records for shard in made.shards] == counts
-    limits = ValueLimits(vocab_size=1000, type_vocab_size=2)
-    first, second = (
-        open_records(folder, limits).parser(np.arange(sum(counts)))
-        for folder in (config.output_dir, other.output_dir)
-    )
-    for name, array in first.items():
-        np.testing.assert_array_equal(array, second[name])
+    same_records(config, other, sum(counts))
+
+
+def test_hdf5_shards_that_are_replaced_hold_the_new_records(config, tmp_path):
+    config = dataclasses.replace(config, num_shards=1, seed=2)
+    number = create_records(config).new_number_of_samples
+    other = dataclasses.replace(config, format="hdf5", output_dir=str(tmp_path / "h"))
+    create_records(dataclasses.replace(other, seed=1))
+    create_records(dataclasses.replace(other, overwrite=True))
+    same_records(config, other, number)
 
 
 def test_damaged_finished_part_is_made_again(config, tmp_path, monkeypatch):

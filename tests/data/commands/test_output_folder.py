@@ -58,6 +58,16 @@ def test_a_user_s_file_among_unfinished_output_stays_and_is_named(make, setting,
         assert bool(output.finished(NAME)) == (setting == 1)
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": "a", "size": 1}'])
+def test_a_file_is_made_again_where_what_is_known_of_it_is_damaged(make, content):
+    leave_one_finished(make(1))
+    done = make(1).partial_dir / f"{NAME}.done"
+    done.write_text(content)
+    with make(1) as output:
+        assert output.begin(overwrite=False) is None
+        assert output.finished(NAME) is None
+
+
 def test_a_user_s_file_that_comes_later_is_not_published(make, tmp_path):
     leave_one_finished(make(1))
     with pytest.raises(FileExistsError, match="notes.txt. Move it"), make(1) as output:

@@ -78,6 +78,18 @@ def test_metadata_of_habana_says_packed(tmp_path):
 
 
 SIZES = {"records": 1, "bytes": 1, "crc32c": "0"}
+SUMMARY = (
+    *("records", "documents", "repeated_documents", "text_tokens", "unknown_tokens"),
+    *("random_next", "unmasked", "dropped_tokens", "drawn_tokens"),
+)
+
+
+def test_a_summary_of_counts_is_kept(tmp_path):
+    values = dataclasses.asdict(METADATA)
+    values["text_summary"] = dict.fromkeys(SUMMARY, 1)
+    (tmp_path / "r_metadata.json").write_text(json.dumps(values))
+    found = read_metadata(tmp_path / "r").extra["text_summary"]
+    assert found == values["text_summary"]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +118,10 @@ SIZES = {"records": 1, "bytes": 1, "crc32c": "0"}
         ({"config": {"a": [float("nan")]}}, "a"),
         ({"more": float("inf")}, "more"),
         ({"shards": [{"name": "../a", **SIZES}]}, "name"),
+        ({"text_summary": [1]}, "text_summary"),
+        ({"text_summary": {}}, "text_summary"),
+        ({"text_summary": dict.fromkeys(SUMMARY, 0)}, "text_summary"),
+        ({"text_summary": dict.fromkeys(SUMMARY, "1")}, "text_summary"),
     ],
 )
 def test_wrong_value_is_refused_with_file_and_key(tmp_path, change, key):

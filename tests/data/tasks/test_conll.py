@@ -73,8 +73,32 @@ def test_without_tags_a_line_may_be_a_word_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "# newdoc\n# text = EU is\nEU\tB-ORG\nis\tO\n\n#\n#\tO\n",
+        "# id 1-2\tdomain=en\nEU _ _ B-ORG\nis _ _ O\n\n# a b c d\n# _ _ O\n",
+    ],
+    ids=["CoNLL-U", "spaces"],
+)
+def test_comments_before_a_sentence_are_skipped_and_counted(tmp_path, content, caplog):
+    """A line with as many columns as the others has the word #."""
+    (tmp_path / "a.conll").write_text(content)
+    with caplog.at_level("INFO"):
+        found = read(tmp_path / "a.conll")
+    assert found == [(["EU", "is"], ["B-ORG", "O"]), (["#"], ["O"])]
+    number = content.count("#") - 1
+    assert f"a.conll: {number} lines are comments" in caplog.text
+
+
+def test_a_file_of_the_word_that_begins_comments_is_read(tmp_path):
+    (tmp_path / "a.conll").write_text("# O\n# O\n")
+    assert read(tmp_path / "a.conll") == [(["#", "#"], ["O", "O"])]
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"EU O\n# a comment\n", "line 2: a line must have 2 columns.*Received: 3"),
         (b"EU B-ORG\nrejects\n", "line 2: a line must have 2 columns.*Received: 1"),
         (b"EU\nrejects\n", "line 1: a line must have 2 columns.*Received: 1"),
         (b"EU NNP B-ORG\nx O\n", "line 2: a line must have 3 columns.*Received: 2"),

@@ -54,7 +54,7 @@ def test_blanks_around_and_within_a_name_are_left_out():
 
 def test_many_names_are_cut():
     assert quoted_list([f"n{number:02}" for number in range(22)]).endswith(
-        "'n19' and 2 others"
+        "'n19', and 2 more"
     )
     assert len(quoted_list(["x" * 1000])) < 100
 
