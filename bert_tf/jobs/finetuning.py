@@ -339,8 +339,8 @@ def _report_speed(
     session: Session, title: str, times: BatchTimes, batch_size: int
 ) -> None:
     """Logs throughput and latency of a prediction by all workers."""
-    texts = session.communicator.gather_texts(json.dumps(dataclasses.asdict(times)))
-    workers = [BatchTimes(**json.loads(text)) for text in texts]
+    found = session.communicator.gather_values(dataclasses.asdict(times))
+    workers = [BatchTimes(**each) for each in found]
     for line in describe_speed(title, workers, batch_size):
         session.log.message(line)
     if speed := speed_of(workers):

@@ -9,7 +9,6 @@ There all else finds them as if they were shared.
 import contextlib
 import dataclasses
 import glob
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -148,12 +147,11 @@ def _compare(
             if communicator.rank == 0:
                 mark = temporary_folder(os.path.join(path, "shared"))
                 name = until_seen.enter_context(mark).name
-        name = json.loads(communicator.gather_texts(json.dumps(name))[0])
+        name = communicator.gather_values(name)[0]
         lacks = [flag for flag in _FLAGS if not _exists(config, flag)]
         if not os.path.exists(os.path.join(path, name)):
             lacks.append(_OUTPUT)
-        texts = communicator.gather_texts(json.dumps([lacks, path]))
-    return [json.loads(text) for text in texts]
+        return communicator.gather_values([lacks, path])
 
 
 def _exists(config: RunConfig, flag: str) -> bool:
@@ -179,8 +177,7 @@ def _offered(
                 flags = flags - {_WEIGHTS}
             for flag in sorted(flags):
                 found += _files(config, flag, newest)
-    texts = communicator.gather_texts(json.dumps([found, newest]))
-    files, newest = json.loads(texts[0])
+    files, newest = communicator.gather_values([found, newest])[0]
     return [_File(*file) for file in files], newest
 
 

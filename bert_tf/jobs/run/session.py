@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -264,8 +263,7 @@ def open_session(
             if communicator.size > 1:
                 watchdog.follow(presence)
             path, notes = agree(communicator, config, threads)
-            hosts = communicator.gather_texts(json.dumps(socket.gethostname()))
-            watchdog.hosts = [json.loads(host) for host in hosts]
+            watchdog.hosts = communicator.gather_values(socket.gethostname())
             yield Session(
                 communicator,
                 threads,
