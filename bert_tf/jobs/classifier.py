@@ -27,7 +27,6 @@ from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.starting_point import find_starting_point
-from bert_tf.jobs.run.training_loop import train
 from bert_tf.jobs.task_kinds import KINDS, Split, TaskKind
 from bert_tf.modeling.finetuning import FinetuningTask, build_classifier_model
 from bert_tf.modeling.models import ModelOptions
@@ -83,17 +82,8 @@ def run(config: ClassifierConfig, stop: StopRequest | None = None) -> dict[str, 
     with open_session(config, stop) as session:
         plan = session.make_plan(config, prepare)
         task = plan.data.task
-        finetuning.describe(plan, session)
-        finetuning.check_task(plan, session)
-
-        def evaluate() -> dict[str, float]:
-            return _evaluate(plan, session)
-
-        if config.training.do_train:
-            best = finetuning.keep_best(plan, session, evaluate, task.metrics[0])
-            with best as epochs:
-                if not epochs.are_over:
-                    train(plan, session, epochs.after_step)
+        evaluate = functools.partial(_evaluate, plan, session)
+        finetuning.describe_and_train(plan, session, evaluate, task.metrics[0])
         if config.saving.benchmark:
             return {}
         if config.training.do_predict:

@@ -1,13 +1,12 @@
 """What all kinds of fine-tuning share: examples, the best weights, predictions."""
 
-import contextlib
 import dataclasses
 import functools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -38,7 +37,7 @@ from bert_tf.jobs.run.output_dir import check_description
 from bert_tf.jobs.run.plan import Plan, TrainingSet
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session
-from bert_tf.jobs.run.training_loop import AfterStep, is_done, take_no_step
+from bert_tf.jobs.run.training_loop import AfterStep, is_done, take_no_step, train
 from bert_tf.launch import workers
 from bert_tf.modeling.finetuning import FinetuningTask
 from bert_tf.stages import stage
@@ -176,56 +175,55 @@ def check_task(plan: FinetuningPlan, session: Session) -> None:
       RunError: if the training had other settings that change what the model reads
         or predicts.
     """
-    config, error = plan.config, None
+    config = plan.config
     path = os.path.join(config.files.output_dir, TASK_FILE)
     # A prediction may use another length than its training.
     is_chosen = config.batch.max_seq_length and not config.training.do_train
     may_change = ("max_seq_length",) if is_chosen else ()
     for name in config.training.allow_config_change:
         may_change += _OF_CHANGES.get(name, ())
-    try:
+    with agreement(session.communicator):
         if session.is_first and plan.start.is_own:
             task = json.loads(plan.model_files[TASK_FILE])
             check_description(path, task, may_change=may_change)
-    except (OSError, ValueError) as caught:
-        error = caught
-    session.communicator.agree(error)
 
 
-class Epochs(NamedTuple):
-    """What a training does after its epochs.
-
-    Attributes:
-      after_step: Evaluates; None for nothing.
-      are_over: The training has stopped early: no step is to be taken.
-    """
-
-    after_step: AfterStep | None = None
-    are_over: bool = False
-
-
-@contextlib.contextmanager
-def keep_best(
+def describe_and_train(
     plan: FinetuningPlan,
     session: Session,
     evaluate: Callable[[], dict[str, float]],
     criterion: str,
-) -> Iterator[Epochs]:
-    """Evaluates after each epoch of the training inside, if the config asks for it.
+) -> None:
+    """Describes the run, and trains if the config says so.
+
+    With --evaluate_each_epoch the model has the best weights in the end.
 
     Args:
-      plan: The run; at the end its model has the best weights.
+      plan: The run.
       session: Its workers and its log.
       evaluate: Evaluates the model.
       criterion: Name of the result whose highest value is the best.
 
-    Yields:
-      What the training does between its steps, and whether it is over.
+    Raises:
+      RunError: see `check_task`; or if the training cannot continue.
     """
-    config, log, communicator = plan.config, session.log, session.communicator
-    if config.saving.benchmark or not config.training.evaluate_each_epoch:
-        yield Epochs()
-        return
+    describe(plan, session)
+    check_task(plan, session)
+    training = plan.config.training
+    if training.evaluate_each_epoch and not plan.config.saving.benchmark:
+        _train_to_best(plan, session, evaluate, criterion)
+    elif training.do_train:
+        train(plan, session)
+
+
+def _train_to_best(
+    plan: FinetuningPlan,
+    session: Session,
+    evaluate: Callable[[], dict[str, float]],
+    criterion: str,
+) -> None:
+    """Trains, evaluates after each epoch, and loads the best weights; see above."""
+    log, communicator = session.log, session.communicator
     with agreement(communicator):
         best = BestCheckpoint(plan, criterion, communicator.rank)
     if plan.start.is_own and plan.step and not best.last_step:
@@ -254,16 +252,16 @@ def keep_best(
             evaluate_step(plan.step)
     # The training itself notices that all its steps are done.
     is_evaluated = plan.start.is_own and plan.step == best.last_step > 0
-    are_over = is_evaluated and not is_done(plan)
-    are_over = are_over and ends_early(plan.step)
-    if patience := config.training.early_stopping_patience:
+    is_over = is_evaluated and not is_done(plan) and ends_early(plan.step)
+    if patience := plan.config.training.early_stopping_patience:
         times = f"{patience} evaluation{'s' * (patience > 1)}"
         limit = f"{times} without a better {criterion}"
         log.message(f"Early stopping: the training ends after {limit}.")
-    if are_over:
+    if is_over:
         take_no_step(plan, session)
-    after_step = AfterStep(functools.partial(_ends_epoch, plan), evaluate_step)
-    yield Epochs(after_step, are_over)
+    else:
+        is_due = functools.partial(_ends_epoch, plan)
+        train(plan, session, AfterStep(is_due, evaluate_step))
     with agreement(communicator):  # Others may not see the first one's files.
         line = best.load() if session.is_first else ""
     log.message(line)

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 
 from bert_tf.config import PretrainingConfig
-from bert_tf.errors import NotConverged, RunError, one_line
+from bert_tf.errors import NotConverged
 from bert_tf.files import write_whole
 from bert_tf.jobs.run.agreement import agreement
 from bert_tf.jobs.run.best_checkpoint import BestCheckpoint
@@ -148,16 +148,12 @@ class Goal:
 
     def _begin_mlperf_log(self, path: str) -> None:
         """Writes what precedes the first step, on the first worker."""
-        plan, communicator, error = self._plan, self._session.communicator, None
-        if plan.training_set is None:  # All steps are done.
+        if self._plan.training_set is None:  # All steps are done.
             return
-        try:
+        with agreement(self._session.communicator):
             if self._session.is_first:
                 self._mlperf = MLPerfLog(path)
-        except RunError as caught:
-            error = caught
-        communicator.agree(error)
-        self._mlperf.begin_run(self._init_seconds, _mlperf_values(plan))
+        self._mlperf.begin_run(self._init_seconds, _mlperf_values(self._plan))
 
     @property
     def is_reached(self) -> bool:
@@ -250,13 +246,9 @@ class Goal:
         session.log.message(f"Result: {shown}.")
         session.log.summary({n: x for n, x in record.items() if x is not None})
         self._mlperf.end("run_stop", status="success" if self.is_reached else "aborted")
-        error = None
-        try:
+        with agreement(session.communicator):
             if session.is_first:
                 self._write(record)
-        except OSError as caught:
-            error = RunError(one_line(caught))
-        session.communicator.agree(error)
         if self._target is None or self.is_reached:
             return
         advice = "Its last step is taken: train longer, or with other settings."

@@ -1,6 +1,7 @@
 """Sentence vectors: a config to a model that finds the texts that belong together."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from bert_tf.jobs.run.output_dir import FolderTask, require_same_task
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.starting_point import find_starting_point
-from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.modeling.sentences import SentenceTask, build_sentence_model
 from bert_tf.signals import StopRequest
@@ -71,16 +71,8 @@ def run(config: SentencesConfig, stop: StopRequest | None = None) -> dict[str, f
     """
     with open_session(config, stop) as session:
         plan = session.make_plan(config, prepare)
-        finetuning.describe(plan, session)
-        finetuning.check_task(plan, session)
-
-        def evaluate() -> dict[str, float]:
-            return _evaluate(plan, session)
-
-        if config.training.do_train:
-            with finetuning.keep_best(plan, session, evaluate, "mrr") as epochs:
-                if not epochs.are_over:
-                    train(plan, session, epochs.after_step)
+        evaluate = functools.partial(_evaluate, plan, session)
+        finetuning.describe_and_train(plan, session, evaluate, "mrr")
         if plan.data.dev is None or config.saving.benchmark:
             return {}
         results = _evaluate(plan, session, title="dev")
