@@ -22,11 +22,10 @@ from bert_tf.jobs import finetuning
 from bert_tf.jobs.class_names import choose_task, description_of
 from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.messages import report_results
-from bert_tf.jobs.run.output_dir import FolderTask, require_same_task
+from bert_tf.jobs.run.output_dir import FolderTask
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
-from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.jobs.task_kinds import KINDS, Split, TaskKind
 from bert_tf.modeling.finetuning import FinetuningTask, build_classifier_model
 from bert_tf.modeling.models import ModelOptions
@@ -224,11 +223,10 @@ def _weighted(
 
 def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierPlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
-    start = find_starting_point(
-        config, own_first=True, local_rank=communicator.local_rank
+    folder_task = FolderTask(CLASSIFY, config.task.task_name)
+    start, bert, tokenizer = finetuning.find_start(
+        config, folder_task, communicator.local_rank
     )
-    require_same_task(config, start, FolderTask(CLASSIFY, config.task.task_name))
-    bert, tokenizer = finetuning.load_model_files(config, start)
     head, weights, notes, head_seed = _read_start(config, start)
     task, more = choose_task(config, head, is_own=start.is_own)
     data, found = _read_splits(config, task, tokenizer.load())

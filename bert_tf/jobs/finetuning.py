@@ -33,10 +33,15 @@ from bert_tf.jobs.run.model_files import (
     fit_preset,
     load_bert_config,
 )
-from bert_tf.jobs.run.output_dir import check_description
+from bert_tf.jobs.run.output_dir import (
+    FolderTask,
+    check_description,
+    require_same_task,
+)
 from bert_tf.jobs.run.plan import Plan, TrainingSet
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session
+from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.jobs.run.training_loop import AfterStep, is_done, take_no_step, train
 from bert_tf.launch import workers
 from bert_tf.modeling.finetuning import FinetuningTask
@@ -54,16 +59,26 @@ Config = TypeVar("Config", bound=FinetuningConfig, covariant=True)
 FinetuningPlan = Plan[Config, object, FinetuningTask]
 
 
-def load_model_files(
-    config: FinetuningConfig, start: StartingPoint
-) -> tuple[BertConfig, RunTokenizer]:
-    """The architecture and the tokenizer, checked before any data are read.
+def find_start(
+    config: FinetuningConfig, task: FolderTask, local_rank: int = 0
+) -> tuple[StartingPoint, BertConfig, RunTokenizer]:
+    """The starting point, the architecture and the tokenizer.
+
+    All are checked before any data are read.
+
+    Args:
+      config: The settings.
+      task: The task of the run.
+      local_rank: See `find_starting_point`.
 
     Raises:
-      FileNotFoundError, ValueError: see `load_bert_config`, `check_architecture` and
+      FileNotFoundError, ValueError, RunError: see `find_starting_point`,
+        `require_same_task`, `load_bert_config`, `check_architecture` and
         `finetuning_tokenizer`; or if rows are longer than the table of positions, or
         the vocabulary is larger than that of words.
     """
+    start = find_starting_point(config, own_first=True, local_rank=local_rank)
+    require_same_task(config, start, task)
     bert = load_bert_config(config.files, start)
     bert, sized = fit_preset(bert, config.files, start, {})
     check_architecture(start, bert, config.training.allow_config_change)
@@ -82,7 +97,8 @@ def load_model_files(
         f"be at most {bert.num_hidden_layers}, the architecture's layers",
         frozen,
     )
-    return bert, dataclasses.replace(tokenizer, notes=[*tokenizer.notes, *notes])
+    tokenizer = dataclasses.replace(tokenizer, notes=[*tokenizer.notes, *notes])
+    return start, bert, tokenizer
 
 
 def row_settings(config: FinetuningConfig, choices: int = 1) -> RowSettings:

@@ -18,10 +18,9 @@ from bert_tf.interop.sentence_files import EMBED
 from bert_tf.jobs import finetuning
 from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.messages import report_results
-from bert_tf.jobs.run.output_dir import FolderTask, require_same_task
+from bert_tf.jobs.run.output_dir import FolderTask
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.session import Session, open_session
-from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.modeling.sentences import SentenceTask, build_sentence_model
 from bert_tf.signals import StopRequest
@@ -101,11 +100,9 @@ def _read(config: SentencesConfig, path: str, tokenizer: WordPieceTokenizer) -> 
 
 def prepare(config: SentencesConfig, communicator: Communicator) -> SentencePlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
-    start = find_starting_point(
-        config, own_first=True, local_rank=communicator.local_rank
+    start, bert, tokenizer = finetuning.find_start(
+        config, FolderTask(EMBED), communicator.local_rank
     )
-    require_same_task(config, start, FolderTask(EMBED))
-    bert, tokenizer = finetuning.load_model_files(config, start)
     words, training, pairs = tokenizer.load(), config.training, config.pairs
     data = SentenceData(
         _read(config, pairs.train_file, words) if training.do_train else None,

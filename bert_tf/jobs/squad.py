@@ -26,17 +26,10 @@ from bert_tf.jobs import finetuning
 from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.model_files import RunTokenizer
-from bert_tf.jobs.run.output_dir import (
-    CACHE_DIR,
-    SQUAD,
-    require_same_task,
-    squad_task,
-)
+from bert_tf.jobs.run.output_dir import CACHE_DIR, SQUAD, squad_task
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.reporting import NUM_HARDEST
-from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
-from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.modeling.finetuning import SpanTask, build_span_model
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.signals import StopRequest
@@ -222,26 +215,23 @@ def _read_data(config: SquadConfig, tokenizer: RunTokenizer) -> SquadData:
     return SquadData(train, questions)
 
 
-def _find_start(config: SquadConfig, local_rank: int = 0) -> StartingPoint:
-    start = find_starting_point(config, own_first=True, local_rank=local_rank)
-    require_same_task(config, start, squad_task(config.squad.version_2_with_negative))
-    return start
-
-
 def _write_cache(config: SquadConfig) -> None:
     """Writes the cache of the windows, which all workers then read."""
-    _, tokenizer = finetuning.load_model_files(config, _find_start(config))
+    task = squad_task(config.squad.version_2_with_negative)
+    _, _, tokenizer = finetuning.find_start(config, task)
     _read_data(config, tokenizer)
 
 
 def prepare(config: SquadConfig, communicator: Communicator) -> SquadPlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
-    start = _find_start(config, communicator.local_rank)
-    bert, tokenizer = finetuning.load_model_files(config, start)
+    squad = config.squad
+    start, bert, tokenizer = finetuning.find_start(
+        config, squad_task(squad.version_2_with_negative), communicator.local_rank
+    )
     if config.training.do_eval:
-        check_scorer(is_version_2=config.squad.version_2_with_negative)
+        check_scorer(is_version_2=squad.version_2_with_negative)
     data = _read_data(config, tokenizer)
-    files, squad = [file for file in (data.train, data.predict) if file], config.squad
+    files = [file for file in (data.train, data.predict) if file]
 
     def make_task(bert: BertConfig, options: ModelOptions) -> SpanTask:
         length = config.max_seq_length
