@@ -77,7 +77,8 @@ def choose_task(
     return _evaluated_task(config, head, advice)
 
 
-def _wanted_splits(config: ClassifierConfig) -> list[str]:
+def wanted_splits(config: ClassifierConfig) -> list[str]:
+    """The splits that a run reads: train, dev and test, as it is to do something."""
     training = config.training
     wanted = {
         "train": training.do_train,
@@ -92,16 +93,16 @@ def _tag_task(
 ) -> tuple[ClassificationTask, list[str]]:
     """The task of tagged words; the data may have fewer tags than the head."""
     settings, names = config.task, head.names
-    given = (settings.text_a_column, settings.text_b_column, settings.label_column)
+    has_columns = _given_columns(config) != ColumnNames()
     checks.require(
-        not (any(given) or settings.is_regression or settings.is_multi_label),
+        not (has_columns or settings.is_regression or settings.is_multi_label),
         "task_name",
         "not be conll with flags of columns, is_regression or is_multi_label: the "
         "first column is the word, the last one its tag",
         settings.task_name,
         "Leave them out.",
     )
-    splits, data_dir = _wanted_splits(config), settings.data_dir
+    splits, data_dir = wanted_splits(config), settings.data_dir
     if not (config.training.do_train or head.num_outputs):
         raise ValueError(
             "Without `do_train` the weights must have a head for tags. Received: "
@@ -137,10 +138,13 @@ def _choice_task(
             "The model's head must have one output, a score of an ending. Received: "
             f"{head.num_outputs} outputs ({head.path or 'no head'}). {advice}."
         )
-    columns = ColumnNames(
-        settings.text_a_column, settings.text_b_column, settings.label_column
-    )
-    return swag_task(settings.data_dir, _wanted_splits(config), columns), []
+    columns = _given_columns(config)
+    return swag_task(settings.data_dir, wanted_splits(config), columns), []
+
+
+def _given_columns(config: ClassifierConfig) -> ColumnNames:
+    task = config.task
+    return ColumnNames(task.text_a_column, task.text_b_column, task.label_column)
 
 
 def _has_train_file(config: ClassifierConfig) -> bool:
@@ -158,12 +162,10 @@ def _own_task(
     return own_task(
         settings.task_name.lower(),
         settings.data_dir,
-        ColumnNames(
-            settings.text_a_column, settings.text_b_column, settings.label_column
-        ),
+        _given_columns(config),
         is_regression=settings.is_regression or is_number,
         is_multi_label=settings.is_multi_label,
-        splits=_wanted_splits(config),
+        splits=wanted_splits(config),
         label_names=label_names,
         usual_columns=_usual_columns(head.description),
     )

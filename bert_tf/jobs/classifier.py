@@ -19,7 +19,7 @@ from bert_tf.interop.classifier_labels import CLASSIFY, Head, read_head
 from bert_tf.interop.weight_files import find_source
 from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.jobs import finetuning
-from bert_tf.jobs.class_names import choose_task, description_of
+from bert_tf.jobs.class_names import choose_task, description_of, wanted_splits
 from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.output_dir import FolderTask
@@ -97,14 +97,12 @@ def _read_splits(
     config: ClassifierConfig, task: ClassificationTask, tokenizer: WordPieceTokenizer
 ) -> tuple[Examples, list[str]]:
     """The examples, and lines for the log."""
-    training, folder = config.training, config.task.data_dir
-    wanted = {_TRAIN: training.do_train, _DEV: training.do_eval}
-    wanted[_TEST] = training.do_predict
+    folder = config.task.data_dir
     splits = [
         name
-        for split, is_wanted in wanted.items()
+        for split in wanted_splits(config)
         for name in (split, split + _MISMATCHED)
-        if is_wanted and (name == split or name in task.files)
+        if name == split or name in task.files
     ]
     kind, found, notes = KINDS[task.kind], {}, []
     for split in splits:
