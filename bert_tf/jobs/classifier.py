@@ -21,7 +21,6 @@ from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.jobs import finetuning
 from bert_tf.jobs.class_names import choose_task, description_of, wanted_splits
 from bert_tf.jobs.run.fingerprint import example_facts
-from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.output_dir import FolderTask
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.resume import StartingPoint
@@ -90,7 +89,7 @@ def run(config: ClassifierConfig, stop: StopRequest | None = None) -> dict[str, 
         if not config.training.do_eval:
             return {}
         results = _evaluate(plan, session, is_timed=True)
-        return report_results(plan, results, session.log, is_first=session.is_first)
+        return session.report_results(plan, results)
 
 
 def _read_splits(

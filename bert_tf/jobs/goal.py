@@ -11,7 +11,6 @@ from bert_tf.files import write_whole
 from bert_tf.jobs.run.agreement import agreement
 from bert_tf.jobs.run.best_checkpoint import BestCheckpoint
 from bert_tf.jobs.run.exporting import Exporter
-from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.saving import CheckpointSaver
 from bert_tf.jobs.run.session import Session
@@ -229,8 +228,7 @@ class Goal:
             self._results = self._evaluate_model()
         elif self._evaluated_step != plan.step:
             self._evaluate(plan.step, is_last=True)
-        log, is_first = session.log, session.is_first
-        return report_results(plan, self._results, log, is_first=is_first)
+        return session.report_results(plan, self._results)
 
     def finish(self) -> None:
         """Logs the result of a training, and writes it to `RESULT_FILE`.

@@ -17,7 +17,6 @@ from bert_tf.evaluation.retrieval import retrieval_metrics
 from bert_tf.interop.sentence_files import EMBED
 from bert_tf.jobs import finetuning
 from bert_tf.jobs.run.fingerprint import example_facts
-from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.output_dir import FolderTask
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.session import Session, open_session
@@ -75,7 +74,7 @@ def run(config: SentencesConfig, stop: StopRequest | None = None) -> dict[str, f
         if plan.data.dev is None or config.saving.benchmark:
             return {}
         results = _evaluate(plan, session, title="dev")
-        return report_results(plan, results, session.log, is_first=session.is_first)
+        return session.report_results(plan, results)
 
 
 def _read(config: SentencesConfig, path: str, tokenizer: WordPieceTokenizer) -> Pairs:

@@ -24,7 +24,6 @@ from bert_tf.evaluation.squad_scores import (
 from bert_tf.files import file_sha256
 from bert_tf.jobs import finetuning
 from bert_tf.jobs.run.fingerprint import example_facts
-from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.output_dir import CACHE_DIR, SQUAD, squad_task
 from bert_tf.jobs.run.plan import Plan, build_plan
@@ -116,7 +115,7 @@ def run(config: SquadConfig, stop: StopRequest | None = None) -> dict[str, float
         if session.report:
             asked = (questions.examples, predictions, NUM_HARDEST)
             session.report.add_details(lambda: {"hardest": wrong_answers(*asked)})
-        return report_results(plan, scores, session.log, is_first=session.is_first)
+        return session.report_results(plan, scores)
 
 
 def read_questions(

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 
 from bert_tf import fused_ops
-from bert_tf.evaluation.metrics import write_results
 from bert_tf.jobs.run.agreement import versions
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import accumulation_steps
@@ -306,18 +305,3 @@ class StepReport:
             self._log.message(f"Training throughput: {speed:.1f} sequences/s.")
             if self._is_benchmark:  # The line of Intel's trainer.
                 self._log.message(f"Throughput: {speed:.3f} sentence/s")
-
-
-def report_results(
-    plan: Plan, results: dict[str, float], log: RunLog, *, is_first: bool
-) -> dict[str, float]:
-    """Writes eval_results.txt and .json on the first worker; returns all results."""
-    results = results | {"global_step": plan.step}
-    if is_first:
-        path = os.path.join(plan.config.files.output_dir, "eval_results.txt")
-        write_results(path, results)
-        log.summary(results)
-        for name in sorted(results):
-            log.message(f"{name} = {results[name]:.6g}")
-        log.message(f"Written to {path} and .json.")
-    return results

@@ -21,6 +21,7 @@ from bert_tf.errors import (
     WorkerLost,
     one_line,
 )
+from bert_tf.evaluation.metrics import write_results
 from bert_tf.jobs.run.agreement import agree, agree_on_plan, agreement
 from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_notes
 from bert_tf.jobs.run.fingerprint import CHANGEABLE_SETTINGS, TITLES
@@ -185,6 +186,18 @@ class Session:
         report.begin(plan, self.hosts, self.threads)
         size = self.communicator.size
         self.open_until.push(lambda _, error, trace: report.end(error, size))
+
+    def report_results(self, plan: Plan, results: dict[str, float]) -> dict[str, float]:
+        """Writes eval_results.txt and .json on the first worker; returns all."""
+        results = results | {"global_step": plan.step}
+        if self.is_first:
+            path = os.path.join(plan.config.files.output_dir, "eval_results.txt")
+            write_results(path, results)
+            self.log.summary(results)
+            for name in sorted(results):
+                self.log.message(f"{name} = {results[name]:.6g}")
+            self.log.message(f"Written to {path} and .json.")
+        return results
 
     def _warnings(self, plan: Plan) -> list[str]:
         """What may make the run fail, or slower than it could be."""
