@@ -289,7 +289,7 @@ def build_plan(
     fingerprint = take_fingerprint(training, bert, tokenizer, policy, **facts)
     takes_steps, allowed = training_set is not None, training.allow_config_change
     compared = compare_with_run(start, fingerprint, allowed, takes_steps=takes_steps)
-    require_memory(bert, communicator)
+    require_memory(bert, communicator.local_size)
     shape = divide_batch(config, communicator, start, training_set)
     num_records = training_set.num_records if training_set else 0
     settings = config.optimizer.for_examples(num_records, shape.global_batch_size)

@@ -25,7 +25,7 @@ from bert_tf.evaluation.metrics import write_results
 from bert_tf.jobs.run.agreement import agree, agree_on_plan, agreement
 from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_notes
 from bert_tf.jobs.run.fingerprint import CHANGEABLE_SETTINGS, TITLES
-from bert_tf.jobs.run.memory import Rows, memory_warnings
+from bert_tf.jobs.run.memory import Rows, estimate_training, memory_warnings
 from bert_tf.jobs.run.messages import describe_run, thread_warnings
 from bert_tf.jobs.run.output_dir import (
     check_model_files,
@@ -203,6 +203,7 @@ class Session:
         """What may make the run fail, or slower than it could be."""
         runtime, backends = plan.config.runtime, backends_of(plan.task.model)
         lines, trained = [], plan.training_set
+        num_workers = self.communicator.local_size
         if trained:
             rows = Rows(
                 plan.config.batch.train_batch_size,
@@ -210,18 +211,20 @@ class Session:
                 trained.max_predictions,
             )
             dtype = backends.fused_dtype
-            lines += memory_warnings(
+            estimate = estimate_training(
                 plan.bert,
                 rows,
-                self.communicator,
                 fused_bytes=dtype.size if dtype else 0,
                 exempt=backends.exempt,
                 recompute=runtime.recompute,
+                num_workers=self.communicator.size,
+                saves=self.is_first and not plan.config.saving.saves_nothing,
                 has_averages=plan.averages is not None,
                 shards_optimizer=runtime.shard_optimizer,
-                saves=not plan.config.saving.saves_nothing,
             )
-        num_workers = self.communicator.local_size
+            lines += memory_warnings(
+                estimate, rows, num_workers, recompute=runtime.recompute
+            )
         lines += thread_warnings(self.threads, runtime.num_threads, num_workers)
         if (
             trained
