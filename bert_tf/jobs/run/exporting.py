@@ -98,7 +98,8 @@ class Exporter:
         weights = weights_by_name(plan.task.model)
         if plan.averages:
             weights = plan.averages.values()
-        source = f"step {step} of {os.path.basename(os.path.abspath(self._run_dir))}"
+        run = os.path.basename(os.path.abspath(plan.config.files.output_dir))
+        source = f"step {step} of {run}"
         arrays = {name: weight.numpy() for name, weight in weights.items()}
         tensors, _ = conform(arrays, plan.bert, source)
         description = plan.model_files.get(TASK_FILE)
@@ -111,7 +112,3 @@ class Exporter:
             source,
             head_of(json.loads(description) if description else {}, len(outputs)),
         )
-
-    @property
-    def _run_dir(self) -> str:
-        return self._plan.config.files.output_dir

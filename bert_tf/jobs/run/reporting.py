@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from bert_tf import flags
+from bert_tf import flags, fused_ops
 from bert_tf.config.run import RunConfig
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.vocabulary import load_vocabulary
@@ -126,13 +126,12 @@ class RunReport:
 
 
 def _environment(plan: Plan, hosts: Sequence[str], threads: int) -> dict[str, Any]:
-    size, memory = plan.shape.size, memory_total()
-    settings = plan.settings()
+    memory = memory_total()
     return {
         **{name: value for name, value in code().items() if value != "none"},
-        "compute path": settings["compute_path"],
+        "compute path": fused_ops.in_use(),
         "precision": plan.policy.name,
-        "workers": size,
+        "workers": plan.shape.size,
         "hosts": list(dict.fromkeys(hosts)),
         "threads per worker": threads,
         "processor": _processor(),
