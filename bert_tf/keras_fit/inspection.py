@@ -44,11 +44,6 @@ def _makes_mask(layer: keras.Layer) -> bool:
     return isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False)
 
 
-def seeds_of(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
-    """Those that the layer itself holds."""
-    return layer._seed_generators
-
-
 def arrays(batch: Any) -> list[tf.Tensor]:  # noqa: ANN401
     """The dense tensors of a batch."""
     return [x for x in keras.tree.flatten(batch) if isinstance(x, tf.Tensor)]
@@ -87,7 +82,7 @@ def departures(model: keras.Model, settings: dict[str, Any]) -> list[str]:
     found = []
     if names := [x.name for x in layers if isinstance(x, _BATCH_STATISTICS)]:
         found.append(f"statistics of a batch are of one worker's rows ({names[0]})")
-    if names := [x.name for x in layers if seeds_of(x)]:
+    if names := [x.name for x in layers if x._seed_generators]:
         found.append(f"random layers draw other numbers ({names[0]})")
     if names := [x.name for x in layers if _makes_mask(x)]:
         found.append(

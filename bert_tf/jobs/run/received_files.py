@@ -25,7 +25,7 @@ from bert_tf.data.text.tokenizer_settings import (
 )
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
-from bert_tf.files import temporary_folder
+from bert_tf.files import missing_folders, temporary_folder
 from bert_tf.interop.huggingface import SHARD_INDEX
 from bert_tf.interop.weight_files import (
     HUGGINGFACE_CONFIG,
@@ -126,7 +126,7 @@ def receive_files(
         if _OUTPUT in own and not config.files.overwrite_output_dir:
             _check_age(config, newest, communicator.rank, hosts)
         if keeps:
-            until.callback(_clear, folder, _missing(folder))
+            until.callback(_clear, folder, missing_folders(folder))
             _clear(folder)
             os.makedirs(os.path.join(folder, _OUTPUT), exist_ok=True)
     for file in files:
@@ -322,15 +322,6 @@ def _describe(
             f"there; sent: {what}{' with ' * bool(names)}{', '.join(names)}."
         )
     return " ".join(lines)
-
-
-def _missing(path: str) -> list[str]:
-    """The folder and those above it that do not exist, the innermost first."""
-    missing, path = [], os.path.abspath(path)
-    while not os.path.exists(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    return missing
 
 
 def _received(folder: str) -> list[str]:
