@@ -1,7 +1,7 @@
 """The backend of TensorFlow's operations: the definition, for any device and XLA."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -21,7 +21,7 @@ from bert_tf.modeling.backends.interface import (
     NormWeights,
     OutputWeights,
 )
-from bert_tf.modeling.backends.step import GradientSum, Recorder, StepScope
+from bert_tf.modeling.backends.step import Recorder, StepScope
 from bert_tf.precision import PrecisionPolicy
 
 
@@ -46,19 +46,6 @@ class ReferenceScope:
         return self
 
 
-class ReferenceStepScope:
-    """Nothing: TensorFlow's products take kernels as they are, and return gradients."""
-
-    def __init__(self) -> None:
-        self.sums: Mapping[str, GradientSum] = {}
-
-    def __enter__(self) -> "ReferenceStepScope":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
 class Reference:
     """Implements `interface.Backend`, which documents the methods."""
 
@@ -75,7 +62,7 @@ class Reference:
         self.config = config
         self._policy = policy
         self._recorder = recorder
-        self._activation = ops.activation(config.hidden_act)
+        self._activation = ops.ACTIVATIONS[config.hidden_act]
         self._activation_type = activation_type(config)
 
     def embeddings(
@@ -166,7 +153,7 @@ class Reference:
         self, blocks: Sequence[BlockWeights], *, accumulates: bool
     ) -> StepScope:
         del blocks, accumulates
-        return ReferenceStepScope()
+        return StepScope()
 
     def transformed(self, x: tf.Tensor, weights: MaskedLmWeights) -> tf.Tensor:
         """The input of the masked-LM head's product: [B, P, H] float32."""
