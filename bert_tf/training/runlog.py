@@ -9,12 +9,12 @@ import os
 import stat
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
 import rich.console
 import rich.progress
 
-from bert_tf.stages import terminal_of, width_of
+from bert_tf.stages import print_line, terminal_of, width_of
 from bert_tf.training.trackers import Trackers
 
 # Lines are those of NVIDIA's DLLogger (JSON backend): "DLLL " and an object.
@@ -148,7 +148,7 @@ class LineFile:
         """Prints what is wrong with the file, once."""
         if not self._has_warned:
             self._has_warned = True
-            _print(f"warning: the log {self._path} {problem}.", sys.stderr)
+            print_line(f"warning: the log {self._path} {problem}.", sys.stderr)
 
 
 class DLLoggerFile:
@@ -243,12 +243,6 @@ def _ends_with_a_line(path: str) -> bool:
         return file.read() == b"\n"
 
 
-def _print(text: str, stream: TextIO | None) -> None:
-    """Prints a line, if the stream can be written."""
-    with contextlib.suppress(OSError, ValueError):  # A closed one is a ValueError.
-        print(text, file=stream, flush=True)
-
-
 def _rounded(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.5g}" for name, value in values.items())
 
@@ -293,7 +287,7 @@ class ConsoleLog(RunLog):
             with contextlib.suppress(OSError, ValueError):
                 self._bar.console.print(text, soft_wrap=True, markup=False)
         else:
-            _print(text, sys.stdout)
+            print_line(text)
 
     def parameters(self, values: dict[str, float]) -> None:
         """See `RunLog`."""

@@ -110,11 +110,6 @@ class OptimizerShards:
         """The moments of this worker."""
         return [moment for pair in self._moments for moment in pair]
 
-    @property
-    def num_bytes(self) -> int:
-        """Of the moments of this worker."""
-        return sum(4 * math.prod(moment.shape) for moment in self.variables)
-
     def describe(self) -> str:
         """A line for the log about the division, and how the update is computed."""
         size, whole = self._workers.size, 8 * sum(self._sizes)
