@@ -330,12 +330,9 @@ def predict_logits(
     )
     count = len(sequences.input_ids) if of_tokens else len(sequences)
     times = BatchTimes()
-    with (
-        stage("Predicting", session.log.message),
-        session.watchdog.evaluation() as watched,
-    ):
+    with stage("Predicting", session.log.message), session.watchdog.paused():
         logits = predict(
-            *(plan.task, watched(batches), count, communicator),
+            *(plan.task, session.watchdog.watched(batches), count, communicator),
             of_tokens=of_tokens,
             times=times,
         )

@@ -334,10 +334,11 @@ def evaluate(plan: PretrainingPlan, session: Session) -> dict[str, float]:
     started = time.perf_counter()
     with (
         stage("Evaluating", session.log.message),
-        session.watchdog.evaluation() as watched,
+        session.watchdog.paused(),
         session.averaged(plan),
     ):
-        results = evaluate_pretraining(plan.task, watched(batches), communicator)
+        watched = session.watchdog.watched(batches)
+        results = evaluate_pretraining(plan.task, watched, communicator)
     seconds = time.perf_counter() - started
     has_pairs = "nsp_loss" in plan.task.loss_names
     num_sequences = results["next_sentence_count" if has_pairs else "sequence_count"]
