@@ -102,7 +102,7 @@ class Communicator:
         return tf.cast(self._scatter_sum(halves, name), tf.float32) / _FP16_SCALE
 
     def _scatter_sum(self, values: tf.Tensor, name: str) -> tf.Tensor:
-        """Of all sums, those of this worker."""
+        """The part of this worker; see `scatter_sum`."""
         [sums] = self.sum([values], name)
         return tf.split(sums, self.size)[self.rank]
 

@@ -45,7 +45,7 @@ _WITHOUT_EFFECT: dict[str, type] = {
     "verbose_logging": bool,
     "is_dist_eval_enabled": bool,  # An evaluation is always over all workers.
 }
-# Those of --help; --helpfull has all.
+# What --help lists; --helpfull lists all.
 _OFTEN_USED = frozenset(
     "input_files_dir eval_files_dir vocab_file output_dir preset bert_config_file "
     "init_checkpoint train_file predict_file task_name data_dir text_a_column "
@@ -238,7 +238,7 @@ def _values(config_class: type, arguments: Sequence[str]) -> flags.FlagValues:
     """
     for argument in arguments[1:]:
         name = argument.partition("=")[0]
-        if len(name) > _MAX_NAME:  # Its likeness to known ones would take too long.
+        if len(name) > _MAX_NAME:  # Comparing it with all flags takes long.
             raise FlagError(f"Unknown flag {shown(name)}. {_ALL_FLAGS}")
     values = make_flags(config_class)
     try:

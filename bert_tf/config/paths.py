@@ -22,7 +22,7 @@ _FILES = (
     "vocab_file",
 )
 _FOLDERS = ("data_dir", "folder")
-# Of one of several parts, too.
+# An address, also as one of several parts.
 _ADDRESS = re.compile(r"(?:^|,)\s*([A-Za-z][A-Za-z0-9+.-]*)://")
 _COPY = {
     "gs": "gcloud storage cp -r",
@@ -142,7 +142,7 @@ def require_folder(name: str, path: str) -> None:
 
 def require_exists(name: str, path: str) -> None:
     """Weights must be a folder, a file, or what several files begin with."""
-    if path.startswith("hf://"):  # Of the hub: looked for when it is read.
+    if path.startswith("hf://"):  # It is looked for when it is read.
         return
     mode = _mode(path)
     if isinstance(mode, str) and not _expand(f"{glob.escape(path)}.*"):

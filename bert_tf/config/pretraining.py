@@ -14,7 +14,7 @@ from bert_tf.config.run import (
 )
 from bert_tf.launch import launched_rank
 
-# Settings of a training that ask for evaluations while it runs, and all that need one.
+# Settings that ask for evaluations while a training runs, and all that need a training.
 _PERIODS = ("eval_steps", "samples_between_eval", "samples_start_eval")
 _OF_EVALUATION = (*_PERIODS, "target_mlm_accuracy", "evaluate_each_epoch")
 _OF_TRAINING = (*_OF_EVALUATION, "max_samples", "max_hours")

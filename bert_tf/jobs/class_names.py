@@ -35,8 +35,8 @@ def choose_task(
 
     Args:
       config: The settings.
-      head: That of the weights that the run starts from.
-      is_own: Whether these are in output_dir; decides the advice.
+      head: The head of the weights that the run starts from.
+      is_own: Whether these weights are in output_dir; decides the advice.
 
     Returns:
       The task, and lines for the log.

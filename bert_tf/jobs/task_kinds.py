@@ -1,4 +1,4 @@
-"""What a classification does in another way for each kind of task."""
+"""The steps of a classification that differ between kinds of tasks."""
 
 import functools
 import os
@@ -163,7 +163,7 @@ def _label_metrics(
 
 
 def _of_words(logits: np.ndarray, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Logits [n, C] and tags [n] of all words, of those of all tokens."""
+    """Logits [n, C] and tags [n] of all words, chosen from those of all tokens."""
     is_word = split.labelled.tags >= 0
     return logits[is_word], split.labelled.tags[is_word]
 

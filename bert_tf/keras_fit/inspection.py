@@ -14,7 +14,7 @@ _BATCH_STATISTICS = (
 
 
 def optimizers_of(model: keras.Model) -> list[keras.Optimizer]:
-    """Those that the model holds, each once, in the order of its attributes."""
+    """The optimizers of a model, each once, in the order of its attributes."""
     found: dict[int, keras.Optimizer] = {}
     for value in vars(model).values():
         values = value.values() if isinstance(value, dict) else value

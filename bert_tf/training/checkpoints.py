@@ -50,8 +50,8 @@ _REMOVED = re.compile(rf"\.{_STEP}\.bert_tf\.removed")
 _REPLACES = "replaces"
 _BESIDE = "beside"
 _BESIDE_NAME = re.compile(r"(best/)?[a-z_]+\.(json|txt)")
-# Of earlier versions: a mark on what is not complete, and tensor files before they were
-# renamed, by the program or by TensorFlow.
+# From earlier versions: a mark on what is not complete, and tensor files before they
+# were renamed, by the program or by TensorFlow.
 _INCOMPLETE = re.compile(rf"{_STEP}\.incomplete")
 _OLD_TEMPORARY = re.compile(rf"{_STEP}\.tmp\.{TENSOR_FILE}(\.tempstate[0-9]+)?")
 

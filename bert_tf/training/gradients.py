@@ -348,7 +348,7 @@ class GradientAccumulator:
         return gradients, losses, asked
 
     def _features(self, batch: Features, step: tf.Tensor, i: tf.Tensor) -> Features:
-        """Those of micro-batch `i`, with what decides its dropout."""
+        """The features of micro-batch `i`, with what decides its dropout."""
         settings = self._settings
         features = {name: array[i] for name, array in batch.items()}
         size = tf.shape(features["input_ids"])[0]

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bert_tf.distribute import Communicator
 
-# Of one micro-batch: dense gradients in the order of the variables, and losses.
+# Number of a micro-batch -> gradients, in the order of the variables, and losses.
 PartGradients = Callable[[int], tuple[Sequence[tf.Tensor], tf.Tensor]]
 
 _MAX_NAMED = 3

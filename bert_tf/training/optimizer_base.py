@@ -285,7 +285,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         return {name: getattr(self, name) for name in names}
 
     def hyperparameters_of(self, path: str) -> Hyperparameters:
-        """Those of one variable: no decay if it is excluded."""
+        """The numbers for the variable of that path: no decay if it is excluded."""
         is_excluded = matches(self._no_decay_patterns, path)
         no_decay = {"weight_decay_rate": 0.0} if is_excluded else {}
         return self._hyperparameters() | no_decay

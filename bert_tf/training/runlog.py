@@ -37,7 +37,7 @@ _METADATA = {
     ),
     **dict.fromkeys(("learning_rate", "gradient_norm"), {"format": ":.5g"}),
 }
-# Of an evaluation, what the bar shows.
+# Results of an evaluation; the bar shows the first one that there is.
 _SCORES = ("masked_lm_accuracy", "accuracy", "f1", "matthews_correlation", "pearson")
 
 
@@ -276,7 +276,7 @@ class ConsoleLog(RunLog):
         self._terminal = terminal_of(2)
         if os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
             self._terminal = ""  # It cannot redraw a line.
-        # Of lines on one terminal the bar must know: it stays below them.
+        # Lines on its own terminal are printed by the bar, which stays below them.
         self._is_above_bar = self._terminal == terminal_of(1)
         self._bar: rich.progress.Progress | None = None
         self._score: dict[str, float] = {}

@@ -40,7 +40,7 @@ _PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "horovod")
 # and the number of processes, which changes no result.
 _GROUPS_NOT_COMPARED = ("files", "runtime")
 _NOT_COMPARED = ("_dir", "_file", "num_processes")
-# Of these groups, settings that change the weights.
+# Settings of the group `runtime` that change the weights all the same.
 _RUNTIME = (
     *("use_xla", "recompute", "unpad", "init_loss_scale"),
     *("horovod_compression", "horovod_fusion_threshold", "shard_optimizer"),
@@ -62,7 +62,7 @@ _MAX_SHOWN = 60  # Characters of a value.
 
 @functools.cache
 def _hash_of_package() -> str:
-    """Of all Python files of bert_tf."""
+    """A hash of all Python files of bert_tf."""
     folder, digest = Path(bert_tf.__file__).parent, hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())

@@ -79,7 +79,7 @@ class Exporter:
         try:
             with temporary_folder(path) as folder:
                 write_model(self._model(step), str(folder), Form.TRANSFORMERS)
-                if os.path.lexists(path):  # Of an earlier run, or of this one's past.
+                if os.path.lexists(path):  # From an earlier run or start.
                     with temporary_folder(f"{path}.old") as old:
                         os.rename(path, old / "model")
                         os.rename(folder, path)

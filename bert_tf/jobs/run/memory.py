@@ -12,7 +12,7 @@ from bert_tf import resources
 from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
 
-ERROR = 0.25  # Of the estimate: the largest measured one, rounded up.
+ERROR = 0.25  # The largest error of the estimate that was measured, rounded up.
 
 _GIB = 2**30
 _FLOAT = 4  # Bytes.
@@ -22,7 +22,7 @@ _PROGRAM = 600 * 2**20
 # Sets of tensors as large as the weights: weights, two moments, the sum of gradients,
 # the gradients of a micro-batch, and two temporary sets of a step of the reference.
 _SETS, _SETS_OF_FUSED = 7, 5
-_SETS_OF_MOMENTS = 2  # Of these.
+_SETS_OF_MOMENTS = 2  # Both moments, which are among these sets.
 # Weights and two moments, copied while a checkpoint is written.
 _SETS_OF_SAVE = 3
 # Horovod's buffer, and the sums that it returns.

@@ -38,7 +38,7 @@ _OF_THIS_RUN = (
     *("target_mlm_accuracy", "max_samples"),
 )
 _GROUPS_NOT_COMPARED = ("files", "saving")
-# Of the group `runtime`, settings that change how numbers are rounded.
+# Settings of the group `runtime` that change how numbers are rounded.
 _RUNTIME = (
     *("use_xla", "recompute", "unpad", "num_threads"),
     *("horovod_compression", "horovod_fusion_threshold"),

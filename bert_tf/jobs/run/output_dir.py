@@ -249,7 +249,7 @@ def write_missing_files(folder: str, files: ModelFiles) -> None:
 
 
 def changed_files(folder: str, files: ModelFiles) -> ModelFiles:
-    """Those that a folder has with another content, or must not have.
+    """The model files that a folder has with another content, or must not have.
 
     Args:
       folder: The folder of the checkpoints.

@@ -143,7 +143,7 @@ class Plan(Generic[Config, Data, JobTask]):
 
     @property
     def sequences_per_step(self) -> float:
-        """Of all workers; packed records hold several."""
+        """Sequences of a step, on all workers; packed records hold several."""
         return self.shape.global_batch_size * self.training_set.sequences_per_record
 
     def samples(self, step: int) -> int:

@@ -75,7 +75,7 @@ class RunReport:
                 "environment": _environment(plan, hosts, threads),
                 "data": _data(plan),
             }
-        except Exception as error:  # Of a working folder that was deleted, for one.
+        except Exception as error:  # Such as a deleted working folder.
             self._warn(error)
             return
         self._write_facts()
@@ -88,7 +88,7 @@ class RunReport:
         """
         try:
             self._facts["details"] = find()
-        except Exception as error:  # Of a vocabulary that was deleted, for one.
+        except Exception as error:  # Such as a deleted vocabulary.
             self._warn(error)
         self._write_facts()
 
@@ -107,7 +107,7 @@ class RunReport:
         try:
             path = os.path.join(folder, REPORT_FILE)
             write_report(path, [folder], log_file(self._config.files))
-        except Exception as caught:  # Of matplotlib, or of files that anybody edits.
+        except Exception as caught:  # From matplotlib, or edited files.
             self._warn(caught)
         else:
             self._log.message(f"Report: {path}")

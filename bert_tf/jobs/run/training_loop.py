@@ -25,7 +25,8 @@ from bert_tf.training.profiling import StepProfiler
 from bert_tf.training.runlog import RunLog
 from bert_tf.training.trainer import Recomputing, StepResult, Trainer
 
-# Of --enable_device_warmup: the first compiles, the second allocates no more.
+# Steps of --enable_device_warmup: the first one compiles, and after the second one
+# nothing more is allocated.
 _WARMUP_STEPS = 2
 
 

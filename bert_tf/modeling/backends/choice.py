@@ -17,7 +17,7 @@ from bert_tf.precision import PrecisionPolicy
 _SELF = "attention/self"
 _DENSE = [f"{_SELF}/{name}" for name in ("query", "key", "value")]
 _DENSE += ["attention/output/dense", "intermediate/dense", "output/dense"]
-_ACTIVATION = "activation"  # Its type is in the architecture.
+_ACTIVATION = "activation"  # Stands for the type that the architecture names.
 # Pattern of a layer's path -> its operations that precision lists decide about: types,
 # and paths within the layer.
 _OPERATIONS = {

@@ -92,7 +92,7 @@ class Reference:
         name = _layer_of(weights.query.kernel).rpartition("/")[0]
         dtype = self._policy.compute_dtype("BatchMatMul", name)
         scale = 1 / math.sqrt(self.config.head_size)
-        # Of x: tf2onnx merges this reshape with that of `_dense`, whose shape is lost.
+        # Of x, not its product: tf2onnx merges this reshape with that of `_dense`.
         shape = self._heads_shape(x)
         query, key, value = (
             tf.transpose(tf.reshape(self._dense(x, each), shape), [0, 2, 1, 3])
