@@ -75,7 +75,7 @@ class FusedStepScope(StepScope):
         *,
         accumulates: bool,
     ) -> None:
-        """See `interface.Backend.step_scope`.
+        """See `Reference.step_scope`.
 
         Args:
           backend: Uses the scope while it is entered.
@@ -103,7 +103,7 @@ class FusedStepScope(StepScope):
 
 
 class Fused(Reference):
-    """Implements `interface.Backend`; what the library lacks is the reference's."""
+    """The sub-layers that the library has; the others are the reference's."""
 
     def __init__(
         self,

@@ -25,8 +25,8 @@ from bert_tf.modeling.backends.step import Recorder, StepScope
 from bert_tf.precision import PrecisionPolicy
 
 
-class ReferenceScope:
-    """Whole rows, [B, S, H] float32, in every layer.
+class ReferenceScope(EncoderScope):
+    """Whole rows, and which of their tokens see each other.
 
     Attributes:
       bias: Added to attention scores, see `ops.attention_bias`.
@@ -35,19 +35,12 @@ class ReferenceScope:
     def __init__(self, input_mask: tf.Tensor) -> None:
         self.bias = ops.attention_bias(input_mask)
 
-    def enter(self, x: tf.Tensor) -> tf.Tensor:
-        return x
-
-    def leave(self, x: tf.Tensor) -> tf.Tensor:
-        return x
-
-    def narrowed(self, positions: tf.Tensor) -> EncoderScope:
-        del positions
-        return self
-
 
 class Reference:
-    """Implements `interface.Backend`, which documents the methods."""
+    """The arithmetic of BERT's sub-layers, each with its residual and normalisation.
+
+    Other backends derive from this one, and must agree with it.
+    """
 
     def __init__(
         self, config: BertConfig, policy: PrecisionPolicy, recorder: Recorder
@@ -68,6 +61,7 @@ class Reference:
     def embeddings(
         self, tables: EmbeddingTables, ids: Ids, dropout: Dropout
     ) -> tf.Tensor:
+        """The normalised sum of the embeddings: [B, S, H] float32."""
         words = self._recorder.look_up(tables.words, ids.words)
         # A product with one-hot rows: its gradient is a product too, where that of
         # a gather would add B * S rows into a table of two, one after another.
@@ -78,6 +72,12 @@ class Reference:
         return ops.dropout(self._norm(summed, tables.norm), *dropout)
 
     def encoder_scope(self, input_mask: tf.Tensor) -> EncoderScope:
+        """The layout that the blocks of one call of the encoder share.
+
+        Args:
+          input_mask: [B, S] int32: 0 is padding, any other number is the sequence that
+            a token belongs to.
+        """
         return ReferenceScope(input_mask)
 
     def attention_block(
@@ -88,7 +88,10 @@ class Reference:
         probabilities: Dropout,
         output: Dropout,
     ) -> tf.Tensor:
-        """Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2."""
+        """norm(x + attention(x)), in the layout of `scope`, with both dropouts.
+
+        Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.
+        """
         name = _layer_of(weights.query.kernel).rpartition("/")[0]
         dtype = self._policy.compute_dtype("BatchMatMul", name)
         scale = 1 / math.sqrt(self.config.head_size)
@@ -115,16 +118,21 @@ class Reference:
         scope: ReferenceScope,
         output: Dropout,
     ) -> tf.Tensor:
-        """Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.3."""
+        """norm(x + feed_forward(x)), in the layout of `scope`.
+
+        Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.3.
+        """
         del scope
         inner = self._activated(x, weights.inner)
         y = ops.dropout(self._dense(inner, weights.outer), *output)
         return self._norm(y + x, weights.norm)
 
     def pooled(self, x: tf.Tensor, weights: DenseWeights) -> tf.Tensor:
+        """tanh(x W + b): [B, K, H] float32 -> the same shape."""
         return tf.tanh(self._dense(x, weights))
 
     def masked_lm_logits(self, x: tf.Tensor, weights: MaskedLmWeights) -> tf.Tensor:
+        """[B, P, H] float32 -> [B, P, V] float32."""
         dtype = self._policy.compute_dtype("MatMul", _layer_of(weights.bias))
         table = tf.convert_to_tensor(weights.words)
         rows = tf.reshape(self.transformed(x, weights), [-1, self.config.hidden_size])
@@ -136,6 +144,7 @@ class Reference:
     def masked_lm_losses(
         self, x: tf.Tensor, weights: MaskedLmWeights, labels: tf.Tensor
     ) -> tf.Tensor:
+        """[B, P, H] float32 and [B, P] int32 -> cross entropy [B, P], in nats."""
         logits = self.masked_lm_logits(x, weights)
         dtype = self._policy.compute_dtype("LogSoftmax", _layer_of(weights.bias))
         return ops.cross_entropy(ops.rounded(logits, dtype), labels)
@@ -143,6 +152,7 @@ class Reference:
     def output_logits(
         self, x: tf.Tensor, weights: OutputWeights, dropout: Dropout | None
     ) -> tf.Tensor:
+        """[B, N, H] float32 -> logits [B, N, C] float32, with dropout of the input."""
         kernel, bias = map(tf.convert_to_tensor, weights)
         if dropout is not None:
             x = ops.dropout(x, *dropout)
@@ -152,6 +162,12 @@ class Reference:
     def step_scope(
         self, blocks: Sequence[BlockWeights], *, accumulates: bool
     ) -> StepScope:
+        """A scope that may be entered again and again.
+
+        Args:
+          blocks: Those of the model that this backend computes once in each call.
+          accumulates: Whether their gradients may be added up over the calls inside.
+        """
         del blocks, accumulates
         return StepScope()
 
