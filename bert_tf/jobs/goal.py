@@ -10,6 +10,7 @@ from bert_tf.errors import NotConverged
 from bert_tf.files import write_whole
 from bert_tf.jobs.run.agreement import agreement
 from bert_tf.jobs.run.best_checkpoint import BestCheckpoint
+from bert_tf.jobs.run.checkpoint_policy import num_due
 from bert_tf.jobs.run.exporting import Exporter
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.saving import CheckpointSaver
@@ -38,17 +39,6 @@ def mlperf_interval(global_batch_size: float) -> int:
     return int(0.05 * needed / 25_000) * 25_000
 
 
-def evaluations_due(samples: int, first: int, between: int) -> int:
-    """How many evaluations there must have been after so many sequences.
-
-    Args:
-      samples: Sequences that were trained on.
-      first: Those before the first evaluation.
-      between: Those between two.
-    """
-    return max(0, (samples - first) // between + 1)
-
-
 def _samples_of_evaluations(plan: GoalPlan) -> tuple[int, int]:
     """Sequences before the first evaluation, and between two."""
     training = plan.config.training
@@ -69,7 +59,7 @@ def is_due(plan: GoalPlan, step: int) -> bool:
         has_begun = plan.samples(step) >= (training.samples_start_eval or 0)
         return has_begun and step % training.eval_steps == 0
     now, before = (
-        evaluations_due(plan.samples(s), *_samples_of_evaluations(plan))
+        num_due(plan.samples(s), *_samples_of_evaluations(plan))
         for s in (step, step - 1)
     )
     return now > before
