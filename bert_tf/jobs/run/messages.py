@@ -93,11 +93,32 @@ def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
         f"Model: {plan.task.model.count_params():,} weights, precision "
         f"{plan.policy.name}, {threads} threads per worker ({describe_cores()})."
     )
-    for line in plan.policy.unused_entries():
+    for line in [*plan.policy.unused_entries(), *unused_settings(plan)]:
         log.message(line)
     if plan.config.runtime.dump_precision:
         for (operation, name), dtype in sorted(plan.policy.decisions.items()):
             log.message(f"  {dtype:8}  {operation:11}  {name}")
+
+
+def unused_settings(plan: Plan) -> list[str]:
+    """A line about each setting that was passed and has no effect in this training."""
+    if plan.training_set is None:
+        return []
+    runtime, optimizer = plan.config.runtime, plan.config.optimizer
+    unused = {}
+    if plan.policy.name != "fp16":
+        unused["init_loss_scale"] = "--precision=fp16"
+    if plan.shape.size == 1:
+        names = ("horovod_compression", "horovod_fusion_threshold")
+        unused |= dict.fromkeys(names, "other workers")
+    if optimizer.optimizer_type != "lamb":
+        unused["exclude_from_layer_adaptation"] = "--optimizer_type=lamb"
+    return [
+        f"--{name} has no effect without {needed}."
+        for name, needed in unused.items()
+        for group in (runtime, optimizer)
+        if hasattr(group, name) and getattr(group, name) != getattr(type(group), name)
+    ]
 
 
 def describe_changes(plan: Plan, log: RunLog) -> None:
