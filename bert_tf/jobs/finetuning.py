@@ -1,11 +1,12 @@
 """What all kinds of fine-tuning share: examples, the best weights, predictions."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -42,7 +43,7 @@ from bert_tf.jobs.run.plan import Plan, TrainingSet
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session
 from bert_tf.jobs.run.starting_point import find_starting_point
-from bert_tf.jobs.run.training_loop import AfterStep, is_done, take_no_step, train
+from bert_tf.jobs.run.training_loop import AfterStep, is_done
 from bert_tf.launch import workers
 from bert_tf.modeling.finetuning import FinetuningTask
 from bert_tf.stages import stage
@@ -204,42 +205,28 @@ def check_task(plan: FinetuningPlan, session: Session) -> None:
             check_description(path, task, may_change=may_change)
 
 
-def describe_and_train(
+@contextlib.contextmanager
+def keep_best(
     plan: FinetuningPlan,
     session: Session,
     evaluate: Callable[[], dict[str, float]],
     criterion: str,
-) -> None:
-    """Describes the run, and trains if the config says so.
-
-    With --evaluate_each_epoch the model has the best weights in the end.
+) -> Iterator[AfterStep | None]:
+    """Evaluates after each epoch of the training inside, if the config asks for it.
 
     Args:
-      plan: The run.
+      plan: The run; at the end its model has the best weights.
       session: Its workers and its log.
       evaluate: Evaluates the model.
       criterion: Name of the result whose highest value is the best.
 
-    Raises:
-      RunError: see `check_task`; or if the training cannot continue.
+    Yields:
+      What follows some steps of the training; None for nothing.
     """
-    describe(plan, session)
-    check_task(plan, session)
-    training = plan.config.training
-    if training.evaluate_each_epoch and not plan.config.saving.benchmark:
-        _train_to_best(plan, session, evaluate, criterion)
-    elif training.do_train:
-        train(plan, session)
-
-
-def _train_to_best(
-    plan: FinetuningPlan,
-    session: Session,
-    evaluate: Callable[[], dict[str, float]],
-    criterion: str,
-) -> None:
-    """Trains, evaluates after each epoch, and loads the best weights; see above."""
-    log, communicator = session.log, session.communicator
+    config, log, communicator = plan.config, session.log, session.communicator
+    if config.saving.benchmark or not config.training.evaluate_each_epoch:
+        yield None
+        return
     with agreement(communicator):
         best = BestCheckpoint(plan, criterion, communicator.rank)
     if plan.start.is_own and plan.step and not best.last_step:
@@ -269,15 +256,11 @@ def _train_to_best(
     # The training itself notices that all its steps are done.
     is_evaluated = plan.start.is_own and plan.step == best.last_step > 0
     is_over = is_evaluated and not is_done(plan) and ends_early(plan.step)
-    if patience := plan.config.training.early_stopping_patience:
+    if patience := config.training.early_stopping_patience:
         times = f"{patience} evaluation{'s' * (patience > 1)}"
         limit = f"{times} without a better {criterion}"
         log.message(f"Early stopping: the training ends after {limit}.")
-    if is_over:
-        take_no_step(plan, session)
-    else:
-        is_due = functools.partial(_ends_epoch, plan)
-        train(plan, session, AfterStep(is_due, evaluate_step))
+    yield AfterStep(functools.partial(_ends_epoch, plan), evaluate_step, is_over)
     with agreement(communicator):  # Others may not see the first one's files.
         line = best.load() if session.is_first else ""
     log.message(line)
