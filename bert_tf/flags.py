@@ -106,7 +106,7 @@ def _groups(config_class: type) -> dict[str, type]:
     return {field.name: field.type for field in dataclasses.fields(config_class)}
 
 
-def _options(config_class: type) -> dict[str, Option]:
+def all_options(config_class: type) -> dict[str, Option]:
     """The options of all groups, by flag."""
     groups = _groups(config_class).values()
     return {name: x for group in groups for name, x in options_of(group).items()}
@@ -114,7 +114,7 @@ def _options(config_class: type) -> dict[str, Option]:
 
 def _aliases(config_class: type) -> dict[str, str]:
     """Alias -> flag, of the flags that a script has."""
-    options = _options(config_class)
+    options = all_options(config_class)
     return {name: target for name, target in _ALIASES.items() if target in options}
 
 
@@ -128,7 +128,7 @@ def make_flags(config_class: type) -> flags.FlagValues:
       A separate set of flags, not absl's global one.
     """
     values = flags.FlagValues()
-    options = _options(config_class)
+    options = all_options(config_class)
     for option in options.values():
         _define(values, option.name, option.kind, option.description)
     for name, target in _aliases(config_class).items():
@@ -147,7 +147,7 @@ def help_text(config_class: type, program: str = "", *, full: bool = True) -> st
       full: All flags, instead of those that most runs use.
     """
     aliases = _aliases(config_class)
-    count = len(_options(config_class)) + len(aliases) + len(_WITHOUT_EFFECT)
+    count = len(all_options(config_class)) + len(aliases) + len(_WITHOUT_EFFECT)
     shown_flags = "All flags" if full else "Flags that most runs use"
     lines = [f"usage: {program} --flag=value ...", ""] if program else []
     lines += _wrapped(

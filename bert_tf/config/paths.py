@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bert_tf.config.record_sets import split_weight
 from bert_tf.config.run import RunConfig
+from bert_tf.launch import launched_size
 
 # What must be regular files or folders; a run reads the folders only for some jobs.
 _FILES = (
@@ -34,12 +35,16 @@ _RECORDS = {"input_files_dir": "do_train", "eval_files_dir": "evaluates"}
 
 
 def check_run(config: RunConfig) -> None:
-    """Checks the paths of a training or an evaluation.
+    """Checks the paths of a training or an evaluation by one process.
+
+    Several workers compare what they find: see `jobs.run.session`.
 
     Raises:
       OSError: if a path to read does not exist or is of the wrong kind, or a folder to
         write to cannot exist.
     """
+    if launched_size() > 1:
+        return
     for field in dataclasses.fields(config):
         check_paths(getattr(config, field.name))
     # A resumed run needs its first weights no more, a finished one no records either.

@@ -102,7 +102,7 @@ def find_start(
     return start, bert, tokenizer
 
 
-def row_settings(config: FinetuningConfig, choices: int = 1) -> RowSettings:
+def row_settings(config: FinetuningConfig, choices: int) -> RowSettings:
     """Length of rows, and whether they are packed.
 
     Args:
@@ -115,7 +115,7 @@ def row_settings(config: FinetuningConfig, choices: int = 1) -> RowSettings:
 def training_set(
     config: FinetuningConfig,
     examples: LabelledSequences | None,
-    facts: Mapping[str, object] | None = None,
+    facts: Mapping[str, object],
 ) -> TrainingSet | None:
     """What a plan needs to know of the examples that are trained on.
 
@@ -132,7 +132,7 @@ def training_set(
         sha256=examples.sha256(),
         make_reader=functools.partial(ExampleReader, examples, settings=rows),
         max_seq_length=rows.max_seq_length,
-        facts={"max_seq_length": config.max_seq_length, **(facts or {})},
+        facts={"max_seq_length": config.max_seq_length, **facts},
         measure_lengths=lambda: examples.lengths,
     )
 
@@ -164,20 +164,16 @@ def _describe_layers(plan: FinetuningPlan, log: RunLog) -> None:
     """Logs which layers are frozen, or have other learning rates."""
     settings, num_layers = plan.config.optimizer, plan.bert.num_hidden_layers
     frozen, decay = settings.frozen_layers, settings.layerwise_lr_decay
+    weights = plan.task.model.trainable_variables
+    factors = [plan.optimizer.rate_factor(x.path) for x in weights]
     if frozen is not None:
-        weights = plan.task.model.trainable_variables
-        sizes = [
-            math.prod(x.shape)
-            for x in weights
-            if not plan.optimizer.rate_factor(x.path)
-        ]
+        pairs = zip(weights, factors, strict=True)
+        count = sum(math.prod(x.shape) for x, factor in pairs if not factor)
         log.message(
             f"Frozen: the embeddings and {frozen} of {num_layers} layers, "
-            f"{sum(sizes):,} weights."
+            f"{count:,} weights."
         )
     if decay != 1.0:
-        weights = plan.task.model.trainable_variables
-        factors = {plan.optimizer.rate_factor(x.path) for x in weights}
         lowest = min(filter(None, factors)) * plan.learning_rate
         log.message(
             f"Learning rate by layer: {plan.learning_rate:g} for the head, {decay:g} "

@@ -269,7 +269,8 @@ class StepReport:
         shown = {"loss": result.total_loss}
         if self._since is not None:
             steps, seconds = result.step - self._since[0], now - self._since[1]
-            shown["sequences/s"] = steps * self._sequences_per_step / max(seconds, 1e-9)
+            speed = steps * self._sequences_per_step / max(seconds, 1e-9)
+            shown["sequences/s"] = speed
         self._log.progress(result.step, shown)
         logs = self._every > 0
         is_due = is_last or (logs and result.step % self._every == 0)
@@ -278,9 +279,7 @@ class StepReport:
             speed = self._sequences_per_step / self.seconds
             values = {"throughput_train": speed} | values
         elif is_due:
-            steps, seconds = result.step - self._since[0], now - self._since[1]
             self._speeds.append((steps, seconds))
-            speed = steps * self._sequences_per_step / seconds
             values = {"throughput_train": speed} | values
             self.restart_clock(result.step)
         else:
