@@ -206,7 +206,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         grads = list(grads)
         variables = list(trainable_variables or self._trainable_variables)
         for index, variable in enumerate(variables[: len(grads)]):
-            grads[index] = _dense(grads[index], variable)
+            grads[index] = dense_gradient(grads[index], variable)
         super().apply(grads, trainable_variables)
 
     def update_step(
@@ -309,9 +309,10 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         }
 
 
-def _dense(
+def dense_gradient(
     gradient: tf.Tensor | tf.IndexedSlices | None, variable: keras.Variable
 ) -> tf.Tensor | None:
+    """The gradient, slices of a table summed into a tensor of its shape."""
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     return tf.math.unsorted_segment_sum(
