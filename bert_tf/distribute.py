@@ -1,6 +1,7 @@
 """The workers: one process, or several through Horovod, whose only user this is."""
 
 import importlib
+import json
 import os
 from collections.abc import Sequence
 from types import ModuleType
@@ -101,7 +102,7 @@ class Communicator:
         return tf.cast(self._scatter_sum(halves, name), tf.float32) / _FP16_SCALE
 
     def _scatter_sum(self, values: tf.Tensor, name: str) -> tf.Tensor:
-        """Of all sums, those of this worker."""
+        """The part of this worker; see `scatter_sum`."""
         [sums] = self.sum([values], name)
         return tf.split(sums, self.size)[self.rank]
 
@@ -138,18 +139,18 @@ class Communicator:
         [gathered] = self.sum([tf.constant(table)], "gather")
         return gathered.numpy()
 
-    def gather_texts(self, text: str) -> list[str]:
-        """Collects a text of every worker, by rank.
+    def gather_values(self, value: Any) -> list[Any]:  # noqa: ANN401
+        """Collects a value of every worker, by rank.
 
         Args:
-          text: Two bytes or more, such as JSON.
+          value: A dictionary, a list or a text that JSON can hold.
 
         Raises:
           RunError: if a worker's code is of a version that does not send one.
         """
-        own = np.frombuffer(text.encode(), np.uint8)
+        own = np.frombuffer(json.dumps(value).encode(), np.uint8)
         sizes = self.gather([len(own)])[:, 0].astype(int)
-        # Code of a version without texts starts with `agree`: no error, or one.
+        # Code of a version without values starts with `agree`: no error, or one.
         if (old := np.flatnonzero(sizes < len("{}"))).size:
             raise RunError(
                 f"Worker {old[0]} runs other code than worker {self.rank}, of a "
@@ -157,7 +158,7 @@ class Communicator:
             )
         table = self.gather(np.pad(own, (0, sizes.max() - len(own))))
         rows = zip(table.astype(np.uint8), sizes, strict=True)
-        return [row[:size].tobytes().decode() for row, size in rows]
+        return [json.loads(row[:size].tobytes()) for row, size in rows]
 
     def agree(self, error: Exception | None) -> None:
         """Fails on every worker if any worker failed.

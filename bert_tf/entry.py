@@ -61,8 +61,7 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
         config = flags.parse(config_class, arguments)
         check_launch(config.runtime.horovod)
         require_threads(config.runtime.num_threads)
-        if launched_size() == 1:  # Workers compare what they find, see `session`.
-            check_run(config)
+        check_run(config)
         if is_first:
             flags.warn_about_ignored_flags(arguments)
             flags.warn_about_repeated_flags(config_class, arguments)

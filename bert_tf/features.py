@@ -17,16 +17,25 @@ import numpy as np
 import tensorflow as tf
 
 from bert_tf.data.packing.layout import lay_out
-from bert_tf.data.tasks.classification import TextExample, encode_examples
+from bert_tf.data.tasks.classification import encode_examples
 from bert_tf.errors import RunError
 from bert_tf.interop.sentence_files import read_settings
 from bert_tf.interop.weight_files import find_source
 from bert_tf.modeling.models import settings_of
 from bert_tf.modeling.sentences import SentenceTask
-from bert_tf.predictors import Predictor, PredictorSettings, input_list
+from bert_tf.predictors.base import Predictor, PredictorSettings, text_examples
 
 # Rows of texts that are not longer; those of longer ones have `max_seq_length`.
 _WIDTH = 128
+
+
+def _checked_length(max_seq_length: int, most: int) -> int:
+    if not 3 <= max_seq_length <= most:
+        raise ValueError(
+            "`max_seq_length` must be from 3 to the model's "
+            f"max_position_embeddings={most}. Received: {max_seq_length}."
+        )
+    return max_seq_length
 
 
 class Embedder(Predictor):
@@ -61,12 +70,7 @@ class Embedder(Predictor):
         most = settings_of(model).config.max_position_embeddings
         if max_seq_length is None:
             max_seq_length = min(known.max_seq_length or most, most)
-        self.max_seq_length = max_seq_length
-        if not 3 <= self.max_seq_length <= most:
-            raise ValueError(
-                "`max_seq_length` must be from 3 to the model's "
-                f"max_position_embeddings={most}. Received: {self.max_seq_length}."
-            )
+        self.max_seq_length = _checked_length(max_seq_length, most)
         self._compile(SentenceTask(model))
 
     def __call__(self, texts: str | Iterable[str | tuple[str, str]]) -> np.ndarray:
@@ -75,10 +79,9 @@ class Embedder(Predictor):
         Raises:
           RunError: if a vector is not finite.
         """
-        inputs = input_list(texts, may_be_pairs=True)
-        pairs = [(text, None) if isinstance(text, str) else text for text in inputs]
-        examples = [TextExample(a, b, None, "") for a, b in pairs]
-        sequences = encode_examples(examples, self._tokenizer, self.max_seq_length)
+        sequences = encode_examples(
+            text_examples(texts), self._tokenizer, self.max_seq_length
+        )
         longest = int(sequences.lengths.max(initial=0))
         if longest == self.max_seq_length:
             logging.warning(
@@ -125,22 +128,16 @@ class FeatureExtractor(Predictor):
                 f"`layers` must be from -1, the last, to -{config.num_hidden_layers}. "
                 f"Received: {', '.join(map(str, layers)) or 'none'}."
             )
-        if not 3 <= max_seq_length <= config.max_position_embeddings:
-            raise ValueError(
-                "`max_seq_length` must be from 3 to the model's "
-                f"max_position_embeddings={config.max_position_embeddings}. Received: "
-                f"{max_seq_length}."
-            )
-        self.layers, self.max_seq_length = tuple(layers), max_seq_length
+        self.layers = tuple(layers)
+        most = config.max_position_embeddings
+        self.max_seq_length = _checked_length(max_seq_length, most)
         self._compiled = tf.function(self._states, reduce_retracing=True)
 
     def __call__(
         self, texts: str | Iterable[str | tuple[str, str]]
     ) -> Iterator[tuple[list[str], np.ndarray]]:
         """Yields the tokens of each text, and their vectors: [layers, tokens, H]."""
-        inputs = input_list(texts, may_be_pairs=True)
-        pairs = [(text, None) if isinstance(text, str) else text for text in inputs]
-        examples = [TextExample(a, b, None, "") for a, b in pairs]
+        examples = text_examples(texts)
         for first in range(0, len(examples), self.batch_size):
             part = examples[first : first + self.batch_size]
             sequences = encode_examples(part, self._tokenizer, self.max_seq_length)

@@ -284,6 +284,15 @@ def mask_crc32c(crc: int) -> int:
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+def missing_folders(path: str | os.PathLike[str]) -> list[str]:
+    """A folder and those above it that do not exist, the innermost first."""
+    missing, path = [], os.path.abspath(path)
+    while not os.path.exists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing
+
+
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Syncs a folder to disk, so that renames in it survive a crash.
 

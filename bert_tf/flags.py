@@ -45,7 +45,7 @@ _WITHOUT_EFFECT: dict[str, type] = {
     "verbose_logging": bool,
     "is_dist_eval_enabled": bool,  # An evaluation is always over all workers.
 }
-# Those of --help; --helpfull has all.
+# What --help lists; --helpfull lists all.
 _OFTEN_USED = frozenset(
     "input_files_dir eval_files_dir vocab_file output_dir preset bert_config_file "
     "init_checkpoint train_file predict_file task_name data_dir text_a_column "
@@ -106,7 +106,7 @@ def _groups(config_class: type) -> dict[str, type]:
     return {field.name: field.type for field in dataclasses.fields(config_class)}
 
 
-def _options(config_class: type) -> dict[str, Option]:
+def all_options(config_class: type) -> dict[str, Option]:
     """The options of all groups, by flag."""
     groups = _groups(config_class).values()
     return {name: x for group in groups for name, x in options_of(group).items()}
@@ -114,7 +114,7 @@ def _options(config_class: type) -> dict[str, Option]:
 
 def _aliases(config_class: type) -> dict[str, str]:
     """Alias -> flag, of the flags that a script has."""
-    options = _options(config_class)
+    options = all_options(config_class)
     return {name: target for name, target in _ALIASES.items() if target in options}
 
 
@@ -128,7 +128,7 @@ def make_flags(config_class: type) -> flags.FlagValues:
       A separate set of flags, not absl's global one.
     """
     values = flags.FlagValues()
-    options = _options(config_class)
+    options = all_options(config_class)
     for option in options.values():
         _define(values, option.name, option.kind, option.description)
     for name, target in _aliases(config_class).items():
@@ -147,7 +147,7 @@ def help_text(config_class: type, program: str = "", *, full: bool = True) -> st
       full: All flags, instead of those that most runs use.
     """
     aliases = _aliases(config_class)
-    count = len(_options(config_class)) + len(aliases) + len(_WITHOUT_EFFECT)
+    count = len(all_options(config_class)) + len(aliases) + len(_WITHOUT_EFFECT)
     shown_flags = "All flags" if full else "Flags that most runs use"
     lines = [f"usage: {program} --flag=value ...", ""] if program else []
     lines += _wrapped(
@@ -238,7 +238,7 @@ def _values(config_class: type, arguments: Sequence[str]) -> flags.FlagValues:
     """
     for argument in arguments[1:]:
         name = argument.partition("=")[0]
-        if len(name) > _MAX_NAME:  # Its likeness to known ones would take too long.
+        if len(name) > _MAX_NAME:  # Comparing it with all flags takes long.
             raise FlagError(f"Unknown flag {shown(name)}. {_ALL_FLAGS}")
     values = make_flags(config_class)
     try:

@@ -164,13 +164,10 @@ def read_json(
 
 
 def read_json_object(
-    path: str | os.PathLike[str],
-    *,
-    max_bytes: int = MAX_BYTES,
-    remedy: str = REMEDY,
+    path: str | os.PathLike[str], *, remedy: str = REMEDY
 ) -> dict[str, Any]:
     """Reads a JSON file that holds an object; see `read_json`."""
-    values = read_json(path, max_bytes=max_bytes, remedy=remedy)
+    values = read_json(path, remedy=remedy)
     if not isinstance(values, dict):
         raise ValueError(
             f"{path} must hold a JSON object. Received: {type(values).__name__}. "

@@ -5,8 +5,13 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.progress import TimeRemainingColumn as RemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 _LINE_PERIOD_SECONDS = 10.0
 
@@ -32,7 +37,7 @@ class ProgressReport:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 TaskProgressColumn(),
-                RemainingColumn(),
+                TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
             self._task = self._bar.add_task("reading", total=self._total)

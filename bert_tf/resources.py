@@ -11,22 +11,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path("/")
+ROOT = Path("/")  # Where /proc and the control groups are.
 _LOADED = time.monotonic()
 
 
-def _text(path: Path) -> str:
+def _text(path: str | Path) -> str:
     """A file of the kernel; empty where there is none."""
     try:
-        return path.read_text(encoding="utf-8")
+        return (ROOT / path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
 
 
-def _own_paths(root: Path) -> dict[str, str]:
+def _own_paths() -> dict[str, str]:
     """Controller -> path of this process's group; "" is version 2."""
     paths = {}
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in _text("proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         paths |= dict.fromkeys(controllers.split(","), path)
     return paths
@@ -37,9 +37,9 @@ def _plain(name: str) -> str:
     return re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), name)
 
 
-def _mounts(root: Path) -> Iterator[tuple[str, str, str]]:
+def _mounts() -> Iterator[tuple[str, str, str]]:
     """Controller ("" is version 2), the mounted group, and its mount point."""
-    for line in _text(root / "proc/self/mountinfo").splitlines():
+    for line in _text("proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
         mounted, mount_point = (_plain(name) for name in before.split()[3:5])
         kind, _, options = after.split(maxsplit=2)
@@ -50,17 +50,17 @@ def _mounts(root: Path) -> Iterator[tuple[str, str, str]]:
                 yield option, mounted, mount_point
 
 
-def _groups(controller: str, root: Path) -> Iterator[tuple[bool, Path]]:
+def _groups(controller: str) -> Iterator[tuple[bool, Path]]:
     """The folders of this process's groups, from its own up to the one mounted.
 
     Yields:
       Whether it is of version 2, and the folder.
     """
-    own = _own_paths(root)
-    for name, mounted, mount_point in _mounts(root):
+    own = _own_paths()
+    for name, mounted, mount_point in _mounts():
         if name not in ("", controller) or name not in own:
             continue
-        top = root / mount_point.lstrip("/")
+        top = ROOT / mount_point.lstrip("/")
         # Without a separate namespace, a container sees the host's names of groups
         # and its own group alone, mounted at the top. A path with .. is outside of it.
         inner = os.path.relpath(own[name], mounted)
@@ -78,14 +78,10 @@ def _number(text: str) -> float | None:
         return None  # "max", or no such file.
 
 
-def cpu_limit(root: Path = ROOT) -> float | None:
-    """How many cores' time the control groups allow; None without a limit.
-
-    Args:
-      root: Where /proc and the control groups are.
-    """
+def cpu_limit() -> float | None:
+    """How many cores' time the control groups allow; None without a limit."""
     limits = []
-    for is_version_2, folder in _groups("cpu", root):
+    for is_version_2, folder in _groups("cpu"):
         if is_version_2:
             quota, _, period = _text(folder / "cpu.max").partition(" ")
         else:
@@ -97,57 +93,49 @@ def cpu_limit(root: Path = ROOT) -> float | None:
     return min(limits, default=None)
 
 
-def memory_limit(root: Path = ROOT) -> int | None:
-    """Bytes that the control groups allow; None without a limit.
-
-    Args:
-      root: Where /proc and the control groups are.
-    """
+def memory_limit() -> int | None:
+    """Bytes that the control groups allow; None without a limit."""
     limits = []
-    for is_version_2, folder in _groups("memory", root):
+    for is_version_2, folder in _groups("memory"):
         name = "memory.max" if is_version_2 else "memory.limit_in_bytes"
         limits.append(_number(_text(folder / name)))
     found = [int(limit) for limit in limits if limit is not None]
-    total = _memory("MemTotal", root)
+    total = _memory("MemTotal")
     # Version 1 states a number beyond all memory where there is no limit.
     found = [limit for limit in found if total is None or limit < total]
     return min(found, default=None)
 
 
-def _memory(name: str, root: Path) -> int | None:
-    """Bytes, of a line of /proc/meminfo."""
-    for line in _text(root / "proc/meminfo").splitlines():
+def _memory(name: str, path: str = "proc/meminfo") -> int | None:
+    """The bytes in a line of a file of the kernel."""
+    for line in _text(path).splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return None
 
 
-def memory_total(root: Path = ROOT) -> int | None:
+def memory_total() -> int | None:
     """Bytes that this process may use: those of the machine, or of its container."""
-    sizes = (memory_limit(root), _memory("MemTotal", root))
+    sizes = (memory_limit(), _memory("MemTotal"))
     return min((size for size in sizes if size is not None), default=None)
 
 
-def memory_free(root: Path = ROOT) -> int | None:
+def memory_free() -> int | None:
     """Bytes of the machine that are free, or hold caches that can be dropped."""
-    return _memory("MemAvailable", root)
+    return _memory("MemAvailable")
 
 
-def own_memory(root: Path = ROOT) -> int:
-    """Bytes of memory that this process has."""
-    for line in _text(root / "proc/self/status").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def own_memory() -> int:
+    """Bytes of memory that this process has; 0 if that is unknown."""
+    return _memory("VmRSS", "proc/self/status") or 0
 
 
-def available_cores(num_processes: int = 1, root: Path = ROOT) -> int:
+def available_cores(num_processes: int = 1) -> int:
     """How many threads one of several processes like this one can keep busy.
 
     Args:
       num_processes: Those that were launched on this machine, or in this container,
         bound to cores by the launcher or not.
-      root: Where /proc and the control groups are.
 
     Returns:
       At least 1. A part of a core is not counted: one thread more would be stopped in
@@ -159,16 +147,16 @@ def available_cores(num_processes: int = 1, root: Path = ROOT) -> int:
         launchers = max(cores, len(os.sched_getaffinity(os.getppid())))
         bindings = launchers // cores
         cores //= -(-num_processes // bindings)
-    limit = cpu_limit(root)
+    limit = cpu_limit()
     if limit is not None:
         cores = min(cores, int(limit / num_processes))
     return max(1, cores)
 
 
-def describe_cores(root: Path = ROOT) -> str:
+def describe_cores() -> str:
     """What limits the number of cores, for the log: "bound to 2 of 64 cores"."""
     count, everywhere = len(os.sched_getaffinity(0)), os.cpu_count() or 1
-    limit = cpu_limit(root)
+    limit = cpu_limit()
     if limit is not None and limit < count:
         return f"container limit {limit:.3g} of {count} cores"
     if count < everywhere:
@@ -181,7 +169,7 @@ def process_seconds() -> float:
     since_loaded = time.monotonic() - _LOADED
     try:
         # After the name in brackets; field 22 of proc(5), in ticks since the boot.
-        ticks = int(_text(ROOT / "proc/self/stat").rpartition(")")[2].split()[19])
+        ticks = int(_text("proc/self/stat").rpartition(")")[2].split()[19])
         started = ticks / os.sysconf("SC_CLK_TCK")
         return max(since_loaded, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
     except (IndexError, ValueError, OSError, AttributeError):

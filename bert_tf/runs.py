@@ -3,20 +3,19 @@
 Settings have the names of the scripts' flags.
 """
 
-import dataclasses
 import os
 from typing import Any
 
 from bert_tf.config import PretrainingConfig
 from bert_tf.config.checks import require_threads
 from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
-from bert_tf.config.options import Option, options_of
+from bert_tf.config.options import Option
 from bert_tf.config.paths import check_run
 from bert_tf.config.sentences import SentencesConfig
 from bert_tf.errors import did_you_mean
-from bert_tf.flags import make_config
+from bert_tf.flags import all_options, make_config
 from bert_tf.jobs import classifier, pretraining, sentences, squad
-from bert_tf.launch import check_launch, launched_size
+from bert_tf.launch import check_launch
 
 
 def pretrain(**settings: Any) -> dict[str, float]:  # noqa: ANN401
@@ -51,11 +50,7 @@ def train_sentences(**settings: Any) -> dict[str, float]:  # noqa: ANN401
 
 
 def _config(config_class: type, settings: dict[str, Any]) -> Any:  # noqa: ANN401
-    known = {
-        name: option
-        for group in dataclasses.fields(config_class)
-        for name, option in options_of(group.type).items()
-    }
+    known = all_options(config_class)
     for name in settings:
         if name not in known:
             raise ValueError(
@@ -67,8 +62,7 @@ def _config(config_class: type, settings: dict[str, Any]) -> Any:  # noqa: ANN40
     )
     check_launch(config.runtime.horovod)
     require_threads(config.runtime.num_threads)
-    if launched_size() == 1:  # Workers compare what they find.
-        check_run(config)
+    check_run(config)
     if config.runtime.chosen_precision in ("avx-fp32", "bf32"):
         raise ValueError(
             "`precision` must be fp32, bf16 or fp16 from Python: the others are set "

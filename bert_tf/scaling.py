@@ -238,7 +238,7 @@ class StepTime:
 
     @property
     def total(self) -> float:
-        """Of the whole step."""
+        """The time of the whole step."""
         return self.compute + self.allreduce + self.update
 
 

@@ -127,7 +127,7 @@ class StopRequest:
         while received := os.read(reader, 1):
             [number] = received
             if number not in NUMBERS:
-                continue  # Of a handler that someone else has installed.
+                continue  # For a handler that someone else has installed.
             if not first:
                 first, since = number, time.monotonic()
                 self.number = self.number or number

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from bert_tf.launch import is_launched, launched_rank
 
@@ -41,13 +42,14 @@ def width_of(terminal: str) -> int:
         return 80
 
 
-def _print(line: str) -> None:
+def print_line(line: str, stream: TextIO | None = None) -> None:
+    """Prints a line on a stream, by default standard output, if it can be written."""
     with contextlib.suppress(OSError, ValueError):  # A closed stream is a ValueError.
-        print(line, flush=True)
+        print(line, file=stream, flush=True)
 
 
 @contextlib.contextmanager
-def stage(title: str, show: Callable[[str], None] = _print) -> Iterator[None]:
+def stage(title: str, show: Callable[[str], None] = print_line) -> Iterator[None]:
     """Says what takes long: at its begin, and every 10 seconds until its end.
 
     Args:

@@ -21,7 +21,7 @@ import numpy as np
 from bert_tf.files import masked_crc32c, placeholder
 
 INDEX = ".index"
-# Of the bytes of the data files; a file may be shared by tensors, but not often.
+# Tensors may share the bytes of a data file, but have at most so many times as many.
 _MAX_REPEATS = 2
 
 FOOTER = struct.Struct("<40sQ")

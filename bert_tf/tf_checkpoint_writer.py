@@ -25,7 +25,7 @@ _NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 _BYTES_AT_ONCE = 4 << 20
 # Every so many keys one is written in full.
 _RESTART_INTERVAL = 16
-# Of the index: one data file, little-endian (0, which is left out), version 1.
+# Header of the index: one data file, little-endian (0, which is left out), version 1.
 _HEADER = b"\x08\x01\x1a\x02\x08\x01"
 
 

@@ -1,5 +1,6 @@
 """Workers without Horovod: what they send, and how they use the machine."""
 
+import json
 import types
 
 import keras
@@ -12,8 +13,8 @@ from bert_tf.distribute import Communicator, HorovodCommunicator, configure_devi
 from bert_tf.errors import OtherWorkerFailed, RunError
 
 
-def texts_of(texts, rank=0):
-    """What the worker of a rank collects where each sends its text."""
+def values_of(texts, rank=0):
+    """What the worker of a rank collects where each sends its text, of JSON."""
     communicator = HorovodCommunicator.__new__(HorovodCommunicator)
     communicator.rank, communicator.size = rank, len(texts)
     data = [np.frombuffer(text.encode(), np.uint8) for text in texts]
@@ -29,23 +30,23 @@ def texts_of(texts, rank=0):
         return [tf.constant(whole)]
 
     communicator.sum = add_up
-    return communicator.gather_texts(texts[rank])
+    return communicator.gather_values(json.loads(texts[rank]))
 
 
-def test_texts_of_any_length_and_script_arrive():
-    texts = ['{"host": "é中"}', "{}", "x" * 1000]
-    for rank in range(3):
-        assert texts_of(texts, rank) == texts
+def test_values_of_any_length_and_script_arrive():
+    values = [{"host": "é中"}, {}, "x" * 1000, [1, ["a"]]]
+    for rank in range(4):
+        assert values_of([*map(json.dumps, values)], rank) == values
 
 
-def test_one_process_collects_its_own_text():
-    assert Communicator().gather_texts("abc") == ["abc"]
+def test_one_process_collects_its_own_value():
+    assert Communicator().gather_values("abc") == ["abc"]
 
 
 @pytest.mark.parametrize("sent", ["", "\x01"])
-def test_a_worker_that_sends_no_text_is_refused(sent):
+def test_a_worker_that_sends_no_value_is_refused(sent):
     with pytest.raises(RunError, match="Worker 1 runs other code than worker 0"):
-        texts_of(["{}", sent])
+        values_of(["{}", sent])
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ def machine(tmp_path, monkeypatch):
     """Makes files; the affinity of this process and its launcher is 64 cores."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(resources, "ROOT", tmp_path)
 
     def make(cgroup, mountinfo, files, meminfo="MemTotal: 67108864 kB\n"):
         contents = {
@@ -27,7 +28,6 @@ def machine(tmp_path, monkeypatch):
         for name, text in contents.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
-        return tmp_path
 
     return make
 
@@ -39,28 +39,29 @@ def version_2(machine, own="/", mountinfo=V2_MOUNT, **files):
         *folder, file = name.split("__")
         path = "/".join([*folder, file.replace("_", ".")])
         paths[f"sys/fs/cgroup/{path}"] = text
-    return machine(f"0::{own}\n", mountinfo, paths)
+    machine(f"0::{own}\n", mountinfo, paths)
 
 
-def test_without_control_groups_there_is_no_limit(tmp_path):
-    assert resources.cpu_limit(tmp_path) is None
-    assert resources.memory_limit(tmp_path) is None
-    assert resources.memory_total(tmp_path) is None
+def test_without_control_groups_there_is_no_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "ROOT", tmp_path)
+    assert resources.cpu_limit() is None
+    assert resources.memory_limit() is None
+    assert resources.memory_total() is None
 
 
 def test_docker_run_cpus_2(machine):
-    root = version_2(machine, cpu_max="200000 100000\n")
-    assert resources.cpu_limit(root) == 2.0
-    assert resources.available_cores(root=root) == 2
-    assert resources.describe_cores(root) == "container limit 2 of 64 cores"
+    version_2(machine, cpu_max="200000 100000\n")
+    assert resources.cpu_limit() == 2.0
+    assert resources.available_cores() == 2
+    assert resources.describe_cores() == "container limit 2 of 64 cores"
 
 
 def test_max_is_no_limit(machine):
-    root = version_2(machine, cpu_max="max 100000\n", memory_max="max\n")
-    assert resources.cpu_limit(root) is None
-    assert resources.memory_limit(root) is None
-    assert resources.available_cores(root=root) == 64
-    assert resources.describe_cores(root) == "64 cores"
+    version_2(machine, cpu_max="max 100000\n", memory_max="max\n")
+    assert resources.cpu_limit() is None
+    assert resources.memory_limit() is None
+    assert resources.available_cores() == 64
+    assert resources.describe_cores() == "64 cores"
 
 
 @pytest.mark.parametrize(
@@ -73,32 +74,33 @@ def test_max_is_no_limit(machine):
     ],
 )
 def test_a_part_of_a_core_is_not_a_thread(machine, quota, cores):
-    assert resources.available_cores(root=version_2(machine, cpu_max=quota)) == cores
+    version_2(machine, cpu_max=quota)
+    assert resources.available_cores() == cores
 
 
 def test_workers_in_one_container_share_its_limit(machine):
-    root = version_2(machine, cpu_max="800000 100000\n")
-    shares = [resources.available_cores(count, root) for count in (1, 2, 3, 8, 16)]
+    version_2(machine, cpu_max="800000 100000\n")
+    shares = [resources.available_cores(count) for count in (1, 2, 3, 8, 16)]
     assert shares == [8, 4, 2, 1, 1]
 
 
 def test_workers_without_a_limit_share_the_cores(machine):
-    root = version_2(machine, cpu_max="max 100000\n")
-    assert resources.available_cores(4, root) == 16
+    version_2(machine, cpu_max="max 100000\n")
+    assert resources.available_cores(4) == 16
 
 
 def test_workers_bound_to_cores_keep_theirs(machine, monkeypatch):
-    root = version_2(machine, cpu_max="max 100000\n")
+    version_2(machine, cpu_max="max 100000\n")
     parent = os.getppid()
     monkeypatch.setattr(
         os, "sched_getaffinity", lambda pid: set(range(64 if pid == parent else 8))
     )
-    assert resources.available_cores(8, root) == 8
-    assert resources.available_cores(16, root) == 4
+    assert resources.available_cores(8) == 8
+    assert resources.available_cores(16) == 4
 
 
 def test_the_smallest_limit_above_a_process_counts(machine):
-    root = version_2(
+    version_2(
         machine,
         own="/kubepods.slice/pod1/c1",
         **{
@@ -110,22 +112,22 @@ def test_the_smallest_limit_above_a_process_counts(machine):
             "kubepods.slice__pod1__c1__memory_max": "max\n",
         },
     )
-    assert resources.cpu_limit(root) == 3.0
-    assert resources.memory_limit(root) == 4 * GB
+    assert resources.cpu_limit() == 3.0
+    assert resources.memory_limit() == 4 * GB
 
 
 def test_a_container_that_sees_the_names_of_the_host(machine):
     """Its own group is mounted at the top, under the host's name."""
     mount = "31 24 0:27 /docker/abc /sys/fs/cgroup ro - cgroup2 cgroup rw,nsdelegate\n"
-    root = version_2(machine, "/docker/abc/inner", mount, cpu_max="400000 100000")
-    assert resources.cpu_limit(root) == 4.0
+    version_2(machine, "/docker/abc/inner", mount, cpu_max="400000 100000")
+    assert resources.cpu_limit() == 4.0
 
 
 @pytest.mark.parametrize("own", ["/../other", "/elsewhere"])
 def test_a_group_outside_of_the_mount_has_the_limit_of_the_mounted_one(machine, own):
     mount = "31 24 0:27 /docker/abc /sys/fs/cgroup ro - cgroup2 cgroup rw\n"
-    root = version_2(machine, own, mount, cpu_max="400000 100000")
-    assert resources.cpu_limit(root) == 4.0
+    version_2(machine, own, mount, cpu_max="400000 100000")
+    assert resources.cpu_limit() == 4.0
 
 
 V1_MOUNTS = (
@@ -143,9 +145,9 @@ def test_version_1(machine):
         "sys/fs/cgroup/memory/job/memory.limit_in_bytes": f"{2 * GB}\n",
         "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
     }
-    root = machine("5:cpu,cpuacct:/job\n6:memory:/job\n", V1_MOUNTS, files)
-    assert resources.cpu_limit(root) == 3.0
-    assert resources.memory_limit(root) == 2 * GB
+    machine("5:cpu,cpuacct:/job\n6:memory:/job\n", V1_MOUNTS, files)
+    assert resources.cpu_limit() == 3.0
+    assert resources.memory_limit() == 2 * GB
 
 
 def test_version_1_without_a_limit(machine):
@@ -154,10 +156,10 @@ def test_version_1_without_a_limit(machine):
         "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
         "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
     }
-    root = machine("5:cpu,cpuacct:/\n6:memory:/\n", V1_MOUNTS, files)
-    assert resources.cpu_limit(root) is None
-    assert resources.memory_limit(root) is None
-    assert resources.memory_total(root) == 64 * GB
+    machine("5:cpu,cpuacct:/\n6:memory:/\n", V1_MOUNTS, files)
+    assert resources.cpu_limit() is None
+    assert resources.memory_limit() is None
+    assert resources.memory_total() == 64 * GB
 
 
 def test_both_versions_together(machine):
@@ -169,25 +171,29 @@ def test_both_versions_together(machine):
     }
     unified = "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
     own = "5:cpu,cpuacct:/job\n1:name=systemd:/job\n0::/job\n"
-    assert resources.cpu_limit(machine(own, V1_MOUNTS + unified, files)) == 1.0
+    machine(own, V1_MOUNTS + unified, files)
+    assert resources.cpu_limit() == 1.0
 
 
 def test_folders_with_spaces_and_colons_in_their_names(machine):
     mount = "31 24 0:27 / /sys/fs/c\\040group rw - cgroup2 cgroup2 rw\n"
     files = {"sys/fs/c group/a:b/cpu.max": "200000 100000\n"}
-    assert resources.cpu_limit(machine("0::/a:b\n", mount, files)) == 2.0
+    machine("0::/a:b\n", mount, files)
+    assert resources.cpu_limit() == 2.0
 
 
 def test_memory_is_the_machines_or_the_containers(machine):
-    assert resources.memory_total(version_2(machine, memory_max="max")) == 64 * GB
-    assert resources.memory_total(version_2(machine, memory_max=str(GB))) == GB
+    version_2(machine, memory_max="max")
+    assert resources.memory_total() == 64 * GB
+    version_2(machine, memory_max=str(GB))
+    assert resources.memory_total() == GB
 
 
 def test_an_affinity_below_the_limit_counts(machine, monkeypatch):
-    root = version_2(machine, cpu_max="800000 100000\n")
+    version_2(machine, cpu_max="800000 100000\n")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
-    assert resources.available_cores(root=root) == 1
-    assert resources.describe_cores(root) == "bound to 1 of 64 cores"
+    assert resources.available_cores() == 1
+    assert resources.describe_cores() == "bound to 1 of 64 cores"
 
 
 def test_the_time_of_a_process_is_that_since_its_start():

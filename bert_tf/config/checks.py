@@ -135,6 +135,11 @@ def require_given(config: object, *names: str) -> None:
         require(bool(getattr(config, name)), name, "be given", "", f"Pass --{name}.")
 
 
+def require_with(job: str, name: str, value: str) -> None:
+    """A setting that another one needs must not be empty."""
+    require(bool(value), name, f"be given with `{job}`", "", f"Pass --{name}.")
+
+
 def require_positive(config: object, *names: str) -> None:
     """Each named number must be greater than zero."""
     for name in names:

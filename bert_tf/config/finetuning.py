@@ -307,17 +307,6 @@ class FinetuningConfig(RunConfig):
     optimizer: FinetuningOptimizerConfig = FinetuningOptimizerConfig()
     training: FinetuningTrainingConfig
 
-    def __post_init__(self) -> None:
-        """Checks that the best checkpoint may be saved."""
-        super().__post_init__()
-        checks.require(
-            not (self.training.evaluate_each_epoch and self.saving.skip_checkpoint),
-            "skip_checkpoint",
-            "not be given with `evaluate_each_epoch`, which saves the best checkpoint",
-            self.saving.skip_checkpoint,
-            "Leave out one of them.",
-        )
-
     @property
     def max_seq_length(self) -> int:
         """Tokens per row, with the default filled in."""
@@ -344,14 +333,9 @@ class SquadConfig(FinetuningConfig):
             ("do_eval", "predict_file"),
             ("do_predict", "predict_file"),
         ):
-            checks.require(
-                bool(getattr(self.squad, name) or self.squad.data_dir)
-                or not getattr(self.training, job),
-                name,
-                f"be given with `{job}`",
-                "",
-                f"Pass --{name}.",
-            )
+            if getattr(self.training, job):
+                value = getattr(self.squad, name) or self.squad.data_dir
+                checks.require_with(job, name, value)
         longest = self.squad.max_query_length + 3
         room = self.max_seq_length - longest
         stride = self.squad.doc_stride

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bert_tf.config.record_sets import split_weight
 from bert_tf.config.run import RunConfig
+from bert_tf.launch import launched_size
 
 # What must be regular files or folders; a run reads the folders only for some jobs.
 _FILES = (
@@ -22,7 +23,7 @@ _FILES = (
     "vocab_file",
 )
 _FOLDERS = ("data_dir", "folder")
-# Of one of several parts, too.
+# An address, also as one of several parts.
 _ADDRESS = re.compile(r"(?:^|,)\s*([A-Za-z][A-Za-z0-9+.-]*)://")
 _COPY = {
     "gs": "gcloud storage cp -r",
@@ -34,12 +35,16 @@ _RECORDS = {"input_files_dir": "do_train", "eval_files_dir": "evaluates"}
 
 
 def check_run(config: RunConfig) -> None:
-    """Checks the paths of a training or an evaluation.
+    """Checks the paths of a training or an evaluation by one process.
+
+    Several workers compare what they find: see `jobs.run.session`.
 
     Raises:
       OSError: if a path to read does not exist or is of the wrong kind, or a folder to
         write to cannot exist.
     """
+    if launched_size() > 1:
+        return
     for field in dataclasses.fields(config):
         check_paths(getattr(config, field.name))
     # A resumed run needs its first weights no more, a finished one no records either.
@@ -142,7 +147,7 @@ def require_folder(name: str, path: str) -> None:
 
 def require_exists(name: str, path: str) -> None:
     """Weights must be a folder, a file, or what several files begin with."""
-    if path.startswith("hf://"):  # Of the hub: looked for when it is read.
+    if path.startswith("hf://"):  # It is looked for when it is read.
         return
     mode = _mode(path)
     if isinstance(mode, str) and not _expand(f"{glob.escape(path)}.*"):

@@ -14,7 +14,7 @@ from bert_tf.config.run import (
 )
 from bert_tf.launch import launched_rank
 
-# Settings of a training that ask for evaluations while it runs, and all that need one.
+# Settings that ask for evaluations while a training runs, and all that need a training.
 _PERIODS = ("eval_steps", "samples_between_eval", "samples_start_eval")
 _OF_EVALUATION = (*_PERIODS, "target_mlm_accuracy", "evaluate_each_epoch")
 _OF_TRAINING = (*_OF_EVALUATION, "max_samples", "max_hours")
@@ -212,20 +212,9 @@ class PretrainingConfig(RunConfig):
         """Checks that there are records to train on or to evaluate."""
         super().__post_init__()
         training = self.training
-        checks.require(
-            not (training.evaluate_each_epoch and self.saving.skip_checkpoint),
-            "skip_checkpoint",
-            "not be given with `evaluate_each_epoch`, which saves the best checkpoint",
-            self.saving.skip_checkpoint,
-            "Leave out one of them.",
-        )
         needed = {"do_train": "input"} if training.do_train else {}
         needed |= {"do_eval": "eval"} if training.do_eval else {}
         needed |= dict.fromkeys(training.evaluation_settings, "eval")
         for job, folder in needed.items():
             name = f"{folder}_files_dir"
-            if not getattr(self.files, name):
-                raise ValueError(
-                    f"`{name}` must be given with `{job}`. Received: {name}=''. Pass "
-                    f"--{name}."
-                )
+            checks.require_with(job, name, getattr(self.files, name))

@@ -267,6 +267,11 @@ class RunTrainingConfig:
             )
 
     @property
+    def evaluate_each_epoch(self) -> bool:
+        """Whether an evaluation follows each epoch: a flag of all scripts."""
+        return False
+
+    @property
     def max_samples(self) -> int | None:
         """Sequences after which the run ends: a flag of pre-training."""
         return None
@@ -322,6 +327,13 @@ class RunConfig:
             "steps_this_run",
             "not be given with `benchmark`, whose number of steps is fixed",
             training.steps_this_run,
+            "Leave out one of them.",
+        )
+        checks.require(
+            not (training.evaluate_each_epoch and saving.skip_checkpoint),
+            "skip_checkpoint",
+            "not be given with `evaluate_each_epoch`, which saves the best checkpoint",
+            saving.skip_checkpoint,
             "Leave out one of them.",
         )
         checks.require(

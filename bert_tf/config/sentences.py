@@ -65,13 +65,8 @@ class SentencesConfig(FinetuningConfig):
         super().__post_init__()
         training = self.training
         for job, name in (("do_train", "train_file"), ("do_eval", "dev_file")):
-            checks.require(
-                bool(getattr(self.pairs, name)) or not getattr(training, job),
-                name,
-                f"be given with `{job}`",
-                "",
-                f"Pass --{name}.",
-            )
+            if getattr(training, job):
+                checks.require_with(job, name, getattr(self.pairs, name))
         checks.require(
             not training.do_predict,
             "do_predict",

@@ -35,8 +35,8 @@ def choose_task(
 
     Args:
       config: The settings.
-      head: That of the weights that the run starts from.
-      is_own: Whether these are in output_dir; decides the advice.
+      head: The head of the weights that the run starts from.
+      is_own: Whether these weights are in output_dir; decides the advice.
 
     Returns:
       The task, and lines for the log.
@@ -77,7 +77,8 @@ def choose_task(
     return _evaluated_task(config, head, advice)
 
 
-def _wanted_splits(config: ClassifierConfig) -> list[str]:
+def wanted_splits(config: ClassifierConfig) -> list[str]:
+    """The splits that a run reads: train, dev and test, as it is to do something."""
     training = config.training
     wanted = {
         "train": training.do_train,
@@ -107,7 +108,7 @@ def _tag_task(
         ("text_a_column", "text_b_column", "label_column"),
         "the first column is the word, the last one its tag",
     )
-    splits, data_dir, names = _wanted_splits(config), config.task.data_dir, head.names
+    splits, data_dir, names = wanted_splits(config), config.task.data_dir, head.names
     if not (config.training.do_train or head.num_outputs):
         raise ValueError(
             "Without `do_train` the weights must have a head for tags. Received: "
@@ -137,10 +138,13 @@ def _choice_task(
             "The model's head must have one output, a score of an ending. Received: "
             f"{head.num_outputs} outputs ({head.path or 'no head'}). {advice}."
         )
-    columns = ColumnNames(
-        settings.text_a_column, settings.text_b_column, settings.label_column
-    )
-    return swag_task(settings.data_dir, _wanted_splits(config), columns), []
+    columns = _given_columns(config)
+    return swag_task(settings.data_dir, wanted_splits(config), columns), []
+
+
+def _given_columns(config: ClassifierConfig) -> ColumnNames:
+    task = config.task
+    return ColumnNames(task.text_a_column, task.text_b_column, task.label_column)
 
 
 def _has_train_file(config: ClassifierConfig) -> bool:
@@ -158,12 +162,10 @@ def _own_task(
     return own_task(
         settings.task_name.lower(),
         settings.data_dir,
-        ColumnNames(
-            settings.text_a_column, settings.text_b_column, settings.label_column
-        ),
+        _given_columns(config),
         is_regression=settings.is_regression or is_number,
         is_multi_label=settings.is_multi_label,
-        splits=_wanted_splits(config),
+        splits=wanted_splits(config),
         label_names=label_names,
         usual_columns=_usual_columns(head.description),
     )

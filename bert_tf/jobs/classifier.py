@@ -19,14 +19,12 @@ from bert_tf.interop.classifier_labels import CLASSIFY, Head, read_head
 from bert_tf.interop.weight_files import find_source
 from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.jobs import finetuning
-from bert_tf.jobs.class_names import choose_task, description_of
+from bert_tf.jobs.class_names import choose_task, description_of, wanted_splits
 from bert_tf.jobs.run.fingerprint import example_facts
-from bert_tf.jobs.run.messages import report_results
-from bert_tf.jobs.run.output_dir import FolderTask, require_same_task
+from bert_tf.jobs.run.output_dir import FolderTask
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
-from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.jobs.task_kinds import KINDS, Split, TaskKind
 from bert_tf.modeling.finetuning import FinetuningTask, build_classifier_model
@@ -85,15 +83,11 @@ def run(config: ClassifierConfig, stop: StopRequest | None = None) -> dict[str, 
         task = plan.data.task
         finetuning.describe(plan, session)
         finetuning.check_task(plan, session)
-
-        def evaluate() -> dict[str, float]:
-            return _evaluate(plan, session)
-
+        evaluate = functools.partial(_evaluate, plan, session)
         if config.training.do_train:
             best = finetuning.keep_best(plan, session, evaluate, task.metrics[0])
-            with best as epochs:
-                if not epochs.are_over:
-                    train(plan, session, epochs.after_step)
+            with best as after_step:
+                train(plan, session, after_step)
         if config.saving.benchmark:
             return {}
         if config.training.do_predict:
@@ -101,21 +95,19 @@ def run(config: ClassifierConfig, stop: StopRequest | None = None) -> dict[str, 
         if not config.training.do_eval:
             return {}
         results = _evaluate(plan, session, is_timed=True)
-        return report_results(plan, results, session.log, is_first=session.is_first)
+        return session.report_results(plan, results)
 
 
 def _read_splits(
     config: ClassifierConfig, task: ClassificationTask, tokenizer: WordPieceTokenizer
 ) -> tuple[Examples, list[str]]:
     """The examples, and lines for the log."""
-    training, folder = config.training, config.task.data_dir
-    wanted = {_TRAIN: training.do_train, _DEV: training.do_eval}
-    wanted[_TEST] = training.do_predict
+    folder = config.task.data_dir
     splits = [
         name
-        for split, is_wanted in wanted.items()
+        for split in wanted_splits(config)
         for name in (split, split + _MISMATCHED)
-        if is_wanted and (name == split or name in task.files)
+        if name == split or name in task.files
     ]
     kind, found, notes = KINDS[task.kind], {}, []
     for split in splits:
@@ -234,11 +226,10 @@ def _weighted(
 
 def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierPlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
-    start = find_starting_point(
-        config, own_first=True, local_rank=communicator.local_rank
+    folder_task = FolderTask(CLASSIFY, config.task.task_name)
+    start, bert, tokenizer = finetuning.find_start(
+        config, folder_task, communicator.local_rank
     )
-    require_same_task(config, start, FolderTask(CLASSIFY, config.task.task_name))
-    bert, tokenizer = finetuning.load_model_files(config, start)
     head, weights, notes, head_seed = _read_start(config, start)
     task, more = choose_task(config, head, is_own=start.is_own)
     data, found = _read_splits(config, task, tokenizer.load())

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -34,11 +34,16 @@ from bert_tf.jobs.run.model_files import (
     fit_preset,
     load_bert_config,
 )
-from bert_tf.jobs.run.output_dir import check_description
+from bert_tf.jobs.run.output_dir import (
+    FolderTask,
+    check_description,
+    require_same_task,
+)
 from bert_tf.jobs.run.plan import Plan, TrainingSet
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session
-from bert_tf.jobs.run.training_loop import AfterStep, is_done, take_no_step
+from bert_tf.jobs.run.starting_point import find_starting_point
+from bert_tf.jobs.run.training_loop import AfterStep, is_done
 from bert_tf.launch import workers
 from bert_tf.modeling.finetuning import FinetuningTask
 from bert_tf.stages import stage
@@ -55,16 +60,26 @@ Config = TypeVar("Config", bound=FinetuningConfig, covariant=True)
 FinetuningPlan = Plan[Config, object, FinetuningTask]
 
 
-def load_model_files(
-    config: FinetuningConfig, start: StartingPoint
-) -> tuple[BertConfig, RunTokenizer]:
-    """The architecture and the tokenizer, checked before any data are read.
+def find_start(
+    config: FinetuningConfig, task: FolderTask, local_rank: int = 0
+) -> tuple[StartingPoint, BertConfig, RunTokenizer]:
+    """The starting point, the architecture and the tokenizer.
+
+    All are checked before any data are read.
+
+    Args:
+      config: The settings.
+      task: The task of the run.
+      local_rank: See `find_starting_point`.
 
     Raises:
-      FileNotFoundError, ValueError: see `load_bert_config`, `check_architecture` and
+      FileNotFoundError, ValueError, RunError: see `find_starting_point`,
+        `require_same_task`, `load_bert_config`, `check_architecture` and
         `finetuning_tokenizer`; or if rows are longer than the table of positions, or
         the vocabulary is larger than that of words.
     """
+    start = find_starting_point(config, own_first=True, local_rank=local_rank)
+    require_same_task(config, start, task)
     bert = load_bert_config(config.files, start)
     bert, sized = fit_preset(bert, config.files, start, {})
     check_architecture(start, bert, config.training.allow_config_change)
@@ -83,10 +98,11 @@ def load_model_files(
         f"be at most {bert.num_hidden_layers}, the architecture's layers",
         frozen,
     )
-    return bert, dataclasses.replace(tokenizer, notes=[*tokenizer.notes, *notes])
+    tokenizer = dataclasses.replace(tokenizer, notes=[*tokenizer.notes, *notes])
+    return start, bert, tokenizer
 
 
-def row_settings(config: FinetuningConfig, choices: int = 1) -> RowSettings:
+def row_settings(config: FinetuningConfig, choices: int) -> RowSettings:
     """Length of rows, and whether they are packed.
 
     Args:
@@ -99,7 +115,7 @@ def row_settings(config: FinetuningConfig, choices: int = 1) -> RowSettings:
 def training_set(
     config: FinetuningConfig,
     examples: LabelledSequences | None,
-    facts: Mapping[str, object] | None = None,
+    facts: Mapping[str, object],
 ) -> TrainingSet | None:
     """What a plan needs to know of the examples that are trained on.
 
@@ -116,7 +132,7 @@ def training_set(
         sha256=examples.sha256(),
         make_reader=functools.partial(ExampleReader, examples, settings=rows),
         max_seq_length=rows.max_seq_length,
-        facts={"max_seq_length": config.max_seq_length, **(facts or {})},
+        facts={"max_seq_length": config.max_seq_length, **facts},
         measure_lengths=lambda: examples.lengths,
     )
 
@@ -148,20 +164,16 @@ def _describe_layers(plan: FinetuningPlan, log: RunLog) -> None:
     """Logs which layers are frozen, or have other learning rates."""
     settings, num_layers = plan.config.optimizer, plan.bert.num_hidden_layers
     frozen, decay = settings.frozen_layers, settings.layerwise_lr_decay
+    weights = plan.task.model.trainable_variables
+    factors = [plan.optimizer.rate_factor(x.path) for x in weights]
     if frozen is not None:
-        weights = plan.task.model.trainable_variables
-        sizes = [
-            math.prod(x.shape)
-            for x in weights
-            if not plan.optimizer.rate_factor(x.path)
-        ]
+        pairs = zip(weights, factors, strict=True)
+        count = sum(math.prod(x.shape) for x, factor in pairs if not factor)
         log.message(
             f"Frozen: the embeddings and {frozen} of {num_layers} layers, "
-            f"{sum(sizes):,} weights."
+            f"{count:,} weights."
         )
     if decay != 1.0:
-        weights = plan.task.model.trainable_variables
-        factors = {plan.optimizer.rate_factor(x.path) for x in weights}
         lowest = min(filter(None, factors)) * plan.learning_rate
         log.message(
             f"Learning rate by layer: {plan.learning_rate:g} for the head, {decay:g} "
@@ -176,32 +188,17 @@ def check_task(plan: FinetuningPlan, session: Session) -> None:
       RunError: if the training had other settings that change what the model reads
         or predicts.
     """
-    config, error = plan.config, None
+    config = plan.config
     path = os.path.join(config.files.output_dir, TASK_FILE)
     # A prediction may use another length than its training.
     is_chosen = config.batch.max_seq_length and not config.training.do_train
     may_change = ("max_seq_length",) if is_chosen else ()
     for name in config.training.allow_config_change:
         may_change += _OF_CHANGES.get(name, ())
-    try:
+    with agreement(session.communicator):
         if session.is_first and plan.start.is_own:
             task = json.loads(plan.model_files[TASK_FILE])
             check_description(path, task, may_change=may_change)
-    except (OSError, ValueError) as caught:
-        error = caught
-    session.communicator.agree(error)
-
-
-class Epochs(NamedTuple):
-    """What a training does after its epochs.
-
-    Attributes:
-      after_step: Evaluates; None for nothing.
-      are_over: The training has stopped early: no step is to be taken.
-    """
-
-    after_step: AfterStep | None = None
-    are_over: bool = False
 
 
 @contextlib.contextmanager
@@ -210,7 +207,7 @@ def keep_best(
     session: Session,
     evaluate: Callable[[], dict[str, float]],
     criterion: str,
-) -> Iterator[Epochs]:
+) -> Iterator[AfterStep | None]:
     """Evaluates after each epoch of the training inside, if the config asks for it.
 
     Args:
@@ -220,11 +217,11 @@ def keep_best(
       criterion: Name of the result whose highest value is the best.
 
     Yields:
-      What the training does between its steps, and whether it is over.
+      What follows some steps of the training; None for nothing.
     """
     config, log, communicator = plan.config, session.log, session.communicator
     if config.saving.benchmark or not config.training.evaluate_each_epoch:
-        yield Epochs()
+        yield None
         return
     with agreement(communicator):
         best = BestCheckpoint(plan, criterion, communicator.rank)
@@ -254,16 +251,12 @@ def keep_best(
             evaluate_step(plan.step)
     # The training itself notices that all its steps are done.
     is_evaluated = plan.start.is_own and plan.step == best.last_step > 0
-    are_over = is_evaluated and not is_done(plan)
-    are_over = are_over and ends_early(plan.step)
+    is_over = is_evaluated and not is_done(plan) and ends_early(plan.step)
     if patience := config.training.early_stopping_patience:
         times = f"{patience} evaluation{'s' * (patience > 1)}"
         limit = f"{times} without a better {criterion}"
         log.message(f"Early stopping: the training ends after {limit}.")
-    if are_over:
-        take_no_step(plan, session)
-    after_step = AfterStep(functools.partial(_ends_epoch, plan), evaluate_step)
-    yield Epochs(after_step, are_over)
+    yield AfterStep(functools.partial(_ends_epoch, plan), evaluate_step, is_over)
     with agreement(communicator):  # Others may not see the first one's files.
         line = best.load() if session.is_first else ""
     log.message(line)
@@ -316,12 +309,9 @@ def predict_logits(
     )
     count = len(sequences.input_ids) if of_tokens else len(sequences)
     times = BatchTimes()
-    with (
-        stage("Predicting", session.log.message),
-        session.watchdog.evaluation() as watched,
-    ):
+    with stage("Predicting", session.log.message), session.watchdog.paused():
         logits = predict(
-            *(plan.task, watched(batches), count, communicator),
+            *(plan.task, session.watchdog.watched(batches), count, communicator),
             of_tokens=of_tokens,
             times=times,
         )
@@ -339,8 +329,8 @@ def _report_speed(
     session: Session, title: str, times: BatchTimes, batch_size: int
 ) -> None:
     """Logs throughput and latency of a prediction by all workers."""
-    texts = session.communicator.gather_texts(json.dumps(dataclasses.asdict(times)))
-    workers = [BatchTimes(**json.loads(text)) for text in texts]
+    found = session.communicator.gather_values(dataclasses.asdict(times))
+    workers = [BatchTimes(**each) for each in found]
     for line in describe_speed(title, workers, batch_size):
         session.log.message(line)
     if speed := speed_of(workers):

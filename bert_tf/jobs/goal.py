@@ -6,12 +6,12 @@ import platform
 from collections.abc import Callable
 
 from bert_tf.config import PretrainingConfig
-from bert_tf.errors import NotConverged, RunError, one_line
+from bert_tf.errors import NotConverged
 from bert_tf.files import write_whole
 from bert_tf.jobs.run.agreement import agreement
 from bert_tf.jobs.run.best_checkpoint import BestCheckpoint
+from bert_tf.jobs.run.checkpoint_policy import num_due
 from bert_tf.jobs.run.exporting import Exporter
-from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.saving import CheckpointSaver
 from bert_tf.jobs.run.session import Session
@@ -39,17 +39,6 @@ def mlperf_interval(global_batch_size: float) -> int:
     return int(0.05 * needed / 25_000) * 25_000
 
 
-def evaluations_due(samples: int, first: int, between: int) -> int:
-    """How many evaluations there must have been after so many sequences.
-
-    Args:
-      samples: Sequences that were trained on.
-      first: Those before the first evaluation.
-      between: Those between two.
-    """
-    return max(0, (samples - first) // between + 1)
-
-
 def _samples_of_evaluations(plan: GoalPlan) -> tuple[int, int]:
     """Sequences before the first evaluation, and between two."""
     training = plan.config.training
@@ -70,7 +59,7 @@ def is_due(plan: GoalPlan, step: int) -> bool:
         has_begun = plan.samples(step) >= (training.samples_start_eval or 0)
         return has_begun and step % training.eval_steps == 0
     now, before = (
-        evaluations_due(plan.samples(s), *_samples_of_evaluations(plan))
+        num_due(plan.samples(s), *_samples_of_evaluations(plan))
         for s in (step, step - 1)
     )
     return now > before
@@ -148,16 +137,12 @@ class Goal:
 
     def _begin_mlperf_log(self, path: str) -> None:
         """Writes what precedes the first step, on the first worker."""
-        plan, communicator, error = self._plan, self._session.communicator, None
-        if plan.training_set is None:  # All steps are done.
+        if self._plan.training_set is None:  # All steps are done.
             return
-        try:
+        with agreement(self._session.communicator):
             if self._session.is_first:
                 self._mlperf = MLPerfLog(path)
-        except RunError as caught:
-            error = caught
-        communicator.agree(error)
-        self._mlperf.begin_run(self._init_seconds, _mlperf_values(plan))
+        self._mlperf.begin_run(self._init_seconds, _mlperf_values(self._plan))
 
     @property
     def is_reached(self) -> bool:
@@ -233,8 +218,7 @@ class Goal:
             self._results = self._evaluate_model()
         elif self._evaluated_step != plan.step:
             self._evaluate(plan.step, is_last=True)
-        log, is_first = session.log, session.is_first
-        return report_results(plan, self._results, log, is_first=is_first)
+        return session.report_results(plan, self._results)
 
     def finish(self) -> None:
         """Logs the result of a training, and writes it to `RESULT_FILE`.
@@ -250,13 +234,9 @@ class Goal:
         session.log.message(f"Result: {shown}.")
         session.log.summary({n: x for n, x in record.items() if x is not None})
         self._mlperf.end("run_stop", status="success" if self.is_reached else "aborted")
-        error = None
-        try:
+        with agreement(session.communicator):
             if session.is_first:
                 self._write(record)
-        except OSError as caught:
-            error = RunError(one_line(caught))
-        session.communicator.agree(error)
         if self._target is None or self.is_reached:
             return
         advice = "Its last step is taken: train longer, or with other settings."

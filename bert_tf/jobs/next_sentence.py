@@ -27,6 +27,11 @@ class Records:
     train: RecordSet | None
     evaluation: RecordSet | None
 
+    @property
+    def sets(self) -> list[RecordSet]:
+        """Those that there are."""
+        return [x for x in (self.train, self.evaluation) if x is not None]
+
 
 def choose_nsp(
     config: PretrainingConfig, start: StartingPoint, records: Records
@@ -43,7 +48,7 @@ def choose_nsp(
         resumed has no head for it; or the records differ and the flag is not given.
     """
     asked, before = config.training.do_nsp, _of_run(start)
-    sets = [each for each in (records.train, records.evaluation) if each is not None]
+    sets = records.sets
     is_new = before is None or records.train is None
     reason = ""
     if asked is False:

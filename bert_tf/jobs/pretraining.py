@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from bert_tf.config import BertConfig, PretrainingConfig
-from bert_tf.config.record_ranges import RecordRange, parse_ranges
+from bert_tf.config.record_ranges import parse_ranges
 from bert_tf.data.batches.dynamic_masking import DynamicMasker, make_masker
 from bert_tf.data.batches.record_batches import TrainingReader, evaluation_batches
 from bert_tf.data.batches.record_order import RecordOrder
@@ -39,12 +39,7 @@ from bert_tf.jobs.run.output_dir import (
     FolderTask,
     require_same_task,
 )
-from bert_tf.jobs.run.plan import (
-    Plan,
-    TrainingSet,
-    build_plan,
-    divide_batch,
-)
+from bert_tf.jobs.run.plan import Plan, TrainingSet, build_plan, divide_batch
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.starting_point import find_starting_point
@@ -114,7 +109,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     bert, sized = fit_preset(bert, config.files, start, stated)
     check_architecture(start, bert, config.training.allow_config_change)
     records = _open_records(config, communicator, bert, start)
-    sets = [each for each in (records.train, records.evaluation) if each is not None]
+    sets = records.sets
     metadata = {folder: m for each in sets for folder, m in each.metadata.items()}
     tokenizer = pretraining_tokenizer(config, start, bert, metadata)
     notes = [*sized, *dict.fromkeys(note for each in sets for note in each.notes)]
@@ -191,52 +186,39 @@ def _open_records(
     start: StartingPoint,
 ) -> Records:
     """Opens the sets that are needed for training and for evaluation."""
+    files, training = config.files, config.training
+    skipped = parse_ranges("skip_records", training.skip_records)
+
+    def open_set(folders: str, *, may_have_weights: bool) -> RecordSet:
+        records = open_records(
+            folders,
+            ValueLimits(bert.vocab_size, bert.type_vocab_size),
+            max_seq_length=config.batch.max_seq_length,
+            max_predictions_per_seq=config.batch.max_predictions_per_seq,
+            cache_dir=os.path.join(files.output_dir, INDEX_CACHE_DIR),
+            skip=SkipSettings(skipped, training.max_corrupt_records),
+            communicator=communicator,
+            may_have_weights=may_have_weights,
+        )
+        length, most = records.shape.max_seq_length, bert.max_position_embeddings
+        if length > most:
+            raise ValueError(
+                f"The records of {folders} have max_seq_length={length}, more than the "
+                f"architecture's max_position_embeddings={most}. Make shorter records, "
+                "or use an architecture with more positions."
+            )
+        return records
+
     train = evaluation = None
     if _takes_steps(config, start):
-        train = _open(
-            *(config, communicator, bert, config.files.input_files_dir),
-            may_have_weights=True,
-        )
-    if config.training.evaluates:
-        evaluation = _open(config, communicator, bert, config.files.eval_files_dir)
-    if train is not None or not config.training.do_train:
+        train = open_set(files.input_files_dir, may_have_weights=True)
+    if training.evaluates:
+        evaluation = open_set(files.eval_files_dir, may_have_weights=False)
+    records = Records(train, evaluation)
+    if train is not None or not training.do_train:
         # Both sets may be the same.
-        files = dict.fromkeys(train.index.files if train else ())
-        files |= dict.fromkeys(evaluation.index.files if evaluation else ())
-        require_files([*files], _skipped_ranges(config))
-    return Records(train, evaluation)
-
-
-def _skipped_ranges(config: PretrainingConfig) -> list[RecordRange]:
-    return parse_ranges("skip_records", config.training.skip_records)
-
-
-def _open(
-    config: PretrainingConfig,
-    communicator: Communicator,
-    bert: BertConfig,
-    folders: str,
-    *,
-    may_have_weights: bool = False,
-) -> RecordSet:
-    limits = ValueLimits(bert.vocab_size, bert.type_vocab_size)
-    records = open_records(
-        folders,
-        limits,
-        max_seq_length=config.batch.max_seq_length,
-        max_predictions_per_seq=config.batch.max_predictions_per_seq,
-        cache_dir=os.path.join(config.files.output_dir, INDEX_CACHE_DIR),
-        skip=SkipSettings(_skipped_ranges(config), config.training.max_corrupt_records),
-        communicator=communicator,
-        may_have_weights=may_have_weights,
-    )
-    length = records.shape.max_seq_length
-    if length > bert.max_position_embeddings:
-        raise ValueError(
-            f"The records of {folders} have max_seq_length={length}, more than the "
-            f"architecture's max_position_embeddings={bert.max_position_embeddings}. "
-            "Make shorter records, or use an architecture with more positions."
-        )
+        paths = dict.fromkeys(x for each in records.sets for x in each.index.files)
+        require_files([*paths], skipped)
     return records
 
 
@@ -303,10 +285,8 @@ def describe(plan: PretrainingPlan, session: Session) -> None:
         f"{shape.global_batch_size} records per step."
     )
     if trained.is_packed:
-        average, num_steps = (
-            trained.sequences_per_record,
-            config.batch.num_accumulation_steps,
-        )
+        average = trained.sequences_per_record
+        num_steps = config.batch.num_accumulation_steps
         asked = config.batch.train_batch_size * num_steps * shape.size
         log.message(
             f"Packed records, {average:.3f} sequences each: a step has about "
@@ -354,10 +334,11 @@ def evaluate(plan: PretrainingPlan, session: Session) -> dict[str, float]:
     started = time.perf_counter()
     with (
         stage("Evaluating", session.log.message),
-        session.watchdog.evaluation() as watched,
+        session.watchdog.paused(),
         session.averaged(plan),
     ):
-        results = evaluate_pretraining(plan.task, watched(batches), communicator)
+        watched = session.watchdog.watched(batches)
+        results = evaluate_pretraining(plan.task, watched, communicator)
     seconds = time.perf_counter() - started
     has_pairs = "nsp_loss" in plan.task.loss_names
     num_sequences = results["next_sentence_count" if has_pairs else "sequence_count"]

@@ -1,6 +1,7 @@
 """Sentence vectors: a config to a model that finds the texts that belong together."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -16,11 +17,9 @@ from bert_tf.evaluation.retrieval import retrieval_metrics
 from bert_tf.interop.sentence_files import EMBED
 from bert_tf.jobs import finetuning
 from bert_tf.jobs.run.fingerprint import example_facts
-from bert_tf.jobs.run.messages import report_results
-from bert_tf.jobs.run.output_dir import FolderTask, require_same_task
+from bert_tf.jobs.run.output_dir import FolderTask
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.session import Session, open_session
-from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.modeling.sentences import SentenceTask, build_sentence_model
@@ -73,18 +72,15 @@ def run(config: SentencesConfig, stop: StopRequest | None = None) -> dict[str, f
         plan = session.make_plan(config, prepare)
         finetuning.describe(plan, session)
         finetuning.check_task(plan, session)
-
-        def evaluate() -> dict[str, float]:
-            return _evaluate(plan, session)
-
+        evaluate = functools.partial(_evaluate, plan, session)
         if config.training.do_train:
-            with finetuning.keep_best(plan, session, evaluate, "mrr") as epochs:
-                if not epochs.are_over:
-                    train(plan, session, epochs.after_step)
+            best = finetuning.keep_best(plan, session, evaluate, "mrr")
+            with best as after_step:
+                train(plan, session, after_step)
         if plan.data.dev is None or config.saving.benchmark:
             return {}
         results = _evaluate(plan, session, title="dev")
-        return report_results(plan, results, session.log, is_first=session.is_first)
+        return session.report_results(plan, results)
 
 
 def _read(config: SentencesConfig, path: str, tokenizer: WordPieceTokenizer) -> Pairs:
@@ -109,11 +105,9 @@ def _read(config: SentencesConfig, path: str, tokenizer: WordPieceTokenizer) -> 
 
 def prepare(config: SentencesConfig, communicator: Communicator) -> SentencePlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
-    start = find_starting_point(
-        config, own_first=True, local_rank=communicator.local_rank
+    start, bert, tokenizer = finetuning.find_start(
+        config, FolderTask(EMBED), communicator.local_rank
     )
-    require_same_task(config, start, FolderTask(EMBED))
-    bert, tokenizer = finetuning.load_model_files(config, start)
     words, training, pairs = tokenizer.load(), config.training, config.pairs
     data = SentenceData(
         _read(config, pairs.train_file, words) if training.do_train else None,

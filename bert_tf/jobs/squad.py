@@ -24,19 +24,11 @@ from bert_tf.evaluation.squad_scores import (
 from bert_tf.files import file_sha256
 from bert_tf.jobs import finetuning
 from bert_tf.jobs.run.fingerprint import example_facts
-from bert_tf.jobs.run.messages import report_results
 from bert_tf.jobs.run.model_files import RunTokenizer
-from bert_tf.jobs.run.output_dir import (
-    CACHE_DIR,
-    SQUAD,
-    require_same_task,
-    squad_task,
-)
+from bert_tf.jobs.run.output_dir import CACHE_DIR, SQUAD, squad_task
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.reporting import NUM_HARDEST
-from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
-from bert_tf.jobs.run.starting_point import find_starting_point
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.finetuning import SpanTask, build_span_model
 from bert_tf.modeling.models import ModelOptions
@@ -114,9 +106,8 @@ def run(config: SquadConfig, stop: StopRequest | None = None) -> dict[str, float
             return score_squad(questions.path, _answers(plan, session))
 
         if config.training.do_train:
-            with finetuning.keep_best(plan, session, evaluate, "f1") as epochs:
-                if not epochs.are_over:
-                    train(plan, session, epochs.after_step)
+            with finetuning.keep_best(plan, session, evaluate, "f1") as after_step:
+                train(plan, session, after_step)
         if questions is None or config.saving.benchmark:
             return {}
         predictions = _answers(plan, session, title="prediction")
@@ -129,7 +120,7 @@ def run(config: SquadConfig, stop: StopRequest | None = None) -> dict[str, float
         if session.report:
             asked = (questions.examples, predictions, NUM_HARDEST)
             session.report.add_details(lambda: {"hardest": wrong_answers(*asked)})
-        return report_results(plan, scores, session.log, is_first=session.is_first)
+        return session.report_results(plan, scores)
 
 
 def read_questions(
@@ -228,26 +219,23 @@ def _read_data(config: SquadConfig, tokenizer: RunTokenizer) -> SquadData:
     return SquadData(train, questions)
 
 
-def _find_start(config: SquadConfig, local_rank: int = 0) -> StartingPoint:
-    start = find_starting_point(config, own_first=True, local_rank=local_rank)
-    require_same_task(config, start, squad_task(config.squad.version_2_with_negative))
-    return start
-
-
 def _write_cache(config: SquadConfig) -> None:
     """Writes the cache of the windows, which all workers then read."""
-    _, tokenizer = finetuning.load_model_files(config, _find_start(config))
+    task = squad_task(config.squad.version_2_with_negative)
+    _, _, tokenizer = finetuning.find_start(config, task)
     _read_data(config, tokenizer)
 
 
 def prepare(config: SquadConfig, communicator: Communicator) -> SquadPlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
-    start = _find_start(config, communicator.local_rank)
-    bert, tokenizer = finetuning.load_model_files(config, start)
+    squad = config.squad
+    start, bert, tokenizer = finetuning.find_start(
+        config, squad_task(squad.version_2_with_negative), communicator.local_rank
+    )
     if config.training.do_eval:
-        check_scorer(is_version_2=config.squad.version_2_with_negative)
+        check_scorer(is_version_2=squad.version_2_with_negative)
     data = _read_data(config, tokenizer)
-    files, squad = [file for file in (data.train, data.predict) if file], config.squad
+    files = [file for file in (data.train, data.predict) if file]
 
     def make_task(bert: BertConfig, options: ModelOptions) -> SpanTask:
         length = config.max_seq_length

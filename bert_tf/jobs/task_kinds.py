@@ -1,4 +1,4 @@
-"""What a classification does in another way for each kind of task."""
+"""The steps of a classification that differ between kinds of tasks."""
 
 import functools
 import os
@@ -32,7 +32,6 @@ from bert_tf.evaluation.glue import (
     write_test_results,
 )
 from bert_tf.evaluation.tagging import entity_metrics, split_tags, write_tags
-from bert_tf.interop.classifier_labels import CHOOSE, CLASSIFY, TAG
 from bert_tf.jobs.run.reporting import classification_details, confusion_of
 from bert_tf.modeling.finetuning import (
     ChoiceTask,
@@ -62,7 +61,6 @@ class TaskKind(NamedTuple):
     """The steps of a kind of task.
 
     Attributes:
-      name: In task.json, and of the command of `predict`.
       read: Reads the examples of a split.
       encode: Encodes them: task, examples, tokenizer, maximum length -> `Split`.
       make_task: Of a model.
@@ -71,7 +69,6 @@ class TaskKind(NamedTuple):
       details: For the report: vocabulary, task, logits, `Split`.
     """
 
-    name: str
     read: Callable[..., list[Any]]
     encode: Callable[[ClassificationTask, list[Any], WordPieceTokenizer, int], Split]
     make_task: type[FinetuningTask]
@@ -166,7 +163,7 @@ def _label_metrics(
 
 
 def _of_words(logits: np.ndarray, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Logits [n, C] and tags [n] of all words, of those of all tokens."""
+    """Logits [n, C] and tags [n] of all words, chosen from those of all tokens."""
     is_word = split.labelled.tags >= 0
     return logits[is_word], split.labelled.tags[is_word]
 
@@ -261,19 +258,17 @@ def _no_details(*_: object) -> dict[str, object]:
     return {}
 
 
-_texts = functools.partial(
-    TaskKind, CLASSIFY, read_examples, _encode_texts, write=_write_texts
-)
+_texts = functools.partial(TaskKind, read_examples, _encode_texts, write=_write_texts)
 KINDS: Mapping[Kind, TaskKind] = {
     Kind.CLASSES: _texts(ClassTask, _class_metrics, details=_text_details),
     Kind.NUMBERS: _texts(RegressionTask, _number_metrics, details=_text_details),
     Kind.LABELS: _texts(LabelTask, _label_metrics, details=_no_details),
     Kind.TAGS: TaskKind(
-        *(TAG, read_sentences, _encode_sentences, TagTask),
+        *(read_sentences, _encode_sentences, TagTask),
         *(_tag_metrics, _write_tags, _tag_details),
     ),
     Kind.CHOICES: TaskKind(
-        *(CHOOSE, read_questions, _encode_questions, ChoiceTask),
+        *(read_questions, _encode_questions, ChoiceTask),
         *(_choice_metrics, _write_choices, _no_details),
     ),
 }

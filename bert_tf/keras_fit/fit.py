@@ -24,7 +24,6 @@ from bert_tf.keras_fit.inspection import (
     count_rows,
     departures,
     optimizers_of,
-    seeds_of,
     statistics_of,
     without_optionals,
 )
@@ -244,7 +243,8 @@ class _DistributedFit:
         variables = {id(v): v for v in model.weights}
         for optimizer in self._optimizers:
             variables |= {id(v): v for v in optimizer.variables}
-        seeds = [g.state for layer in model._flatten_layers() for g in seeds_of(layer)]
+        layers = model._flatten_layers()
+        seeds = [g.state for layer in layers for g in layer._seed_generators]
         variables |= {id(v): v for v in seeds}
         self._sums.broadcast(list(variables.values()))
         for seed in {id(v): v for v in seeds}.values():

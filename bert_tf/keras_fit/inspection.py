@@ -14,7 +14,7 @@ _BATCH_STATISTICS = (
 
 
 def optimizers_of(model: keras.Model) -> list[keras.Optimizer]:
-    """Those that the model holds, each once, in the order of its attributes."""
+    """The optimizers of a model, each once, in the order of its attributes."""
     found: dict[int, keras.Optimizer] = {}
     for value in vars(model).values():
         values = value.values() if isinstance(value, dict) else value
@@ -42,11 +42,6 @@ def _is_not_linear(optimizer: keras.Optimizer | None) -> bool:
 
 def _makes_mask(layer: keras.Layer) -> bool:
     return isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False)
-
-
-def seeds_of(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
-    """Those that the layer itself holds."""
-    return layer._seed_generators
 
 
 def arrays(batch: Any) -> list[tf.Tensor]:  # noqa: ANN401
@@ -87,7 +82,7 @@ def departures(model: keras.Model, settings: dict[str, Any]) -> list[str]:
     found = []
     if names := [x.name for x in layers if isinstance(x, _BATCH_STATISTICS)]:
         found.append(f"statistics of a batch are of one worker's rows ({names[0]})")
-    if names := [x.name for x in layers if seeds_of(x)]:
+    if names := [x.name for x in layers if x._seed_generators]:
         found.append(f"random layers draw other numbers ({names[0]})")
     if names := [x.name for x in layers if _makes_mask(x)]:
         found.append(

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError, shown
+from bert_tf.training.optimizer_base import dense_gradient
 
 Gradient = tf.Tensor | tf.IndexedSlices | None
 
@@ -222,8 +223,4 @@ def _dense(gradient: Gradient, variable: keras.Variable) -> tf.Tensor:
     """The gradient as one tensor, zero if there is none."""
     if gradient is None:
         return tf.zeros(variable.shape, variable.value.dtype)
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.math.unsorted_segment_sum(
-            gradient.values, gradient.indices, variable.shape[0]
-        )
-    return tf.convert_to_tensor(gradient)
+    return tf.convert_to_tensor(dense_gradient(gradient, variable))

@@ -17,9 +17,9 @@ from bert_tf.modeling.backends.interface import (
 from bert_tf.modeling.layers import (
     BertLayer,
     Dense,
+    DenseNorm,
     Embeddings,
     LayerSettings,
-    ResidualOutput,
 )
 
 _DROPOUT = "dropout_state"
@@ -46,7 +46,7 @@ class Attention(BertLayer):
     def __init__(self, settings: LayerSettings) -> None:
         super().__init__(settings, name="attention")
         self.self_attention = SelfAttention(settings)
-        self.residual_output = ResidualOutput(settings)
+        self.residual_output = DenseNorm(settings, "output")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.self_attention.build(input_shape)
@@ -106,7 +106,7 @@ class EncoderLayer(BertLayer):
         super().__init__(settings, name=name)
         self.attention = Attention(settings)
         self.intermediate = Intermediate(settings)
-        self.residual_output = ResidualOutput(settings)
+        self.residual_output = DenseNorm(settings, "output")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.attention.build(input_shape)

@@ -184,11 +184,11 @@ class LayerNorm(BertLayer):
         return NormWeights(self.gamma, self.beta)
 
 
-class ResidualOutput(BertLayer):
-    """The last variables of a block: a dense layer and a normalisation."""
+class DenseNorm(BertLayer):
+    """Variables of a dense layer to the hidden size, and of the normalisation after."""
 
-    def __init__(self, settings: LayerSettings) -> None:
-        super().__init__(settings, name="output")
+    def __init__(self, settings: LayerSettings, name: str) -> None:
+        super().__init__(settings, name=name)
         self.dense = Dense(settings, self.config.hidden_size, "dense")
         self.layer_norm = LayerNorm(settings)
 

@@ -32,7 +32,8 @@ def gelu_tanh(x: tf.Tensor) -> tf.Tensor:
     return 0.5 * x * (1.0 + tf.tanh(inner))
 
 
-_ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+# By their names in `BertConfig.hidden_act`.
+ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
     "gelu_new": gelu_tanh,
@@ -40,11 +41,6 @@ _ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "relu": tf.nn.relu,
     "tanh": tf.tanh,
 }
-
-
-def activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The activation function of that name in `BertConfig.hidden_act`."""
-    return _ACTIVATIONS[name]
 
 
 def rounded(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

@@ -18,8 +18,7 @@ from bert_tf.modeling.bert_model import BertModel, Tensors
 from bert_tf.modeling.encoder import Bert
 from bert_tf.modeling.layers import (
     BertLayer,
-    Dense,
-    LayerNorm,
+    DenseNorm,
     LayerSettings,
     OutputLayer,
 )
@@ -34,19 +33,6 @@ from bert_tf.modeling.models import (
 LOSS_NAMES = ("mlm_loss", "nsp_loss")
 
 
-class Transform(BertLayer):
-    """Variables of the dense layer before the tied output layer."""
-
-    def __init__(self, settings: LayerSettings) -> None:
-        super().__init__(settings, name="transform")
-        self.dense = Dense(settings, self.config.hidden_size, "dense")
-        self.layer_norm = LayerNorm(settings)
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.dense.build(input_shape)
-        self.layer_norm.build(input_shape)
-
-
 class Predictions(BertLayer):
     """The masked-LM head, whose output layer is the transposed word table."""
 
@@ -54,7 +40,7 @@ class Predictions(BertLayer):
         self, settings: LayerSettings, word_embeddings: Callable[[], keras.Variable]
     ) -> None:
         super().__init__(settings, name="predictions")
-        self.transform = Transform(settings)
+        self.transform = DenseNorm(settings, "transform")
         # A function, so that Keras does not count the variable as this layer's weight.
         self.word_embeddings = word_embeddings
 

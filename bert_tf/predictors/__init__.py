@@ -6,7 +6,7 @@ tag = Tagger("output_dir")
 tag(["Ada lives in London.", ["Ada", "lives", "in", "London", "."]])
 """
 
-from bert_tf.predictors.base import Predictor, PredictorSettings, input_list
+from bert_tf.predictors.base import Predictor, PredictorSettings
 from bert_tf.predictors.chooser import Chooser
 from bert_tf.predictors.tagger import Tagger
 from bert_tf.predictors.texts import Classifier, MaskFiller, QuestionAnswerer
@@ -19,5 +19,4 @@ __all__ = [
     "PredictorSettings",
     "QuestionAnswerer",
     "Tagger",
-    "input_list",
 ]

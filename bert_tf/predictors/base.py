@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from bert_tf.data.batches.example_batches import LabelledSequences, prediction_batches
 from bert_tf.data.packing.layout import RowSettings
+from bert_tf.data.tasks.classification import TextExample
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import RunError, shown
@@ -52,6 +53,13 @@ def input_list(texts: str | Iterable[object], *, may_be_pairs: bool) -> list[obj
                 f"Received: {shown(one)}. Pass strings."
             )
     return found
+
+
+def text_examples(texts: str | Iterable[str | tuple[str, str]]) -> list[TextExample]:
+    """Texts, or pairs of them, without labels; see `input_list`."""
+    inputs = input_list(texts, may_be_pairs=True)
+    pairs = [(text, None) if isinstance(text, str) else text for text in inputs]
+    return [TextExample(a, b, None, "") for a, b in pairs]
 
 
 def is_pair(value: object) -> bool:

@@ -9,7 +9,7 @@ import scipy.special
 import tensorflow as tf
 
 from bert_tf.data.packing.layout import lay_out
-from bert_tf.data.tasks.classification import TextExample, encode_examples
+from bert_tf.data.tasks.classification import encode_examples
 from bert_tf.data.tasks.squad_files import SquadExample
 from bert_tf.data.tasks.squad_windows import WindowSettings, build_windows
 from bert_tf.data.text.token_sequences import TokenSequences
@@ -34,6 +34,7 @@ from bert_tf.predictors.base import (
     PredictorSettings,
     input_list,
     is_pair,
+    text_examples,
 )
 
 MASK = "[MASK]"
@@ -77,10 +78,8 @@ class Classifier(Predictor):
           where a text may have any number of labels, also `labels`, those above a half;
           of a model with one output, `value`.
         """
-        if not (texts := input_list(texts, may_be_pairs=True)):
+        if not (examples := text_examples(texts)):
             return []
-        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
-        examples = [TextExample(a, b, None, "") for a, b in pairs]
         sequences = encode_examples(examples, self._tokenizer, self.max_seq_length)
         logits = self._logits(sequences, of_tokens=False)
         if self._task.num_outputs == 1:

@@ -42,7 +42,7 @@ class WeightAverages:
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """Those of the averages, in the order of the weights."""
+        """The variables of the averages, in the order of the weights."""
         return list(self._averages.values())
 
     def slots(self) -> dict[str, tf.Variable]:

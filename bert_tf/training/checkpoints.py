@@ -50,8 +50,8 @@ _REMOVED = re.compile(rf"\.{_STEP}\.bert_tf\.removed")
 _REPLACES = "replaces"
 _BESIDE = "beside"
 _BESIDE_NAME = re.compile(r"(best/)?[a-z_]+\.(json|txt)")
-# Of earlier versions: a mark on what is not complete, and tensor files before they were
-# renamed, by the program or by TensorFlow.
+# From earlier versions: a mark on what is not complete, and tensor files before they
+# were renamed, by the program or by TensorFlow.
 _INCOMPLETE = re.compile(rf"{_STEP}\.incomplete")
 _OLD_TEMPORARY = re.compile(rf"{_STEP}\.tmp\.{TENSOR_FILE}(\.tempstate[0-9]+)?")
 
@@ -197,13 +197,6 @@ def _name_newest(directory: str, step: int) -> None:
     write_whole(path, text)
 
 
-def _tensor_endings(directory: str, own: str) -> list[str]:
-    """Endings of the tensor files of a checkpoint."""
-    names = os.listdir(directory)
-    endings = [n.removeprefix(f"{own}.") for n in names if n.startswith(f"{own}.")]
-    return [ending for ending in endings if re.fullmatch(TENSOR_FILE, ending)]
-
-
 def checkpoint_files(directory: str) -> dict[int, list[str]]:
     """Names of the files of each step's checkpoint, complete or not, by step.
 
@@ -248,10 +241,10 @@ def remove(directory: str, step: int) -> None:
 
 
 def _complete_removal(directory: str, step: int) -> None:
-    own = f"model.ckpt-{step}"
-    if not os.path.lexists(os.path.join(directory, f"{own}.json")):
-        for ending in _tensor_endings(directory, own):
-            os.remove(os.path.join(directory, f"{own}.{ending}"))
+    if not os.path.lexists(f"{_prefix(directory, step)}.json"):
+        for found in filter(None, map(_FILE.fullmatch, os.listdir(directory))):
+            if int(found[1]) == step:
+                os.remove(os.path.join(directory, found[0]))
     os.remove(_hidden(directory, step, "removed"))
 
 

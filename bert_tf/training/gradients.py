@@ -1,9 +1,8 @@
 """From the loss sums of micro-batches to one gradient of the whole global batch."""
 
-import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -12,37 +11,6 @@ from bert_tf.distribute import Communicator
 from bert_tf.training.clipping import clip_by_global_norm
 
 Features = dict[str, tf.Tensor]
-
-
-class MicroBatch(Protocol):
-    """One micro-batch whose forward pass was recorded."""
-
-    def gradients(self, loss: tf.Tensor) -> list[tf.Tensor | None]:
-        """Dense float32, in the order of variables; None for those in accumulators."""
-
-
-class Step(Protocol):
-    """What the micro-batches of a step share, for the calls inside.
-
-    Attributes:
-      sums: The accumulators that it owns, by path of a variable.
-    """
-
-    sums: Mapping[str, object]
-
-    def __enter__(self) -> object:
-        """Starts a step: prepacks weights and empties accumulators."""
-
-    def __exit__(self, *error: object) -> None:
-        """Ends the step."""
-
-    def micro_batch(
-        self, variables: Sequence[keras.Variable]
-    ) -> contextlib.AbstractContextManager[MicroBatch]:
-        """Records the forward pass inside."""
-
-    def take_sum(self, path: str) -> tf.Tensor | None:
-        """The sum of a variable's gradients; None if it has no accumulator."""
 
 
 class Task(Protocol):
@@ -65,8 +33,8 @@ class Task(Protocol):
     def loss_sums(self, features: Features, *, training: bool) -> tf.Tensor:
         """Each loss summed over the predictions of a micro-batch: [L] float32."""
 
-    def step_scope(self, *, accumulates: bool) -> Step:
-        """The scope of a step.
+    def step_scope(self, *, accumulates: bool) -> Any:  # noqa: ANN401
+        """The scope of a step, a `ModelStep` of `modeling.backends.step`.
 
         Args:
           accumulates: Whether it may own accumulators: the backward pass then adds the
@@ -348,7 +316,7 @@ class GradientAccumulator:
         return gradients, losses, asked
 
     def _features(self, batch: Features, step: tf.Tensor, i: tf.Tensor) -> Features:
-        """Those of micro-batch `i`, with what decides its dropout."""
+        """The features of micro-batch `i`, with what decides its dropout."""
         settings = self._settings
         features = {name: array[i] for name, array in batch.items()}
         size = tf.shape(features["input_ids"])[0]

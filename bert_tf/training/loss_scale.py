@@ -40,19 +40,16 @@ class LossScale:
         """Counts a step whose gradient was finite; doubles the scale when due."""
         self.num_finite_steps += 1
         if self.num_finite_steps >= GROWTH_STEPS and self.value < _LARGEST:
-            self._change(self.value * 2.0)
+            self.change(self.value * 2.0)
 
     def lower(self) -> bool:
         """Halves the scale; returns False if it is the smallest already."""
         if self.value <= _SMALLEST:
             return False
-        self._change(self.value / 2.0)
+        self.change(self.value / 2.0)
         return True
 
-    def restore(self, value: float) -> None:
-        """Undoes `lower`, where a smaller scale has not helped."""
-        self._change(value)
-
-    def _change(self, value: float) -> None:
+    def change(self, value: float) -> None:
+        """Sets another scale, and counts finite steps from 0."""
         self.variable.assign(value)
         self.num_finite_steps = 0

@@ -1,6 +1,5 @@
 """Why a gradient was not finite: found afterwards, so that no step takes longer."""
 
-import json
 import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import tensorflow as tf
 
 from bert_tf.distribute import Communicator
 
-# Of one micro-batch: dense gradients in the order of the variables, and losses.
+# Number of a micro-batch -> gradients, in the order of the variables, and losses.
 PartGradients = Callable[[int], tuple[Sequence[tf.Tensor], tf.Tensor]]
 
 _MAX_NAMED = 3
@@ -59,7 +58,7 @@ def find_cause(
             micro_batch = f"micro-batch {index + 1} of {num_parts}"
             own["found"] = f"{micro_batch}, {name_rows(index)}: {found}"
             break
-    workers = [json.loads(text) for text in communicator.gather_texts(json.dumps(own))]
+    workers = communicator.gather_values(own)
     if of_some := [worker["weights"] for worker in workers if worker["weights"]]:
         found = _counted(of_some[0], len(variables), "weights")
         return Cause(f"Before the step, {found}: use an earlier checkpoint.", True)

@@ -206,7 +206,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         grads = list(grads)
         variables = list(trainable_variables or self._trainable_variables)
         for index, variable in enumerate(variables[: len(grads)]):
-            grads[index] = _dense(grads[index], variable)
+            grads[index] = dense_gradient(grads[index], variable)
         super().apply(grads, trainable_variables)
 
     def update_step(
@@ -285,7 +285,7 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         return {name: getattr(self, name) for name in names}
 
     def hyperparameters_of(self, path: str) -> Hyperparameters:
-        """Those of one variable: no decay if it is excluded."""
+        """The numbers for the variable of that path: no decay if it is excluded."""
         is_excluded = matches(self._no_decay_patterns, path)
         no_decay = {"weight_decay_rate": 0.0} if is_excluded else {}
         return self._hyperparameters() | no_decay
@@ -309,9 +309,10 @@ class BertOptimizer(keras.optimizers.Optimizer, abc.ABC):
         }
 
 
-def _dense(
+def dense_gradient(
     gradient: tf.Tensor | tf.IndexedSlices | None, variable: keras.Variable
 ) -> tf.Tensor | None:
+    """The gradient, slices of a table summed into a tensor of its shape."""
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     return tf.math.unsorted_segment_sum(

@@ -9,12 +9,12 @@ import os
 import stat
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
 import rich.console
 import rich.progress
 
-from bert_tf.stages import terminal_of, width_of
+from bert_tf.stages import print_line, terminal_of, width_of
 from bert_tf.training.trackers import Trackers
 
 # Lines are those of NVIDIA's DLLogger (JSON backend): "DLLL " and an object.
@@ -37,7 +37,7 @@ _METADATA = {
     ),
     **dict.fromkeys(("learning_rate", "gradient_norm"), {"format": ":.5g"}),
 }
-# Of an evaluation, what the bar shows.
+# Results of an evaluation; the bar shows the first one that there is.
 _SCORES = ("masked_lm_accuracy", "accuracy", "f1", "matthews_correlation", "pearson")
 
 
@@ -148,7 +148,7 @@ class LineFile:
         """Prints what is wrong with the file, once."""
         if not self._has_warned:
             self._has_warned = True
-            _print(f"warning: the log {self._path} {problem}.", sys.stderr)
+            print_line(f"warning: the log {self._path} {problem}.", sys.stderr)
 
 
 class DLLoggerFile:
@@ -243,12 +243,6 @@ def _ends_with_a_line(path: str) -> bool:
         return file.read() == b"\n"
 
 
-def _print(text: str, stream: TextIO | None) -> None:
-    """Prints a line, if the stream can be written."""
-    with contextlib.suppress(OSError, ValueError):  # A closed one is a ValueError.
-        print(text, file=stream, flush=True)
-
-
 def _rounded(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.5g}" for name, value in values.items())
 
@@ -282,7 +276,7 @@ class ConsoleLog(RunLog):
         self._terminal = terminal_of(2)
         if os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
             self._terminal = ""  # It cannot redraw a line.
-        # Of lines on one terminal the bar must know: it stays below them.
+        # Lines on its own terminal are printed by the bar, which stays below them.
         self._is_above_bar = self._terminal == terminal_of(1)
         self._bar: rich.progress.Progress | None = None
         self._score: dict[str, float] = {}
@@ -293,7 +287,7 @@ class ConsoleLog(RunLog):
             with contextlib.suppress(OSError, ValueError):
                 self._bar.console.print(text, soft_wrap=True, markup=False)
         else:
-            _print(text, sys.stdout)
+            print_line(text)
 
     def parameters(self, values: dict[str, float]) -> None:
         """See `RunLog`."""

@@ -128,15 +128,11 @@ class WarmupPolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {
-            "learning_rate": self.learning_rate,
-            "num_train_steps": self.num_train_steps,
-            "num_warmup_steps": self.num_warmup_steps,
-            "start_warmup_step": self.start_warmup_step,
-            "power": self.power,
-            "end_learning_rate": self.end_learning_rate,
-            "compensate_warmup": self.compensate_warmup,
-        }
+        names = (
+            *("learning_rate", "num_train_steps", "num_warmup_steps"),
+            *("start_warmup_step", "power", "end_learning_rate", "compensate_warmup"),
+        )
+        return {name: getattr(self, name) for name in names}
 
 
 class DecayByTime(keras.optimizers.schedules.LearningRateSchedule):

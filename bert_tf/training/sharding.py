@@ -21,7 +21,7 @@ from bert_tf import fused_ops
 from bert_tf.distribute import Communicator
 from bert_tf.training.clipping import global_norm
 from bert_tf.training.optimizer_base import BertOptimizer
-from bert_tf.training.update_formulas import direction
+from bert_tf.training.update_formulas import direction, trust_ratio
 
 # Numbers of each worker that are collected at once for a checkpoint.
 _COLLECTED_AT_ONCE = 4 << 20
@@ -109,11 +109,6 @@ class OptimizerShards:
     def variables(self) -> list[tf.Variable]:
         """The moments of this worker."""
         return [moment for pair in self._moments for moment in pair]
-
-    @property
-    def num_bytes(self) -> int:
-        """Of the moments of this worker."""
-        return sum(4 * math.prod(moment.shape) for moment in self.variables)
 
     def describe(self) -> str:
         """A line for the log about the division, and how the update is computed."""
@@ -225,11 +220,7 @@ class OptimizerShards:
         table = tf.stack([own.get(i, [0.0, 0.0]) for i in adapted])
         [sums] = self._workers.sum([table], "norms")
         norms = tf.sqrt(sums)
-        found = tf.where(
-            tf.reduce_all(norms > 0.0, axis=1),
-            tf.math.divide_no_nan(norms[:, 0], norms[:, 1]),
-            1.0,
-        )
+        found = trust_ratio(norms[:, 0], norms[:, 1])
         return ratios | dict(zip(adapted, tf.unstack(found), strict=True))
 
     def _split(self, own: tf.Tensor) -> list[tf.Tensor]:

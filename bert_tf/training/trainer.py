@@ -170,33 +170,27 @@ class Trainer:
         if self.shards:
             self.shards.forget()
             self._saves.assign(float(saves))
-        losses, norm, stops, saves = self._graph(tensors)
+        losses, norm, stops, saves = self._computed(tensors)
         scale = self.loss_scale.value if self.loss_scale else None
-        while (
-            not stops.numpy().any()
-            and not np.isfinite(norm.numpy())
-            and self._may_try_again(losses)
-        ):
-            losses, norm, stops, saves = self._graph(tensors)
-        must_drop, must_stop = map(bool, stops.numpy())
-        if must_drop or (must_stop and not np.isfinite(norm.numpy())):
+        while not np.isfinite(norm) and not stops.any() and self._may_try_again(losses):
+            losses, norm, stops, saves = self._computed(tensors)
+        is_finite = bool(np.isfinite(norm))
+        must_drop, must_stop = map(bool, stops)
+        if must_drop or (must_stop and not is_finite):
             return StepResult(self.step, {}, 0.0, must_stop=True, is_dropped=True)
-        values = dict(
-            zip(self.task.loss_names, map(float, losses.numpy()), strict=True)
-        )
-        if not np.isfinite(norm.numpy()):
+        values = dict(zip(self.task.loss_names, map(float, losses), strict=True))
+        if not is_finite:
             result = self._skip(tensors, values)
             result = dataclasses.replace(result, saves=bool(saves))
-            if self.loss_scale is not None:  # With the lowest one the cause was found.
-                self.loss_scale.restore(scale)
+            if self.loss_scale is not None:  # A smaller scale has not helped.
+                self.loss_scale.change(scale)
             return result
         self._skipped_in_a_row = 0
         if self.loss_scale is not None:
             scale = self.loss_scale.value
             self.loss_scale.note_finite_step()
-        norm = float(norm.numpy())
         return StepResult(
-            *(self.step, values, norm, scale),
+            *(self.step, values, float(norm), scale),
             must_stop=must_stop,
             is_time_over=self._is_time_over,
             saves=bool(saves),
@@ -238,9 +232,13 @@ class Trainer:
             self._graph.get_concrete_function(_of_any_rows(tensors))
         return tensors
 
-    def _may_try_again(self, losses: tf.Tensor) -> bool:
+    def _computed(self, tensors: dict[str, tf.Tensor]) -> list[np.ndarray]:
+        """The results of the graph of a step: see `_step`."""
+        return [result.numpy() for result in self._graph(tensors)]
+
+    def _may_try_again(self, losses: np.ndarray) -> bool:
         """Halves the loss scale if the gradient alone overflowed, on all workers."""
-        is_overflow = np.isfinite(losses.numpy()).all()
+        is_overflow = np.isfinite(losses).all()
         return is_overflow and self.loss_scale is not None and self.loss_scale.lower()
 
     def _skip(

@@ -80,12 +80,14 @@ def lamb_update(
     """
     u, m, v = direction(w, m, v, gradient, step, **hyperparameters)
     if layer_adaptation:
-        w_norm, u_norm = tf.norm(w), tf.norm(u)
-        ratio = tf.where(
-            (w_norm > 0.0) & (u_norm > 0.0), tf.math.divide_no_nan(w_norm, u_norm), 1.0
-        )
-        learning_rate = learning_rate * ratio
+        learning_rate = learning_rate * trust_ratio(tf.norm(w), tf.norm(u))
     return w - learning_rate * u, m, v
+
+
+def trust_ratio(w_norm: tf.Tensor, u_norm: tf.Tensor) -> tf.Tensor:
+    """|w| / |u| of each variable; 1 where either norm is 0."""
+    are_positive = (w_norm > 0.0) & (u_norm > 0.0)
+    return tf.where(are_positive, tf.math.divide_no_nan(w_norm, u_norm), 1.0)
 
 
 def direction(

@@ -410,8 +410,8 @@ class OneOfTwo(Communicator):
     def gather(self, values):
         return np.asarray([values, values], np.float64)
 
-    def gather_texts(self, text):
-        return [text, text]
+    def gather_values(self, value):
+        return [value, value]
 
 
 def initial(name):

@@ -8,7 +8,8 @@ from bert_tf.config import PretrainingConfig
 from bert_tf.config.pretraining import FilesConfig, TrainingConfig
 from bert_tf.config.run import OptimizerConfig
 from bert_tf.data.batches.record_batches import BatchShape
-from bert_tf.jobs.goal import evaluations_due, is_due, mlperf_interval
+from bert_tf.jobs.goal import is_due, mlperf_interval
+from bert_tf.jobs.run.checkpoint_policy import num_due
 from bert_tf.jobs.run.plan import Plan
 
 
@@ -46,7 +47,7 @@ def test_the_interval_of_mlperf(batch, sequences):
     "samples, count", [(0, 0), (99, 0), (100, 1), (139, 1), (140, 2), (180, 3)]
 )
 def test_evaluations_begin_and_repeat(samples, count):
-    assert evaluations_due(samples, first=100, between=40) == count
+    assert num_due(samples, first=100, between=40) == count
 
 
 def test_every_so_many_steps():

@@ -49,7 +49,7 @@ def test_gelu_tanh_matches_its_formula_and_is_near_gelu():
     ],
 )
 def test_activations_by_name(name, at_one):
-    value = ops.activation(name)(tf.constant(1.0)).numpy()
+    value = ops.ACTIVATIONS[name](tf.constant(1.0)).numpy()
     assert value == pytest.approx(at_one, abs=1e-6)
 
 

@@ -1,7 +1,6 @@
 """Checks of a set of records: against its metadata, and the records themselves."""
 
 import hashlib
-import json
 import os
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -171,8 +170,8 @@ def find_corrupt_records(
     except (CorruptRecordError, OSError) as caught:
         error = caught
     communicator.agree(error)
-    texts = communicator.gather_texts(json.dumps(list(own.items())))
-    found = dict(pair for text in texts for pair in json.loads(text))
+    of_workers = communicator.gather_values([*own.items()])
+    found = dict(pair for pairs in of_workers for pair in pairs)
     if len(found) > max_corrupt_records:
         listed = "\n  ".join([*found.values()][:_MAX_LISTED])
         names = ",".join(name_records(parser.index, np.asarray([*found]))[:_MAX_LISTED])

@@ -40,7 +40,7 @@ _PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "horovod")
 # and the number of processes, which changes no result.
 _GROUPS_NOT_COMPARED = ("files", "runtime")
 _NOT_COMPARED = ("_dir", "_file", "num_processes")
-# Of these groups, settings that change the weights.
+# Settings of the group `runtime` that change the weights all the same.
 _RUNTIME = (
     *("use_xla", "recompute", "unpad", "init_loss_scale"),
     *("horovod_compression", "horovod_fusion_threshold", "shard_optimizer"),
@@ -62,7 +62,7 @@ _MAX_SHOWN = 60  # Characters of a value.
 
 @functools.cache
 def _hash_of_package() -> str:
-    """Of all Python files of bert_tf."""
+    """A hash of all Python files of bert_tf."""
     folder, digest = Path(bert_tf.__file__).parent, hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
@@ -145,16 +145,12 @@ def agree(
         if their code, settings or devices differ.
       OtherWorkerFailed: then on the others.
     """
-    error = None
-    try:
+    with agreement(communicator):
         fused_ops.allowed_isa()
-    except ValueError as caught:
-        error = caught
-    communicator.agree(error)
     if config and _device() == "CPU" and communicator.local_rank == 0:
         build_at_first_use()
     communicator.agree(None)  # The library is built before the others load it.
-    own: Worker = {
+    own = {
         "host": socket.gethostname(),
         "folder": str(Path(bert_tf.__file__).parent),
         "code": code() if communicator.size > 1 else {},
@@ -162,12 +158,7 @@ def agree(
         "threads": threads,
         **worker_paths(),
     }
-    texts = communicator.gather_texts(json.dumps(own))
-    workers = [json.loads(text) for text in texts]
-    if message := difference(workers):
-        if communicator.rank:
-            raise OtherWorkerFailed("The workers differ; the first one reports how.")
-        raise RunError(message)
+    workers = _compared(communicator, own)
     path = best_path(workers)
     fused_ops.limit(path.name)
     return path, _warnings(workers, path)
@@ -204,13 +195,17 @@ def agree_on_plan(communicator: Communicator, facts: dict[str, Any]) -> None:
       OtherWorkerFailed: then on the others.
     """
     shown = {name: json.dumps(value, sort_keys=True) for name, value in facts.items()}
-    own = {"host": socket.gethostname(), "code": {}, "settings": {}, "plan": shown}
-    texts = communicator.gather_texts(json.dumps(own))
-    message = difference([json.loads(text) for text in texts])
-    if message and communicator.rank:
-        raise OtherWorkerFailed("The workers differ; the first one reports how.")
-    if message:
+    _compared(communicator, {"host": socket.gethostname(), "plan": shown})
+
+
+def _compared(communicator: Communicator, own: Worker) -> list[Worker]:
+    """The facts about all workers, of which none differ that must be equal."""
+    workers = communicator.gather_values(own)
+    if message := difference(workers):
+        if communicator.rank:
+            raise OtherWorkerFailed("The workers differ; the first one reports how.")
         raise RunError(message)
+    return workers
 
 
 def difference(workers: Sequence[Worker]) -> str:

@@ -5,6 +5,17 @@ from collections.abc import Callable
 from bert_tf.config.run import RunConfig
 
 
+def num_due(samples: float, first: int, between: int) -> int:
+    """How many checkpoints, or evaluations, have been due after so many sequences.
+
+    Args:
+      samples: Sequences that were trained on.
+      first: Those before the first one is due.
+      between: Those between two.
+    """
+    return max(0, int((samples - first) // between) + 1)
+
+
 class CheckpointPolicy:
     """Whether a checkpoint is due after a step, as the settings say.
 
@@ -51,7 +62,7 @@ class CheckpointPolicy:
         """Checkpoints that were due by so many samples."""
         every = self._saving.num_samples_per_checkpoint
         first = max(self._saving.min_samples_to_start_checkpoints, every)
-        return 0 if samples < first else int((samples - first) // every) + 1
+        return num_due(samples, first, every)
 
     def notes(self) -> list[str]:
         """Lines for the log about what is not as it is by default."""

@@ -79,7 +79,7 @@ class Exporter:
         try:
             with temporary_folder(path) as folder:
                 write_model(self._model(step), str(folder), Form.TRANSFORMERS)
-                if os.path.lexists(path):  # Of an earlier run, or of this one's past.
+                if os.path.lexists(path):  # From an earlier run or start.
                     with temporary_folder(f"{path}.old") as old:
                         os.rename(path, old / "model")
                         os.rename(folder, path)
@@ -98,7 +98,8 @@ class Exporter:
         weights = weights_by_name(plan.task.model)
         if plan.averages:
             weights = plan.averages.values()
-        source = f"step {step} of {os.path.basename(os.path.abspath(self._run_dir))}"
+        run = os.path.basename(os.path.abspath(plan.config.files.output_dir))
+        source = f"step {step} of {run}"
         arrays = {name: weight.numpy() for name, weight in weights.items()}
         tensors, _ = conform(arrays, plan.bert, source)
         description = plan.model_files.get(TASK_FILE)
@@ -111,7 +112,3 @@ class Exporter:
             source,
             head_of(json.loads(description) if description else {}, len(outputs)),
         )
-
-    @property
-    def _run_dir(self) -> str:
-        return self._plan.config.files.output_dir

@@ -48,8 +48,9 @@ _EARLIER = {
     "data": {"dynamic_masking": False, "weights": [], "class_weights": []},
     "loss": {"do_nsp": True},
 }
+# What a message shows.
 _MAX_SHOWN = 60  # Characters of a value.
-_MAX_ITEMS = 3  # Of a list.
+_MAX_ITEMS = 3  # Items of a list.
 
 
 def take_fingerprint(
@@ -158,7 +159,7 @@ def _loss(is_micro_batch_mean: bool, clips_each: bool) -> dict[str, object]:
 
 
 def _of_manifest(start: StartingPoint) -> Fingerprint:
-    """The fingerprint of the resumed run; what an earlier version did not keep, not."""
+    """The fingerprint of the resumed run, as far as its version has kept it."""
     position = start.position
     if position.fingerprint is not None:
         return position.fingerprint
@@ -192,7 +193,7 @@ def _beside(start: StartingPoint, name: str) -> str:
 
 
 def _earlier_architecture(start: StartingPoint) -> dict[str, object]:
-    """That of the manifest or, in an older run, of the file next to it; or empty."""
+    """From the manifest or, of an older run, from the file next to it; or empty."""
     if start.position is None:
         return {}
     if "bert" in start.position.config:

@@ -7,16 +7,12 @@ formula is fitted to measured peaks (see docs/performance.md) and right within `
 import dataclasses
 import logging
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from bert_tf import resources
 from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
 
-if TYPE_CHECKING:  # A plan estimates memory without TensorFlow.
-    from bert_tf.distribute import Communicator
-
-ERROR = 0.25  # Of the estimate: the largest measured one, rounded up.
+ERROR = 0.25  # The largest error of the estimate that was measured, rounded up.
 
 _GIB = 2**30
 _FLOAT = 4  # Bytes.
@@ -26,7 +22,7 @@ _PROGRAM = 600 * 2**20
 # Sets of tensors as large as the weights: weights, two moments, the sum of gradients,
 # the gradients of a micro-batch, and two temporary sets of a step of the reference.
 _SETS, _SETS_OF_FUSED = 7, 5
-_SETS_OF_MOMENTS = 2  # Of these.
+_SETS_OF_MOMENTS = 2  # Both moments, which are among these sets.
 # Weights and two moments, copied while a checkpoint is written.
 _SETS_OF_SAVE = 3
 # Horovod's buffer, and the sums that it returns.
@@ -158,17 +154,17 @@ def estimate_training(
     )
 
 
-def require_memory(bert: BertConfig, communicator: "Communicator") -> None:
+def require_memory(bert: BertConfig, workers: int) -> None:
     """Refuses, before it is built, a model whose weights alone cannot fit.
 
     Args:
       bert: The architecture.
-      communicator: Says how many workers share this machine's memory.
+      workers: How many share the memory of this host.
 
     Raises:
       RunError: if weights and moments need more than there is.
     """
-    total, workers = resources.memory_total(), communicator.local_size
+    total = resources.memory_total()
     needed = 3 * _FLOAT * num_weights(bert) * workers
     if total is None or needed <= total or _on_gpu():
         return
@@ -181,46 +177,17 @@ def require_memory(bert: BertConfig, communicator: "Communicator") -> None:
 
 
 def memory_warnings(
-    bert: BertConfig,
-    rows: Rows,
-    communicator: "Communicator",
-    *,
-    fused_bytes: int,
-    exempt: Collection[str] = (),
-    recompute: bool,
-    has_averages: bool = False,
-    shards_optimizer: bool = False,
-    saves: bool = True,
+    estimate: Estimate, rows: Rows, workers: int, *, recompute: bool
 ) -> list[str]:
     """A line if a training probably needs more memory than there is.
 
     Args:
-      bert: The architecture.
-      rows: Of a micro-batch.
-      communicator: The workers.
-      fused_bytes: See `estimate_training`.
-      exempt: See `estimate_training`.
+      estimate: The memory of this worker.
+      rows: The rows of its micro-batch.
+      workers: How many share the memory of this host.
       recompute: See `estimate_training`.
-      has_averages: See `estimate_training`.
-      shards_optimizer: See `estimate_training`.
-      saves: Whether the first worker saves checkpoints.
-
-    Returns:
-      Lines for the log.
     """
-    estimate = estimate_training(
-        bert,
-        rows,
-        fused_bytes=fused_bytes,
-        exempt=exempt,
-        recompute=recompute,
-        num_workers=communicator.size,
-        saves=saves and communicator.rank == 0,
-        has_averages=has_averages,
-        shards_optimizer=shards_optimizer,
-    )
     logging.debug("Memory of a worker: %s, %s.", rows, estimate)
-    workers = communicator.local_size
     limit = _available(workers)
     # The estimate is of the host's memory, not a GPU's.
     if _on_gpu() or limit is None or estimate.total <= limit:
@@ -239,7 +206,7 @@ def memory_warnings(
 
 
 def _on_gpu() -> bool:
-    import tensorflow as tf
+    import tensorflow as tf  # A plan estimates memory without it.
 
     return bool(tf.config.get_visible_devices("GPU"))
 

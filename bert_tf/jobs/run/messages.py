@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 
 from bert_tf import fused_ops
-from bert_tf.evaluation.metrics import write_results
 from bert_tf.jobs.run.agreement import versions
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import accumulation_steps
@@ -39,7 +38,7 @@ _OF_THIS_RUN = (
     *("target_mlm_accuracy", "max_samples"),
 )
 _GROUPS_NOT_COMPARED = ("files", "saving")
-# Of the group `runtime`, settings that change how numbers are rounded.
+# Settings of the group `runtime` that change how numbers are rounded.
 _RUNTIME = (
     *("use_xla", "recompute", "unpad", "num_threads"),
     *("horovod_compression", "horovod_fusion_threshold"),
@@ -94,11 +93,32 @@ def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
         f"Model: {plan.task.model.count_params():,} weights, precision "
         f"{plan.policy.name}, {threads} threads per worker ({describe_cores()})."
     )
-    for line in plan.policy.unused_entries():
+    for line in [*plan.policy.unused_entries(), *unused_settings(plan)]:
         log.message(line)
     if plan.config.runtime.dump_precision:
         for (operation, name), dtype in sorted(plan.policy.decisions.items()):
             log.message(f"  {dtype:8}  {operation:11}  {name}")
+
+
+def unused_settings(plan: Plan) -> list[str]:
+    """A line about each setting that was passed and has no effect in this training."""
+    if plan.training_set is None:
+        return []
+    runtime, optimizer = plan.config.runtime, plan.config.optimizer
+    unused = {}
+    if plan.policy.name != "fp16":
+        unused["init_loss_scale"] = "--precision=fp16"
+    if plan.shape.size == 1:
+        names = ("horovod_compression", "horovod_fusion_threshold")
+        unused |= dict.fromkeys(names, "other workers")
+    if optimizer.optimizer_type != "lamb":
+        unused["exclude_from_layer_adaptation"] = "--optimizer_type=lamb"
+    return [
+        f"--{name} has no effect without {needed}."
+        for name, needed in unused.items()
+        for group in (runtime, optimizer)
+        if hasattr(group, name) and getattr(group, name) != getattr(type(group), name)
+    ]
 
 
 def describe_changes(plan: Plan, log: RunLog) -> None:
@@ -249,7 +269,8 @@ class StepReport:
         shown = {"loss": result.total_loss}
         if self._since is not None:
             steps, seconds = result.step - self._since[0], now - self._since[1]
-            shown["sequences/s"] = steps * self._sequences_per_step / max(seconds, 1e-9)
+            speed = steps * self._sequences_per_step / max(seconds, 1e-9)
+            shown["sequences/s"] = speed
         self._log.progress(result.step, shown)
         logs = self._every > 0
         is_due = is_last or (logs and result.step % self._every == 0)
@@ -258,9 +279,7 @@ class StepReport:
             speed = self._sequences_per_step / self.seconds
             values = {"throughput_train": speed} | values
         elif is_due:
-            steps, seconds = result.step - self._since[0], now - self._since[1]
             self._speeds.append((steps, seconds))
-            speed = steps * self._sequences_per_step / seconds
             values = {"throughput_train": speed} | values
             self.restart_clock(result.step)
         else:
@@ -306,18 +325,3 @@ class StepReport:
             self._log.message(f"Training throughput: {speed:.1f} sequences/s.")
             if self._is_benchmark:  # The line of Intel's trainer.
                 self._log.message(f"Throughput: {speed:.3f} sentence/s")
-
-
-def report_results(
-    plan: Plan, results: dict[str, float], log: RunLog, *, is_first: bool
-) -> dict[str, float]:
-    """Writes eval_results.txt and .json on the first worker; returns all results."""
-    results = results | {"global_step": plan.step}
-    if is_first:
-        path = os.path.join(plan.config.files.output_dir, "eval_results.txt")
-        write_results(path, results)
-        log.summary(results)
-        for name in sorted(results):
-            log.message(f"{name} = {results[name]:.6g}")
-        log.message(f"Written to {path} and .json.")
-    return results

@@ -1,4 +1,4 @@
-"""What moves the weights of a run: rate, clock, optimizer and moving averages."""
+"""Builds the optimizer of a run, its learning rate, and moving averages of weights."""
 
 import re
 

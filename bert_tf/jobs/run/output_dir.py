@@ -12,7 +12,7 @@ from bert_tf.config.run import RunConfig
 from bert_tf.data.tasks.custom_task import FILE_FORMATS
 from bert_tf.data.text.tokenizer_settings import TOKENIZER_CONFIG
 from bert_tf.errors import OtherWorkerFailed, RunError
-from bert_tf.files import lock, remove_unfinished, whole_file
+from bert_tf.files import lock, missing_folders, remove_unfinished, whole_file
 from bert_tf.interop.classifier_labels import (
     CLASSIFY,
     KINDS,
@@ -91,11 +91,7 @@ def no_traces(output_dir: str) -> Iterator[None]:
     Args:
       output_dir: Its folder, which may exist.
     """
-    made = os.path.abspath(output_dir)
-    missing = []
-    while not os.path.exists(made):
-        missing.append(made)
-        made = os.path.dirname(made)
+    missing = missing_folders(output_dir)
     folders = [os.path.join(output_dir, x) for x in (CACHE_DIR, INDEX_CACHE_DIR)]
     before = {path for folder in folders for path in _files_in(folder)}
     try:
@@ -253,7 +249,7 @@ def write_missing_files(folder: str, files: ModelFiles) -> None:
 
 
 def changed_files(folder: str, files: ModelFiles) -> ModelFiles:
-    """Those that a folder has with another content, or must not have.
+    """The model files that a folder has with another content, or must not have.
 
     Args:
       folder: The folder of the checkpoints.

@@ -4,7 +4,7 @@ import dataclasses
 import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import google_crc32c
 import keras
@@ -49,20 +49,6 @@ from bert_tf.training.optimizer_base import BertOptimizer
 from bert_tf.training.schedules import DecayByTime, WarmupPolynomialDecay
 
 
-class MakeReader(Protocol):
-    """Makes the reader of a training set."""
-
-    def __call__(
-        self,
-        order: RecordOrder,
-        shape: BatchShape,
-        *,
-        first_step: int,
-        first_position: int,
-    ) -> StepReader:
-        """Takes the arguments that all readers have in common."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSet:
     """The records, or examples, that a run trains on.
@@ -70,7 +56,8 @@ class TrainingSet:
     Attributes:
       num_records: How many.
       sha256: Checksum of all of them.
-      make_reader: Makes their reader.
+      make_reader: Makes their reader, from their order, the shape of batches, and by
+        name `first_step` and `first_position`.
       max_seq_length: S, tokens in a row.
       max_predictions: P, masked tokens in a row; 0 without any.
       sequences_per_record: On average; more than 1 where records are packed.
@@ -84,7 +71,7 @@ class TrainingSet:
 
     num_records: int
     sha256: str
-    make_reader: MakeReader
+    make_reader: Callable[..., StepReader]
     max_seq_length: int
     max_predictions: int = 0
     sequences_per_record: float = 1.0
@@ -156,7 +143,7 @@ class Plan(Generic[Config, Data, JobTask]):
 
     @property
     def sequences_per_step(self) -> float:
-        """Of all workers; packed records hold several."""
+        """Sequences of a step, on all workers; packed records hold several."""
         return self.shape.global_batch_size * self.training_set.sequences_per_record
 
     def samples(self, step: int) -> int:
@@ -289,7 +276,7 @@ def build_plan(
     fingerprint = take_fingerprint(training, bert, tokenizer, policy, **facts)
     takes_steps, allowed = training_set is not None, training.allow_config_change
     compared = compare_with_run(start, fingerprint, allowed, takes_steps=takes_steps)
-    require_memory(bert, communicator)
+    require_memory(bert, communicator.local_size)
     shape = divide_batch(config, communicator, start, training_set)
     num_records = training_set.num_records if training_set else 0
     settings = config.optimizer.for_examples(num_records, shape.global_batch_size)

@@ -9,7 +9,6 @@ There all else finds them as if they were shared.
 import contextlib
 import dataclasses
 import glob
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from bert_tf.data.text.tokenizer_settings import (
 )
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
-from bert_tf.files import temporary_folder
+from bert_tf.files import missing_folders, temporary_folder
 from bert_tf.interop.huggingface import SHARD_INDEX
 from bert_tf.interop.weight_files import (
     HUGGINGFACE_CONFIG,
@@ -127,7 +126,7 @@ def receive_files(
         if _OUTPUT in own and not config.files.overwrite_output_dir:
             _check_age(config, newest, communicator.rank, hosts)
         if keeps:
-            until.callback(_clear, folder, _missing(folder))
+            until.callback(_clear, folder, missing_folders(folder))
             _clear(folder)
             os.makedirs(os.path.join(folder, _OUTPUT), exist_ok=True)
     for file in files:
@@ -148,12 +147,11 @@ def _compare(
             if communicator.rank == 0:
                 mark = temporary_folder(os.path.join(path, "shared"))
                 name = until_seen.enter_context(mark).name
-        name = json.loads(communicator.gather_texts(json.dumps(name))[0])
+        name = communicator.gather_values(name)[0]
         lacks = [flag for flag in _FLAGS if not _exists(config, flag)]
         if not os.path.exists(os.path.join(path, name)):
             lacks.append(_OUTPUT)
-        texts = communicator.gather_texts(json.dumps([lacks, path]))
-    return [json.loads(text) for text in texts]
+        return communicator.gather_values([lacks, path])
 
 
 def _exists(config: RunConfig, flag: str) -> bool:
@@ -179,8 +177,7 @@ def _offered(
                 flags = flags - {_WEIGHTS}
             for flag in sorted(flags):
                 found += _files(config, flag, newest)
-    texts = communicator.gather_texts(json.dumps([found, newest]))
-    files, newest = json.loads(texts[0])
+    files, newest = communicator.gather_values([found, newest])[0]
     return [_File(*file) for file in files], newest
 
 
@@ -325,15 +322,6 @@ def _describe(
             f"there; sent: {what}{' with ' * bool(names)}{', '.join(names)}."
         )
     return " ".join(lines)
-
-
-def _missing(path: str) -> list[str]:
-    """The folder and those above it that do not exist, the innermost first."""
-    missing, path = [], os.path.abspath(path)
-    while not os.path.exists(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    return missing
 
 
 def _received(folder: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from bert_tf import flags
+from bert_tf import flags, fused_ops
 from bert_tf.config.run import RunConfig
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.vocabulary import load_vocabulary
@@ -75,7 +75,7 @@ class RunReport:
                 "environment": _environment(plan, hosts, threads),
                 "data": _data(plan),
             }
-        except Exception as error:  # Of a working folder that was deleted, for one.
+        except Exception as error:  # Such as a deleted working folder.
             self._warn(error)
             return
         self._write_facts()
@@ -88,7 +88,7 @@ class RunReport:
         """
         try:
             self._facts["details"] = find()
-        except Exception as error:  # Of a vocabulary that was deleted, for one.
+        except Exception as error:  # Such as a deleted vocabulary.
             self._warn(error)
         self._write_facts()
 
@@ -107,7 +107,7 @@ class RunReport:
         try:
             path = os.path.join(folder, REPORT_FILE)
             write_report(path, [folder], log_file(self._config.files))
-        except Exception as caught:  # Of matplotlib, or of files that anybody edits.
+        except Exception as caught:  # From matplotlib, or edited files.
             self._warn(caught)
         else:
             self._log.message(f"Report: {path}")
@@ -126,13 +126,12 @@ class RunReport:
 
 
 def _environment(plan: Plan, hosts: Sequence[str], threads: int) -> dict[str, Any]:
-    size, memory = plan.shape.size, memory_total()
-    settings = plan.settings()
+    memory = memory_total()
     return {
         **{name: value for name, value in code().items() if value != "none"},
-        "compute path": settings["compute_path"],
+        "compute path": fused_ops.in_use(),
         "precision": plan.policy.name,
-        "workers": size,
+        "workers": plan.shape.size,
         "hosts": list(dict.fromkeys(hosts)),
         "threads per worker": threads,
         "processor": _processor(),

@@ -1,7 +1,6 @@
 """Whether a run can start from a checkpoint, and how it takes it."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 import keras
 import numpy as np
@@ -28,7 +27,6 @@ from bert_tf.training.averages import AVERAGE, WeightAverages
 from bert_tf.training.checkpoints import STEP_NAME, RunPosition
 from bert_tf.training.optimizer_base import BertOptimizer
 
-Value = TypeVar("Value")
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
@@ -75,13 +73,7 @@ def weights_by_name(model: keras.Model) -> dict[str, tf.Variable]:
 
 def slots_by_name(optimizer: BertOptimizer) -> dict[str, tf.Variable]:
     """Optimizer state by the original tensor names."""
-    slots = optimizer.slots().items()
-    return by_original_name({name: slot.value for name, slot in slots})
-
-
-def by_original_name(slots: Mapping[str, Value]) -> dict[str, Value]:
-    """The same under the original tensor names."""
-    return {of_variable(name): value for name, value in slots.items()}
+    return {of_variable(name): slot.value for name, slot in optimizer.slots().items()}
 
 
 def restore(

@@ -8,15 +8,12 @@ import numpy as np
 
 from bert_tf.data.batches.record_batches import StepReader
 from bert_tf.errors import RunError
+from bert_tf.interop.tensor_names import of_variable
 from bert_tf.jobs.run.best_checkpoint import FORGET_BEST
 from bert_tf.jobs.run.checkpoint_policy import CheckpointPolicy
 from bert_tf.jobs.run.output_dir import changed_files
 from bert_tf.jobs.run.plan import Plan
-from bert_tf.jobs.run.resume import (
-    by_original_name,
-    slots_by_name,
-    weights_by_name,
-)
+from bert_tf.jobs.run.resume import slots_by_name, weights_by_name
 from bert_tf.jobs.run.used_folder import SAVE_SECONDS
 from bert_tf.stages import stage
 from bert_tf.training import checkpoints
@@ -230,7 +227,8 @@ class CheckpointSaver:
             return weights | slots_by_name(plan.optimizer)
         if self._shards.gathered is None:
             raise RuntimeError("The optimizer's state has not been gathered.")
-        return weights | by_original_name(self._shards.gathered)
+        moments = self._shards.gathered.items()
+        return weights | {of_variable(name): moment for name, moment in moments}
 
     def _position(self, step: int) -> RunPosition:
         plan, scale, trained = self._plan, self._loss_scale, self._plan.training_set

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -22,10 +21,11 @@ from bert_tf.errors import (
     WorkerLost,
     one_line,
 )
+from bert_tf.evaluation.metrics import write_results
 from bert_tf.jobs.run.agreement import agree, agree_on_plan, agreement
 from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_notes
 from bert_tf.jobs.run.fingerprint import CHANGEABLE_SETTINGS, TITLES
-from bert_tf.jobs.run.memory import Rows, memory_warnings
+from bert_tf.jobs.run.memory import Rows, estimate_training, memory_warnings
 from bert_tf.jobs.run.messages import describe_run, thread_warnings
 from bert_tf.jobs.run.output_dir import (
     check_model_files,
@@ -187,10 +187,23 @@ class Session:
         size = self.communicator.size
         self.open_until.push(lambda _, error, trace: report.end(error, size))
 
+    def report_results(self, plan: Plan, results: dict[str, float]) -> dict[str, float]:
+        """Writes eval_results.txt and .json on the first worker; returns all."""
+        results = results | {"global_step": plan.step}
+        if self.is_first:
+            path = os.path.join(plan.config.files.output_dir, "eval_results.txt")
+            write_results(path, results)
+            self.log.summary(results)
+            for name in sorted(results):
+                self.log.message(f"{name} = {results[name]:.6g}")
+            self.log.message(f"Written to {path} and .json.")
+        return results
+
     def _warnings(self, plan: Plan) -> list[str]:
         """What may make the run fail, or slower than it could be."""
         runtime, backends = plan.config.runtime, backends_of(plan.task.model)
         lines, trained = [], plan.training_set
+        num_workers = self.communicator.local_size
         if trained:
             rows = Rows(
                 plan.config.batch.train_batch_size,
@@ -198,18 +211,20 @@ class Session:
                 trained.max_predictions,
             )
             dtype = backends.fused_dtype
-            lines += memory_warnings(
+            estimate = estimate_training(
                 plan.bert,
                 rows,
-                self.communicator,
                 fused_bytes=dtype.size if dtype else 0,
                 exempt=backends.exempt,
                 recompute=runtime.recompute,
+                num_workers=self.communicator.size,
+                saves=self.is_first and not plan.config.saving.saves_nothing,
                 has_averages=plan.averages is not None,
                 shards_optimizer=runtime.shard_optimizer,
-                saves=not plan.config.saving.saves_nothing,
             )
-        num_workers = self.communicator.local_size
+            lines += memory_warnings(
+                estimate, rows, num_workers, recompute=runtime.recompute
+            )
         lines += thread_warnings(self.threads, runtime.num_threads, num_workers)
         if (
             trained
@@ -264,8 +279,7 @@ def open_session(
             if communicator.size > 1:
                 watchdog.follow(presence)
             path, notes = agree(communicator, config, threads)
-            hosts = communicator.gather_texts(json.dumps(socket.gethostname()))
-            watchdog.hosts = [json.loads(host) for host in hosts]
+            watchdog.hosts = communicator.gather_values(socket.gethostname())
             yield Session(
                 communicator,
                 threads,

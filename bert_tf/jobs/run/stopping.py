@@ -23,8 +23,8 @@ from bert_tf.signals import StopRequest, write_error
 
 _BEAT_SECONDS = 1.0
 _LAST_BEAT_SECONDS = 0.01
-# Of the heartbeats of this process, the same on all workers: an earlier one, of a run
-# that an error ended, may still be beating.
+# Numbers of the heartbeats in this process, the same on all workers: an earlier one, of
+# a run that an error ended, may still be beating.
 _NUMBERS = itertools.count(1)
 
 
@@ -183,7 +183,7 @@ class TrainingStop:
                 self._is_evaluating = False
 
     def _react(self) -> None:
-        """Of this worker's signal, in a thread."""
+        """Reacts to this worker's signal, in a thread."""
         self._signals.setdefault(self._communicator.rank, self._stop.number)
         self._stop.is_known = True
         self._ask()
@@ -192,7 +192,7 @@ class TrainingStop:
         self._save_and_leave()
 
     def _hear(self, signals: dict[int, int]) -> None:
-        """Of other workers' signals, in the thread of the heartbeat."""
+        """Reacts to other workers' signals, in the thread of the heartbeat."""
         self._signals = signals | self._signals
         self._stop.is_known = True
         self._ask()

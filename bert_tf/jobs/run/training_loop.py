@@ -25,7 +25,8 @@ from bert_tf.training.profiling import StepProfiler
 from bert_tf.training.runlog import RunLog
 from bert_tf.training.trainer import Recomputing, StepResult, Trainer
 
-# Of --enable_device_warmup: the first compiles, the second allocates no more.
+# Steps of --enable_device_warmup: the first one compiles, and after the second one
+# nothing more is allocated.
 _WARMUP_STEPS = 2
 
 
@@ -35,10 +36,12 @@ class AfterStep(NamedTuple):
     Attributes:
       is_due: Whether it follows a step; a function of the number of steps taken alone.
       run: Is called with that number; returns whether to end the training.
+      is_over: Whether it has ended the training in an earlier start.
     """
 
     is_due: Callable[[int], bool]
     run: Callable[[int], bool]
+    is_over: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +71,8 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
       What this start of the run has trained.
     """
     log, first_step = session.log, plan.step
-    if is_done(plan):
-        return take_no_step(plan, session)
+    if is_done(plan) or (after_step and after_step.is_over):
+        return _take_no_step(plan, session)
     reader = plan.make_reader()
     trainer = make_trainer(plan, session.communicator, reader, session.watchdog.paused)
     saver = CheckpointSaver(plan, reader, trainer.loss_scale, log, trainer.shards)
@@ -181,7 +184,7 @@ def _use_averages(plan: Plan, session: Session) -> None:
         )
 
 
-def take_no_step(plan: Plan, session: Session) -> Trained:
+def _take_no_step(plan: Plan, session: Session) -> Trained:
     """What is left of a training whose steps are done, or which has stopped early."""
     line = _all_done(plan)
     if plan.config.saving.benchmark:

@@ -67,7 +67,7 @@ def _still_there(directory: str, damaged: dict[int, str]) -> dict[int, str]:
 
 
 def set_aside_state(directory: str) -> list[str]:
-    """Moves what is not a file, but has the name of the file `checkpoint`, away.
+    """Moves away what has the name of the file `checkpoint` and is no file.
 
     Returns:
       Lines for the log.

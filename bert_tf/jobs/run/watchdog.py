@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
@@ -157,16 +157,6 @@ class Watchdog:
         self._what, self._last_step = "", None
 
     @contextlib.contextmanager
-    def evaluation(self) -> Iterator[Callable[[Iterable[Item]], Iterator[Item]]]:
-        """Watches an evaluation, from its second batch on; the first one is traced.
-
-        Yields:
-          A function that passes on the batches.
-        """
-        with self.paused():
-            yield self._each
-
-    @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Watches nothing inside but marks that are made there."""
         before = self._what
@@ -176,7 +166,11 @@ class Watchdog:
         if before:
             self.mark(before)
 
-    def _each(self, batches: Iterable[Item]) -> Iterator[Item]:
+    def watched(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """The batches of an evaluation; inside `paused`.
+
+        It is watched from its second batch on: the first one is traced.
+        """
         for number, batch in enumerate(batches, 1):
             if number > 1:
                 self.mark(f"batch {number} of an evaluation")

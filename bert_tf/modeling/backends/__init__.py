@@ -1,4 +1,4 @@
 """The arithmetic of BERT's sub-layers, by TensorFlow or by the compiled library.
 
-`interface` defines a backend, `choice` chooses the one of each layer.
+`reference` defines a backend, `choice` chooses the one of each layer.
 """

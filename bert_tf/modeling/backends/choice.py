@@ -9,7 +9,7 @@ from bert_tf import fused_ops
 from bert_tf.config import BertConfig
 from bert_tf.modeling.backends.fused import Fused, why_not
 from bert_tf.modeling.backends.fused_products import is_tensorflow_faster
-from bert_tf.modeling.backends.interface import Backend, BlockWeights
+from bert_tf.modeling.backends.interface import BlockWeights
 from bert_tf.modeling.backends.reference import Reference, activation_type
 from bert_tf.modeling.backends.step import ModelStep, Recorder
 from bert_tf.precision import PrecisionPolicy
@@ -17,7 +17,7 @@ from bert_tf.precision import PrecisionPolicy
 _SELF = "attention/self"
 _DENSE = [f"{_SELF}/{name}" for name in ("query", "key", "value")]
 _DENSE += ["attention/output/dense", "intermediate/dense", "output/dense"]
-_ACTIVATION = "activation"  # Its type is in the architecture.
+_ACTIVATION = "activation"  # Stands for the type that the architecture names.
 # Pattern of a layer's path -> its operations that precision lists decide about: types,
 # and paths within the layer.
 _OPERATIONS = {
@@ -53,7 +53,7 @@ _FUSED_TYPES = ("BiasAdd", "Softmax", "MatMul", "BatchMatMul")
 # them, since their neighbours are in bfloat16; but they may keep them in float32.
 _ROUNDED_TYPES = ("LayerNorm", "Gelu", "LogSoftmax")
 
-Block = tuple[Backend, BlockWeights]
+Block = tuple[Reference, BlockWeights]
 
 
 class Backends:
@@ -99,7 +99,7 @@ class Backends:
                 config, policy, self._recorder, dtype=dtype, unpads=unpads
             )
 
-    def choose_backend(self, path: str) -> Backend:
+    def choose_backend(self, path: str) -> Reference:
         """The only choice of a layer's backend; the layers inside have the same.
 
         The policy records the types of the layer's operations, `exempt` the reason why
@@ -149,13 +149,13 @@ class Backends:
         return is_bfloat16 and is_tensorflow_faster(size, size)
 
     def step_scope(self, blocks: Iterable[Block], *, accumulates: bool) -> ModelStep:
-        """The step scopes of all backends; see `interface.Backend.step_scope`.
+        """The step scopes of all backends; see `Reference.step_scope`.
 
         Args:
           blocks: Each block that the model computes once in each call.
           accumulates: Whether gradients may be added up over the calls inside.
         """
-        by_backend: dict[Backend, list[BlockWeights]] = {}
+        by_backend: dict[Reference, list[BlockWeights]] = {}
         for backend, weights in blocks:
             by_backend.setdefault(backend, []).append(weights)
         scopes = [

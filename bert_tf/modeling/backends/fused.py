@@ -5,6 +5,7 @@ input's gradient also adds the residual's: one tensor [T, H] less to write and t
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 import keras
 import tensorflow as tf
@@ -55,7 +56,7 @@ def why_not(config: BertConfig) -> str:
     return ""
 
 
-class FusedStepScope:
+class FusedStepScope(StepScope):
     """Prepacks each kernel once for all micro-batches, and owns the gradient sums.
 
     A product adds its kernels' gradients to their sums in place. A separate gradient
@@ -74,7 +75,7 @@ class FusedStepScope:
         *,
         accumulates: bool,
     ) -> None:
-        """See `interface.Backend.step_scope`.
+        """See `Reference.step_scope`.
 
         Args:
           backend: Uses the scope while it is entered.
@@ -87,7 +88,7 @@ class FusedStepScope:
         self.sums = {kernel.path: GradientSum(kernel.shape) for kernel in kernels}
         self.prepacked: dict[str, Prepacked] = {}
 
-    def __enter__(self) -> "FusedStepScope":
+    def __enter__(self) -> Self:
         self.prepacked = {
             kernels[0].path: prepack(_tensors(*kernels)) for kernels in self._products
         }
@@ -102,7 +103,7 @@ class FusedStepScope:
 
 
 class Fused(Reference):
-    """Implements `interface.Backend`; what the library lacks is the reference's."""
+    """The sub-layers that the library has; the others are the reference's."""
 
     def __init__(
         self,

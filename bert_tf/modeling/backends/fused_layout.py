@@ -59,7 +59,7 @@ def unpadded(input_mask: tf.Tensor) -> Layout:
 
 
 @dataclasses.dataclass(frozen=True)
-class FusedScope:
+class FusedScope(EncoderScope):
     """The tokens of one call of the encoder, [T, H], or whole rows [B, S, H].
 
     Attributes:

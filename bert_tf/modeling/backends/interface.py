@@ -1,15 +1,13 @@
 """The seam between BERT's layers and their arithmetic.
 
 A layer holds variables and hands them to its backend; a backend computes a sub-layer.
+`reference.Reference` has the methods of a backend.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
-
-from bert_tf.modeling.backends.step import StepScope
 
 
 class Dropout(NamedTuple):
@@ -111,14 +109,19 @@ class Ids(NamedTuple):
     positions: tf.Tensor
 
 
-class EncoderScope(Protocol):
-    """The layout of the tokens in one call of the encoder, made from `input_mask`."""
+class EncoderScope:
+    """The layout of the tokens in one call of the encoder.
+
+    This one is whole rows, [B, S, H] float32, in every layer.
+    """
 
     def enter(self, x: tf.Tensor) -> tf.Tensor:
         """[B, S, H] float32 -> the layout of the backend's blocks."""
+        return x
 
     def leave(self, x: tf.Tensor) -> tf.Tensor:
         """The reverse; [B, S, H] is 0 at positions that were not computed."""
+        return x
 
     def narrowed(self, positions: tf.Tensor) -> "EncoderScope":
         """The scope of the last layer, where only some of its outputs are read.
@@ -129,65 +132,5 @@ class EncoderScope(Protocol):
         Args:
           positions: Those that are read, [B, R] int32, in any order.
         """
-
-
-class Backend(Protocol):
-    """The arithmetic of BERT's sub-layers, each with its residual and normalisation."""
-
-    def embeddings(
-        self, tables: EmbeddingTables, ids: Ids, dropout: Dropout
-    ) -> tf.Tensor:
-        """The normalised sum of the embeddings: [B, S, H] float32."""
-
-    def encoder_scope(self, input_mask: tf.Tensor) -> EncoderScope:
-        """The layout that the blocks of one call of the encoder share.
-
-        Args:
-          input_mask: [B, S] int32: 0 is padding, any other number is the sequence that
-            a token belongs to.
-        """
-
-    def attention_block(
-        self,
-        x: tf.Tensor,
-        weights: AttentionWeights,
-        scope: EncoderScope,
-        probabilities: Dropout,
-        output: Dropout,
-    ) -> tf.Tensor:
-        """norm(x + attention(x)), in the layout of `scope`, with both dropouts."""
-
-    def feed_forward_block(
-        self,
-        x: tf.Tensor,
-        weights: FeedForwardWeights,
-        scope: EncoderScope,
-        output: Dropout,
-    ) -> tf.Tensor:
-        """norm(x + feed_forward(x)), in the layout of `scope`."""
-
-    def pooled(self, x: tf.Tensor, weights: DenseWeights) -> tf.Tensor:
-        """tanh(x W + b): [B, K, H] float32 -> the same shape."""
-
-    def masked_lm_logits(self, x: tf.Tensor, weights: MaskedLmWeights) -> tf.Tensor:
-        """[B, P, H] float32 -> [B, P, V] float32."""
-
-    def masked_lm_losses(
-        self, x: tf.Tensor, weights: MaskedLmWeights, labels: tf.Tensor
-    ) -> tf.Tensor:
-        """[B, P, H] float32 and [B, P] int32 -> cross entropy [B, P], in nats."""
-
-    def output_logits(
-        self, x: tf.Tensor, weights: OutputWeights, dropout: Dropout | None
-    ) -> tf.Tensor:
-        """[B, N, H] float32 -> logits [B, N, C] float32, with dropout of the input."""
-
-    def step_scope(
-        self, blocks: Sequence[BlockWeights], *, accumulates: bool
-    ) -> StepScope:
-        """A scope that may be entered again and again.
-
-        Args:
-          blocks: Those of the model that this backend computes once in each call.
-          accumulates: Whether their gradients may be added up over the calls inside.
-        """
+        del positions
+        return self

@@ -1,7 +1,7 @@
 """The backend of TensorFlow's operations: the definition, for any device and XLA."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -21,12 +21,12 @@ from bert_tf.modeling.backends.interface import (
     NormWeights,
     OutputWeights,
 )
-from bert_tf.modeling.backends.step import GradientSum, Recorder, StepScope
+from bert_tf.modeling.backends.step import Recorder, StepScope
 from bert_tf.precision import PrecisionPolicy
 
 
-class ReferenceScope:
-    """Whole rows, [B, S, H] float32, in every layer.
+class ReferenceScope(EncoderScope):
+    """Whole rows, and which of their tokens see each other.
 
     Attributes:
       bias: Added to attention scores, see `ops.attention_bias`.
@@ -35,32 +35,12 @@ class ReferenceScope:
     def __init__(self, input_mask: tf.Tensor) -> None:
         self.bias = ops.attention_bias(input_mask)
 
-    def enter(self, x: tf.Tensor) -> tf.Tensor:
-        return x
-
-    def leave(self, x: tf.Tensor) -> tf.Tensor:
-        return x
-
-    def narrowed(self, positions: tf.Tensor) -> EncoderScope:
-        del positions
-        return self
-
-
-class ReferenceStepScope:
-    """Nothing: TensorFlow's products take kernels as they are, and return gradients."""
-
-    def __init__(self) -> None:
-        self.sums: Mapping[str, GradientSum] = {}
-
-    def __enter__(self) -> "ReferenceStepScope":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
 
 class Reference:
-    """Implements `interface.Backend`, which documents the methods."""
+    """The arithmetic of BERT's sub-layers, each with its residual and normalisation.
+
+    Other backends derive from this one, and must agree with it.
+    """
 
     def __init__(
         self, config: BertConfig, policy: PrecisionPolicy, recorder: Recorder
@@ -75,12 +55,13 @@ class Reference:
         self.config = config
         self._policy = policy
         self._recorder = recorder
-        self._activation = ops.activation(config.hidden_act)
+        self._activation = ops.ACTIVATIONS[config.hidden_act]
         self._activation_type = activation_type(config)
 
     def embeddings(
         self, tables: EmbeddingTables, ids: Ids, dropout: Dropout
     ) -> tf.Tensor:
+        """The normalised sum of the embeddings: [B, S, H] float32."""
         words = self._recorder.look_up(tables.words, ids.words)
         # A product with one-hot rows: its gradient is a product too, where that of
         # a gather would add B * S rows into a table of two, one after another.
@@ -91,6 +72,12 @@ class Reference:
         return ops.dropout(self._norm(summed, tables.norm), *dropout)
 
     def encoder_scope(self, input_mask: tf.Tensor) -> EncoderScope:
+        """The layout that the blocks of one call of the encoder share.
+
+        Args:
+          input_mask: [B, S] int32: 0 is padding, any other number is the sequence that
+            a token belongs to.
+        """
         return ReferenceScope(input_mask)
 
     def attention_block(
@@ -101,11 +88,14 @@ class Reference:
         probabilities: Dropout,
         output: Dropout,
     ) -> tf.Tensor:
-        """Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2."""
+        """norm(x + attention(x)), in the layout of `scope`, with both dropouts.
+
+        Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.
+        """
         name = _layer_of(weights.query.kernel).rpartition("/")[0]
         dtype = self._policy.compute_dtype("BatchMatMul", name)
         scale = 1 / math.sqrt(self.config.head_size)
-        # Of x: tf2onnx merges this reshape with that of `_dense`, whose shape is lost.
+        # Of x, not its product: tf2onnx merges this reshape with that of `_dense`.
         shape = self._heads_shape(x)
         query, key, value = (
             tf.transpose(tf.reshape(self._dense(x, each), shape), [0, 2, 1, 3])
@@ -128,16 +118,21 @@ class Reference:
         scope: ReferenceScope,
         output: Dropout,
     ) -> tf.Tensor:
-        """Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.3."""
+        """norm(x + feed_forward(x)), in the layout of `scope`.
+
+        Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.3.
+        """
         del scope
         inner = self._activated(x, weights.inner)
         y = ops.dropout(self._dense(inner, weights.outer), *output)
         return self._norm(y + x, weights.norm)
 
     def pooled(self, x: tf.Tensor, weights: DenseWeights) -> tf.Tensor:
+        """tanh(x W + b): [B, K, H] float32 -> the same shape."""
         return tf.tanh(self._dense(x, weights))
 
     def masked_lm_logits(self, x: tf.Tensor, weights: MaskedLmWeights) -> tf.Tensor:
+        """[B, P, H] float32 -> [B, P, V] float32."""
         dtype = self._policy.compute_dtype("MatMul", _layer_of(weights.bias))
         table = tf.convert_to_tensor(weights.words)
         rows = tf.reshape(self.transformed(x, weights), [-1, self.config.hidden_size])
@@ -149,6 +144,7 @@ class Reference:
     def masked_lm_losses(
         self, x: tf.Tensor, weights: MaskedLmWeights, labels: tf.Tensor
     ) -> tf.Tensor:
+        """[B, P, H] float32 and [B, P] int32 -> cross entropy [B, P], in nats."""
         logits = self.masked_lm_logits(x, weights)
         dtype = self._policy.compute_dtype("LogSoftmax", _layer_of(weights.bias))
         return ops.cross_entropy(ops.rounded(logits, dtype), labels)
@@ -156,6 +152,7 @@ class Reference:
     def output_logits(
         self, x: tf.Tensor, weights: OutputWeights, dropout: Dropout | None
     ) -> tf.Tensor:
+        """[B, N, H] float32 -> logits [B, N, C] float32, with dropout of the input."""
         kernel, bias = map(tf.convert_to_tensor, weights)
         if dropout is not None:
             x = ops.dropout(x, *dropout)
@@ -165,8 +162,14 @@ class Reference:
     def step_scope(
         self, blocks: Sequence[BlockWeights], *, accumulates: bool
     ) -> StepScope:
+        """A scope that may be entered again and again.
+
+        Args:
+          blocks: Those of the model that this backend computes once in each call.
+          accumulates: Whether their gradients may be added up over the calls inside.
+        """
         del blocks, accumulates
-        return ReferenceStepScope()
+        return StepScope()
 
     def transformed(self, x: tf.Tensor, weights: MaskedLmWeights) -> tf.Tensor:
         """The input of the masked-LM head's product: [B, P, H] float32."""

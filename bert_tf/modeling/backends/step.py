@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Self
 
 import keras
 import tensorflow as tf
@@ -51,18 +51,23 @@ class GradientSum:
         self._variable.assign(total, read_value=False)
 
 
-class StepScope(Protocol):
+class StepScope:
     """What a backend prepares for the calls of an optimizer step, or an evaluation.
+
+    This one prepares nothing: TensorFlow's products take kernels as they are, and
+    return gradients.
 
     Attributes:
       sums: By path of a variable: where its gradient is added up in place, instead of
         being returned.
     """
 
-    sums: Mapping[str, GradientSum]
+    def __init__(self) -> None:
+        self.sums: Mapping[str, GradientSum] = {}
 
-    def __enter__(self) -> "StepScope":
+    def __enter__(self) -> Self:
         """Prepares the weights, and empties the sums."""
+        return self
 
     def __exit__(self, *error: object) -> None:
         """Forgets the prepared weights."""

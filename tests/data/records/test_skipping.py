@@ -184,8 +184,8 @@ class Workers(Communicator):
         self._other = other
         self._has_failed = has_failed
 
-    def gather_texts(self, text):
-        return [text, self._other] if self.rank == 0 else [self._other, text]
+    def gather_values(self, value):
+        return [value, self._other] if self.rank == 0 else [self._other, value]
 
     def agree(self, error):
         super().agree(error)
@@ -195,18 +195,18 @@ class Workers(Communicator):
 
 def test_workers_share_the_search_and_skip_the_same(damaged):
     """Each finds those of its half: 0, 5 and 63, or 149."""
-    other = '[[149, "y"]]'
+    other = [[149, "y"]]
     first = skipping(damaged, max_corrupt_records=4, communicator=Workers(0, other))
     assert first.parser.skipped.tolist() == DAMAGED
     with pytest.raises(CorruptRecordError, match="max_corrupt_records=3"):
         skipping(damaged, max_corrupt_records=3, communicator=Workers(0, other))
-    other = '[[0, "x"], [5, "x"], [63, "x"]]'
+    other = [[0, "x"], [5, "x"], [63, "x"]]
     second = skipping(damaged, max_corrupt_records=4, communicator=Workers(1, other))
     assert second.parser.skipped.tolist() == DAMAGED
 
 
 def test_a_worker_that_cannot_read_stops_the_search_of_all(damaged):
-    workers = Workers(0, "[]", has_failed=True)
+    workers = Workers(0, [], has_failed=True)
     with pytest.raises(OtherWorkerFailed):
         skipping(damaged, max_corrupt_records=4, communicator=workers)
 

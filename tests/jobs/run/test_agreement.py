@@ -41,11 +41,10 @@ class Two(Communicator):
         self.rank = rank
         self._change = change
 
-    def gather_texts(self, text):
-        other = json.loads(text) | {"host": "other"}
+    def gather_values(self, value):
+        other = json.loads(json.dumps(value)) | {"host": "other"}
         self._change(other)
-        texts = [text, json.dumps(other)]
-        return texts if self.rank == 0 else texts[::-1]
+        return [value, other] if self.rank == 0 else [other, value]
 
 
 def config(**runtime):

@@ -6,7 +6,6 @@ import pytest
 
 from bert_tf import resources
 from bert_tf.config import PRESETS
-from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
 from bert_tf.jobs.run import memory
 from bert_tf.jobs.run.memory import ERROR, Rows, estimate_training, num_weights
@@ -76,18 +75,12 @@ def machine(monkeypatch):
     return make
 
 
-def workers(count):
-    communicator = Communicator()
-    communicator.size = communicator.local_size = count
-    return communicator
-
-
 def test_a_model_whose_weights_cannot_fit_is_refused_before_it_is_made(machine):
     """Of large, 335 million weights: 3.7 GiB with both moments."""
     machine(64 * GIB, limit=4 * GIB)
-    memory.require_memory(PRESETS["large"], workers(1))
+    memory.require_memory(PRESETS["large"], 1)
     with pytest.raises(RunError) as caught:
-        memory.require_memory(PRESETS["large"], workers(2))
+        memory.require_memory(PRESETS["large"], 2)
     message = str(caught.value)
     assert "335,141,888 weights take 3.7 GiB for each worker" in message
     assert "there are 4.0 GiB for 2 (the container's limit)" in message
@@ -95,19 +88,21 @@ def test_a_model_whose_weights_cannot_fit_is_refused_before_it_is_made(machine):
 
 def test_where_nothing_is_known_nothing_is_refused(machine):
     machine(None)
-    memory.require_memory(PRESETS["large"], workers(99))
+    memory.require_memory(PRESETS["large"], 99)
 
 
 def warnings(rows, num_workers=1, *, exempt=(), recompute=False):
     """Of a training of BERT-base with the fused operations in bfloat16."""
-    return memory.memory_warnings(
-        PRESETS["base"],
-        Rows(rows, 128, 20),
-        workers(num_workers),
+    rows = Rows(rows, 128, 20)
+    estimate = estimate_training(
+        *(PRESETS["base"], rows),
         fused_bytes=2,
         exempt=exempt,
         recompute=recompute,
+        num_workers=num_workers,
+        saves=True,
     )
+    return memory.memory_warnings(estimate, rows, num_workers, recompute=recompute)
 
 
 def test_what_fits_is_not_warned_of(machine):

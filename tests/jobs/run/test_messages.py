@@ -5,10 +5,15 @@ import types
 import pytest
 from runs import position
 
-from bert_tf.config import BertConfig, OptimizerConfig
+from bert_tf.config import BertConfig, OptimizerConfig, RuntimeConfig
 from bert_tf.data.batches.record_batches import BatchShape
 from bert_tf.jobs.run import messages as run_messages
-from bert_tf.jobs.run.messages import StepReport, describe_changes, thread_warnings
+from bert_tf.jobs.run.messages import (
+    StepReport,
+    describe_changes,
+    thread_warnings,
+    unused_settings,
+)
 from bert_tf.jobs.run.plan import TrainingSet
 from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.training.trainer import StepResult
@@ -58,6 +63,31 @@ def messages(start, **changed):
 
 def test_a_run_that_is_resumed_unchanged_logs_nothing():
     assert messages(start_of()) == []
+
+
+def unused(optimizer, *, size=1, precision="fp32", **runtime):
+    config = types.SimpleNamespace(
+        runtime=RuntimeConfig(**runtime), optimizer=OptimizerConfig(**optimizer)
+    )
+    plan = types.SimpleNamespace(
+        config=config,
+        shape=BatchShape(micro_batch_size=16, num_micro_batches=1, size=size),
+        policy=types.SimpleNamespace(name=precision),
+        training_set="some",
+    )
+    return unused_settings(plan)
+
+
+def test_settings_without_effect_are_logged():
+    adam = {"optimizer_type": "adam", "exclude_from_layer_adaptation": ("bias",)}
+    runtime = {"horovod_compression": "fp16", "init_loss_scale": 1024.0}
+    assert unused(adam, **runtime) == [
+        "--init_loss_scale has no effect without --precision=fp16.",
+        "--horovod_compression has no effect without other workers.",
+        "--exclude_from_layer_adaptation has no effect without --optimizer_type=lamb.",
+    ]
+    lamb = adam | {"optimizer_type": "lamb"}
+    assert unused(lamb, size=2, precision="fp16", **runtime) == unused({}) == []
 
 
 def test_a_warmup_that_changes_with_the_steps_is_logged():

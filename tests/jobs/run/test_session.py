@@ -26,14 +26,11 @@ class Two(Communicator):
     def __init__(self, **other):
         self._other = other
 
-    def gather_texts(self, text):
-        own = json.loads(text)
-        if not isinstance(own, dict):  # Both see the same files.
-            return [text, text]
-        other = own | {"host": "other"}
-        changed = {name: json.dumps(value) for name, value in self._other.items()}
-        other["plan"] = other["plan"] | changed
-        return [text, json.dumps(other)]
+    def gather_values(self, value):
+        if not isinstance(value, dict):  # Both see the same files.
+            return [value, value]
+        changed = {name: json.dumps(x) for name, x in self._other.items()}
+        return [value, {"host": "other", "plan": value["plan"] | changed}]
 
 
 @pytest.fixture

@@ -83,8 +83,8 @@ def test_the_first_batch_of_an_evaluation_may_take_long(tmp_path):
     code, text = ended(
         "dog = Watchdog(0.5, folder)\n"
         "dog.step_done(1)\n"
-        "with dog.evaluation() as watched:\n"
-        "  for number in watched(range(2)): time.sleep(1.0 - number)\n"
+        "with dog.paused():\n"
+        "  for number in dog.watched(range(2)): time.sleep(1.0 - number)\n"
         "dog.close()",
         tmp_path,
     )
@@ -94,8 +94,8 @@ def test_the_first_batch_of_an_evaluation_may_take_long(tmp_path):
 def test_an_evaluation_that_hangs_ends(tmp_path):
     code, text = ended(
         "dog = Watchdog(0.3, folder)\n"
-        "with dog.evaluation() as watched:\n"
-        "  for number in watched(range(2)): time.sleep(20.0 * number)\n",
+        "with dog.paused():\n"
+        "  for number in dog.watched(range(2)): time.sleep(20.0 * number)\n",
         tmp_path,
     )
     assert code == 70 and "in batch 2 of an evaluation" in text

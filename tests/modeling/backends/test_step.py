@@ -12,8 +12,12 @@ from bert_tf.distribute import Communicator
 from bert_tf.modeling import ops
 from bert_tf.modeling.backends import fused, fused_products
 from bert_tf.modeling.backends.fused_products import prepack
-from bert_tf.modeling.backends.reference import ReferenceStepScope
-from bert_tf.modeling.backends.step import GradientSum, ModelStep, Recorder
+from bert_tf.modeling.backends.step import (
+    GradientSum,
+    ModelStep,
+    Recorder,
+    StepScope,
+)
 from bert_tf.modeling.models import model_outputs, step_scope
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
@@ -42,14 +46,14 @@ def table():
 
 def scope_with_a_sum(table):
     """A backend's scope that adds up the gradient of a table."""
-    scope = ReferenceStepScope()
+    scope = StepScope()
     scope.sums = {"table": GradientSum(table.shape)}
     return scope
 
 
 def test_the_gradients_of_a_lookup_and_of_other_uses_add_up(table):
     recorder = Recorder()
-    step = ModelStep(recorder, [ReferenceStepScope()])
+    step = ModelStep(recorder, [StepScope()])
 
     @tf.function
     def gradient():
