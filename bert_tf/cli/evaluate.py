@@ -146,7 +146,7 @@ def table(rows: Sequence[Any]) -> list[str]:
     """The lines of the table.
 
     Args:
-      rows: Of `bert_tf.suite.measures`; of their parts, those without a slash.
+      rows: See `bert_tf.suite.measures`; parts with a slash in the name are left out.
     """
     cells = [("measure", "metric", "score", "baseline", "count", "of")]
     for row in rows:
