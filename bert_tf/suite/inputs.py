@@ -57,11 +57,11 @@ class Inputs:
 
     Attributes:
       data_dir: Folder in which pairs and tasks are looked for.
-      blimp: Where the pairs are from.
+      blimp: File or folder of the pairs.
       pairs: Minimal pairs.
-      text: Where the documents are from.
-      documents: Their sentences.
-      sts: Where the rated pairs are from.
+      text: Files of the documents.
+      documents: The sentences of each document.
+      sts: File of the rated pairs.
       rated: Pairs of texts whose labels are their similarity.
       tasks: Folders -> the tasks of their train and dev files; None without train.
     """

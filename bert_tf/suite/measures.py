@@ -27,7 +27,7 @@ from bert_tf.suite.scorer import Progress, Scorer
 
 # Tokens of a row of text, of a text to compare, and of an example of a task.
 _MAX_SEQ_LENGTH = 128
-# Of a text, so that all models with a vocabulary predict the same tokens.
+# Masks of a text: all models with the same vocabulary predict the same tokens.
 _SEED = 12345
 _SHARE_OF_UNKNOWN = 0.01
 _NO_HEAD = "the model has no masked-LM head"
