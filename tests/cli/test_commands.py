@@ -107,6 +107,14 @@ def test_a_repeated_option_is_named_on_standard_error(capsys):
     assert capsys.readouterr() == ("", warning)
 
 
+def test_a_repeated_option_is_named_by_every_command(capsys, tmp_path):
+    """Here of one whose options are not those of a config."""
+    words = ["report", str(tmp_path), "--output=a", "--output=b"]
+    assert cli.main(words) == 1
+    warning = "warning: given more than once, the last value counts: --output\n"
+    assert capsys.readouterr().err.startswith(warning)
+
+
 def test_recipes_are_listed_with_their_folder(capsys):
     assert cli.main(["recipes"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
