@@ -55,27 +55,7 @@ class Parser(argparse.ArgumentParser):
         self.register("action", "store", _Store)
         self.register("action", "store_false", _StoreFalse)
 
-    def parse_args(
-        self,
-        args: Sequence[str] | None = None,
-        namespace: argparse.Namespace | None = None,
-    ) -> argparse.Namespace:
-        """Parses, and warns about repeated options."""
-        parsed = super().parse_args(args, namespace)
-        self._warn_about_repeated()
-        return parsed
-
-    def parse_intermixed_args(
-        self,
-        args: Sequence[str] | None = None,
-        namespace: argparse.Namespace | None = None,
-    ) -> argparse.Namespace:
-        """As `parse_args`; options may stand between positional arguments."""
-        parsed = super().parse_intermixed_args(args, namespace)
-        self._warn_about_repeated()
-        return parsed
-
-    def _warn_about_repeated(self) -> None:
+    def warn_about_repeated(self) -> None:
         """Prints one line with the options whose last value replaced an earlier one."""
         names = [f"--{name}" for name, times in self.times_given.items() if times > 1]
         if names:
@@ -155,7 +135,9 @@ def parse_config(
             names.insert(0, short_options[option.name])
         bare = getattr(config_class, "BARE", {}).get(option.name)
         _add_option(parser, list(dict.fromkeys(names)), option, bare)
-    return config_class(**vars(parser.parse_args(arguments)))
+    config = config_class(**vars(parser.parse_args(arguments)))
+    parser.warn_about_repeated()
+    return config
 
 
 def _add_option(

@@ -120,6 +120,7 @@ def main(arguments: Sequence[str]) -> None:
         options["vocab_size"] = 0
     else:
         checks.require_positive(argparse.Namespace(**options), "vocab_size")
+    parser.warn_about_repeated()
     require_exists("source", options["source"])
     destination = options["destination"]
     require_local("destination", destination)

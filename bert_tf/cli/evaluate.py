@@ -82,6 +82,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = make_parser()
     options = parser.parse_intermixed_args(arguments)
+    parser.warn_about_repeated()
     logging.basicConfig(format="%(message)s")  # Warnings begin with their level.
     _check_paths(options)
     from bert_tf.suite.inputs import read_inputs

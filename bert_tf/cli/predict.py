@@ -74,6 +74,7 @@ def main(arguments: Sequence[str]) -> None:
     checks.require_positive(options, "batch_size")
     if options.top_k is not None:
         checks.require_positive(options, "top_k")
+    parser.warn_about_repeated()
     logging.basicConfig(format="%(message)s")  # Warnings begin with their level.
     _check_paths(options)
     choose_instructions(options.precision)

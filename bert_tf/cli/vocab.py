@@ -55,6 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     options: argparse.Namespace = parser.parse_args(arguments)
     checks.require_positive(options, "num_tokens")
     checks.require_not_negative(options, "num_processes")
+    parser.warn_about_repeated()
     require_exists("model", options.model)
     require_local("destination", options.destination)
     require_local("input", options.input)

@@ -107,8 +107,7 @@ def test_a_repeated_option_is_named_on_standard_error(capsys):
     assert capsys.readouterr() == ("", warning)
 
 
-def test_a_repeated_option_is_named_by_every_command(capsys, tmp_path):
-    """Here of one whose options are not those of a config."""
+def test_report_names_a_repeated_option(capsys, tmp_path):
     words = ["report", str(tmp_path), "--output=a", "--output=b"]
     assert cli.main(words) == 1
     warning = "warning: given more than once, the last value counts: --output\n"
