@@ -147,7 +147,7 @@ lint: environment  ## What CI checks of the style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-format: environment  ## Mend the style
+format: environment  ## Fix the style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 

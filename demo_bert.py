@@ -62,6 +62,11 @@ BATCHES = {
     SQUAD: {"bf16": (24,), "fp32": (10,)},
 }
 EPOCHS = {MRPC: 3.0, SQUAD: 2.0}
+# Name of the download, and a file of it.
+_DOWNLOADS = {
+    MRPC: ("mrpc", "MRPC/train.tsv"),
+    SQUAD: ("squad-1.1", "squad-1.1/train-v1.1.json"),
+}
 _PATHS = (
     *("output_dir", "dataset_path", "bert_config_dir", "checkpoint_folder"),
     *("init_checkpoint_path", "bf16_config_path"),
@@ -192,9 +197,9 @@ def launcher(
     """What comes before `python script.py`: mpirun, or nothing for one process.
 
     Args:
-      options: Those of the command line.
-      environment: Its variables.
-      cores: Of each host.
+      options: The options of the command line.
+      environment: The variables of the environment.
+      cores: Cores of each host.
 
     Raises:
       ValueError: if MPI_MAP_BY is none of its values.
@@ -265,7 +270,7 @@ def recipe(options: argparse.Namespace, phase: int, num_workers: int) -> Recipe:
     """The original arithmetic.
 
     Args:
-      options: Those of the command line.
+      options: The options of the command line.
       phase: 0 or 1.
       num_workers: On all hosts.
 
@@ -326,9 +331,9 @@ def stages(
     """All commands of a demo, in order.
 
     Args:
-      options: Those of the command line.
-      environment: Its variables.
-      cores: Of each host.
+      options: The options of the command line.
+      environment: The variables of the environment.
+      cores: Cores of each host.
     """
     start = launcher(options, environment, cores)
     found = _preparation(options)
@@ -356,8 +361,8 @@ def _preparation(options: argparse.Namespace) -> list[Stage]:
         command = (PYTHON, script, url, name, flatten)
         found.append(Stage("weights", command, f"{folder}/bert_config.json"))
     data = options.dataset_path
-    if options.test_set in (MRPC, SQUAD):
-        name = {MRPC: "mrpc", SQUAD: "squad-1.1"}[options.test_set]
+    if options.test_set in _DOWNLOADS:
+        name, _ = _DOWNLOADS[options.test_set]
         download = (PYTHON, "-m", "bert_tf", "data", "download")
         command = (*download, f"--name={name}", f"--output_dir={data}")
         found.append(Stage("data", command, str(_data_file(options))))
@@ -365,16 +370,17 @@ def _preparation(options: argparse.Namespace) -> list[Stage]:
         script = str(ROOT / "scripts" / "create_pretraining_data_overfit.py")
         length = str(LENGTHS[OVERFIT][0])
         command = (PYTHON, script, data, str(folder), length, "20")
-        found.append(Stage("data", command, f"{_records(options, 128, 'training')}"))
+        records = _records(options, LENGTHS[OVERFIT][0], "training")
+        found.append(Stage("data", command, str(records)))
     return found
 
 
 def _data_file(options: argparse.Namespace) -> pathlib.Path:
-    """A file that is there once the data of a fine-tuning are."""
+    """The training file of a fine-tuning: the user's own, or the downloaded one."""
     folder = pathlib.Path(options.dataset_path)
-    name = {MRPC: "train.tsv", SQUAD: "train-v1.1.json"}[options.test_set]
-    inside = folder / {MRPC: "MRPC", SQUAD: "squad-1.1"}[options.test_set] / name
-    return folder / name if (folder / name).exists() else inside
+    downloaded = folder / _DOWNLOADS[options.test_set][1]
+    own = folder / downloaded.name
+    return own if own.exists() else downloaded
 
 
 def _records(options: argparse.Namespace, length: int, side: str) -> pathlib.Path:

@@ -70,11 +70,11 @@ class Comparison(NamedTuple):
     """Ours and others on the same work.
 
     Attributes:
-      name: Of the work.
+      name: What both sides do.
       ours: Our side.
       others: Forms of other systems by name; those of an entry are loaded at a time.
       target: How much better ours should be than the strongest; None: no goal.
-      steps: Of each side in each round.
+      steps: Steps of each side in each round.
     """
 
     name: str

@@ -13,6 +13,7 @@ be downloaded any more: put text files into download/bookscorpus.
 import os
 import shlex
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from bert_tf.cli import main
@@ -21,7 +22,7 @@ from bert_tf.cli.arguments import Parser, parse_bool
 ENGLISH, CHINESE = "wikicorpus_en", "wikicorpus_zh"
 BOOKS, WEIGHTS = "bookscorpus", "google_pretrained_weights"
 _LANGUAGES = {ENGLISH: "en", CHINESE: "zh"}
-# Both together: the text of its parts.
+# The text of several sets together.
 _PARTS = {"books_wiki_en_corpus": (BOOKS, ENGLISH)}
 _WEIGHTS = "uncased_L-24_H-1024_A-16"
 _DATASETS = (BOOKS, ENGLISH, CHINESE, *_PARTS, WEIGHTS, "all")
@@ -69,9 +70,9 @@ def commands(arguments: list[str], folder: Path) -> list[list[str]]:
         parts = [part for name in datasets for part in _PARTS.get(name, (name,))]
         parts = [part for part in parts if part != WEIGHTS]
         return [_format(part, folder, options) for part in parts]
-    steps = {"sharding": _shard}.get(options.action, _records)
+    make = _shard if options.action == "sharding" else _records
     texts = [name for name in datasets if name != WEIGHTS]
-    return [words for name in texts for words in steps(name, folder, options)]
+    return [words for name in texts for words in make(name, folder, options)]
 
 
 def _download(dataset: str, folder: Path) -> list[str]:
@@ -90,7 +91,7 @@ def _download(dataset: str, folder: Path) -> list[str]:
     return ["data", "download", "--name=wikipedia", language, f"--output_dir={target}"]
 
 
-def _format(dataset: str, folder: Path, options) -> list[str]:  # noqa: ANN001
+def _format(dataset: str, folder: Path, options: Namespace) -> list[str]:
     source = options.input_files or folder / "download" / dataset
     target = folder / "formatted_one_article_per_line" / dataset
     return [
@@ -99,7 +100,7 @@ def _format(dataset: str, folder: Path, options) -> list[str]:  # noqa: ANN001
     ]
 
 
-def _shard(dataset: str, folder: Path, options) -> list[list[str]]:  # noqa: ANN001
+def _shard(dataset: str, folder: Path, options: Namespace) -> list[list[str]]:
     parts = _PARTS.get(dataset, (dataset,))
     formatted = folder / "formatted_one_article_per_line"
     source = options.input_files or ",".join(str(formatted / part) for part in parts)
@@ -122,7 +123,7 @@ def _shard(dataset: str, folder: Path, options) -> list[list[str]]:  # noqa: ANN
     ]
 
 
-def _records(dataset: str, folder: Path, options) -> list[list[str]]:  # noqa: ANN001
+def _records(dataset: str, folder: Path, options: Namespace) -> list[list[str]]:
     form = "hdf5" if options.action == "create_hdf5_files" else "tfrecord"
     vocab_file = options.vocab_file or (
         folder / "download" / WEIGHTS / "2018_10_18" / _WEIGHTS / "vocab.txt"

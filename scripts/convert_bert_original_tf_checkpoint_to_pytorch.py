@@ -1,6 +1,5 @@
 """The command line of transformers' converter, for `python -m bert_tf convert`."""
 
-import os
 import sys
 
 from bert_tf.cli import main
@@ -23,7 +22,6 @@ def translated(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         command = translated(sys.argv[1:])
     except ValueError as error:

@@ -9,6 +9,7 @@ Each line of the input is a text, or two texts separated by |||.
 """
 
 import argparse
+import filecmp
 import json
 import os
 import sys
@@ -18,7 +19,10 @@ from bert_tf.config.paths import require_local
 from bert_tf.data.text.documents import read_lines
 from bert_tf.errors import RunError
 from bert_tf.files import whole_file
+from bert_tf.interop.weight_files import find_source
 from bert_tf.progress import ProgressReport
+
+_WITHOUT_EFFECT = ("use_tpu", "use_one_hot_embeddings", "master", "num_tpu_cores")
 
 
 def _layers(text: str) -> list[int]:
@@ -28,6 +32,23 @@ def _layers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(
             f"must be numbers such as -1,-2, not {text!r}"
         ) from None
+
+
+def _warn_of_unused(options: argparse.Namespace) -> None:
+    """Prints a line for what the original reads and this script does not."""
+    names = [f"--{n}" for n in _WITHOUT_EFFECT if getattr(options, n) is not None]
+    if names:
+        print(f"warning: no effect here: {' '.join(names)}", file=sys.stderr)
+    given = options.bert_config_file
+    read = find_source(options.init_checkpoint).config_file
+    if not (given and read):
+        return
+    if not os.path.exists(given) or not filecmp.cmp(given, read, shallow=False):
+        print(
+            f"warning: --bert_config_file={given} is not read, but {read}, which is "
+            "next to the checkpoint.",
+            file=sys.stderr,
+        )
 
 
 def extract(arguments: list[str]) -> str:
@@ -41,16 +62,14 @@ def extract(arguments: list[str]) -> str:
     add("--input_file", required=True)
     add("--output_file", required=True)
     add("--init_checkpoint", required=True)
-    add("--bert_config_file", help="accepted: that next to the checkpoint is read")
+    add("--bert_config_file", help="not read: that next to the checkpoint is")
     add("--vocab_file", default="")
     add("--layers", type=_layers, default="-1,-2,-3,-4")
     add("--max_seq_length", type=int, default=128)
     add("--batch_size", type=int, default=32)
     add("--do_lower_case", type=parse_bool, nargs="?", const=True)
-    for name in ("use_tpu", "use_one_hot_embeddings"):
-        add(f"--{name}", type=parse_bool, nargs="?", const=True, help="no effect")
-    for name in ("master", "num_tpu_cores"):
-        add(f"--{name}", help="no effect")
+    for name in _WITHOUT_EFFECT:
+        add(f"--{name}", nargs="?", const="true", help="no effect")
     options = parser.parse_args(arguments)
     for name in ("input_file", "output_file", "init_checkpoint", "vocab_file"):
         require_local(name, getattr(options, name))
@@ -62,6 +81,7 @@ def extract(arguments: list[str]) -> str:
     lines = read_lines(options.input_file)
     pairs = [tuple(part.strip() for part in line.split("|||", 1)) for line in lines]
     texts = [pair if len(pair) > 1 else pair[0] for pair in pairs]
+    _warn_of_unused(options)
     from bert_tf.features import FeatureExtractor
 
     extractor = FeatureExtractor(

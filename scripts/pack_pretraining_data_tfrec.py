@@ -37,7 +37,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         help="that of the records",
     )
     add("--max-sequences-per-pack", type=int, default=3, choices=(2, 3), help="2 or 3")
-    add("--duplication-factor", type=int, default=1, help="accepted, without effect")
+    add("--duplication-factor", type=int, help="no effect")
     add("--overwrite", action="store_true", help="replace earlier output (ours only)")
     return parser.parse_args(arguments)
 
@@ -55,6 +55,8 @@ def pack(options: argparse.Namespace) -> str:
 
     require_local("input-glob", options.input_glob)
     require_local("output-dir", options.output_dir)
+    if options.duplication_factor not in (None, 1):
+        print("warning: no effect here: --duplication-factor", file=sys.stderr)
     files = record_files(options.input_glob)
     if len(files) > options.max_files:
         files = sorted(random.Random(_SEED).sample(files, options.max_files))

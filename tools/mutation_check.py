@@ -100,7 +100,7 @@ def changes_of(source: bytes) -> list[tuple[int, int, bytes]]:
         )
 
     def swap(begin: int, end: int) -> None:
-        """Of the operator between two operands, which brackets may surround."""
+        """Swaps the operator between two operands, which brackets may surround."""
         words = source[begin:end].decode().strip("() \n").split()
         text = " ".join(words)
         if text in _SWAPS:

@@ -21,9 +21,9 @@ class Command:
     """A command of a README.
 
     Attributes:
-      system: Which one.
-      line: What its user types, run by bash in the folder of the inputs.
-      names: Of the numbers that it prints.
+      system: The system that the README is of.
+      line: What a user types; run by bash in the folder of the inputs.
+      names: Names of the numbers that the command prints.
     """
 
     system: str

@@ -32,7 +32,7 @@ class Sequence(NamedTuple):
 
     Attributes:
       ids: Its tokens, where the masked ones are replaced: [n].
-      positions: Of the masked tokens, ascending: [p].
+      positions: Positions of the masked tokens, ascending: [p].
       labels: The masked tokens: [p].
       follows: The next-sentence label.
     """

@@ -10,34 +10,34 @@ from types import FrameType
 from bert_tf.config.checks import require_threads
 from bert_tf.errors import RunError, did_you_mean, one_line, shown
 
-# A module of the same name has `main(arguments)`; it is imported on demand.
-COMMANDS = {
-    "pretrain": "pre-train on records; the same as run_pretraining.py",
-    "squad": "fine-tune and score question answering; the same as run_squad.py",
-    "classify": "fine-tune and score classification; the same as run_classifier.py",
-    "sentences": "train and score sentence vectors; the same as run_sentences.py",
-    "recipes": "list the files of published settings, for --flagfile of a training",
-    "build": "compile the fused operations for this machine",
-    "convert": "convert weights to the format of another program",
-    "data": "prepare training data, from downloads and text to packed records",
-    "evaluate": "measure how good a model is: minimal pairs, loss, similarity, probes",
-    "launch": "run a training so that signals save it; restart it after a crash",
-    "plan": "time, memory and flags of a pre-training on many workers",
-    "predict": "fill masks, answer questions, classify or embed, as JSON lines",
-    "report": "a page about a run, or one that compares several",
-    "vocab": "give a model the words of a domain",
-}
-# The order of --help. What is in no group is listed last.
+# Title of --help -> commands. A module of a command's name has `main(arguments)`; it is
+# imported on demand. All trainings are run by `train`.
 _GROUPS = {
-    "Prepare data": ("data",),
-    "Train (on several processes: mpirun -np N bert-tf pretrain --horovod ...)": (
-        *("pretrain", "squad", "classify", "sentences", "recipes"),
-    ),
-    "Use and compare what was trained": (
-        *("predict", "evaluate", "convert", "vocab", "report"),
-    ),
-    "Operate": ("plan", "launch", "build"),
+    "Prepare data": {
+        "data": "prepare training data, from downloads and text to packed records",
+    },
+    "Train (on several processes: mpirun -np N bert-tf pretrain --horovod ...)": {
+        "pretrain": "pre-train on records; the same as run_pretraining.py",
+        "squad": "fine-tune and score question answering; the same as run_squad.py",
+        "classify": "fine-tune and score classification; the same as run_classifier.py",
+        "sentences": "train and score sentence vectors; the same as run_sentences.py",
+        "recipes": "list the files of published settings, for --flagfile of a training",
+    },
+    "Use and compare what was trained": {
+        "predict": "fill masks, answer questions, classify or embed, as JSON lines",
+        "evaluate": "measure how good a model is: minimal pairs, loss, similarity, "
+        "probes",
+        "convert": "convert weights to the format of another program",
+        "vocab": "give a model the words of a domain",
+        "report": "a page about a run, or one that compares several",
+    },
+    "Operate": {
+        "plan": "time, memory and flags of a pre-training on many workers",
+        "launch": "run a training so that signals save it; restart it after a crash",
+        "build": "compile the fused operations for this machine",
+    },
 }
+COMMANDS = [name for commands in _GROUPS.values() for name in commands]
 _TRAINING = ("pretrain", "squad", "classify", "sentences")
 
 _INTERRUPTED = 130
@@ -53,8 +53,8 @@ def main(arguments: Sequence[str]) -> int:
 
     Returns:
       The exit status: 0, or 1 after a line `error: ...` on stderr; of `launch`, that of
-      its command; of a training, that of its script; as after a signal 130 (Ctrl-C) or
-      141 (what reads the output has ended).
+      its command; of a training, that of its script; 130 after Ctrl-C, 141 if the
+      reader of the output has ended, such as `head`.
     """
     # Commands that load TensorFlow would print its notes on missing GPUs and more.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _leave)
     try:
         return _run(arguments)
-    except BrokenPipeError:  # What reads the output, such as `head`, has ended.
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
     except (RunError, ValueError, OSError) as error:
@@ -97,19 +97,14 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _help() -> str:
     """All commands, by what they are for."""
-    grouped = [name for names in _GROUPS.values() for name in names]
-    groups = _GROUPS | {"Other": tuple(n for n in COMMANDS if n not in grouped)}
     lines = ["usage: bert-tf COMMAND ...", "   or: python -m bert_tf COMMAND ..."]
-    for title, names in groups.items():
-        lines += ["", title] if names else []
-        lines += [f"  {n:10} {COMMANDS[n]}" for n in names if n in COMMANDS]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "COMMAND --help lists the options of a command, --helpfull all flags of a "
-            "training.",
-            "--version: of the package, TensorFlow and Horovod, and how this machine "
-            "computes.",
-        ]
-    )
+    for title, commands in _GROUPS.items():
+        lines += ["", title, *(f"  {n:10} {text}" for n, text in commands.items())]
+    lines += [
+        "",
+        "COMMAND --help lists the options of a command, --helpfull all flags of a "
+        "training.",
+        "--version: of the package, TensorFlow and Horovod, and how this machine "
+        "computes.",
+    ]
+    return "\n".join(lines)

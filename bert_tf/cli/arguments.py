@@ -1,4 +1,4 @@
-"""Options of commands, made of the fields of a config class."""
+"""The parser of commands; options made of the fields of a config class."""
 
 import argparse
 import re
@@ -13,12 +13,12 @@ from bert_tf.errors import did_you_mean, shown
 Config = TypeVar("Config")
 
 _TRUE = ("true", "t", "1", "yes", "y")
-_UNKNOWN_OPTION = re.compile(r"unrecognized arguments: (-[^\s=]+)")
 _FALSE = ("false", "f", "0", "no", "n")
+_UNKNOWN_OPTION = re.compile(r"unrecognized arguments: (-[^\s=]+)")
 
 
 class _Counted:
-    """An action of an option that counts how often the option is given."""
+    """A mixin for actions of argparse: counts how often an option is given."""
 
     def __call__(
         self,
@@ -27,7 +27,7 @@ class _Counted:
         values: object,
         option_string: str | None = None,
     ) -> None:
-        """Counts, and does what the action that this class is mixed into does."""
+        """Counts, and calls the action."""
         if option_string is not None:
             parser.times_given[self.dest] += 1
         super().__call__(parser, namespace, values, option_string)
@@ -97,7 +97,7 @@ def parse_bool(text: str) -> bool:
 
 
 def _parse_bool_or_none(text: str) -> bool | None:
-    """As `parse_bool`; none means that the option is not given."""
+    """As `parse_bool`; `none` is the same as leaving the option out."""
     return None if text.lower() == "none" else parse_bool(text)
 
 

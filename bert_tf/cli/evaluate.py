@@ -30,7 +30,7 @@ loss         the mean over 15% of the tokens of --text, masked with a fixed seed
 similarity   Spearman's correlation of --sts with the cosine of mean vectors
 probes       logistic regression on the mean vectors of each task in DATA_DIR/tasks;
              the baseline is the commonest class
-What is not given, or what the model cannot do, is a row that states the reason.
+What is not given or cannot be measured is a row that states the reason.
 """
 
 
@@ -103,20 +103,18 @@ def main(arguments: Sequence[str]) -> None:
         precision=options.precision,
     )
     rows: list[Row] = []
-    seconds: list[float] = []
+    measured = []
     begin = time.monotonic()
     for row in measure(scorer, inputs):
         print(f"{row.name}: {_value(row.value)} {row.note}", file=sys.stderr)
         rows.append(row)
-        seconds.append(time.monotonic() - begin)
+        seconds = round(time.monotonic() - begin, 1)
+        measured.append(dataclasses.asdict(row) | {"seconds": seconds})
         begin = time.monotonic()
     result = {
         "model": options.model,
         "precision": options.precision or "fp32",
-        "rows": [
-            dataclasses.asdict(row) | {"seconds": round(spent, 1)}
-            for row, spent in zip(rows, seconds, strict=True)
-        ],
+        "rows": measured,
     }
     os.makedirs(os.path.dirname(os.path.abspath(options.output)), exist_ok=True)
     write_whole(options.output, json.dumps(result, indent=2) + "\n")
@@ -148,7 +146,7 @@ def table(rows: Sequence[Any]) -> list[str]:
     """The lines of the table.
 
     Args:
-      rows: Of `bert_tf.suite.measures`; of their parts, those without a slash.
+      rows: See `bert_tf.suite.measures`; parts with a slash in the name are left out.
     """
     cells = [("measure", "metric", "score", "baseline", "count", "of")]
     for row in rows:

@@ -41,6 +41,7 @@ _RENAMED = {
     "OMPI_MCA_plm_rsh_agent": "PRTE_MCA_plm_ssh_agent",
     "OMPI_MCA_plm_rsh_args": "PRTE_MCA_plm_ssh_args",
 }
+_OVERWRITE_FLAG = re.compile("--?(no)?overwrite_output_dir(=.*)?", re.IGNORECASE)
 _OVERWRITES = re.compile("--?overwrite_output_dir(=(true|t|1|yes|y))?", re.IGNORECASE)
 
 
@@ -99,7 +100,8 @@ def _overwrites(command: Sequence[str]) -> bool:
     # Another program's --flagfile may be no file of flags.
     with contextlib.suppress(ValueError, OSError):
         command = recipes.expand(command)
-    return any(map(_OVERWRITES.fullmatch, command))
+    given = [word for word in command if _OVERWRITE_FLAG.fullmatch(word)]
+    return any(map(_OVERWRITES.fullmatch, given[-1:]))  # The last one counts.
 
 
 def _rename_variables() -> None:

@@ -50,8 +50,9 @@ class Measured:
     Attributes:
       host: A cluster of this machine alone.
       device_flops: FLOP/s that a worker of one core reaches; None if not measured.
-      conditions: Of that: precision, architecture, lengths and micro-batch, by name.
-      update_seconds_per_number: Of an optimizer step, for each of the gradient's.
+      conditions: What device_flops was measured with: precision, architecture, lengths
+        and micro-batch, by name.
+      update_seconds_per_number: Time of an optimizer step for each weight.
     """
 
     host: Cluster
@@ -70,13 +71,13 @@ def measure(config: PlanConfig, bert: BertConfig) -> None:
     models = _measured_models(config, bert)
     has_device = config.throughput is not None or config.device_flops is not None
     points, steps = [], []
+    sums = [dataclasses.asdict(model) for model in models]
     for workers in _RANKS:
-        work = {"allreduces": [dataclasses.asdict(model) for model in models]}
-        work["steps"] = [] if workers > 1 or has_device else STEPS
-        if workers == 1:
-            work["allreduces"] = []  # There is nothing to sum.
+        work = {"allreduces": sums, "steps": []}
+        if workers == 1:  # It has nothing to sum.
             if has_device:
                 continue
+            work = {"allreduces": [], "steps": STEPS}
         result = run_workers(workers, config, bert, work)
         points += [
             Point(workers, int(found["bytes"]), float(found["seconds"]))
@@ -268,7 +269,7 @@ def read_link_file(path: str) -> Measured:
     """
     content = read_json_object(path, remedy=_REMEDY)
     _require(content.get("format") == FORMAT, path, "format", content, f"be {FORMAT}")
-    sums, step = _object(content, "allreduce", path), None
+    sums = _object(content, "allreduce", path)
     per_byte = _number(sums, "seconds_per_byte", path)
     copied = _number(sums, "copy_seconds_per_byte", path)
     if not per_byte and not copied:

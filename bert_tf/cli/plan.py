@@ -47,15 +47,15 @@ _LINKS = {"local": "workers of a host", "network": "hosts"}
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The plan of so many workers.
+    """The plan for a number of workers.
 
     Attributes:
-      division: Their flags.
-      hosts: How many.
-      step: Its time.
-      efficiency: Of one worker that trains alone.
-      memory_bytes: Of the worker that needs most.
-      hours: Of all steps.
+      division: Batch, accumulation and learning rate of each worker.
+      hosts: Number of hosts.
+      step: Time of an optimizer step.
+      efficiency: Speed of each worker, as a part of that of one that trains alone.
+      memory_bytes: Memory of the worker that needs most.
+      hours: Time of all steps.
     """
 
     division: Division
@@ -67,7 +67,7 @@ class Plan:
 
     @property
     def sequences_per_second(self) -> float:
-        """Of all workers together."""
+        """Throughput of all workers together."""
         return self.division.sequences / self.step.total
 
     @property
@@ -100,10 +100,8 @@ def main(arguments: Sequence[str]) -> None:
     if config.measure:
         measure(config, bert)
     measured = read_link_file(config.link_file) if config.link_file else None
-    cluster, device = (
-        make_cluster(config, measured),
-        make_device(config, bert, measured),
-    )
+    cluster = make_cluster(config, measured)
+    device = make_device(config, bert, measured)
     plans = [make_plan(config, bert, cluster, device, each) for each in divisions]
     notes = [
         f"A worker keeps {device.cores:g} of its host's {cluster.cores_per_host:g} "
@@ -230,12 +228,9 @@ def make_plan(
       division: The flags of so many workers.
     """
     recipe, workers = config.chosen_recipe, division.workers
-    share, num_bytes, num_counts = (
-        division.sequences / workers,
-        config.gradient_bytes,
-        1,
-    )
-    is_sharded, updating = config.shard_optimizer and workers > 1, device
+    share = division.sequences / workers
+    num_bytes, num_counts, updating = config.gradient_bytes, 1, device
+    is_sharded = config.shard_optimizer and workers > 1
     if is_sharded:
         # Gradients travel half the way of an allreduce, and weights the other half.
         num_bytes, num_counts = (num_bytes + 4) / 2, _SUMS_OF_SHARDS

@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -48,6 +47,11 @@ file; for tag, a .conll file; for choose, a table with the columns of SWAG.
 Each line of output is that JSON with the predictions added; a label of the input is
 called given_label then.
 """
+# Options of one task alone.
+_ONLY_FOR = {
+    "top_k": "fill-mask",
+    **dict.fromkeys(("output", "pooling", "max_seq_length"), "embed"),
+}
 # Inputs that are read and predicted before the output is printed.
 _AT_ONCE = 1024
 # Of --benchmark: as those of a training.
@@ -67,7 +71,9 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = make_parser()
     options = parser.parse_intermixed_args(arguments)
-    checks.require_positive(options, "batch_size", "top_k")
+    checks.require_positive(options, "batch_size")
+    if options.top_k is not None:
+        checks.require_positive(options, "top_k")
     parser.warn_about_repeated()
     logging.basicConfig(format="%(message)s")  # Warnings begin with their level.
     _check_paths(options)
@@ -87,6 +93,7 @@ def main(arguments: Sequence[str]) -> None:
         chunks = in_chunks(read_inputs(options, task), _AT_ONCE, at_once=is_waiting)
     is_empty, vectors = True, []
     for chunk in chunks:
+        is_empty = False
         results = task.predict(chunk)
         if options.output:
             found = [result["embedding"] for result in results]
@@ -94,7 +101,6 @@ def main(arguments: Sequence[str]) -> None:
         else:
             for example, result in zip(chunk, results, strict=True):
                 _print(_joined(example, result))
-        is_empty = False
     if vectors:
         os.makedirs(os.path.dirname(options.output) or ".", exist_ok=True)
         with whole_file(options.output) as file:
@@ -117,7 +123,7 @@ def _warn_of_no_text(options: argparse.Namespace) -> None:
 
 
 def _benchmark(
-    options: argparse.Namespace, task: Task, examples: Iterator[dict[str, Any]]
+    options: argparse.Namespace, task: Task, examples: Iterator[Example]
 ) -> None:
     """Prints how fast the inputs are predicted, repeated to fill all batches."""
     size = options.batch_size
@@ -144,9 +150,9 @@ def _benchmark(
 def _check_paths(options: argparse.Namespace) -> None:
     """Checks the paths that are given, before TensorFlow is loaded."""
     require_exists("model", options.model)
-    for name in ("output", "pooling", "max_seq_length"):
-        if getattr(options, name) not in (None, "") and options.task != "embed":
-            raise ValueError(f"--{name} is for embed. Leave it out.")
+    for name, task in _ONLY_FOR.items():
+        if getattr(options, name) not in (None, "") and options.task != task:
+            raise ValueError(f"--{name} is for {task}. Leave it out.")
     if options.output:
         if not options.output.endswith(".npy") or options.benchmark:
             raise ValueError(
@@ -160,7 +166,7 @@ def _check_paths(options: argparse.Namespace) -> None:
         require_file("input", options.input)
 
 
-def _print(values: dict[str, Any]) -> None:
+def _print(values: Example) -> None:
     # The table may hold a label that JSON has no form for, such as a date.
     line = json.dumps(values, ensure_ascii=False, default=str)
     try:
@@ -192,7 +198,7 @@ def make_parser() -> Parser:
     add_tokenizer_options(parser)
     add("--precision", choices=PRECISIONS, default="", help="default: fp32")
     add("--batch_size", type=int, default=32, help="rows per batch")
-    add("--top_k", type=int, default=5, help="fill-mask only: words for each [MASK]")
+    add("--top_k", type=int, help="fill-mask only: words for each [MASK]. Default: 5")
     add(
         "--pooling",
         choices=POOLINGS,

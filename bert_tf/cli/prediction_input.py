@@ -38,9 +38,9 @@ class Task(NamedTuple):
       predict: Inputs -> the predictions for each.
       num_traces: How often the model has been traced.
       check: Raises a ValueError if an input cannot be predicted.
-      files: Those that the model's task has, whose columns are known.
-      parse: Makes an input of a JSON object at a location, where that is no matter of
-        texts alone; raises a ValueError.
+      files: The files of the model's task, whose columns are known.
+      parse: Checks a JSON object, given its location for messages, where `required`
+        alone does not tell whether it is an input; raises a ValueError.
       read: Reads a file of examples; None for one with an input per line.
     """
 

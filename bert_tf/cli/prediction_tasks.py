@@ -24,8 +24,8 @@ def _fill_mask(options: argparse.Namespace) -> Task:
 
     fill = MaskFiller(options.model, **_settings(options))
 
-    def predict(examples: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-        results = fill([example["text"] for example in examples], options.top_k)
+    def predict(examples: list[Example]) -> Iterable[Example]:
+        results = fill([each["text"] for each in examples], options.top_k or 5)
         return ({"masks": masks} for masks in results)
 
     return Task(
@@ -42,13 +42,14 @@ def _squad(options: argparse.Namespace) -> Task:
 
     answer = QuestionAnswerer(options.model, **_settings(options))
 
-    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def predict(examples: list[Example]) -> list[Example]:
         return answer(
             [(example["question"], example["context"]) for example in examples]
         )
 
-    required = ("question", "context")
-    return Task(options.task, required, predict, lambda: answer.num_traces)
+    return Task(
+        options.task, ("question", "context"), predict, lambda: answer.num_traces
+    )
 
 
 def _classify(options: argparse.Namespace) -> Task:
@@ -57,7 +58,7 @@ def _classify(options: argparse.Namespace) -> Task:
 
     classify = Classifier(options.model, **_settings(options))
 
-    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def predict(examples: list[Example]) -> list[Example]:
         return classify(_texts(examples))
 
     return Task(
@@ -75,7 +76,7 @@ def _tag(options: argparse.Namespace) -> Task:
 
     tag = Tagger(options.model, **_settings(options))
 
-    def parse(example: dict[str, Any], location: str) -> dict[str, Any]:
+    def parse(example: Example, location: str) -> Example:
         words, text = example.get("words"), example.get("text")
         is_list = isinstance(words, list) and all(
             isinstance(word, str) and word for word in words
@@ -87,20 +88,26 @@ def _tag(options: argparse.Namespace) -> Task:
             )
         return example
 
-    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def predict(examples: list[Example]) -> list[Example]:
         found = tag([each.get("words", each.get("text")) for each in examples])
         for one, result in zip(examples, found, strict=True):
             if "words" in one:
                 del result["words"]
         return found
 
-    def read(path: str) -> Iterator[dict[str, Any]] | None:
+    def read(path: str) -> Iterator[Example] | None:
         if not path.lower().removesuffix(".gz").endswith(".conll"):
             return None
         return ({"words": x.words} for x in read_conll(path, needs_labels=False))
 
-    more = {"parse": parse, "read": read}
-    return Task(options.task, ("text",), predict, lambda: tag.num_traces, **more)
+    return Task(
+        options.task,
+        ("text",),
+        predict,
+        lambda: tag.num_traces,
+        parse=parse,
+        read=read,
+    )
 
 
 def _choose(options: argparse.Namespace) -> Task:
@@ -110,26 +117,31 @@ def _choose(options: argparse.Namespace) -> Task:
 
     choose = Chooser(options.model, **_settings(options))
 
-    def ask(example: dict[str, Any], location: str) -> "Question":
+    def ask(example: Example, location: str) -> "Question":
         return question_of(example, find_columns(list(example), location), location)
 
-    def parse(example: dict[str, Any], location: str) -> dict[str, Any]:
+    def parse(example: Example, location: str) -> Example:
         ask(example, location)
         return example
 
-    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def predict(examples: list[Example]) -> list[Example]:
         return choose([ask(each, "The input") for each in examples])
 
-    def read(path: str) -> Iterator[dict[str, Any]] | None:
+    def read(path: str) -> Iterator[Example] | None:
         name = path.lower().removesuffix(".gz")
         if not name.endswith((".csv", ".tsv", ".parquet")):
             return None
         rows = read_rows(path, find_columns(column_names(path), path).names)
         return (parse(row.values, row.location) for row in rows)
 
-    required = ("context", "endings")
-    more = {"parse": parse, "read": read}
-    return Task(options.task, required, predict, lambda: choose.num_traces, **more)
+    return Task(
+        options.task,
+        ("context", "endings"),
+        predict,
+        lambda: choose.num_traces,
+        parse=parse,
+        read=read,
+    )
 
 
 def _embed(options: argparse.Namespace) -> Task:
@@ -142,7 +154,7 @@ def _embed(options: argparse.Namespace) -> Task:
         **_settings(options),
     )
 
-    def predict(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def predict(examples: list[Example]) -> list[Example]:
         return [{"embedding": x.tolist()} for x in embed(_texts(examples))]
 
     return Task(options.task, ("text_a",), predict, lambda: embed.num_traces)

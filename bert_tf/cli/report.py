@@ -45,6 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = make_parser()
     options = parser.parse_args(arguments)
+    parser.warn_about_repeated()
     for name in ("output", "dllog_path"):
         require_local(name, getattr(options, name))
     folders = find_runs(options.folders)

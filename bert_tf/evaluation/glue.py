@@ -89,7 +89,7 @@ def label_metrics(
     """F1 of labels of which a text may have any number.
 
     Args:
-      names: Of the C labels.
+      names: Names of the C labels.
       logits: [n, C]; a text is predicted to have the labels above 0.
       labels: [n, C], 1 for those that it has, else 0.
 
@@ -117,7 +117,8 @@ def write_test_results(path: str, probabilities: np.ndarray) -> None:
 
     Args:
       path: test_results.tsv, as in google-research/bert; without a header.
-      probabilities: Of the classes, [n, C]; a regression's numbers, [n] or [n, 1].
+      probabilities: Those of the classes, [n, C]; or the predicted numbers of a
+        regression, [n] or [n, 1].
     """
     table = np.asarray(probabilities, np.float32)
     table = table.reshape(len(table), -1)
@@ -141,7 +142,7 @@ def write_test_predictions(
       path: test_predictions.tsv.
       texts: n texts, or pairs.
       label_names: The classes; empty for a regression.
-      probabilities: As of `write_test_results`, whose numbers it has.
+      probabilities: See `write_test_results`; the numbers are the same in both files.
       labels: The predicted ones; by default the class with the highest probability.
     """
     table = np.asarray(probabilities, np.float32).reshape(len(texts), -1)

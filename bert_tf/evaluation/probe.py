@@ -10,7 +10,7 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
-# Of the mean loss; the best on a tenth of the training examples is taken.
+# Weights of the L2 penalty; the best on a tenth of the training examples is taken.
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 _MAX_STEPS = 1000
 

@@ -15,7 +15,7 @@ class BatchTimes:
     """Times of a worker's calls of a model, without those that trace it.
 
     Attributes:
-      seconds: Of each call.
+      seconds: Time of each call.
       num_sequences: Sequences that were predicted in these calls.
       num_traced: Calls that traced the model, which are left out.
     """
@@ -76,7 +76,7 @@ def describe_speed(
     Args:
       title: What was predicted.
       workers: The times of each worker.
-      batch_size: Of a batch.
+      batch_size: Rows of a batch.
     """
     traced = sum(worker.num_traced for worker in workers)
     speed, number = speed_of(workers), len(workers)

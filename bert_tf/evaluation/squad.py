@@ -231,7 +231,7 @@ def _add_answer(
     Args:
       predictions: The result so far, which is extended.
       question_id: The question.
-      best: Its best answers, best first.
+      best: The best answers, best first.
       null: The candidate for no answer; None for version 1.1.
       settings: Length of the list, and threshold.
     """

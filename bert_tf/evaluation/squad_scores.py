@@ -95,7 +95,7 @@ def wrong_answers(
 
     Args:
       examples: The questions.
-      predictions: Their answers.
+      predictions: Answers to them.
       most: How many to return at most.
 
     Returns:

@@ -17,10 +17,7 @@ from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import RunError, shown
 from bert_tf.evaluation.prediction import collect, compiled
-from bert_tf.interop.classifier_labels import (
-    kind_of,
-    read_description,
-)
+from bert_tf.interop.classifier_labels import kind_of, read_description
 from bert_tf.interop.model_kind import check_head, check_kind
 from bert_tf.interop.pretrained import from_pretrained, load_tokenizer
 from bert_tf.interop.weight_files import find_source
@@ -77,8 +74,8 @@ class Predictor:
     """What all kinds share: a model, its vocabulary and its description.
 
     Attributes:
-      kind: The task in the task.json of its models; pre-training, for fill-mask, writes
-        no such file. Empty: it takes any model.
+      kind: The task that task.json of a model names; fill-mask for a pre-trained model,
+        which has no such file. Empty: any model will do.
       batch_size: Rows that are computed at once.
       description: The content of task.json next to the weights; empty without it.
     """
@@ -101,7 +98,7 @@ class Predictor:
           vocab_file: Default: that next to the weights.
           do_lower_case: Default: from the files next to the weights, else true if the
             vocabulary is uncased.
-          precision: As the flag of the training scripts.
+          precision: See the flag of the training scripts.
           batch_size: Rows that are computed at once.
 
         Raises:

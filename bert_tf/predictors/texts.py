@@ -86,13 +86,16 @@ class Classifier(Predictor):
             return [{"value": float(value)} for value in logits[:, 0]]
         names, logits = self.label_names, logits.astype(np.float64)
         is_multi_label = self._head.problem_type == MULTI_LABEL
-        activation = scipy.special.expit if is_multi_label else scipy.special.softmax
+        if is_multi_label:
+            probabilities = scipy.special.expit(logits)
+        else:
+            probabilities = scipy.special.softmax(logits, axis=1)
         results = []
-        for row in activation(logits, **({} if is_multi_label else {"axis": 1})):
+        for row in probabilities:
             odds = dict(zip(names, map(float, row), strict=True))
-            several = {"labels": [name for name in names if odds[name] > 0.5]}
-            result = {"label": names[int(np.argmax(row))]}
-            result |= several if is_multi_label else {}
+            result: dict[str, object] = {"label": names[int(np.argmax(row))]}
+            if is_multi_label:
+                result["labels"] = [name for name in names if odds[name] > 0.5]
             results.append(result | {"probabilities": odds})
         return results
 

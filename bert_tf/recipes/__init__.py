@@ -80,7 +80,7 @@ def _read(
 
     Args:
       name: The value of `--flagfile`.
-      numbers: Those of the files that are still to be read.
+      numbers: Numbers for this file and those that it names.
       outer: The files that are being read.
     """
     path, own = _find(name), next(numbers)

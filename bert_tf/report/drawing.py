@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -54,21 +55,24 @@ class Line:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Matplotlib as we set it, whatever the user has, and without its notes."""
-    import matplotlib
-
+def _empty_chart(title: str) -> Iterator[Any]:
+    """Axes under our settings of Matplotlib, not the user's, and without its notes."""
     logger = logging.getLogger("matplotlib")
-    level = logger.level
+    logger.setLevel(logging.ERROR)  # It has notes when it is loaded, too.
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.simplefilter("ignore")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
         logger.setLevel(logging.CRITICAL)
         try:
-            yield
+            axes = Figure(figsize=_SIZE).subplots()
+            axes.set_title(one_line(title), loc="left", fontsize=10)
+            yield axes
         finally:
-            logger.setLevel(level)
+            logger.setLevel(logging.ERROR)
 
 
 def line_chart(name: str, title: str, lines: Sequence[Line]) -> str:
@@ -76,18 +80,13 @@ def line_chart(name: str, title: str, lines: Sequence[Line]) -> str:
 
     Args:
       name: For ids: line i is a group with the id `<name>-<i>`.
-      title: Of the chart, also for those who cannot see it.
+      title: Stands above the chart, and is read out to those who cannot see it.
       lines: At least one point each.
 
     Returns:
       An <svg> element.
     """
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # Notes when it is loaded.
-    from matplotlib.figure import Figure
-
-    with _quiet():
-        figure = Figure(figsize=_SIZE)
-        axes = figure.subplots()
+    with _empty_chart(title) as axes:
         for number, line in enumerate(lines):
             is_marked = line.is_sparse or np.isfinite(line.values).sum() == 1
             [drawn] = axes.plot(
@@ -102,17 +101,16 @@ def line_chart(name: str, title: str, lines: Sequence[Line]) -> str:
             )
             drawn.set_gid(f"{name}-{number}")
         axes.set_xlabel("step")
-        axes.set_title(one_line(title), loc="left", fontsize=10)
         if len(lines) > 1:
             axes.legend(fontsize=7 if len(lines) < 8 else 5, framealpha=0.6)
-        return _svg(figure, title)
+        return _svg(axes.figure, title)
 
 
 def bar_chart(title: str, counts: np.ndarray, x_label: str, y_label: str) -> str:
     """Counts by a whole number, in at most 64 bars.
 
     Args:
-      title: Of the chart.
+      title: See `line_chart`.
       counts: [n]; entry i is the count of the number i.
       x_label: What the numbers are.
       y_label: What is counted.
@@ -120,19 +118,13 @@ def bar_chart(title: str, counts: np.ndarray, x_label: str, y_label: str) -> str
     Returns:
       An <svg> element.
     """
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from matplotlib.figure import Figure
-
     width = max(1, math.ceil(len(counts) / 64))
     padded = np.pad(counts, (0, -len(counts) % width))
     heights = padded.reshape(-1, width).sum(axis=1)
-    with _quiet():
-        figure = Figure(figsize=_SIZE)
-        axes = figure.subplots()
+    with _empty_chart(title) as axes:
         axes.bar(np.arange(len(heights)) * width, heights, width * 0.9, align="edge")
         axes.set(xlabel=x_label, ylabel=y_label)
-        axes.set_title(one_line(title), loc="left", fontsize=10)
-        return _svg(figure, title)
+        return _svg(axes.figure, title)
 
 
 def _svg(figure: object, title: str) -> str:

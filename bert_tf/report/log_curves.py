@@ -11,9 +11,10 @@ import numpy as np
 
 _PREFIX = b"DLLL "
 _FIRST_STEP = "first_step"
-# Of a pre-training, the entropy of the masked tokens: the loss without context.
+# The entropy of the masked tokens of a pre-training: the loss without context.
 ENTROPY = "masked_token_entropy"
-# Only steps of a training have it.
+# Lines of training steps, and only these, have the first; lines about a written
+# checkpoint have the second.
 _OF_TRAINING = "learning_rate"
 _OF_CHECKPOINT = "checkpoint_seconds"
 _EVALUATION = "eval_"
@@ -71,7 +72,7 @@ class LogCurves:
       evaluation: Name -> values of evaluations.
       summary: Last values of the whole run.
       first_steps: Where each start of the run began.
-      entropy: Of the masked tokens of a pre-training; None if it is not there.
+      entropy: The value of `ENTROPY`; None if it is not logged.
       num_cut: Lines that cannot be read, such as the last one of a killed run.
       is_there: Whether there is a log.
     """
@@ -150,14 +151,12 @@ def _add(step: object, values: dict[str, float], curves: LogCurves) -> None:
                 curves.summary.clear()
             curves.first_steps.append(int(first))
             curves.entropy = values.get(ENTROPY)
-            for curve in curves.training.values():
-                curve.cut(int(first))
-            for curve in curves.evaluation.values():  # Of step 0, before the first.
+            for curve in (*curves.training.values(), *curves.evaluation.values()):
                 curve.cut(int(first))
     elif step == []:
         curves.summary |= values
         last = values.get("global_step", -1.0)
-        # The results of an evaluation after the last step; or of the best one before.
+        # An evaluation after the last step, unless these are results of an earlier one.
         ends = [c.steps[-1] for c in curves.evaluation.values() if len(c)]
         if max(ends, default=-1) < last < 2**63:
             _add_points(curves.evaluation, int(last), values)

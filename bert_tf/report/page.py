@@ -63,8 +63,8 @@ def report_page(run: RunFiles, version: str) -> str:
     """The page about one run.
 
     Args:
-      run: Its files.
-      version: Of this library.
+      run: The files of the run.
+      version: The version of this library.
     """
     body = [
         _notes(run.notes),
@@ -85,8 +85,8 @@ def comparison_page(runs: Sequence[RunFiles], version: str) -> str:
     """The page that compares runs.
 
     Args:
-      runs: Their files, at least two.
-      version: Of this library.
+      runs: The files of each run, at least two.
+      version: The version of this library.
     """
     names = _names(runs)
     results = [_shown_results(run) for run in runs]
@@ -203,18 +203,15 @@ def _charts(runs: Sequence[RunFiles]) -> str:
     for name, (_, training, evaluation) in _CHARTS.items():
         for title, run in zip(names, runs, strict=True):
             prefix = f"{title}: " if len(runs) > 1 else ""
+            own = found.setdefault(name, [])
             for group in training:
-                for key in (key for key in group if key in run.curves.training):
-                    curve = run.curves.training[key]
-                    found.setdefault(name, []).append((prefix + key, curve, ""))
-                    break
+                if key := next((k for k in group if k in run.curves.training), None):
+                    own.append((prefix + key, run.curves.training[key], ""))
             for key in (key for key in evaluation if key in run.curves.evaluation):
-                curve = run.curves.evaluation[key]
                 label = f"{prefix}{key} (evaluation)"
-                found.setdefault(name, []).append((label, curve, "is_sparse"))
+                own.append((label, run.curves.evaluation[key], "is_sparse"))
             if name == "loss" and (limit := _entropy_curve(run)):
-                label = f"{prefix}masked LM without context"
-                found[name].append((label, limit, "is_dashed"))
+                own.append((f"{prefix}masked LM without context", limit, "is_dashed"))
     count = sum(map(len, found.values()))
     most = min(_MOST_POINTS_OF_A_CURVE, _MOST_POINTS // max(count, 1)) // 2 * 2
     charts = [

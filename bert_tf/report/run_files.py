@@ -22,7 +22,7 @@ RESULTS_FILE = "eval_results.txt"
 TRAINING_RESULT_FILE = "training_result.json"
 TASK_FILE = "task.json"
 _MANIFEST = re.compile(r"model\.ckpt-(\d+)\.json")
-# Of a manifest's config, what is no setting.
+# Keys of a manifest's config that are not settings.
 _ENVIRONMENT = ("versions", "compute_path", "precision", "workers")
 
 
@@ -31,12 +31,12 @@ class RunFiles:
     """What is known of a run; all of it may be empty.
 
     Attributes:
-      folder: Where it is.
+      folder: The output_dir.
       curves: What was logged.
       settings: Group -> name -> value.
       environment: Name -> value.
       data: Facts about the training set, with `lengths` of its sequences.
-      details: Of fine-tuning: `confusion` and `hardest`.
+      details: For fine-tuning, `confusion` and `hardest`.
       results: Name -> value.
       command: A line for a shell that starts it again; empty if unknown.
       notes: What is missing or damaged.
@@ -62,8 +62,8 @@ def read_run(folder: str, log_path: str = "") -> RunFiles:
     """Reads what a run has left.
 
     Args:
-      folder: Its output_dir.
-      log_path: Its log, if that is elsewhere than the run's own files say.
+      folder: The output_dir of the run.
+      log_path: The log, if it is not where the run's own files say.
 
     Raises:
       RunError: if there is nothing of a run.
@@ -103,13 +103,12 @@ def read_run(folder: str, log_path: str = "") -> RunFiles:
     if resumed:
         listed = ", ".join(map(str, resumed[-20:]))
         notes.append(f"Resumed at step {listed}.")
-    data = _mapping(facts.get("data")) or _old_data(position)
     return RunFiles(
         folder=folder,
         curves=curves,
         settings=_groups(config, task),
         environment=_mapping(facts.get("environment")) or _old_environment(config),
-        data=data,
+        data=_mapping(facts.get("data")) or _old_data(position),
         details=_mapping(facts.get("details")),
         results=_results(folder, curves, notes),
         command=str(facts.get("command", "")),
@@ -122,7 +121,7 @@ def _mapping(value: object) -> dict[str, Any]:
 
 
 def _read_json(folder: str, name: str, notes: list[str]) -> object:
-    """The content of a JSON file; None if there is none, with a note if damaged."""
+    """The content of a JSON file; None if it is missing, or damaged (with a note)."""
     path = os.path.join(folder, name)
     if not os.path.isfile(path):
         return None
@@ -179,11 +178,9 @@ def _old_data(position: Mapping[str, Any]) -> dict[str, Any]:
     return {new: position[old] for old, new in names.items() if old in position}
 
 
-def _results(
-    folder: str, curves: LogCurves, notes: list[str]
-) -> dict[str, float | bool | None]:
+def _results(folder: str, curves: LogCurves, notes: list[str]) -> dict[str, float]:
     """The results of the evaluation and of the training."""
-    found: dict[str, Any] = {}
+    found: dict[str, float] = {}
     path = os.path.join(folder, RESULTS_FILE)
     if os.path.isfile(path):
         with open(path, encoding="utf-8", errors="replace") as file:

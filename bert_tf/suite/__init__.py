@@ -1,1 +1,1 @@
-"""Is a model any good: inputs, a model that scores them, and the rows of a table."""
+"""`evaluate suite`: inputs, a model that scores them, and the rows of a table."""

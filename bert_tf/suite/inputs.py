@@ -1,6 +1,7 @@
 """What a model is judged on: minimal pairs, a text, rated pairs, and tasks."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,17 +53,17 @@ class MinimalPair(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What there is to judge a model on; the other fields are None or empty.
+    """What there is to judge a model on; fields of what is not given are empty.
 
     Attributes:
       data_dir: Folder in which pairs and tasks are looked for.
-      blimp: Where the pairs are from.
+      blimp: File or folder of the pairs.
       pairs: Minimal pairs.
-      text: Where the documents are from.
-      documents: Their sentences.
-      sts: Where the rated pairs are from.
+      text: Files of the documents.
+      documents: The sentences of each document.
+      sts: File of the rated pairs.
       rated: Pairs of texts whose labels are their similarity.
-      tasks: Folders with train and dev files -> their tasks.
+      tasks: Folders -> the tasks of their train and dev files; None without train.
     """
 
     data_dir: str
@@ -72,7 +73,9 @@ class Inputs:
     documents: Sequence[Sentences] = ()
     sts: str = ""
     rated: Sequence[TextExample] = ()
-    tasks: dict[str, ClassificationTask] = dataclasses.field(default_factory=dict)
+    tasks: dict[str, ClassificationTask | None] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 def read_inputs(
@@ -164,13 +167,19 @@ def read_rated_pairs(path: str) -> list[TextExample]:
     return read_examples(task, folder, "dev")
 
 
-def _find_tasks(folder: str) -> dict[str, ClassificationTask]:
+def _find_tasks(folder: str) -> dict[str, ClassificationTask | None]:
     """The tasks in the folders of a folder, in the order of their names."""
-    tasks = {}
+    tasks: dict[str, ClassificationTask | None] = {}
     for inner in sorted(Path(folder).iterdir()) if os.path.isdir(folder) else ():
-        names = {file_format: f"train.{file_format}" for file_format in FILE_FORMATS}
-        for file_format, name in names.items():
-            if (inner / name).is_file():
-                tasks[str(inner)] = own_task(file_format, str(inner), splits=_SPLITS)
+        if not inner.is_dir():
+            continue
+        tasks[str(inner)] = None
+        for file_format in FILE_FORMATS:
+            name = f"train.{file_format}"
+            if (inner / name).is_file() or (inner / f"{name}.gz").is_file():
+                task = own_task(file_format, str(inner), splits=_SPLITS)
+                for note in task.notes:
+                    logging.warning(note)
+                tasks[str(inner)] = task
                 break
     return tasks

@@ -17,6 +17,7 @@ from bert_tf.data.tasks.classification import (
     encode_examples,
     read_examples,
 )
+from bert_tf.errors import one_line
 from bert_tf.evaluation.glue import regression_metrics
 from bert_tf.evaluation.probe import probe_accuracy
 from bert_tf.progress import ProgressReport
@@ -26,7 +27,7 @@ from bert_tf.suite.scorer import Progress, Scorer
 
 # Tokens of a row of text, of a text to compare, and of an example of a task.
 _MAX_SEQ_LENGTH = 128
-# Of a text, so that all models with a vocabulary predict the same tokens.
+# Masks of a text: all models with the same vocabulary predict the same tokens.
 _SEED = 12345
 _SHARE_OF_UNKNOWN = 0.01
 _NO_HEAD = "the model has no masked-LM head"
@@ -56,7 +57,7 @@ class Row:
 
 
 class NotMeasuredError(Exception):
-    """A model cannot do this; the message is a phrase."""
+    """There is no number; the message is the reason, a phrase."""
 
 
 def measure(scorer: Scorer, inputs: Inputs) -> Iterator[Row]:
@@ -214,12 +215,17 @@ def _similarity(scorer: Scorer, inputs: Inputs) -> dict[str, object]:
 
 
 def _probing(
-    scorer: Scorer, folder: str, task: ClassificationTask
+    scorer: Scorer, folder: str, task: ClassificationTask | None
 ) -> Callable[[], dict[str, object]]:
     """A function that measures a task, whose examples are read only then."""
 
     def compute() -> dict[str, object]:
-        splits = [read_examples(task, folder, split) for split in ("train", "dev")]
+        if task is None:
+            raise NotMeasuredError(f"{folder} has no train file")
+        try:  # A row: an error would end the command, without the rows before.
+            splits = [read_examples(task, folder, split) for split in ("train", "dev")]
+        except (OSError, ValueError) as error:
+            raise NotMeasuredError(one_line(error)) from None
         labels = [np.array([e.label for e in examples]) for examples in splits]
         examples = [example for part in splits for example in part]
         vectors, remark = _vectors(scorer, examples)

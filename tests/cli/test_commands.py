@@ -107,6 +107,13 @@ def test_a_repeated_option_is_named_on_standard_error(capsys):
     assert capsys.readouterr() == ("", warning)
 
 
+def test_report_names_a_repeated_option(capsys, tmp_path):
+    words = ["report", str(tmp_path), "--output=a", "--output=b"]
+    assert cli.main(words) == 1
+    warning = "warning: given more than once, the last value counts: --output\n"
+    assert capsys.readouterr().err.startswith(warning)
+
+
 def test_recipes_are_listed_with_their_folder(capsys):
     assert cli.main(["recipes"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()

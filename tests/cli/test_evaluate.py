@@ -1,6 +1,7 @@
 """`python -m bert_tf evaluate suite`: the table, its JSON, and wrong input."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -116,6 +117,27 @@ def test_what_is_not_given_is_a_row_that_says_how(model, capsys, tmp_path, monke
     advice = "`python -m bert_tf data download --name=blimp --output_dir=.data`"
     assert advice in out and "pass --text" in out and "pass --sts" in out
     assert "no task in .data/tasks" in out
+
+
+@pytest.mark.parametrize(
+    "files, reason",
+    [
+        ({}, "has no train file"),
+        ({"train.tsv": "text\tlabel\na\tx\nb\ty\n"}, "without .*/task/dev.tsv"),
+        (
+            {"train.tsv": "text\tlabel\na\tx\nb\ty\n", "dev.tsv": "text\tlabel\na\n"},
+            "dev.tsv, line 2: a line must have 2",
+        ),
+    ],
+)
+def test_a_task_that_cannot_be_read_is_a_row(model, capsys, tmp_path, files, reason):
+    folder = tmp_path / "tasks/task"
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    words = [f"--data_dir={tmp_path}", f"--output={tmp_path / 's.json'}"]
+    code, out, _ = run(capsys, model, *words)
+    assert code == 0 and re.search(f"probe task .*not measured: .*{reason}", out)
 
 
 def test_a_sentence_that_is_too_long_for_the_model_is_a_row(model, capsys, tmp_path):

@@ -959,6 +959,7 @@ def more_tasks():
         ("embed", "max_seq_length", 2),
         ("embed", "max_seq_length", 513),
         ("embed", "batch_size", 0),
+        ("embed", "top_k", 3),
         ("extend", "num_tokens", 0),
         ("extend", "num_tokens", "x"),
         ("extend", "num_processes", -1),

@@ -149,6 +149,19 @@ def test_restarts_are_refused_where_a_file_of_flags_overwrites(tmp_path, words):
         cli_launch.main(["--restarts=1", "--", "/no/such/program", *named])
 
 
+@pytest.mark.parametrize(
+    "last", ["--nooverwrite_output_dir", "-overwrite_output_dir=0"]
+)
+def test_the_last_overwrite_output_dir_counts(tmp_path, last):
+    (tmp_path / "x.flags").write_text("--overwrite_output_dir\n")
+    first = f"--flagfile={tmp_path}/x.flags"
+    run = launch("/no/such/program", first, last, options=["--restarts=1"])
+    code, _ = run.finish(30)
+    assert code == 127
+    with pytest.raises(ValueError, match="must be 0 with --overwrite_output_dir"):
+        cli_launch.main(["--restarts=1", "--", "/no/such/program", last, first])
+
+
 def test_another_program_s_flagfile_need_not_be_a_file_of_flags():
     command = ("/no/such/program", "--flagfile=/no/such/file")
     run = launch(*command, options=["--restarts=1"])

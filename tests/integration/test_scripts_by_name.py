@@ -333,6 +333,7 @@ def test_features_of_each_layer_are_those_of_a_model_of_fewer_layers(model, tmp_
         *(f"--bert_config_file={model}/bert_config.json", "--batch_size=1"),
     )
     assert result.returncode == 0, result.stderr
+    assert "warning" not in result.stderr
     lines = [json.loads(x) for x in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["linex_index"] for line in lines] == [0, 1]
     tokens = [feature["token"] for feature in lines[1]["features"]]
@@ -353,6 +354,19 @@ def test_features_of_each_layer_are_those_of_a_model_of_fewer_layers(model, tmp_
         [(_, expected)] = extract([text])
         found = [f["layers"][1]["values"] for f in line["features"]]
         np.testing.assert_allclose(found, expected[0], atol=2e-5)
+
+
+def test_options_of_extract_features_without_effect_are_named(model, tmp_path):
+    (tmp_path / "text.txt").write_text("a wind\n")
+    (tmp_path / "other.json").write_text("{}")
+    result = run_python(
+        *(SCRIPTS / "extract_features.py", f"--input_file={tmp_path}/text.txt"),
+        *(f"--output_file={tmp_path}/out.jsonl", f"--init_checkpoint={model}"),
+        *(f"--bert_config_file={tmp_path}/other.json", "--use_tpu", "--layers=-1"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "warning: no effect here: --use_tpu\n" in result.stderr
+    assert f"other.json is not read, but {model}/bert_config.json" in result.stderr
 
 
 def test_a_file_of_texts_that_is_not_utf_8_is_named_with_its_line(tmp_path):

@@ -1,5 +1,6 @@
 """What a model is judged on: files that are right, and files that are wrong."""
 
+import gzip
 import json
 
 import pytest
@@ -92,6 +93,19 @@ def test_pairs_and_tasks_are_found_in_the_data_folder(tmp_path):
     found = read_inputs(str(tmp_path))
     assert len(found.pairs) == 1
     assert [*found.tasks] == [f"{tmp_path}/tasks/no", f"{tmp_path}/tasks/yes"]
+
+
+def test_a_compressed_task_is_found_and_what_is_not_read_is_a_line(tmp_path, caplog):
+    folder = tmp_path / "tasks/letters"
+    folder.mkdir(parents=True)
+    text = "text\tlabel\na\tx\nb\ty\n"
+    with gzip.open(folder / "train.tsv.gz", "wt") as file:
+        file.write(text)
+    (folder / "dev.tsv").write_text(text)
+    (folder / "dev.tsv.gz").touch()
+    [task] = read_inputs(str(tmp_path)).tasks.values()
+    assert task.label_names == ("x", "y")
+    assert f"{folder}/dev.tsv.gz is not read" in caplog.text
 
 
 def test_a_text_without_words_is_refused(tmp_path):
