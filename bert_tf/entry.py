@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import socket
 import sys
@@ -56,6 +57,7 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
       training was asked for, else 128 and its number.
     """
     keep_printing()
+    logging.basicConfig(format="%(message)s")  # Of the package: lines like others.
     is_first = launched_rank() == 0
     try:
         config = flags.parse(config_class, arguments)

@@ -25,6 +25,8 @@ from bert_tf.modeling.models import settings_of
 from bert_tf.modeling.sentences import SentenceTask
 from bert_tf.predictors.base import Predictor, PredictorSettings, text_examples
 
+_LOGGER = logging.getLogger(__name__)
+
 # Rows of texts that are not longer; those of longer ones have `max_seq_length`.
 _WIDTH = 128
 
@@ -84,7 +86,7 @@ class Embedder(Predictor):
         )
         longest = int(sequences.lengths.max(initial=0))
         if longest == self.max_seq_length:
-            logging.warning(
+            _LOGGER.warning(
                 f"warning: texts of {longest} tokens (max_seq_length) and more are cut."
             )
         width = _WIDTH if longest <= _WIDTH < self.max_seq_length else 0

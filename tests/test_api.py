@@ -182,3 +182,22 @@ def test_a_tokenizer_is_found_next_to_weights(tmp_path, tiny_config):
     (folder / "vocab.txt").unlink()
     with pytest.raises(FileNotFoundError, match="no vocab.txt next to"):
         bert_tf.load_tokenizer(folder)
+
+
+MESSAGES = """
+import logging
+from bert_tf.config import BertConfig
+
+values = BertConfig().to_dict() | {"colour": 1}
+BertConfig.from_dict(values, "mine")
+logging.getLogger("bert_tf").setLevel(logging.ERROR)
+BertConfig.from_dict(values, "again")
+assert not logging.root.handlers
+"""
+
+
+def test_messages_are_plain_lines_that_a_program_can_silence():
+    command = [sys.executable, "-c", MESSAGES]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == "mine: the unknown key 'colour' is ignored.\n"

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -286,3 +287,8 @@ def test_every_module_says_what_it_is():
         p.name for p in MODULES if not ast.get_docstring(ast.parse(p.read_text()))
     ]
     assert not missing
+
+
+def test_messages_go_to_the_logger_of_the_package():
+    root = re.compile(r"\blogging\.(debug|info|warning|error|critical|exception|log)\(")
+    assert not [str(path) for path in MODULES if root.search(path.read_text())]

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import logging
 import os
 import sys
 import time
@@ -83,7 +82,6 @@ def main(arguments: Sequence[str]) -> None:
     parser = make_parser()
     options = parser.parse_intermixed_args(arguments)
     parser.warn_about_repeated()
-    logging.basicConfig(format="%(message)s")  # Warnings begin with their level.
     _check_paths(options)
     from bert_tf.suite.inputs import read_inputs
 

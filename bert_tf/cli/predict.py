@@ -3,7 +3,6 @@
 import argparse
 import itertools
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -75,7 +74,6 @@ def main(arguments: Sequence[str]) -> None:
     if options.top_k is not None:
         checks.require_positive(options, "top_k")
     parser.warn_about_repeated()
-    logging.basicConfig(format="%(message)s")  # Warnings begin with their level.
     _check_paths(options)
     choose_instructions(options.precision)
     with without_optional_packages():

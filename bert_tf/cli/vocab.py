@@ -1,7 +1,6 @@
 """`python -m bert_tf vocab extend MODEL OUT`: a model with the words of a domain."""
 
 import argparse
-import logging
 from collections.abc import Sequence
 
 from bert_tf.cli.arguments import Parser, add_tokenizer_options
@@ -61,7 +60,6 @@ def main(arguments: Sequence[str]) -> None:
     require_local("input", options.input)
     if options.vocab_file:
         require_file("vocab_file", options.vocab_file)
-    logging.basicConfig(format="%(message)s")  # Warnings begin with their level.
     # TensorFlow takes seconds to load, and wrong options should not wait for it.
     from bert_tf.interop.vocabulary_extension import ExtendOptions, extend_vocabulary
 

@@ -10,6 +10,8 @@ from bert_tf.config import checks
 from bert_tf.errors import shown
 from bert_tf.json_files import read_json_object
 
+_LOGGER = logging.getLogger(__name__)
+
 # "gelu" is the error-function form of the paper; the others name the tanh
 # approximation that google-research/bert's later code computes.
 ACTIVATIONS = ("gelu", "gelu_tanh", "gelu_new", "gelu_pytorch_tanh", "relu", "tanh")
@@ -154,7 +156,7 @@ class BertConfig:
                     f"{source} has the unknown key `{shown(key)[1:-1]}`. Did you mean "
                     f"`{close[0]}`? Correct the key, or remove it."
                 )
-            logging.warning("%s: the unknown key %s is ignored.", source, shown(key))
+            _LOGGER.warning("%s: the unknown key %s is ignored.", source, shown(key))
         try:
             return cls(**{key: values[key] for key in values.keys() & known})
         except ValueError as error:

@@ -10,6 +10,8 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
+_LOGGER = logging.getLogger(__name__)
+
 # Weights of the L2 penalty; the best on a tenth of the training examples is taken.
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 _MAX_STEPS = 1000
@@ -48,7 +50,7 @@ def fit_probe(
         options={"maxiter": _MAX_STEPS},
     )
     if not found.success:
-        logging.warning("warning: a probe did not converge: %s.", found.message)
+        _LOGGER.warning("warning: a probe did not converge: %s.", found.message)
     return found.x.reshape(width + 1, num_classes)
 
 

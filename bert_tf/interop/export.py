@@ -4,7 +4,7 @@ import enum
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from bert_tf.config import BertConfig
 from bert_tf.data.text.tokenization import UNCASED, TokenizerSettings
 from bert_tf.data.text.tokenizer_settings import TOKENIZER_CONFIG
 from bert_tf.data.text.vocabulary import check_size, load_vocabulary
+from bert_tf.errors import listed
 from bert_tf.files import whole_file, write_whole
 from bert_tf.interop import huggingface
 from bert_tf.interop.classifier_labels import (
@@ -27,7 +28,7 @@ from bert_tf.interop.classifier_labels import (
     default_names,
     describe_head,
 )
-from bert_tf.interop.model_card import BY_MODULES, Architecture, model_card
+from bert_tf.interop.model_card import BY_MODULES, MODEL_CARD, Architecture, model_card
 from bert_tf.interop.sentence_files import EMBED, read_settings, sentence_files
 from bert_tf.interop.tokenizer_files import tokenizer_config, tokenizer_files
 from bert_tf.interop.torch_files import save_torch
@@ -80,6 +81,8 @@ _ASKED = {
     ".pb": Form.SAVEDMODEL,
     **dict.fromkeys((".h5", ".keras"), Form.KERAS_HUB),
 }
+# Files that are never weights.
+_TEXTS = (".json", ".txt", ".md")
 # The tanh approximation, as transformers knows it.
 _ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}
 
@@ -197,7 +200,8 @@ def write_model(
       destination: The folder, file, or checkpoint without `.index`.
       form: The form of the files.
       weights_only: Write the weights alone.
-      overwrite: Replace files of the same names, which may be another model's.
+      overwrite: Replace files of the same names; in a folder that is the destination
+        they may be another model's.
 
     Returns:
       The files, the weights' first.
@@ -209,14 +213,17 @@ def write_model(
     folder = destination if form is Form.TRANSFORMERS else os.path.dirname(destination)
     named = {} if weights_only else describing_texts(model, form)
     texts = {os.path.join(folder, name): text for name, text in named.items()}
-    if not overwrite:
-        require_free(weights_file(destination, form), texts)
+    weights = weights_file(destination, form)
+    if form is not Form.TRANSFORMERS:
+        require_own_companions(weights, texts, overwrite=overwrite)
+    elif not overwrite:
+        require_free(weights, texts)
     os.makedirs(folder or ".", exist_ok=True)
     _write_weights(model, destination, form)
     for path, text in texts.items():
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         write_whole(path, text)
-    return [weights_file(destination, form), *texts]
+    return [weights, *texts]
 
 
 def require_free(weights: str, texts: Mapping[str, str]) -> None:
@@ -236,6 +243,53 @@ def require_free(weights: str, texts: Mapping[str, str]) -> None:
             f"{taken} exists already. Name another destination, or pass --overwrite to "
             "replace it."
         )
+
+
+def require_own_companions(
+    weights: str,
+    texts: Mapping[str, str],
+    *,
+    overwrite: bool,
+    parts: Collection[str] = (),
+    is_complete: bool = False,
+) -> None:
+    """Refuses to write a single file where its companions are another model's.
+
+    Args:
+      weights: The file of the weights.
+      texts: Path -> content of its companions.
+      overwrite: Whether files may be replaced: companions only if no other file is in
+        the folder that they may belong to.
+      parts: Other files of the same weights.
+      is_complete: Whether the file can be used without companions.
+
+    Raises:
+      ValueError: naming the files that exist.
+    """
+    if not overwrite:
+        require_free(weights, {})
+    taken = [path for path, text in texts.items() if _differs(path, text)]
+    if not taken:
+        return
+    folder, name = os.path.split(weights)
+    stem = name.removesuffix(INDEX)
+    others = [
+        os.path.join(folder, other)
+        for other in sorted(os.listdir(folder or "."))
+        if not other.startswith((".", f"{stem}.data-")) and other not in (name, *parts)
+        if not other.endswith(_TEXTS) and not os.path.isdir(os.path.join(folder, other))
+    ]
+    if overwrite and not others:
+        return
+    example = os.path.join(folder, stem.partition(".")[0], stem)
+    advice = "" if others else ", or pass --overwrite to replace them"
+    advice += ", or pass --weights_only, which writes the one file" * is_complete
+    raise ValueError(
+        "`destination` must be in a folder where config and vocabulary, if there are "
+        f"any, equal the model's. Received: {os.path.join(folder, stem)}, with others "
+        f"in {', '.join(taken)}{f', next to {listed(others)}' * bool(others)}. Give "
+        f"the model its own folder, such as {example}{advice}."
+    )
 
 
 def _differs(path: str, text: str) -> bool:
@@ -284,7 +338,7 @@ def describing_texts(model: Model, form: Form) -> dict[str, str]:
         known = model.head.description
         is_embedding = architecture is _ENCODER and known.get("task") == EMBED
         more = {"pooling": BY_MODULES} if is_embedding else {}
-        texts["README.md"] = model_card(
+        texts[MODEL_CARD] = model_card(
             architecture, model.config, model.source, form.value, model.scores, **more
         )
         if is_embedding and form is Form.TRANSFORMERS:

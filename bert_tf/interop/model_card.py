@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from bert_tf.config import BertConfig
 
+MODEL_CARD = "README.md"
 _TEMPLATE = """\
 ---
 library_name: {library}

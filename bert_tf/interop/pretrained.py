@@ -24,6 +24,8 @@ from bert_tf.modeling.models import build_encoder_model, settings_of
 from bert_tf.modeling.pretraining import build_pretraining_model
 from bert_tf.modeling.sentences import SentenceModel, build_sentence_model
 
+_LOGGER = logging.getLogger(__name__)
+
 _BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "encoder": build_encoder_model,
     "pretraining": build_pretraining_model,
@@ -112,7 +114,7 @@ def build_with(
         "encoder lacks."
     )
     for line in assign_weights(weights, variables, new=new, advice=advice).lines():
-        logging.warning("%s: %s", weights.source, line)
+        _LOGGER.warning("%s: %s", weights.source, line)
     return model
 
 
@@ -163,7 +165,7 @@ def load_tokenizer(
     choice = choose_settings({"do_lower_case": do_lower_case}, folders, vocab_file)
     for note in [*choice.notes, *notes]:
         is_warning = choice.is_guess or note.startswith("warning")
-        logging.log(logging.WARNING if is_warning else logging.INFO, note)
+        _LOGGER.log(logging.WARNING if is_warning else logging.INFO, note)
     return WordPieceTokenizer(vocab_file, choice.settings)
 
 
@@ -223,7 +225,7 @@ def save_pretrained(
         tokenizer = choice.settings
         notes += choice.notes
     for note in notes:
-        logging.warning("%s: %s", path, note)
+        _LOGGER.warning("%s: %s", path, note)
     head = Head(int(np.size(tensors.get("output_bias", ()))), tuple(label_names))
     if head.num_outputs and "bert/pooler/dense/kernel" not in tensors:
         head = head._replace(kind=TAG)  # Only our models of tokens have no pooler.

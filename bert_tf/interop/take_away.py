@@ -19,7 +19,9 @@ from bert_tf.interop.export import (
     describing_texts,
     is_file_name,
     require_free,
+    require_own_companions,
 )
+from bert_tf.interop.model_card import MODEL_CARD
 from bert_tf.interop.model_kind import FILL_MASK, SQUAD, find_kind, require_kind
 from bert_tf.interop.runtimes import RUNTIMES, Runtime, probe, quiet
 from bert_tf.interop.sentence_files import EMBED, read_settings
@@ -101,10 +103,18 @@ def write_away(
         kind = find_kind(model.tensors, model.head)
         notes = keras_hub.notes(model.config, model.tensors, kind)
     texts = {} if weights_only else describing_texts(model, form)
+    if path == destination:
+        texts.pop(MODEL_CARD, None)  # It describes a folder.
     if form is Form.KERAS_HUB:
         texts = _preset_texts(model, texts)
-    if not overwrite:
-        require_free(path, {os.path.join(folder, n): t for n, t in texts.items()})
+    companions = {os.path.join(folder, n): t for n, t in texts.items()}
+    if path == destination:
+        parts = [f"{os.path.splitext(name)[0]}.bin"] * (form is Form.OPENVINO)
+        require_own_companions(
+            *(path, companions), overwrite=overwrite, parts=parts, is_complete=True
+        )
+    elif not overwrite:
+        require_free(path, companions)
     # Next to what is replaced, so that a rename is enough.
     beside = path if os.path.isdir(folder or ".") else folder
     with _no_empty_folders(beside), temporary_folder(beside) as made:

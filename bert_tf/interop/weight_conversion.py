@@ -104,7 +104,7 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
     return [
         *notes,
         *measured,
-        f"wrote {len(model.tensors)} tensors to {', '.join(files)}",
+        _written(len(model.tensors), files),
         *_pushed(files, destination, options.push),
     ]
 
@@ -184,6 +184,14 @@ def _write(
         return write_model(model, destination, form, **given), []
     given |= {"kind": options.kind, "int8": options.int8}
     return take_away.write_away(model, destination, form, **given)
+
+
+def _written(num_tensors: int, files: list[str]) -> str:
+    """A line about the files, of which the first has the tensors."""
+    weights, *others = files
+    names = [os.path.relpath(path, folder_of(weights)) for path in others]
+    beside = f"; beside it: {', '.join(names)}" * bool(names)
+    return f"wrote {num_tensors} tensors to {weights}{beside}"
 
 
 def _pushed(files: list[str], destination: str, name: str) -> list[str]:

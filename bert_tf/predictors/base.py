@@ -26,6 +26,8 @@ from bert_tf.modeling.finetuning import FinetuningTask, TagTask
 from bert_tf.modeling.models import backends_of, settings_of
 from bert_tf.precision import choose_policy
 
+_LOGGER = logging.getLogger(__name__)
+
 
 class PredictorSettings(TypedDict, total=False):
     """Arguments of all predictors; see `Predictor`."""
@@ -67,7 +69,7 @@ def is_pair(value: object) -> bool:
 
 def _log(notes: Sequence[str], level: int) -> None:
     for note in notes:
-        logging.log(logging.WARNING if note.startswith("warning") else level, note)
+        _LOGGER.log(logging.WARNING if note.startswith("warning") else level, note)
 
 
 class Predictor:
@@ -134,7 +136,7 @@ class Predictor:
         backends = backends_of(model)
         is_fused = backends.fused_dtype is not None
         if not is_fused and not tf.config.get_visible_devices("GPU"):
-            logging.warning(describe_path(backends, path))
+            _LOGGER.warning(describe_path(backends, path))
         return model
 
     def _compile(self, task: FinetuningTask) -> None:

@@ -37,6 +37,8 @@ from bert_tf.predictors.base import (
     text_examples,
 )
 
+_LOGGER = logging.getLogger(__name__)
+
 MASK = "[MASK]"
 
 
@@ -60,7 +62,7 @@ class Classifier(Predictor):
         numbers = list(map(str, range(self._head.num_outputs)))
         self.label_names = list(self._head.names) or numbers
         if not self._head.names and len(numbers) > 1:
-            logging.warning(
+            _LOGGER.warning(
                 f"warning: no file names the {len(numbers)} classes of the model's "
                 f"head: they are called {', '.join(numbers)}."
             )

@@ -27,6 +27,8 @@ from bert_tf.data.tasks.tables import column_names, read_rows
 from bert_tf.data.text.documents import Sentences, read_documents
 from bert_tf.data.text.input_files import expand_paths
 
+_LOGGER = logging.getLogger(__name__)
+
 BLIMP, TASKS = "blimp", "tasks"
 # Columns of BLiMP's files; the last two name what a pair is about.
 _PAIR_COLUMNS = ("sentence_good", "sentence_bad", "linguistics_term", "UID")
@@ -179,7 +181,7 @@ def _find_tasks(folder: str) -> dict[str, ClassificationTask | None]:
             if (inner / name).is_file() or (inner / f"{name}.gz").is_file():
                 task = own_task(file_format, str(inner), splits=_SPLITS)
                 for note in task.notes:
-                    logging.warning(note)
+                    _LOGGER.warning(note)
                 tasks[str(inner)] = task
                 break
     return tasks

@@ -27,6 +27,8 @@ from bert_tf.data.text.token_sequences import TokenSequences, pair_sequence
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.files import check_regular, placeholder
 
+_LOGGER = logging.getLogger(__name__)
+
 CONLL = "conll"
 OUTSIDE = "O"
 _DOCUMENT = "-DOCSTART-"
@@ -185,7 +187,7 @@ def read_conll(path: str, *, needs_labels: bool = True) -> Iterator[Sentence]:
         words.append(fields[0])
         tags += fields[-1:] if needs_labels else []
     if num_comments:
-        logging.info("%s: %d lines are comments (#), and skipped.", path, num_comments)
+        _LOGGER.info("%s: %d lines are comments (#), and skipped.", path, num_comments)
 
 
 def _fields(line: str) -> list[str]:

@@ -17,6 +17,8 @@ from bert_tf.data.text.input_files import HEAD_BYTES, refuse_zeros
 from bert_tf.files import check_regular, is_gzip_name, opened
 from bert_tf.json_files import parse_json
 
+_LOGGER = logging.getLogger(__name__)
+
 # A text is far shorter; a file without line ends would fill the memory.
 _MAX_LINE_BYTES = 16 << 20
 _ROWS_AT_ONCE = 1024
@@ -179,7 +181,7 @@ def _tab_rows(
             )
         num_broken += 1
     if num_broken:
-        logging.warning(
+        _LOGGER.warning(
             "%s: skipped %d lines that do not have %d columns.",
             path,
             num_broken,

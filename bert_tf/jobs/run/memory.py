@@ -12,6 +12,8 @@ from bert_tf import resources
 from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
 
+_LOGGER = logging.getLogger(__name__)
+
 ERROR = 0.25  # The largest error of the estimate that was measured, rounded up.
 
 _GIB = 2**30
@@ -187,7 +189,7 @@ def memory_warnings(
       workers: How many share the memory of this host.
       recompute: See `estimate_training`.
     """
-    logging.debug("Memory of a worker: %s, %s.", rows, estimate)
+    _LOGGER.debug("Memory of a worker: %s, %s.", rows, estimate)
     limit = _available(workers)
     # The estimate is of the host's memory, not a GPU's.
     if _on_gpu() or limit is None or estimate.total <= limit:
