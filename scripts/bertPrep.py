@@ -152,12 +152,13 @@ def _records(dataset: str, folder: Path, options: Namespace) -> list[list[str]]:
 def run(arguments: list[str]) -> int:
     """Runs an action; returns the exit code of the command that failed, or 0."""
     try:
+        # First, since it also prints the help.
+        found = commands(arguments, Path(os.environ.get("BERT_PREP_WORKING_DIR", "")))
         if "BERT_PREP_WORKING_DIR" not in os.environ:
             raise ValueError(
                 "BERT_PREP_WORKING_DIR must be set: the folder of all files. For "
                 "example: export BERT_PREP_WORKING_DIR=/data/bert"
             )
-        found = commands(arguments, Path(os.environ["BERT_PREP_WORKING_DIR"]))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -11,6 +11,7 @@ import os
 import sys
 
 from bert_tf.cli import main
+from bert_tf.cli.arguments import Parser
 
 
 def command(variables: dict[str, str]) -> list[str]:
@@ -26,4 +27,8 @@ def command(variables: dict[str, str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    try:
+        Parser(prog="chop_hdf5_files.py", description=__doc__).parse_args()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     sys.exit(main(command(dict(os.environ))))

@@ -6,6 +6,7 @@
 # BERT-large, N_SHARDS another number of shards than 1472.
 set -euo pipefail
 source "$(dirname "$0")/launch.sh"
+take_arguments 2 "$@"
 corpus=${1:-wiki_only} shards=${N_SHARDS:-1472}
 export BERT_PREP_WORKING_DIR=${2:-/data/tensorflow/bert/books_wiki_en_corpus}
 prepare() { "$python" "$root/scripts/bertPrep.py" "$@"; }

@@ -8,6 +8,29 @@ refuse() {
   exit 1
 }
 
+# The arguments here are those of the script: its usage is the comment at its top.
+for word in "$@"; do
+  case $word in
+    -h | -help* | --help*) sed -n '1{/^#!/d}; /^#/!q; s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  esac
+done
+unset word
+case ${0##*/} in
+  launch.sh | fps.sh | pretrain.sh) refuse "$0 does nothing: other scripts source it." ;;
+esac
+
+# take_arguments MAX ARGUMENTS...: refuses options, and more arguments than MAX.
+take_arguments() {
+  local max=$1 word
+  shift
+  for word in "$@"; do
+    case $word in -*) refuse "Unknown option $word. See bash $0 --help." ;; esac
+  done
+  if [ $# -gt "$max" ]; then
+    refuse "There must be at most $max arguments. Received: $*. See bash $0 --help."
+  fi
+}
+
 # need_number NAME VALUE
 need_number() {
   case $2 in

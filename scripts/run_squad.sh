@@ -11,6 +11,7 @@ if [ $# -gt 13 ] && [ $# != 17 ]; then
   refuse "There must be 17 arguments, or the first 13 or fewer. Received: $#. They are:" \
     "$(sed -n 's/^#   //p' "$0" | paste -sd ' ')"
 fi
+take_arguments 17 "${@/#-1/}"  # max_steps may be -1.
 checkpoint=${1:-${BERT_MODEL:-cased_L-12_H-768_A-12}}
 epochs=${2:-2.0} batch=${3:-4} rate=${4:-3e-5} precision=${5:-fp32} workers=${6:-8}
 seed=${7:-1} squad=${8:-${SQUAD_DIR:-squad-1.1}}

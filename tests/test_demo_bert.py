@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import sys
 
 import pytest
@@ -15,6 +16,8 @@ sys.modules["demo_bert"] = demo_bert
 _SPEC.loader.exec_module(demo_bert)
 
 PRETRAINING = ("-c", "pretraining", "-m", "large", "-d", "bf16", "-t", "bookswiki")
+TINY_MODEL = ("-m", "tiny", "-d", "fp32")
+OVERFIT = ("-c", "pretraining", *TINY_MODEL, "-t", "overfit")
 
 
 def flags_of(*arguments, environment=None, cores=64):
@@ -50,6 +53,22 @@ def test_both_phases_have_the_published_numbers(workers, accumulations, rates):
     assert (first["num_warmup_steps"], second["num_warmup_steps"]) == ("2000", "200")
     assert (first["train_batch_size"], second["train_batch_size"]) == ("64", "8")
     assert second["init_checkpoint"].endswith("phase_1/model.ckpt-7038")
+
+
+@pytest.mark.parametrize(
+    "arguments, rates",
+    [
+        ((*PRETRAINING, "--learning_rate", "3e-4"), ["0.0003", "0.0003"]),
+        ((*OVERFIT, "--learning_rate", "3e-4"), ["0.0003"]),
+        (OVERFIT, ["0.02"]),
+        # run_pretraining.py multiplies by the number of workers.
+        ((*OVERFIT, "-v", "2"), ["0.01"]),
+        (("-c", "finetuning", *TINY_MODEL), ["2e-05"]),
+        (("-c", "finetuning", *TINY_MODEL, "--learning_rate", "3e-4"), ["0.0003"]),
+    ],
+)
+def test_the_learning_rate(arguments, rates):
+    assert [flags["learning_rate"] for flags in flags_of(*arguments)] == rates
 
 
 def test_the_profiled_run_of_the_readme():
@@ -89,6 +108,7 @@ def test_several_hosts_are_reached_through_their_sshd():
         (("-c", "finetuning", "-t", "bookswiki"), "`test_set` must be mrpc or squad"),
         (("-c", "pretraining", "-b", "0"), "argument -b/--batch_size"),
         (("-c", "pretraining", "-i", "1,2,3"), "one or two numbers"),
+        (("-c", "pretraining", "-i", "20,0"), "numbers greater than 0, such as"),
         (("-c", "pretraining", "-b", "64", "-v", "2", "-fpo", "2"), "must be one of"),
         (("-c", "pretraining", "--no_such"), "unrecognized arguments"),
         (("-c", "pretraining", "-s", "long"), "such as 64 or 64,8, not 'long'"),
@@ -175,6 +195,19 @@ def test_the_sample_text_is_prepared_trained_and_evaluated(model, tmp_path):
     assert "Iteration: 3 " in (tmp_path / "out" / "phase_1.log").read_text()
     again = run_python(*command)
     assert "All steps are done" in again.stdout
+
+
+@pytest.mark.slow
+def test_the_default_steps_learn_the_sample_text(model, tmp_path):
+    result = run_python(
+        *(ROOT / "demo_bert.py", *OVERFIT, "-o", tmp_path / "out"),
+        *("--dataset_path", tmp_path / "data", "--bert-config-dir", model),
+    )
+    assert result.returncode == 0, result.stderr
+    size = len((model / "vocab.txt").read_text().splitlines())
+    # A random model's loss is ln V + ln 2.
+    started = math.log(size) + math.log(2)
+    assert read_results(tmp_path / "out" / "phase_1")["loss"] < 0.8 * started
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@
 # vocab.txt is not beside the weights.
 set -euo pipefail
 source "$(dirname "$0")/../launch.sh"
+take_arguments 0 "$@"
 need_variable SQUAD_DIR "the folder of train-v1.1.json (see env.sh)"
 need_variable BERT_MODEL "the weights to start from (see env.sh)"
 exec bash "$root/scripts/run_squad.sh" "$BERT_MODEL" 2.0 4 3e-5 fp32 \

@@ -4,6 +4,7 @@
 # folder or a file; pytorch_model.bin of a training here stands for its folder.
 set -euo pipefail
 source "$(dirname "$0")/../launch.sh"
+take_arguments 0 "$@"
 need_variable SQUAD_DIR "the folder of dev-v1.1.json (see env.sh)"
 need_variable BERT_INFER_MODEL "the trained weights (see env.sh)"
 model=$BERT_INFER_MODEL
