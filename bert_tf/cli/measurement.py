@@ -19,6 +19,7 @@ from bert_tf.errors import RunError, shown
 from bert_tf.files import write_whole
 from bert_tf.json_files import read_json_object
 from bert_tf.launch import choose_instructions
+from bert_tf.launch import workers as count_workers
 from bert_tf.scaling import (
     Cluster,
     Link,
@@ -40,6 +41,13 @@ STEPS = (1, 2)
 # Horovod's buffers.
 _PROGRAM, _COPIES = 600 << 20, 3
 _END_SECONDS = 5.0
+# Whether steps are measured, or allreduces -> what makes that faster.
+_REMEDIES = {
+    True: "a smaller --train_batch_size or a smaller model; or --throughput, so that "
+    "no steps are measured",
+    False: "or a smaller model, whose gradients are summed; or leave out --measure and "
+    "pass --local_latency_seconds and --local_bytes_per_second",
+}
 _REMEDY = "Measure again with --measure, or correct the file."
 
 
@@ -70,6 +78,11 @@ def measure(config: PlanConfig, bert: BertConfig) -> None:
     choose_instructions(config.precision)
     models = _measured_models(config, bert)
     has_device = config.throughput is not None or config.device_flops is not None
+    if max(config.worker_counts) < max(_RANKS):
+        _progress(
+            "2 and 4 workers are measured, whatever --workers is: the fit of the "
+            "allreduce needs two numbers of workers above 1."
+        )
     points, steps = [], []
     sums = [dataclasses.asdict(model) for model in models]
     for workers in _RANKS:
@@ -185,7 +198,7 @@ def run_workers(
         # A little more than this process waits.
         "seconds": int(seconds + 2 * _END_SECONDS),
     }
-    _progress(f"Measuring {workers} workers, for at most {seconds} s.")
+    _progress(f"Measuring {count_workers(workers)}, for at most {seconds} s.")
     with tempfile.TemporaryDirectory() as folder:
         asked, found = Path(folder, "request.json"), Path(folder, "result.json")
         errors = Path(folder, "errors")
@@ -195,16 +208,16 @@ def run_workers(
             code = _run([*_launcher(workers), *command], file.fileno(), seconds)
         if code is None:
             raise RunError(
-                f"Measuring {workers} workers took longer than {seconds} s. Pass a "
-                "larger --measure_seconds, a smaller --train_batch_size or a smaller "
-                "model; or --throughput, so that no steps are measured."
+                f"Measuring {count_workers(workers)} took longer than {seconds} s. "
+                "Pass a larger --measure_seconds (default: "
+                f"{PlanConfig.measure_seconds}), {_REMEDIES[bool(work['steps'])]}."
             )
         if code or not found.exists():
             lines = errors.read_text(errors="replace").splitlines()
             told = [line for line in lines if "error: " in line] or lines[-1:]
             reason = told[0].partition("error: ")[2] or told[0] if told else ""
             raise RunError(
-                f"Measuring {workers} workers failed with exit code {code}: "
+                f"Measuring {count_workers(workers)} failed with exit code {code}: "
                 f"{reason or 'it printed nothing'}"
             )
         result = read_json_object(found)

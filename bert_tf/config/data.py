@@ -18,7 +18,8 @@ class CreateDataConfig:
         <output_dir>_metadata.json.
       vocab_file: The WordPiece vocabulary, one token per line.
       input_format: google (one sentence per line, a blank line between documents), or
-        text (plain text: each file is a document, which is split into sentences).
+        plain text, which is split into sentences: text (each file is a document) or
+        lines (each line is a document).
       do_lower_case: Lower-case the text and strip accents, for an uncased vocabulary.
         Default: from the tokenizer's files next to vocab_file, else true if the
         vocabulary has no capital letters.
@@ -78,7 +79,7 @@ class CreateDataConfig:
 
     def __post_init__(self) -> None:
         checks.require_given(self, *self.REQUIRED)
-        checks.require_choice(self, "input_format", ("google", "text"))
+        checks.require_choice(self, "input_format", ("google", "text", "lines"))
         if self.dedup:
             checks.require_choice(self, "dedup", DEDUP_MODES)
         checks.require_choice(self, "format", ("tfrecord", "hdf5"))

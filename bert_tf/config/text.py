@@ -6,7 +6,7 @@ from typing import ClassVar
 from bert_tf.config import checks
 
 DEDUP_MODES = ("exact", "near")
-TEXT_FORMATS = ("auto", "mediawiki", "json", "csv", "parquet", "text")
+TEXT_FORMATS = ("auto", "mediawiki", "json", "csv", "parquet", "text", "lines")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,9 @@ class ExtractConfig:
       output_dir: Folder for files of one JSON object per line, with title and text.
       input_format: mediawiki (an XML dump, plain or .bz2), json (a list, an object of
         documents by title, or one document per line in .jsonl), csv or parquet (a
-        document in each row), text (each file is a document), or auto: by each file's
-        extension, which .gz may follow; files without one are text.
+        document in each row), text (each file is a document), lines (each line is a
+        document), or auto: by each file's extension, which .gz may follow; files
+        without one are text.
       text_field: The key of a JSON document, or the column, that holds its text.
       num_processes: Worker processes; 0 means one per core. The output does not depend
         on it.

@@ -108,11 +108,41 @@ def fake_worker(monkeypatch, tmp_path, code):
     return file
 
 
+STEPS_TOOK_LONGER = (
+    r"Measuring 1 worker took longer than 1 s. Pass a larger --measure_seconds "
+    r"\(default: 300\), a smaller --train_batch_size .*; or --throughput, so that no"
+)
+
+
+def test_a_slow_allreduce_is_not_told_to_measure_no_steps(monkeypatch, tmp_path):
+    fake_worker(monkeypatch, tmp_path, "import time\ntime.sleep(60)\n")
+    monkeypatch.setattr(measurement, "_launcher", lambda workers: [])
+    work = {"allreduces": [{}], "steps": []}
+    with pytest.raises(RunError, match=r"2 workers took longer than 1 s") as error:
+        run_workers(2, settings(measure_seconds=1), BERT, work)
+    assert "(default: 300), or a smaller model" in str(error.value)
+    assert "--throughput" not in str(error.value)
+
+
+@pytest.mark.parametrize(("counts", "is_told"), [("1,2", True), ("1,4", False)])
+def test_more_workers_than_planned_are_measured_with_a_line(
+    machine, tmp_path, capsys, counts, is_told
+):
+    config = settings(
+        link_file=str(tmp_path / "link.json"), throughput=9.0, workers=counts
+    )
+    measure(config, PRESETS["tiny"])
+    line = "2 and 4 workers are measured, whatever --workers is"
+    assert (line in capsys.readouterr().err) == is_told
+
+
 def test_a_worker_that_hangs_is_ended(monkeypatch, tmp_path):
     file = fake_worker(monkeypatch, tmp_path, "import time\ntime.sleep(60)\n")
     begin = time.monotonic()
-    with pytest.raises(RunError, match="took longer than 1 s. Pass a larger"):
-        run_workers(1, settings(measure_seconds=1), BERT, {"allreduces": []})
+    with pytest.raises(RunError, match=STEPS_TOOK_LONGER):
+        run_workers(
+            1, settings(measure_seconds=1), BERT, {"allreduces": [], "steps": (1, 2)}
+        )
     assert time.monotonic() - begin < 10
     with pytest.raises(ProcessLookupError):
         os.kill(int(file.read_text()), 0)
@@ -123,7 +153,9 @@ def test_one_that_ignores_sigterm_is_killed(monkeypatch, tmp_path):
     code = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     file = fake_worker(monkeypatch, tmp_path, code + "time.sleep(60)\n")
     with pytest.raises(RunError, match="took longer than 1 s"):
-        run_workers(1, settings(measure_seconds=1), BERT, {"allreduces": []})
+        run_workers(
+            1, settings(measure_seconds=1), BERT, {"allreduces": [], "steps": (1, 2)}
+        )
     with pytest.raises(ProcessLookupError):
         os.kill(int(file.read_text()), 0)
 
@@ -132,7 +164,7 @@ def test_the_error_of_a_worker_is_passed_on(monkeypatch, tmp_path):
     code = "import sys\nsys.exit('noise\\nerror: no more memory\\nmore noise')\n"
     fake_worker(monkeypatch, tmp_path, code)
     with pytest.raises(RunError, match="exit code 1: no more memory$"):
-        run_workers(1, settings(), BERT, {"allreduces": []})
+        run_workers(1, settings(), BERT, {"allreduces": [], "steps": (1, 2)})
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from bert_tf.data.output_files import no_text_error
 from bert_tf.data.processes import in_order
 from bert_tf.data.text.documents import FileRange, cut_into_ranges, read_range
 from bert_tf.data.text.duplicates import document_key, make_finder
+from bert_tf.data.text.line_check import REMEDY, warn_of_plain_text
 from bert_tf.data.text.tokenization import TokenizerSettings, cached_tokenizer
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.files import content_size, file_sha256
@@ -132,6 +133,9 @@ def check_text(config: CheckConfig) -> dict[str, Any]:
     find = make_finder(config.dedup)
     paths = find_input(config)
     total = sum(map(content_size, paths))
+    lines = [path for path in paths if _is_google(path, config)]
+    for line in warn_of_plain_text(lines, REMEDY):
+        report(line)
     tokenizing = _tokenizing(config, total)
     is_near = config.dedup == "near"
     seen: set[bytes] = set()
@@ -178,9 +182,7 @@ def _parts(
 ) -> Iterator[tuple[str, int, FileRange | list[RawDocument]]]:
     """File, size and content of each task, in order."""
     for path in paths:
-        kind = format_of(path, config)
-        is_lines = config.input_format == "auto" and kind == "text"
-        if is_lines or kind == "google":
+        if _is_google(path, config):
             for file_range in cut_into_ranges([path], "google", _RANGE_BYTES):
                 yield path, file_range.num_bytes, file_range
             continue
@@ -193,6 +195,12 @@ def _parts(
                 batch, size = [], 0
         if batch:
             yield path, size, batch
+
+
+def _is_google(path: str, config: CheckConfig) -> bool:
+    """Whether a file is read in google's format, as text is without a format."""
+    kind = format_of(path, config)
+    return kind == "google" or (config.input_format == "auto" and kind == "text")
 
 
 def _tokenizing(config: CheckConfig, total: int) -> Tokenizing | None:

@@ -42,7 +42,7 @@ from bert_tf.data.records.metadata import (
 from bert_tf.data.records.tfrecord import RecordWriter, frame_record, shard_name
 from bert_tf.data.text.duplicates import make_finder
 from bert_tf.data.text.input_files import expand_paths
-from bert_tf.data.text.line_check import warn_of_plain_text
+from bert_tf.data.text.line_check import REMEDY, warn_of_plain_text
 from bert_tf.data.text.tokenizer_settings import SETTING_NAMES, choose_settings
 from bert_tf.data.text.unreachable_tokens import split_warnings
 from bert_tf.data.text.vocabulary import load_vocabulary
@@ -119,8 +119,7 @@ def create_records(
         for note in notes:
             print(note, flush=True)
         if config.input_format == "google":
-            remedy = "For plain text pass --input_format=text."
-            for line in warn_of_plain_text(paths, remedy):
+            for line in warn_of_plain_text(paths, REMEDY):
                 report(line)
     settings = settings_of(config, "input", "vocab_file", *_usual(config))
     inputs = [*paths, config.vocab_file]

@@ -91,7 +91,7 @@ def find_input(config: ExtractConfig | CheckConfig) -> list[str]:
     for path in paths:
         kind = format_of(path, config)
         if kind != "parquet":
-            check_content(path, is_text=kind in ("text", "csv", "google"))
+            check_content(path, is_text=kind not in ("mediawiki", "json"))
     return paths
 
 
@@ -128,7 +128,7 @@ def format_of(path: str, config: ExtractConfig | CheckConfig) -> str:
     raise ValueError(
         f"`input_format` must be given for {path}, whose extension is not one of "
         f"{', '.join(_FORMATS)}. Received: input_format=auto. Pass --input_format="
-        "mediawiki, json, csv, parquet or text."
+        "mediawiki, json, csv, parquet, text or lines."
     )
 
 
@@ -146,6 +146,8 @@ def raw_documents(
             documents = _json_documents(path, config.text_field)
         elif kind in ("csv", "parquet"):
             documents = _table_documents(path, config.text_field, kind)
+        elif kind == "lines":
+            documents = _line_documents(path)
         else:
             documents = _plain_documents(path)
         for document in documents:
@@ -157,6 +159,12 @@ def _plain_documents(path: str) -> Iterator[RawDocument]:
     for file_range in cut_into_ranges([path], "text", 0):
         text = "\n".join(join_paragraphs(read_lines(*file_range)))
         yield RawDocument(title, text, has_markup=False)
+
+
+def _line_documents(path: str) -> Iterator[RawDocument]:
+    for number, line in enumerate(read_lines(path), start=1):
+        if line:
+            yield RawDocument(f"line {number}", line, has_markup=False)
 
 
 def _json_documents(path: str, text_field: str) -> Iterator[RawDocument]:

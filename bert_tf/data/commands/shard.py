@@ -95,7 +95,10 @@ def shard_documents(config: ShardConfig) -> dict[str, Counter[str]]:
       ValueError: if a shard would stay empty, or the text is not UTF-8.
     """
     paths = expand_paths(config.input)
-    remedy = "For plain text run `data extract` and `data sentences` before."
+    remedy = (
+        "For plain text run `data extract` (with --input_format=lines if each line is "
+        "a document) and `data sentences` before."
+    )
     for line in warn_of_plain_text(paths, remedy):
         report(line)
     settings = settings_of(config, "input")

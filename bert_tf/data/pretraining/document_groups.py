@@ -70,7 +70,7 @@ def cut_into_groups(
 
     Args:
       paths: Text files.
-      input_format: google or text, see `cut_into_ranges`.
+      input_format: google, text or lines, see `cut_into_ranges`.
       num_shards: Little text is cut into smaller groups, several for each shard, so
         that the shards have about the same size.
       settings: Those of the tokenizer: only documents with a token count.
@@ -118,7 +118,7 @@ def without_repeated(
 
     Args:
       groups: The text.
-      input_format: google or text.
+      input_format: google, text or lines.
       mode: exact or near, see `make_finder`.
       fewest: See `cut_into_groups`.
 

@@ -203,8 +203,9 @@ class InstanceMaker:
                 "The text must hold at least two documents, so that a random next "
                 f"segment can come from another one. Received: {len(documents)}. In "
                 "google's format, put a blank line between documents; with "
-                "--input_format=text, each file is a document. Without next-sentence "
-                "prediction (--nodo_nsp, here and in training) one is enough."
+                "--input_format=text, each file is a document; with "
+                "--input_format=lines, each line is. Without next-sentence prediction "
+                "(--nodo_nsp, here and in training) one is enough."
             )
         return [
             self._masked(tokens_a, tokens_b, is_random_next)

@@ -210,7 +210,7 @@ def _check_fields(
 ) -> None:
     least = 1 + needs_labels
     if len(fields) < least or (width and len(fields) != width):
-        wanted = f"{width} columns, as the lines before it," if width else "2 columns"
+        wanted = f"{width} columns, as the lines before it" if width else "2 columns"
         raise ValueError(
             f"{location}: a line must have {wanted}: the word first, its tag last, "
             f"with tabs or spaces between. Received: {len(fields)} "

@@ -47,10 +47,12 @@ def cut_into_ranges(
     Args:
       paths: Text files. Offsets in a .gz are those of its content.
       input_format: google (one sentence per line, a blank line between documents; the
-        end of a file also ends a document) or text (each file is a document; files of
-        more than `MAX_DOCUMENT_BYTES` are cut at a blank line).
+        end of a file also ends a document), text (each file is a document; files of
+        more than `MAX_DOCUMENT_BYTES` are cut at a blank line) or lines (each line is
+        a document).
       target_bytes: A range of google's format ends at the first blank line after so
-        many bytes, or at a line end if none follows within `MAX_DOCUMENT_BYTES`.
+        many bytes, or at a line end if none follows within `MAX_DOCUMENT_BYTES`; one
+        of lines at the first line end.
 
     Yields:
       Stretches that cover every file, in order.
@@ -64,18 +66,20 @@ def cut_into_ranges(
             while begin < size:
                 end = size
                 if begin + target_bytes < size:
-                    end = _document_end(file, begin + target_bytes)
+                    is_line = input_format == "lines"
+                    end = _document_end(file, begin + target_bytes, is_line=is_line)
                 yield FileRange(path, begin, end)
                 begin = end
 
 
-def _document_end(file: BinaryIO, offset: int) -> int:
-    """The end of the first blank line that begins after `offset`."""
+def _document_end(file: BinaryIO, offset: int, *, is_line: bool) -> int:
+    """The end of the first blank line that begins after `offset`, or of its line."""
     file.seek(offset)
     end = offset
     for number, line in enumerate(_lines(file)):
         end += len(line)
-        if number and (line.isspace() or end - offset > MAX_DOCUMENT_BYTES):
+        is_far = end - offset > MAX_DOCUMENT_BYTES
+        if is_line or (number and (line.isspace() or is_far)):
             break
     return end
 
@@ -125,12 +129,13 @@ def count_documents(
 
     Args:
       file_range: The text.
-      input_format: google, or text, whose ranges are one document.
+      input_format: google, lines, or text, whose ranges are one document.
       splitter: Decides what a word is.
     """
     count = 0
     is_new = True
     for line in read_lines(*file_range):
+        is_new = is_new or input_format == "lines"
         if not line:
             is_new = is_new or input_format == "google"
         elif is_new and holds_words(line, splitter):
@@ -152,7 +157,7 @@ def read_range(file_range: FileRange, input_format: str) -> Iterator[Sentences]:
 
     Args:
       file_range: UTF-8 text; byte order marks, CRLF and CR line ends are fine.
-      input_format: google or text.
+      input_format: google, text or lines.
 
     Yields:
       Non-empty lists of non-empty sentences, of not much more than
@@ -164,13 +169,13 @@ def read_range(file_range: FileRange, input_format: str) -> Iterator[Sentences]:
     """
     document: Sentences = []
     size = 0
-    is_google = input_format == "google"
+    is_google, is_text = input_format == "google", input_format == "text"
     lines = read_lines(*file_range)
-    for line in lines if is_google else join_paragraphs(lines):
+    for line in join_paragraphs(lines) if is_text else lines:
         if line:
             document += [line] if is_google else split_sentences(line)
             size += len(line)
-        ends = not line and is_google
+        ends = input_format == "lines" or (not line and is_google)
         if document and (ends or size > MAX_DOCUMENT_BYTES):
             yield document
             document, size = [], 0

@@ -11,6 +11,11 @@ _MAX_LINES = 1000
 _MAX_CHARACTERS = 1 << 20  # In all these lines.
 # Share of lines that are no sentences: a few percent in the format, most in plain text.
 _SHARE = 0.2
+# How plain text is read by commands with --input_format.
+REMEDY = (
+    "For plain text pass --input_format=text if each file is a document, "
+    "--input_format=lines if each line is."
+)
 # What a sentence, a title or an item of a list may end with.
 _ENDINGS = ".!?:;,)]}\"'\u201d\u2019\u00bb\u2026"
 

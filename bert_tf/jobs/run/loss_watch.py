@@ -15,7 +15,7 @@ from bert_tf.training.trainer import StepResult
 _LOSS = "mlm_loss"
 # Trainings of all sizes leave the plateau of word frequencies by then.
 _SHARE_OF_RUN, _STEPS_AFTER_WARMUP = 0.75, 10_000
-# Shorter runs may end on it.
+# Of a loss before the check: shorter runs may end on it.
 _FEWEST_STEPS = 200
 _FIRST_STEPS = 10
 _FEWEST_LOSSES, _MOST_LOSSES = 20, 1000
@@ -64,10 +64,13 @@ class LossWatch:
         return records * self._tokens.tokens_per_record
 
     def _describe(self, tokens: MaskedTokens) -> str:
-        checked = f"The run is too short to check that: less than {_FEWEST_STEPS} steps"
+        fewest = math.ceil(_FEWEST_STEPS / _SHARE_OF_RUN)
+        checked = f"The run is too short to check that: less than {fewest} steps"
         if self._is_due:
             count = self._tokens_read(self._check_step)
             checked = f"Checked after {count:,.0f} tokens, step {self._check_step}"
+            if self._plan.config.training.max_hours is not None:
+                checked += ", if the time of --max_hours is enough for it"
         elif self._plan.step >= self._check_step >= _FEWEST_STEPS:
             checked = f"Checked at step {self._check_step}"
         return (

@@ -51,6 +51,17 @@ def test_documents_lengths_and_blocks_are_counted(text):
     assert found["blocks"] == {n: k / len(letters) for n, k in kinds.items()}
 
 
+def test_plain_text_without_its_format_is_noticed(tmp_path, capsys):
+    path = tmp_path / "plain.txt"
+    path.write_text("The cat sat. The dog ran.\n" * 20)
+    assert check(path)["documents"] == 1
+    [line] = [x for x in capsys.readouterr().err.splitlines() if "warning" in x]
+    assert "20 of its first 20 lines hold several sentences" in line
+    assert "--input_format=lines" in line
+    assert check(path, input_format="lines")["documents"] == 20
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_every_format_and_gzip_give_the_same_documents(text, tmp_path):
     (tmp_path / "text.txt.gz").write_bytes(gzip.compress(text.read_bytes()))
     lines = [json.dumps({"title": "t", "body": x}) + "\n" for x in DOCUMENTS]

@@ -13,9 +13,12 @@ import tensorflow as tf
 from data.shared import contents
 
 from bert_tf.config.data import CreateDataConfig
+from bert_tf.config.text import ExtractConfig, SentencesConfig
 from bert_tf.data.commands import create
 from bert_tf.data.commands.create import create_records, make_group_records
+from bert_tf.data.commands.extract import extract_documents
 from bert_tf.data.commands.output_folder import RECORD_FILES, OutputFolder
+from bert_tf.data.commands.sentences import make_sentences
 from bert_tf.data.pretraining import document_groups
 from bert_tf.data.pretraining.document_groups import cut_into_groups
 from bert_tf.data.records.metadata import read_metadata
@@ -95,7 +98,35 @@ def test_plain_text_without_its_flag_is_noticed(config, tmp_path, capsys):
     create_records(dataclasses.replace(config, input=str(path), input_format="google"))
     [line] = [x for x in capsys.readouterr().err.splitlines() if "warning" in x]
     assert "20 of its first 60 lines hold several sentences" in line
-    assert "--input_format=text" in line
+    assert "--input_format=text" in line and "--input_format=lines" in line
+
+
+def test_records_of_lines_are_those_of_the_same_documents_as_json(config, tmp_path):
+    texts = [f"The cat sat on mat {n}. The dog ran." for n in range(40)]
+    (tmp_path / "lines.txt").write_text("\n".join(texts) + "\n")
+    json_lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (tmp_path / "documents.jsonl").write_text(json_lines)
+
+    def sentences(file, **options):
+        folder, output = (str(tmp_path / f"{file}_{n}") for n in ("json", "split"))
+        extract_documents(
+            ExtractConfig(input=str(tmp_path / file), output_dir=folder, **options)
+        )
+        make_sentences(SentencesConfig(input=folder, output_dir=output))
+        return output
+
+    inputs = [
+        (sentences("documents.jsonl"), "google"),
+        (sentences("lines.txt", input_format="lines"), "google"),
+        (str(tmp_path / "lines.txt"), "lines"),
+    ]
+    found = []
+    for number, (path, input_format) in enumerate(inputs):
+        values = {"input": path, "input_format": input_format}
+        output = str(tmp_path / f"records_{number}")
+        create_records(dataclasses.replace(config, output_dir=output, **values))
+        found.append(contents(output))
+    assert found[0] == found[1] == found[2]
 
 
 def test_other_seed_gives_other_bytes(config, tmp_path):

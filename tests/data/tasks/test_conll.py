@@ -101,7 +101,10 @@ def test_a_file_of_the_word_that_begins_comments_is_read(tmp_path):
         (b"EU O\n# a comment\n", "line 2: a line must have 2 columns.*Received: 3"),
         (b"EU B-ORG\nrejects\n", "line 2: a line must have 2 columns.*Received: 1"),
         (b"EU\nrejects\n", "line 1: a line must have 2 columns.*Received: 1"),
-        (b"EU NNP B-ORG\nx O\n", "line 2: a line must have 3 columns.*Received: 2"),
+        (
+            b"EU NNP B-ORG\nx O\n",
+            "3 columns, as the lines before it: the word.*Received: 2",
+        ),
         (b"EU\tB-ORG\nx\t\n", "line 2: a word and a tag must not be empty"),
         (b"EU\tB-ORG\n\tO\n", "line 2: a word and a tag must not be empty"),
         ("EU O\ncafé O\n".encode("latin-1"), "line 2: not UTF-8.*iconv"),

@@ -39,7 +39,26 @@ def test_file_of_plain_text_is_one_document(tmp_path):
     assert found == [["A heading", "One is here.", "Two is there.", "Three."]]
 
 
-@pytest.mark.parametrize("input_format", ["google", "text"])
+@pytest.mark.parametrize("target_bytes", [1, 30, 1000])
+def test_each_line_is_a_document(tmp_path, target_bytes):
+    text = "\ufeffOne is here. Two is there.\r\n\r\nThree.\r\n  \nFour? Five!\n"
+    path = write(tmp_path / "a.txt", text)
+    ranges = list(documents.cut_into_ranges([path], "lines", target_bytes))
+    assert [part.begin for part in ranges[1:]] == [part.end for part in ranges[:-1]]
+    assert ranges[-1].end == len(text.encode())
+    found = [x for part in ranges for x in read_range(part, "lines")]
+    assert found == [
+        ["One is here.", "Two is there."],
+        ["Three."],
+        ["Four?", "Five!"],
+    ]
+    whole = documents.FileRange(path, 0, len(text.encode()))
+    splitter = WordSplitter(UNCASED)
+    assert documents.count_documents(whole, "lines", splitter) == 2
+    assert documents.count_documents(whole, "text", splitter) == 1
+
+
+@pytest.mark.parametrize("input_format", ["google", "text", "lines"])
 def test_blank_files_hold_no_documents(tmp_path, input_format):
     path = write(tmp_path / "a.txt", "\n \r\n\ufeff"[:-1])
     assert list(read_documents([path], input_format)) == []

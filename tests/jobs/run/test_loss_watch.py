@@ -26,13 +26,15 @@ TOKENS = MaskedTokens(
 )
 
 
-def watch(steps=400, measure=lambda: TOKENS, begins=0, is_first=True):
+def watch(steps=400, measure=lambda: TOKENS, begins=0, is_first=True, max_hours=None):
     """The watch of a run of 16 records a step, and its lines."""
     lines = []
     plan = types.SimpleNamespace(
         config=types.SimpleNamespace(
             optimizer=types.SimpleNamespace(warmup_steps=40, optimizer_type="adam"),
-            training=types.SimpleNamespace(deterministic_run=False),
+            training=types.SimpleNamespace(
+                deterministic_run=False, max_hours=max_hours
+            ),
         ),
         bert=types.SimpleNamespace(vocab_size=30_000),
         learning_rate=0.1,
@@ -82,6 +84,19 @@ def test_a_short_run_is_not_checked():
     watched, lines = watch(steps=200)
     train(watched, [7.0] * 200)
     assert len(lines) == 1 and "too short" in lines[0]
+
+
+def test_a_run_that_is_too_short_says_how_many_steps_it_needs():
+    """Three quarters of 267 steps are 200, those of 266 are 199."""
+    _, [line] = watch(steps=266)
+    assert "too short to check that: less than 267 steps" in line
+    _, [line] = watch(steps=267)
+    assert "step 200." in line
+
+
+def test_a_run_that_ends_by_time_may_end_before_the_check():
+    _, [line] = watch(max_hours=1.0)
+    assert "step 300, if the time of --max_hours is enough for it." in line
 
 
 def test_a_run_that_is_resumed_behind_the_check_makes_no_second_line():
