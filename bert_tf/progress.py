@@ -64,7 +64,7 @@ class ProgressReport:
     def _counts(self) -> str:
         seconds = max(time.monotonic() - self._begin, 1e-6)
         rate = self._count / seconds
-        return f"{self._count:,.0f} {self._unit}, {rate:,.0f} {self._unit}/s"
+        return f"{_short(self._count)} {self._unit}, {_short(rate)} {self._unit}/s"
 
     def __enter__(self) -> "ProgressReport":
         """Shows the bar."""
@@ -83,3 +83,8 @@ class ProgressReport:
             self._bar.stop()
         if error is None:
             print(f"done: {self._counts()}", file=sys.stderr, flush=True)
+
+
+def _short(number: float) -> str:
+    """Whole, or with a digit after the point if that is small and not whole."""
+    return f"{number:,.1f}" if number < 10 and number % 1 else f"{number:,.0f}"

@@ -25,7 +25,8 @@ _GROUPS = {
         "recipes": "list the files of published settings, for --flagfile of a training",
     },
     "Use and compare what was trained": {
-        "predict": "fill masks, answer questions, classify or embed, as JSON lines",
+        "predict": "fill masks, answer questions, classify, tag, choose or embed, as "
+        "JSON lines",
         "evaluate": "measure how good a model is: minimal pairs, loss, similarity, "
         "probes",
         "convert": "convert weights to the format of another program",

@@ -135,7 +135,13 @@ def _vocab(config: VocabConfig) -> None:
     from bert_tf.data.commands.vocab import make_vocabulary
 
     counts = make_vocabulary(config)
-    print(f"{config.output_dir}/vocab.txt: {counts['tokens']:,} tokens")
+    line = f"{config.output_dir}/vocab.txt: {counts['tokens']:,} tokens"
+    if counts["tokens"] < config.vocab_size:
+        line += (
+            f", fewer than --vocab_size={config.vocab_size}: no other pieces occur "
+            f"--min_frequency={config.min_frequency} times or more"
+        )
+    print(line)
 
 
 def _create(config: CreateDataConfig) -> None:
@@ -156,7 +162,9 @@ def _create(config: CreateDataConfig) -> None:
             f"{config.output_dir}: {metadata.new_number_of_samples:,} records in "
             f"{config.num_shards} shards, {1 - metadata.packing_efficiency:.1%} padding"
         )
-        summary, warnings = describe_summary(metadata.extra.get(SUMMARY))
+        summary, warnings = describe_summary(
+            metadata.extra.get(SUMMARY), has_pairs=config.do_nsp
+        )
         print(summary)
         for warning in warnings:
             report(warning)

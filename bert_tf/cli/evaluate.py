@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bert_tf.cli.arguments import Parser, add_tokenizer_options
 from bert_tf.config.paths import (
@@ -20,6 +20,9 @@ from bert_tf.config.paths import (
 from bert_tf.config.runtime import PRECISIONS
 from bert_tf.files import write_whole
 from bert_tf.launch import choose_instructions, without_optional_packages
+
+if TYPE_CHECKING:
+    from bert_tf.suite.measures import Row
 
 _DATA_DIR = ".data"
 _EPILOG = """
@@ -104,7 +107,7 @@ def main(arguments: Sequence[str]) -> None:
     measured = []
     begin = time.monotonic()
     for row in measure(scorer, inputs):
-        print(f"{row.name}: {_value(row.value)} {row.note}", file=sys.stderr)
+        print(_line(row), file=sys.stderr)
         rows.append(row)
         seconds = round(time.monotonic() - begin, 1)
         measured.append(dataclasses.asdict(row) | {"seconds": seconds})
@@ -169,6 +172,14 @@ def table(rows: Sequence[Any]) -> list[str]:
         ).rstrip()
         for line in cells
     ]
+
+
+def _line(row: "Row") -> str:
+    """A row while the command goes on."""
+    if row.value is None:
+        return f"{row.name}: {row.note}"
+    found = f"{row.metric} {_value(row.value)}"
+    return f"{row.name}: {found}, {row.count:,} {row.note}"
 
 
 def _value(value: float | None) -> str:

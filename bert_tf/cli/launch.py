@@ -130,6 +130,7 @@ class Launcher:
         self._command = command
         self._process: subprocess.Popen | None = None
         self._received = 0
+        self._first_signal = ""
         self._end_by: float | None = None
 
     def run(self, restarts: int) -> int:
@@ -154,6 +155,8 @@ class Launcher:
             if self._received:
                 return STOPPED
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        if code == STOPPED and self._first_signal:
+            write_error(f"Exit code {code}: ended by {self._first_signal}.")
         if code not in (0, STOPPED):
             used = f" after {restarts} restarts" if number and restarts else ""
             write_error(f"Exit code {code}{used}: {describe(code)}.")
@@ -194,6 +197,7 @@ class Launcher:
         """In the main thread."""
         process, name = self._process, name_of(number)
         self._received += 1
+        self._first_signal = self._first_signal or name
         if process is None:
             write_error(f"{name}: the command is not running; nothing to stop.")
         elif self._received == 1:

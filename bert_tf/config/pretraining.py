@@ -160,7 +160,10 @@ class TrainingConfig(RunTrainingConfig):
             checks.require_not_negative(self, "samples_start_eval")
         if self.target_mlm_accuracy is not None:
             target = self.target_mlm_accuracy
-            checks.require(target <= 1, "target_mlm_accuracy", "be at most 1", target)
+            advice = f"For {target:g}% pass {target / 100:g}." if target <= 100 else ""
+            checks.require(
+                target <= 1, "target_mlm_accuracy", "be at most 1", target, advice
+            )
         for name in given:
             rule, value = "be given with `do_train` only", getattr(self, name)
             remedy = f"Pass --do_train, or drop --{name}."

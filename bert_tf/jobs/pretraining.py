@@ -295,15 +295,22 @@ def describe(plan: PretrainingPlan, session: Session) -> None:
         )
     if trained.shares:
         log.message(_describe_sets(plan))
-    asked = config.optimizer.learning_rate
-    log.message(
-        f"Optimizer: {config.optimizer.optimizer_type}, peak learning rate "
-        f"{plan.learning_rate:g} (--learning_rate={asked:g}, {workers(shape.size)}), "
-        f"{config.optimizer.warmup_steps} steps of warm-up, "
-        f"{config.optimizer.num_train_steps} steps in all."
-    )
+    log.message(_describe_optimizer(plan))
     describe_changes(plan, log)
     describe_goal(plan, log)
+
+
+def _describe_optimizer(plan: PretrainingPlan) -> str:
+    """The rate, and the steps if they decide it."""
+    settings = plan.config.optimizer
+    line = f"{settings.optimizer_type}, peak learning rate {plan.learning_rate:g}"
+    if plan.start.position is None:  # A resumed run keeps the rate that it had.
+        asked = f"--learning_rate={settings.learning_rate:g}"
+        line += f" ({asked}, {workers(plan.shape.size)})"
+    if plan.clock is None:
+        line += f", {settings.warmup_steps} steps of warm-up"
+        line += f", {settings.num_train_steps} steps in all"
+    return f"Optimizer: {line}."
 
 
 def _describe_sets(plan: PretrainingPlan) -> str:

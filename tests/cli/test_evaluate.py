@@ -72,8 +72,9 @@ def options(data, output):
 
 def test_all_measures_are_in_the_table_and_in_the_file(model, data, capsys, tmp_path):
     output = tmp_path / "new/suite.json"
-    code, out, _ = run(capsys, model, *options(data, output))
+    code, out, err = run(capsys, model, *options(data, output))
     assert code == 0 and out.splitlines()[-1] == str(output)
+    assert re.search(r"^BLiMP: accuracy, % [\d.]+, 4 pairs of ", err, re.MULTILINE)
     result = json.loads(output.read_text())
     rows = {row["name"]: row for row in result["rows"]}
     names = ["BLiMP", "masked-LM loss", "sentence similarity", "probe letters"]

@@ -15,7 +15,7 @@ def parse(*arguments):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--target_mlm_accuracy=72"], "must be at most 1"),
+        (["--target_mlm_accuracy=72"], "must be at most 1.*For 72% pass 0.72"),
         (["--target_mlm_accuracy=0"], "must be greater than 0"),
         (["--eval_steps=0"], "`eval_steps` must be greater than 0"),
         (["--samples_start_eval=-1"], "`samples_start_eval` must be at least 0"),

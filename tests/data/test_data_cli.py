@@ -243,3 +243,11 @@ def test_create_ends_with_a_summary_and_warnings(arguments, tmp_path, capsys):
     assert "exists already" in again.err
     assert again.out == first.out
     assert "(100.0%) have a random next segment" in again.err
+
+
+def test_vocab_says_why_it_has_fewer_tokens_than_asked(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("the cat sat .\n" * 20)
+    options = [f"--input={tmp_path}/text.txt", f"--output_dir={tmp_path}/vocab"]
+    assert main(["data", "vocab", *options, "--vocab_size=2000"]) == 0
+    line = capsys.readouterr().out
+    assert "fewer than --vocab_size=2000: no other pieces occur" in line

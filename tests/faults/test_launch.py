@@ -62,6 +62,7 @@ def test_a_signal_reaches_the_command_as_sigusr1(number):
         assert run.end() == 0
     assert code == 75 and "saved" in run.text and seconds < 3.0
     assert f"{number.name}: passed on to {sys.executable}" in run.text
+    assert run.text.rstrip().endswith(f"Exit code 75: ended by {number.name}.")
 
 
 def test_a_second_signal_leaves_no_process():

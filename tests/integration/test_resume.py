@@ -95,6 +95,7 @@ def test_the_global_batch_is_kept_on_other_settings(command, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "1 worker x 8 records per micro-batch x 2 accumulation = 16" in text
     assert "Kept from the checkpoint: learning rate 0.01 (flags: 0.5)" in text
+    assert "peak learning rate 0.01, 0 steps" in text
     assert "Kept from the checkpoint: global batch 16 (flags: 56)" in text
 
 

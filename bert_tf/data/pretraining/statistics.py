@@ -152,11 +152,14 @@ def check_summary(found: object) -> None:
         )
 
 
-def describe_summary(found: Mapping[str, int] | None) -> tuple[str, list[str]]:
+def describe_summary(
+    found: Mapping[str, int] | None, *, has_pairs: bool = True
+) -> tuple[str, list[str]]:
     """The result of `summarize` in one line, and a warning for each doubtful fraction.
 
     Args:
       found: Under `SUMMARY` in the metadata; None if it is not there.
+      has_pairs: Whether the records have next segments.
     """
     if found is None:
         return "No summary: an earlier version made some of the records.", []
@@ -167,11 +170,12 @@ def describe_summary(found: Mapping[str, int] | None) -> tuple[str, list[str]]:
         "dropped": found["dropped_tokens"] / found["drawn_tokens"],
         "repeated": found["repeated_documents"] / found["documents"],
     }
+    random = f"{shares['random']:.1%} have a random next segment, " if has_pairs else ""
     line = (
         f"{found['documents']:,} documents ({shares['repeated']:.1%} repeated), "
         f"{found['text_tokens']:,} tokens ({shares['unknown']:.2%} [UNK], "
-        f"{shares['dropped']:.1%} dropped); {shares['random']:.1%} of the records have "
-        f"a random next segment, {shares['unmasked']:.1%} no mask"
+        f"{shares['dropped']:.1%} dropped); of the records {random}"
+        f"{shares['unmasked']:.1%} have no mask"
     )
     return line, list(_warnings(found, shares))
 

@@ -38,7 +38,7 @@ def make(vocab_file, tmp_path):
         )
         metadata = create_records(config)
         found = metadata.extra[SUMMARY]
-        return found, *describe_summary(found)
+        return found, *describe_summary(found, has_pairs=config.do_nsp)
 
     return run
 
@@ -53,6 +53,7 @@ def documents(count, sentences=4):
 def test_without_pairs_no_token_is_dropped_and_one_document_is_enough(make):
     found, line, warnings = make(documents(1, sentences=9), do_nsp=False)
     assert (warnings, found["documents"], found["random_next"]) == ([], 1, 0)
+    assert "random next segment" not in line and "0.0% have no mask" in line
     assert found["dropped_tokens"] == 0
 
 
