@@ -57,7 +57,8 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
       training was asked for, else 128 and its number.
     """
     keep_printing()
-    logging.basicConfig(format="%(message)s")  # Of the package: lines like others.
+    # What the package logs looks like other lines.
+    logging.basicConfig(format="%(message)s")
     is_first = launched_rank() == 0
     try:
         config = flags.parse(config_class, arguments)

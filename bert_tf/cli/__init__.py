@@ -58,7 +58,8 @@ def main(arguments: Sequence[str]) -> int:
       its command; of a training, that of its script; 130 after Ctrl-C, 141 if the
       reader of the output has ended, such as `head`.
     """
-    logging.basicConfig(format="%(message)s")  # Of the package: lines like others.
+    # What the package logs looks like other lines.
+    logging.basicConfig(format="%(message)s")
     # Commands that load TensorFlow would print its notes on missing GPUs and more.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if arguments and arguments[0] in _TRAINING:  # It catches signals and errors itself.

@@ -129,8 +129,7 @@ class Launcher:
         """
         self._command = command
         self._process: subprocess.Popen | None = None
-        self._received = 0
-        self._first_signal = ""
+        self._received: list[str] = []  # Names of signals.
         self._end_by: float | None = None
 
     def run(self, restarts: int) -> int:
@@ -155,8 +154,8 @@ class Launcher:
             if self._received:
                 return STOPPED
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-        if code == STOPPED and self._first_signal:
-            write_error(f"Exit code {code}: ended by {self._first_signal}.")
+        if code == STOPPED and self._received:
+            write_error(f"Exit code {code}: ended by {self._received[0]}.")
         if code not in (0, STOPPED):
             used = f" after {restarts} restarts" if number and restarts else ""
             write_error(f"Exit code {code}{used}: {describe(code)}.")
@@ -196,11 +195,10 @@ class Launcher:
     def _pass_on(self, number: int, frame: object) -> None:
         """In the main thread."""
         process, name = self._process, name_of(number)
-        self._received += 1
-        self._first_signal = self._first_signal or name
+        self._received.append(name)
         if process is None:
             write_error(f"{name}: the command is not running; nothing to stop.")
-        elif self._received == 1:
+        elif len(self._received) == 1:
             write_error(
                 f"{name}: passed on to {self._command[0]} (process {process.pid}) as "
                 "SIGUSR1; a training saves its last step. A second signal ends it at "

@@ -78,7 +78,7 @@ def choose_task(
 
 
 def wanted_splits(config: ClassifierConfig) -> list[str]:
-    """The splits that a run reads: train, dev and test, as it is to do something."""
+    """The splits that a run reads: what it trains on, evaluates and predicts."""
     training = config.training
     wanted = {
         "train": training.do_train,

@@ -187,7 +187,7 @@ def read_conll(path: str, *, needs_labels: bool = True) -> Iterator[Sentence]:
         words.append(fields[0])
         tags += fields[-1:] if needs_labels else []
     if num_comments:
-        _LOGGER.info("%s: %d lines are comments (#), and skipped.", path, num_comments)
+        _LOGGER.warning("%s: skipped %d comments (#).", path, num_comments)
 
 
 def _fields(line: str) -> list[str]:
