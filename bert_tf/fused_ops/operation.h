@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -14,7 +15,8 @@
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
-#include "tensorflow/core/util/work_sharder.h"
+#include "tensorflow/core/platform/mutex.h"
+#include "tensorflow/core/platform/threadpool.h"
 
 namespace bert_tf {
 
@@ -55,22 +57,70 @@ class Operation : public tensorflow::OpKernel {
   virtual void Run(OpKernelContext* context) = 0;
 };
 
-// The parallel loop of an instruction set, on the threads of an operation.
+// The calls of a parallel loop. Each thread takes the next one until there is none left; a
+// thread that starts when all are taken does not touch the function, which may be gone.
+class Calls {
+ public:
+  Calls(int64_t total, void (*call)(const void* function, int64_t i), const void* function)
+      : total_(total), call_(call), function_(function) {}
+
+  void Run() {
+    int64_t count = 0;
+    for (int64_t i; (i = next_.fetch_add(1)) < total_; ++count) {
+      try {
+        call_(function_, i);
+      } catch (const std::bad_alloc&) {  // Exceptions must not leave a thread.
+        memory_ran_out_ = true;
+      }
+    }
+    if (count == 0 || ended_.fetch_add(count) + count < total_) return;
+    tensorflow::mutex_lock lock(mutex_);
+    is_over_ = true;
+    over_.notify_all();
+  }
+
+  // Waits for the end of all calls.
+  void Wait() {
+    tensorflow::mutex_lock lock(mutex_);
+    while (!is_over_) over_.wait(lock);
+    if (memory_ran_out_) throw std::bad_alloc();
+  }
+
+ private:
+  const int64_t total_;
+  void (*const call_)(const void*, int64_t);
+  const void* const function_;
+  std::atomic<int64_t> next_{0}, ended_{0};
+  std::atomic<bool> memory_ran_out_{false};
+  tensorflow::mutex mutex_;
+  tensorflow::condition_variable over_;
+  bool is_over_ = false;
+};
+
+// The parallel loop of an instruction set, on the threads of an operation. Threads of the
+// pool make all calls, while the operation's own thread sleeps. With tensorflow::Shard it
+// often computes too: then one thread more than there are cores is active, the system may
+// put two that compute on one core, and a loop of 2 ms takes twice its time.
 inline Loop MakeLoop(OpKernelContext* context) {
   const auto run = [](const Loop& loop, int64_t total, int64_t cost,
                       void (*call)(const void*, int64_t), const void* function) {
+    constexpr int64_t kWorth = 50'000;  // Cycles for which another thread is woken.
     auto* device = static_cast<OpKernelContext*>(loop.context)->device();
-    const auto& threads = *device->tensorflow_cpu_worker_threads();
-    std::atomic<bool> memory_ran_out{false};  // Exceptions must not leave a thread.
-    tensorflow::Shard(threads.num_threads, threads.workers, total,
-                      std::max<int64_t>(1, cost), [&](int64_t first, int64_t last) {
-                        try {
-                          for (int64_t i = first; i < last; ++i) call(function, i);
-                        } catch (const std::bad_alloc&) {
-                          memory_ran_out = true;
-                        }
-                      });
-    if (memory_ran_out) throw std::bad_alloc();
+    auto* pool = device->tensorflow_cpu_worker_threads()->workers;
+    const int64_t threads =
+        std::min({loop.num_threads, total, 1 + total * std::max<int64_t>(0, cost) / kWorth});
+    if (threads <= 1) {
+      for (int64_t i = 0; i < total; ++i) call(function, i);
+      return;
+    }
+    const auto calls = std::make_shared<Calls>(total, call, function);
+    try {
+      for (int64_t i = 0; i < threads; ++i) pool->Schedule([calls] { calls->Run(); });
+    } catch (const std::bad_alloc&) {
+      calls->Run();  // Those that were scheduled need the function until all have ended.
+    }
+    if (pool->CurrentThreadId() >= 0) calls->Run();  // Else all might wait for each other.
+    calls->Wait();
   };
   const int64_t threads =
       context->device()->tensorflow_cpu_worker_threads()->num_threads;

@@ -36,13 +36,14 @@ class SquareSumOp : public Operation {
             {Data<float>(tensor) + first, std::min(kBlockSize, count - first)});
     }
     std::vector<double> sums(blocks.size());
-    const auto& threads = *context->device()->tensorflow_cpu_worker_threads();
     const Isa& isa = CurrentIsa();
-    tensorflow::Shard(threads.num_threads, threads.workers, blocks.size(), kBlockSize,
-                      [&](int64_t first, int64_t last) {
-                        for (int64_t i = first; i < last; ++i)
-                          sums[i] = isa.square_sum(blocks[i].data, blocks[i].count);
-                      });
+    const auto add = [&](int64_t i) {
+      sums[i] = isa.square_sum(blocks[i].data, blocks[i].count);
+    };
+    const Loop loop = MakeLoop(context);
+    loop.run(
+        loop, blocks.size(), kBlockSize,
+        [](const void* f, int64_t i) { (*static_cast<const decltype(add)*>(f))(i); }, &add);
     double sum = 0.0;
     for (const double part : sums) sum += part;
     Tensor* output;
