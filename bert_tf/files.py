@@ -6,6 +6,7 @@ nobody has locked was therefore left by a killed writer, and the next writer of 
 name deletes it.
 """
 
+import codecs
 import contextlib
 import errno
 import fcntl
@@ -219,9 +220,18 @@ def placeholder(path: str | os.PathLike[str]) -> str:
         first = file.read(64)
     if first.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, which `git lfs pull` replaces by the file"
-    if first.lstrip().startswith(b"<"):
+    if first.lstrip().startswith(b"<") and _is_text(first):
         return "a page of HTML or XML"
     return "" if first else "empty"
+
+
+def _is_text(first: bytes) -> bool:
+    """Whether a file begins like text: weights may have any first byte."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(first)
+    except UnicodeDecodeError:
+        return False
+    return "".join(text.split()).isprintable()
 
 
 def check_regular(path: str | os.PathLike[str], max_bytes: int | None = None) -> None:

@@ -120,3 +120,20 @@ def test_a_folder_in_which_no_file_can_be_made_is_an_error():
     """In /proc the system says that the new file does not exist."""
     with pytest.raises(FileNotFoundError):
         files.write_whole("/proc/a", "1")
+
+
+@pytest.mark.parametrize(
+    "content, found",
+    [
+        (b"\n<!DOCTYPE html>\n<title>\xe2\x80\x93", "a page of HTML or XML"),
+        (b"<?xml version='1.0'?>\r\n<Error>" + 40 * b"x", "a page of HTML or XML"),
+        (b"<" + 62 * b"x" + b"\xe2\x80\x93", "a page of HTML or XML"),
+        (b"<<@\xbf<<Z=", ""),  # Two float32.
+        (b" <" + bytes(62), ""),
+        (b"", "empty"),
+    ],
+)
+def test_a_page_instead_of_a_file_is_named_but_not_weights(tmp_path, content, found):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert files.placeholder(path) == found
