@@ -7,6 +7,7 @@ does not support are left out.
 import concurrent.futures
 import contextlib
 import fcntl
+import hashlib
 import os
 import shlex
 import shutil
@@ -40,12 +41,16 @@ void Tiles() { _tile_dpbf16ps(0, 1, 2); }
 """
 
 
-def build() -> Path:
+def build(*, again: bool = True) -> Path:
     """Builds the library, unless one exists that can be loaded.
 
     It is written next to its source or, where that fails, into the user's cache. Many
     processes may call it at once, also on hosts that share the folder: one compiles,
     the others wait.
+
+    Args:
+      again: Whether to compile even if that has failed before: with the same compiler,
+        from the same sources.
 
     Returns:
       The library.
@@ -72,7 +77,7 @@ def build() -> Path:
     failures = []
     for folder in fused_ops.folders():
         try:
-            path = _build_in(folder, compiler, isas)
+            path = _build_in(folder, compiler, isas, again=again)
         except OSError as error:
             failures.append(f"{folder}: {error.strerror or error}")
             continue
@@ -100,7 +105,7 @@ def build_at_first_use() -> None:
     try:
         # An undamaged one that only another host can load is kept.
         if not any(map(fused_ops.is_whole, fused_ops.built_libraries())):
-            build()
+            build(again=False)
     except (RunError, OSError) as error:
         _report(f"warning: {error}")
 
@@ -211,11 +216,13 @@ def _usable_library(name: str) -> Path | None:
     return next((path for path in found if not fused_ops.why_not_loadable(path)), None)
 
 
-def _build_in(folder: Path, compiler: Sequence[str], isas: Sequence[str]) -> Path:
+def _build_in(
+    folder: Path, compiler: Sequence[str], isas: Sequence[str], *, again: bool
+) -> Path:
     """Writes the library into a folder, or finds one that others have written.
 
     Raises:
-      RunError: if the compiler fails.
+      RunError: if the compiler fails, or has failed before and must not try `again`.
       OSError: if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -225,10 +232,21 @@ def _build_in(folder: Path, compiler: Sequence[str], isas: Sequence[str]) -> Pat
             fcntl.flock(held, fcntl.LOCK_EX)
         if found := _usable_library(path.name):
             return found
+        failure, version = path.with_suffix(".failed"), _run([*compiler, "--version"])
+        key = hashlib.sha256(f"{compiler} {version.stdout}".encode()).hexdigest()
+        if not again and failure.is_file():
+            failed, _, reason = failure.read_text().partition("\n")
+            if failed == key:
+                raise RunError(f"{reason} `python -m bert_tf build` tries again.")
+        failure.unlink(missing_ok=True)
         _report("Compiling the fused operations (half a minute on two cores)")
         with temporary_folder(path) as temporary:
             built = temporary / "library.so"
-            compile_library(compiler, built, isas, folder / "library.log")
+            try:
+                compile_library(compiler, built, isas, folder / "library.log")
+            except RunError as error:
+                write_whole(failure, f"{key}\n{error}")
+                raise
             data = built.read_bytes()
         with whole_file(path) as file:
             file.write(data)

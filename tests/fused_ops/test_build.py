@@ -23,6 +23,7 @@ from bert_tf.fused_ops.build import (
 
 # A compiler that refuses some flags, fails for some files, and writes what it is.
 COMPILER = """#!/bin/sh
+[ "$*" = --version ] && echo "c++ {version}" && exit 0
 echo "$@" >> {log}
 case " $* " in *" "{refused}" "*) echo "error: unknown flag" >&2; exit 1;; esac
 case " $* " in *{failing}*) echo "x.cc:1: error: no good" >&2; exit 1;; esac
@@ -64,9 +65,10 @@ def loaded(monkeypatch):
 def compiler(monkeypatch, tmp_path):
     """Makes a compiler that CXX names, and returns the file with its calls."""
 
-    def make(refused="-mno-such-flag", failing="no-such-file"):
+    def make(refused="-mno-such-flag", failing="no-such-file", version="1"):
         path, log = tmp_path / "c++", tmp_path / "calls"
-        path.write_text(COMPILER.format(log=log, refused=refused, failing=failing))
+        names = {"refused": refused, "failing": failing, "version": version}
+        path.write_text(COMPILER.format(log=log, **names))
         path.chmod(0o755)
         log.write_text("")
         monkeypatch.setenv("CXX", str(path))
@@ -202,11 +204,32 @@ def test_an_error_in_a_source_is_a_line_and_its_output_a_file(
         caught.value
     )
     assert "isa_avx512.cc" in log.read_text() and "no good" in log.read_text()
-    capsys.readouterr()
-    build_at_first_use()
-    [_, warning] = capsys.readouterr().err.splitlines()
-    assert warning.startswith("warning: ") and str(log) in warning
     assert not fused_ops.built_libraries()
+
+
+def test_a_failure_is_not_repeated_until_it_is_asked_for(folders, compiler, capsys):
+    """Half a minute at each start; another compiler is tried at once."""
+    failing = {"failing": "isa_avx512.cc"}
+
+    def start(**more):
+        calls = compiler(**failing, **more)
+        build_at_first_use()
+        return capsys.readouterr().err.splitlines(), "/isa_avx512" in calls.read_text()
+
+    [_, warning], compiles = start()
+    assert compiles
+    assert warning.startswith("warning: ") and "failed: x.cc:1: error" in warning
+    [line], compiles = start()
+    assert not compiles
+    assert line == f"{warning} `python -m bert_tf build` tries again."
+    calls = compiler(**failing)
+    with pytest.raises(RunError, match="failed: x.cc:1: error"):
+        build()
+    assert "/isa_avx512" in calls.read_text()
+    assert start(version="2")[1]  # A newer one under the same name.
+    compiler()
+    build()
+    assert names_in(folders[0]) == {fused_ops.library_name(), ".build-lock"}
 
 
 def names_in(folder):
