@@ -61,6 +61,13 @@ def commands(arguments: list[str], folder: Path) -> list[list[str]]:
     add("--vocab_file", help=f"default: that of {_WEIGHTS}")
     add("--skip_wikiextractor", type=int, choices=(0, 1), default=0)
     options = parser.parse_args(arguments)
+    if options.skip_wikiextractor:
+        print(
+            "--skip_wikiextractor has no effect: WikiExtractor is not used here. "
+            "`python -m bert_tf data extract` reads dumps, and with "
+            "--input_format=json what WikiExtractor has made with --json.",
+            file=sys.stderr,
+        )
     datasets = [options.dataset]
     if options.dataset == "all":
         datasets = [ENGLISH, CHINESE, WEIGHTS]

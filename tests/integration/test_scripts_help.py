@@ -1,6 +1,8 @@
 """--help of every script, and options that it does not know."""
 
 import os
+import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -78,3 +80,12 @@ def test_the_variables_are_set_where_the_file_is_sourced(tmp_path):
         **dict(cwd=tmp_path, capture_output=True, text=True, timeout=60),
     )
     assert result.stdout == "results/squad\n"
+
+
+@pytest.mark.parametrize("value, lines", [("0", 0), ("1", 1)])
+def test_what_skipping_wikiextractor_means_is_a_line(value, lines, capsys):
+    commands = runpy.run_path(str(ROOT / "scripts" / "bertPrep.py"))["commands"]
+    words = ["--action=text_formatting", "--dataset=wikicorpus_en"]
+    [found] = commands([*words, f"--skip_wikiextractor={value}"], pathlib.Path("x"))
+    assert found[:2] == ["data", "extract"]
+    assert capsys.readouterr().err.count("--skip_wikiextractor has no effect") == lines
