@@ -67,7 +67,7 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
         check_run(config)
         if is_first:
             flags.warn_about_ignored_flags(arguments)
-            flags.warn_about_repeated_flags(config_class, arguments)
+            flags.warn_about_values(config_class, arguments)
     except flags.HelpRequest as help_request:
         print(help_request)
         return 0

@@ -1,6 +1,8 @@
 """One absl flag per config field, and a config from the flags that were passed."""
 
 import dataclasses
+import functools
+import math
 import os
 import re
 import sys
@@ -57,6 +59,7 @@ _OFTEN_USED = frozenset(
 _HELP = ({"--help", "-h", "-help", "--helpshort"}, {"--helpfull"})
 _ALL_FLAGS = "--helpfull lists all flags."
 _MAX_NAME = 100
+_MAX_FLOAT = 2**53  # Larger ones may not be what is written.
 _WIDTH, _COLUMN = 88, 32
 # Dashes, a name, and a value if there is one.
 _FLAG = re.compile("(--?)([^-=][^=]*)(.*)", re.DOTALL)
@@ -89,11 +92,36 @@ class HelpRequest(Exception):  # noqa: N818 - not an error
     """The command line asks for help; the text is the message."""
 
 
+class _WholeNumberParser(flags.IntegerParser):
+    """Reads 100.0 too, as other systems' scripts write it, and keeps it in `text`."""
+
+    text = ""
+
+    def convert(self, argument: str) -> int:
+        """The number.
+
+        Raises:
+          ValueError: if it is not whole, or too large to be written so.
+        """
+        try:
+            return super().convert(argument)
+        except ValueError:
+            self.text = argument
+        try:
+            number = float(argument)
+        except ValueError:
+            number = math.nan
+        if not number.is_integer() or abs(number) > _MAX_FLOAT:
+            raise ValueError("must be a whole number")
+        return int(number)
+
+
 def _define(values: flags.FlagValues, name: str, kind: type, help_text: str) -> None:
     """Defines a flag with default None: the config alone holds the defaults."""
     define = {
         bool: flags.DEFINE_boolean,
-        int: flags.DEFINE_integer,
+        # With a keyword: without any, absl has one parser for all flags.
+        int: functools.partial(flags.DEFINE, _WholeNumberParser(lower_bound=None)),
         float: flags.DEFINE_float,
         str: flags.DEFINE_string,
         tuple: flags.DEFINE_list,
@@ -346,11 +374,19 @@ def replaced_flags(config_class: type, arguments: Sequence[str]) -> list[str]:
     return [f"--{name}={shown(value)}" for name, value in replaced.items()]
 
 
-def warn_about_repeated_flags(config_class: type, arguments: Sequence[str]) -> None:
-    """Prints a line with the flags whose last value replaces an earlier one."""
+def fractional_flags(config_class: type, arguments: Sequence[str]) -> list[str]:
+    """The flags of whole numbers that a valid command line has as 100.0."""
+    values = _values(config_class, recipes.expand(arguments))
+    texts = {name: getattr(values[name].parser, "text", "") for name in values}
+    return [f"--{name}={text}" for name, text in texts.items() if text]
+
+
+def warn_about_values(config_class: type, arguments: Sequence[str]) -> None:
+    """Prints lines with flags whose values are replaced, or read as whole numbers."""
     for what, names in (
         ("given more than once, the last value counts", repeated_flags),
         ("a later --flagfile has replaced earlier flags", replaced_flags),
+        ("read as whole numbers", fractional_flags),
     ):
         if found := names(config_class, arguments):
             print(f"warning: {what}: {' '.join(found)}")

@@ -124,6 +124,29 @@ def test_dataset_path_is_the_folder_of_squad_s_files():
     assert (squad.train_path, squad.predict_path) == ("/s/train-v2.0.json", "/p")
 
 
+def test_whole_numbers_may_have_a_point_and_a_line_says_so(capsys):
+    """As in the published scripts of MLPerf's trainers."""
+    written = ["--warmup_steps=0.0", "--train_batch_size=32.", "--seed=2e3"]
+    optimizer = parse(*written).optimizer
+    assert optimizer.num_warmup_steps == 0
+    assert isinstance(optimizer.num_warmup_steps, int)
+    assert parse(*written).batch.train_batch_size == 32
+    assert parse(*written).training.seed == 2000
+    flags.warn_about_values(PretrainingConfig, [*BASE, *written, "--max_steps=9"])
+    [line] = capsys.readouterr().out.splitlines()
+    prefix = "warning: read as whole numbers: "
+    assert line.startswith(prefix)
+    assert {*line.removeprefix(prefix).split()} == {*written}
+
+
+def test_fine_tuning_has_the_same_rule():
+    words = ["run", "--output_dir=/o", "--do_train", "--train_file=/t"]
+    config = flags.parse(SquadConfig, [*words, "--num_train_steps=100.0"])
+    assert config.optimizer.num_train_steps == 100
+    with pytest.raises(ValueError, match="num_train_steps=0.5: must be a whole number"):
+        flags.parse(SquadConfig, [*words, "--num_train_steps=0.5"])
+
+
 def test_flags_without_effect_are_named_once(capsys):
     flags.warn_about_ignored_flags(
         [*BASE, "--manual_fp16", "--noreport_loss", "--save_summary_steps=4"]
@@ -148,7 +171,10 @@ def test_turning_off_what_is_off_prints_nothing(capsys):
             ["--lerning_rate=1"],
             "Unknown flag --lerning_rate. Did you mean --learning_rate?",
         ),
-        (["--train_batch_size=many"], "train_batch_size.*many"),
+        (["--train_batch_size=many"], "train_batch_size=many: must be a whole number"),
+        (["--train_batch_size=4.5"], "train_batch_size=4.5: must be a whole number"),
+        (["--seed=1e300"], "seed=1e300: must be a whole number"),
+        (["--max_steps=inf"], "max_steps=inf: must be a whole number"),
         (["--train_batch_size=0"], "`train_batch_size` must be greater than 0.*=0"),
         (["--do_train=perhaps"], "do_train"),
         (["more"], "must be a flag.*'more'"),

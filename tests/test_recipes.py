@@ -166,7 +166,7 @@ def test_flags_after_a_recipe_replace_its_own_without_a_warning(capsys):
     config = parse("phase1_base", more=more)
     assert config.optimizer.num_train_steps == 5000
     arguments = ["run", "--flagfile=phase1_base", *PATHS["pretrain"], *more]
-    flags.warn_about_repeated_flags(type(config), arguments)
+    flags.warn_about_values(type(config), arguments)
     flags.warn_about_ignored_flags(arguments)
     assert capsys.readouterr() == ("", "")
 
@@ -228,7 +228,7 @@ def test_two_names_of_a_flag_around_a_recipe_must_agree():
     ],
 )
 def test_flags_that_a_later_file_replaces_are_named(words, named, capsys):
-    flags.warn_about_repeated_flags(JOBS["pretrain"][0], ["run", *words])
+    flags.warn_about_values(JOBS["pretrain"][0], ["run", *words])
     output = capsys.readouterr().out
     assert sorted(output.split(": ")[-1].split()) == sorted(named)
     assert output.count("a later --flagfile") == bool(named)

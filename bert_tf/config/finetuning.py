@@ -69,8 +69,7 @@ class FinetuningOptimizerConfig(OptimizerConfig):
     Attributes:
       learning_rate: Peak learning rate.
       num_train_epochs: How often each example is used for training.
-      num_train_steps: Optimizer steps of the whole run, a whole number, instead of
-        num_train_epochs.
+      num_train_steps: Optimizer steps of the whole run, instead of num_train_epochs.
       warmup_proportion: Fraction of all steps used for warm-up.
       frozen_layers: Train neither the embeddings nor so many of the lowest encoder
         layers; 0: the embeddings alone. Default: all weights are trained.
@@ -81,7 +80,7 @@ class FinetuningOptimizerConfig(OptimizerConfig):
     optimizer_type: str = "adam"
     learning_rate: float = 5e-5
     scale_learning_rate: bool = False
-    num_train_steps: float | None = None  # As in the scripts of the other systems.
+    num_train_steps: int | None = None
     num_train_epochs: float = 3.0
     warmup_proportion: float = 0.1
     frozen_layers: int | None = None
