@@ -11,6 +11,7 @@ import traceback
 
 from bert_tf import flags
 from bert_tf.config.checks import require_threads
+from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.config.paths import check_run
 from bert_tf.errors import (
     NonFiniteError,
@@ -65,6 +66,11 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
         check_launch(config.runtime.horovod)
         require_threads(config.runtime.num_threads)
         check_run(config)
+        if launched_size() == 1 and isinstance(config, FinetuningConfig):
+            # Several workers compare what they find. It loads NumPy.
+            from bert_tf.data.tasks.early_check import check_examples
+
+            check_examples(config)
         if is_first:
             flags.warn_about_ignored_flags(arguments)
             flags.warn_about_values(config_class, arguments)

@@ -154,6 +154,16 @@ class FinetuningTrainingConfig(RunTrainingConfig):
                 "Pass --evaluate_each_epoch too, or leave it out.",
             )
 
+    @property
+    def splits(self) -> list[str]:
+        """The splits that a run reads: what it trains on, evaluates and predicts."""
+        wanted = {
+            "train": self.do_train,
+            "dev": self.do_eval,
+            "test": self.do_predict,
+        }
+        return [name for name, is_wanted in wanted.items() if is_wanted]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SquadDataConfig:

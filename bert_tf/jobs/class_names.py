@@ -77,17 +77,6 @@ def choose_task(
     return _evaluated_task(config, head, advice)
 
 
-def wanted_splits(config: ClassifierConfig) -> list[str]:
-    """The splits that a run reads: what it trains on, evaluates and predicts."""
-    training = config.training
-    wanted = {
-        "train": training.do_train,
-        "dev": training.do_eval,
-        "test": training.do_predict,
-    }
-    return [name for name, is_wanted in wanted.items() if is_wanted]
-
-
 def _refuse_settings(
     config: ClassifierConfig, others: Sequence[str], reason: str
 ) -> None:
@@ -108,7 +97,7 @@ def _tag_task(
         ("text_a_column", "text_b_column", "label_column"),
         "the first column is the word, the last one its tag",
     )
-    splits, data_dir, names = wanted_splits(config), config.task.data_dir, head.names
+    splits, data_dir, names = config.training.splits, config.task.data_dir, head.names
     if not (config.training.do_train or head.num_outputs):
         raise ValueError(
             "Without `do_train` the weights must have a head for tags. Received: "
@@ -139,7 +128,7 @@ def _choice_task(
             f"{head.num_outputs} outputs ({head.path or 'no head'}). {advice}."
         )
     columns = _given_columns(config)
-    return swag_task(settings.data_dir, wanted_splits(config), columns), []
+    return swag_task(settings.data_dir, config.training.splits, columns), []
 
 
 def _given_columns(config: ClassifierConfig) -> ColumnNames:
@@ -165,7 +154,7 @@ def _own_task(
         _given_columns(config),
         is_regression=settings.is_regression or is_number,
         is_multi_label=settings.is_multi_label,
-        splits=wanted_splits(config),
+        splits=config.training.splits,
         label_names=label_names,
         usual_columns=_usual_columns(head.description),
     )

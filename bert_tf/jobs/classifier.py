@@ -19,7 +19,7 @@ from bert_tf.interop.classifier_labels import CLASSIFY, Head, read_head
 from bert_tf.interop.weight_files import find_source
 from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.jobs import finetuning
-from bert_tf.jobs.class_names import choose_task, description_of, wanted_splits
+from bert_tf.jobs.class_names import choose_task, description_of
 from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.output_dir import FolderTask
 from bert_tf.jobs.run.plan import Plan, build_plan
@@ -105,7 +105,7 @@ def _read_splits(
     folder = config.task.data_dir
     splits = [
         name
-        for split in wanted_splits(config)
+        for split in config.training.splits
         for name in (split, split + _MISMATCHED)
         if name == split or name in task.files
     ]

@@ -1,0 +1,55 @@
+"""Finds mistakes in flags and names of files before TensorFlow is loaded."""
+
+import os
+
+from bert_tf.config.finetuning import ClassifierConfig, FinetuningConfig, SquadConfig
+from bert_tf.config.paths import require_file
+from bert_tf.data.tasks.choices import SWAG, swag_task
+from bert_tf.data.tasks.conll import CONLL, OUTSIDE, conll_task
+from bert_tf.data.tasks.custom_task import FILE_FORMATS, own_task
+from bert_tf.data.tasks.glue_tasks import find_task
+from bert_tf.data.tasks.row_labels import ColumnNames
+from bert_tf.data.text.tokenizer_settings import TASK_FILE
+
+
+def check_examples(config: FinetuningConfig) -> None:
+    """Checks the task, its files and their columns, but not what the files hold.
+
+    Raises:
+      OSError, ValueError: as when the files are read.
+    """
+    training = config.training
+    if isinstance(config, SquadConfig):
+        if training.do_train:
+            require_file("train_file", config.squad.train_path)
+        if training.do_eval or training.do_predict:
+            require_file("predict_file", config.squad.predict_path)
+    elif isinstance(config, ClassifierConfig):
+        _check_task(config)
+
+
+def _check_task(config: ClassifierConfig) -> None:
+    given, splits = config.task, config.training.splits
+    name, folder = given.task_name.lower(), given.data_dir
+    columns = ColumnNames(given.text_a_column, given.text_b_column, given.label_column)
+    if name == CONLL:
+        conll_task(folder, splits, [OUTSIDE])
+    elif name == SWAG:
+        swag_task(folder, splits, columns)
+    elif name not in FILE_FORMATS:
+        task = find_task(given.task_name, given.xnli_language)
+        for split in task.files:
+            if split.partition("_")[0] in splits:
+                task.find_file(folder, split)
+    elif name != "parquet" and not _has_task_file(config):
+        kinds = {"is_regression": given.is_regression}
+        kinds |= {"is_multi_label": given.is_multi_label, "label_names": ("0", "1")}
+        own_task(name, folder, columns, splits=splits, **kinds)
+
+
+def _has_task_file(config: ClassifierConfig) -> bool:
+    """Whether a model may know the columns of its training."""
+    path = config.files.init_checkpoint
+    folders = (config.files.output_dir, path, os.path.dirname(path))
+    files = (os.path.join(folder, TASK_FILE) for folder in folders)
+    return path.startswith("hf://") or any(map(os.path.exists, files))

@@ -1,0 +1,105 @@
+"""Mistakes that flags and the first lines of files show, before TensorFlow loads."""
+
+import pytest
+
+from bert_tf import entry, flags
+from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
+from bert_tf.data.tasks.early_check import check_examples
+
+SCRIPTS = {"classifier": ClassifierConfig, "squad": SquadConfig}
+WORDS = "EU\tB-ORG\nis\tO\n"
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Checks a command line; its folder of data is `tmp_path`."""
+
+    def run(script, *more):
+        words = ["run", f"--data_dir={tmp_path}", f"--output_dir={tmp_path}/out"]
+        config = flags.parse(SCRIPTS[script], [*words, "--do_train", *more])
+        check_examples(config)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "name, content, flags_, message",
+    [
+        ("train.tsv", "", ["--task_name=MRCP"], "Did you mean MRPC"),
+        ("train.tsv", "", ["--task_name=MNLI", "--do_eval"], "files of MNLI"),
+        ("train.tsv", "text\tlabel\n", ["--task_name=jsonl"], "hold train.jsonl"),
+        ("train.tsv", "words\tkind\n", ["--task_name=tsv"], "common name for texts"),
+        ("train.tsv", "text\tkind\n", ["--task_name=tsv"], "common name for labels"),
+        (
+            "train.tsv",
+            "text\tlabel\n",
+            ["--task_name=tsv", "--text_a_column=review"],
+            "there must be a column 'review'. Received: 'text', 'label'",
+        ),
+        (
+            "train.csv",
+            "sent1,sent2,ending0,ending1,label\n",
+            ["--task_name=swag", "--label_column=right"],
+            "there must be a column 'right'",
+        ),
+        ("train.conll", WORDS, ["--task_name=conll", "--do_predict"], "test.conll"),
+    ],
+)
+def test_a_classification_is_refused(check, tmp_path, name, content, flags_, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises((OSError, ValueError), match=message):
+        check("classifier", *flags_)
+
+
+@pytest.mark.parametrize(
+    "name, content, more",
+    [
+        ("train.tsv", "text\tlabel\n", ["--task_name=tsv"]),
+        ("train.tsv", "text\tlabel\n", ["--task_name=tsv", "--is_regression"]),
+        ("train.jsonl", '{"text": "a", "x": 1, "y": 0}', ["--is_multi_label"]),
+        ("train.conll", WORDS, ["--task_name=conll"]),
+        # What a file holds is found when it is read.
+        ("train.tsv", "text\tlabel\nonly a text\n", ["--task_name=tsv"]),
+        ("RTE/train.tsv", "index\n", ["--task_name=rte"]),
+        # Its reader takes a second to load.
+        ("train.parquet", "no parquet", ["--task_name=parquet"]),
+    ],
+)
+def test_a_classification_that_may_be_right_passes(
+    check, tmp_path, name, content, more
+):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    if name == "train.jsonl":
+        more = [*more, "--task_name=jsonl", "--label_column=x,y"]
+    check("classifier", *more)
+
+
+@pytest.mark.parametrize("place", ["out", "model"])
+def test_columns_are_not_checked_where_a_model_may_know_them(check, tmp_path, place):
+    (tmp_path / "train.tsv").write_text("words\tkind\n")
+    (tmp_path / place).mkdir()
+    (tmp_path / place / "task.json").write_text("{}")
+    check("classifier", "--task_name=tsv", f"--init_checkpoint={tmp_path}/model/m.ckpt")
+
+
+@pytest.mark.parametrize("jobs, missing", [([], "train"), (["--do_predict"], "dev")])
+def test_the_default_files_of_squad_must_exist(check, tmp_path, jobs, missing):
+    for name in {"train", "dev"} - {missing}:
+        (tmp_path / f"{name}-v1.1.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=f"{missing}-v1.1.json, which does not"):
+        check("squad", *jobs)
+    (tmp_path / f"{missing}-v1.1.json").write_text("{}")
+    check("squad", *jobs)
+
+
+def test_a_script_does_not_load_its_job_first(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(entry, "importlib", None)  # What loads the job.
+    words = ["run", "--task_name=MRCP", f"--data_dir={tmp_path}", "--preset=tiny"]
+    words += [f"--output_dir={tmp_path}/out", "--do_train"]
+    assert entry.run_script(ClassifierConfig, "classifier", words) == 1
+    assert "error: `task_name` must be one of" in capsys.readouterr().err
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    # Several workers compare what they find.
+    assert entry.run_script(ClassifierConfig, "classifier", [*words, "--horovod"]) == 1
+    assert "import_module" in capsys.readouterr().err
