@@ -256,6 +256,11 @@ def parse_line(line: str, location: str, task: Task) -> Example | None:
         line.encode()  # What is not UTF-8 was read as surrogates.
     except UnicodeEncodeError:
         raise ValueError(f"{location}: not UTF-8. Store the file as UTF-8.") from None
+    if "\0" in line:
+        raise ValueError(
+            f"{location}: it holds bytes that are 0, as text in UTF-16 does. Store the "
+            "text as UTF-8, for example with `iconv -f UTF-16LE -t UTF-8`."
+        )
     if not (text := line.strip()):
         return None
     try:

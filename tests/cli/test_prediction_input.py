@@ -4,6 +4,7 @@ import argparse
 import datetime
 import gzip
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -87,6 +88,17 @@ def test_lines_of_json_in_a_compressed_file_are_questions(tmp_path):
     line = {"question": "Who?", "context": "It was Ada."}
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(json.dumps(line).encode()))
     assert list(read(tmp_path / "a.json.gz", "squad")) == [line]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_stream_of_utf_16_without_a_mark_is_refused(encoding):
+    """Also of a single short line, in which few bytes are 0."""
+    reader, writer = os.pipe()
+    os.write(writer, "Hi.\nA warm day.\n".encode(encoding))
+    os.close(writer)
+    with pytest.raises(ValueError, match="line 1: it holds bytes that are 0.* iconv"):
+        next(read(f"/dev/fd/{reader}"))
+    os.close(reader)
 
 
 @pytest.mark.parametrize(
