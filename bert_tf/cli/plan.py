@@ -14,6 +14,7 @@ from bert_tf.cli.measurement import (
     read_link_file,
 )
 from bert_tf.config.model import BertConfig
+from bert_tf.config.options import options_of
 from bert_tf.config.planning import RECIPES, PlanConfig
 from bert_tf.errors import shown
 from bert_tf.jobs.run.memory import Rows, estimate_training
@@ -125,10 +126,13 @@ def _require_links(config: PlanConfig) -> None:
     for kind, is_needed in needed.items():
         if is_needed and getattr(config, f"{kind}_bytes_per_second") is None:
             other = "--measure --link_file=link.json, or " * (kind == "local")
+            names = [f"{kind}_latency_seconds", f"{kind}_bytes_per_second"]
+            options = options_of(PlanConfig)
+            about = " ".join(f"--{name}: {options[name].description}" for name in names)
             raise ValueError(
                 f"The link between {_LINKS[kind]} must be known for {most:,} workers, "
                 f"{config.workers_per_host} on each host. Pass {other}"
-                f"--{kind}_latency_seconds and --{kind}_bytes_per_second."
+                f"--{names[0]} and --{names[1]}. {about}"
             )
 
 

@@ -241,6 +241,21 @@ def test_a_link_of_unknown_speed_is_refused(refused):
     assert "between hosts" in refused(*arguments, *LINKS[:2], "--workers=16")
 
 
+def test_typical_figures_of_a_link_are_offered_and_are_possible(refused, plan):
+    arguments = ["plan", "--preset=tiny", "--throughput=1", "--workers=1,16"]
+    line = refused(*arguments, *LINKS[:2])
+    assert line.count("Typical of TCP over Ethernet, not measured here: ") == 2
+    rates = re.findall(r"([\d.]+e\d+) (?:at|by)", line)
+    limits = [1, 10, 25, 100, 100]  # Gbit/s
+    assert len(rates) == len(limits)
+    for rate, limit in zip(map(float, rates), limits, strict=True):
+        # 1,448 of the 1,538 bytes of a frame are TCP's.
+        assert 8 * rate <= limit * 1e9 * 1448 / 1538 * 1.02
+    link = ["--network_latency_seconds=5e-5", f"--network_bytes_per_second={rates[0]}"]
+    [_, two] = plan(*arguments, *LINKS[:2], *link)["plans"]
+    assert two["hosts"] == 2
+
+
 def test_half_a_link_is_refused(refused):
     line = refused("plan", "--preset=tiny", "--throughput=1", LINKS[0])
     assert "`local_bytes_per_second` must be given with" in line
