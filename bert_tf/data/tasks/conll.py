@@ -99,7 +99,9 @@ def conll_task(
     notes: list[str] = []
     if not label_names:
         path = _path(task, data_dir, "train")
-        found = {tag for each in read_conll(path) for tag in each.tags}
+        # `read_sentences` reads the file again, and reports what is skipped.
+        sentences = read_conll(path, reports=False)
+        found = {tag for each in sentences for tag in each.tags}
         check_classes(path, "tag", sorted(found))
         label_names = sorted(found, key=lambda tag: (tag != OUTSIDE, tag))
         notes = [f"warning: {path}: {each}." for each in doubtful_names(found)]
@@ -153,12 +155,15 @@ def read_sentences(
     return sentences
 
 
-def read_conll(path: str, *, needs_labels: bool = True) -> Iterator[Sentence]:
+def read_conll(
+    path: str, *, needs_labels: bool = True, reports: bool = True
+) -> Iterator[Sentence]:
     """Streams the sentences of a file.
 
     Args:
       path: The file, which may be a .gz.
       needs_labels: Whether to read the tags; without, a line may be a word alone.
+      reports: Whether to log how many comments are skipped.
 
     Raises:
       ValueError: if a line has another number of columns than those before it, or an
@@ -186,7 +191,7 @@ def read_conll(path: str, *, needs_labels: bool = True) -> Iterator[Sentence]:
         width, first = len(fields), first if words else location
         words.append(fields[0])
         tags += fields[-1:] if needs_labels else []
-    if num_comments:
+    if num_comments and reports:
         _LOGGER.warning("%s: skipped %d comments (#).", path, num_comments)
 
 

@@ -89,6 +89,14 @@ def test_comments_before_a_sentence_are_skipped_and_counted(tmp_path, content, c
     assert f"a.conll: skipped {number} comments" in caplog.text
 
 
+def test_comments_of_the_training_file_are_reported_once(tmp_path, caplog):
+    path = tmp_path / "train.conll"
+    path.write_text("# newdoc\n# sent\nEU\tB-ORG\nis\tO\n")
+    task = conll_task(str(tmp_path), ["train"])
+    read_sentences(task, str(tmp_path), "train")
+    assert caplog.messages == [f"{path}: skipped 2 comments (#)."]
+
+
 def test_a_file_of_the_word_that_begins_comments_is_read(tmp_path):
     (tmp_path / "a.conll").write_text("# O\n# O\n")
     assert read(tmp_path / "a.conll") == [(["#", "#"], ["O", "O"])]
