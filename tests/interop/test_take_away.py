@@ -1,10 +1,8 @@
-"""Models for other runtimes: their outputs, in the runtimes, are the model's."""
+"""Models for other runtimes, as TensorFlow computes them, and what is refused."""
 
 import json
 import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -169,66 +167,10 @@ def test_an_encoder_without_a_pooler_has_no_pooled_output(weights):
     assert served(INPUTS).keys() == {"last_hidden_state"}
 
 
-LOAD = """
-import sys
-import numpy as np, tensorflow as tf
-inputs = np.load("inputs.npz")
-bert = tf.saved_model.load("out").signatures["serving_default"]
-found = bert(**{name: tf.constant(inputs[name], tf.int32) for name in inputs})
-assert not any(name.startswith("bert_tf") for name in sys.modules)
-np.savez("found.npz", **found)
-"""
-
-
-def test_a_savedmodel_runs_without_this_program(tf1, tmp_path, expected):
+def test_a_savedmodel_has_one_word_table(tf1, tmp_path):
     assert main(["convert", tf1, str(tmp_path / "out"), "--to=savedmodel"]) == 0
-    np.savez(tmp_path / "inputs.npz", **INPUTS)
-    command = [sys.executable, "-P", "-c", LOAD]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
-    assert_same(np.load(tmp_path / "found.npz"), expected["fill-mask"])
     written = tf.train.list_variables(str(tmp_path / "out/variables/variables"))
-    assert [shape for _, shape in written].count([30, 8]) == 1  # The word table.
-    beside = {"config.json", "vocab.txt", "tokenizer.json", "README.md"}
-    assert beside <= {*os.listdir(tmp_path / "out")}
-
-
-def run_litert(path):
-    module = pytest.importorskip("ai_edge_litert.interpreter", reason="no LiteRT")
-    runner = module.Interpreter(path).get_signature_runner()
-    return lambda inputs: runner(**{n: x.astype("int32") for n, x in inputs.items()})
-
-
-def run_onnx(path):
-    session = pytest.importorskip("onnxruntime").InferenceSession(path)
-    names = [x.name for x in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
-
-
-def run_openvino(path):
-    openvino = pytest.importorskip("openvino")
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
-    return lambda inputs: {o.any_name: x for o, x in compiled(inputs).items()}
-
-
-RUNTIMES = {
-    "litert": ("model.tflite", run_litert, ()),
-    "onnx": ("model.onnx", run_onnx, ("tf2onnx", "onnxruntime")),
-    "openvino": ("openvino_model.xml", run_openvino, ("openvino",)),
-}
-
-
-@pytest.mark.parametrize("to", RUNTIMES)
-def test_a_runtime_takes_rows_of_any_number_and_length(to, tf1, tmp_path, expected):
-    name, load, modules = RUNTIMES[to]
-    for module in modules:
-        pytest.importorskip(module, reason=f"extra of --to={to}: not installed")
-    assert main(["convert", tf1, str(tmp_path), f"--to={to}"]) == 0
-    bert = load(str(tmp_path / name))
-    assert_same(bert(INPUTS), expected["fill-mask"])
-    one = bert({n: x[1:, :5] for n, x in INPUTS.items()})["logits"]
-    wanted = expected["fill-mask"]["logits"][1:, :5]
-    np.testing.assert_allclose(one, wanted, rtol=0, atol=1e-4)
+    assert [shape for _, shape in written].count([30, 8]) == 1
 
 
 @pytest.mark.parametrize(
