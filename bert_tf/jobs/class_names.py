@@ -13,7 +13,12 @@ from bert_tf.config.finetuning import ClassifierConfig
 from bert_tf.data.tasks.choices import SWAG, swag_task
 from bert_tf.data.tasks.classification import ClassificationTask, SplitFile
 from bert_tf.data.tasks.conll import CONLL, conll_task
-from bert_tf.data.tasks.custom_task import FILE_FORMATS, find_label_names, own_task
+from bert_tf.data.tasks.custom_task import (
+    FILE_FORMATS,
+    find_label_names,
+    own_task,
+    require_own_files,
+)
 from bert_tf.data.tasks.glue_tasks import find_task
 from bert_tf.data.tasks.label_names import quoted_list, same_names
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind
@@ -57,12 +62,7 @@ def choose_task(
         return _tag_task(config, head, advice)
     if name == SWAG:
         return _choice_task(config, head, advice)
-    checks.require(
-        name in FILE_FORMATS or not settings.is_multi_label,
-        "is_multi_label",
-        f"come with a task_name of your own files ({', '.join(FILE_FORMATS)})",
-        f"True, task_name={settings.task_name}",
-    )
+    require_own_files(settings.task_name, is_multi_label=settings.is_multi_label)
     if name not in FILE_FORMATS:
         task = find_task(settings.task_name, settings.xnli_language)
         return fit_head(task, head, advice)

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 
+from bert_tf.config import checks
 from bert_tf.data.tasks.classification import ClassificationTask, SplitFile
 from bert_tf.data.tasks.label_names import doubtful_names, quoted_list
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind, names_of
@@ -31,6 +32,20 @@ _PAIRS = (
 )
 _TEXTS = ("text_a", "text", "sentence", "review", "content")
 _LABELS = ("label", "labels", "gold_label", "class", "category", "target", "score")
+
+
+def require_own_files(task_name: str, *, is_multi_label: bool) -> None:
+    """Refuses several labels of a text in tasks that have one.
+
+    Raises:
+      ValueError: in that case.
+    """
+    checks.require(
+        task_name.lower() in FILE_FORMATS or not is_multi_label,
+        "is_multi_label",
+        f"come with a task_name of your own files ({', '.join(FILE_FORMATS)})",
+        f"True, task_name={task_name}",
+    )
 
 
 def own_task(
