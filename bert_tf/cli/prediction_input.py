@@ -259,7 +259,7 @@ def parse_line(line: str, location: str, task: Task) -> Example | None:
     if "\0" in line:
         raise ValueError(
             f"{location}: it holds bytes that are 0, as text in UTF-16 does. Store the "
-            "text as UTF-8, for example with `iconv -f UTF-16LE -t UTF-8`."
+            "text as UTF-8: `iconv -f UTF-16LE -t UTF-8`, or -f UTF-16BE, converts it."
         )
     if not (text := line.strip()):
         return None
