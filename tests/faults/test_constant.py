@@ -90,9 +90,9 @@ def test_a_training_stays_as_it_was(start, figure):
     memory, files, threads = zip(*warm, strict=True)
     growth = max(memory[-3:]) / max(memory[:3]) - 1
     assert len(warm) > STEPS // 20
-    # A save may be open at one moment and not at another.
-    assert max(files[len(files) // 2 :]) <= max(files[: len(files) // 2]), files
-    assert max(threads[len(threads) // 2 :]) <= max(threads[: len(threads) // 2])
+    # A save or a shard may be open at one moment; a leak is there at each of the last.
+    assert min(files[-3:]) <= max(files[:3]), files
+    assert min(threads[-3:]) <= max(threads[:3]), threads
     assert not list(temporary.iterdir())
     note = f"{growth:+.2%} memory over {STEPS} steps"
     figure("memory, files and threads constant", int(growth < 0.01), 1, note)
