@@ -31,15 +31,6 @@ _LOGGER = logging.getLogger(__name__)
 _WIDTH = 128
 
 
-def _checked_length(max_seq_length: int, most: int) -> int:
-    if not 3 <= max_seq_length <= most:
-        raise ValueError(
-            "`max_seq_length` must be from 3 to the model's "
-            f"max_position_embeddings={most}. Received: {max_seq_length}."
-        )
-    return max_seq_length
-
-
 class Embedder(Predictor):
     """Computes a vector of length 1 for each text."""
 
@@ -68,11 +59,11 @@ class Embedder(Predictor):
         folder = os.path.dirname(find_source(model_dir).path)
         known = read_settings(folder, self.description, is_pooling_given=bool(pooling))
         self.pooling = pooling or known.pooling or "mean"
-        model = self._load("sentences", None, pooling=self.pooling)
+        model = self._load("sentences", pooling=self.pooling)
         most = settings_of(model).config.max_position_embeddings
         if max_seq_length is None:
             max_seq_length = min(known.max_seq_length or most, most)
-        self.max_seq_length = _checked_length(max_seq_length, most)
+        self.max_seq_length = self._checked_length(max_seq_length, most)
         self._compile(SentenceTask(model))
 
     def __call__(self, texts: str | Iterable[str | tuple[str, str]]) -> np.ndarray:
@@ -122,7 +113,7 @@ class FeatureExtractor(Predictor):
           ValueError: if the model has no such layer, or fewer positions.
         """
         super().__init__(model_dir, **settings)
-        self._model = self._load("encoder", None, new=("bert/pooler/*",))
+        self._model = self._load("encoder", new=("bert/pooler/*",))
         config = settings_of(self._model).config
         wrong = [n for n in layers if not -config.num_hidden_layers <= n < 0]
         if wrong or not layers:
@@ -132,7 +123,7 @@ class FeatureExtractor(Predictor):
             )
         self.layers = tuple(layers)
         most = config.max_position_embeddings
-        self.max_seq_length = _checked_length(max_seq_length, most)
+        self.max_seq_length = self._checked_length(max_seq_length, most)
         self._compiled = tf.function(self._states, reduce_retracing=True)
 
     def __call__(

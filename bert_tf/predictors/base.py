@@ -119,13 +119,11 @@ class Predictor:
         )
         self._stack = contextlib.ExitStack()
 
-    def _load(
-        self, task: str, max_seq_length: int | None, **settings: object
-    ) -> keras.Model:
+    def _load(self, task: str, **settings: object) -> keras.Model:
         path = own_path()
-        settings |= {"max_seq_length": max_seq_length, "policy": self._policy}
+        settings |= {"policy": self._policy, "allow_fused": True}
         try:
-            model = from_pretrained(self.path, task, allow_fused=True, **settings)
+            model = from_pretrained(self.path, task, **settings)
         except (RunError, ValueError):
             if self.kind:
                 check_head(self.path, self.kind)
@@ -138,6 +136,20 @@ class Predictor:
         if not is_fused and not tf.config.get_visible_devices("GPU"):
             _LOGGER.warning(describe_path(backends, path))
         return model
+
+    def _checked_length(self, max_seq_length: int, most: int) -> int:
+        """The tokens of a row, of a model with `most` positions.
+
+        Raises:
+          ValueError: if it has fewer, or there is no room for a text.
+        """
+        is_number = isinstance(max_seq_length, int)
+        if not (is_number and 3 <= max_seq_length <= most):
+            raise ValueError(
+                f"{self.path}: `max_seq_length` must be from 3 to the model's "
+                f"max_position_embeddings={most}. Received: {shown(max_seq_length)}."
+            )
+        return max_seq_length
 
     def _compile(self, task: FinetuningTask) -> None:
         """Prepacks the weights once for all calls."""
@@ -163,15 +175,27 @@ class Predictor:
 
 
 class HeadPredictor(Predictor):
-    """A model with the head of a classifier, for rows of any length."""
+    """A model with the head of a fine-tuning.
 
-    task_class: type
+    Attributes:
+      model_task: The task of `from_pretrained` that builds the model.
+      task_class: Its logits and losses.
+      usual_length: Tokens of a row where task.json does not say; None: as many as the
+        model has positions.
+      max_seq_length: Tokens of a row.
+    """
+
+    model_task = "classifier"
+    task_class: type[FinetuningTask]
+    usual_length: int | None = None
 
     def __init__(self, model_dir: str, **settings: Unpack[PredictorSettings]) -> None:
         """See `Predictor`."""
         super().__init__(model_dir, **settings)
-        of_tokens = self.task_class is TagTask
-        model = self._load("classifier", None, of_tokens=of_tokens)
-        longest = settings_of(model).config.max_position_embeddings
-        self.max_seq_length = self.description.get("max_seq_length", longest)
+        of_tokens = {"of_tokens": True} if self.task_class is TagTask else {}
+        model = self._load(self.model_task, **of_tokens)
+        most = settings_of(model).config.max_position_embeddings
+        usual = min(self.usual_length or most, most)
+        length = self.description.get("max_seq_length", usual)
+        self.max_seq_length = self._checked_length(length, most)
         self._compile(self.task_class(model))

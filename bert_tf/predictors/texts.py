@@ -30,6 +30,7 @@ from bert_tf.interop.weight_files import find_source
 from bert_tf.modeling.finetuning import ClassTask, SpanTask
 from bert_tf.modeling.models import model_outputs, settings_of
 from bert_tf.predictors.base import (
+    HeadPredictor,
     Predictor,
     PredictorSettings,
     input_list,
@@ -42,16 +43,16 @@ _LOGGER = logging.getLogger(__name__)
 MASK = "[MASK]"
 
 
-class Classifier(Predictor):
+class Classifier(HeadPredictor):
     """Predicts the class of a text, or a number."""
 
     kind = CLASSIFY
+    task_class = ClassTask
+    usual_length = 128
 
     def __init__(self, model_dir: str, **settings: Unpack[PredictorSettings]) -> None:
         """See `Predictor`."""
         super().__init__(model_dir, **settings)
-        self.max_seq_length = self.description.get("max_seq_length", 128)
-        self._compile(ClassTask(self._load("classifier", self.max_seq_length)))
         self._head = read_head(find_source(self.path), self._task.num_outputs)
         if self._head.problem_type == REGRESSION and self._head.num_outputs > 1:
             raise ValueError(
@@ -102,20 +103,22 @@ class Classifier(Predictor):
         return results
 
 
-class QuestionAnswerer(Predictor):
+class QuestionAnswerer(HeadPredictor):
     """Finds the answers to questions in their contexts."""
 
     kind = SQUAD
+    model_task = "squad"
+    task_class = SpanTask
+    usual_length = 384
 
     def __init__(self, model_dir: str, **settings: Unpack[PredictorSettings]) -> None:
         """See `Predictor`."""
         super().__init__(model_dir, **settings)
-        known = self.description
-        self.max_seq_length = known.get("max_seq_length", 384)
+        known, length = self.description, self.max_seq_length
         self._windows = WindowSettings(
-            self.max_seq_length,
+            length,
             known.get("doc_stride", 128),
-            known.get("max_query_length", 64),
+            known.get("max_query_length", min(64, length // 2)),
         )
         self._answers = AnswerSettings(
             n_best_size=known.get("n_best_size", 20),
@@ -123,7 +126,6 @@ class QuestionAnswerer(Predictor):
             version_2_with_negative=known.get("version_2_with_negative", False),
             null_score_diff_threshold=known.get("null_score_diff_threshold", 0.0),
         )
-        self._compile(SpanTask(self._load("squad", self.max_seq_length)))
 
     def __call__(
         self, questions: Iterable[tuple[str, str]] | tuple[str, str]
@@ -179,7 +181,7 @@ class MaskFiller(Predictor):
         """See `Predictor`."""
         super().__init__(model_dir, **settings)
         new = ("cls/seq_relationship/*", "bert/pooler/*")
-        self._model = self._load("pretraining", None, new=new, seeded_dropout=True)
+        self._model = self._load("pretraining", new=new, seeded_dropout=True)
         config = settings_of(self._model).config
         self.max_seq_length = config.max_position_embeddings
         self._graph = tf.function(

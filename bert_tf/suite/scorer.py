@@ -38,9 +38,9 @@ class Scorer(Predictor):
         self.has_masked_lm = has_head(self.path, FILL_MASK)
         if self.has_masked_lm:
             more = {"do_nsp": False, "seeded_dropout": True}
-            self._model = self._load("pretraining", None, **more)
+            self._model = self._load("pretraining", **more)
         else:
-            self._model = self._load("encoder", None, new=("bert/pooler/*",))
+            self._model = self._load("encoder", new=("bert/pooler/*",))
         config = settings_of(self._model).config
         self.max_seq_length = config.max_position_embeddings
         self.hidden_size = config.hidden_size

@@ -110,6 +110,34 @@ def test_classes_are_those_of_test_results(classes):
     np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
+def test_rows_are_not_longer_than_the_model_where_no_file_says(
+    classes, answers, tmp_path
+):
+    """Of models of other programs: 128 and 384 tokens are more than 64 positions."""
+    for model in (classes, answers):
+        leave_out = shutil.ignore_patterns("task.json")
+        shutil.copytree(model, tmp_path / model.name, ignore=leave_out)
+    classify = Classifier(str(tmp_path / classes.name))
+    assert classify.max_seq_length == 64
+    # [CLS], 62 words, [SEP]: the others are cut off.
+    long, cut = classify([" ".join(WORDS[:4] * n) for n in (50, 16)])
+    assert long["probabilities"] == pytest.approx(cut["probabilities"])
+    [found] = QuestionAnswerer(str(tmp_path / answers.name))(
+        [("Where is it? " * 30, CONTEXT * 10)]
+    )
+    assert found["answer"] in CONTEXT * 10
+
+
+def test_a_length_in_task_json_beyond_the_model_is_refused(classes, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(classes, model)
+    task = json.loads((model / "task.json").read_text())
+    for length in (65, "32"):
+        (model / "task.json").write_text(json.dumps(task | {"max_seq_length": length}))
+        with pytest.raises(ValueError, match="from 3 to .* max_position_embeddings=64"):
+            Classifier(str(model))
+
+
 def test_predictions_of_tests_have_names_and_texts_in_a_second_file(classes):
     """The columns of the published file, with a header; pandas reads it as it is."""
     with open(classes / "test_predictions.tsv", newline="") as file:
