@@ -1,8 +1,9 @@
 """`python -m bert_tf data all --config FILE`: all commands from raw text to records.
 
 The file is TOML, with `work_dir` and a table for each command to run; the input of a
-command is by default the output of the command before it. Finished commands are
-skipped, so that the same call resumes after an interruption.
+command is by default the output of the command before it. Input and output of create
+and pack are folders with the files, or folders, of both training and test. Finished
+commands are skipped, so that the same call resumes after an interruption.
 """
 
 import argparse
@@ -98,7 +99,10 @@ def plan(
             f"{path}: `work_dir` must be the path of a folder. Received: "
             f"{shown(work)}. Correct the file."
         )
-    folders = {name: f"{work}/{name}" for name in _CONFIGS}
+    folders = {
+        name: tables.get(name, {}).get("output_dir", f"{work}/{name}")
+        for name in _CONFIGS
+    }
     defaults = {
         "extract": {},
         "sentences": {"input": folders["extract"]},
@@ -108,19 +112,22 @@ def plan(
     for command, inputs in defaults.items():
         if command in tables:
             yield command, inputs | {"output_dir": folders[command]} | tables[command]
-    vocabulary = f"{folders['vocab']}/vocab.txt"
+    known = {"vocab_file": f"{folders['vocab']}/vocab.txt"} if "vocab" in tables else {}
     for side in _SIDES:
         if "create" in tables:
-            inputs = {"input": f"{folders['shard']}/{side}-*.txt"}
-            inputs |= {"vocab_file": vocabulary} if "vocab" in tables else {}
-            output = {"output_dir": f"{folders['create']}/{side}"}
-            yield "create", inputs | output | tables["create"]
+            source = tables["create"].get("input", folders["shard"])
+            paths = {
+                "input": f"{source}/{side}-*.txt",
+                "output_dir": f"{folders['create']}/{side}",
+            }
+            yield "create", known | tables["create"] | paths
         if "pack" in tables:
-            inputs = {"input_dir": f"{folders['create']}/{side}"}
-            yield (
-                "pack",
-                inputs | {"output_dir": f"{folders['pack']}/{side}"} | tables["pack"],
-            )
+            source = tables["pack"].get("input_dir", folders["create"])
+            paths = {
+                "input_dir": f"{source}/{side}",
+                "output_dir": f"{folders['pack']}/{side}",
+            }
+            yield "pack", tables["pack"] | paths
 
 
 def _check_tables(tables: Mapping[str, Any], path: str) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from bert_tf.cli import main
+from bert_tf.cli import main, pipeline
 from bert_tf.cli.arguments import parse_config
 from bert_tf.config.data import CreateDataConfig, ShowDataConfig
 from bert_tf.data.records.metadata import read_metadata
@@ -129,6 +129,21 @@ def test_all_commands_run_from_one_file_and_once(tmp_path, capsys):
     for path, before in times.items():
         assert path.stat().st_mtime_ns == before, path
     assert len(times) == sum(p.is_file() for p in tmp_path.rglob("*"))
+
+
+def test_given_folders_are_those_of_the_next_command_and_keep_both_sides_apart():
+    tables = {"extract": {"output_dir": "a"}, "sentences": {}, "shard": {}}
+    tables |= {"create": {"input": "b", "output_dir": "c"}, "pack": {"output_dir": "d"}}
+    found = list(pipeline.plan({"work_dir": "w", **tables}, "data.toml"))
+    assert found == [
+        ("extract", {"output_dir": "a"}),
+        ("sentences", {"input": "a", "output_dir": "w/sentences"}),
+        ("shard", {"input": "w/sentences", "output_dir": "w/shard"}),
+        ("create", {"input": "b/training-*.txt", "output_dir": "c/training"}),
+        ("pack", {"input_dir": "c/training", "output_dir": "d/training"}),
+        ("create", {"input": "b/test-*.txt", "output_dir": "c/test"}),
+        ("pack", {"input_dir": "c/test", "output_dir": "d/test"}),
+    ]
 
 
 @pytest.mark.parametrize(
