@@ -3,8 +3,11 @@
 Settings have the names of the scripts' flags.
 """
 
+import numbers
 import os
 from typing import Any
+
+import numpy as np
 
 from bert_tf.config import PretrainingConfig
 from bert_tf.config.checks import require_threads
@@ -12,17 +15,26 @@ from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
 from bert_tf.config.options import Option
 from bert_tf.config.paths import check_run
 from bert_tf.config.sentences import SentencesConfig
-from bert_tf.errors import did_you_mean
+from bert_tf.errors import did_you_mean, shown
 from bert_tf.flags import all_options, make_config
 from bert_tf.jobs import classifier, pretraining, sentences, squad
 from bert_tf.launch import check_launch
+
+_TYPES = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a list",
+}
 
 
 def pretrain(**settings: Any) -> dict[str, float]:  # noqa: ANN401
     """Pre-trains and evaluates, as run_pretraining does.
 
     Args:
-      **settings: Values of its flags, which `python run_pretraining.py --help` lists.
+      **settings: Values of its flags, which `python run_pretraining.py --help` lists;
+        None is the default.
 
     Returns:
       The results of the evaluation; empty without one.
@@ -57,9 +69,8 @@ def _config(config_class: type, settings: dict[str, Any]) -> Any:  # noqa: ANN40
                 "Settings must have the names of the script's flags. Received: "
                 f"{name}. {did_you_mean(name, known)}".rstrip()
             )
-    config = make_config(
-        config_class, {n: _value(known[n], value) for n, value in settings.items()}
-    )
+    given = {n: _value(known[n], x) for n, x in settings.items() if x is not None}
+    config = make_config(config_class, given)
     check_launch(config.runtime.horovod)
     require_threads(config.runtime.num_threads)
     check_run(config)
@@ -73,9 +84,26 @@ def _config(config_class: type, settings: dict[str, Any]) -> Any:  # noqa: ANN40
 
 
 def _value(option: Option, value: object) -> object:
-    """A value of the type of its flag: a path as text, a list or a text as a tuple."""
-    if isinstance(value, os.PathLike):
+    """A value in the type of its flag: a path as text, a list or a text as a tuple.
+
+    Raises:
+      ValueError: if it is of another type, such as "false" for False.
+    """
+    kind = option.kind
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if kind is bool and isinstance(value, bool | np.bool_):
+        return bool(value)
+    if kind is int and is_number and float(value).is_integer():
+        return int(value)
+    if kind is float and is_number:
+        return float(value)
+    if kind is str and isinstance(value, str | os.PathLike):
         return os.fspath(value)
-    if option.kind is tuple and isinstance(value, str):
-        return tuple(value.split(","))
-    return tuple(value) if isinstance(value, list) else value
+    if kind is tuple and isinstance(value, str):  # As absl reads a list.
+        return tuple(part.strip() for part in value.split(",")) if value else ()
+    if kind is tuple and isinstance(value, list | tuple):
+        return tuple(map(str, value))
+    raise ValueError(
+        f"`{option.name}` must be {_TYPES[kind]}. Received: {option.name}="
+        f"{shown(value)}."
+    )

@@ -15,7 +15,9 @@ import pytest
 from conftest import ROOT, make_example, write_records
 
 import bert_tf
-from bert_tf import keras_registration
+from bert_tf import keras_registration, runs
+from bert_tf.config import PretrainingConfig
+from bert_tf.flags import parse
 
 PAGE = ROOT / "docs/api.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -155,6 +157,47 @@ def test_a_list_may_be_a_text_as_in_a_flag():
             output_dir="y",
             tracker="wandbb",
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("do_train", "false", "True or False"),
+        ("num_train_steps", "100", "a whole number"),
+        ("num_train_steps", 0.5, "a whole number"),
+        ("learning_rate", "1e-4", "a number"),
+        ("learning_rate", True, "a number"),
+        ("vocab_file", 3, "a text"),
+        ("export_steps", 10, "a list"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_name(name, value, rule):
+    settings = {"output_dir": "x", "preset": "tiny", name: value}
+    with pytest.raises(ValueError, match=f"`{name}` must be {rule}. Received: {name}="):
+        bert_tf.pretrain(**settings)
+
+
+def test_numbers_of_numpy_lists_of_numbers_and_none_are_as_in_flags(tmp_path):
+    config = runs._config(
+        PretrainingConfig,
+        {
+            "output_dir": tmp_path,
+            "preset": "tiny",
+            "input_files_dir": tmp_path,
+            "do_train": np.True_,
+            "num_train_steps": np.int64(20),
+            "train_batch_size": 8.0,
+            "learning_rate": 1,
+            "export_steps": [0, 10],
+            "init_checkpoint": None,
+        },
+    )
+    flags = [
+        *(f"--output_dir={tmp_path}", f"--input_files_dir={tmp_path}", "--do_train"),
+        *("--preset=tiny", "--num_train_steps=20", "--train_batch_size=8"),
+        *("--learning_rate=1", "--export_steps=0,10"),
+    ]
+    assert repr(config) == repr(parse(PretrainingConfig, ["", *flags]))
 
 
 def test_a_precision_that_is_set_before_tensorflow_is_refused(
