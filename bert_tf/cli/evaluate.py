@@ -15,7 +15,7 @@ from bert_tf.config.paths import (
     require_file,
     require_folder,
     require_local,
-    require_possible,
+    require_output_file,
 )
 from bert_tf.config.runtime import PRECISIONS
 from bert_tf.files import write_whole
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str]) -> None:
 def _check_paths(options: argparse.Namespace) -> None:
     """Checks the paths that are given, before TensorFlow is loaded."""
     require_exists("model", options.model)
-    for name in ("blimp", "text", "sts", "data_dir", "output"):
+    for name in ("blimp", "text", "sts", "data_dir"):
         require_local(name, getattr(options, name))
     for name in ("sts", "vocab_file"):
         if path := getattr(options, name):
@@ -135,12 +135,7 @@ def _check_paths(options: argparse.Namespace) -> None:
         require_folder("data_dir", options.data_dir)
     if options.blimp and not os.path.isdir(options.blimp):
         require_file("blimp", options.blimp)
-    if not options.output or os.path.isdir(options.output):
-        raise ValueError(
-            "`output` must be a file. Received: "
-            f"output={options.output}. Pass the name of a JSON file."
-        )
-    require_possible("output", os.path.dirname(options.output) or ".")
+    require_output_file("output", options.output)
 
 
 def table(rows: Sequence[Any]) -> list[str]:

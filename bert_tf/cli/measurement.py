@@ -111,6 +111,7 @@ def measure(config: PlanConfig, bert: BertConfig) -> None:
     }
     if steps:
         content["step"] = _describe_step(config, bert, steps)
+    os.makedirs(os.path.dirname(os.path.abspath(config.link_file)), exist_ok=True)
     write_whole(config.link_file, json.dumps(content, indent=2) + "\n")
     _progress(f"Written to {config.link_file}.")
 

@@ -15,6 +15,7 @@ from bert_tf.cli.measurement import (
 )
 from bert_tf.config.model import BertConfig
 from bert_tf.config.options import options_of
+from bert_tf.config.paths import require_output_file
 from bert_tf.config.planning import RECIPES, PlanConfig
 from bert_tf.errors import shown
 from bert_tf.jobs.run.memory import Rows, estimate_training
@@ -99,6 +100,7 @@ def main(arguments: Sequence[str]) -> None:
     ]
     _require_links(config)
     if config.measure:
+        require_output_file("link_file", config.link_file)
         measure(config, bert)
     measured = read_link_file(config.link_file) if config.link_file else None
     cluster = make_cluster(config, measured)

@@ -23,7 +23,7 @@ from bert_tf.cli.prediction_input import (
 )
 from bert_tf.cli.prediction_tasks import TASKS
 from bert_tf.config import checks
-from bert_tf.config.paths import require_exists, require_file, require_possible
+from bert_tf.config.paths import require_exists, require_file, require_output_file
 from bert_tf.config.runtime import PRECISIONS
 from bert_tf.config.sentences import POOLINGS
 from bert_tf.evaluation.speed import BatchTimes, describe_speed
@@ -157,7 +157,7 @@ def _check_paths(options: argparse.Namespace) -> None:
                 "`output` must be a file in .npy, without --benchmark. Received: "
                 f"{options.output}. For JSON lines, redirect the standard output."
             )
-        require_possible("output", os.path.dirname(options.output) or ".")
+        require_output_file("output", options.output)
     if options.vocab_file:
         require_file("vocab_file", options.vocab_file)
     if not is_stream(options.input) and not options.text:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from bert_tf.cli.arguments import Parser
-from bert_tf.config.paths import require_local
+from bert_tf.config.paths import require_local, require_output_file
 from bert_tf.report.run_files import REPORT_FILE, find_runs
 from bert_tf.report.writing import write_report
 
@@ -41,13 +41,14 @@ def main(arguments: Sequence[str]) -> None:
 
     Raises:
       RunError: if a folder is not of a run.
-      OSError: if a path is an address.
+      OSError: if a path is an address, or the page cannot be written.
     """
     parser = make_parser()
     options = parser.parse_args(arguments)
     parser.warn_about_repeated()
-    for name in ("output", "dllog_path"):
-        require_local(name, getattr(options, name))
+    require_local("dllog_path", options.dllog_path)
+    if options.output:
+        require_output_file("output", options.output)
     folders = find_runs(options.folders)
     if options.dllog_path and len(folders) > 1:
         parser.error("--dllog_path is for a single run")

@@ -83,7 +83,7 @@ def check_paths(config: object) -> None:
         elif field.name == "output_dir":
             require_possible(field.name, value)
         elif field.name == "dllog_path":
-            require_possible(field.name, os.path.dirname(value) or ".")
+            require_output_file(field.name, value)
 
 
 def _error(name: str, rule: str, path: str, reason: str) -> OSError:
@@ -167,6 +167,14 @@ def _expand(pattern: str) -> list[str]:
         return glob.glob(pattern) or glob.glob(pattern.replace("[", "[[]"))
     except ValueError:
         return []
+
+
+def require_output_file(name: str, path: str) -> None:
+    """A setting must be a file, which may be new, where one can be written."""
+    require_local(name, path)
+    if not path or os.path.isdir(path):
+        raise _error(name, "be a file", path, "is a folder" if path else "is empty")
+    require_possible(name, os.path.dirname(path) or ".")
 
 
 def require_possible(name: str, path: str) -> None:

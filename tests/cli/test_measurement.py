@@ -66,7 +66,7 @@ def test_the_file_of_a_measurement_is_read_as_it_was_measured(machine, tmp_path)
 
 
 def test_steps_are_not_measured_where_the_throughput_is_known(machine, tmp_path):
-    config = settings(link_file=str(tmp_path / "link.json"), throughput=9.0)
+    config = settings(link_file=str(tmp_path / "new/link.json"), throughput=9.0)
     measure(config, PRESETS["tiny"])
     assert list(machine) == [2, 4]
     assert read_link_file(config.link_file).device_flops is None

@@ -9,6 +9,7 @@ import pytest
 
 from bert_tf import resources
 from bert_tf.cli import main
+from bert_tf.cli import plan as plan_command
 from bert_tf.config import PRESETS
 from bert_tf.jobs.run.memory import Rows, estimate_training
 
@@ -182,6 +183,17 @@ def test_steps_of_another_model_are_converted_with_a_line(plan, link_file):
 def test_steps_of_another_precision_are_refused(refused, link_file):
     line = refused("plan", "--preset=tiny", "--workers=2", link_file())
     assert "precision='bf16'. Received: precision=fp32" in line
+
+
+def test_a_link_file_that_cannot_be_written_is_refused_before_the_measurement(
+    refused, tmp_path, monkeypatch
+):
+    monkeypatch.delattr(plan_command, "measure")
+    (tmp_path / "file").touch()
+    arguments = ["plan", "--preset=tiny", "--workers=2", "--measure"]
+    for path, rule in ((tmp_path, "a file"), (tmp_path / "file/x.json", "a folder")):
+        line = refused(*arguments, f"--link_file={path}")
+        assert f"`link_file` must be {rule}" in line
 
 
 @pytest.mark.parametrize(
