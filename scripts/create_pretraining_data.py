@@ -9,7 +9,9 @@ share the records. `python -m bert_tf data create` does the same into a folder, 
 metadata, and resumes after a stop.
 """
 
+import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from bert_tf.config.data import CreateDataConfig
 from bert_tf.config.paths import require_local
 from bert_tf.data.commands.create import create_records
 from bert_tf.errors import RunError
-from bert_tf.files import temporary_folder
+from bert_tf.files import temporary_folder, whole_file
 
 
 def create(arguments: list[str]) -> str:
@@ -66,9 +68,20 @@ def create(arguments: list[str]) -> str:
         )
         shards = sorted((folder / "records").glob("part-*"))
         for shard, output in zip(shards, outputs, strict=True):
-            os.replace(shard, output)
+            _move(shard, output)
     count = metadata.original_number_of_samples
     return f"{count:,} records in {', '.join(map(str, outputs))}"
+
+
+def _move(source: Path, target: Path) -> None:
+    """Moves a file; outputs may be on several disks."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with open(source, "rb") as content, whole_file(target) as file:
+            shutil.copyfileobj(content, file)
 
 
 if __name__ == "__main__":

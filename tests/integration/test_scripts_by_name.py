@@ -2,8 +2,10 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -53,8 +55,15 @@ def squad(tmp_path_factory):
     return folder
 
 
-def test_google_s_script_writes_the_records_of_data_create(model, tmp_path):
-    names = [tmp_path / "records" / f"{name}.tfrecord" for name in "ab"]
+@pytest.fixture
+def other_disk():
+    """A folder to which no file of /tmp can be renamed."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield pathlib.Path(folder)
+
+
+def test_google_s_script_writes_the_records_of_data_create(model, tmp_path, other_disk):
+    names = [tmp_path / "records/a.tfrecord", other_disk / "b.tfrecord"]
     result = run_python(
         *(SCRIPTS / "create_pretraining_data.py", f"--input_file={SAMPLE}"),
         *(f"--output_file={names[0]},{names[1]}", "--random_seed=7"),
@@ -72,7 +81,8 @@ def test_google_s_script_writes_the_records_of_data_create(model, tmp_path):
     for number, name in enumerate(names):
         shard = tmp_path / "same" / f"part-0000{number}-of-00002.tfrecord"
         assert name.read_bytes() == shard.read_bytes()
-    assert sorted(os.listdir(tmp_path / "records")) == ["a.tfrecord", "b.tfrecord"]
+    assert [path.name for path in (tmp_path / "records").iterdir()] == ["a.tfrecord"]
+    assert [path.name for path in other_disk.iterdir()] == ["b.tfrecord"]
 
 
 def test_from_text_to_records_as_habana_does(model, tmp_path):
