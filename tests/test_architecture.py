@@ -139,6 +139,27 @@ def test_imports_point_down(path):
         assert is_below or other in FOUNDATIONS, f"{own} must not import {name}"
 
 
+def defines(module, name):
+    """Whether a module has a name of its own; a package may offer that of others."""
+    path = ROOT / (module.replace(".", "/") + ".py")
+    body = ast.parse(path.read_text()).body if path.exists() else []
+    assigned = {
+        node.id
+        for statement in body
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    return not body or name in assigned | {getattr(x, "name", "") for x in body}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_name_is_imported_from_the_module_that_defines_it(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("bert_tf."):
+            for alias in node.names:
+                assert defines(node.module, alias.name), f"{node.module}.{alias.name}"
+
+
 @pytest.mark.parametrize("name", DATA_MODULES)
 def test_data_flows_one_way(name):
     own = name.split(".")[0]

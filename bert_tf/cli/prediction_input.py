@@ -9,9 +9,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TextIO
 
-from bert_tf.data.tasks.classification import ColumnNames, SplitFile, text_of
+from bert_tf.data.tasks.classification import SplitFile, text_of
 from bert_tf.data.tasks.custom_task import find_label_column, find_text_columns
 from bert_tf.data.tasks.label_names import quoted_list
+from bert_tf.data.tasks.row_labels import ColumnNames
 from bert_tf.data.tasks.squad_files import read_squad
 from bert_tf.data.tasks.tables import column_names, numbered_lines
 from bert_tf.errors import shown

@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from bert_tf.config import BertConfig
 from bert_tf.data.text.tokenization import UNCASED, TokenizerSettings
-from bert_tf.data.text.tokenizer_settings import TOKENIZER_CONFIG
+from bert_tf.data.text.tokenizer_settings import TASK_FILE, TOKENIZER_CONFIG
 from bert_tf.data.text.vocabulary import check_size, load_vocabulary
 from bert_tf.errors import listed
 from bert_tf.files import whole_file, write_whole
@@ -23,7 +23,6 @@ from bert_tf.interop.classifier_labels import (
     CLASSIFY,
     NO_HEAD,
     TAG,
-    TASK_FILE,
     Head,
     default_names,
     describe_head,

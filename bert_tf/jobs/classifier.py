@@ -23,8 +23,8 @@ from bert_tf.jobs.class_names import choose_task, description_of
 from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.output_dir import FolderTask
 from bert_tf.jobs.run.plan import Plan, build_plan
-from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
+from bert_tf.jobs.run.starting_point import StartingPoint
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.jobs.task_kinds import KINDS, Split, TaskKind
 from bert_tf.modeling.finetuning import FinetuningTask, build_classifier_model

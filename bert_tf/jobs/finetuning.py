@@ -19,11 +19,11 @@ from bert_tf.data.batches.example_batches import (
     prediction_batches,
 )
 from bert_tf.data.packing.layout import RowSettings
+from bert_tf.data.text.tokenizer_settings import TASK_FILE
 from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import NonFiniteError
 from bert_tf.evaluation.prediction import predict
 from bert_tf.evaluation.speed import BatchTimes, describe_speed, speed_of
-from bert_tf.interop.classifier_labels import TASK_FILE
 from bert_tf.jobs.run.agreement import agreement
 from bert_tf.jobs.run.best_checkpoint import BestCheckpoint
 from bert_tf.jobs.run.fingerprint import check_architecture
@@ -40,9 +40,8 @@ from bert_tf.jobs.run.output_dir import (
     require_same_task,
 )
 from bert_tf.jobs.run.plan import Plan, TrainingSet
-from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session
-from bert_tf.jobs.run.starting_point import find_starting_point
+from bert_tf.jobs.run.starting_point import StartingPoint, find_starting_point
 from bert_tf.jobs.run.training_loop import AfterStep, is_done
 from bert_tf.launch import workers
 from bert_tf.modeling.finetuning import FinetuningTask

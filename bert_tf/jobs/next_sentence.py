@@ -7,7 +7,7 @@ from bert_tf.config import PretrainingConfig
 from bert_tf.data.records.metadata import metadata_file
 from bert_tf.data.records.provenance import have_pairs
 from bert_tf.data.records.record_set import RecordSet
-from bert_tf.jobs.run.resume import StartingPoint
+from bert_tf.jobs.run.starting_point import StartingPoint
 from bert_tf.tf_checkpoint import tensor_shapes
 
 # A weight of each head.

@@ -40,9 +40,8 @@ from bert_tf.jobs.run.output_dir import (
     require_same_task,
 )
 from bert_tf.jobs.run.plan import Plan, TrainingSet, build_plan, divide_batch
-from bert_tf.jobs.run.resume import StartingPoint
 from bert_tf.jobs.run.session import Session, open_session
-from bert_tf.jobs.run.starting_point import find_starting_point
+from bert_tf.jobs.run.starting_point import StartingPoint, find_starting_point
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.launch import workers
 from bert_tf.modeling.models import ModelOptions

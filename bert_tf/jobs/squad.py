@@ -22,10 +22,11 @@ from bert_tf.evaluation.squad_scores import (
     wrong_answers,
 )
 from bert_tf.files import file_sha256
+from bert_tf.interop.model_kind import SQUAD
 from bert_tf.jobs import finetuning
 from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.model_files import RunTokenizer
-from bert_tf.jobs.run.output_dir import CACHE_DIR, SQUAD, squad_task
+from bert_tf.jobs.run.output_dir import CACHE_DIR, squad_task
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.reporting import NUM_HARDEST
 from bert_tf.jobs.run.session import Session, open_session

@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from bert_tf.data.tasks.classification import (
     ClassificationTask,
-    ColumnNames,
-    Kind,
     SplitFile,
     TextExample,
     read_examples,
@@ -23,6 +21,7 @@ from bert_tf.data.tasks.custom_task import (
     own_task,
 )
 from bert_tf.data.tasks.label_names import quoted_list
+from bert_tf.data.tasks.row_labels import ColumnNames, Kind
 from bert_tf.data.tasks.tables import column_names, read_rows
 from bert_tf.data.text.documents import Sentences, read_documents
 from bert_tf.data.text.input_files import expand_paths

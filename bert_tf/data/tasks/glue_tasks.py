@@ -6,13 +6,8 @@ Source: the files as gluebenchmark.com distributes them; google-research/bert,
 
 import dataclasses
 
-from bert_tf.data.tasks.classification import (
-    ClassificationTask,
-    ColumnNames,
-    Kind,
-    RowFilter,
-    SplitFile,
-)
+from bert_tf.data.tasks.classification import ClassificationTask, RowFilter, SplitFile
+from bert_tf.data.tasks.row_labels import ColumnNames, Kind
 from bert_tf.errors import did_you_mean
 
 XNLI_LANGUAGES = tuple("ar bg de el en es fr hi ru sw th tr ur vi zh".split())

@@ -17,10 +17,10 @@ from bert_tf.data.tasks.squad_files import SquadExample, is_at_its_start
 from bert_tf.data.text.token_sequences import TokenSequences, pair_sequence
 from bert_tf.data.text.tokenization import (
     OffsetTokenizer,
-    SpecialTokens,
     TokenOffsets,
     WordPieceTokenizer,
 )
+from bert_tf.data.text.vocabulary import SpecialTokens
 
 _NUM_SPECIAL = 3  # [CLS] question [SEP] context [SEP]
 

@@ -5,9 +5,10 @@ import os
 import re
 
 from bert_tf.data.text.tokenization import UNCASED
+from bert_tf.data.text.tokenizer_settings import TASK_FILE
 from bert_tf.errors import RunError, one_line
 from bert_tf.files import sync_folder, temporary_folder
-from bert_tf.interop.classifier_labels import TASK_FILE, head_of
+from bert_tf.interop.classifier_labels import head_of
 from bert_tf.interop.export import Form, Model, write_model
 from bert_tf.interop.tensor_shapes import conform
 from bert_tf.jobs.run.plan import Plan

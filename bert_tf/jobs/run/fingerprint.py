@@ -21,7 +21,7 @@ from bert_tf.data.text.vocabulary import load_vocabulary
 from bert_tf.errors import shortened
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY
 from bert_tf.jobs.run.model_files import RunTokenizer
-from bert_tf.jobs.run.resume import StartingPoint
+from bert_tf.jobs.run.starting_point import StartingPoint
 from bert_tf.precision import PrecisionPolicy
 
 # Entry -> name -> value, as JSON has them. A name that is missing is not known.

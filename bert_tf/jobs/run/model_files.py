@@ -29,7 +29,7 @@ from bert_tf.interop.weight_files import (
     folder_of,
 )
 from bert_tf.interop.weights import read_config
-from bert_tf.jobs.run.resume import StartingPoint
+from bert_tf.jobs.run.starting_point import StartingPoint
 
 
 def load_bert_config(files: RunFilesConfig, start: StartingPoint) -> BertConfig:

@@ -5,7 +5,8 @@ import re
 import keras
 
 from bert_tf.config.run import OptimizerConfig, RunConfig, RunTrainingConfig
-from bert_tf.jobs.run.resume import StartingPoint, weights_by_name
+from bert_tf.jobs.run.resume import weights_by_name
+from bert_tf.jobs.run.starting_point import StartingPoint
 from bert_tf.training.averages import WeightAverages
 from bert_tf.training.clock import TrainingClock
 from bert_tf.training.optimizer_base import BertOptimizer

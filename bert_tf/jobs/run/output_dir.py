@@ -10,21 +10,16 @@ from bert_tf.config import BertConfig
 from bert_tf.config.paths import require_possible
 from bert_tf.config.run import RunConfig
 from bert_tf.data.tasks.custom_task import FILE_FORMATS
-from bert_tf.data.text.tokenizer_settings import TOKENIZER_CONFIG
+from bert_tf.data.text.tokenizer_settings import TASK_FILE, TOKENIZER_CONFIG
 from bert_tf.errors import OtherWorkerFailed, RunError
 from bert_tf.files import lock, missing_folders, remove_unfinished, whole_file
-from bert_tf.interop.classifier_labels import (
-    CLASSIFY,
-    KINDS,
-    TASK_FILE,
-    read_description,
-)
+from bert_tf.interop.classifier_labels import CLASSIFY, KINDS, read_description
 from bert_tf.interop.model_kind import SQUAD
 from bert_tf.interop.sentence_files import EMBED
 from bert_tf.interop.tokenizer_files import tokenizer_config
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY, find_source
 from bert_tf.jobs.run.model_files import RunTokenizer
-from bert_tf.jobs.run.resume import StartingPoint
+from bert_tf.jobs.run.starting_point import StartingPoint
 from bert_tf.jobs.run.used_folder import set_aside_damaged, set_aside_state
 from bert_tf.training import checkpoints
 

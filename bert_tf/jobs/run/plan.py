@@ -34,12 +34,8 @@ from bert_tf.jobs.run.optimization import (
     peak_learning_rate,
 )
 from bert_tf.jobs.run.output_dir import ModelFiles, model_files
-from bert_tf.jobs.run.resume import (
-    StartingPoint,
-    accumulation_steps,
-    restore,
-    weights_by_name,
-)
+from bert_tf.jobs.run.resume import accumulation_steps, restore, weights_by_name
+from bert_tf.jobs.run.starting_point import StartingPoint
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.precision import PrecisionPolicy, choose_policy
 from bert_tf.training.averages import WeightAverages

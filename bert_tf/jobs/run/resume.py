@@ -24,7 +24,7 @@ from bert_tf.launch import workers
 from bert_tf.tf_checkpoint import load_tf
 from bert_tf.training import checkpoints
 from bert_tf.training.averages import AVERAGE, WeightAverages
-from bert_tf.training.checkpoints import STEP_NAME, RunPosition
+from bert_tf.training.manifest import STEP_NAME, RunPosition
 from bert_tf.training.optimizer_base import BertOptimizer
 
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")

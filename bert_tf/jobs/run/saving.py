@@ -17,8 +17,9 @@ from bert_tf.jobs.run.resume import slots_by_name, weights_by_name
 from bert_tf.jobs.run.used_folder import SAVE_SECONDS
 from bert_tf.stages import stage
 from bert_tf.training import checkpoints
-from bert_tf.training.checkpoints import RunPosition, Tensors
+from bert_tf.training.checkpoints import Tensors
 from bert_tf.training.loss_scale import LossScale
+from bert_tf.training.manifest import RunPosition
 from bert_tf.training.runlog import RunLog
 from bert_tf.training.sharding import OptimizerShards
 

@@ -8,7 +8,7 @@ from bert_tf.errors import RunError
 from bert_tf.interop.weight_files import Kind, find_source
 from bert_tf.jobs.run.used_folder import check_traces, find_newest, refusal
 from bert_tf.training import checkpoints
-from bert_tf.training.checkpoints import RunPosition
+from bert_tf.training.manifest import RunPosition
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from bert_tf.config.run import RunFilesConfig
 from bert_tf.errors import RunError
 from bert_tf.training import checkpoints
-from bert_tf.training.checkpoints import RunPosition
+from bert_tf.training.manifest import RunPosition
 
 LOG_NAME = "bert_dllog.json"
 # Values in the log: of the start of a training, and of a checkpoint that was saved.
