@@ -16,11 +16,11 @@ from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.saving import CheckpointSaver
 from bert_tf.jobs.run.session import Session
 from bert_tf.jobs.run.training_loop import AfterStep, Trained, is_done
+from bert_tf.report.run_files import TRAINING_RESULT_FILE
 from bert_tf.resources import process_seconds
 from bert_tf.training.mlperf import MLPerfLog
 from bert_tf.training.runlog import RunLog
 
-RESULT_FILE = "training_result.json"
 _ACCURACY = "masked_lm_accuracy"
 
 GoalPlan = Plan[PretrainingConfig, object, object]
@@ -221,7 +221,7 @@ class Goal:
         return session.report_results(plan, self._results)
 
     def finish(self) -> None:
-        """Logs the result of a training, and writes it to `RESULT_FILE`.
+        """Logs the result of a training, and writes it to `TRAINING_RESULT_FILE`.
 
         Raises:
           NotConverged: on all workers, if it has a target, and has not reached it.
@@ -266,7 +266,7 @@ class Goal:
         }
 
     def _write(self, record: dict[str, float | None]) -> None:
-        path = os.path.join(self._plan.config.files.output_dir, RESULT_FILE)
+        path = os.path.join(self._plan.config.files.output_dir, TRAINING_RESULT_FILE)
         if not self.trained.num_steps and os.path.exists(path):
             self._session.log.message(f"{path} is kept: this start took no step.")
             return

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 _PREFIX = b"DLLL "
-_FIRST_STEP = "first_step"
+# Of the start of a training: its first step.
+FIRST_STEP = "first_step"
+# Of a checkpoint that was saved: how long that took.
+SAVE_SECONDS = "checkpoint_seconds"
 # The entropy of the masked tokens of a pre-training: the loss without context.
 ENTROPY = "masked_token_entropy"
-# Lines of training steps, and only these, have the first; lines about a written
-# checkpoint have the second.
+# Lines of training steps, and only these, have it.
 _OF_TRAINING = "learning_rate"
-_OF_CHECKPOINT = "checkpoint_seconds"
 _EVALUATION = "eval_"
 _LONGEST_LINE = 1_000_000
 _LARGEST = 1e30
@@ -144,7 +145,7 @@ def _numbers(data: Mapping[str, object]) -> dict[str, float]:
 def _add(step: object, values: dict[str, float], curves: LogCurves) -> None:
     """Adds the values of a line."""
     if step == "PARAMETER":
-        first = values.get(_FIRST_STEP)
+        first = values.get(FIRST_STEP)
         if first is not None and math.isfinite(first):
             if first == 1:  # Another run in the folder of this one.
                 curves.first_steps.clear()
@@ -161,7 +162,7 @@ def _add(step: object, values: dict[str, float], curves: LogCurves) -> None:
         if max(ends, default=-1) < last < 2**63:
             _add_points(curves.evaluation, int(last), values)
     elif isinstance(step, int) and 0 <= step < 2**63:
-        if _OF_CHECKPOINT in values:
+        if SAVE_SECONDS in values:
             return
         is_training = _OF_TRAINING in values
         group = curves.training if is_training else curves.evaluation

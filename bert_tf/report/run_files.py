@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bert_tf.data.text.tokenizer_settings import TASK_FILE
 from bert_tf.errors import RunError, one_line
 from bert_tf.files import check_regular
 from bert_tf.json_files import MAX_BYTES, parse_json
@@ -20,7 +21,6 @@ FACTS_FILE = "report.json"
 REPORT_FILE = "report.html"
 RESULTS_FILE = "eval_results.txt"
 TRAINING_RESULT_FILE = "training_result.json"
-TASK_FILE = "task.json"
 _MANIFEST = re.compile(r"model\.ckpt-(\d+)\.json")
 # Keys of a manifest's config that are not settings.
 _ENVIRONMENT = ("versions", "compute_path", "precision", "workers")

@@ -14,7 +14,7 @@ from bert_tf.jobs.run.checkpoint_policy import CheckpointPolicy
 from bert_tf.jobs.run.output_dir import changed_files
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import slots_by_name, weights_by_name
-from bert_tf.jobs.run.used_folder import SAVE_SECONDS
+from bert_tf.report.log_curves import SAVE_SECONDS
 from bert_tf.stages import stage
 from bert_tf.training import checkpoints
 from bert_tf.training.checkpoints import Tensors

@@ -46,6 +46,7 @@ from bert_tf.launch import (
     report,
 )
 from bert_tf.modeling.models import backends_of
+from bert_tf.report.run_files import RESULTS_FILE
 from bert_tf.signals import StopRequest
 from bert_tf.stages import stage
 from bert_tf.training.runlog import ConsoleLog, RunLog
@@ -191,7 +192,7 @@ class Session:
         """Writes eval_results.txt and .json on the first worker; returns all."""
         results = results | {"global_step": plan.step}
         if self.is_first:
-            path = os.path.join(plan.config.files.output_dir, "eval_results.txt")
+            path = os.path.join(plan.config.files.output_dir, RESULTS_FILE)
             write_results(path, results)
             self.log.summary(results)
             for name in sorted(results):

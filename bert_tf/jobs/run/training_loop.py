@@ -18,6 +18,7 @@ from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.saving import CheckpointSaver
 from bert_tf.jobs.run.session import Session
 from bert_tf.jobs.run.stopping import TrainingStop
+from bert_tf.report.log_curves import FIRST_STEP
 from bert_tf.stages import stage
 from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.loss_scale import LossScale
@@ -159,7 +160,7 @@ def _watched(plan: Plan, session: Session) -> LossWatch:
     """Measures the loss to compare with; notes where this start begins."""
     watch = LossWatch(plan, session.log, is_first=session.is_first)
     # The log may already have later steps, of a run that was killed or overwritten.
-    session.log.parameters({"first_step": plan.step + 1, **watch.parameters})
+    session.log.parameters({FIRST_STEP: plan.step + 1, **watch.parameters})
     return watch
 
 

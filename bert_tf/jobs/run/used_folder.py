@@ -6,13 +6,10 @@ from typing import NamedTuple
 
 from bert_tf.config.run import RunFilesConfig
 from bert_tf.errors import RunError
+from bert_tf.report.log_curves import FIRST_STEP, SAVE_SECONDS
+from bert_tf.report.run_files import LOG_FILE
 from bert_tf.training import checkpoints
 from bert_tf.training.manifest import RunPosition
-
-LOG_NAME = "bert_dllog.json"
-# Values in the log: of the start of a training, and of a checkpoint that was saved.
-FIRST_STEP = "first_step"
-SAVE_SECONDS = "checkpoint_seconds"
 
 
 class Newest(NamedTuple):
@@ -35,7 +32,7 @@ class Newest(NamedTuple):
 
 def log_file(files: RunFilesConfig) -> str:
     """Where the log of a run is."""
-    return files.dllog_path or os.path.join(files.output_dir, LOG_NAME)
+    return files.dllog_path or os.path.join(files.output_dir, LOG_FILE)
 
 
 def find_newest(directory: str, *, hashes: bool = True) -> Newest:
@@ -130,7 +127,7 @@ def check_traces(files: RunFilesConfig) -> list[str]:
     traces = [name for group in own for name in group]
     traces += [n for n in names if n == checkpoints.STATE_FILE]
     traces += sorted(n for n in names if n.startswith(checkpoints.ASIDE))
-    logs = dict.fromkeys([os.path.join(folder, LOG_NAME), log_file(files)])
+    logs = dict.fromkeys([os.path.join(folder, LOG_FILE), log_file(files)])
     has_started = False
     for path in logs:
         if os.path.dirname(os.path.realpath(path)) != os.path.realpath(folder):
