@@ -6,19 +6,22 @@ Every checkpoint is read here, those of this program too.
 
 The index is a sorted table of strings in LevelDB's format: blocks of entries, a block
 that lists the blocks, and a footer with the offset of that block. A value is a message
-with the data file, offset, type and shape of a tensor.
+with the data file, offset, type and shape of a tensor, which protocol buffers parse.
 """
 
 import math
 import os
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from bert_tf.files import masked_crc32c, placeholder
+
+if TYPE_CHECKING:
+    from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
 
 INDEX = ".index"
 # Tensors may share the bytes of a data file, but have at most so many times as many.
@@ -176,6 +179,10 @@ def read_index(data: bytes) -> tuple[int, dict[str, Entry]]:
     Raises:
       ValueError: if it is damaged, or of a format that no checkpoint has.
     """
+    # The classes of the messages; they load TensorFlow, but not its reader.
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import tensor_bundle_pb2 as messages
+
     if not FOOTER.size <= len(data) <= _MAX_INDEX_BYTES:
         raise ValueError(f"its index has {len(data)} bytes, which no checkpoint has")
     handles, magic = FOOTER.unpack(data[-FOOTER.size :])
@@ -186,13 +193,18 @@ def read_index(data: bytes) -> tuple[int, dict[str, Entry]]:
         _, position = _varint(handles, 0)
         _, position = _varint(handles, position)
         values = dict(_values(data, handles, position))
-        header = _fields(values.pop(b""))
-        entries = {name.decode(): _entry(value) for name, value in values.items()}
+        header = messages.BundleHeaderProto.FromString(values.pop(b""))
+        entries = {
+            name.decode(): _entry(messages.BundleEntryProto.FromString(value))
+            for name, value in values.items()
+        }
     except (IndexError, KeyError, struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"its index is damaged ({error!r})") from error
-    if header.get(2, 0) != 0:
+    except DecodeError as error:
+        raise ValueError(f"its index is damaged ({error})") from error
+    if header.endianness != messages.BundleHeaderProto.LITTLE:
         raise ValueError("it was written on a big-endian machine")
-    return header.get(1, 1), entries
+    return header.num_shards or 1, entries
 
 
 def _values(
@@ -247,57 +259,18 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
     raise ValueError("its index is damaged (a number does not end)")
 
 
-def _items(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and values of a protocol buffer."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        kind = tag & 7
-        if kind == 0:
-            value, position = _varint(message, position)
-        elif kind == 5:
-            [value] = struct.unpack_from("<I", message, position)
-            position += 4
-        elif kind == 2:
-            size, position = _varint(message, position)
-            value = message[position : position + size]
-            if len(value) < size:
-                raise ValueError("its index is damaged (a field is cut)")
-            position += size
-        else:
-            raise ValueError(f"its index is damaged (a field of kind {kind})")
-        yield tag >> 3, value
-
-
-def _fields(message: bytes) -> dict[int, int | bytes]:
-    """The last value of each field."""
-    return dict(_items(message))
-
-
-def _number(fields: dict[int, int | bytes], key: int) -> int:
-    value = fields.get(key, 0)
-    if not isinstance(value, int) or value >= 1 << 63:
-        raise ValueError("its index is damaged (a field is no count)")
-    return value
-
-
-def _entry(message: bytes) -> Entry:
-    fields = _fields(message)
-    shape = fields.get(2, b"")
-    if not isinstance(shape, bytes):
-        raise ValueError("its index is damaged (a shape is a number)")
-    sizes = []
-    for key, dimension in _items(shape):
-        if key == 2 and isinstance(dimension, bytes):
-            sizes.append(_number(_fields(dimension), 1))
-    if len(sizes) > _MAX_DIMENSIONS:
-        raise ValueError(f"its index has a tensor of {len(sizes)} dimensions")
+def _entry(entry: "BundleEntryProto") -> Entry:
+    shape = tuple(dimension.size for dimension in entry.shape.dim)
+    if len(shape) > _MAX_DIMENSIONS:
+        raise ValueError(f"its index has a tensor of {len(shape)} dimensions")
+    if min(*shape, entry.shard_id, entry.offset, entry.size) < 0:
+        raise ValueError("its index is damaged (a count is negative)")
     return Entry(
-        dtype=DTYPES.get(_number(fields, 1)),
-        shape=tuple(sizes),
-        shard=_number(fields, 3),
-        offset=_number(fields, 4),
-        size=_number(fields, 5),
-        crc32c=_number(fields, 6),
-        is_sliced=7 in fields,
+        dtype=DTYPES.get(entry.dtype),
+        shape=shape,
+        shard=entry.shard_id,
+        offset=entry.offset,
+        size=entry.size,
+        crc32c=entry.crc32c,
+        is_sliced=bool(entry.slices),
     )

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import google_crc32c
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import tensor_bundle_pb2 as messages
 
 from bert_tf.files import mask_crc32c, masked_crc32c, sync_folder, temporary_folder
 from bert_tf.tf_checkpoint import DTYPES, FOOTER, INDEX, MAGIC, TRAILER
@@ -25,8 +26,8 @@ _NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 _BYTES_AT_ONCE = 4 << 20
 # Every so many keys one is written in full.
 _RESTART_INTERVAL = 16
-# Header of the index: one data file, little-endian (0, which is left out), version 1.
-_HEADER = b"\x08\x01\x1a\x02\x08\x01"
+# Header of the index.
+_HEADER = messages.BundleHeaderProto(num_shards=1, version={"producer": 1})
 
 
 class _HashedFile:
@@ -64,7 +65,7 @@ def write_tensors(
       ValueError: if a tensor is of a type that is not read either.
     """
     name = os.path.basename(prefix)
-    entries = [(b"", _HEADER)]
+    entries = [(b"", _HEADER.SerializeToString())]
     with open(prefix + DATA, "wb") as opened:
         data, offset = _HashedFile(opened), 0
         for key in sorted(tensors):
@@ -123,18 +124,16 @@ def _varint(value: int) -> bytes:
     return bytes([*parts, value])
 
 
-def _field(key: int, value: int) -> bytes:
-    """A field of a protocol buffer; 0 is left out."""
-    return _varint(key << 3) + _varint(value) if value else b""
-
-
 def _entry(array: np.ndarray, offset: int, size: int, crc: int) -> bytes:
-    """The message BundleEntryProto of a tensor."""
-    sizes = [_field(1, size) for size in array.shape]
-    shape = b"".join(b"\x12" + _varint(len(each)) + each for each in sizes)
-    message = _field(1, _NUMBERS[array.dtype]) + b"\x12" + _varint(len(shape)) + shape
-    message += _field(4, offset) + _field(5, size)
-    return message + b"\x35" + struct.pack("<I", crc)
+    """The message about a tensor."""
+    entry = messages.BundleEntryProto(
+        dtype=_NUMBERS[array.dtype],
+        shape=tf.TensorShape(array.shape).as_proto(),
+        offset=offset,
+        size=size,
+        crc32c=crc,
+    )
+    return entry.SerializeToString()
 
 
 def _index(entries: Sequence[tuple[bytes, bytes]]) -> bytes:
