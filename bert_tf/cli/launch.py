@@ -7,10 +7,11 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from bert_tf import recipes
 from bert_tf.cli.arguments import Parser
+from bert_tf.jobs.run.end_launcher import children
 from bert_tf.launch import LAUNCHER_VARIABLE
 from bert_tf.signals import KILLED_BY, NUMBERS, STOPPED, name_of, write_error
 
@@ -235,22 +236,11 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _children(pid: int) -> Iterator[int]:
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            with open(f"/proc/{entry}/stat", "rb") as file:
-                parent = int(file.read().rpartition(b")")[2].split()[1])
-            if parent == pid:
-                yield int(entry)
-
-
 def _kill_all(seconds: float) -> None:
     """Kills what the command has left behind: the next start needs its memory."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        left = [pid for pid in _children(os.getpid()) if not _has_ended(pid)]
+        left = [pid for pid in children(os.getpid()) if not _has_ended(pid)]
         if not left:
             return
         for pid in left:

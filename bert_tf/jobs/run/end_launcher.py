@@ -30,7 +30,7 @@ def end_launcher(launcher: int) -> None:
             time.sleep(0.1)
         processes = [launcher]
         if number == signal.SIGKILL:
-            processes += _children(launcher)
+            processes += children(launcher)
         for process in processes:
             try:
                 os.kill(process, number)
@@ -53,7 +53,8 @@ def _start_of(process: int) -> str:
     return fields[19] if fields and fields[0] not in "XZ" else ""
 
 
-def _children(process: int) -> list[int]:
+def children(process: int) -> list[int]:
+    """The processes that a process has started and that have not been waited for."""
     names = filter(str.isdecimal, os.listdir("/proc"))
     return [int(name) for name in names if _stat(name)[1:2] == [str(process)]]
 
