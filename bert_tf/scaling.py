@@ -25,16 +25,21 @@ COUNT_BYTES = 8
 PACKED_ERROR = 0.02
 
 
+def encoder_shapes(bert: BertConfig) -> list[tuple[int, ...]]:
+    """Shapes of all weights of an encoder, with its pooler."""
+    hidden, wide = bert.hidden_size, bert.intermediate_size
+    norm, square = [(hidden,), (hidden,)], [(hidden, hidden), (hidden,)]
+    tables = (bert.vocab_size, bert.max_position_embeddings, bert.type_vocab_size)
+    layer = 4 * square + norm + [(hidden, wide), (wide,), (wide, hidden), (hidden,)]
+    embeddings = [(rows, hidden) for rows in tables] + norm
+    return embeddings + bert.num_hidden_layers * (layer + norm) + square
+
+
 def gradient_shapes(bert: BertConfig) -> list[tuple[int, ...]]:
     """Shapes of all weights of a pre-training, both heads included."""
-    hidden, wide, words = bert.hidden_size, bert.intermediate_size, bert.vocab_size
-    norm = [(hidden,), (hidden,)]
-    square = [(hidden, hidden), (hidden,)]
-    tables = (words, bert.max_position_embeddings, bert.type_vocab_size)
-    layer = 4 * square + norm + [(hidden, wide), (wide,), (wide, hidden), (hidden,)]
-    heads = square + square + norm + [(words,), (2, hidden), (2,)]
-    embeddings = [(rows, hidden) for rows in tables] + norm
-    return embeddings + bert.num_hidden_layers * (layer + norm) + heads
+    hidden, words = bert.hidden_size, bert.vocab_size
+    masked_lm = [(hidden, hidden), (hidden,), (hidden,), (hidden,), (words,)]
+    return encoder_shapes(bert) + masked_lm + [(2, hidden), (2,)]
 
 
 def num_gradients(bert: BertConfig) -> int:

@@ -6,11 +6,13 @@ formula is fitted to measured peaks (see docs/performance.md) and right within `
 
 import dataclasses
 import logging
+import math
 from collections.abc import Collection
 
 from bert_tf import resources
 from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
+from bert_tf.scaling import encoder_shapes
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -89,11 +91,7 @@ class Estimate:
 
 def num_weights(bert: BertConfig) -> int:
     """Numbers in the encoder's weights, without heads."""
-    hidden, wide = bert.hidden_size, bert.intermediate_size
-    rows = bert.vocab_size + bert.max_position_embeddings + bert.type_vocab_size
-    norm, square = 2 * hidden, hidden * hidden + hidden
-    layer = 4 * square + (hidden + 1) * wide + (wide + 1) * hidden + 2 * norm
-    return rows * hidden + norm + bert.num_hidden_layers * layer + square
+    return sum(map(math.prod, encoder_shapes(bert)))
 
 
 def estimate_training(
