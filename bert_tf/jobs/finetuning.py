@@ -131,6 +131,7 @@ def training_set(
         sha256=examples.sha256(),
         make_reader=functools.partial(ExampleReader, examples, settings=rows),
         max_seq_length=rows.max_seq_length,
+        rows=rows,
         facts={"max_seq_length": config.max_seq_length, **facts},
         measure_lengths=lambda: examples.lengths,
     )
@@ -152,9 +153,7 @@ def describe(plan: FinetuningPlan, session: Session) -> None:
     )
     _describe_layers(plan, log)
     if plan.config.batch.pack_sequences:
-        rows = RowSettings(trained.max_seq_length, is_packed=True)
-        lengths = trained.measure_lengths()
-        average = len(lengths) / len(rows.assign_rows(lengths))
+        average = trained.sequences_per_row(trained.measure_lengths())
         log.message(f"Packed: about {average:.2f} sequences in a row.")
     describe_changes(plan, log)
 

@@ -15,6 +15,7 @@ from bert_tf.config import BertConfig
 from bert_tf.config.run import RunConfig
 from bert_tf.data.batches.record_batches import BatchShape, StepReader
 from bert_tf.data.batches.record_order import RecordOrder
+from bert_tf.data.packing.layout import RowSettings
 from bert_tf.data.records.masked_tokens import MaskedTokens
 from bert_tf.data.records.record_index import SetShare
 from bert_tf.distribute import Communicator
@@ -57,6 +58,7 @@ class TrainingSet:
       max_seq_length: S, tokens in a row.
       max_predictions: P, masked tokens in a row; 0 without any.
       sequences_per_record: On average; more than 1 where records are packed.
+      rows: How examples are packed into rows; None for records, which are rows.
       is_packed: Whether records are packed; None if there are no records.
       shares: The sets of records that they are read from, if these have weights.
       facts: More about them for the fingerprint, by name.
@@ -71,11 +73,18 @@ class TrainingSet:
     max_seq_length: int
     max_predictions: int = 0
     sequences_per_record: float = 1.0
+    rows: RowSettings | None = None
     is_packed: bool | None = None
     shares: Sequence[SetShare] = ()
     facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
     measure_lengths: Callable[[], np.ndarray] = lambda: np.zeros(0, np.int64)
     measure_masked_tokens: Callable[[], MaskedTokens | None] = lambda: None
+
+    def sequences_per_row(self, lengths: np.ndarray) -> float:
+        """On average, of sequences of these lengths, [n]."""
+        if self.rows is None:
+            return self.sequences_per_record
+        return len(lengths) / len(self.rows.assign_rows(lengths))
 
 
 Config = TypeVar("Config", bound=RunConfig, covariant=True)

@@ -160,7 +160,7 @@ def _data(plan: Plan) -> dict[str, Any]:
         "records per step": plan.shape.global_batch_size,
         "sequences per record": trained.sequences_per_record,
         "max_seq_length": trained.max_seq_length,
-        "packed": bool(trained.is_packed),
+        "packed": bool(trained.rows.is_packed if trained.rows else trained.is_packed),
         **{
             name: value
             for name, value in trained.facts.items()
@@ -173,8 +173,9 @@ def _data(plan: Plan) -> dict[str, Any]:
     except Exception as error:  # The training itself will refuse what is damaged.
         return facts | {"lengths are not measured": one_line(error)}
     if len(lengths):
-        share = lengths.mean() * trained.sequences_per_record / trained.max_seq_length
-        facts["share of tokens that are no padding"] = float(share)
+        per_row = lengths.mean() * trained.sequences_per_row(lengths)
+        share = float(per_row / trained.max_seq_length)
+        facts["share of tokens that are no padding"] = share
         facts["sequences measured"] = len(lengths)
         facts["lengths"] = np.bincount(lengths).tolist()
     return facts

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from integration.launching import ROOT, environment
 from report.test_page import assert_fetches_nothing
 from training.test_trackers import scalars
 
+from bert_tf.data.batches.example_batches import LabelledSequences
+from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.errors import RunError
+from bert_tf.jobs.finetuning import training_set
 from bert_tf.jobs.run import reporting
 from bert_tf.jobs.run.reporting import RunReport, command_line, confusion_of, hardest
 
@@ -52,6 +56,24 @@ def test_the_page_has_the_lengths_of_the_records(stopped_and_resumed):
     assert data["lengths"] == np.bincount(lengths).tolist()
     share = data["share of tokens that are no padding"]
     assert share == pytest.approx(sum(lengths) / (150 * 16))
+
+
+@pytest.mark.parametrize(("is_packed", "share"), [(False, 1 / 3), (True, 1.0)])
+def test_the_padding_of_packed_examples_is_that_of_their_rows(
+    is_packed, share, tmp_path
+):
+    """Sequences of 3, 3 and 2 tokens fill one row of 8, or a third of three rows."""
+    flags = ("--do_train", "--task_name=tsv", f"--data_dir={tmp_path}")
+    flags += (f"--output_dir={tmp_path}", "--max_seq_length=8")
+    config = runs.parse("classifier", *flags, f"--pack_sequences={is_packed}")
+    ids = [[2, 5, 3], [2, 6, 3], [2, 3]]
+    sequences = TokenSequences.join((each, [0] * len(each)) for each in ids)
+    trained = training_set(config, LabelledSequences(sequences), {})
+    shape = types.SimpleNamespace(global_batch_size=3)
+    plan = types.SimpleNamespace(training_set=trained, shape=shape, num_eval_records=0)
+    data = reporting._data(plan)
+    assert data["share of tokens that are no padding"] == pytest.approx(share)
+    assert data["packed"] == is_packed
 
 
 def test_tensorboard_has_each_step_of_a_resumed_run_once(stopped_and_resumed):
