@@ -18,7 +18,6 @@ import tensorflow as tf
 
 from bert_tf.data.packing.layout import lay_out
 from bert_tf.data.tasks.classification import encode_examples
-from bert_tf.errors import RunError
 from bert_tf.interop.sentence_files import read_settings
 from bert_tf.interop.weight_files import find_source
 from bert_tf.modeling.models import settings_of
@@ -70,7 +69,7 @@ class Embedder(Predictor):
         """The vectors of texts or pairs, or of one text: [n, H] float32.
 
         Raises:
-          RunError: if a vector is not finite.
+          NonFiniteError: if a vector is not finite.
         """
         sequences = encode_examples(
             text_examples(texts), self._tokenizer, self.max_seq_length
@@ -81,13 +80,7 @@ class Embedder(Predictor):
                 f"warning: texts of {longest} tokens (max_seq_length) and more are cut."
             )
         width = _WIDTH if longest <= _WIDTH < self.max_seq_length else 0
-        vectors = self._logits(sequences, of_tokens=False, width=width)
-        if not np.isfinite(vectors).all():
-            raise RunError(
-                f"{self.path}: its vectors are not finite numbers: its training "
-                "diverged. Use another checkpoint."
-            )
-        return vectors
+        return self._logits(sequences, of_tokens=False, width=width)
 
 
 class FeatureExtractor(Predictor):

@@ -15,7 +15,7 @@ from bert_tf.data.packing.layout import RowSettings
 from bert_tf.data.tasks.classification import TextExample
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.vocabulary import check_size
-from bert_tf.errors import RunError, shown
+from bert_tf.errors import NonFiniteError, RunError, shown
 from bert_tf.evaluation.prediction import collect, compiled
 from bert_tf.interop.classifier_labels import kind_of, read_description
 from bert_tf.interop.model_kind import check_head, check_kind
@@ -164,14 +164,27 @@ class Predictor:
     def _logits(
         self, sequences: TokenSequences, *, of_tokens: bool, width: int = 0
     ) -> np.ndarray:
-        """[T, C] or [n, C] float32; rows have `width` or `max_seq_length` tokens."""
+        """[T, C] or [n, C] float32; rows have `width` or `max_seq_length` tokens.
+
+        Raises:
+          NonFiniteError: if one is not a finite number.
+        """
         settings = RowSettings(width or self.max_seq_length, is_packed=True)
         batches = prediction_batches(
             LabelledSequences(sequences), settings, batch_size=self.batch_size
         )
         count = len(sequences.input_ids) if of_tokens else len(sequences)
         shape = (count, self._task.num_outputs)
-        return collect(self._graph, batches, shape, of_tokens=of_tokens)
+        return self._finite(collect(self._graph, batches, shape, of_tokens=of_tokens))
+
+    def _finite(self, values: np.ndarray) -> np.ndarray:
+        """The values, which must be finite; see `_logits`."""
+        if not np.isfinite(values).all():
+            raise NonFiniteError(
+                f"{self.path}: the model computes NaN or infinity: its training "
+                "diverged. Use another checkpoint."
+            )
+        return values
 
 
 class HeadPredictor(Predictor):

@@ -240,7 +240,7 @@ class MaskFiller(Predictor):
             row[: len(places)] = places
         features["masked_lm_positions"] = positions
         tensors = {n: tf.convert_to_tensor(x) for n, x in features.items()}
-        probabilities = self._graph(tensors).numpy()
+        probabilities = self._finite(self._graph(tensors).numpy())
         return [
             [self._best(row[k], num_words) for k in range(len(places))]
             for row, places in zip(probabilities, masks, strict=True)

@@ -16,11 +16,13 @@ from conftest import TINY
 
 from bert_tf.cli import main
 from bert_tf.config import BertConfig
+from bert_tf.errors import NonFiniteError
 from bert_tf.features import FeatureExtractor
 from bert_tf.interop.pretrained import from_pretrained, save_pretrained
 from bert_tf.modeling.models import build_encoder_model
 from bert_tf.modeling.pretraining import build_pretraining_model
 from bert_tf.predictors import Classifier, MaskFiller, QuestionAnswerer
+from bert_tf.tf_checkpoint import load_tf
 from bert_tf.tf_checkpoint_writer import save_tf
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -126,6 +128,18 @@ def test_rows_are_not_longer_than_the_model_where_no_file_says(
         [("Where is it? " * 30, CONTEXT * 10)]
     )
     assert found["answer"] in CONTEXT * 10
+
+
+def test_a_model_that_overflows_predicts_nothing(classes, tmp_path):
+    for name in ("vocab.txt", "bert_config.json", "task.json"):
+        shutil.copy(classes / name, tmp_path)
+    tensors = load_tf(str(classes / "model.ckpt-2"), list)
+    # The pooler gives 1 for each of 8 numbers, whose sum is beyond float32.
+    tensors["bert/pooler/dense/bias"] = np.full(8, 100.0, np.float32)
+    tensors["output_weights"] = np.full((2, 8), 3e38, np.float32)
+    save_tf(str(tmp_path / "model.ckpt-2"), tensors)
+    with pytest.raises(NonFiniteError, match="computes NaN or infinity.*another"):
+        Classifier(str(tmp_path))(TEXTS)
 
 
 def test_a_length_in_task_json_beyond_the_model_is_refused(classes, tmp_path):
