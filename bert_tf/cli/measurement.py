@@ -18,7 +18,7 @@ from bert_tf.config.planning import PlanConfig
 from bert_tf.errors import RunError, shown
 from bert_tf.files import write_whole
 from bert_tf.json_files import read_json_object
-from bert_tf.launch import choose_instructions
+from bert_tf.launch import choose_instructions, report
 from bert_tf.launch import workers as count_workers
 from bert_tf.scaling import (
     Cluster,
@@ -79,7 +79,7 @@ def measure(config: PlanConfig, bert: BertConfig) -> None:
     models = _measured_models(config, bert)
     has_device = config.throughput is not None or config.device_flops is not None
     if max(config.worker_counts) < max(_RANKS):
-        _progress(
+        report(
             "2 and 4 workers are measured, whatever --workers is: the fit of the "
             "allreduce needs two numbers of workers above 1."
         )
@@ -113,7 +113,7 @@ def measure(config: PlanConfig, bert: BertConfig) -> None:
         content["step"] = _describe_step(config, bert, steps)
     os.makedirs(os.path.dirname(os.path.abspath(config.link_file)), exist_ok=True)
     write_whole(config.link_file, json.dumps(content, indent=2) + "\n")
-    _progress(f"Written to {config.link_file}.")
+    report(f"Written to {config.link_file}.")
 
 
 def _describe_step(
@@ -166,7 +166,7 @@ def _measured_models(config: PlanConfig, bert: BertConfig) -> list[BertConfig]:
             "known of the machine: see python -m bert_tf plan --help."
         )
     if bert not in fitting:
-        _progress(
+        report(
             "The gradients of this model are too large to be summed here by "
             f"{max(_RANKS)} workers: those of smaller ones are measured."
         )
@@ -199,7 +199,7 @@ def run_workers(
         # A little more than this process waits.
         "seconds": int(seconds + 2 * _END_SECONDS),
     }
-    _progress(f"Measuring {count_workers(workers)}, for at most {seconds} s.")
+    report(f"Measuring {count_workers(workers)}, for at most {seconds} s.")
     with tempfile.TemporaryDirectory() as folder:
         asked, found = Path(folder, "request.json"), Path(folder, "result.json")
         errors = Path(folder, "errors")
@@ -224,10 +224,10 @@ def run_workers(
         result = read_json_object(found)
     for sums in result["allreduces"]:
         num_bytes, took = sums["bytes"], sums["seconds"]
-        _progress(f"  allreduce of {num_bytes / 1e6:.1f} MB: {took * 1e3:.1f} ms")
+        report(f"  allreduce of {num_bytes / 1e6:.1f} MB: {took * 1e3:.1f} ms")
     for step in result["steps"]:
         took = step["seconds"]
-        _progress(f"  step of {step['micro_batches']} micro-batches: {took:.3f} s")
+        report(f"  step of {step['micro_batches']} micro-batches: {took:.3f} s")
     return result
 
 
@@ -268,10 +268,6 @@ def _run(command: Sequence[str], errors: int, seconds: float) -> int | None:
                     process.wait(_END_SECONDS)
                 except subprocess.TimeoutExpired:
                     continue
-
-
-def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def read_link_file(path: str) -> Measured:

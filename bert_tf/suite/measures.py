@@ -3,12 +3,12 @@
 import dataclasses
 import os
 import random
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from bert_tf import launch
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.data.pretraining.instances import InstanceMaker, Masker
 from bert_tf.data.tasks.classification import (
@@ -231,7 +231,7 @@ def _probing(
         vectors, remark = _vectors(scorer, examples)
         train, test = np.split(vectors, [len(splits[0])])
         classes = len(task.label_names)
-        with stage(f"Fitting a probe to {len(train):,} texts", _show):
+        with stage(f"Fitting a probe to {len(train):,} texts", launch.report):
             accuracy = probe_accuracy(train, labels[0], test, labels[1], classes)
         majority = np.bincount(labels[0], minlength=classes).argmax()
         return {
@@ -261,10 +261,6 @@ def _vectors(scorer: Scorer, examples: Sequence[TextExample]) -> tuple[np.ndarra
 
 def _advance(report: ProgressReport) -> Progress:
     return lambda count: report.add(count, count)
-
-
-def _show(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _require_finite(values: np.ndarray) -> None:
