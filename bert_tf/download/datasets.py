@@ -1,6 +1,7 @@
 """Downloads what the catalogue names, checks it and unpacks it."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -120,7 +121,7 @@ def download_archive(
         _check_members(entry, archive, fresh)
         _replace(folder, fresh)
     lines = [f"{file_sha256(folder / name)}  {name}\n" for name in _files(folder)]
-    sums.write_text("".join(lines), encoding="utf-8")
+    write_whole(sums, "".join(lines))
     archive.unlink()
 
 
@@ -164,12 +165,14 @@ def _download_dump(config: DownloadConfig, retries: Retries | None) -> Path:
     folder = Path(config.output_dir)
     path = folder / file.name
     sums = folder / sums_url.rpartition("/")[2]
-    sums.unlink(missing_ok=True)  # The list of the latest dump changes.
+    own = (sums, Path(f"{sums}.sha256"))
+    for extra in own:
+        extra.unlink(missing_ok=True)  # The list of the latest dump changes.
     fetch(sums_url, sums, "", retries)
-    lines = sums.read_text(encoding="utf-8").splitlines()
     ending = "-pages-articles.xml.bz2"
-    found = [line.split()[0] for line in lines if line.endswith(ending)]
-    for extra in (sums, Path(f"{sums}.sha256")):
+    line = re.compile(rf"^([0-9a-f]{{40}}) .*{re.escape(ending)}$", re.MULTILINE)
+    found = line.findall(sums.read_text(encoding="utf-8", errors="replace"))
+    for extra in own:
         extra.unlink()
     if len(found) != 1:
         raise RunError(

@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 
 from bert_tf.errors import RunError
-from bert_tf.files import file_checksum, lock
+from bert_tf.files import file_checksum, lock, write_whole
 from bert_tf.progress import ProgressReport
 
 _BYTES_AT_ONCE = 1 << 20
@@ -83,7 +83,8 @@ def fetch(
 
     Raises:
       RunError: if the server refuses, sends something else, or fails too often; if
-        the file has another checksum; or if another process is downloading it.
+        the file has another checksum, or the stored one is none; or if another
+        process is downloading it.
     """
     checksum = checksum or _stored_checksum(path)
     if is_valid(path, checksum):
@@ -106,10 +107,17 @@ def fetch(
 
 def _stored_checksum(path: Path) -> str:
     """The sha256 of an earlier download; empty if none is stored."""
-    try:
-        return Path(f"{path}.sha256").read_text(encoding="utf-8").split()[0]
-    except (FileNotFoundError, IndexError):
+    stored = Path(f"{path}.sha256")
+    if not stored.exists():
         return ""
+    content = stored.read_text(encoding="utf-8", errors="replace")
+    found = re.match(r"[0-9a-fA-F]{64}\b", content)
+    if not found:
+        raise RunError(
+            f"{stored} must begin with the sha256 of {path.name}. Received: "
+            f"{content[:80]!r}. Correct it, or delete it to accept any version."
+        )
+    return found[0]
 
 
 def is_valid(path: Path, checksum: str) -> bool:
@@ -320,8 +328,7 @@ def _check(url: str, path: Path, part: Path, checksum: str) -> None:
             f"again. To accept another version, delete {path}.sha256, if it exists."
         )
     if not checksum:
-        line = f"{found}  {path.name}\n"
-        Path(f"{path}.sha256").write_text(line, encoding="utf-8")
+        write_whole(f"{path}.sha256", f"{found}  {path.name}\n")
         print(f"sha256 of {path}: {found} (none is published)", file=sys.stderr)
     with open(part, "rb") as file:
         os.fsync(file.fileno())

@@ -176,9 +176,10 @@ def test_dump_is_checked_against_the_list_of_checksums_next_to_it(
     serve_dump(server, bz2.compress(b"<other/>"), sums.encode())
     with pytest.raises(RunError, match="must have the sha1"):
         download(server, tmp_path, "wikipedia", **dump)
-    serve_dump(server, content, b"nothing")
-    with pytest.raises(RunError, match="must list one sha1.*Received: 0"):
-        download(server, tmp_path, "wikipedia", **dump)
+    for listed in (b"nothing", f"deadbeef  {name}\n".encode()):
+        serve_dump(server, content, listed)
+        with pytest.raises(RunError, match="must list one sha1.*Received: 0"):
+            download(server, tmp_path, "wikipedia", **dump)
 
 
 def test_unknown_name_lists_the_known_ones(server, tmp_path):

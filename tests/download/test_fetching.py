@@ -266,6 +266,20 @@ def test_first_checksum_of_a_file_is_stored_and_required_later(
         fetch(url, tmp_path / "a.bin", "", server.retries)
 
 
+@pytest.mark.parametrize("content", [b"", b"deadbeef  a.bin\n", b"\xff\xfe"])
+def test_stored_checksum_that_is_none_is_refused_before_a_download(
+    server, tmp_path, content
+):
+    url = server.file("/a.bin", CONTENT)
+    (tmp_path / "a.bin.sha256").write_bytes(content)
+    with pytest.raises(RunError, match=r"a\.bin\.sha256 must begin.*or delete it"):
+        fetch(url, tmp_path / "a.bin", "", server.retries)
+    assert not server.requests
+    (tmp_path / "a.bin.sha256").unlink()
+    fetch(url, tmp_path / "a.bin", "", server.retries)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
 def test_redirects_are_followed_but_not_for_ever(server, tmp_path):
     server.file("/b.bin", CONTENT)
     url = server.sequence("/a.bin", status(302, Location="/b.bin"))
