@@ -13,6 +13,7 @@ from bert_tf.config.run import (
     RunFilesConfig,
     RunTrainingConfig,
 )
+from bert_tf.config.task_settings import require_task_settings
 
 # A value of class_weights.
 BALANCED = "balanced"
@@ -260,8 +261,9 @@ class ClassifierDataConfig:
     class_weights: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Checks that task and folder are named, and the form of class weights."""
+        """Checks what is named, and that the task has the settings that are given."""
         checks.require_given(self, *self.REQUIRED)
+        require_task_settings(self.task_name, vars(self))
         checks.require_probability(self, "dropout_before_logits")
         checks.require(
             not (self.class_weights and self.is_regression),

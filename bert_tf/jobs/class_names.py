@@ -8,17 +8,12 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
-from bert_tf.config import checks
 from bert_tf.config.finetuning import ClassifierConfig
-from bert_tf.data.tasks.choices import SWAG, swag_task
+from bert_tf.config.task_settings import CONLL, FILE_FORMATS, SWAG
+from bert_tf.data.tasks.choices import swag_task
 from bert_tf.data.tasks.classification import ClassificationTask, SplitFile
-from bert_tf.data.tasks.conll import CONLL, conll_task
-from bert_tf.data.tasks.custom_task import (
-    FILE_FORMATS,
-    find_label_names,
-    own_task,
-    require_own_files,
-)
+from bert_tf.data.tasks.conll import conll_task
+from bert_tf.data.tasks.custom_task import find_label_names, own_task
 from bert_tf.data.tasks.glue_tasks import find_task
 from bert_tf.data.tasks.label_names import quoted_list, same_names
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind
@@ -62,7 +57,6 @@ def choose_task(
         return _tag_task(config, head, advice)
     if name == SWAG:
         return _choice_task(config, head, advice)
-    require_own_files(settings.task_name, is_multi_label=settings.is_multi_label)
     if name not in FILE_FORMATS:
         task = find_task(settings.task_name, settings.xnli_language)
         return fit_head(task, head, advice)
@@ -77,26 +71,10 @@ def choose_task(
     return _evaluated_task(config, head, advice)
 
 
-def _refuse_settings(
-    config: ClassifierConfig, others: Sequence[str], reason: str
-) -> None:
-    """Refuses is_regression, is_multi_label and others that a task does not have."""
-    settings = config.task
-    for name in ("is_regression", "is_multi_label", *others):
-        value = getattr(settings, name)
-        rule = f"be left out with task_name={settings.task_name}: {reason}"
-        checks.require(not value, name, rule, value, f"Leave out --{name}.")
-
-
 def _tag_task(
     config: ClassifierConfig, head: Head, advice: str
 ) -> tuple[ClassificationTask, list[str]]:
     """The task of tagged words; the data may have fewer tags than the head."""
-    _refuse_settings(
-        config,
-        ("text_a_column", "text_b_column", "label_column"),
-        "the first column is the word, the last one its tag",
-    )
     splits, data_dir, names = config.training.splits, config.task.data_dir, head.names
     if not (config.training.do_train or head.num_outputs):
         raise ValueError(
@@ -121,7 +99,6 @@ def _choice_task(
 ) -> tuple[ClassificationTask, list[str]]:
     """The task of questions with endings, which have no names."""
     settings = config.task
-    _refuse_settings(config, (), "one ending is right")
     if head.num_outputs != 1 and (head.num_outputs or not config.training.do_train):
         raise ValueError(
             "The model's head must have one output, a score of an ending. Received: "

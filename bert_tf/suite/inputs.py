@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bert_tf.config.task_settings import FILE_FORMATS
 from bert_tf.data.tasks.classification import (
     ClassificationTask,
     SplitFile,
@@ -15,7 +16,6 @@ from bert_tf.data.tasks.classification import (
     text_of,
 )
 from bert_tf.data.tasks.custom_task import (
-    FILE_FORMATS,
     find_label_column,
     find_text_columns,
     own_task,

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from bert_tf.config.task_settings import SWAG
 from bert_tf.data.tasks.classification import (
     ClassificationTask,
     SplitFile,
@@ -18,7 +19,6 @@ from bert_tf.data.tasks.tables import check_columns, column_names
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 
-SWAG = "swag"
 _ENDINGS = ("csv", "tsv", "jsonl", "csv.gz", "tsv.gz", "jsonl.gz", "parquet")
 _NAMES = {
     "train": ("train",),

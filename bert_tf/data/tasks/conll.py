@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bert_tf.config.task_settings import CONLL
 from bert_tf.data.tasks.classification import (
     ClassificationTask,
     SplitFile,
@@ -29,7 +30,6 @@ from bert_tf.files import check_regular, placeholder
 
 _LOGGER = logging.getLogger(__name__)
 
-CONLL = "conll"
 OUTSIDE = "O"
 _DOCUMENT = "-DOCSTART-"
 # Names of CoNLL 2003's files, and of other published sets.

@@ -4,13 +4,12 @@ import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 
-from bert_tf.config import checks
+from bert_tf.config.task_settings import FILE_FORMATS
 from bert_tf.data.tasks.classification import ClassificationTask, SplitFile
 from bert_tf.data.tasks.label_names import doubtful_names, quoted_list
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind, names_of
 from bert_tf.data.tasks.tables import check_columns, column_names
 
-FILE_FORMATS = ("tsv", "jsonl", "csv", "parquet")
 _SPLITS = ("train", "dev", "test")
 _MAX_DIGITS = 18
 _METRICS = {
@@ -32,20 +31,6 @@ _PAIRS = (
 )
 _TEXTS = ("text_a", "text", "sentence", "review", "content")
 _LABELS = ("label", "labels", "gold_label", "class", "category", "target", "score")
-
-
-def require_own_files(task_name: str, *, is_multi_label: bool) -> None:
-    """Refuses several labels of a text in tasks that have one.
-
-    Raises:
-      ValueError: in that case.
-    """
-    checks.require(
-        task_name.lower() in FILE_FORMATS or not is_multi_label,
-        "is_multi_label",
-        f"come with a task_name of your own files ({', '.join(FILE_FORMATS)})",
-        f"True, task_name={task_name}",
-    )
 
 
 def own_task(
@@ -161,11 +146,6 @@ def _find_columns(
 ) -> ColumnNames:
     """Finds the columns that are not given; `usual` names are tried first."""
     present = column_names(path)
-    if columns.text_b and not columns.text_a:
-        raise ValueError(
-            "`text_b_column` needs `text_a_column`. Received: text_b_column="
-            f"{columns.text_b} alone. Pass --text_a_column."
-        )
     location = f"{path}, line 1"
     texts = (columns.text_a, columns.text_b)
     if not columns.text_a:

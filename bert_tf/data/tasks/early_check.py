@@ -4,13 +4,10 @@ import os
 
 from bert_tf.config.finetuning import ClassifierConfig, FinetuningConfig, SquadConfig
 from bert_tf.config.paths import require_file
-from bert_tf.data.tasks.choices import SWAG, swag_task
-from bert_tf.data.tasks.conll import CONLL, OUTSIDE, conll_task
-from bert_tf.data.tasks.custom_task import (
-    FILE_FORMATS,
-    own_task,
-    require_own_files,
-)
+from bert_tf.config.task_settings import CONLL, FILE_FORMATS, SWAG
+from bert_tf.data.tasks.choices import swag_task
+from bert_tf.data.tasks.conll import OUTSIDE, conll_task
+from bert_tf.data.tasks.custom_task import own_task
 from bert_tf.data.tasks.glue_tasks import find_task
 from bert_tf.data.tasks.row_labels import ColumnNames
 from bert_tf.data.text.tokenizer_settings import TASK_FILE
@@ -41,7 +38,6 @@ def _check_task(config: ClassifierConfig) -> None:
     elif name == SWAG:
         swag_task(folder, splits, columns)
     elif name not in FILE_FORMATS:
-        require_own_files(given.task_name, is_multi_label=given.is_multi_label)
         task = find_task(given.task_name, given.xnli_language)
         for split in task.files:
             if split.partition("_")[0] in splits:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bert_tf.config import BertConfig
 from bert_tf.config.paths import require_possible
 from bert_tf.config.run import RunConfig
-from bert_tf.data.tasks.custom_task import FILE_FORMATS
+from bert_tf.config.task_settings import FILE_FORMATS
 from bert_tf.data.text.tokenizer_settings import TASK_FILE, TOKENIZER_CONFIG
 from bert_tf.errors import OtherWorkerFailed, RunError
 from bert_tf.files import lock, missing_folders, remove_unfinished, whole_file

@@ -193,12 +193,6 @@ def test_given_first_text_alone_means_one_text(tmp_path):
     assert examples == [("b", None, 0), ("d", None, 1)]
 
 
-def test_second_text_alone_is_refused(tmp_path):
-    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\t0", "b\t1")
-    with pytest.raises(ValueError, match="`text_b_column` needs .*text_b_column=text"):
-        own_task("tsv", str(tmp_path), ColumnNames(text_b="text"))
-
-
 @pytest.mark.parametrize("what, header", [("texts", "a\tlabel"), ("labels", "text\ta")])
 def test_unusual_columns_are_refused_with_the_existing_ones(tmp_path, what, header):
     write_lines(tmp_path / "train.tsv", header, "b\tc")

@@ -1,0 +1,42 @@
+"""Settings that a task of classification does not have."""
+
+import pytest
+
+from bert_tf.config.finetuning import ClassifierDataConfig
+
+COLUMNS = ("text_a_column", "text_b_column", "label_column")
+
+
+def make(task_name, **settings):
+    return ClassifierDataConfig(task_name=task_name, data_dir="x", **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({name: True} for name in ("is_regression", "is_multi_label")),
+        {"text_a_column": "a"},
+        {"label_column": "a"},
+    ],
+)
+@pytest.mark.parametrize("task_name", ["MRPC", "xnli", "conll", "swag"])
+def test_a_setting_that_the_task_would_ignore_is_refused(task_name, settings):
+    [name] = settings
+    if task_name == "swag" and name in COLUMNS:
+        make(task_name, **settings)
+        return
+    with pytest.raises(ValueError, match=f"`{name}` must .*{task_name}.*--{name}"):
+        make(task_name, **settings)
+
+
+def test_own_files_have_all_settings():
+    columns = dict.fromkeys(COLUMNS, "a")
+    make("TSV", **columns, is_regression=True)
+    make("parquet", **columns, is_multi_label=True)
+    make("swag", **columns)
+
+
+@pytest.mark.parametrize("task_name", ["tsv", "swag"])
+def test_a_second_text_alone_is_refused(task_name):
+    with pytest.raises(ValueError, match="`text_b_column` must come with.*text_a_col"):
+        make(task_name, text_b_column="b")
