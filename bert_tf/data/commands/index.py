@@ -1,7 +1,7 @@
 """Writes metadata of records by reading and counting all of them."""
 
-import contextlib
 import dataclasses
+import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from bert_tf.data.records.record_index import record_files
 from bert_tf.data.records.record_set import NO_LIMITS, open_parser
 from bert_tf.data.records.schema import RecordShape
 
+_LOGGER = logging.getLogger(__name__)
 _RECORDS_AT_ONCE = 4096
 
 
@@ -93,7 +94,13 @@ def index_records(config: IndexDataConfig) -> Metadata:
         for path, count in zip(index.files, np.diff(index.starts).tolist(), strict=True)
     )
     metadata = counted_metadata(index.format, parser.shape, counts, shards)
-    with contextlib.suppress(ValueError):  # The old metadata may not be valid.
+    try:
         metadata = dataclasses.replace(metadata, **origin_of(index.files))
+    except ValueError:
+        _LOGGER.warning(
+            "%s was not valid: the new one names neither the vocabulary nor the case "
+            "that the records were made with.",
+            path,
+        )
     write_metadata(folder, metadata)
     return metadata

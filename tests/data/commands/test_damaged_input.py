@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from bert_tf.data.commands.convert import chop_records, convert_records, pick_re
 from bert_tf.data.commands.index import index_records
 from bert_tf.data.commands.pack import pack_records
 from bert_tf.data.commands.show import describe_records
-from bert_tf.data.records.metadata import read_metadata, write_metadata
+from bert_tf.data.records.metadata import metadata_file, read_metadata, write_metadata
 from bert_tf.data.records.tfrecord import scan_offsets
 from bert_tf.errors import CorruptRecordError
 
@@ -118,6 +119,17 @@ def test_an_id_beyond_the_vocabulary_of_the_metadata_is_refused(command, folder)
     write_metadata(folder, metadata)
     where = f"{path_of(folder)}, record 0, byte offset 0: `input_ids` must be in"
     assert_refused(command, folder, where)
+
+
+def test_index_says_that_the_vocabulary_is_lost_with_damaged_metadata(folder, caplog):
+    index_records(IndexDataConfig(input_dir=str(folder), overwrite=True))
+    assert not caplog.messages
+    path = metadata_file(folder)
+    Path(path).write_text("{")
+    index_records(IndexDataConfig(input_dir=str(folder), overwrite=True))
+    [message] = caplog.messages
+    assert message.startswith(f"{path} was not valid: the new one names neither")
+    assert read_metadata(folder).new_number_of_samples == 30
 
 
 def write_wrong(folder, name, value):
