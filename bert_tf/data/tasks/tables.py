@@ -220,6 +220,8 @@ def _csv_lines(path: str) -> Iterator[tuple[str, list[str]]]:
     check_regular(path)
     csv.field_size_limit(_MAX_LINE_BYTES)
     with opened(path) as file:
+        refuse_zeros(path, file.read(HEAD_BYTES))
+        file.seek(0)
         text = io.TextIOWrapper(file, "utf-8-sig", newline="")
         rows, last = csv.reader(text, strict=True), 0
         try:

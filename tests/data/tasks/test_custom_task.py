@@ -53,10 +53,12 @@ def test_csv_has_quotes_commas_and_line_ends_in_texts(tmp_path):
         ("a;b\n1;2\n", "no column has a common name for texts. Received: 'a;b'"),
         ("text,text,label\n", "only one column 'text'"),
         ("", "the file is empty"),
+        ("text,label\n" + "a,b\n" * 50, "UTF-16LE"),
     ],
 )
 def test_csv_that_cannot_be_read_is_refused_with_its_line(tmp_path, content, message):
-    data = content.encode(errors="surrogateescape")
+    coding = message.lower() if message == "UTF-16LE" else "utf-8"
+    data = content.encode(coding, errors="surrogateescape")
     (tmp_path / "train.csv").write_bytes(data)
     with pytest.raises(ValueError, match=message):
         read("csv", tmp_path)
