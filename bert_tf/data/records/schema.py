@@ -289,7 +289,7 @@ class RecordParser(abc.ABC):
             row = int(np.argmax(is_wrong.any(axis=1)))
             wrong = values[row][is_wrong[row]][0]
             remedy = ""
-            if limit == self._upper_bounds["input_ids"]:
+            if name in ("input_ids", "masked_lm_ids") and wrong >= limit:
                 remedy = (
                     " The records were made with a vocabulary that is larger than the "
                     f"model's vocab_size={limit}: use the model that belongs to it, or "

@@ -15,6 +15,7 @@ from data.shared import LIMITS, assert_equal_arrays, read_features
 from bert_tf.data.records.hdf5_reader import Hdf5Index
 from bert_tf.data.records.hdf5_writer import Hdf5Writer, UnstorableRecordError
 from bert_tf.data.records.record_set import open_records
+from bert_tf.data.records.schema import ValueLimits
 from bert_tf.errors import CorruptRecordError
 
 # As the scripts that made the published files declare them.
@@ -182,7 +183,11 @@ def test_a_dataset_that_is_wrong_is_named(arrays, tmp_path, name, change, messag
     ("name", "value", "message"),
     [
         ("input_ids", -1, r"`input_ids` must be in \[0, 30\). Received: -1"),
-        ("input_ids", 30, r"`input_ids` must be in \[0, 30\). Received: 30"),
+        (
+            "input_ids",
+            30,
+            r"`input_ids` must be in \[0, 30\). Received: 30.*larger",
+        ),
         ("input_mask", 2, r"`input_mask` must be in \[0, 2\)"),
         ("segment_ids", -1, r"`segment_ids` must be in"),
         ("masked_lm_positions", 16, r"`masked_lm_positions` must be in \[0, 16\)"),
@@ -199,6 +204,17 @@ def test_a_wrong_value_is_named_with_its_record(arrays, tmp_path, name, value, m
     path = damaged(arrays, tmp_path, **{name: changed})
     with pytest.raises(CorruptRecordError, match=f"^{path}, record 5: {message}"):
         open_records(path, LIMITS)
+
+
+@pytest.mark.parametrize(("name", "value"), [("input_ids", -1), ("segment_ids", 30)])
+def test_only_ids_of_words_may_be_of_a_larger_vocabulary(arrays, tmp_path, name, value):
+    """Though other limits have the same value."""
+    changed = arrays[name].copy()
+    changed[5] = value
+    path = damaged(arrays, tmp_path, **{name: changed})
+    with pytest.raises(CorruptRecordError) as error:
+        open_records(path, ValueLimits(vocab_size=30, type_vocab_size=30))
+    assert "larger" not in str(error.value)
 
 
 def test_a_masked_position_after_an_empty_one_is_refused(arrays, tmp_path):
