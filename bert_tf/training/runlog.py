@@ -86,7 +86,7 @@ class LineFile:
           OSError: if it cannot be opened; also if it is a pipe that nobody reads.
         """
         self._path = path
-        self._has_warned = False
+        self._warnings: set[str] = set()
         self._file: int | None = self._open()
 
     def flush(self) -> None:
@@ -145,9 +145,9 @@ class LineFile:
             self._warn(f"cannot be written ({error.strerror}): lines of it are lost")
 
     def _warn(self, problem: str) -> None:
-        """Prints what is wrong with the file, once."""
-        if not self._has_warned:
-            self._has_warned = True
+        """Prints what is wrong with the file, once each."""
+        if problem not in self._warnings:
+            self._warnings.add(problem)
             print_line(f"warning: the log {self._path} {problem}.", sys.stderr)
 
 

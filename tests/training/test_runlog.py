@@ -262,6 +262,21 @@ def test_a_log_that_is_deleted_is_made_again(tmp_path, capsys):
     assert capsys.readouterr().err.count("was deleted, and is made again") == 1
 
 
+def test_a_full_disk_is_named_after_a_deleted_log(tmp_path, capsys):
+    path = tmp_path / "log.json"
+    log = DLLoggerFile(str(path))
+    path.unlink()
+    log.log(1, {})
+    path.unlink()
+    path.symlink_to("/dev/full")
+    log.log(2, {})
+    log.log(3, {})
+    log.close()
+    errors = capsys.readouterr().err
+    assert errors.count("was deleted, and is made again") == 1
+    assert errors.count("No space left on device") == 1
+
+
 def test_a_log_whose_folder_cannot_be_made_again_is_given_up(tmp_path, capsys):
     path = tmp_path / "logs" / "log.json"
     log = DLLoggerFile(str(path))
