@@ -5,6 +5,7 @@ last. Lines of -DOCSTART- are skipped, as by conlleval, and the comments (`# ...
 CoNLL-U has before a sentence.
 """
 
+import itertools
 import logging
 import os
 import re
@@ -174,7 +175,7 @@ def read_conll(
         raise ValueError(f"{path} holds {found}. Fetch the file.")
     usual, num_comments = _usual_columns(path), 0
     width, words, tags, first = 0, [], [], ""
-    for number, line in (*numbered_lines(path), (0, "")):
+    for number, line in itertools.chain(numbered_lines(path), [(0, "")]):
         location = f"{path}, line {number}"
         fields = _fields(line)
         if not any(fields) or fields[0] == _DOCUMENT:
