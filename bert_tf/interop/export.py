@@ -341,7 +341,7 @@ def describing_texts(model: Model, form: Form) -> dict[str, str]:
             architecture, model.config, model.source, form.value, model.scores, **more
         )
         if is_embedding and form is Form.TRANSFORMERS:
-            settings = read_settings("", known)
+            settings = read_settings(model.folder, known)
             texts |= sentence_files(settings, model.config.hidden_size)
         if model.vocab_file:
             texts |= tokenizer_files(model.vocab_file, model.tokenizer, max_positions)

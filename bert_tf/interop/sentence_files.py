@@ -74,7 +74,7 @@ def read_settings(
     if description.get("task") == EMBED:
         return _checked(
             os.path.join(folder, "task.json"),
-            description.get("pooling"),
+            "mean" if is_pooling_given else description.get("pooling"),
             description.get("max_seq_length"),
         )
     path = os.path.join(folder, MODULES)
@@ -106,7 +106,7 @@ def _checked(path: str, pooling: object, length: object) -> SentenceSettings:
     if not isinstance(pooling, str) or pooling not in _POOLINGS:
         raise ValueError(
             f"{path}: the pooling must be mean or cls. Received: {pooling!r}. Use "
-            "another model, or pass --pooling."
+            "another model, or pass --pooling to `predict embed`."
         )
     if type(length) is not int or length < 0:  # True is no number.
         raise ValueError(

@@ -74,3 +74,11 @@ def test_values_of_another_type_are_refused(tmp_path, values, message):
     known = {"task": "embed", "pooling": "cls", "max_seq_length": 32}
     with pytest.raises(ValueError, match=message):
         read_settings(str(tmp_path), known | values)
+
+
+def test_a_given_pooling_is_used_instead_of_that_of_the_task_file(tmp_path):
+    known = {"task": "embed", "pooling": "max", "max_seq_length": 32}
+    with pytest.raises(ValueError, match="or pass --pooling to `predict embed`"):
+        read_settings(str(tmp_path), known)
+    found = read_settings(str(tmp_path), known, is_pooling_given=True)
+    assert found.max_seq_length == 32
