@@ -140,6 +140,15 @@ def require_with(job: str, name: str, value: str) -> None:
     require(bool(value), name, f"be given with `{job}`", "", f"Pass --{name}.")
 
 
+def require_only_with(
+    other: str, is_given: object, name: str, value: object, why: str = ""
+) -> None:
+    """A setting that has no effect without another one must not be given alone."""
+    remedy = f"Pass --{other} too, or leave it out."
+    is_valid = bool(is_given or not value)
+    require(is_valid, name, f"come with `{other}`{why}", value, remedy)
+
+
 def require_positive(config: object, *names: str) -> None:
     """Each named number must be greater than zero."""
     for name in names:

@@ -13,7 +13,7 @@ from bert_tf.config.run import (
     RunFilesConfig,
     RunTrainingConfig,
 )
-from bert_tf.config.task_settings import require_task_settings
+from bert_tf.config.task_settings import XNLI_LANGUAGE, require_task_settings
 
 # A value of class_weights.
 BALANCED = "balanced"
@@ -147,12 +147,12 @@ class FinetuningTrainingConfig(RunTrainingConfig):
             )
         if self.early_stopping_patience is not None:
             checks.require_positive(self, "early_stopping_patience")
-            checks.require(
+            checks.require_only_with(
+                "evaluate_each_epoch",
                 self.evaluate_each_epoch,
                 "early_stopping_patience",
-                "come with `evaluate_each_epoch`, whose results it compares",
                 self.early_stopping_patience,
-                "Pass --evaluate_each_epoch too, or leave it out.",
+                ", whose results it compares",
             )
 
     @property
@@ -203,6 +203,12 @@ class SquadDataConfig:
         checks.require_positive(self, *names)
         checks.require_not_negative(self, "num_processes")
         checks.require_limits(self, "null_score_diff_threshold")
+        checks.require_only_with(
+            "version_2_with_negative",
+            self.version_2_with_negative,
+            "null_score_diff_threshold",
+            self.null_score_diff_threshold,
+        )
 
     @property
     def train_path(self) -> str:
@@ -251,7 +257,7 @@ class ClassifierDataConfig:
     task_name: str = ""
     data_dir: str = ""
     dropout_before_logits: float = 0.1
-    xnli_language: str = "zh"
+    xnli_language: str = XNLI_LANGUAGE
     text_a_column: str = ""
     text_b_column: str = ""
     label_column: str = ""
@@ -386,10 +392,6 @@ class ClassifierConfig(FinetuningConfig):
     def __post_init__(self) -> None:
         """Checks that a new head is trained."""
         super().__post_init__()
-        checks.require(
-            self.training.do_train or not self.task.new_head,
-            "new_head",
-            "come with `do_train`: an untrained head predicts nothing",
-            True,
-            "Pass --do_train, or leave out --new_head.",
-        )
+        why = ": an untrained head predicts nothing"
+        do_train, new_head = self.training.do_train, self.task.new_head
+        checks.require_only_with("do_train", do_train, "new_head", new_head, why)

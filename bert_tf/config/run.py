@@ -315,13 +315,8 @@ class RunConfig:
             *("enable_device_warmup", "num_samples_per_checkpoint"),
             "min_samples_to_start_checkpoints",
         ):
-            checks.require(
-                training.do_train or not getattr(saving, name),
-                name,
-                "come with `do_train`",
-                getattr(saving, name),
-                "Pass --do_train too, or leave it out.",
-            )
+            value = getattr(saving, name)
+            checks.require_only_with("do_train", training.do_train, name, value)
         checks.require(
             not (saving.benchmark and training.steps_this_run),
             "steps_this_run",

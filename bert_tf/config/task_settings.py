@@ -8,6 +8,7 @@ from bert_tf.config import checks
 FILE_FORMATS = ("tsv", "jsonl", "csv", "parquet")
 CONLL = "conll"
 SWAG = "swag"
+XNLI_LANGUAGE = "zh"  # The default.
 _KINDS = ("is_regression", "is_multi_label")
 _COLUMNS = ("text_a_column", "text_b_column", "label_column")
 
@@ -38,10 +39,12 @@ def require_task_settings(task_name: str, settings: Mapping[str, object]) -> Non
     for setting in refused:
         value = settings[setting]
         checks.require(not value, setting, rule, value, f"Leave out --{setting}.")
+    first, second = settings["text_a_column"], settings["text_b_column"]
+    checks.require_only_with("text_a_column", first, "text_b_column", second)
     checks.require(
-        bool(settings["text_a_column"] or not settings["text_b_column"]),
-        "text_b_column",
-        "come with `text_a_column`",
-        settings["text_b_column"],
-        "Pass --text_a_column too.",
+        name == "xnli" or settings["xnli_language"] == XNLI_LANGUAGE,
+        "xnli_language",
+        f"be left out with task_name={task_name}",
+        settings["xnli_language"],
+        "Leave out --xnli_language, or pass --task_name=XNLI.",
     )

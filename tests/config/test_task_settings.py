@@ -1,8 +1,8 @@
-"""Settings that a task of classification does not have."""
+"""Settings that a task does not have are refused."""
 
 import pytest
 
-from bert_tf.config.finetuning import ClassifierDataConfig
+from bert_tf.config.finetuning import ClassifierDataConfig, SquadDataConfig
 
 COLUMNS = ("text_a_column", "text_b_column", "label_column")
 
@@ -34,6 +34,20 @@ def test_own_files_have_all_settings():
     make("TSV", **columns, is_regression=True)
     make("parquet", **columns, is_multi_label=True)
     make("swag", **columns)
+
+
+@pytest.mark.parametrize("task_name", ["MNLI", "csv", "conll"])
+def test_a_language_is_refused_but_for_xnli(task_name):
+    make("xnli", xnli_language="de")
+    make(task_name, xnli_language="zh")
+    with pytest.raises(ValueError, match=f"left out with task_name={task_name}.*=.?de"):
+        make(task_name, xnli_language="de")
+
+
+def test_a_threshold_of_no_answer_is_refused_where_each_question_has_one():
+    SquadDataConfig(null_score_diff_threshold=-1.0, version_2_with_negative=True)
+    with pytest.raises(ValueError, match="must come with `version_2_with_negative`"):
+        SquadDataConfig(null_score_diff_threshold=-1.0)
 
 
 @pytest.mark.parametrize("task_name", ["tsv", "swag"])
