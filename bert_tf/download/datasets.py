@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from bert_tf.config import checks
 from bert_tf.config.download import DownloadConfig
 from bert_tf.data.tasks.glue_tasks import find_task
 from bert_tf.download.archives import unpack
@@ -49,8 +50,8 @@ def download(config: DownloadConfig, retries: Retries | None = None) -> list[Pat
       The folder or file of each name.
 
     Raises:
-      ValueError: if a name is unknown, or `sha256` is given for anything but one
-        archive without a published checksum.
+      ValueError: if a name is unknown, or has not the language, date or checksum that
+        is given.
       RunError: if something cannot be downloaded, checked or unpacked.
     """
     asked = [_full_name(name.strip()) for name in config.name.split(",")]
@@ -62,6 +63,11 @@ def download(config: DownloadConfig, retries: Retries | None = None) -> list[Pat
                 f"published checksum. Received: sha256={config.sha256}, "
                 f"name={config.name}."
             )
+    for setting in ("language", "date"):
+        value = getattr(config, setting)
+        is_used = WIKIPEDIA in asked or value == getattr(DownloadConfig, setting)
+        rule = f"be left out unless `name` lists {WIKIPEDIA}"
+        checks.require(is_used, setting, rule, value, f"Leave out --{setting}.")
     return [_download_one(name, config, retries) for name in asked]
 
 

@@ -101,6 +101,18 @@ def test_checksum_that_would_not_be_used_is_refused(server, tmp_path, model, nam
     assert server.requests == []
 
 
+@pytest.mark.parametrize("setting", [{"language": "de"}, {"date": "20200101"}])
+def test_a_dump_that_is_not_downloaded_is_not_described(
+    server, tmp_path, model, setting
+):
+    [name] = setting
+    with pytest.raises(
+        ValueError, match=f"`{name}` must be left out unless.*wikipedia"
+    ):
+        download(server, tmp_path, "2018/m", **setting)
+    assert server.requests == []
+
+
 def test_date_of_a_model_may_be_left_out_where_it_is_unambiguous(
     server, tmp_path, model
 ):
