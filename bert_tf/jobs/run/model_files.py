@@ -49,23 +49,32 @@ def load_bert_config(files: RunFilesConfig, start: StartingPoint) -> BertConfig:
         return PRESETS[files.preset]
     if files.bert_config_file:
         return BertConfig.from_json_file(files.bert_config_file)
-    own = os.path.join(files.output_dir, ORIGINAL_CONFIG)
-    has_own = os.path.isfile(own)
-    found = None
-    if files.init_checkpoint and not (start.is_own and has_own):
-        found = read_config(find_source(files.init_checkpoint))
-    if found is not None:
-        return found
-    if has_own:
-        return BertConfig.from_json_file(own)
-    if start.is_own and start.position and "bert" in start.position.config:
-        return BertConfig.from_dict(start.position.config["bert"], start.prefix)
+    if start.is_own and (own := _own_architecture(files, start)):
+        return own[0]
+    if files.init_checkpoint:
+        if (found := read_config(find_source(files.init_checkpoint))) is not None:
+            return found
+    if own := _own_architecture(files, start):
+        return own[0]
     raise ValueError(
         "`bert_config_file` or `preset` must be given: there is no config next to "
         "`init_checkpoint` or in `output_dir`. Received: init_checkpoint="
         f"{files.init_checkpoint!r}, output_dir={files.output_dir!r}. Pass "
         "--bert_config_file."
     )
+
+
+def _own_architecture(
+    files: RunFilesConfig, start: StartingPoint
+) -> tuple[BertConfig, str] | None:
+    """The architecture of output_dir, and what states it; None if nothing does."""
+    path = os.path.join(files.output_dir, ORIGINAL_CONFIG)
+    if os.path.isfile(path):
+        return BertConfig.from_json_file(path), path
+    if start.is_own and start.position and "bert" in start.position.config:
+        values = start.position.config["bert"]
+        return BertConfig.from_dict(values, start.prefix), start.prefix
+    return None
 
 
 def fit_preset(
@@ -113,12 +122,8 @@ def _known_vocab_size(
 
     Tables of weights come first: they may have more rows than their vocabulary.
     """
-    if start.is_own:
-        path = os.path.join(files.output_dir, ORIGINAL_CONFIG)
-        if os.path.isfile(path):
-            return BertConfig.from_json_file(path).vocab_size, path
-        if start.position and "bert" in start.position.config:
-            return start.position.config["bert"]["vocab_size"], start.prefix
+    if start.is_own and (own := _own_architecture(files, start)):
+        return own[0].vocab_size, own[1]
     source = _initial_weights(files, start)
     beside = read_config(source) if source else None
     if beside is not None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -11,7 +12,8 @@ from bert_tf.jobs.run.model_files import (
     load_bert_config,
     pretraining_tokenizer,
 )
-from bert_tf.jobs.run.resume import StartingPoint
+from bert_tf.jobs.run.starting_point import StartingPoint
+from bert_tf.training.manifest import RunPosition
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat"]
 BERT = BertConfig(vocab_size=8, hidden_size=8, num_attention_heads=2)
@@ -83,6 +85,17 @@ def test_a_resumed_run_has_its_own_architecture(tmp_path):
     assert load_bert_config(gone, OWN).hidden_act == "relu"
     with pytest.raises(FileNotFoundError, match="no weights at /gone"):
         load_bert_config(gone, NEW)
+
+
+def test_a_resumed_run_without_files_has_the_architecture_of_its_manifest(tmp_path):
+    numbers = {"step": 3, "records": 96, "global_batch_size": 32, "num_records": 150}
+    saved = {"bert": BERT.to_dict() | {"vocab_size": 9}}
+    position = RunPosition(**numbers, learning_rate=1e-4, seed=42, config=saved)
+    start = dataclasses.replace(OWN, position=position)
+    gone = settings(tmp_path, "--init_checkpoint=/gone")
+    assert load_bert_config(gone, start).vocab_size == 9
+    preset = pretraining(tmp_path, "--init_checkpoint=/gone")
+    assert fitted(preset, start)[0] == 9
 
 
 def test_flags_come_before_files(tmp_path):
