@@ -254,7 +254,7 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
     everything = [word for word, _ in words]
     _values(config_class, everything)
     own = [word for word, number in words if number == 0]
-    _passed(_values(config_class, own), _aliases(config_class))
+    _refuse_contradictions(_values(config_class, own), _aliases(config_class))
     return make_config(config_class, _last_values(config_class, everything))
 
 
@@ -298,7 +298,9 @@ def _last_values(config_class: type, words: Sequence[str]) -> dict[str, object]:
         if found and found[2] in names:
             word = f"{found[1]}{names[found[2]]}{found[3]}"
         arguments.append(word)
-    return _passed(_values(config_class, arguments), {})
+    values = _values(config_class, arguments)
+    passed = {name: values[name].value for name in values if values[name].present}
+    return {n: tuple(x) if isinstance(x, list) else x for n, x in passed.items()}
 
 
 def make_config(config_class: type[Config], passed: Mapping[str, object]) -> Config:
@@ -321,18 +323,15 @@ def make_config(config_class: type[Config], passed: Mapping[str, object]) -> Con
     )
 
 
-def _passed(values: flags.FlagValues, aliases: dict[str, str]) -> dict[str, object]:
-    """The values of the flags on the command line, aliases resolved."""
-    passed = {name: values[name].value for name in values if values[name].present}
+def _refuse_contradictions(values: flags.FlagValues, aliases: dict[str, str]) -> None:
+    """Refuses two names of a flag that the command line itself gives other values."""
     for name, target in aliases.items():
-        if name in passed:
-            value = passed.pop(name)
-            if passed.setdefault(target, value) != value:
-                raise FlagError(
-                    f"`{name}` and `{target}` are the same flag. Received: "
-                    f"{name}={value}, {target}={passed[target]}. Pass one of them."
-                )
-    return {n: tuple(x) if isinstance(x, list) else x for n, x in passed.items()}
+        own, other = values[name], values[target]
+        if own.present and other.present and own.value != other.value:
+            raise FlagError(
+                f"`{name}` and `{target}` are the same flag. Received: "
+                f"{name}={own.value}, {target}={other.value}. Pass one of them."
+            )
 
 
 def ignored_flags(arguments: Sequence[str]) -> list[str]:
