@@ -41,8 +41,9 @@ def require_task_settings(task_name: str, settings: Mapping[str, object]) -> Non
         checks.require(not value, setting, rule, value, f"Leave out --{setting}.")
     first, second = settings["text_a_column"], settings["text_b_column"]
     checks.require_only_with("text_a_column", first, "text_b_column", second)
+    is_xnli = name.replace("-", "").replace("_", "") == "xnli"
     checks.require(
-        name == "xnli" or settings["xnli_language"] == XNLI_LANGUAGE,
+        is_xnli or settings["xnli_language"] == XNLI_LANGUAGE,
         "xnli_language",
         f"be left out with task_name={task_name}",
         settings["xnli_language"],

@@ -38,7 +38,7 @@ def test_own_files_have_all_settings():
 
 @pytest.mark.parametrize("task_name", ["MNLI", "csv", "conll"])
 def test_a_language_is_refused_but_for_xnli(task_name):
-    make("xnli", xnli_language="de")
+    make("X-NLI", xnli_language="de")
     make(task_name, xnli_language="zh")
     with pytest.raises(ValueError, match=f"left out with task_name={task_name}.*=.?de"):
         make(task_name, xnli_language="de")

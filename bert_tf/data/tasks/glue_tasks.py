@@ -6,6 +6,7 @@ Source: the files as gluebenchmark.com distributes them; google-research/bert,
 
 import dataclasses
 
+from bert_tf.config.task_settings import CONLL, FILE_FORMATS, SWAG, XNLI_LANGUAGE
 from bert_tf.data.tasks.classification import ClassificationTask, RowFilter, SplitFile
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind
 from bert_tf.errors import did_you_mean
@@ -149,7 +150,7 @@ _GLUE = tuple(
 TASK_NAMES = (*(task.name for task in _GLUE), "XNLI")
 
 
-def find_task(name: str, language: str = "zh") -> ClassificationTask:
+def find_task(name: str, language: str = XNLI_LANGUAGE) -> ClassificationTask:
     """Finds a published task.
 
     Args:
@@ -165,8 +166,7 @@ def find_task(name: str, language: str = "zh") -> ClassificationTask:
     for task in (*_GLUE, _xnli(language)):
         if _plain(task.name) == _plain(name):
             return task
-    others = ("tsv", "jsonl", "csv", "parquet", "conll", "swag")
-    guess = did_you_mean(name, (*TASK_NAMES, *others))
+    guess = did_you_mean(name, (*TASK_NAMES, *FILE_FORMATS, CONLL, SWAG))
     raise ValueError(
         f"`task_name` must be one of {', '.join(TASK_NAMES)}, or tsv, jsonl, csv or "
         "parquet for your own files, conll for tagged words, swag for multiple choice. "
