@@ -128,6 +128,13 @@ class Trainer:
         self._gradients = GradientAccumulator(
             *(task, communicator, settings, scale, self._stop, own_values)
         )
+        self._norm, self._update = global_norm, self._assign
+        # The fused optimizer is one operation for each variable, outside of XLA.
+        if settings.use_xla and not (self.shards or optimizer.is_fused):
+            self._norm, self._update = (
+                tf.function(each, autograph=False, jit_compile=True)
+                for each in (global_norm, self._assign)
+            )
         self._graph = tf.function(self._step, autograph=False)
         # Traced after a step that is not finite only.
         self._prepared = tf.function(self._gradients.prepared, autograph=False)
@@ -220,8 +227,8 @@ class Trainer:
         changed += self.shards.variables if self.shards else []
         before = [variable.numpy() for variable in changed]
         for _ in range(num_steps):
-            losses, *_ = self._graph(tensors)
-        losses.numpy()  # Waits for the last step.
+            results = self._graph(tensors)
+        results.numpy()  # Waits for the last step.
         for variable, value in zip(changed, before, strict=True):
             variable.assign(value)
 
@@ -233,8 +240,11 @@ class Trainer:
         return tensors
 
     def _computed(self, tensors: dict[str, tf.Tensor]) -> list[np.ndarray]:
-        """The results of the graph of a step: see `_step`."""
-        return [result.numpy() for result in self._graph(tensors)]
+        """Takes a step: losses, norm, both stops, and whether it is saved."""
+        results = self._graph(tensors).numpy()  # The only wait for the device.
+        ends = len(self.task.loss_names) + np.array([0, 1, 3])
+        losses, (norm,), stops, (saves,) = np.split(results, ends)
+        return [losses, norm, stops, saves]
 
     def _may_try_again(self, losses: np.ndarray) -> bool:
         """Halves the loss scale if the gradient alone overflowed, on all workers."""
@@ -294,39 +304,42 @@ class Trainer:
             lambda i: self._name_rows(self.step, i),
         )
 
-    def _step(
-        self, batch: dict[str, tf.Tensor]
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _step(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Takes a step; see `_computed` for the results, a float32 vector."""
         gradients, sums = self._gradients(batch, self.optimizer.iterations.value)
         # The norm is taken after the allreduce, and its scale is applied by the update
         # itself: clipping costs one pass over the gradients, and makes no tensor.
         if self.shards:
             gradients, sums, norm = self.shards.reduce(gradients, sums)
         else:
-            norm = global_norm(gradients)
+            norm = self._norm(gradients)
         num_losses = len(self.task.loss_names)
         losses, stops = sums[:num_losses], sums[num_losses : num_losses + 2]
         if self._clock:  # Before the update, which reads it.
             self._clock.share.assign(sums[num_losses + 2])
-        saves = sums[-1] > 0.0 if self.shards else tf.constant(False)
+        saves = sums[-1] if self.shards else tf.constant(0.0)
         settings = self._settings
         limit = 0.0 if settings.clip_each_micro_batch else settings.max_grad_norm
 
         def update() -> tf.Tensor:
-            scale = clip_scale(norm, limit)
-            if self.shards:
-                self.shards.update(gradients, scale)
-            else:
-                self.optimizer.apply_scaled(gradients, self._variables, scale)
-            if self._averages:
-                self._averages.update()
+            self._update(gradients, clip_scale(norm, limit))
             return tf.constant(True)
 
         # Decided in the graph, from sums that are equal on all workers: either all of
         # them update their weights, or none does.
         finite = tf.reduce_all(tf.math.is_finite(losses)) & tf.math.is_finite(norm)
         tf.cond(finite & (stops[0] == 0.0), update, lambda: tf.constant(False))
-        return losses, tf.where(finite, norm, float("nan")), stops, saves
+        norm = tf.where(finite, norm, float("nan"))
+        return tf.concat([losses, norm[None], stops, saves[None]], axis=0)
+
+    def _assign(self, gradients: list[tf.Tensor], scale: tf.Tensor) -> None:
+        """Updates weights, moments and averages by gradients times `scale`."""
+        if self.shards:
+            self.shards.update(gradients, scale)
+        else:
+            self.optimizer.apply_scaled(gradients, self._variables, scale)
+        if self._averages:
+            self._averages.update()
 
 
 def _made_up(name: str, values: np.ndarray) -> np.ndarray:

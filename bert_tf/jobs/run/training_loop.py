@@ -143,6 +143,8 @@ def _begin(
     """Does what precedes the first step of this start."""
     if trainer.shards:
         session.log.message(trainer.shards.describe())
+        if plan.config.runtime.use_xla:
+            session.log.message("--use_xla leaves out a sharded optimizer.")
         if not plan.start.is_own:
             trainer.gather_state()  # To try to save it.
     elif plan.config.runtime.shard_optimizer:

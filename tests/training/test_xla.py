@@ -1,0 +1,111 @@
+"""What a step with --use_xla is made of."""
+
+import collections
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_tf import fused_ops
+from bert_tf.distribute import Communicator
+from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
+from bert_tf.precision import PrecisionPolicy
+from bert_tf.training.gradients import GradientSettings
+from bert_tf.training.optimizers import build_optimizer
+from bert_tf.training.trainer import Trainer
+
+# Sizes whose products tell tensors apart.
+B, S, P, H, N = 6, 32, 5, 60, 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def reference():
+    """TensorFlow's operations alone, as on a GPU."""
+    fused_ops.limit(fused_ops.REFERENCE)
+    yield
+    fused_ops.limit("")
+
+
+def make_trainer(config, *, layers=1, use_xla=True):
+    config = dataclasses.replace(
+        config,
+        num_hidden_layers=layers,
+        hidden_size=H,
+        num_attention_heads=N,
+        intermediate_size=4 * H,
+        max_position_embeddings=S,
+    )
+    model = build_pretraining_model(
+        config,
+        max_seq_length=S,
+        seed=1,
+        seeded_dropout=True,
+        policy=PrecisionPolicy("bf16"),
+    )
+    return Trainer(
+        *(PretrainingTask(model), build_optimizer("lamb", 0.01), Communicator()),
+        GradientSettings(seed=5, use_xla=use_xla),
+    )
+
+
+def make_batch():
+    rng = np.random.default_rng(0)
+    widths = {"masked_lm_positions": P, "masked_lm_ids": P, "input_ids": S}
+    batch = {
+        name: rng.integers(1, 30, (1, B, width), np.int32)
+        for name, width in widths.items()
+    }
+    batch["input_mask"] = np.ones((1, B, S), np.int32)
+    batch["segment_ids"] = np.zeros((1, B, S), np.int32)
+    batch["positions"] = np.tile(np.arange(S, dtype=np.int32), (1, B, 1))
+    batch["masked_lm_weights"] = np.ones((1, B, P), np.float32)
+    for name in ("next_sentence_positions", "next_sentence_labels"):
+        batch[name] = np.zeros((1, B, 1), np.int32)
+    batch["next_sentence_weights"] = np.ones((1, B, 1), np.float32)
+    return {name: tf.constant(array) for name, array in batch.items()}
+
+
+def graph_of(trainer):
+    return trainer._graph.get_concrete_function(make_batch())
+
+
+def launched(graph):
+    """What TensorFlow launches in a step; what XLA compiles is one operation.
+
+    Arguments and constants are none.
+    """
+    definition = graph.as_graph_def()
+    functions = {f.signature.name: f for f in definition.library.function}
+
+    def count(nodes):
+        found = collections.Counter()
+        for node in nodes:
+            names = [value.func.name for value in node.attr.values()]
+            inner = [functions[name] for name in names if name in functions]
+            compiled = [f for f in inner if f.attr["_XlaMustCompile"].b]
+            if compiled:
+                found["compiled"] += 1
+            elif not inner and node.op not in ("Placeholder", "Const"):
+                found[node.op] += 1
+            else:
+                found += sum((count(f.node_def) for f in inner), collections.Counter())
+        return found
+
+    return count(definition.node)
+
+
+def test_more_layers_do_not_make_more_operations(tiny_config):
+    one, three = (
+        launched(graph_of(make_trainer(tiny_config, layers=layers)).graph)
+        for layers in (1, 3)
+    )
+    assert one == three
+    # The micro-batch, the norm and the update.
+    assert one["compiled"] == 3
+
+
+def test_one_vector_is_read_after_a_step(tiny_config):
+    [results] = graph_of(make_trainer(tiny_config)).outputs
+    # Two losses, norm, workers that left and that are to stop, whether it is saved.
+    assert results.shape == [6]
