@@ -71,7 +71,12 @@ def layer_norm(
 
 
 def matmul(
-    a: tf.Tensor, b: tf.Tensor, dtype: tf.DType, *, transpose_b: bool = False
+    a: tf.Tensor,
+    b: tf.Tensor,
+    dtype: tf.DType,
+    *,
+    transpose_b: bool = False,
+    is_compiled: bool = False,
 ) -> tf.Tensor:
     """Matrix product computed in `dtype`, float32 in and out.
 
@@ -80,18 +85,19 @@ def matmul(
       b: [..., J, L], or [..., L, J] with `transpose_b`; float32.
       dtype: float32, or a type of 16 bits (whose products are summed in float32).
       transpose_b: Whether the last two axes of `b` are swapped.
+      is_compiled: Whether XLA compiles the gradient.
 
     Returns:
       [..., I, L] float32.
     """
     if len(a.shape) == len(b.shape) == 2 and dtype != tf.float32:
-        return _times_weights(a, b, dtype, transpose_b)
+        return _times_weights(a, b, dtype, transpose_b, is_compiled)
     product = tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), transpose_b=transpose_b)
     return tf.cast(product, tf.float32)
 
 
 def _times_weights(
-    a: tf.Tensor, b: tf.Tensor, dtype: tf.DType, transpose_b: bool
+    a: tf.Tensor, b: tf.Tensor, dtype: tf.DType, transpose_b: bool, is_compiled: bool
 ) -> tf.Tensor:
     """`matmul` of two matrices, with a float32 gradient of the second one.
 
@@ -108,9 +114,16 @@ def _times_weights(
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             dy = tf.cast(dy, dtype)
             da = tf.matmul(dy, weights, transpose_b=not transpose_b)
-            pair = (tf.cast(x, tf.float32), tf.cast(dy, tf.float32))
-            left, right = pair[::-1] if transpose_b else pair
-            return tf.cast(da, tf.float32), tf.matmul(left, right, transpose_a=True)
+            left, right = (dy, x) if transpose_b else (x, dy)
+            if is_compiled:
+                # Of 16 bits to float32, which TensorFlow's own kernels cannot do.
+                db = tf.raw_ops.BatchMatMulV3(
+                    x=left, y=right, Tout=tf.float32, adj_x=True
+                )
+            else:
+                left, right = tf.cast(left, tf.float32), tf.cast(right, tf.float32)
+                db = tf.matmul(left, right, transpose_a=True)
+            return tf.cast(da, tf.float32), db
 
         product = tf.matmul(x, weights, transpose_b=transpose_b)
         return tf.cast(product, tf.float32), gradient

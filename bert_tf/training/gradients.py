@@ -142,6 +142,7 @@ class GradientAccumulator:
             and loss_scale is None
         )
         self._step = task.step_scope(accumulates=accumulates)
+        self._step.is_compiled = settings.use_xla
         self._compute = self._micro_batch
         if settings.use_xla:
             self._compute = tf.function(

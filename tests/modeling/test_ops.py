@@ -79,16 +79,22 @@ def test_bfloat16_products_round_their_operands():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("transpose_b", [False, True])
-def test_the_gradient_of_weights_is_not_rounded_to_16_bits(transpose_b, dtype):
+@pytest.mark.parametrize("by_xla", [False, True], ids=["TensorFlow", "XLA"])
+def test_the_gradient_of_weights_is_not_rounded_to_16_bits(transpose_b, dtype, by_xla):
     # 2048 + 1 + 4 = 2053 needs twelve bits, float16 has eleven and bfloat16 eight.
     a = tf.constant([[2048.0, 2.0], [1.0, 4.0], [4.0, 1.0]])
     weights = tf.Variable([[3.0], [5.0]])
-    with tf.GradientTape() as tape:
-        tape.watch(a)
-        b = tf.transpose(weights) if transpose_b else weights
-        y = ops.matmul(a, b, tf.as_dtype(dtype), transpose_b=transpose_b)
-        total = tf.reduce_sum(y)
-    da, dweights = tape.gradient(total, [a, weights])
+    more = {"transpose_b": transpose_b, "is_compiled": by_xla}
+
+    @tf.function(jit_compile=by_xla)
+    def gradients():
+        with tf.GradientTape() as tape:
+            tape.watch(a)
+            b = tf.transpose(weights) if transpose_b else weights
+            total = tf.reduce_sum(ops.matmul(a, b, tf.as_dtype(dtype), **more))
+        return tape.gradient(total, [a, weights])
+
+    da, dweights = gradients()
     assert dweights.numpy().tolist() == [[2053.0], [7.0]]
     assert da.numpy().tolist() == [[3.0, 5.0]] * 3
 

@@ -1,7 +1,13 @@
-"""What a step with --use_xla is made of."""
+"""What a step with --use_xla is made of: TensorFlow's graph, and the code of XLA.
+
+XLA's code is that for a CPU, before and after its optimizations.
+"""
 
 import collections
 import dataclasses
+import math
+import re
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -109,3 +115,80 @@ def test_one_vector_is_read_after_a_step(tiny_config):
     [results] = graph_of(make_trainer(tiny_config)).outputs
     # Two losses, norm, workers that left and that are to stop, whether it is saved.
     assert results.shape == [6]
+
+
+class Instruction(NamedTuple):
+    """A line of XLA's code.
+
+    Attributes:
+      dtype: Of the numbers of its result.
+      shape: Of its result.
+      opcode: What it does.
+      operands: The names of what it reads.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    opcode: str
+    operands: list[str]
+
+
+def parse(program):
+    """Name -> instruction of a program: what it stores, not the inside of fusions."""
+    found = {}
+    for line in program.partition("\nENTRY ")[2].splitlines():
+        pattern = r"\s+(?:ROOT )?%(\S+) = (\w+)\[([\d,]*)\]\S* ([\w-]+)\((.*?)\)"
+        if match := re.match(pattern, line):
+            name, dtype, shape, opcode, operands = match.groups()
+            shape = tuple(int(size) for size in shape.split(",") if size)
+            operands = re.findall(r"%([\w.-]+)", operands)
+            found[name] = Instruction(dtype, shape, opcode, operands)
+    return found
+
+
+@pytest.fixture(scope="module")
+def programs(tiny_config):
+    """A micro-batch by XLA: as TensorFlow hands it over, and as it runs."""
+    gradients = make_trainer(tiny_config)._gradients
+    features = {name: array[0] for name, array in make_batch().items()}
+    features["dropout_seed"] = tf.zeros([B, 3], tf.int32)
+    with gradients._step:
+        code = gradients._compute.experimental_get_compiler_ir(features, tf.ones([2]))
+    return {stage: parse(code(stage=stage)) for stage in ("hlo", "optimized_hlo")}
+
+
+def test_products_read_bfloat16_but_those_of_two_columns(programs):
+    program = programs["hlo"]
+    products = [each for each in program.values() if each.opcode == "dot"]
+    sides = [[program[name] for name in each.operands] for each in products]
+    wide = [pair for pair in sides if all(2 not in side.shape for side in pair)]
+    # Forward, and two gradients each: six kernels of the layer, scores, context, the
+    # pooler, and transform and logits of the masked tokens.
+    assert len(wide) == 3 * 11
+    assert {side.dtype for pair in wide for side in pair} == {"bf16"}
+    # The sums of kernels' gradients are float32.
+    of_kernels = [x for x in products if x.shape in ((H, H), (H, 4 * H), (4 * H, H))]
+    assert {x.dtype for x in of_kernels} == {"f32"}
+
+
+def masks(program):
+    """Names of what is as large as the scores, and no function of a product.
+
+    The random bytes of dropout are no mask yet: a quarter of one.
+    """
+    of_products = set()
+    for name, each in program.items():
+        if each.opcode == "dot" or not of_products.isdisjoint(each.operands):
+            of_products.add(name)
+    return [
+        name
+        for name, each in program.items()
+        if math.prod(each.shape) in (B * S * S, B * N * S * S)
+        and each.dtype != "u8"
+        and name not in of_products
+    ]
+
+
+def test_no_mask_of_the_scores_is_stored(programs):
+    assert masks(programs["hlo"])
+    assert masks(programs["optimized_hlo"]) == []

@@ -136,7 +136,11 @@ class Reference:
         dtype = self._policy.compute_dtype("MatMul", _layer_of(weights.bias))
         table = tf.convert_to_tensor(weights.words)
         rows = tf.reshape(self.transformed(x, weights), [-1, self.config.hidden_size])
-        logits = ops.matmul(rows, table, dtype, transpose_b=True)
+        logits = ops.matmul(
+            *(rows, table, dtype),
+            transpose_b=True,
+            is_compiled=self._recorder.is_compiled,
+        )
         logits = tf.nn.bias_add(logits, tf.convert_to_tensor(weights.bias))
         shape = tf.concat([tf.shape(x)[:2], [self.config.vocab_size]], axis=0)
         return tf.reshape(logits, shape)
@@ -187,7 +191,9 @@ class Reference:
         dtype = self._policy.compute_dtype("MatMul", _layer_of(weights.kernel))
         kernel, bias = map(tf.convert_to_tensor, weights)
         rows = tf.reshape(x, [-1, x.shape[-1]])
-        y = tf.nn.bias_add(ops.matmul(rows, kernel, dtype), bias)
+        is_compiled = self._recorder.is_compiled
+        y = ops.matmul(rows, kernel, dtype, is_compiled=is_compiled)
+        y = tf.nn.bias_add(y, bias)
         width = kernel.shape[-1]
         y = tf.reshape(y, tf.concat([tf.shape(x)[:-1], [width]], axis=0))
         y.set_shape([*x.shape[:-1], width])

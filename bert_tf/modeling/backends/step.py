@@ -143,9 +143,11 @@ class Recorder:
 
     Attributes:
       micro_batch: None while none is being recorded.
+      is_compiled: Whether XLA compiles the micro-batches of the step.
     """
 
     def __init__(self) -> None:
+        self.is_compiled = False
         self.micro_batch: MicroBatch | None = None
 
     def look_up(self, table: keras.Variable, indices: tf.Tensor) -> tf.Tensor:
@@ -161,6 +163,7 @@ class ModelStep:
     Attributes:
       sums: Theirs, by path of a variable. They outlive the graph of a step, and are
         empty outside of one.
+      is_compiled: Whether XLA compiles the micro-batches inside.
     """
 
     def __init__(self, recorder: Recorder, scopes: Sequence[StepScope]) -> None:
@@ -173,6 +176,7 @@ class ModelStep:
         self._recorder = recorder
         self._scopes = scopes
         self._entered = contextlib.ExitStack()
+        self.is_compiled = False
         self.sums = {path: x for scope in scopes for path, x in scope.sums.items()}
 
     def __enter__(self) -> "ModelStep":
@@ -181,6 +185,7 @@ class ModelStep:
             for scope in self._scopes:
                 stack.enter_context(scope)
             self._entered = stack.pop_all()
+        self._recorder.is_compiled = self.is_compiled
         return self
 
     def __exit__(
@@ -190,6 +195,7 @@ class ModelStep:
         traceback: TracebackType | None,
     ) -> None:
         """Leaves them."""
+        self._recorder.is_compiled = False
         self._entered.close()
 
     @contextlib.contextmanager
