@@ -48,6 +48,8 @@ from bert_tf.modeling.finetuning import FinetuningTask
 from bert_tf.stages import stage
 from bert_tf.training.runlog import RunLog
 
+# XLA compiles a micro-batch for each number of rows: for so many at most.
+_COMPILED_ROW_COUNTS = 4
 # What --allow_config_change permits in task.json.
 _OF_CHANGES = {
     "data": ("max_seq_length",),
@@ -111,6 +113,13 @@ def row_settings(config: FinetuningConfig, choices: int) -> RowSettings:
     return RowSettings(choices * config.max_seq_length, config.batch.pack_sequences)
 
 
+def _max_row_counts(config: FinetuningConfig) -> int:
+    """How many numbers of rows micro-batches may have; 0: any."""
+    # Empty rows move others to another micro-batch, whose mean would be another one.
+    is_free = config.runtime.use_xla and not config.training.is_micro_batch_mean
+    return _COMPILED_ROW_COUNTS if is_free else 0
+
+
 def training_set(
     config: FinetuningConfig,
     examples: LabelledSequences | None,
@@ -126,10 +135,13 @@ def training_set(
     if examples is None:
         return None
     rows = row_settings(config, examples.choices)
+    make_reader = functools.partial(
+        ExampleReader, examples, settings=rows, max_row_counts=_max_row_counts(config)
+    )
     return TrainingSet(
         num_records=len(examples),
         sha256=examples.sha256(),
-        make_reader=functools.partial(ExampleReader, examples, settings=rows),
+        make_reader=make_reader,
         max_seq_length=rows.max_seq_length,
         rows=rows,
         facts={"max_seq_length": config.max_seq_length, **facts},
@@ -155,6 +167,10 @@ def describe(plan: FinetuningPlan, session: Session) -> None:
     if plan.config.batch.pack_sequences:
         average = trained.sequences_per_row(trained.measure_lengths())
         log.message(f"Packed: about {average:.2f} sequences in a row.")
+        if plan.config.runtime.use_xla:
+            most = _max_row_counts(plan.config)
+            how = f"empty rows make it {most} numbers at most" if most else "any number"
+            log.message(f"--use_xla compiles for each number of packed rows: {how}.")
     describe_changes(plan, log)
 
 

@@ -111,6 +111,7 @@ class ExampleReader(StepReader):
         shape: BatchShape,
         settings: RowSettings,
         *,
+        max_row_counts: int = 0,
         first_step: int = 0,
         first_position: int = 0,
     ) -> None:
@@ -121,6 +122,8 @@ class ExampleReader(StepReader):
           order: The order in which the run reads them.
           shape: How a global batch of examples is divided.
           settings: Length of the rows, and whether they are packed.
+          max_row_counts: Micro-batches have at most this many different numbers of
+            rows, by empty rows at the end of the global batch; 0: any number.
           first_step: Number of steps taken before.
           first_position: Number of examples read before, over all workers.
         """
@@ -128,6 +131,7 @@ class ExampleReader(StepReader):
         self._examples = examples
         self._order = order
         self._settings = settings
+        self._max_row_counts = max_row_counts
         self.rows_vary = settings.is_packed
 
     def _rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -142,6 +146,10 @@ class ExampleReader(StepReader):
         slots = self._settings.assign_rows(self._examples.lengths[numbers])
         parts = shape.size * shape.num_micro_batches
         per_part = -(-len(slots) // parts)
+        if self._max_row_counts:
+            most = shape.micro_batch_size * per_example
+            multiple = -(-most // self._max_row_counts)
+            per_part = min(-(-per_part // multiple) * multiple, most)
         slots = padded_rows(slots, per_part * parts)
         own = np.split(slots, shape.size)[shape.rank]
         own = own.reshape(shape.num_micro_batches, per_part, -1)

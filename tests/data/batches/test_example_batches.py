@@ -51,6 +51,7 @@ def reader(examples, is_packed, *, micro=8, accumulation=1, rank=0, size=1, **mo
 
 def joined(batches):
     """The rows of all workers' batches [k, B, ...], one after the other."""
+    batches = list(batches)
     return {
         name: np.concatenate([b[name].reshape(-1, *b[name].shape[2:]) for b in batches])
         for name in batches[0]
@@ -113,6 +114,33 @@ def test_a_batch_is_a_function_of_the_step_alone(examples, is_packed):
     resumed = reader(examples, is_packed, first_step=3, first_position=24)
     for name, array in resumed.batch(3).items():
         np.testing.assert_array_equal(array, first.batch(3)[name])
+
+
+@pytest.mark.parametrize("size, accumulation", [(1, 1), (1, 3), (3, 1)])
+def test_few_row_counts_add_empty_rows_at_the_end(examples, size, accumulation):
+    settings = {"micro": 8, "accumulation": accumulation, "size": size}
+    plain_counts, counts = set(), set()
+    for step in range(12):
+        plain, few = (
+            joined(
+                reader(examples, True, rank=rank, **settings, **more).batch(step)
+                for rank in range(size)
+            )
+            for more in ({}, {"max_row_counts": 2})
+        )
+        num_rows = len(plain["input_ids"])
+        for name, array in few.items():
+            np.testing.assert_array_equal(array[:num_rows], plain[name])
+            assert not array[num_rows:].any(), name
+        plain_counts.add(num_rows // (size * accumulation))
+        counts.add(len(few["input_ids"]) // (size * accumulation))
+    assert plain_counts - {4, 8}
+    assert counts <= {4, 8}
+
+
+def test_rows_that_are_not_packed_are_never_added_to(examples):
+    batch = reader(examples, False, micro=5, max_row_counts=2).batch(0)
+    assert batch["input_ids"].shape == (1, 5, S)
 
 
 @BOTH
