@@ -5,9 +5,9 @@
 
 Both start with the same weights and have the same settings, and as many seeds; a seed
 means another order and other dropout. Prints how well passages are found by their
-questions, before and after. The peer needs sentence-transformers in its environment;
-without --peer_python it is left out. It also reads the model that ours has exported,
-and prints how far its vectors are from ours.
+questions, before and after. The peer needs the environment of `make bench`; without
+--peer_python it is left out. It also reads the model that ours has exported, and prints
+how far its vectors are from ours.
 """
 
 import argparse

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer, losses, models
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import losses, modules
 from transformers import get_linear_schedule_with_warmup
 
 
@@ -25,8 +26,8 @@ def load(work: dict[str, Any]) -> SentenceTransformer:
         for source in (work["vocabulary"], work["weights"]):
             for path in pathlib.Path(source).iterdir():
                 shutil.copy(path, folder)
-        encoder = models.Transformer(folder, max_seq_length=work["max_seq_length"])
-    pooling = models.Pooling(encoder.get_word_embedding_dimension(), "mean")
+        encoder = modules.Transformer(folder, max_seq_length=work["max_seq_length"])
+    pooling = modules.Pooling(encoder.get_embedding_dimension(), "mean")
     return SentenceTransformer(modules=[encoder, pooling], device="cpu")
 
 
@@ -57,14 +58,14 @@ def train(model: SentenceTransformer, work: dict[str, Any]) -> None:
             order = rng.permutation(len(pairs)).tolist()
         batch = [pairs[order.pop()] for _ in range(work["batch_size"])]
         texts = [list(column) for column in zip(*batch, strict=True)]
-        loss = loss_of([model.tokenize(column) for column in texts], None)
+        loss = loss_of([model.preprocess(column) for column in texts], None)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         if (step + 1) % 10 == 0:
-            print("peer step", step + 1, "loss", round(float(loss), 4), flush=True)
+            print("peer step", step + 1, "loss", round(loss.item(), 4), flush=True)
 
 
 def main() -> None:
