@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from bert_tf.data.packing.layout import lay_out
 from bert_tf.data.tasks.classification import encode_examples
-from bert_tf.interop.sentence_files import read_settings
+from bert_tf.interop.sentence_files import describe_prompts, read_settings
 from bert_tf.interop.weight_files import find_source
 from bert_tf.modeling.models import settings_of
 from bert_tf.modeling.sentences import SentenceTask
@@ -57,6 +57,8 @@ class Embedder(Predictor):
         super().__init__(model_dir, **settings)
         folder = os.path.dirname(find_source(model_dir).path)
         known = read_settings(folder, self.description, is_pooling_given=bool(pooling))
+        for note in describe_prompts(folder):
+            _LOGGER.warning(note)
         self.pooling = pooling or known.pooling or "mean"
         model = self._load("sentences", pooling=self.pooling)
         most = settings_of(model).config.max_position_embeddings

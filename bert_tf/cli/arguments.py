@@ -185,7 +185,9 @@ def _add_option(
 def add_tokenizer_options(parser: Parser) -> None:
     """Adds the options of how text is read by a model with its files next to it."""
     parser.add_argument(
-        "--vocab_file", default="", help="default: vocab.txt next to the weights"
+        "--vocab_file",
+        default="",
+        help="default: vocab.txt or tokenizer.json next to the weights",
     )
     parser.add_argument(
         "--do_lower_case",

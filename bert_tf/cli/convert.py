@@ -81,7 +81,7 @@ def _add_options(parser: Parser) -> None:
     add(
         "--vocab_file",
         default="",
-        help="the vocabulary. Default: the vocab.txt next to the source",
+        help="the vocabulary. Default: vocab.txt or tokenizer.json next to the source",
     )
     add(
         "--vocab_size",

@@ -25,8 +25,8 @@ class FinetuningFilesConfig(RunFilesConfig):
     """Initial weights, architecture and output.
 
     Attributes:
-      vocab_file: The model's vocabulary; default: vocab.txt next to init_checkpoint or
-        in output_dir.
+      vocab_file: The model's vocabulary; default: vocab.txt or tokenizer.json next to
+        init_checkpoint, or vocab.txt in output_dir.
     """
 
     vocab_file: str = ""

@@ -18,6 +18,7 @@ _TORCH = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
 _NEIGHBOURS = re.compile(
     r"(bert_|tokenizer_)?config\.json|(task|tokenizer|added_tokens|preprocessor)\.json"
     r"|modules\.json|\d+_\w+/config\.json|sentence_bert_config\.json"
+    r"|config_sentence_transformers\.json"
     r"|vocab\.txt|assets/tokenizer/vocabulary\.txt|(model|task)\.weights\.h5"
     r"|checkpoint|[^/]*ckpt[^/]*\.(index|data-\d+-of-\d+)"
 )

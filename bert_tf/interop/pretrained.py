@@ -17,7 +17,7 @@ from bert_tf.interop.classifier_labels import TAG, Head
 from bert_tf.interop.export import Form, Model, find_form, write_model
 from bert_tf.interop.sentence_files import EMBED
 from bert_tf.interop.tensor_shapes import conform, require_plausible
-from bert_tf.interop.weight_files import find_source, folder_of
+from bert_tf.interop.weight_files import NO_VOCABULARY, find_source, folder_of
 from bert_tf.interop.weights import Weights, assign_weights, read_weights
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
 from bert_tf.modeling.models import build_encoder_model, settings_of
@@ -157,7 +157,7 @@ def load_tokenizer(
         vocab_file = vocab_file or source.vocab_file
         if not vocab_file:
             raise FileNotFoundError(
-                f"There is no vocab.txt next to {source.path}. Pass `vocab_file`."
+                f"There is {NO_VOCABULARY} next to {source.path}. Pass `vocab_file`."
             )
         folders = [folder_of(source.path), folder_of(vocab_file)]
         if source.vocab_file:

@@ -22,7 +22,7 @@ from bert_tf.interop.export import (
     write_model,
 )
 from bert_tf.interop.weight_conversion import ConvertOptions, read_model
-from bert_tf.interop.weight_files import VOCABULARY
+from bert_tf.interop.weight_files import NO_VOCABULARY, VOCABULARY
 
 _TABLE, _BIAS = "bert/embeddings/word_embeddings", "cls/predictions/output_bias"
 # A word that occurs once may be a typing error.
@@ -218,7 +218,7 @@ def _read_model(source: str, options: ExtendOptions) -> tuple[Model, list[str]]:
     model, notes = read_model(source, used)
     if not model.vocab_file:
         raise FileNotFoundError(
-            f"There is no vocab.txt next to the weights of {source}. Pass it as "
+            f"There is {NO_VOCABULARY} next to the weights of {source}. Pass it as "
             "--vocab_file."
         )
     # A far smaller vocabulary, which `read_model` only warns of, is another model's.

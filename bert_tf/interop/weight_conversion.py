@@ -26,7 +26,7 @@ from bert_tf.interop.export import (
 from bert_tf.interop.model_card import GELU_NOTE
 from bert_tf.interop.sentence_files import EMBED, MODULES
 from bert_tf.interop.tensor_shapes import conform
-from bert_tf.interop.weight_files import find_source, folder_of
+from bert_tf.interop.weight_files import NO_VOCABULARY, find_source, folder_of
 from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.json_files import read_object
 
@@ -90,7 +90,9 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
     _check_options(destination, form, options)
     model, notes = read_model(source, options)
     if form is Form.TRANSFORMERS and not model.vocab_file:
-        notes.append("no tokenizer was written: the source has no vocab.txt next to it")
+        notes.append(
+            f"no tokenizer was written: the source has {NO_VOCABULARY} next to it"
+        )
     modules = os.path.join(model.folder, MODULES)
     is_embedding = model.head.description.get("task") == EMBED
     if form is Form.TRANSFORMERS and os.path.isfile(modules) and not is_embedding:

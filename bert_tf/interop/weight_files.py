@@ -6,6 +6,8 @@ import os
 import re
 from typing import NamedTuple
 
+from bert_tf.data.text.tokenizer_settings import TOKENIZER_FILE
+from bert_tf.data.text.vocabulary import has_wordpiece
 from bert_tf.interop import huggingface, keras_hub
 from bert_tf.interop.hub import local_folder
 from bert_tf.interop.torch_files import is_torch
@@ -28,7 +30,7 @@ class Source(NamedTuple):
       kind: Their form.
       path: The file, or a TensorFlow checkpoint without `.index`.
       config_file: The architecture in a file next to it, or empty.
-      vocab_file: The vocabulary next to it, or empty.
+      vocab_file: The vocabulary next to it, vocab.txt or tokenizer.json; or empty.
       notes: Remarks for the user: which of several files of a folder was chosen.
     """
 
@@ -42,6 +44,7 @@ class Source(NamedTuple):
 ORIGINAL_CONFIG = "bert_config.json"
 HUGGINGFACE_CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
+NO_VOCABULARY = f"neither {VOCABULARY} nor {TOKENIZER_FILE} of WordPiece"
 SAFETENSORS = "model.safetensors"
 TORCH = "pytorch_model.bin"
 
@@ -203,4 +206,7 @@ def _with_neighbours(kind: Kind, path: str, notes: tuple[str, ...] = ()) -> Sour
     words = keras_hub.VOCABULARY if kind is Kind.KERAS_HUB else VOCABULARY
     paths = [os.path.join(folder, name) for name in (*configs, words)]
     *configs, vocabulary = [file if os.path.isfile(file) else "" for file in paths]
+    if not vocabulary:  # transformers 5 writes tokenizer.json alone.
+        tokenizer = os.path.join(folder, TOKENIZER_FILE)
+        vocabulary = tokenizer if has_wordpiece(tokenizer) else ""
     return Source(kind, path, configs[0] or configs[1], vocabulary, notes)

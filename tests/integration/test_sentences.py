@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -104,6 +105,15 @@ def test_the_folder_for_sentence_transformers_says_how_it_pools(trained):
     ours, theirs = Embedder(str(trained[0])), Embedder(str(folder))
     assert theirs.max_seq_length == 32
     np.testing.assert_allclose(theirs(TEXTS), ours(TEXTS), atol=1e-6)
+
+
+def test_prompts_of_a_model_are_named(trained, tmp_path, caplog):
+    folder = tmp_path / "with-prompts"
+    shutil.copytree(trained[0] / "export" / "step-40", folder)
+    path = folder / "config_sentence_transformers.json"
+    path.write_text('{"prompts": {"query": "query: "}}')
+    Embedder(str(folder))
+    assert f"{path} has prompts, which are not put before texts" in caplog.text
 
 
 def test_converted_and_saved_models_are_such_folders_too(trained, tmp_path):

@@ -6,9 +6,26 @@ import pytest
 
 from bert_tf.interop.sentence_files import (
     SentenceSettings,
+    describe_prompts,
     read_settings,
     sentence_files,
 )
+
+_BASE = "sentence_transformers.base.modules"
+_MODULES = "sentence_transformers.sentence_transformer.modules"
+# As noted from what `SentenceTransformer.save` wrote.
+SAVED_BY_6 = {
+    "modules.json": json.dumps(
+        [
+            {"path": "", "type": f"{_BASE}.transformer.Transformer"},
+            {"path": "1_Pooling", "type": f"{_MODULES}.pooling.Pooling"},
+            {"path": "2_Normalize", "type": f"{_BASE}.normalize.Normalize"},
+        ]
+    ),
+    "1_Pooling/config.json": '{"embedding_dimension": 8, "pooling_mode": "cls"}',
+    "sentence_bert_config.json": '{"transformer_task": "feature-extraction"}',
+    "config_sentence_transformers.json": '{"prompts": {"query": "", "document": ""}}',
+}
 
 
 def write(folder, files):
@@ -46,6 +63,39 @@ def test_another_pooling_is_refused_unless_one_is_given(tmp_path, mode):
     with pytest.raises(ValueError, match="the pooling must be mean or cls"):
         read_settings(folder, {})
     assert read_settings(folder, {}, is_pooling_given=True).max_seq_length == 96
+
+
+def write_version_6(tmp_path, length):
+    """What sentence-transformers 6.2 writes: see SAVED_BY_6."""
+    return write(tmp_path, SAVED_BY_6 | {"tokenizer_config.json": length})
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        ('{"model_max_length": 24}', 24),
+        ('{"model_max_length": 1e+30}', int(1e30)),
+        ('{"model_max_length": null}', 0),
+    ],
+)
+def test_version_6_leaves_the_length_to_the_tokenizer(tmp_path, length, expected):
+    folder = write_version_6(tmp_path, length)
+    assert read_settings(folder, {}) == SentenceSettings("cls", expected)
+
+
+def test_a_length_that_is_no_number_is_refused_where_it_is(tmp_path):
+    folder = write_version_6(tmp_path, '{"model_max_length": "24"}')
+    with pytest.raises(ValueError, match="tokenizer_config.json: model_max_length"):
+        read_settings(folder, {})
+
+
+def test_prompts_that_are_not_put_before_texts_are_named(tmp_path):
+    folder = write_version_6(tmp_path, "{}")
+    assert describe_prompts(folder) == []
+    path = tmp_path / "config_sentence_transformers.json"
+    path.write_text('{"prompts": {"query": "query: ", "document": ""}}')
+    [line] = describe_prompts(folder)
+    assert line.startswith("warning") and "'query: '. Put them there" in line
 
 
 def test_a_layer_behind_the_pooling_is_refused(tmp_path):

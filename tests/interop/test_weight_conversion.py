@@ -224,10 +224,19 @@ def test_a_source_without_a_config_needs_one(tf1, tmp_path):
     run(tf1, tmp_path / "out", bert_config_file=str(tmp_path / "elsewhere.json"))
 
 
+def test_a_folder_with_tokenizer_json_alone_has_a_vocabulary(tf1, tmp_path):
+    run(tf1, tmp_path / "whole")
+    expected = (tmp_path / "tf1" / "vocab.txt").read_bytes()
+    (tmp_path / "whole" / "vocab.txt").unlink()
+    run(tmp_path / "whole", tmp_path / "again" / "bert_model.ckpt")
+    assert (tmp_path / "again" / "vocab.txt").read_bytes() == expected
+
+
 def test_without_a_vocabulary_there_is_no_tokenizer(tf1, tmp_path):
     (tmp_path / "tf1" / "vocab.txt").unlink()
     notes = run(tf1, tmp_path / "out")
-    assert "no tokenizer was written: the source has no vocab.txt next to it" in notes
+    line = "the source has neither vocab.txt nor tokenizer.json of WordPiece next to it"
+    assert f"no tokenizer was written: {line}" in notes
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"config.json", "model.safetensors", "README.md"}
 

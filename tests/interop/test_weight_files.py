@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from bert_tf.interop.weight_files import Kind, Source, find_source
@@ -70,6 +72,24 @@ def test_neighbours_are_found(tmp_path):
             str(tmp_path / config),
             vocabulary,
         )
+
+
+@pytest.mark.parametrize(
+    ("kind", "has_text", "name"),
+    [
+        ("WordPiece", False, "tokenizer.json"),
+        ("WordPiece", True, "vocab.txt"),
+        ("BPE", False, ""),
+    ],
+)
+def test_a_tokenizer_of_wordpiece_is_the_vocabulary_where_there_is_no_other(
+    tmp_path, kind, has_text, name
+):
+    touch(tmp_path, "model.safetensors", *["vocab.txt"] * has_text)
+    model = {"type": kind, "continuing_subword_prefix": "##"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}))
+    expected = str(tmp_path / name) if name else ""
+    assert find_source(tmp_path).vocab_file == expected
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.line_check import REMEDY, warn_of_plain_text
 from bert_tf.data.text.tokenizer_settings import SETTING_NAMES, choose_settings
 from bert_tf.data.text.unreachable_tokens import split_warnings
-from bert_tf.data.text.vocabulary import load_vocabulary
+from bert_tf.data.text.vocabulary import load_vocabulary, vocabulary_sha256
 from bert_tf.files import file_sha256
 from bert_tf.launch import report
 from bert_tf.progress import ProgressReport
@@ -375,7 +375,7 @@ def _metadata(config: CreateDataConfig, files: Sequence[OutputFile]) -> Metadata
         max_sequences_per_pack=1,
         shards=record_shards(files),
         vocab_size=len(load_vocabulary(config.vocab_file)),
-        vocab_sha256=file_sha256(config.vocab_file),
+        vocab_sha256=vocabulary_sha256(config.vocab_file),
         seed=config.seed,
         config=settings,
         extra={SUMMARY: summary} if summary else {},

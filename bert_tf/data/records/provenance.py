@@ -6,8 +6,11 @@ from typing import Any
 
 from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
 from bert_tf.data.text.tokenizer_settings import StatedSettings, stated_settings
-from bert_tf.data.text.vocabulary import has_sha256, load_vocabulary
-from bert_tf.files import file_sha256
+from bert_tf.data.text.vocabulary import (
+    has_sha256,
+    load_vocabulary,
+    vocabulary_sha256,
+)
 
 
 def check_vocabulary(vocab_file: str, known: Mapping[str, Metadata]) -> None:
@@ -26,12 +29,12 @@ def check_vocabulary(vocab_file: str, known: Mapping[str, Metadata]) -> None:
         if sha256 is None or has_sha256(vocab_file, sha256):
             continue
         size = "" if about.vocab_size is None else f" of {about.vocab_size} words"
+        num_words = len(load_vocabulary(vocab_file))
         raise ValueError(
             f"{metadata_file(folder)}: the records were made with another vocabulary, "
             f"sha256 {sha256[:12]}...{size}. Received: {vocab_file}, sha256 "
-            f"{file_sha256(vocab_file)[:12]}... of {len(load_vocabulary(vocab_file))} "
-            "words. Pass the vocabulary of the records as --vocab_file, or make the "
-            "records again."
+            f"{vocabulary_sha256(vocab_file)[:12]}... of {num_words} words. Pass "
+            "the vocabulary of the records as --vocab_file, or make the records again."
         )
 
 

@@ -4,12 +4,13 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bert_tf.errors import listed, shown
 from bert_tf.files import check_regular
+from bert_tf.json_files import read_json_object, read_object
 
 CONTINUATION = "##"
 # Ten million words.
@@ -40,10 +41,11 @@ def is_unused(token: str) -> bool:
 
 
 def load_vocabulary(vocab_file: str) -> list[str]:
-    """Reads a vocabulary, one token per line.
+    """Reads a vocabulary, one token per line, or that of a `tokenizer.json`.
 
     Args:
       vocab_file: A UTF-8 file; any line ends, and blank lines at its end, are allowed.
+        With the ending .json: a tokenizer of the library `tokenizers` with WordPiece.
 
     Returns:
       The tokens; a token's index is its id.
@@ -60,6 +62,80 @@ def load_vocabulary(vocab_file: str) -> list[str]:
         raise FileNotFoundError(
             f"`vocab_file` must be an existing file. Received: vocab_file={vocab_file}."
         ) from None
+    if _is_json(vocab_file):
+        tokens, location = _tokens_of_json(vocab_file), vocab_file
+    else:
+        tokens = _tokens_of_lines(vocab_file, data)
+        location = f"{vocab_file}, lines 1 to {len(tokens)}"
+    missing = [token for token in SPECIAL_TOKENS if token not in tokens]
+    if missing:
+        raise ValueError(
+            f"{location}: the special tokens {', '.join(missing)} are missing. Use a "
+            "BERT vocabulary with one token per line."
+        )
+    return list(tokens)
+
+
+def vocabulary_text(vocab_file: str) -> bytes:
+    """The content of a vocabulary as vocab.txt; that of a text file as it is."""
+    if not _is_json(vocab_file):
+        return Path(vocab_file).read_bytes()
+    return "".join(f"{token}\n" for token in load_vocabulary(vocab_file)).encode()
+
+
+def vocabulary_sha256(vocab_file: str) -> str:
+    """The sha256 of `vocabulary_text`, in hexadecimal digits."""
+    return hashlib.sha256(vocabulary_text(vocab_file)).hexdigest()
+
+
+def has_wordpiece(tokenizer_file: str) -> bool:
+    """Whether there is a `tokenizer.json` with a vocabulary like BERT's.
+
+    A damaged file is one: `load_vocabulary` will name the damage.
+    """
+    try:
+        model = read_object(tokenizer_file).get("model")
+    except ValueError:
+        return True
+    return isinstance(model, dict) and _is_wordpiece(model)
+
+
+def _is_json(vocab_file: str) -> bool:
+    return vocab_file.lower().endswith(".json")
+
+
+def _is_wordpiece(model: Mapping[str, object]) -> bool:
+    is_word_piece = model.get("type", "WordPiece") == "WordPiece"
+    return is_word_piece and model.get("continuing_subword_prefix") == CONTINUATION
+
+
+def _tokens_of_json(path: str) -> dict[str, int]:
+    """Token -> id of a `tokenizer.json`, in the order of the ids."""
+    model = read_json_object(path).get("model")
+    model = model if isinstance(model, dict) else {}
+    if not _is_wordpiece(model):
+        found = [shown(model.get(key)) for key in ("type", "continuing_subword_prefix")]
+        raise ValueError(
+            f"{path}: the model must be WordPiece, with {CONTINUATION} before pieces "
+            f"within words. Received: {' with '.join(found)}. Pass a vocab.txt."
+        )
+    ids = model.get("vocab")
+    ids = ids if isinstance(ids, dict) else {}
+    # As lines of a vocab.txt, into which they are written.
+    odd = [t for t in ids if not t or t != t.strip(" \t\r\n") or "\n" in t]
+    numbers = [*ids.values()]
+    is_whole = all(type(number) is int for number in numbers)
+    if odd or not numbers or not is_whole or sorted(numbers) != [*range(len(numbers))]:
+        found = f"the token {shown(odd[0])}" if odd else "other ids"
+        raise ValueError(
+            f"{path}: `vocab` must have tokens without blanks around them, with the "
+            f"ids 0, 1, 2 and so on. Received: {found}. Pass a vocab.txt."
+        )
+    return dict(sorted(ids.items(), key=lambda item: item[1]))
+
+
+def _tokens_of_lines(vocab_file: str, data: bytes) -> dict[str, int]:
+    """Token -> line, from 1."""
     lines = data.rstrip(b"\r\n").split(b"\n" if b"\n" in data else b"\r")
     tokens: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -77,14 +153,7 @@ def load_vocabulary(vocab_file: str) -> list[str]:
                 f"{tokens[token]} already. {_replace(tokens[token], lines)}"
             )
         tokens[token] = number
-    missing = [token for token in SPECIAL_TOKENS if token not in tokens]
-    if missing:
-        raise ValueError(
-            f"{vocab_file}, lines 1 to {len(tokens)}: the special tokens "
-            f"{', '.join(missing)} are missing. Use a BERT vocabulary with one token "
-            "per line."
-        )
-    return list(tokens)
+    return tokens
 
 
 def _replace(number: int, lines: Sequence[bytes]) -> str:
@@ -229,7 +298,7 @@ def has_sha256(vocab_file: str, sha256: str) -> bool:
       FileNotFoundError, ValueError: see `load_vocabulary`.
     """
     tokens = load_vocabulary(vocab_file)
-    contents = [Path(vocab_file).read_bytes()]
+    contents = [vocabulary_text(vocab_file)]
     for mark, line_end in itertools.product(("", "\ufeff"), ("\n", "\r\n")):
         text = mark + line_end.join(tokens)
         contents += [(text + line_end * count).encode() for count in range(3)]

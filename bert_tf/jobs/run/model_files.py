@@ -19,9 +19,10 @@ from bert_tf.data.text.vocabulary import (
     check_same_words,
     check_size,
     load_vocabulary,
+    vocabulary_sha256,
 )
-from bert_tf.files import file_sha256
 from bert_tf.interop.weight_files import (
+    NO_VOCABULARY,
     ORIGINAL_CONFIG,
     VOCABULARY,
     Source,
@@ -176,7 +177,7 @@ def finetuning_tokenizer(
     vocab_file = files.vocab_file or of_weights or _in_output_dir(files)
     if not vocab_file:
         raise FileNotFoundError(
-            "`vocab_file` must be given: there is no vocab.txt next to "
+            f"`vocab_file` must be given: there is {NO_VOCABULARY} next to "
             "`init_checkpoint` or in `output_dir`. Received: init_checkpoint="
             f"{files.init_checkpoint!r}, output_dir={files.output_dir!r}. Pass "
             "--vocab_file."
@@ -303,7 +304,7 @@ def _vocabulary_of_records(known: Iterable[Metadata]) -> str:
     for about in known:
         path = (about.config or {}).get("vocab_file")
         if about.vocab_sha256 and isinstance(path, str) and os.path.isfile(path):
-            if file_sha256(path) == about.vocab_sha256:
+            if vocabulary_sha256(path) == about.vocab_sha256:
                 return path
     return ""
 

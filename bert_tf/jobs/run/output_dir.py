@@ -11,6 +11,7 @@ from bert_tf.config.paths import require_possible
 from bert_tf.config.run import RunConfig
 from bert_tf.config.task_settings import FILE_FORMATS
 from bert_tf.data.text.tokenizer_settings import TASK_FILE, TOKENIZER_CONFIG
+from bert_tf.data.text.vocabulary import vocabulary_text
 from bert_tf.errors import OtherWorkerFailed, RunError
 from bert_tf.files import lock, missing_folders, remove_unfinished, whole_file
 from bert_tf.interop.classifier_labels import CLASSIFY, KINDS, read_description
@@ -224,8 +225,7 @@ def model_files(
         task = {**description, "do_lower_case": settings.do_lower_case}
         files[TASK_FILE] = json.dumps(task, indent=2, ensure_ascii=False).encode()
     if tokenizer.vocab_file:
-        with open(tokenizer.vocab_file, "rb") as vocabulary:
-            files[VOCABULARY] = vocabulary.read()
+        files[VOCABULARY] = vocabulary_text(tokenizer.vocab_file)
     return files
 
 

@@ -1,9 +1,11 @@
 """Which vocabularies are the same, belong together, or fit a table."""
 
 import hashlib
+import json
 import re
 
 import pytest
+import tokenizers
 from data.shared import SPECIALS
 
 from bert_tf.data.records.metadata import Metadata
@@ -12,8 +14,11 @@ from bert_tf.data.text.vocabulary import (
     check_same_words,
     check_size,
     has_sha256,
+    has_wordpiece,
     is_padding,
     load_vocabulary,
+    vocabulary_sha256,
+    vocabulary_text,
 )
 
 WORDS = [*SPECIALS, "[unused0]", "[unused1]", "the", "cat", "##s"]
@@ -217,3 +222,56 @@ def test_vocabulary_with_cr_line_ends_is_read(tmp_path):
 def test_missing_vocabulary_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="vocab_file=.*none.txt"):
         load_vocabulary(str(tmp_path / "none.txt"))
+
+
+@pytest.fixture
+def tokenizer_file(tmp_path):
+    """What the library `tokenizers` writes, which transformers 5 saves with."""
+    ids = {word: number for number, word in enumerate(WORDS)}
+    model = tokenizers.models.WordPiece(dict(sorted(ids.items())), unk_token="[UNK]")
+    tokenizers.Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+def test_a_tokenizer_of_wordpiece_has_the_same_words(tokenizer_file, theirs):
+    assert has_wordpiece(tokenizer_file)
+    assert load_vocabulary(str(tokenizer_file)) == WORDS
+    assert check_same_words(theirs, str(tokenizer_file)) == []
+
+
+def test_a_tokenizer_has_the_text_and_the_checksum_of_vocab_txt(tokenizer_file, theirs):
+    with open(theirs, "rb") as file:
+        text = file.read()
+    assert vocabulary_text(str(tokenizer_file)) == vocabulary_text(theirs) == text
+    sha256 = hashlib.sha256(text).hexdigest()
+    assert vocabulary_sha256(str(tokenizer_file)) == vocabulary_sha256(theirs) == sha256
+    assert has_sha256(str(tokenizer_file), sha256)
+    about = Metadata(avg_seq_per_sample=1.0, vocab_sha256=sha256)
+    check_vocabulary(str(tokenizer_file), {"records": about})
+
+
+def test_a_damaged_tokenizer_is_not_passed_over(tokenizer_file):
+    tokenizer_file.write_text("{")
+    assert has_wordpiece(tokenizer_file)
+    with pytest.raises(ValueError, match="tokenizer.json is not JSON"):
+        load_vocabulary(str(tokenizer_file))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"type": "BPE"}, "the model must be WordPiece, with ##.*Received: 'BPE'"),
+        ({"continuing_subword_prefix": "@@"}, "the model must be WordPiece, with ##"),
+        ({"vocab": ["[PAD]"]}, "Received: other ids"),
+        ({"vocab": {word: 2 * n for n, word in enumerate(WORDS)}}, "other ids"),
+        ({"vocab": {word: f"{n}" for n, word in enumerate(WORDS)}}, "other ids"),
+        ({"vocab": {"a\nb": 0}}, r"Received: the token 'a\\nb'"),
+        ({"vocab": {"a": 0}}, r"tokenizer.json: the special tokens \[PAD\]"),
+    ],
+)
+def test_another_tokenizer_is_refused(tokenizer_file, change, message):
+    values = json.loads(tokenizer_file.read_text())
+    values["model"] |= change
+    tokenizer_file.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=message):
+        load_vocabulary(str(tokenizer_file))

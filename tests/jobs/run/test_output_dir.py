@@ -3,6 +3,7 @@ import types
 
 import pytest
 import tensorflow as tf
+import tokenizers
 from conftest import TINY
 from runs import position
 
@@ -94,6 +95,15 @@ def test_the_files_of_a_model_say_all_that_a_prediction_needs(files):
     assert json.loads(files["bert_config.json"])["num_attention_heads"] == 2
     assert json.loads(files["task.json"]) == {"task": "squad", "do_lower_case": True}
     assert json.loads(files["tokenizer_config.json"])["do_lower_case"] is True
+
+
+def test_the_words_of_a_tokenizer_are_written_as_lines(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
+    ids = {word: number for number, word in enumerate(words)}
+    path = str(tmp_path / "tokenizer.json")
+    tokenizers.Tokenizer(tokenizers.models.WordPiece(ids)).save(path)
+    found = model_files(BertConfig(**TINY), RunTokenizer(path, None, []), None)
+    assert found["vocab.txt"].decode() == "\n".join(words) + "\n"
 
 
 def test_a_pretraining_has_no_task_and_may_have_no_vocabulary():
