@@ -60,6 +60,80 @@ class Trained:
     loss: float | None = None
 
 
+class _Bookkeeping(NamedTuple):
+    """What is logged and saved between the steps of a training.
+
+    Attributes:
+      plan: The run.
+      session: Its workers and its log.
+      trainer: Gathers the optimizer's state, where that is sharded.
+      report: Of steps; its clock stands still while files are written.
+      watch: Of the loss.
+      profiler: Of some steps.
+      saver: Of checkpoints, on the first worker.
+      exporter: Of the model for transformers, on the first worker.
+    """
+
+    plan: Plan
+    session: Session
+    trainer: Trainer
+    report: StepReport
+    watch: LossWatch
+    profiler: StepProfiler
+    saver: CheckpointSaver
+    exporter: Exporter
+
+    def begin(self) -> None:
+        """Does what precedes the first step of this start."""
+        plan, session, shards = self.plan, self.session, self.trainer.shards
+        if shards:
+            session.log.message(shards.describe())
+            if plan.config.runtime.use_xla:
+                session.log.message("--use_xla leaves out a sharded optimizer.")
+            if not plan.start.is_own:
+                self.trainer.gather_state()  # To try to save it.
+        elif plan.config.runtime.shard_optimizer:
+            session.log.message("--shard_optimizer has no effect: there is one worker.")
+        if session.is_first:
+            session.saver = self.saver
+            with self.report.stopped_clock():
+                self.saver.try_save()
+                self.exporter.start()
+        if plan.step:
+            session.stop.state = f"no step was taken after step {plan.step}"
+
+    def after_step(self, result: StepResult, *, is_last: bool) -> None:
+        """Logs a step, and saves what is due."""
+        is_first, stopped_clock = self.session.is_first, self.report.stopped_clock
+        if result.saves or is_last:
+            with stopped_clock():
+                if is_first and result.saves:
+                    self.saver.wait()  # There is one copy of the state at a time.
+                self.trainer.gather_state()
+        if is_first:
+            with stopped_clock():
+                self.saver.before_report(result.step)
+        self.report.step(result, is_last=is_last)
+        self.watch.step(result)
+        self._profile(result.step, is_last=is_last)
+        if is_first:
+            with stopped_clock():
+                self.saver.after_step(result.step, is_last=is_last)
+                self.exporter.after_step(result.step)
+
+    def end_early(self, result: StepResult) -> None:
+        """Logs and saves a step that turns out to be the last one."""
+        self.report.end_early(result)
+        if self.session.is_first:
+            with self.report.stopped_clock():
+                self.saver.save_now(result.step)
+        self._profile(result.step, is_last=True)
+
+    def _profile(self, step: int, *, is_last: bool) -> None:
+        for line in self.profiler.after(step, is_last=is_last):
+            self.session.log.message(line)
+
+
 def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> Trained:
     """Takes the steps that are left, and saves checkpoints.
 
@@ -81,14 +155,19 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     report, profiler = StepReport(plan, log), _make_profiler(plan, session)
     exporter, watch = Exporter(plan, log), _watched(plan, session)
     last_step, loss = _last_step(plan), None
-    _begin(plan, session, trainer, report, saver, exporter)
+    books = _Bookkeeping(
+        plan, session, trainer, report, watch, profiler, saver, exporter
+    )
+    books.begin()
     with report.stopped_clock():
         batches = _warmed_up(plan, trainer, reader.batches(last_step), log)
     for line in profiler.check(plan.step + 1, last_step):
         log.message(line)
     first_stage = stage("Compiling the first step", log.message)
     with TrainingStop(
-        *(session.stop, session.communicator, session.hosts),
+        session.stop,
+        session.communicator,
+        session.hosts,
         ask=trainer.ask_to_stop,
         save=saver.save_now,
         prepare_save=trainer.gather_state,
@@ -106,13 +185,7 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
             session.watchdog.step_done(result.step)
             is_last = result.step == last_step or result.is_time_over
             loss = loss if result.skipped else result.total_loss
-            with _saving(
-                result, session, trainer, report, saver, exporter, is_last=is_last
-            ):
-                report.step(result, is_last=is_last)
-                watch.step(result)
-                for line in profiler.after(result.step, is_last=is_last):
-                    log.message(line)
+            books.after_step(result, is_last=is_last)
             if is_last:
                 stopping.saved(result.step)
             if result.must_stop:
@@ -121,7 +194,8 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
                 with report.stopped_clock(), stopping.evaluating():
                     ends = after_step.run(result.step)
                 if ends:
-                    _end_early(result, session, report, saver, stopping, profiler)
+                    books.end_early(result)
+                    stopping.saved(result.step)
                 is_last |= ends
             if is_last:
                 break
@@ -130,32 +204,6 @@ def train(plan: Plan, session: Session, after_step: AfterStep | None = None) -> 
     report.summary()
     _use_averages(plan, session)
     return trained
-
-
-def _begin(
-    plan: Plan,
-    session: Session,
-    trainer: Trainer,
-    report: StepReport,
-    saver: CheckpointSaver,
-    exporter: Exporter,
-) -> None:
-    """Does what precedes the first step of this start."""
-    if trainer.shards:
-        session.log.message(trainer.shards.describe())
-        if plan.config.runtime.use_xla:
-            session.log.message("--use_xla leaves out a sharded optimizer.")
-        if not plan.start.is_own:
-            trainer.gather_state()  # To try to save it.
-    elif plan.config.runtime.shard_optimizer:
-        session.log.message("--shard_optimizer has no effect: there is one worker.")
-    if session.is_first:
-        session.saver = saver
-        with report.stopped_clock():
-            saver.try_save()
-            exporter.start()
-    if plan.step:
-        session.stop.state = f"no step was taken after step {plan.step}"
 
 
 def _watched(plan: Plan, session: Session) -> LossWatch:
@@ -207,52 +255,6 @@ def _last_step(plan: Plan) -> int:
         return plan.step + sum(BENCHMARK_STEPS)  # Whatever the rate is by then.
     steps = plan.config.training.steps_this_run or plan.last_step
     return min(plan.last_step, plan.step + steps)
-
-
-@contextlib.contextmanager
-def _saving(
-    result: StepResult,
-    session: Session,
-    trainer: Trainer,
-    report: StepReport,
-    saver: CheckpointSaver,
-    exporter: Exporter,
-    *,
-    is_last: bool,
-) -> Iterator[None]:
-    """Does what precedes and follows the report of a step, most on the first worker."""
-    if result.saves or is_last:
-        with report.stopped_clock():
-            if session.is_first and result.saves:
-                saver.wait()  # There is one copy of the state at a time.
-            trainer.gather_state()
-    if not session.is_first:
-        yield
-        return
-    with report.stopped_clock():
-        saver.before_report(result.step)
-    yield
-    with report.stopped_clock():
-        saver.after_step(result.step, is_last=is_last)
-        exporter.after_step(result.step)
-
-
-def _end_early(
-    result: StepResult,
-    session: Session,
-    report: StepReport,
-    saver: CheckpointSaver,
-    stopping: TrainingStop,
-    profiler: StepProfiler,
-) -> None:
-    """Logs and saves a step that turns out to be the last one."""
-    report.end_early(result)
-    if session.is_first:
-        with report.stopped_clock():
-            saver.save_now(result.step)
-    stopping.saved(result.step)
-    for line in profiler.after(result.step, is_last=True):
-        session.log.message(line)
 
 
 def is_done(plan: Plan) -> bool:
