@@ -46,13 +46,15 @@ _RUNTIME = (
     *("horovod_compression", "horovod_fusion_threshold", "shard_optimizer"),
 )
 # Variables by which TensorFlow and its libraries compute otherwise; and those of them
-# that change no weight, or are compared by their effect, or are Terraform's.
+# that change no weight, as TF_CONFIG, by which schedulers tell each host its place for
+# tf.distribute, or are compared by their effect, or are Terraform's.
 _VARIABLES = ("TF_", "ONEDNN_", "DNNL_", "XLA_", "MKL_", "CUBLAS_", "NVIDIA_TF32")
 _WITHOUT_EFFECT = (
     "TF_CPP_",
     "TF_NUM_",
     "TF_GPU_",
     "TF_FORCE_GPU",
+    "TF_CONFIG",
     ENVIRONMENT_VARIABLE,
     *("TF_CLI_", "TF_VAR_", "TF_LOG", "TF_DATA_DIR", "TF_PLUGIN_", "TF_WORKSPACE"),
     *("TF_INPUT", "TF_IN_AUTOMATION", "TF_REGISTRY_", "TF_IGNORE", "TF_TOKEN_"),

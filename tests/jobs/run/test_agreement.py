@@ -135,6 +135,15 @@ def test_a_precision_that_one_worker_was_not_given_is_refused(monkeypatch):
     assert "\n  precision: bf16 on worker 0 (" in refused(change)
 
 
+def test_variables_that_change_no_weight_may_differ(monkeypatch):
+    """TF_CONFIG names each host's own place; mpirun passes it to no other host."""
+    before = settings(config())
+    monkeypatch.setenv("TF_CONFIG", '{"task": {"type": "worker", "index": 0}}')
+    assert settings(config()) == before
+    monkeypatch.setenv("TF_DETERMINISTIC_OPS", "1")
+    assert settings(config()) != before
+
+
 def test_paths_of_files_and_threads_may_differ():
     def change(other):
         other["threads"] = 5
