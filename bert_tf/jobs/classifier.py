@@ -311,7 +311,10 @@ def _logits(
     is_timed: bool,
 ) -> np.ndarray:
     return finetuning.predict_logits(
-        *(plan, session, plan.data.splits[split].labelled, batch_size),
+        plan,
+        session,
+        plan.data.splits[split].labelled,
+        batch_size,
         of_tokens=plan.data.kind.of_tokens,
         title=f"prediction of {split}" if is_timed else "",
     )

@@ -340,7 +340,10 @@ def predict_logits(
     times = BatchTimes()
     with stage("Predicting", session.log.message), session.watchdog.paused():
         logits = predict(
-            *(plan.task, session.watchdog.watched(batches), count, communicator),
+            plan.task,
+            session.watchdog.watched(batches),
+            count,
+            communicator,
             of_tokens=of_tokens,
             times=times,
         )

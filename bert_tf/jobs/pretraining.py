@@ -238,8 +238,7 @@ def _training_set(
         facts=training_facts(records, masker and masker.units),
         measure_lengths=functools.partial(_measure_lengths, records),
         measure_masked_tokens=functools.partial(
-            *(measure_masked_tokens, records.parser, shares),
-            *(records.metadata, vocab_file),
+            measure_masked_tokens, records.parser, shares, records.metadata, vocab_file
         ),
     )
 

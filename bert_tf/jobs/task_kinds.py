@@ -264,11 +264,19 @@ KINDS: Mapping[Kind, TaskKind] = {
     Kind.NUMBERS: _texts(RegressionTask, _number_metrics, details=_text_details),
     Kind.LABELS: _texts(LabelTask, _label_metrics, details=_no_details),
     Kind.TAGS: TaskKind(
-        *(read_sentences, _encode_sentences, TagTask),
-        *(_tag_metrics, _write_tags, _tag_details),
+        read=read_sentences,
+        encode=_encode_sentences,
+        make_task=TagTask,
+        metrics=_tag_metrics,
+        write=_write_tags,
+        details=_tag_details,
     ),
     Kind.CHOICES: TaskKind(
-        *(read_questions, _encode_questions, ChoiceTask),
-        *(_choice_metrics, _write_choices, _no_details),
+        read=read_questions,
+        encode=_encode_questions,
+        make_task=ChoiceTask,
+        metrics=_choice_metrics,
+        write=_write_choices,
+        details=_no_details,
     ),
 }

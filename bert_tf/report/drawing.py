@@ -90,7 +90,8 @@ def line_chart(name: str, title: str, lines: Sequence[Line]) -> str:
         for number, line in enumerate(lines):
             is_marked = line.is_sparse or np.isfinite(line.values).sum() == 1
             [drawn] = axes.plot(
-                *(line.steps, line.values),
+                line.steps,
+                line.values,
                 label=one_line(line.label),
                 linewidth=1.2,
                 marker="o" if is_marked else "",

@@ -1,9 +1,9 @@
 """Writes pages about runs."""
 
-import importlib.metadata
 import os
 from collections.abc import Sequence
 
+from bert_tf import __version__
 from bert_tf.files import write_whole
 from bert_tf.report.page import comparison_page, report_page
 from bert_tf.report.run_files import read_run
@@ -22,13 +22,9 @@ def write_report(output: str, folders: Sequence[str], log_path: str = "") -> Non
       OSError: if the page cannot be written.
     """
     runs = [read_run(folder, log_path) for folder in folders]
-    try:
-        version = importlib.metadata.version("bert_tf")
-    except importlib.metadata.PackageNotFoundError:
-        version = ""
     if len(runs) == 1:
-        page = report_page(runs[0], version)
+        page = report_page(runs[0], __version__)
     else:
-        page = comparison_page(runs, version)
+        page = comparison_page(runs, __version__)
     os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
     write_whole(output, page)
