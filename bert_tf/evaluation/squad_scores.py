@@ -7,11 +7,11 @@ Rajpurkar et al. (https://rajpurkar.github.io/SQuAD-explorer/) for 1.1 and 2.0.
 import importlib
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from bert_tf.data.tasks.squad_files import SquadExample, read_squad
+from bert_tf.data.tasks.squad_files import SquadExample
 from bert_tf.errors import RunError
 from bert_tf.evaluation.squad import SquadPredictions
 
@@ -25,12 +25,15 @@ def check_scorer(*, is_version_2: bool) -> None:
     _official("squad_evaluate_v2_0" if is_version_2 else "squad_evaluate_v1_1")
 
 
-def score_squad(dataset_path: str, predictions: SquadPredictions) -> dict[str, float]:
-    """Compares answers with those of a file.
+def score_squad(
+    examples: Sequence[SquadExample], predictions: SquadPredictions
+) -> dict[str, float]:
+    """Compares answers with the right ones.
 
     Args:
-      dataset_path: A SQuAD file with answers; 2.0 if the predictions have null odds.
-      predictions: An answer for each of its questions.
+      examples: The questions, with their answers; of 2.0 if the predictions have null
+        odds.
+      predictions: An answer for each of them.
 
     Returns:
       `exact_match` and `f1` in percent, and `total` questions. For 2.0 also
@@ -41,35 +44,24 @@ def score_squad(dataset_path: str, predictions: SquadPredictions) -> dict[str, f
       a threshold has already replaced by "" stays so.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if the file cannot be used, or answers and questions do not match.
       RunError: if tf-models-official is not installed.
     """
-    is_version_2 = predictions.null_odds is not None
-    examples = read_squad(
-        dataset_path,
-        version_2_with_negative=is_version_2,
-        needs_answers=True,
-        needs_starts=False,
-    )
-    _check_answered(dataset_path, examples, "an answer", predictions.answers)
-    if not is_version_2:
-        scorer = _official("squad_evaluate_v1_1")
-        scores = scorer.evaluate(_articles(examples), predictions.answers)
-        return {
-            "exact_match": 100.0 * scores["exact_match"],
-            "f1": 100.0 * scores["final_f1"],
-            "total": float(len(examples)),
-        }
-    _check_answered(dataset_path, examples, "null odds", predictions.null_odds)
-    return _score_version_2(examples, predictions)
+    articles = _articles(examples)
+    if predictions.null_odds is not None:
+        return _score_version_2(articles, predictions)
+    scorer = _official("squad_evaluate_v1_1")
+    scores = scorer.evaluate(articles, predictions.answers)
+    return {
+        "exact_match": 100.0 * scores["exact_match"],
+        "f1": 100.0 * scores["final_f1"],
+        "total": float(len(examples)),
+    }
 
 
 def _score_version_2(
-    examples: list[SquadExample], predictions: SquadPredictions
+    articles: list[dict[str, Any]], predictions: SquadPredictions
 ) -> dict[str, float]:
     scorer = _official("squad_evaluate_v2_0")
-    articles = _articles(examples)
     # Given odds, the scorer would itself empty answers where these are above 1.
     scores = scorer.evaluate(articles, predictions.answers)
     with_odds = scorer.evaluate(articles, predictions.answers, predictions.null_odds)
@@ -130,29 +122,7 @@ def _normalized(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
 
 
-def _check_answered(
-    path: str, examples: list[SquadExample], what: str, given: Iterable[str]
-) -> None:
-    """Checks that there is one entry for each question, and no other entry."""
-    asked = {example.question_id: None for example in examples}
-    given = dict.fromkeys(given)
-    missing = [each for each in asked if each not in given]
-    if missing:
-        raise ValueError(
-            f"{path}: each question must have {what}. Received: none for "
-            f"{len(missing)} of {len(asked)} questions, such as {missing[0]}. Run the "
-            "prediction on this file."
-        )
-    unknown = [each for each in given if each not in asked]
-    if unknown:
-        raise ValueError(
-            f"{path}: {what} must belong to a question of this file. Received: "
-            f"{len(unknown)} for other questions, such as {unknown[0]}. Score the file "
-            "that was predicted."
-        )
-
-
-def _articles(examples: list[SquadExample]) -> list[dict[str, Any]]:
+def _articles(examples: Sequence[SquadExample]) -> list[dict[str, Any]]:
     """The part of a SQuAD file that the official scorers read."""
     questions = [
         {

@@ -101,7 +101,7 @@ def run(config: SquadConfig, stop: StopRequest | None = None) -> dict[str, float
         questions = plan.data.predict
 
         def evaluate() -> dict[str, float]:
-            return score_squad(questions.path, _answers(plan, session))
+            return score_squad(questions.examples, _answers(plan, session))
 
         finetuning.train_and_keep_best(plan, session, evaluate, "f1")
         if questions is None or config.saving.benchmark:
@@ -112,7 +112,7 @@ def run(config: SquadConfig, stop: StopRequest | None = None) -> dict[str, float
             session.log.message(f"Predictions written to {config.files.output_dir}.")
         if not config.training.do_eval:
             return {}
-        scores = score_squad(questions.path, predictions)
+        scores = score_squad(questions.examples, predictions)
         if session.report:
             asked = (questions.examples, predictions, NUM_HARDEST)
             session.report.add_details(lambda: {"hardest": wrong_answers(*asked)})
