@@ -150,7 +150,8 @@ class FileWriter:
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         """Renames the file, or deletes it after an error."""
-        if error is None:
-            self.close()
-        else:
+        try:
+            if error is None:
+                self.close()
+        finally:
             self.discard()

@@ -196,5 +196,18 @@ def test_file_is_given_up_after_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_file_is_given_up_on_a_full_disk(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with (
+        pytest.raises(OSError, match="disk full"),
+        RecordWriter(tmp_path / "a") as writer,
+    ):
+        writer.write(b"one")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_shards_are_named_by_number_and_count():
     assert shard_name(0, 4) == "part-00000-of-00004.tfrecord"
