@@ -42,7 +42,9 @@ def check_run(config: RunConfig) -> None:
     Raises:
       OSError: if a path to read does not exist or is of the wrong kind, or a folder to
         write to cannot exist.
+      ValueError: if the folder to write to holds the records.
     """
+    _refuse_output_among_records(config)
     if launched_size() > 1:
         return
     for field in dataclasses.fields(config):
@@ -58,6 +60,20 @@ def check_run(config: RunConfig) -> None:
             require_match(name, path if _expand(path) else split_weight(path)[0])
     if config.files.init_checkpoint:
         require_exists("init_checkpoint", config.files.init_checkpoint)
+
+
+def _refuse_output_among_records(config: RunConfig) -> None:
+    """The files of a run would be read as records, by it when it resumes too."""
+    output_dir = config.files.output_dir
+    for name in _RECORDS:
+        for part in getattr(config.files, name, "").split(","):
+            for path in _expand(part.strip()) or [split_weight(part.strip())[0]]:
+                if path and os.path.realpath(path) == os.path.realpath(output_dir):
+                    raise ValueError(
+                        "`output_dir` must be another folder than the records'. "
+                        f"Received: output_dir={output_dir}, which `{name}` names. "
+                        "Pass another --output_dir."
+                    )
 
 
 def check_paths(config: object) -> None:

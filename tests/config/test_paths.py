@@ -49,6 +49,14 @@ def test_a_weight_is_no_part_of_the_path(config, tmp_path):
     check_run(dataclasses.replace(config, files=files))
 
 
+@pytest.mark.parametrize("name", ["input_files_dir", "eval_files_dir"])
+@pytest.mark.parametrize("setting", ["{0}/run", "{0}/x,{0}/ru*", "{0}/./run/:0.5"])
+def test_a_run_is_not_written_among_its_records(config, tmp_path, name, setting):
+    files = dataclasses.replace(config.files, **{name: setting.format(tmp_path)})
+    with pytest.raises(ValueError, match=f"`output_dir` must .* `{name}` names"):
+        check_run(dataclasses.replace(config, files=files))
+
+
 @pytest.mark.parametrize(
     ("address", "advice"),
     [
