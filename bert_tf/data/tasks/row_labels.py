@@ -75,7 +75,14 @@ def names_of(row: Row, columns: ColumnNames, kind: Kind) -> list[str]:
         value = value.split(",") if value.strip() else []
     values = value if isinstance(value, list) else [value]
     found = [Row(row.location, {columns.label: each}) for each in values]
-    return list(dict.fromkeys(label_name(each, columns.label) for each in found))
+    names = list(dict.fromkeys(label_name(each, columns.label) for each in found))
+    if len(names) < len(values) and _FLAGS.keys() >= {*map(str.lower, names)}:
+        raise ValueError(
+            f"{row.location}: {columns.label!r} must be the labels that the text has. "
+            f"Received: {quoted(row.values[columns.label])}, which looks like a 1 or 0 "
+            "for each label. Write the names or numbers of the labels that are 1."
+        )
+    return names
 
 
 def _is_true(row: Row, column: str) -> bool:

@@ -444,6 +444,23 @@ def test_a_text_may_have_any_number_of_labels(tmp_path, file_format, lines):
     assert labels == [{0, 1}, set(), {1}]
 
 
+@pytest.mark.parametrize(
+    ("labels", "number"),
+    [
+        ([[1, 0], [1, 1]], 2),
+        ([[2], [0, 1, 0]], 2),
+        ([[True, False, True]], 1),
+        (["sad", "0, 0, 1"], 2),
+    ],
+)
+def test_a_1_or_0_for_each_label_is_no_list_of_labels(tmp_path, labels, number):
+    rows = [{"text": "a", "labels": each} for each in labels]
+    write_objects(tmp_path / "train.jsonl", *rows)
+    message = f"line {number}: 'labels' must be the labels .* a 1 or 0 for each label"
+    with pytest.raises(ValueError, match=message):
+        read("jsonl", tmp_path, **MULTI)
+
+
 TOXIC = ["id,comment_text,toxic,insult,threat", "1,a,1,0,1", "2,b,0,0,0", "3,c,0,1.0,0"]
 
 
