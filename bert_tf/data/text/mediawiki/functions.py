@@ -95,6 +95,8 @@ def convert(arguments: Arguments) -> str | None:
         index += 2
     if index == len(texts) or not number or not texts[index]:
         return None
+    if arguments.get("disp", "").startswith(("out", "number", "unit", "preunit")):
+        return None  # Only a part, or the other measure.
     unit = texts[index]
     joint = "-" if arguments.get("adj") in ("on", "mid", "pre", "1") else " "
     if size := _SIZES.get(unit[:2]):
@@ -273,7 +275,10 @@ def _number(text: str) -> str:
 
 
 def _plural(texts: Sequence[str]) -> str | None:
-    return texts[1 if _number(texts[0]) == "1" else -1] if len(texts) > 1 else None
+    number = _number(texts[0])  # {{plural:2|a cat|cats}}, also {{plural:2|2=two|cats}}.
+    exact = [text.split("=", 1)[1] for text in texts if text.startswith(f"{number}=")]
+    forms = [text for text in texts[1:] if not re.match(r"\d+=", text)]
+    return next(iter(exact + (forms[:1] if number == "1" else forms[-1:])), None)
 
 
 def _at(texts: Sequence[str], index: int) -> str:

@@ -45,6 +45,8 @@ _CATEGORIES = re.compile(
 )
 _SPACED_FRACTION = re.compile(rf"(?<=\d){AFTER_DIGIT}")
 _LEFTOVERS = re.compile(r"'{2,}|__[A-Z]+__|\[\[|\]\]|\{\{+|\}\}+|</?[a-zA-Z][^<>\n]*>")
+# What the parser did not take as a template: {{#ifexpr: 1 > 0|...}}, {{a<b}}.
+_UNPARSED = re.compile(r"\{\{[^{}]*+\}\}|<ref\b[^<>]*+>")
 _BROKEN_LINE = re.compile(r"\s*(\{\||\|\}|\|-|[|!]|(\[\[)?(File|Image|Category):)")
 # For text with single blanks. None tries a run of signs again from each position.
 _EMPTY_BRACKETS = re.compile(r" ?[(\[][ ,;:.–—/-]*[)\]]|（[ ，；：、,;:]*）")
@@ -142,7 +144,8 @@ def _join_paragraph(paragraph: str) -> str:
         lines.append(HOLE + line if follows_item and line[:1].islower() else line)
         follows_item = False
     # Some entities are escaped twice.
-    text = _LEFTOVERS.sub("", html.unescape(" ".join(lines)))
+    text = _UNPARSED.sub(HOLE, html.unescape(" ".join(lines)))
+    text = _LEFTOVERS.sub("", text)
     text = ADDRESS.sub(HOLE, text)
     if AFTER_DIGIT in text:
         text = _SPACED_FRACTION.sub(" ", text).replace(AFTER_DIGIT, "")

@@ -36,7 +36,7 @@ _FRACTION = " || ".join(
 _TABLE: dict[str, str] = {
     # Signs.
     " – ": """snd|spnd|sndash|spndash|spaced ndash|spaced en dash|spaced endash|dash|
-        spaced n dash""",
+        spaced n dash|snds|spnds""",
     "–": "ndash|en dash|endash|n dash|ndashb|–",
     "—": "mdash|em dash|emdash|m dash|mdashb|—|tiret",
     " — ": "spaced mdash|spaced em dash|spaced emdash|spaced m dash|smdash|smd|mdashsp",
@@ -138,7 +138,6 @@ _TABLE: dict[str, str] = {
     "{*-}": "respell|usdict|pronunciation respelling",
     "{*+}": "key press|keypress|key|taste|touche",
     "– {1} –": "incise",
-    "{1}{2} [sic] || {1} [sic] || [sic]": "sic",
     "lit. '{1}' || lit.": "lit|lit.|literal translation|literal",
     "'{1}'": "gloss|single-quoted",
     "transl. {1}": "translation",
@@ -262,6 +261,13 @@ _CURRENCIES = {
     "DKK ": "dkk",
 }  # fmt: skip
 
+
+def _sic(arguments: Arguments) -> str:
+    """{{sic|hte}}: hte [sic]; {{sic|hide=y|hte}}: hte."""
+    text = arguments.get("1", "") + arguments.get("2", "")
+    return text if arguments.get("hide") else f"{text} [sic]".strip()
+
+
 _CALLED: dict[Callable[[Arguments], str | None], str] = {
     functions.convert: "convert|cvt|conv",
     functions.measure: "unité|unidad|unidade|unit|fmtn",
@@ -282,6 +288,7 @@ _CALLED: dict[Callable[[Arguments], str | None], str] = {
     functions.author_and_year: "harvtxt|harvp|harvcoltxt",
     functions.author_year: "harvnb|harvcolnb",
     functions.ship: "ship",
+    _sic: "sic",
 }  # fmt: skip
 
 # Patterns of names, tried in this order if the table does not have a name.

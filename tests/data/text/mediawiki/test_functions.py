@@ -16,6 +16,10 @@ from bert_tf.data.text.mediawiki.markup import complete_text
         ("{{formatnum:{{formatnum:5}}}} {{subst:formatnum:6}}", "5 6"),
         ("{{lc:ABC}} {{uc:abc}} {{ucfirst:abc}} {{lcfirst:ABC}}", "abc ABC Abc aBC"),
         ("{{plural:1|cat|cats}} {{plural:2|cat|cats}}", "cat cats"),
+        (
+            "{{plural:2|a|2=two|b}} {{plural:3|a|b|2=two}} {{plural:1|a|1=one}}",
+            "two b one",
+        ),
         ("{{gender:x|he|she|they}} {{padleft:7|3|0}}", "they 007"),
         ("{{#if: x |yes|no}} {{#if: |yes|no}} {{#if:x|a=b}}", "yes no a=b"),
         ("{{#ifeq:a|a|yes|no}} {{#ifeq:a|b|yes|no}}", "yes no"),
@@ -40,6 +44,9 @@ def test_a_width_beyond_measure_is_500():
         "PAGENAME",
         "#invoke:x|y",
         "int:x",
+        "#ifexpr: 3 > 2|a|b",
+        "#expr: 1<2",
+        "foo>bar|x",
         "fooo:x",
     ],
 )

@@ -54,6 +54,8 @@ DUMP = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
         ("#1\n*\n----\n:", ""),
         ("'''", ""),
         ("{{unclosed [[link", "unclosed link"),
+        ("It was <ref>unclosed note. Good.", "Good."),
+        ("A <nowiki>{{x}}</nowiki> is a {{x\ny|z}} here. Good.", "Good."),
         ("", ""),
     ],
 )

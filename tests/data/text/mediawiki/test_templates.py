@@ -48,6 +48,11 @@ SENTENCES = [
     ("At {{Coord|13|19|N|169|9|W|type:event}}, it", "At 13°19′N 169°9′W, it"),
     ("It is {{coord|1.5|-2|display=inline,title}}.", "It is 1.5°N 2°W."),
     ("x{{coord|1|N|2|E|display=title}} y", "x y"),
+    (
+        "{{sic|hte}} {{sic|h|te}} {{sic|hide=y|hte}}{{sic}}",
+        "hte [sic] hte [sic] hte[sic]",
+    ),
+    ("11 August{{snds}}27 June", "11 August – 27 June"),
     # Dates.
     (
         "{{start date|1990|3|5}} {{dts|1990|3|5|format=dmy}}",
@@ -99,7 +104,7 @@ def test_known_templates_become_what_a_reader_sees(markup, expected):
     "template",
     [
         *("lang|fr", "convert|5", "HMS", "convert||km", "ill", "music|x"),
-        *("age|1990|1|1", "as of", "as of||lc=y"),
+        *("age|1990|1|1", "as of", "as of||lc=y", "convert|5|km|mi|disp=out"),
     ],
 )
 def test_known_templates_without_their_arguments_are_holes(template):
