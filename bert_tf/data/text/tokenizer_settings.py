@@ -236,7 +236,8 @@ def _normalizer_settings(normalizer: object) -> dict[str, object]:
             values[_CASE] = True
         elif part.get("type") == "StripAccents":
             values["strip_accents"] = True
-    return values
+    # What no part of a sequence does is not done.
+    return {_CASE: False, "strip_accents": False} | values if values else values
 
 
 def _normalizers(normalizer: object) -> Iterator[dict[str, object]]:

@@ -119,6 +119,23 @@ def test_the_normalizer_of_tokenizer_json_decides(
     assert "tokenizer.json" in choice.source
 
 
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (["NFC", "Lowercase"], (True, False)),
+        (["NFD", "StripAccents"], (False, True)),
+        (["NFD", "Lowercase", "StripAccents"], (True, True)),
+    ],
+)
+def test_what_no_normalizer_does_is_not_done(
+    tmp_path, uncased_vocabulary, kinds, expected
+):
+    found = {"type": "Sequence", "normalizers": [{"type": kind} for kind in kinds]}
+    write(tmp_path, "tokenizer.json", normalizer=found)
+    choice = choose(tmp_path, uncased_vocabulary)
+    assert choice.settings == TokenizerSettings(*expected, True)
+
+
 def test_task_json_comes_first_and_a_difference_gives_a_warning(
     tmp_path, uncased_vocabulary
 ):
