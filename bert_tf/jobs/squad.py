@@ -159,6 +159,8 @@ def read_questions(
     )
     if is_training:
         notes += describe_windows(path, examples, windows)
+    elif config.training.do_eval:
+        notes += _placeholders(path, examples)
     if len(windows) > _MANY_WINDOWS * len(examples):
         notes.append(
             f"warning: {path}: {len(examples)} questions make {len(windows)} windows, "
@@ -166,6 +168,29 @@ def read_questions(
             "fewer."
         )
     return Questions(path, examples, windows, notes)
+
+
+def _placeholders(path: str, examples: list[SquadExample]) -> list[str]:
+    """A line about questions that no answer can be right for, as in test files."""
+    answerable = [each for each in examples if each.answers]
+    wrong = [
+        each
+        for each in answerable
+        if not any(_holds(each.context, answer.text) for answer in each.answers)
+    ]
+    if not wrong:
+        return []
+    return [
+        f"warning: {path}: {len(wrong)} of {len(answerable)} questions with an answer "
+        "have none that is in the context, so predictions count as wrong; the first: "
+        f"question {wrong[0].question_id!r}. Where answers are placeholders, leave out "
+        "--do_eval."
+    ]
+
+
+def _holds(context: str, answer: str) -> bool:
+    found, wanted = (" ".join(text.casefold().split()) for text in (context, answer))
+    return wanted in found
 
 
 def describe_windows(

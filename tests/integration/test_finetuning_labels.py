@@ -446,6 +446,18 @@ def test_predicting_answers_needs_none(questions, run, tmp_path, change):
     assert list(found) == expected
 
 
+def test_scoring_placeholders_gives_a_warning(questions, run, tmp_path):
+    data = finetuning_data.squad()
+    data["data"][0]["paragraphs"][0]["qas"][1].update(SQUAD_FAKES[0])
+    (tmp_path / "test.json").write_text(json.dumps(data))
+    flags = [f"--init_checkpoint={questions}", f"--predict_file={tmp_path}/test.json"]
+    text = run(run_squad.main, *flags, *finetuning_data.SQUAD_FLAGS, "--do_eval")
+    number = len(finetuning_data.answers())
+    assert f"warning: {tmp_path}/test.json: 1 of {number} questions" in text
+    second = list(finetuning_data.answers())[1]
+    assert f"the first: question {second!r}" in text and "leave out --do_eval" in text
+
+
 def test_scoring_needs_no_places_of_answers(questions, run, tmp_path):
     data = finetuning_data.squad()
     for paragraph in data["data"][0]["paragraphs"]:

@@ -196,8 +196,15 @@ def _example(node: _Node, context: str, rules: _Rules) -> SquadExample:
 
 def _question_id(node: _Node) -> str:
     """The id as a string; files of other programs have numbers."""
-    if type(node.value.get("id")) is int:  # Not a Boolean.
+    found = node.value.get("id", "")
+    if type(found) is int:  # Not a Boolean.
         return str(node.child("id", int).value)
+    if not isinstance(found, str):
+        raise node.error(
+            "`id` must be a string or a whole number",
+            found,
+            "Put it in quotes, for example.",
+        )
     return node.child("id", str).value
 
 

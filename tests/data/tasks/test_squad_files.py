@@ -204,9 +204,9 @@ def test_a_number_and_its_digits_are_one_id(tmp_path):
 def test_other_kinds_of_question_ids_are_refused(tmp_path, value):
     data = copy.deepcopy(VERSION_1)
     question(data, 1)["id"] = value
-    assert f"{SECOND}.id: this must be a string" in refusal(
-        tmp_path, data, needs_answers=False
-    )
+    message = refusal(tmp_path, data, needs_answers=False)
+    assert f"{SECOND}: `id` must be a string or a whole number" in message
+    assert "Put it in quotes" in message
 
 
 def test_a_question_id_used_twice_is_refused_with_both_json_paths(tmp_path):
