@@ -83,8 +83,8 @@ def _tag(options: argparse.Namespace) -> Task:
         )
         if not (is_list if "words" in example else isinstance(text, str)):
             raise ValueError(
-                f"{location}: there must be a text, or words that are not empty. "
-                f"Received: {str(example)[:80]}. Correct the line."
+                f"{location}: there must be `text`, or `words`, a list of words that "
+                f"are not empty. Received: {str(example)[:80]}. Correct the line."
             )
         return example
 

@@ -219,10 +219,15 @@ class MaskFiller(Predictor):
         for number, part in enumerate(self._tokenizer.encode(text.split(MASK))):
             ids += [special.mask] * (number > 0) + part
         ids.append(special.sep)
-        if special.mask not in ids or len(ids) > self.max_seq_length:
+        if special.mask not in ids:
             raise ValueError(
-                f"A text must hold {MASK} and have at most {self.max_seq_length} "
-                f"tokens. Received: {text[:80]!r} of {len(ids)} tokens."
+                f"A text must hold {MASK}. Received: {text[:80]!r}. Write {MASK}, in "
+                "capital letters, for each token that is to be predicted."
+            )
+        if len(ids) > self.max_seq_length:
+            raise ValueError(
+                f"A text must have at most {self.max_seq_length} tokens. Received: "
+                f"{text[:80]!r} of {len(ids)} tokens. Shorten it."
             )
         return ids
 

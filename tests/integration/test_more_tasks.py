@@ -154,7 +154,7 @@ def test_predict_reads_lines_and_files_of_examples(trained, folder, tmp_path, ca
             "tag",
             "tags",
             '{"words": ["a", 3]}',
-            "line 1: there must be a text, or words",
+            "line 1: there must be `text`, or `words`",
         ),
         ("choose", "choices", "a text", "must be a JSON object"),
         (

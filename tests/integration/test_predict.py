@@ -518,7 +518,7 @@ GOOD = "the [MASK] is long"
 @pytest.mark.parametrize(
     "bad, message",
     [
-        (b"no mask here", "A text must hold [MASK]"),
+        (b"a [mask] here", "A text must hold [MASK]. Received: 'a [mask] here'"),
         (b"[MASK] " + b"the " * 80, "have at most 64 tokens"),
         (b'{"text": "the [MASK]"', "must be a JSON object with the texts text"),
         (b'{"text": 3}', "must be a JSON object with the texts text"),
