@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
@@ -188,13 +189,18 @@ class Sample(NamedTuple):
 
     Attributes:
       sha256: Of their features and of the number of records: equal for equal sets.
-      unmasked: Fraction of them without a masked token, in [0, 1].
+      num_records: How many were parsed.
+      faults: How many train nothing, or nothing of use: `unmasked`, without a masked
+        token; `masked_cls`, where [CLS] is one; `unattended`, whose mask is 0.
       has_pairs: Whether any of them has a second segment.
+      random_next: Share of random next segments, in [0, 1].
     """
 
     sha256: str
-    unmasked: float
+    num_records: int
+    faults: Counter[str]
     has_pairs: bool
+    random_next: float
 
 
 def check_sample(
@@ -216,12 +222,20 @@ def check_sample(
     numbers = np.unique(np.linspace(0, total - 1, count).astype(np.int64))
     corrupt = [*corrupt_among(parser, numbers[np.isin(numbers, skipped)])]
     reader = SkippingParser(parser, np.asarray(corrupt, np.int64))
-    digest, unmasked, has_pairs = hashlib.sha256(str(total).encode()), 0, False
+    digest, has_pairs = hashlib.sha256(str(total).encode()), False
+    faults, labels = Counter[str](), []
     for part in np.array_split(numbers, -(-len(numbers) // 256)):
         features = reader(part)
-        unmasked += int((features["masked_lm_weights"] <= 0).all(axis=1).sum())
+        masked = features["masked_lm_weights"] > 0
+        at_cls = masked & (features["masked_lm_positions"] == 0)
+        is_masked, is_attended = masked.any(axis=1), features["input_mask"].any(axis=1)
+        faults["unmasked"] += int((~is_masked).sum())
+        faults["masked_cls"] += int(at_cls.any(axis=1).sum())
+        faults["unattended"] += int((is_masked & ~is_attended).sum())
+        labels.append(features["next_sentence_labels"][:, 0])  # Of a pack's first.
         has_pairs = has_pairs or bool(features["segment_ids"].any())
         for name, values in sorted(features.items()):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(values))
-    return Sample(digest.hexdigest(), unmasked / len(numbers), has_pairs)
+    random_next = float(np.concatenate(labels).mean())
+    return Sample(digest.hexdigest(), len(numbers), faults, has_pairs, random_next)

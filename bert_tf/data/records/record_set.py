@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from bert_tf.config.record_ranges import RecordRange
 from bert_tf.config.record_sets import whole_parts
 from bert_tf.data.records.checking import (
+    Sample,
     check_metadata,
     check_sample,
     check_shards,
@@ -48,8 +49,10 @@ _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Enough to find a wrong vocabulary before the first step, and done within a second;
 # every record is checked again when it is read.
 _SAMPLE_SIZE = 2048
-# Other programs' records may mask less than ours: only useless sets give a warning.
-_MAX_UNMASKED = 0.5
+# Shares that give a warning. Other programs may mask less than ours, at random.
+_MAX_FAULTS = {"unmasked": 0.4, "masked_cls": 0.01, "unattended": 0.01}
+# Fewer labels may be equal by chance.
+_MANY_LABELS = 16
 
 
 def file_format(path: str) -> str:
@@ -339,16 +342,36 @@ def open_records(
     if skipped.size:
         notes.append(describe_skipped(index, skipped))
     sample = check_sample(unpadded, _SAMPLE_SIZE, skipped)
-    if sample.unmasked > _MAX_UNMASKED:
-        report(
-            f"warning: {sample.unmasked:.1%} of the records of {input_files_dir} have "
-            "no masked token, so they train and evaluate no masked LM. Make them again "
-            "with a greater --max_predictions_per_seq or --masked_lm_prob."
-        )
+    for text in _doubts(input_files_dir, sample):
+        report(f"warning: {text}")
     reader = SkippingParser(parser, skipped)
     return RecordSet(
         reader, average, sample.sha256, metadata, notes, shares, sample.has_pairs
     )
+
+
+def _doubts(input_files_dir: str, sample: Sample) -> Iterator[str]:
+    """What is wrong with records that can be read, and what to do."""
+    texts = {
+        "unmasked": "have no masked token, so they train and evaluate no masked LM. "
+        "Make them again with a greater --max_predictions_per_seq or --masked_lm_prob.",
+        "masked_cls": "have the first token, [CLS], as a masked one. Make them again "
+        "with the positions of the masked words as masked_lm_positions.",
+        "unattended": "have only zeros as input_mask, so the model sees none of their "
+        "tokens. Make them again with 1 for each token.",
+    }
+    for name, text in texts.items():
+        share = sample.faults[name] / sample.num_records
+        if share > _MAX_FAULTS[name]:
+            yield f"{share:.1%} of the records of {input_files_dir} {text}"
+    is_one_label = sample.random_next in (0, 1) and sample.has_pairs
+    if is_one_label and sample.num_records >= _MANY_LABELS:
+        yield (
+            f"100.0% of the records of {input_files_dir} have next_sentence_labels="
+            f"{sample.random_next:.0f}, from which next-sentence prediction learns "
+            "nothing. Make them again from documents of several sentences, or train "
+            "with --nodo_nsp."
+        )
 
 
 def _lengths(

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,37 @@ def test_records_without_masks_are_pointed_out(tmp_path, num_unmasked, capsys):
     assert len(open_records(str(tmp_path / "records"), LIMITS)) == 30
     said = capsys.readouterr().err
     assert ("100.0% of the records of" in said) == (num_unmasked == 30)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("masked_lm_weights", [0.0] * 4, "50.0% of the records of .* no masked token"),
+        ("masked_lm_positions", [0, 3, 0, 0], "50.0% of .* the first token"),
+        ("input_mask", [0] * 16, "50.0% of .* only zeros as input_mask"),
+        ("next_sentence_labels", [1], "100.0% of .* next_sentence_labels=1"),
+        ("next_sentence_labels", [0], "100.0% of .* next_sentence_labels=0"),
+    ],
+)
+def test_records_that_train_nothing_are_pointed_out(
+    tmp_path, capsys, name, values, message
+):
+    rng = np.random.default_rng(1)
+    examples = [make_example(rng) for _ in range(20)]
+    for number, example in enumerate(examples):
+        example["masked_lm_positions"] = [2, 3, 0, 0]
+        example["masked_lm_weights"] = [1.0, 1.0, 0.0, 0.0]
+        example["next_sentence_labels"] = [number % 2]
+    (tmp_path / "good").mkdir()
+    write_records(tmp_path / "good" / "part-0", examples)
+    for example in examples[:: 1 if name == "next_sentence_labels" else 2]:
+        example[name] = values
+    (tmp_path / "bad").mkdir()
+    write_records(tmp_path / "bad" / "part-0", examples)
+    open_records(str(tmp_path / "good"), LIMITS)
+    assert "warning" not in capsys.readouterr().err
+    open_records(str(tmp_path / "bad"), LIMITS)
+    assert re.search(f"warning: {message}", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("change", ["missing", "more", "damaged metadata", "shorter"])
