@@ -236,8 +236,11 @@ def find_label_names(
     column = file.columns.label
     path = os.path.join(data_dir, file.name)
     spellings: dict[str, str] = {}
+    places: dict[str, str] = {}
     for row in file.rows(data_dir):
         names = names_of(row, file.columns, kind)
+        for name in names:
+            places.setdefault(name, row.location)
         is_one = kind is Kind.CLASSES
         written = [str(row.values[column])] if is_one else names
         spellings |= dict(zip(written, names, strict=True))
@@ -248,9 +251,9 @@ def find_label_names(
     if names and all(map(_is_number, names)):
         example = min(name for name in names if not _is_whole(name))
         raise ValueError(
-            f"{path}: {column!r} must be classes: words or whole numbers. Received: "
-            f"{example!r}. Change the labels, or pass --is_regression to predict "
-            "numbers."
+            f"{places[example]}: {column!r} must be classes: words, or whole numbers "
+            f"of at most {_MAX_DIGITS} digits. Received: {example!r}. Change them, or "
+            "pass --is_regression to predict numbers."
         )
     return tuple(sorted(names)), notes
 

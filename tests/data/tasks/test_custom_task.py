@@ -277,7 +277,9 @@ def test_what_is_no_number_is_refused_in_regression(tmp_path, value):
 
 def test_decimal_labels_are_refused_without_is_regression(tmp_path):
     write_lines(tmp_path / "train.tsv", "text\tlabel", "a\t0.5", "b\t1")
-    with pytest.raises(ValueError, match=r"train\.tsv: .*'0\.5'.*pass --is_regression"):
+    with pytest.raises(
+        ValueError, match=r"train\.tsv, line 2: .*'0\.5'.*pass --is_regression"
+    ):
         own_task("tsv", str(tmp_path))
 
 
@@ -416,6 +418,14 @@ def test_half_a_character_is_no_class(tmp_path):
     ) as error:
         own_task("jsonl", str(tmp_path))
     str(error.value).encode()
+
+
+@pytest.mark.parametrize("label", ["1.0", "1" + "0" * 30, "+1"])
+def test_a_number_that_is_no_class_is_named_with_its_line(tmp_path, label):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\t0", f"b\t{label}")
+    message = f"line 3: 'label' must be classes: .* 18 digits. Received: '.?{label[1:]}"
+    with pytest.raises(ValueError, match=message):
+        read("tsv", tmp_path)
 
 
 MULTI = {"is_multi_label": True}
