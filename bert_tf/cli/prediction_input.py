@@ -235,11 +235,25 @@ def _from_words(texts: list[str], task: Task) -> Example:
 def _parse(
     lines: Iterable[tuple[int, str]], path: str, task: Task
 ) -> Iterator[Example]:
-    """Parses numbered lines into examples; an error names its line."""
+    """Parses numbered lines into examples; an error names its line.
+
+    Blank lines before the last text are reported: results do not match line numbers.
+    """
+    first, num_blank, num_pending = 0, 0, 0
     for number, line in lines:
         example = parse_line(line, f"{path}, line {number}", task)
-        if example is not None:
-            yield example
+        if example is None:
+            first = first or number
+            num_pending += 1
+            continue
+        num_blank, num_pending = num_blank + num_pending, 0
+        yield example
+    if num_blank:
+        print(
+            f"warning: {path}: blank lines are left out and have no result: "
+            f"{num_blank:,}, the first of them line {first}.",
+            file=sys.stderr,
+        )
 
 
 def parse_line(line: str, location: str, task: Task) -> Example | None:

@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import gzip
+import io
 import json
 import os
 
@@ -88,6 +89,29 @@ def test_lines_of_json_in_a_compressed_file_are_questions(tmp_path):
     line = {"question": "Who?", "context": "It was Ada."}
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(json.dumps(line).encode()))
     assert list(read(tmp_path / "a.json.gz", "squad")) == [line]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("a\n\nb\n \n\nc\n", "3, the first of them line 2."),
+        ("\na\n", "1, the first of them line 1."),
+        ("a\nb\n\n \n", ""),
+        ("\n\n", ""),
+    ],
+)
+@pytest.mark.parametrize("is_file", [True, False])
+def test_blank_lines_before_a_text_are_reported(
+    tmp_path, capsys, monkeypatch, content, expected, is_file
+):
+    path = tmp_path / "a.txt"
+    path.write_text(content)
+    monkeypatch.setattr("sys.stdin", io.StringIO(content))
+    found = [one["text_a"] for one in read(path if is_file else "-")]
+    assert found == content.split()
+    name = path if is_file else "standard input"
+    warning = f"warning: {name}: blank lines are left out and have no result: "
+    assert capsys.readouterr().err == (f"{warning}{expected}\n" if expected else "")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
