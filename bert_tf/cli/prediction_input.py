@@ -15,6 +15,7 @@ from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.data.tasks.row_labels import ColumnNames
 from bert_tf.data.tasks.squad_files import read_squad
 from bert_tf.data.tasks.tables import column_names, numbered_lines
+from bert_tf.data.text.input_files import utf8_remedy
 from bert_tf.errors import shown
 from bert_tf.json_files import parse_json
 
@@ -270,7 +271,7 @@ def parse_line(line: str, location: str, task: Task) -> Example | None:
     try:
         line.encode()  # What is not UTF-8 was read as surrogates.
     except UnicodeEncodeError:
-        raise ValueError(f"{location}: not UTF-8. Store the file as UTF-8.") from None
+        raise ValueError(f"{location}: not UTF-8. {utf8_remedy()}") from None
     if "\0" in line:
         raise ValueError(
             f"{location}: it holds bytes that are 0, as text in UTF-16 does. Store the "

@@ -133,3 +133,12 @@ def test_tables_are_refused_for_other_tasks(tmp_path, task, name):
     (tmp_path / name).write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="classify, embed and choose"):
         list(read(tmp_path / name, task))
+
+
+def test_a_stream_that_is_not_utf_8_is_refused_with_a_command():
+    reader, writer = os.pipe()
+    os.write(writer, "A café.\n".encode("latin-1"))
+    os.close(writer)
+    with pytest.raises(ValueError, match="line 1: not UTF-8.*iconv -f WINDOWS-1252 -t"):
+        next(read(f"/dev/fd/{reader}"))
+    os.close(reader)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from bert_tf.data.tasks.label_names import quoted_list
-from bert_tf.data.text.input_files import HEAD_BYTES, refuse_zeros
+from bert_tf.data.text.input_files import HEAD_BYTES, refuse_zeros, utf8_remedy
 from bert_tf.files import check_regular, is_gzip_name, opened
 from bert_tf.json_files import parse_json
 
@@ -144,8 +144,7 @@ def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"{path}, line {number}: not UTF-8 (byte {error.start}: "
-                    f"0x{content[error.start]:02x}). Convert the file, for example "
-                    "with `iconv -t UTF-8`."
+                    f"0x{content[error.start]:02x}). {utf8_remedy(path)}"
                 ) from None
 
 

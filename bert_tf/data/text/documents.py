@@ -1,9 +1,9 @@
 """Reads text files as documents, which are lists of sentences; large files in parts."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
+from bert_tf.data.text.input_files import utf8_remedy
 from bert_tf.data.text.sentence_splitting import split_sentences
 from bert_tf.data.text.tokenization import CASED, WordSplitter
 from bert_tf.files import content_size, opened
@@ -235,10 +235,8 @@ def read_lines(path: str, begin: int = 0, end: int | None = None) -> Iterator[st
                 number = _line_number(path, offset)
                 raise ValueError(
                     f"{path}, line {number}: byte {byte} of the file "
-                    f"(0x{content[error.start]:02x}) is not UTF-8. Convert text in "
-                    "another encoding, for example with `iconv -f WINDOWS-1252 -t "
-                    f"UTF-8 {shlex.quote(path)} > NEW`. To drop damaged bytes, use "
-                    f"`iconv -c -f UTF-8 -t UTF-8 {shlex.quote(path)} > NEW`."
+                    f"(0x{content[error.start]:02x}) is not UTF-8. "
+                    f"{utf8_remedy(path)}"
                 ) from None
             offset += len(line)
 

@@ -329,6 +329,20 @@ def refuse_zeros(path: str, head: bytes) -> None:
         )
 
 
+def utf8_remedy(path: str = "") -> str:
+    """How to convert text in another encoding, for messages.
+
+    Args:
+      path: The file; empty for one without a name, such as standard input.
+    """
+    name = shlex.quote(path) if path else "FILE"
+    return (
+        "Convert text in another encoding, for example with `iconv -f WINDOWS-1252 -t "
+        f"UTF-8 {name} > NEW`. To drop damaged bytes, use `iconv -c -f UTF-8 -t UTF-8 "
+        f"{name} > NEW`. Then replace the file by NEW: in a folder, both would be read."
+    )
+
+
 def _check_is_plain(path: str, head: bytes) -> None:
     """Refuses JSON and XML, whose syntax a model would learn if read as text."""
     begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()

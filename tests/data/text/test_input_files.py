@@ -2,10 +2,14 @@ import bz2
 import gzip
 import lzma
 import os
+import re
+import shutil
 import subprocess
 
 import pytest
 
+from bert_tf.data.tasks import tables
+from bert_tf.data.text import documents
 from bert_tf.data.text.input_files import check_content, expand_paths, named_paths
 
 
@@ -272,3 +276,17 @@ def test_a_folder_is_found_by_its_exact_name(tmp_path, name):
         matches for _, matches in named_paths(f"{tmp_path / name}, {tmp_path}/plain")
     ]
     assert both == [[str(tmp_path / name)], [f"{tmp_path}/plain"]]
+
+
+@pytest.mark.skipif(not shutil.which("iconv"), reason="needs iconv")
+@pytest.mark.parametrize("read", [documents.read_lines, tables.numbered_lines])
+def test_the_advice_on_another_encoding_converts_the_file(tmp_path, read):
+    path = tmp_path / "a b.txt"
+    path.write_bytes("warm\ncafé\n".encode("windows-1252"))
+    with pytest.raises(ValueError, match="line 2.*Then replace the file") as error:
+        list(read(str(path)))
+    commands = re.findall("`(iconv .*?)`", str(error.value))
+    for command, expected in zip(commands, ["café", "caf"], strict=True):
+        # With -c, iconv leaves out bytes but returns 1.
+        subprocess.run(command, shell=True, cwd=tmp_path, check=False, timeout=10)
+        assert (tmp_path / "NEW").read_text(encoding="utf-8") == f"warm\n{expected}\n"
