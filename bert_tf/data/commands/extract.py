@@ -30,6 +30,7 @@ from bert_tf.data.text.input_files import (
 )
 from bert_tf.data.text.mediawiki.dump import read_pages
 from bert_tf.data.text.mediawiki.markup import UnparsableError, complete_text
+from bert_tf.files import content_size
 from bert_tf.json_files import HUGE, REMEDY, parse_json, read_json
 from bert_tf.progress import ProgressReport
 
@@ -156,6 +157,8 @@ def raw_documents(
 
 def _plain_documents(path: str) -> Iterator[RawDocument]:
     title = os.path.basename(path)
+    if not content_size(path):  # No range, but a document without text.
+        yield RawDocument(title, "", has_markup=False)
     for file_range in cut_into_ranges([path], "text", 0):
         text = "\n".join(join_paragraphs(read_lines(*file_range)))
         yield RawDocument(title, text, has_markup=False)

@@ -328,3 +328,13 @@ def test_files_without_an_extension_are_text(tmp_path):
         input=str(tmp_path / "in"), output_dir=str(tmp_path / "out"), num_processes=1
     )
     assert extract_documents(config)["documents"] == 1
+
+
+@pytest.mark.parametrize("name", ["b.txt", "b.txt.gz"])
+def test_an_empty_text_file_counts_as_one_without_text(tmp_path, name):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text(TEXTS[0])
+    content = gzip.compress(b"") if name.endswith(".gz") else b""
+    (tmp_path / "in" / name).write_bytes(content)
+    counts = extract_documents(config_for(tmp_path / "in", tmp_path))
+    assert (counts["documents"], counts["empty"]) == (1, 1)
