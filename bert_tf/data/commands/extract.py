@@ -32,6 +32,7 @@ from bert_tf.data.text.mediawiki.dump import read_pages
 from bert_tf.data.text.mediawiki.markup import UnparsableError, complete_text
 from bert_tf.files import content_size
 from bert_tf.json_files import HUGE, REMEDY, parse_json, read_json
+from bert_tf.launch import report
 from bert_tf.progress import ProgressReport
 
 _FORMATS = {
@@ -99,6 +100,13 @@ def find_input(config: ExtractConfig | CheckConfig) -> list[str]:
 def _extract(
     config: ExtractConfig, paths: Sequence[str], output: OutputFolder
 ) -> list[OutputFile]:
+    num_texts = sum(format_of(path, config) == "text" for path in paths)
+    if num_texts:
+        report(
+            f"Text files ({num_texts:,}) are read as one document each. Files of "
+            "several documents, a sentence per line and a blank line between them, "
+            "need no extract: `python -m bert_tf data shard` reads them."
+        )
     # The size of what is compressed is not known: to about a quarter.
     total = sum(
         os.path.getsize(path) * (4 if path.endswith((".bz2", ".gz")) else 1)

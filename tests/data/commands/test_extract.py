@@ -338,3 +338,25 @@ def test_an_empty_text_file_counts_as_one_without_text(tmp_path, name):
     (tmp_path / "in" / name).write_bytes(content)
     counts = extract_documents(config_for(tmp_path / "in", tmp_path))
     assert (counts["documents"], counts["empty"]) == (1, 1)
+
+
+def test_text_files_are_reported_as_one_document_each(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("One cat.\n\nTwo cats.\n")
+    folder = str(tmp_path / "in")
+    counts = extract_documents(config_for(folder, tmp_path))
+    error = capsys.readouterr().err
+    assert counts["documents"] == 1
+    assert "Text files (1) are read as one document each" in error
+    assert "python -m bert_tf data shard" in error
+    shards = ["--n_training_shards=1", "--n_test_shards=1", "--fraction_test_set=0.5"]
+    output = f"--output_dir={tmp_path / 'shard'}"
+    data.main(["shard", f"--input={folder}", output, *shards])
+    found = read_documents(sorted(map(str, tmp_path.glob("shard/*.txt"))), "google")
+    assert sorted(found) == [["One cat."], ["Two cats."]]
+
+
+def test_lines_are_not_reported_as_one_document_each(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("One cat.\nTwo cats.\n")
+    extract_documents(config_for(tmp_path / "a.txt", tmp_path, input_format="lines"))
+    assert "one document each" not in capsys.readouterr().err
