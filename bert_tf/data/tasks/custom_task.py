@@ -151,7 +151,7 @@ def _find_columns(
     if not columns.text_a:
         texts = find_text_columns(present, [usual])
         if texts is None:
-            raise _no_column(location, "texts", present, "--text_a_column")
+            raise _no_column(path, present, is_text=True)
     text_a, text_b = texts
     label, labels = columns.label, columns.labels
     if not label and not labels and {*usual.labels} <= {*present}:
@@ -159,7 +159,7 @@ def _find_columns(
     if not label and not labels and needs_label:
         label = find_label_column(present, [usual], taken=texts)
         if not label:
-            raise _no_column(location, "labels", present, "--label_column")
+            raise _no_column(path, present, is_text=False)
     found = ColumnNames(text_a, text_b, label, labels)
     found = found if needs_label else found.without_label()
     check_columns(found.names, present, location)
@@ -206,12 +206,18 @@ def _first_match(
     return None
 
 
-def _no_column(
-    location: str, what: str, present: Sequence[str], option: str
-) -> ValueError:
+def _no_column(path: str, present: Sequence[str], *, is_text: bool) -> ValueError:
+    what, option, common = "labels", "--label_column", ", ".join(_LABELS)
+    if is_text:
+        what, option, common = "texts", "--text_a_column", ", ".join(_TEXTS)
+        pairs = ", ".join(map(" and ".join, _PAIRS))
+        common += f"; of two texts {pairs}"
+    has_header = path.removesuffix(".gz").endswith((".tsv", ".csv"))
+    header = "The first line must be a header with the names of the columns. "
     return ValueError(
-        f"{location}: no column has a common name for {what}. Received: "
-        f"{quoted_list(present)}. Name the column with {option}."
+        f"{path}, line 1: no column has a common name for {what}. Received: "
+        f"{quoted_list(present)}. {header if has_header else ''}Name the column with "
+        f"{option}, or use a common name: {common}."
     )
 
 

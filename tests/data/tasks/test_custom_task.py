@@ -1,11 +1,13 @@
 import gzip
 import json
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bert_tf.data.tasks import custom_task
 from bert_tf.data.tasks.classification import ColumnNames, read_examples
 from bert_tf.data.tasks.custom_task import own_task
 
@@ -530,3 +532,39 @@ def test_a_label_that_train_has_not_is_named_with_its_line(tmp_path):
     write_lines(tmp_path / "dev.tsv", "text\tlabel", "a\tsad", "b\tsad,glad")
     with pytest.raises(ValueError, match=r"dev.tsv, line 3: .*Received: 'glad'"):
         read("tsv", tmp_path, "dev", **MULTI)
+
+
+@pytest.mark.parametrize("name", ["train.tsv", "train.tsv.gz", "train.jsonl"])
+def test_a_table_without_a_header_is_refused_with_the_names_that_are_looked_for(
+    tmp_path, name
+):
+    is_json = name.endswith(".jsonl")
+    content = b'{"words": "A film.", "x": 1}\n' if is_json else b"A film.\tgood\n"
+    if name.endswith(".gz"):
+        content = gzip.compress(content)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match="common name for texts") as error:
+        read("jsonl" if is_json else "tsv", tmp_path)
+    header = "The first line must be a header with the names of the columns."
+    assert (header in str(error.value)) != is_json
+    assert "or use a common name: text_a, text, sentence, review" in str(error.value)
+    assert "of two texts text_a and text_b, text1 and text2" in str(error.value)
+
+
+def test_a_table_without_a_label_is_refused_with_the_names_that_are_looked_for(
+    tmp_path,
+):
+    (tmp_path / "train.tsv").write_text("text\tkind\nA film.\tgood\n")
+    with pytest.raises(ValueError, match="or use a common name: label, labels, gold"):
+        read("tsv", tmp_path)
+
+
+def test_the_document_lists_the_common_names():
+    path = Path(__file__).parents[3] / "docs" / "finetuning.md"
+    text = " ".join(path.read_text(encoding="utf-8").split())
+    pairs = ", ".join(f"`{a}` and `{b}`" for a, b in custom_task._PAIRS)
+    texts, labels = (
+        ", ".join(f"`{name}`" for name in names)
+        for names in (custom_task._TEXTS, custom_task._LABELS)
+    )
+    assert f"Two texts: {pairs}. One text: {texts}. Labels: {labels}." in text
