@@ -104,13 +104,13 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     start = find_starting_point(config, local_rank=communicator.local_rank)
     require_same_task(config, start, FolderTask(PRETRAINING))
     bert = load_bert_config(config.files, start)
-    stated = _stated_metadata(config, start) if config.files.preset else {}
+    stated = _stated_metadata(config, start)
     bert, sized = fit_preset(bert, config.files, start, stated)
     check_architecture(start, bert, config.training.allow_config_change)
+    # Before records are read: ids of another vocabulary may be out of range.
+    tokenizer = pretraining_tokenizer(config, start, bert, stated)
     records = _open_records(config, communicator, bert, start)
     sets = records.sets
-    metadata = {folder: m for each in sets for folder, m in each.metadata.items()}
-    tokenizer = pretraining_tokenizer(config, start, bert, metadata)
     notes = [*sized, *dict.fromkeys(note for each in sets for note in each.notes)]
     do_nsp, more = choose_nsp(config, start, records)
     notes += more

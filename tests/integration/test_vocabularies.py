@@ -154,6 +154,18 @@ def test_initial_weights_with_another_vocabulary_are_refused(
     refused(pattern, folder, tmp_path / "run", **more)
 
 
+@pytest.mark.parametrize("named", ["init_checkpoint", "vocab_file"])
+def test_records_of_a_larger_vocabulary_are_refused_as_such(folder, tmp_path, named):
+    small = tmp_path / "small"
+    words = write_vocabulary(small / "vocab.txt", WORDS[:3])
+    sizes = {"vocab_size": 10, "max_position_embeddings": 16}
+    (small / "bert_config.json").write_text(json.dumps(TINY | sizes))
+    (small / "model.safetensors").touch()
+    more = {"init_checkpoint": small, "vocab_file": words}
+    more = {"bert_config_file": small / "bert_config.json", named: more[named]}
+    refused("records were made with another vocabulary", folder, tmp_path / "r", **more)
+
+
 def test_initial_weights_of_another_case_are_refused(folder, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "init")
     (tmp_path / "init/tokenizer_config.json").write_text('{"do_lower_case": true}')
