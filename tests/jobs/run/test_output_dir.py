@@ -50,6 +50,11 @@ def test_the_same_task_passes():
     check("classify", MRPC)
 
 
+def test_formats_of_own_files_are_one_task():
+    assert FolderTask("classify", "tsv").is_same(FolderTask("classify", "jsonl"))
+    assert not FolderTask("classify", "tsv").is_same(MRPC)
+
+
 def test_both_tasks_are_named():
     wanted = r"/used with those of classification \(mrpc\), for SQuAD \(1.1\)\."
     with pytest.raises(ValueError, match=wanted):
