@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -113,7 +114,13 @@ def test_a_finished_run_only_evaluates(command, tiny_records, tmp_path, capsys):
     second = run(command(folder, *evaluation))
     assert first == second
     assert first["global_step"] == STEPS
-    assert f"All steps are done: {STEPS} of {STEPS}" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"All steps are done: {STEPS} of {STEPS}" in text
+    assert "Kept from the checkpoint" not in text
+    run(command(folder, *evaluation, "--learning_rate=0.5", "--seed=9"))
+    text = capsys.readouterr().out
+    assert "Kept from the checkpoint: learning rate 0.01 (flags: 0.5)" in text
+    assert re.search(r"Kept from the checkpoint: seed \d+ \(flags: 9\)", text)
 
 
 def test_a_finished_run_needs_its_training_data_no_more(

@@ -123,29 +123,40 @@ def unused_settings(plan: Plan) -> list[str]:
 
 def describe_changes(plan: Plan, log: RunLog) -> None:
     """Logs what a resumed run keeps although flags differ, and what it changes."""
+    if plan.start.position is None:
+        return
+    describe_kept(plan, log, plan.training_set.sequences_per_record)
+    if changes := _new_settings(plan):
+        log.message(f"New from here on: {', '.join(changes)}.")
+    _describe_warmup(plan, log)
+
+
+def describe_kept(plan: Plan, log: RunLog, average: float | None = None) -> None:
+    """Logs what a resumed or finished run keeps although flags differ.
+
+    Args:
+      plan: The run.
+      log: Its log.
+      average: Sequences per record; None if no records are read: the global batch is
+        not compared then.
+    """
     position, config = plan.start.position, plan.config
     if position is None:
         return
     size = plan.shape.size if config.optimizer.scale_learning_rate else 1
-    average = plan.training_set.sequences_per_record
-    steps = accumulation_steps(config.batch, None, plan.shape.size, average)
-    flags_batch = config.batch.train_batch_size * steps * plan.shape.size
     pairs = {
-        "learning rate": (
-            position.learning_rate,
-            config.optimizer.learning_rate * size,
-        ),
-        "global batch": (position.global_batch_size, flags_batch),
-        "seed": (position.seed, config.training.seed),
+        "learning rate": (position.learning_rate, config.optimizer.learning_rate * size)
     }
+    if average is not None:
+        steps = accumulation_steps(config.batch, None, plan.shape.size, average)
+        asked = config.batch.train_batch_size * steps * plan.shape.size
+        pairs["global batch"] = (position.global_batch_size, asked)
+    pairs["seed"] = (position.seed, config.training.seed)
     for name, (kept, asked) in pairs.items():
         if kept != asked:
             log.message(
                 f"Kept from the checkpoint: {name} {kept:g} (flags: {asked:g})."
             )
-    if changes := _new_settings(plan):
-        log.message(f"New from here on: {', '.join(changes)}.")
-    _describe_warmup(plan, log)
 
 
 def _new_settings(plan: Plan) -> list[str]:

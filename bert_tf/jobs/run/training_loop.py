@@ -12,7 +12,7 @@ from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
 from bert_tf.jobs.run.exporting import Exporter
 from bert_tf.jobs.run.loss_watch import LossWatch
-from bert_tf.jobs.run.messages import BENCHMARK_STEPS, StepReport
+from bert_tf.jobs.run.messages import BENCHMARK_STEPS, StepReport, describe_kept
 from bert_tf.jobs.run.output_dir import write_missing_files
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.saving import CheckpointSaver
@@ -244,6 +244,8 @@ def _take_no_step(plan: Plan, session: Session) -> Trained:
         write_missing_files(plan.config.files.output_dir, plan.model_files)
         Exporter(plan, session.log).start()
     session.log.message(line)
+    if plan.training_set is None:  # Else it is logged with the training.
+        describe_kept(plan, session.log)
     session.stop.state = f"the training is over at step {plan.step}, and is saved"
     _use_averages(plan, session)
     return Trained()
