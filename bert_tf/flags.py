@@ -252,14 +252,16 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
     # First as they are written, for errors, then with each setting under one name, so
     # that the last word of several counts, whichever file and name it has.
     everything = [word for word, _ in words]
-    _values(config_class, everything)
+    _values(config_class, everything, arguments)
     own = [word for word, number in words if number == 0]
     _refuse_contradictions(_values(config_class, own), _aliases(config_class))
     return make_config(config_class, _last_values(config_class, everything))
 
 
-def _values(config_class: type, arguments: Sequence[str]) -> flags.FlagValues:
-    """The flags, set by a command line without files.
+def _values(
+    config_class: type, arguments: Sequence[str], written: Sequence[str] = ()
+) -> flags.FlagValues:
+    """The flags, set by a command line without files; `written` is that with files.
 
     Raises:
       FlagError: see `parse`.
@@ -273,10 +275,9 @@ def _values(config_class: type, arguments: Sequence[str]) -> flags.FlagValues:
         rest = values(arguments)
     except flags.UnrecognizedFlagError as error:
         question = did_you_mean(f"--{error.flagname}", [f"--{n}" for n in values])
-        raise FlagError(
-            f"Unknown flag --{shown(error.flagname)[1:-1]}. {question}".rstrip()
-            + f" {_ALL_FLAGS}"
-        ) from error
+        line = recipes.line_of(written, error.flagname)
+        text = f"{line}Unknown flag --{shown(error.flagname)[1:-1]}. {question}"
+        raise FlagError(f"{text.rstrip()} {_ALL_FLAGS}") from error
     except flags.Error as error:
         text = " ".join(str(error).split()).rstrip(".")
         raise FlagError(f"{text}. {_ALL_FLAGS}") from error

@@ -263,6 +263,10 @@ def test_a_file_of_flags_has_comments_and_other_files(tmp_path):
         ("--output_dir='a'", "line 1: the value must have no quotes"),
         ("--output_dir=a  # my run", "no comment after it.*'--output_dir=a  # my run'"),
         ("--lerning_rate=1", "Did you mean --learning_rate?"),
+        (
+            "# a\n--seed=1\n--do_predict",
+            "^flags.txt, line 3: Unknown flag --do_predict",
+        ),
         ("--flagfile=phase1_larg", "Did you mean phase1_large?"),
         ("--flagfile=", "must be a file with a flag on each line"),
         ("\udcff", "is not UTF-8"),
@@ -273,3 +277,12 @@ def test_wrong_files_of_flags_are_refused(tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ValueError, OSError), match=message):
         flags.parse(JOBS["pretrain"][0], ["run", "--flagfile=flags.txt"])
+
+
+def test_an_unknown_flag_of_the_command_line_names_no_file():
+    words = ["run", "--flagfile=phase1_large", "--lerning_rate=1"]
+    with pytest.raises(ValueError, match="^Unknown flag --lerning_rate"):
+        flags.parse(JOBS["pretrain"][0], words)
+    wrong = ["run", "--flagfile=squad_base"]
+    with pytest.raises(ValueError, match=r"squad_base.flags, line \d+: Unknown flag"):
+        flags.parse(JOBS["pretrain"][0], wrong)

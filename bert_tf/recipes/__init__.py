@@ -41,11 +41,24 @@ def numbered(arguments: Sequence[str]) -> list[tuple[str, int]]:
 
     Files are numbered from 1 in the order in which they begin; 0 is the command line.
     """
+    return [(word, number) for word, number, _ in _lines(arguments)]
+
+
+def line_of(arguments: Sequence[str], flag: str) -> str:
+    """`FILE, line N: ` that a flag is first from; empty if the command line has it."""
+    for word, _, line in _lines(arguments):
+        if word.startswith("-") and word.lstrip("-").partition("=")[0] == flag:
+            return f"{line}: " if line else ""
+    return ""
+
+
+def _lines(arguments: Sequence[str]) -> list[tuple[str, int, str]]:
+    """Each argument, the number of its file, and that file and the line in it."""
     numbers = itertools.count(1)
     return [
         item
         for argument, file in _split(arguments)
-        for item in ([(argument, 0)] if file is None else _read(file, numbers, ()))
+        for item in ([(argument, 0, "")] if file is None else _read(file, numbers, ()))
     ]
 
 
@@ -75,8 +88,8 @@ def _find(name: str) -> Path:
 
 def _read(
     name: str, numbers: Iterator[int], outer: tuple[Path, ...]
-) -> Iterator[tuple[str, int]]:
-    """The flags in a file, and in those that it names, with the numbers of the files.
+) -> Iterator[tuple[str, int, str]]:
+    """The flags in a file, and in those that it names, as `_lines` has them.
 
     Args:
       name: The value of `--flagfile`.
@@ -109,4 +122,4 @@ def _read(
         if flag.lstrip("-") == "flagfile":
             yield from _read(value, numbers, (*outer, path))
         else:
-            yield line, own
+            yield line, own, f"{path}, line {number}"
