@@ -42,7 +42,7 @@ from bert_tf.jobs.run.output_dir import (
 from bert_tf.jobs.run.plan import Plan, TrainingSet
 from bert_tf.jobs.run.session import Session
 from bert_tf.jobs.run.starting_point import StartingPoint, find_starting_point
-from bert_tf.jobs.run.training_loop import AfterStep, is_done, train
+from bert_tf.jobs.run.training_loop import AfterStep, is_done
 from bert_tf.launch import workers
 from bert_tf.modeling.finetuning import FinetuningTask
 from bert_tf.stages import stage
@@ -215,35 +215,20 @@ def check_task(plan: FinetuningPlan, session: Session) -> None:
             check_description(path, task, may_change=may_change)
 
 
-def train_and_keep_best(
-    plan: FinetuningPlan,
-    session: Session,
-    evaluate: Callable[[], dict[str, float]],
-    criterion: str,
-) -> None:
-    """Logs what the run is, and trains if the config says so.
-
-    Args:
-      plan: The run; at the end its model has the best weights, if they are looked for.
-      session: Its workers and its log.
-      evaluate: Evaluates the model.
-      criterion: Name of the result whose highest value is the best.
-    """
-    describe(plan, session)
-    check_task(plan, session)
-    if plan.config.training.do_train:
-        with _best_kept(plan, session, evaluate, criterion) as after_step:
-            train(plan, session, after_step)
-
-
 @contextlib.contextmanager
-def _best_kept(
+def keep_best(
     plan: FinetuningPlan,
     session: Session,
     evaluate: Callable[[], dict[str, float]],
     criterion: str,
 ) -> Iterator[AfterStep | None]:
     """Evaluates after each epoch of the training inside, if the config asks for it.
+
+    Args:
+      plan: The run; at the end its model has the best weights.
+      session: Its workers and its log.
+      evaluate: Evaluates the model.
+      criterion: Name of the result whose highest value is the best.
 
     Yields:
       What follows some steps of the training; None for nothing.
