@@ -48,6 +48,10 @@ NO_VOCABULARY = f"neither {VOCABULARY} nor {TOKENIZER_FILE} of WordPiece"
 SAFETENSORS = "model.safetensors"
 TORCH = "pytorch_model.bin"
 
+# Of a run that evaluates and keeps its best weights.
+BEST_DIR = "best"
+BEST_NOTE = "best.json"
+
 _KINDS = {
     ".safetensors": Kind.SAFETENSORS,
     ".bin": Kind.TORCH,
@@ -160,7 +164,11 @@ def _in_folder(folder: str) -> tuple[Kind, str, tuple[str, ...]]:
         note = f"{', '.join(others)} next to it: not read"
         return kind, os.path.join(folder, there[0]), (note,) if others else ()
     if named and os.path.isfile(os.path.join(folder, named + INDEX)):
-        return Kind.TENSORFLOW, os.path.join(folder, named), ()
+        return (
+            Kind.TENSORFLOW,
+            os.path.join(folder, named),
+            _note_on_best(folder, named),
+        )
     if not newest:
         links = "".join(_broken_link(os.path.join(folder, name)) for name in _FILES)
         names = sorted(os.listdir(folder))
@@ -178,6 +186,18 @@ def _in_folder(folder: str) -> tuple[Kind, str, tuple[str, ...]]:
             f"there is no file {_STATE}: this is the checkpoint with the most steps",
         )
     return Kind.TENSORFLOW, os.path.join(folder, newest), notes
+
+
+def _note_on_best(folder: str, chosen: str) -> tuple[str, ...]:
+    """A note if the evaluations of a run have kept other weights as the best ones."""
+    best = os.path.join(folder, BEST_DIR)
+    kept = _named_checkpoint(best)
+    if kept in ("", chosen) or not os.path.isfile(os.path.join(best, BEST_NOTE)):
+        return ()
+    return (
+        f"{chosen} is the newest checkpoint. {best} holds {kept}, which has the best "
+        "evaluation of the run: pass that folder to use it",
+    )
 
 
 def _named_checkpoint(folder: str) -> str:

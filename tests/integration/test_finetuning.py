@@ -18,8 +18,10 @@ from runs import (
 )
 
 import run_squad
+from bert_tf.cli import main
 from bert_tf.errors import RunError
 from bert_tf.jobs.run.saving import CheckpointSaver
+from bert_tf.predictors import QuestionAnswerer
 
 pytestmark = pytest.mark.slow
 SCRIPT = ROOT / "run_squad.py"
@@ -231,6 +233,19 @@ def test_the_run_ends_with_its_best_weights(best):
     assert scores["global_step"] == first
     [kept] = (path / "best").glob("model.ckpt-*.index")
     assert kept.name == f"model.ckpt-{first}.index"
+
+
+def test_other_commands_name_the_folder_of_the_best_weights(
+    best, tmp_path, capsys, caplog
+):
+    path, scores = best
+    named = f"{path}/best holds model.ckpt-{scores['global_step']}, which has the best"
+    assert main(["convert", str(path), str(tmp_path / "converted")]) == 0
+    assert capsys.readouterr().out.count(named) == 1
+    QuestionAnswerer(str(path))
+    assert caplog.text.count(named) == 1
+    QuestionAnswerer(f"{path}/best")
+    assert caplog.text.count(named) == 1
 
 
 def test_a_model_is_not_used_with_another_case_than_it_was_trained(best, command):

@@ -137,6 +137,25 @@ def test_a_missing_named_checkpoint_is_noted(tmp_path):
     assert note == "the file checkpoint names model.ckpt-9, which does not exist"
 
 
+def test_other_best_weights_of_a_run_are_noted(tmp_path):
+    best = tmp_path / "best"
+    best.mkdir()
+    touch(tmp_path, "model.ckpt-9.index")
+    touch(best, "model.ckpt-3.index", "best.json")
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-9"\n')
+    (best / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-3"\n')
+    [note] = find_source(tmp_path).notes
+    assert note.startswith(f"model.ckpt-9 is the newest checkpoint. {best} holds model")
+    assert (
+        not find_source(best).notes and not find_source(tmp_path / "model.ckpt-9").notes
+    )
+    (best / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-9"\n')
+    assert not find_source(tmp_path).notes
+    (best / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-3"\n')
+    (best / "best.json").unlink()  # A new run has begun in the folder.
+    assert not find_source(tmp_path).notes
+
+
 def test_the_choice_of_the_newest_is_noted(tmp_path):
     touch(tmp_path, "model.ckpt-3.index", "model.ckpt-5.index")
     [note] = find_source(tmp_path).notes

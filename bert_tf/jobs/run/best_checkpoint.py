@@ -6,17 +6,17 @@ import os
 
 from bert_tf.errors import RunError
 from bert_tf.files import write_whole
-from bert_tf.jobs.run.output_dir import BEST_DIR, changed_files
+from bert_tf.interop.weight_files import BEST_DIR, BEST_NOTE
+from bert_tf.jobs.run.output_dir import changed_files
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import load_checkpoint, weights_by_name
 from bert_tf.json_files import read_json_object
 from bert_tf.training import checkpoints
 
-_NOTE = "best.json"
 _LAST = "last_step"
 # Beside the first checkpoint of a new run: the note of an earlier one is deleted, which
 # the new run would take for its own when it is resumed.
-FORGET_BEST = {f"{BEST_DIR}/{_NOTE}": None}
+FORGET_BEST = {f"{BEST_DIR}/{BEST_NOTE}": None}
 
 
 class BestCheckpoint:
@@ -40,7 +40,7 @@ class BestCheckpoint:
         self._criterion = criterion
         self._rank = rank
         self._folder = os.path.join(plan.config.files.output_dir, BEST_DIR)
-        self._note = os.path.join(self._folder, _NOTE)
+        self._note = os.path.join(self._folder, BEST_NOTE)
         self._best: dict[str, float] | None = None
         if plan.start.is_own and os.path.exists(self._note):
             self._best = self._read_note()
@@ -114,7 +114,7 @@ class BestCheckpoint:
                 num_records=self._plan.training_set.num_records,
             ),
             replaces=checkpoints.committed_steps(self._folder),
-            beside={**files, _NOTE: note.encode()},
+            beside={**files, BEST_NOTE: note.encode()},
         )
 
     def load(self) -> str:

@@ -18,7 +18,12 @@ from bert_tf.interop.classifier_labels import CLASSIFY, KINDS, read_description
 from bert_tf.interop.model_kind import SQUAD
 from bert_tf.interop.sentence_files import EMBED
 from bert_tf.interop.tokenizer_files import tokenizer_config
-from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY, find_source
+from bert_tf.interop.weight_files import (
+    BEST_DIR,
+    ORIGINAL_CONFIG,
+    VOCABULARY,
+    find_source,
+)
 from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.starting_point import StartingPoint
 from bert_tf.jobs.run.used_folder import set_aside_damaged, set_aside_state
@@ -26,7 +31,6 @@ from bert_tf.training import checkpoints
 
 # Folders in output_dir: of the best checkpoint, of the index of the records, and of
 # the windows of questions.
-BEST_DIR = "best"
 INDEX_CACHE_DIR = ".record_index"
 CACHE_DIR = ".cache"
 # Name -> content of the files that checkpoints are used with; None: no such file.

@@ -28,6 +28,8 @@ from bert_tf.errors import RunError
 from bert_tf.files import missing_folders, temporary_folder
 from bert_tf.interop.huggingface import SHARD_INDEX
 from bert_tf.interop.weight_files import (
+    BEST_DIR,
+    BEST_NOTE,
     HUGGINGFACE_CONFIG,
     ORIGINAL_CONFIG,
     VOCABULARY,
@@ -36,7 +38,6 @@ from bert_tf.interop.weight_files import (
 )
 from bert_tf.jobs.run.agreement import agreement
 from bert_tf.jobs.run.compute_path import worker_names
-from bert_tf.jobs.run.output_dir import BEST_DIR
 from bert_tf.jobs.run.used_folder import find_newest
 from bert_tf.training import checkpoints
 
@@ -222,7 +223,7 @@ def _of_output_dir(folder: str, newest: int) -> list[str]:
         # None if a training has deleted it meanwhile: an evaluation is then refused.
         names += checkpoints.checkpoint_files(folder).get(newest, [])
         # The first worker alone reads the weights of the best checkpoint.
-        names.append(f"{BEST_DIR}/best.json")
+        names.append(f"{BEST_DIR}/{BEST_NOTE}")
     return names
 
 
