@@ -181,7 +181,7 @@ def test_numbers_of_numpy_lists_of_numbers_and_none_are_as_in_flags(tmp_path):
     config = runs._config(
         PretrainingConfig,
         {
-            "output_dir": tmp_path,
+            "output_dir": tmp_path / "run",
             "preset": "tiny",
             "input_files_dir": tmp_path,
             "do_train": np.True_,
@@ -193,7 +193,8 @@ def test_numbers_of_numpy_lists_of_numbers_and_none_are_as_in_flags(tmp_path):
         },
     )
     flags = [
-        *(f"--output_dir={tmp_path}", f"--input_files_dir={tmp_path}", "--do_train"),
+        *(f"--output_dir={tmp_path}/run", f"--input_files_dir={tmp_path}"),
+        "--do_train",
         *("--preset=tiny", "--num_train_steps=20", "--train_batch_size=8"),
         *("--learning_rate=1", "--export_steps=0,10"),
     ]
