@@ -21,7 +21,8 @@ from bert_tf.errors import (
 
 FOLDER = os.path.dirname(__file__)  # Any that exists: no job is run.
 COMMAND = ["run", f"--output_dir={FOLDER}", "--preset=tiny", "--do_train", "--horovod"]
-COMMAND += [f"--input_files_dir={FOLDER}"]
+RECORDS = os.path.dirname(FOLDER)
+COMMAND += [f"--input_files_dir={RECORDS}"]
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def test_a_signal_without_a_training_keeps_the_code_of_shells(run_alone, number,
     evaluation = (
         "--nodo_train",
         "--do_eval",
-        f"--eval_files_dir={FOLDER}",
+        f"--eval_files_dir={RECORDS}",
     )
     assert run_alone(signalled(number), *evaluation)[0] == code
 
