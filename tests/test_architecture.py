@@ -140,7 +140,7 @@ def test_imports_point_down(path):
 
 
 def defines(module, name):
-    """Whether a module has a name of its own; a package may offer that of others."""
+    """Whether a module defines a name; a package may re-export those of others."""
     path = ROOT / (module.replace(".", "/") + ".py")
     body = ast.parse(path.read_text()).body if path.exists() else []
     assigned = {
