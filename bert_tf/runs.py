@@ -3,6 +3,7 @@
 Settings have the names of the scripts' flags.
 """
 
+import contextlib
 import numbers
 import os
 from typing import Any
@@ -93,10 +94,11 @@ def _value(option: Option, value: object) -> object:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if kind is bool and isinstance(value, bool | np.bool_):
         return bool(value)
-    if kind is int and is_number and float(value).is_integer():
-        return int(value)
-    if kind is float and is_number:
-        return float(value)
+    with contextlib.suppress(OverflowError):  # Of numbers that no float can be.
+        if kind is int and is_number and float(value).is_integer():
+            return int(value)
+        if kind is float and is_number:
+            return float(value)
     if kind is str and isinstance(value, str | os.PathLike):
         return os.fspath(value)
     if kind is tuple and isinstance(value, str):  # As absl reads a list.

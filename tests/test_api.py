@@ -164,6 +164,7 @@ def test_a_list_may_be_a_text_as_in_a_flag():
     [
         ("do_train", "false", "True or False"),
         ("num_train_steps", "100", "a whole number"),
+        ("seed", 10**400, "a whole number"),
         ("num_train_steps", 0.5, "a whole number"),
         ("learning_rate", "1e-4", "a number"),
         ("learning_rate", True, "a number"),

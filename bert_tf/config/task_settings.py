@@ -13,6 +13,11 @@ _KINDS = ("is_regression", "is_multi_label")
 _COLUMNS = ("text_a_column", "text_b_column", "label_column")
 
 
+def plain_name(task_name: str) -> str:
+    """A task's name without case, hyphens and underscores, in which users differ."""
+    return task_name.lower().replace("-", "").replace("_", "")
+
+
 def require_task_settings(task_name: str, settings: Mapping[str, object]) -> None:
     """The task must have the settings that are given.
 
@@ -41,9 +46,8 @@ def require_task_settings(task_name: str, settings: Mapping[str, object]) -> Non
         checks.require(not value, setting, rule, value, f"Leave out --{setting}.")
     first, second = settings["text_a_column"], settings["text_b_column"]
     checks.require_only_with("text_a_column", first, "text_b_column", second)
-    is_xnli = name.replace("-", "").replace("_", "") == "xnli"
     checks.require(
-        is_xnli or settings["xnli_language"] == XNLI_LANGUAGE,
+        plain_name(task_name) == "xnli" or settings["xnli_language"] == XNLI_LANGUAGE,
         "xnli_language",
         f"be left out with task_name={task_name}",
         settings["xnli_language"],

@@ -6,7 +6,13 @@ Source: the files as gluebenchmark.com distributes them; google-research/bert,
 
 import dataclasses
 
-from bert_tf.config.task_settings import CONLL, FILE_FORMATS, SWAG, XNLI_LANGUAGE
+from bert_tf.config.task_settings import (
+    CONLL,
+    FILE_FORMATS,
+    SWAG,
+    XNLI_LANGUAGE,
+    plain_name,
+)
 from bert_tf.data.tasks.classification import ClassificationTask, RowFilter, SplitFile
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind
 from bert_tf.errors import did_you_mean
@@ -164,7 +170,7 @@ def find_task(name: str, language: str = XNLI_LANGUAGE) -> ClassificationTask:
       ValueError: if there is no such task or language.
     """
     for task in (*_GLUE, _xnli(language)):
-        if _plain(task.name) == _plain(name):
+        if plain_name(task.name) == plain_name(name):
             return task
     guess = did_you_mean(name, (*TASK_NAMES, *FILE_FORMATS, CONLL, SWAG))
     raise ValueError(
@@ -172,7 +178,3 @@ def find_task(name: str, language: str = XNLI_LANGUAGE) -> ClassificationTask:
         "parquet for your own files, conll for tagged words, swag for multiple choice. "
         f"Received: task_name={name}. {guess}".rstrip()
     )
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "").replace("_", "")
