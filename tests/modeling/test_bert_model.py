@@ -300,7 +300,12 @@ def test_answers_have_the_loss_of_spans(tiny_config):
     losses = task.losses(task.logits(features), features)
     expected = pytest.approx(float(tf.reduce_mean(losses)), rel=1e-6)
     assert loss_of(model, PLAIN, labels) == expected
+    assert loss_of(model, PLAIN, tuple(labels.values())) == expected
     assert loss_of(model, PLAIN | labels) == expected
+    with pytest.raises(ValueError, match="end_positions. Received: start_positions"):
+        loss_of(model, PLAIN, {"start_positions": labels["start_positions"]})
+    with pytest.raises(ValueError, match="end_positions. Received: tuple"):
+        loss_of(model, PLAIN, (*labels.values(), labels["end_positions"]))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from modeling.variable_names import ENCODER, HEADS
 
+from bert_tf import fused_ops
 from bert_tf.modeling import ops
+from bert_tf.modeling.finetuning import SpanTask, build_span_model
 from bert_tf.modeling.models import build_encoder_model
-from bert_tf.modeling.pretraining import build_pretraining_model
+from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.precision import PrecisionPolicy
 
 S = 16
@@ -241,3 +243,15 @@ def test_bfloat16_logits_are_near_those_of_float32(
         # Equal logits would mean that nothing was rounded.
         error = np.sqrt(np.mean(np.square(ours - exact)))
         assert 0 < error < 0.03 * exact.std(), error / exact.std()
+
+
+@pytest.mark.parametrize("is_pretraining", [True, False])
+def test_only_a_training_has_sums_of_gradients(tiny_config, is_pretraining):
+    if not fused_ops.are_in_use():
+        pytest.skip("needs the fused operations")
+    config = dataclasses.replace(tiny_config, hidden_size=64, intermediate_size=96)
+    build = build_pretraining_model if is_pretraining else build_span_model
+    model = build(config, policy=PrecisionPolicy("bf16"), allow_fused=True)
+    task = PretrainingTask(model) if is_pretraining else SpanTask(model)
+    assert task.step_scope(accumulates=True).sums
+    assert not task.step_scope().sums

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bert_tf import fused_ops
 from bert_tf.training.optimizers import LAMB, AdamWeightDecay, build_optimizer
 from bert_tf.training.update_formulas import adam_update, lamb_update
 
@@ -104,6 +105,22 @@ def test_five_steps_match_numpy_reference(
 ) -> None:
     tested = take_steps(build_optimizer(optimizer_type, LEARNING_RATE))
     assert_same(tested, reference(is_lamb=is_lamb, bias_correction=bias_correction))
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_a_scale_multiplies_each_gradient(is_fused: bool) -> None:
+    if is_fused and not fused_ops.are_in_use():
+        pytest.skip("needs the fused operations")
+    found = []
+    for factor, scale in ((0.25, None), (1.0, tf.constant(0.25))):
+        optimizer = build_optimizer("adamw", LEARNING_RATE, epsilon=1.0)
+        variables = make_variables(random_arrays(seed=0))
+        optimizer.is_fused = is_fused
+        optimizer.build(variables)
+        gradients = [tf.constant(factor * g) for g in random_arrays(seed=1).values()]
+        optimizer.apply_scaled(gradients, variables, scale)
+        found.append({variable.path: variable.numpy() for variable in variables})
+    assert_same(*found)
 
 
 @pytest.mark.parametrize("optimizer_type", ["lamb", "adam"])
