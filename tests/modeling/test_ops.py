@@ -173,6 +173,15 @@ def test_dropout_draws_the_bytes_of_philox():
         np.testing.assert_array_equal(drawn.ravel() > 0, expected)
 
 
+def test_rows_of_any_size_draw_the_bits_of_their_size():
+    signature = [tf.TensorSpec([None, None, 7])]
+    seed = make_seed(range(3))
+    graph = tf.function(
+        lambda x: ops.dropout(x, 0.3, seed, 11), input_signature=signature
+    )
+    np.testing.assert_array_equal(graph(tf.ones([3, 5, 7])), draw(range(3)))
+
+
 def test_the_smallest_rate_drops():
     share = (draw(range(64), rate=1 / 256, shape=(64, 63)) == 0).mean()
     assert share == pytest.approx(1 / 256, abs=5 * math.sqrt(1 / 256 / (64 * 64 * 63)))

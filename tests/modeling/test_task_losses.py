@@ -129,3 +129,12 @@ def test_fit_takes_tags_of_tokens_and_leaves_out_negative_ones(tasks, examples):
     model.compile()
     found = model.evaluate(inputs, tags.numpy(), verbose=0)
     assert found == pytest.approx(expected, rel=TOLERANCE)
+    # Weighted, it is a sum of weighted losses over the number of tags, as in Keras.
+    weights = np.where(np.arange(tags.shape[1]) % 2, 2.0, 0.5).astype(np.float32)
+    weights = np.broadcast_to(weights, tags.shape)
+    logits = log_softmax(model(inputs)["class_logits"].numpy(), axis=-1)
+    is_tag = tags.numpy() >= 0
+    each = -np.take_along_axis(logits, np.maximum(tags, 0)[..., None], axis=-1)[..., 0]
+    found = model.evaluate(inputs, tags.numpy(), sample_weight=weights, verbose=0)
+    expected = (weights * each)[is_tag].sum() / is_tag.sum()
+    assert found == pytest.approx(expected, rel=TOLERANCE)

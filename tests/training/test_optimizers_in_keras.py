@@ -16,6 +16,12 @@ from bert_tf.training.optimizers import (
 from bert_tf.training.schedules import WarmupPolynomialDecay
 
 
+def test_rates_that_are_left_out_are_those_of_keras() -> None:
+    for ours in (LAMB, AdamW, AdamWeightDecay):
+        theirs = keras.optimizers.Lamb if ours is LAMB else keras.optimizers.AdamW
+        assert float(ours().learning_rate) == float(theirs().learning_rate)
+
+
 @pytest.mark.parametrize("dense_shape", [(4, 2), None])
 def test_sliced_gradients_are_summed_into_dense_ones(
     dense_shape: tuple[int, int] | None,
