@@ -117,6 +117,11 @@ def test_a_model_of_tokens_has_no_pooler(tasks):
     assert names["output_weights"].shape == (4, 8)
 
 
+def test_a_task_has_the_outputs_of_its_model(tasks):
+    found = {kind: task.num_outputs for kind, task in tasks[0].items()}
+    assert found == {"labels": 3, "tags": 4, "choices": 1}
+
+
 def test_fit_takes_tags_of_tokens_and_leaves_out_negative_ones(tasks, examples):
     task = tasks[0]["tags"]
     inputs = features(examples, "tags", PLAIN)
