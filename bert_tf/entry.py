@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 
-from bert_tf import flags
+from bert_tf import flags, recipes
 from bert_tf.config.checks import require_threads
 from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.config.paths import check_run
@@ -82,7 +82,9 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
         if not is_first:  # mpirun ends this worker meanwhile, if the first fails too.
             time.sleep(_SECONDS_FOR_THE_REPORT)
             where = f"{this_worker()}: "
-        print(f"error: {where}{one_line(error)}", file=sys.stderr, flush=True)
+        text = one_line(error)
+        line = recipes.line_of(arguments, text, flags.aliases(config_class))
+        print(f"error: {where}{line}{text}", file=sys.stderr, flush=True)
         return FAILED
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     choose_instructions(config.runtime.chosen_precision)

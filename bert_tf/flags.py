@@ -140,7 +140,7 @@ def all_options(config_class: type) -> dict[str, Option]:
     return {name: x for group in groups for name, x in options_of(group).items()}
 
 
-def _aliases(config_class: type) -> dict[str, str]:
+def aliases(config_class: type) -> dict[str, str]:
     """Alias -> flag, of the flags that a script has."""
     options = all_options(config_class)
     return {name: target for name, target in _ALIASES.items() if target in options}
@@ -159,7 +159,7 @@ def make_flags(config_class: type) -> flags.FlagValues:
     options = all_options(config_class)
     for option in options.values():
         _define(values, option.name, option.kind, option.description)
-    for name, target in _aliases(config_class).items():
+    for name, target in aliases(config_class).items():
         _define(values, name, options[target].kind, f"The same as --{target}.")
     for name, kind in _WITHOUT_EFFECT.items():
         _define(values, name, kind, "Accepted, without effect.")
@@ -174,8 +174,8 @@ def help_text(config_class: type, program: str = "", *, full: bool = True) -> st
       program: What a command line begins with, for the first line.
       full: All flags, instead of those that most runs use.
     """
-    aliases = _aliases(config_class)
-    count = len(all_options(config_class)) + len(aliases) + len(_WITHOUT_EFFECT)
+    others = aliases(config_class)
+    count = len(all_options(config_class)) + len(others) + len(_WITHOUT_EFFECT)
     shown_flags = "All flags" if full else "Flags that most runs use"
     lines = [f"usage: {program} --flag=value ...", ""] if program else []
     lines += _wrapped(
@@ -197,7 +197,7 @@ def help_text(config_class: type, program: str = "", *, full: bool = True) -> st
         lines += ["", "Accepted for older scripts, without effect:"]
         lines += _wrapped(" ".join(f"--{name}" for name in _WITHOUT_EFFECT), "  ")
         lines += ["", "The same as another flag:"]
-        lines += [f"  --{name}: --{target}" for name, target in aliases.items()]
+        lines += [f"  --{name}: --{target}" for name, target in others.items()]
     return "\n".join(lines)
 
 
@@ -252,16 +252,14 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
     # First as they are written, for errors, then with each setting under one name, so
     # that the last word of several counts, whichever file and name it has.
     everything = [word for word, _ in words]
-    _values(config_class, everything, arguments)
+    _values(config_class, everything)
     own = [word for word, number in words if number == 0]
-    _refuse_contradictions(_values(config_class, own), _aliases(config_class))
+    _refuse_contradictions(_values(config_class, own), aliases(config_class))
     return make_config(config_class, _last_values(config_class, everything))
 
 
-def _values(
-    config_class: type, arguments: Sequence[str], written: Sequence[str] = ()
-) -> flags.FlagValues:
-    """The flags, set by a command line without files; `written` is that with files.
+def _values(config_class: type, arguments: Sequence[str]) -> flags.FlagValues:
+    """The flags, set by a command line without files.
 
     Raises:
       FlagError: see `parse`.
@@ -275,8 +273,7 @@ def _values(
         rest = values(arguments)
     except flags.UnrecognizedFlagError as error:
         question = did_you_mean(f"--{error.flagname}", [f"--{n}" for n in values])
-        line = recipes.line_of(written, error.flagname)
-        text = f"{line}Unknown flag --{shown(error.flagname)[1:-1]}. {question}"
+        text = f"Unknown flag --{shown(error.flagname)[1:-1]}. {question}"
         raise FlagError(f"{text.rstrip()} {_ALL_FLAGS}") from error
     except flags.Error as error:
         text = " ".join(str(error).split()).rstrip(".")
@@ -291,7 +288,7 @@ def _values(
 
 def _last_values(config_class: type, words: Sequence[str]) -> dict[str, object]:
     """The value of each flag that is given; the last one counts, also of an alias."""
-    names = _aliases(config_class)
+    names = aliases(config_class)
     names |= {f"no{alias}": f"no{target}" for alias, target in names.items()}
     arguments = []
     for word in words:

@@ -1,8 +1,10 @@
 """Recipes have the published values, and --flagfile reads them as absl does."""
 
+import re
+
 import pytest
 
-from bert_tf import flags, recipes
+from bert_tf import entry, flags, recipes
 from bert_tf.cli.train import JOBS
 from bert_tf.config import PRESETS
 
@@ -264,10 +266,9 @@ def test_a_file_of_flags_has_comments_and_other_files(tmp_path):
         ("--output_dir=a  # my run", "no comment after it.*'--output_dir=a  # my run'"),
         ("--lerning_rate=1", "Did you mean --learning_rate?"),
         (
-            "# a\n--seed=1\n--do_predict",
-            "^flags.txt, line 3: Unknown flag --do_predict",
+            "# a\n--flagfile=phase1_larg",
+            "^flags.txt, line 2: `flagfile`.*Did you mean phase1_large?",
         ),
-        ("--flagfile=phase1_larg", "Did you mean phase1_large?"),
         ("--flagfile=", "must be a file with a flag on each line"),
         ("\udcff", "is not UTF-8"),
     ],
@@ -279,10 +280,26 @@ def test_wrong_files_of_flags_are_refused(tmp_path, monkeypatch, text, message):
         flags.parse(JOBS["pretrain"][0], ["run", "--flagfile=flags.txt"])
 
 
-def test_an_unknown_flag_of_the_command_line_names_no_file():
-    words = ["run", "--flagfile=phase1_large", "--lerning_rate=1"]
-    with pytest.raises(ValueError, match="^Unknown flag --lerning_rate"):
-        flags.parse(JOBS["pretrain"][0], words)
-    wrong = ["run", "--flagfile=squad_base"]
-    with pytest.raises(ValueError, match=r"squad_base.flags, line \d+: Unknown flag"):
-        flags.parse(JOBS["pretrain"][0], wrong)
+@pytest.mark.parametrize(
+    "text, more, message",
+    [
+        ("# a\n--seed=1\n--do_predict", [], "flags.txt, line 3: Unknown flag --do_p"),
+        ("--seed=1", ["--lerning_rate=1"], "Unknown flag --lerning_rate"),
+        ("--flagfile=squad_base", [], "squad_base.flags, line 4: Unknown flag --do_p"),
+        ("\n--seed=1.5\n--seed=2", [], "flags.txt, line 2: flag --seed=1.5: must be"),
+        ("--do_train=maybe", [], "flags.txt, line 1: flag --do_train=maybe:"),
+        ("--seed=1\n--seed=-5", [], "flags.txt, line 2: `seed` must"),
+        ("--do_eval\n--eval_dir=/no", [], "flags.txt, line 2: `eval_files_dir` must"),
+        ("--vocab_file=/no", [], "flags.txt, line 1: `vocab_file` must"),
+        ("--seed=1", ["--seed=-5"], "`seed` must"),
+    ],
+)
+def test_a_wrong_flag_or_value_of_a_file_is_named_with_its_line(
+    tmp_path, monkeypatch, capsys, text, more, message
+):
+    (tmp_path / "flags.txt").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    given = ["--output_dir=out", "--preset=tiny", "--input_files_dir=.", "--do_train"]
+    command = ["run", *given, "--flagfile=flags.txt", *more]
+    assert entry.run_script(JOBS["pretrain"][0], "pretraining", command) == 1
+    assert re.match(rf"error: (/\S+/)?{message}", capsys.readouterr().err)

@@ -3,7 +3,7 @@
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bert_tf.errors import did_you_mean, shown
@@ -14,6 +14,8 @@ _ENDING = ".flags"
 _MAX_BYTES = 1 << 20
 # What a shell would remove from a value, and this file does not.
 _QUOTED_OR_REMARK = re.compile(r"""(["']).*\1|.*\s#.*""")
+# How messages about a flag begin: those of a config, and of the command line.
+_ABOUT_A_FLAG = re.compile(r"(?:`|flag --|Unknown flag --)([\w-]+)")
 
 
 def names() -> list[str]:
@@ -23,7 +25,7 @@ def names() -> list[str]:
 
 def summary(name: str) -> str:
     """The first comment of a recipe: its command, and what it is for."""
-    return _find(name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+    return _find(name, "").read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
@@ -44,12 +46,28 @@ def numbered(arguments: Sequence[str]) -> list[tuple[str, int]]:
     return [(word, number) for word, number, _ in _lines(arguments)]
 
 
-def line_of(arguments: Sequence[str], flag: str) -> str:
-    """`FILE, line N: ` that a flag is first from; empty if the command line has it."""
+def line_of(arguments: Sequence[str], message: str, aliases: Mapping[str, str]) -> str:
+    """`FILE, line N: ` of the flag that an error is about; empty if no file has it.
+
+    Args:
+      arguments: The command line.
+      message: The error, which begins with the flag.
+      aliases: Other names of flags.
+    """
+    about = _ABOUT_A_FLAG.match(message)
+    if not about or about[1] == "flagfile":  # Its own error has the line.
+        return ""
+    found = []
     for word, _, line in _lines(arguments):
-        if word.startswith("-") and word.lstrip("-").partition("=")[0] == flag:
-            return f"{line}: " if line else ""
-    return ""
+        name, _, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and about[1] in (
+            *(name, name.removeprefix("no")),
+            *(aliases.get(name), aliases.get(name.removeprefix("no"))),
+        ):
+            found.append((f"{name}={value}" in message, len(found), line))
+    # Of several values the one that is named, else the one that counts: the last.
+    line = max(found)[-1] if found else ""
+    return f"{line}: " if line else ""
 
 
 def _lines(arguments: Sequence[str]) -> list[tuple[str, int, str]]:
@@ -71,8 +89,13 @@ def _split(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         yield argument, ((value if has_value else next(words, "")) if is_file else None)
 
 
-def _find(name: str) -> Path:
-    """The file of that name, else, for a name without a folder, the recipe."""
+def _find(name: str, where: str) -> Path:
+    """The file of that name, else, for a name without a folder, the recipe.
+
+    Args:
+      name: The value of `--flagfile`.
+      where: What the message of an error begins with.
+    """
     stem = Path(name).name.removesuffix(_ENDING)
     path, recipe = Path(os.path.expanduser(name)), FOLDER / f"{stem}{_ENDING}"
     if name and path.is_file():
@@ -80,14 +103,14 @@ def _find(name: str) -> Path:
     if name in (stem, recipe.name) and recipe.is_file():
         return recipe
     raise FileNotFoundError(
-        "`flagfile` must be a file with a flag on each line, or one of the recipes "
-        f"{', '.join(names())}. Received: flagfile={shown(name)}. "
+        f"{where}`flagfile` must be a file with a flag on each line, or one of the "
+        f"recipes {', '.join(names())}. Received: flagfile={shown(name)}. "
         f"{did_you_mean(stem, names()) or 'Pass another.'}"
     )
 
 
 def _read(
-    name: str, numbers: Iterator[int], outer: tuple[Path, ...]
+    name: str, numbers: Iterator[int], outer: tuple[Path, ...], where: str = ""
 ) -> Iterator[tuple[str, int, str]]:
     """The flags in a file, and in those that it names, as `_lines` has them.
 
@@ -95,8 +118,9 @@ def _read(
       name: The value of `--flagfile`.
       numbers: Numbers for this file and those that it names.
       outer: The files that are being read.
+      where: File and line that name it, for messages.
     """
-    path, own = _find(name), next(numbers)
+    path, own = _find(name, where), next(numbers)
     if path in outer:
         raise ValueError(f"{path} names itself in --flagfile. Remove that line.")
     check_regular(path, _MAX_BYTES)
@@ -120,6 +144,7 @@ def _read(
                 "put the comment on a separate line."
             )
         if flag.lstrip("-") == "flagfile":
-            yield from _read(value, numbers, (*outer, path))
+            where = f"{path}, line {number}: "
+            yield from _read(value, numbers, (*outer, path), where)
         else:
             yield line, own, f"{path}, line {number}"
