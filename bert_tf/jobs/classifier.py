@@ -322,5 +322,6 @@ def _logits(
         plan.data.splits[split].labelled,
         batch_size,
         of_tokens=plan.data.kind.of_tokens,
+        activity="Predicting" if split.startswith(_TEST) else "Evaluating",
         title=f"prediction of {split}" if is_timed else "",
     )

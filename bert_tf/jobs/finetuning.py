@@ -298,6 +298,7 @@ def predict_logits(
     batch_size: int,
     *,
     of_tokens: bool,
+    activity: str,
     title: str = "",
 ) -> np.ndarray:
     """The logits of all tokens [T, C], or of all examples [n, C], on every worker.
@@ -308,6 +309,7 @@ def predict_logits(
       examples: What to predict.
       batch_size: Rows of a batch.
       of_tokens: Whether the logits are per token.
+      activity: What it is done for, to log: Predicting or Evaluating.
       title: Of the examples, to log how fast they are predicted; empty for no log.
 
     Raises:
@@ -323,7 +325,7 @@ def predict_logits(
     )
     count = len(sequences.input_ids) if of_tokens else len(sequences)
     times = BatchTimes()
-    with stage("Predicting", session.log.message), session.watchdog.paused():
+    with stage(activity, session.log.message), session.watchdog.paused():
         logits = predict(
             plan.task,
             session.watchdog.watched(batches),

@@ -171,8 +171,9 @@ def _evaluate(
       title: See `finetuning.predict_logits`.
     """
     examples, size = plan.data.dev.examples, plan.config.batch.eval_batch_size
+    what = {"activity": "Evaluating", "title": title}
     vectors = finetuning.predict_logits(
-        plan, session, examples, size, of_tokens=False, title=title
+        plan, session, examples, size, of_tokens=False, **what
     )
     # Texts may occur in several rows.
     numbers: dict[bytes, int] = {}

@@ -104,14 +104,17 @@ def run(config: SquadConfig, stop: StopRequest | None = None) -> dict[str, float
         finetuning.check_task(plan, session)
 
         def evaluate() -> dict[str, float]:
-            return score_squad(questions.examples, _answers(plan, session))
+            return score_squad(
+                questions.examples, _answers(plan, session, "Evaluating")
+            )
 
         if config.training.do_train:
             with finetuning.keep_best(plan, session, evaluate, "f1") as after_step:
                 train(plan, session, after_step)
         if questions is None or config.saving.benchmark:
             return {}
-        predictions = _answers(plan, session, title="prediction")
+        activity = "Predicting" if config.training.do_predict else "Evaluating"
+        predictions = _answers(plan, session, activity, title="prediction")
         if config.training.do_predict and session.is_first:
             write_predictions(config.files.output_dir, predictions)
             session.log.message(f"Predictions written to {config.files.output_dir}.")
@@ -306,7 +309,9 @@ def _evaluation_facts(questions: Questions | None) -> dict[str, object]:
     return file | example_facts(questions.labelled())
 
 
-def _answers(plan: SquadPlan, session: Session, title: str = "") -> SquadPredictions:
+def _answers(
+    plan: SquadPlan, session: Session, activity: str, title: str = ""
+) -> SquadPredictions:
     """The model's answers to all questions, on every worker."""
     questions, squad = plan.data.predict, plan.config.squad
     logits = finetuning.predict_logits(
@@ -315,6 +320,7 @@ def _answers(plan: SquadPlan, session: Session, title: str = "") -> SquadPredict
         LabelledSequences(questions.windows.sequences),
         plan.config.batch.predict_batch_size,
         of_tokens=True,
+        activity=activity,
         title=title,
     )
     settings = AnswerSettings(

@@ -108,9 +108,11 @@ def test_evaluation_alone_from_a_checkpoint(folder, trained, tmp_path, batch):
     assert not (tmp_path / "test_results.tsv").exists()
 
 
-def test_packed_evaluation_is_that_of_single_rows(command, trained, tmp_path):
+def test_packed_evaluation_is_that_of_single_rows(command, trained, tmp_path, capsys):
     more = ("--do_eval", "--do_predict", f"--init_checkpoint={trained[0]}")
     scores = run(command("classes", tmp_path, *more, "--pack_sequences"))
+    stages = re.findall(r"(?m)^(\w+) \.\.\.$", capsys.readouterr().out)
+    assert stages == ["Predicting", "Evaluating"]
     assert scores == pytest.approx(trained[1], rel=1e-4)
     np.testing.assert_allclose(
         read_table(tmp_path / "test_results.tsv"),
