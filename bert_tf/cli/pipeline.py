@@ -7,6 +7,7 @@ commands are skipped, so that the same call resumes after an interruption.
 """
 
 import argparse
+import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from bert_tf.cli.arguments import Parser, parse_config
 from bert_tf.config.data import CreateDataConfig, PackDataConfig
+from bert_tf.config.paths import require_match
 from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
 from bert_tf.errors import did_you_mean, one_line, shown
 from bert_tf.files import check_regular
@@ -41,7 +43,7 @@ def run(
       run_command: Runs a subcommand of `python -m bert_tf data` with its options.
 
     Raises:
-      FileNotFoundError: if there is no such file.
+      OSError: if there is no such file, or a command would have no input.
       ValueError: if it is not TOML, or a table is not that of a command.
     """
     parser = Parser(prog="python -m bert_tf data all", description=__doc__)
@@ -52,14 +54,41 @@ def run(
         (command, [f"--{name}={value}" for name, value in options.items()])
         for command, options in plan(_read(path), path)
     ]
-    for command, words in commands:  # Wrong options are found before hours of work.
+    configs = []
+    for command, words in commands:  # What is wrong is found before hours of work.
+        prog = f"python -m bert_tf data {command}"
         try:
-            parse_config(_CONFIGS[command], words, f"python -m bert_tf data {command}")
+            configs.append(parse_config(_CONFIGS[command], words, prog))
         except ValueError as error:
             raise ValueError(f"{path}, [{command}]: {error}") from None
+    _check_inputs([command for command, _ in commands], configs, path)
     for command, words in commands:
         print(f"\n# {command} {' '.join(words)}", flush=True)
         run_command(command, words)
+
+
+def _check_inputs(
+    commands: Sequence[str], configs: Sequence[object], path: str
+) -> None:
+    """Refuses inputs that neither exist nor are in the folders of earlier commands.
+
+    Raises:
+      OSError: naming the first one, and the commands that the file leaves out.
+    """
+    made: set[Path] = set()
+    for command, config in zip(commands, configs, strict=True):
+        for name in ("input", "input_dir", "vocab_file"):
+            for part in map(str.strip, getattr(config, name, "").split(",")):
+                whole = Path(os.path.abspath(part))
+                if not part or made & {whole, *whole.parents}:
+                    continue
+                try:
+                    require_match(name, part)
+                except OSError as error:
+                    others = [f"[{each}]" for each in _CONFIGS if each not in commands]
+                    rest = f" The file has no {', '.join(others)}." if others else ""
+                    raise OSError(f"{path}, [{command}]: {error}{rest}") from None
+        made.add(Path(os.path.abspath(config.output_dir)))
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -174,6 +175,29 @@ def test_bad_file_of_commands_is_one_line(tmp_path, content, message, capsys):
     assert main(["data", "all", "--config", str(tmp_path / "data.toml")]) == 1
     [error] = capsys.readouterr().err.splitlines()
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ("left_out", "message"),
+    [
+        ("sentences", "[shard]: `input` must .*/work/sentences, .* no [sentences]."),
+        ("shard", "[vocab]: `input` must .*/work/shard/training.* no [shard]."),
+        ("create", "[pack]: `input_dir` must .*/work/create/training.* no [create]."),
+        ("vocab", "[create]: `vocab_file` must .*/no/vocab.txt.* no [vocab]."),
+    ],
+)
+def test_a_table_that_is_left_out_is_named_before_the_first_command(
+    tmp_path, left_out, message, capsys
+):
+    (tmp_path / "in.json").write_text('["It sat. It ran."]')
+    content = re.sub(rf"\[{left_out}\][^[]*", "", STEPS)
+    if left_out == "vocab":
+        content = content.replace("[create]", '[create]\nvocab_file = "/no/vocab.txt"')
+    (tmp_path / "data.toml").write_text(content.format(folder=tmp_path))
+    assert main(["data", "all", "--config", str(tmp_path / "data.toml")]) == 1
+    pattern = message.replace("[", r"\[").replace("]", r"\]")
+    assert re.search(pattern, capsys.readouterr().err)
+    assert not (tmp_path / "work").exists()
 
 
 def test_missing_file_of_commands_is_one_line(capsys):
