@@ -98,7 +98,8 @@ def read_inputs(
     default = os.path.join(data_dir, BLIMP)
     blimp = blimp or (default if os.path.exists(default) else "")
     documents: list[Sentences] = []
-    if text and not (documents := list(read_documents(expand_paths(text), "text"))):
+    files = expand_paths(text, name="text") if text else []
+    if text and not (documents := list(read_documents(files, "text"))):
         raise ValueError(f"`text` must hold text. Received: text={text}, without any.")
     return Inputs(
         data_dir,

@@ -205,8 +205,13 @@ def _json_documents(path: str, text_field: str) -> Iterator[RawDocument]:
 
 def _table_documents(path: str, text_field: str, kind: str) -> Iterator[RawDocument]:
     """The documents of a table, one in each row; a text that is null is empty."""
-    has_title = "title" in column_names(path, kind)
-    columns = list(dict.fromkeys([text_field, *(["title"] if has_title else [])]))
+    present = column_names(path, kind)
+    if text_field not in present:
+        raise ValueError(
+            f"{path}: there must be a column {text_field!r}. Received: "
+            f"{quoted_list(present)}. Pass the column of the text as --text_field."
+        )
+    columns = list(dict.fromkeys([text_field, *(["title"] * ("title" in present))]))
     for location, values in read_rows(path, columns, kind=kind):
         text, title = values[text_field], values.get("title")
         if not isinstance(text, str | None):

@@ -60,7 +60,7 @@ _JSON = re.compile(rb'\[?\s*\{\s*"[^"\n]*"\s*:')
 
 
 def expand_paths(
-    input_paths: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES
+    input_paths: str, suffixes: tuple[str, ...] = TEXT_SUFFIXES, name: str = "input"
 ) -> list[str]:
     """Finds the files of a comma-separated setting.
 
@@ -70,6 +70,7 @@ def expand_paths(
       suffixes: Extensions of the files to read in a folder, also with .gz after them;
         with .txt also files without an extension. Files that begin with . or _ and
         subfolders are skipped.
+      name: The setting, for messages.
 
     Returns:
       Paths, sorted within each part of the setting. A file occurs once, under its first
@@ -83,21 +84,21 @@ def expand_paths(
     files: dict[object, str] = {}
     repeated: list[str] = []
     for part, matches in named_paths(input_paths):
-        found = [file for match in matches for file in _files(match, suffixes)]
+        found = [file for match in matches for file in _files(match, suffixes, name)]
         if not found:
             what = f"holds no {kinds}" if matches else "does not exist"
             raise FileNotFoundError(
-                f"`input` must name files, or folders of {kinds}, but {part} {what}. "
-                f"{_inner_folders(matches)}Received: input={input_paths}."
+                f"`{name}` must name files, or folders of {kinds}, but {part} {what}. "
+                f"{_inner_folders(matches, name)}Received: {name}={input_paths}."
             )
         for file in found:
-            _check_kind(file, suffixes)
+            _check_kind(file, suffixes, name)
             first = files.setdefault(file_identity(file), file)
             if first is not file:
                 repeated.append(f"{file} is the same file as {first}")
     if not files:
         raise FileNotFoundError(
-            f"`input` must name files. Received: input={input_paths!r}."
+            f"`{name}` must name files. Received: {name}={input_paths!r}."
         )
     if repeated:
         report(f"{listed(repeated, most=_MOST_NAMES)}: read once.")
@@ -108,7 +109,7 @@ def expand_paths(
     if len(files) > 1:
         size = sum(map(os.path.getsize, files.values()))
         names = listed(map(os.path.basename, files.values()), most=_MOST_NAMES)
-        report(f"input: {len(files):,} files, {size:,} bytes: {names}")
+        report(f"{name}: {len(files):,} files, {size:,} bytes: {names}")
     return list(files.values())
 
 
@@ -181,11 +182,11 @@ def _kinds(suffixes: tuple[str, ...]) -> str:
     return f"{kinds} files" + (" or files without an extension" * (".txt" in suffixes))
 
 
-def _inner_folders(matches: Sequence[str]) -> str:
+def _inner_folders(matches: Sequence[str], name: str) -> str:
     """The remedy for folders that hold only folders."""
     for match in matches:
         if any(entry.is_dir() for entry in os.scandir(match)):
-            return f"To read its subfolders, pass --input='{match}/*/'. "
+            return f"To read its subfolders, pass --{name}='{match}/*/'. "
     return ""
 
 
@@ -203,17 +204,17 @@ def _without_gz(name: str) -> str:
     return name[:-3] if is_gzip_name(name) else name
 
 
-def _files(path: str, suffixes: tuple[str, ...]) -> list[str]:
+def _files(path: str, suffixes: tuple[str, ...], name: str) -> list[str]:
     """The file itself, or the files of a folder that are of the kind."""
     if not os.path.exists(path):
         raise FileNotFoundError(
-            f"`input` must name files that exist. Received: {path}, a link to "
+            f"`{name}` must name files that exist. Received: {path}, a link to "
             f"{os.readlink(path)}, which does not exist."
         )
     if not os.path.isdir(path):
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError(
-                f"`input` must name regular files or folders. Received: {path}, which "
+                f"`{name}` must name regular files or folders. Received: {path}, which "
                 "is neither. Write its content to a file first."
             )
         return [path]
@@ -229,11 +230,11 @@ def _files(path: str, suffixes: tuple[str, ...]) -> list[str]:
         (names if is_meant else skipped).append(label)
     report_skipped(path, skipped)
     if names:
-        _warn_about_evaluation(path, names)
+        _warn_about_evaluation(path, names, name)
     return [os.path.join(path, name) for name in names]
 
 
-def _warn_about_evaluation(folder: str, names: Sequence[str]) -> None:
+def _warn_about_evaluation(folder: str, names: Sequence[str], option: str) -> None:
     """Warns that files whose names say evaluation are read like the others."""
     chosen = [name for name in names if _EVALUATION.match(name)]
     others = [name for name in names if not _EVALUATION.match(name)]
@@ -243,7 +244,7 @@ def _warn_about_evaluation(folder: str, names: Sequence[str]) -> None:
     matched = fnmatch.filter(os.listdir(folder), pattern)
     if sorted(matched) != others or not glob.escape(pattern[:-1]) == pattern[:-1]:
         pattern = ""
-    remedy = f"--input='{folder}/{pattern}'" if pattern else "patterns of the others"
+    remedy = f"--{option}='{folder}/{pattern}'" if pattern else "patterns of the others"
     found = listed(chosen, most=_MOST_NAMES)
     report(
         f"warning: {folder} holds {found} next to {len(others):,} other "
@@ -252,7 +253,7 @@ def _warn_about_evaluation(folder: str, names: Sequence[str]) -> None:
     )
 
 
-def _check_kind(path: str, suffixes: tuple[str, ...]) -> None:
+def _check_kind(path: str, suffixes: tuple[str, ...], option: str) -> None:
     """Refuses a file with the extension of another kind."""
     name = _without_gz(path.lower())
     if not name.endswith(_OTHER_KINDS) or name.endswith(suffixes):
@@ -275,7 +276,7 @@ def _check_kind(path: str, suffixes: tuple[str, ...]) -> None:
         remedy = f"Unpack it first, for example with `{command}`."
     if ending == ".bz2":
         remedy += " A dump of MediaWiki is read by `python -m bert_tf data extract`."
-    raise ValueError(f"`input` must name {kinds} files. Received: {path}. {remedy}")
+    raise ValueError(f"`{option}` must name {kinds} files. Received: {path}. {remedy}")
 
 
 def check_content(path: str, is_text: bool) -> None:

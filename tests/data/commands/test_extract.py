@@ -73,6 +73,14 @@ def test_a_field_that_is_no_text_is_reported_with_its_type(tmp_path):
         extract_documents(config_for(path, tmp_path))
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_table_without_the_column_names_the_option(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(as_csv(TABLE) if ending == "csv" else as_parquet(TABLE))
+    with pytest.raises(ValueError, match="column 'text'.*'extract'.* --text_field"):
+        extract_documents(config_for(path, tmp_path))
+
+
 def test_other_documents_are_refused_as_sentences_with_their_fields(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"content": "x", "id": 1}\n')
