@@ -2,12 +2,13 @@
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from bert_tf.launch import is_launched, launched_rank
+from bert_tf.launch import is_launched, launched_rank, report
 
 _LINE_PERIOD_SECONDS = 10.0
 
@@ -71,3 +72,10 @@ def stage(title: str, show: Callable[[str], None] = print_line) -> Iterator[None
         yield
     finally:
         is_over.set()
+
+
+def loading_tensorflow() -> contextlib.AbstractContextManager[None]:
+    """Says on stderr that TensorFlow is loaded, which takes seconds, unless it is."""
+    if "tensorflow" in sys.modules:
+        return contextlib.nullcontext()
+    return stage("Loading TensorFlow", report)

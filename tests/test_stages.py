@@ -1,9 +1,13 @@
 """Stages and terminals."""
 
 import os
+import subprocess
+import sys
+
+import pytest
 
 from bert_tf import stages
-from bert_tf.stages import stage, terminal_of, width_of
+from bert_tf.stages import loading_tensorflow, stage, terminal_of, width_of
 
 
 def test_a_stage_is_named_before_it_and_while_it_lasts(monkeypatch):
@@ -42,3 +46,25 @@ def test_a_worker_sees_the_terminal_of_mpirun(monkeypatch):
     for descriptor in (master, slave, reader, writer):
         os.close(descriptor)
     assert width_of(name) == 80
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_loading_tensorflow_is_a_line_on_stderr_unless_it_is_loaded(
+    monkeypatch, capsys, is_loaded
+):
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    if is_loaded:
+        monkeypatch.setitem(sys.modules, "tensorflow", sys)
+    with loading_tensorflow():
+        pass
+    line = "" if is_loaded else "Loading TensorFlow ...\n"
+    assert capsys.readouterr() == ("", line)
+
+
+def test_a_command_says_that_it_loads_tensorflow(tmp_path):
+    command = [sys.executable, "-m", "bert_tf", "data", "show"]
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    command += [f"--input_dir={tmp_path}", f"--vocab_file={tmp_path}/vocab.txt"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert found.stderr.startswith("Loading TensorFlow ...\nerror: ")
+    assert not found.stdout

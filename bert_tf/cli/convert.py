@@ -12,6 +12,7 @@ from bert_tf.config.paths import (
     require_local,
     require_possible,
 )
+from bert_tf.stages import loading_tensorflow
 
 _PROG = "python -m bert_tf convert"
 _FORMS = (
@@ -134,8 +135,9 @@ def main(arguments: Sequence[str]) -> None:
         if options[name]:
             require_file(name, options[name])
     # TensorFlow takes seconds to load, and wrong options should not wait for it.
-    from bert_tf.interop.export import Form
-    from bert_tf.interop.weight_conversion import ConvertOptions, convert
+    with loading_tensorflow():
+        from bert_tf.interop.export import Form
+        from bert_tf.interop.weight_conversion import ConvertOptions, convert
 
     form = Form(options["form"]) if options["form"] else None
     source = options.pop("source")

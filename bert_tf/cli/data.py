@@ -27,6 +27,7 @@ from bert_tf.config.text import (
 )
 from bert_tf.errors import did_you_mean, shown
 from bert_tf.launch import check_launch, report
+from bert_tf.stages import loading_tensorflow
 
 _PROG = "python -m bert_tf data"
 _SHORT_OPTIONS = {"show": {"num_records": "-n"}}
@@ -151,7 +152,8 @@ def _create(config: CreateDataConfig) -> None:
     communicator = None
     check_launch(config.horovod)
     if config.horovod:
-        from bert_tf.distribute import connect
+        with loading_tensorflow():
+            from bert_tf.distribute import connect
         from bert_tf.jobs.run.agreement import agree
 
         communicator = connect(horovod=True)
@@ -171,7 +173,8 @@ def _create(config: CreateDataConfig) -> None:
 
 
 def _pack(config: PackDataConfig) -> None:
-    from bert_tf.data.commands.pack import pack_records
+    with loading_tensorflow():
+        from bert_tf.data.commands.pack import pack_records
 
     metadata = pack_records(config)
     print(
@@ -183,7 +186,8 @@ def _pack(config: PackDataConfig) -> None:
 
 
 def _convert(config: ConvertDataConfig) -> None:
-    from bert_tf.data.commands.convert import convert_records
+    with loading_tensorflow():
+        from bert_tf.data.commands.convert import convert_records
 
     metadata = convert_records(config)
     print(
@@ -193,7 +197,8 @@ def _convert(config: ConvertDataConfig) -> None:
 
 
 def _chop(config: ChopDataConfig) -> None:
-    from bert_tf.data.commands.convert import chop_records
+    with loading_tensorflow():
+        from bert_tf.data.commands.convert import chop_records
 
     metadata = chop_records(config)
     print(
@@ -203,14 +208,16 @@ def _chop(config: ChopDataConfig) -> None:
 
 
 def _pick_eval(config: PickEvalConfig) -> None:
-    from bert_tf.data.commands.convert import pick_records
+    with loading_tensorflow():
+        from bert_tf.data.commands.convert import pick_records
 
     metadata = pick_records(config)
     print(f"{config.output_dir}: {metadata.new_number_of_samples:,} records")
 
 
 def _index(config: IndexDataConfig) -> None:
-    from bert_tf.data.commands.index import index_records
+    with loading_tensorflow():
+        from bert_tf.data.commands.index import index_records
 
     metadata = index_records(config)
     print(
@@ -220,7 +227,8 @@ def _index(config: IndexDataConfig) -> None:
 
 
 def _show(config: ShowDataConfig) -> None:
-    from bert_tf.data.commands.show import describe_records
+    with loading_tensorflow():
+        from bert_tf.data.commands.show import describe_records
 
     for description in describe_records(config):
         print(description)

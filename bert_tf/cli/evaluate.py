@@ -20,6 +20,7 @@ from bert_tf.config.paths import (
 from bert_tf.config.runtime import PRECISIONS
 from bert_tf.files import write_whole
 from bert_tf.launch import choose_instructions, without_optional_packages
+from bert_tf.stages import loading_tensorflow
 
 if TYPE_CHECKING:
     from bert_tf.suite.measures import Row
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str]) -> None:
 
     inputs = read_inputs(options.data_dir, options.blimp, options.text, options.sts)
     choose_instructions(options.precision)
-    with without_optional_packages():
+    with loading_tensorflow(), without_optional_packages():
         from bert_tf.distribute import Communicator, configure_devices
 
     configure_devices(Communicator(), None)

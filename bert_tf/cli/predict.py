@@ -29,6 +29,7 @@ from bert_tf.config.sentences import POOLINGS
 from bert_tf.evaluation.speed import BatchTimes, describe_speed
 from bert_tf.files import whole_file
 from bert_tf.launch import choose_instructions, without_optional_packages
+from bert_tf.stages import loading_tensorflow
 
 _PROG = "python -m bert_tf predict"
 _EXAMPLES = """
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.warn_about_repeated()
     _check_paths(options)
     choose_instructions(options.precision)
-    with without_optional_packages():
+    with loading_tensorflow(), without_optional_packages():
         from bert_tf.distribute import Communicator, configure_devices
 
     configure_devices(Communicator(), None)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from bert_tf.cli.arguments import Parser, add_tokenizer_options
 from bert_tf.config import checks
 from bert_tf.config.paths import require_exists, require_file, require_local
+from bert_tf.stages import loading_tensorflow
 
 _PROG = "python -m bert_tf vocab"
 
@@ -61,7 +62,11 @@ def main(arguments: Sequence[str]) -> None:
     if options.vocab_file:
         require_file("vocab_file", options.vocab_file)
     # TensorFlow takes seconds to load, and wrong options should not wait for it.
-    from bert_tf.interop.vocabulary_extension import ExtendOptions, extend_vocabulary
+    with loading_tensorflow():
+        from bert_tf.interop.vocabulary_extension import (
+            ExtendOptions,
+            extend_vocabulary,
+        )
 
     values = vars(options)
     values.pop("task")
