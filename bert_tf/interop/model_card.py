@@ -46,10 +46,10 @@ outputs = model(**tokenizer("A sentence.", return_tensors="pt"))
 training. `BertTokenizer` of transformers does not read that file: it drops private-use
 characters, knows no final sigma, and takes words of over 100 characters for unknown.
 """
-GELU_NOTE = (
-    "keras-hub always approximates gelu: its outputs differ from this model's, whose "
-    "gelu is exact, by about 0.004"
-)
+_GELU = """
+keras-hub always approximates gelu: its outputs differ from this model's, whose gelu is
+exact, by about 0.004.
+"""
 _BY_MEAN = "takes the mean of the hidden\nstates of a sentence"
 BY_MODULES = "pools as `modules.json` says"
 _SENTENCES = """
@@ -180,7 +180,7 @@ def model_card(
         return card + _INPUTS.format(dtype=dtype) if is_runtime else card
     card += _TRANSFORMERS.format(name=architecture.name)
     if config.hidden_act == "gelu":
-        card += f"\n{GELU_NOTE[0].upper()}{GELU_NOTE[1:]}.\n"
+        card += _GELU
     is_encoder = architecture.name == "BertModel"
     return card + _SENTENCES.format(pooling=pooling) if is_encoder else card
 

@@ -23,7 +23,6 @@ from bert_tf.interop.export import (
     weights_file,
     write_model,
 )
-from bert_tf.interop.model_card import GELU_NOTE
 from bert_tf.interop.sentence_files import EMBED, MODULES
 from bert_tf.interop.tensor_shapes import conform
 from bert_tf.interop.weight_files import NO_VOCABULARY, find_source, folder_of
@@ -100,8 +99,6 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
             f"warning: {modules} is not copied: sentence-transformers will take the "
             "mean of the hidden states"
         )
-    if model.config.hidden_act == "gelu" and form is Form.TRANSFORMERS:
-        notes.append(GELU_NOTE)
     files, measured = _write(model, destination, form, options)
     return [
         *notes,

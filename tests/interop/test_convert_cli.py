@@ -4,7 +4,6 @@ import pytest
 
 from bert_tf.cli import convert, main
 from bert_tf.interop.export import Form
-from bert_tf.interop.model_card import GELU_NOTE
 
 
 def test_it_says_what_it_read_and_wrote(tf1, tmp_path, capsys):
@@ -13,7 +12,6 @@ def test_it_says_what_it_read_and_wrote(tf1, tmp_path, capsys):
     first, *notes, last = capsys.readouterr().out.splitlines()
     assert notes == [
         f"Tokenizer: lower-case, accents stripped, by the letters of {vocabulary}.",
-        GELU_NOTE,
     ]
     assert first == f"read 46 tensors of the TensorFlow checkpoint {tf1}"
     assert last == (
