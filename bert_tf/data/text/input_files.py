@@ -38,17 +38,17 @@ _EVALUATION = re.compile(r"(eval|evaluation|test|dev|valid|validation)(?![a-z])"
 _MOST_NAMES = 5
 
 HEAD_BYTES = 4096
+# What a file holds, and the program that makes text of it.
 _SIGNATURES = {
-    # Some of these programs read a file of any name only from their standard input.
-    b"\x1f\x8b": ("compressed (gzip)", "Unpack it with `gunzip <"),
-    b"BZh": ("compressed (bzip2)", "Unpack it with `bunzip2 <"),
-    b"\xfd7zXZ\x00": ("compressed (xz)", "Unpack it with `unxz <"),
-    b"\x28\xb5\x2f\xfd": ("compressed (zstd)", "Unpack it with `unzstd <"),
-    b"PK\x03\x04": ("a zip archive", "Unpack it with `unzip -p"),
-    b"\xff\xfe\x00\x00": ("UTF-32", "Convert it with `iconv -f UTF-32 -t UTF-8"),
-    b"\x00\x00\xfe\xff": ("UTF-32", "Convert it with `iconv -f UTF-32 -t UTF-8"),
-    b"\xff\xfe": ("UTF-16", "Convert it with `iconv -f UTF-16 -t UTF-8"),
-    b"\xfe\xff": ("UTF-16", "Convert it with `iconv -f UTF-16 -t UTF-8"),
+    b"\x1f\x8b": ("compressed (gzip)", "gunzip"),
+    b"BZh": ("compressed (bzip2)", "bunzip2"),
+    b"\xfd7zXZ\x00": ("compressed (xz)", "unxz"),
+    b"\x28\xb5\x2f\xfd": ("compressed (zstd)", "unzstd"),
+    b"PK\x03\x04": ("a zip archive", "funzip"),
+    b"\xff\xfe\x00\x00": ("UTF-32", "iconv -f UTF-32 -t UTF-8"),
+    b"\x00\x00\xfe\xff": ("UTF-32", "iconv -f UTF-32 -t UTF-8"),
+    b"\xff\xfe": ("UTF-16", "iconv -f UTF-16 -t UTF-8"),
+    b"\xfe\xff": ("UTF-16", "iconv -f UTF-16 -t UTF-8"),
 }
 # In UTF-16 without a byte order mark every other byte is 0 for blanks and line ends at
 # least, and never the ones between.
@@ -292,11 +292,11 @@ def check_content(path: str, is_text: bool) -> None:
     """
     with opened(path) as file:
         head = file.read(HEAD_BYTES)
-    for signature, (kind, remedy) in _SIGNATURES.items():
+    for signature, (kind, program) in _SIGNATURES.items():
         if head.startswith(signature) and (is_text or signature != b"BZh"):
             raise ValueError(
-                f"{path} is {kind}, not text in UTF-8. {remedy} {shlex.quote(path)} > "
-                "NEW`."
+                f"{path} is {kind}, not text in UTF-8. Convert it with "
+                f"{_conversion(program, path)}."
             )
     if head.startswith(b"BZh") or (head.startswith(_PARQUET) and not is_text):
         return
@@ -325,9 +325,20 @@ def refuse_zeros(path: str, head: bytes) -> None:
         order = "LE" if second else "BE"
         raise ValueError(
             f"{path} is not text in UTF-8: {zeros} of its first {len(head)} bytes are "
-            f"0. If it is UTF-16, convert it with `iconv -f UTF-16{order} -t UTF-8 "
-            f"{shlex.quote(path)} > NEW`."
+            "0. If it is UTF-16, convert it with "
+            f"{_conversion(f'iconv -f UTF-16{order} -t UTF-8', path)}."
         )
+
+
+def _conversion(program: str, path: str) -> str:
+    """The command that converts a file; one that is compressed stays so.
+
+    Some programs read a file of any name only from their standard input.
+    """
+    name = shlex.quote(path) if path else "FILE"
+    if is_gzip_name(path):
+        return f"`gunzip < {name} | {program} | gzip > NEW`"
+    return f"`{program} < {name} > NEW`"
 
 
 def utf8_remedy(path: str = "") -> str:
@@ -336,11 +347,11 @@ def utf8_remedy(path: str = "") -> str:
     Args:
       path: The file; empty for one without a name, such as standard input.
     """
-    name = shlex.quote(path) if path else "FILE"
     return (
-        "Convert text in another encoding, for example with `iconv -f WINDOWS-1252 -t "
-        f"UTF-8 {name} > NEW`. To drop damaged bytes, use `iconv -c -f UTF-8 -t UTF-8 "
-        f"{name} > NEW`. Then replace the file by NEW: in a folder, both would be read."
+        "Convert text in another encoding, for example with "
+        f"{_conversion('iconv -f WINDOWS-1252 -t UTF-8', path)}. To drop damaged "
+        f"bytes, use {_conversion('iconv -c -f UTF-8 -t UTF-8', path)}. Then replace "
+        "the file by NEW: in a folder, both would be read."
     )
 
 

@@ -280,13 +280,31 @@ def test_a_folder_is_found_by_its_exact_name(tmp_path, name):
 
 @pytest.mark.skipif(not shutil.which("iconv"), reason="needs iconv")
 @pytest.mark.parametrize("read", [documents.read_lines, tables.numbered_lines])
-def test_the_advice_on_another_encoding_converts_the_file(tmp_path, read):
-    path = tmp_path / "a b.txt"
-    path.write_bytes("warm\ncafé\n".encode("windows-1252"))
+@pytest.mark.parametrize("ending", ["txt", "txt.gz"])
+def test_the_advice_on_another_encoding_converts_the_file(tmp_path, read, ending):
+    path = tmp_path / f"a b.{ending}"
+    packed, unpacked = (lambda x: x, lambda x: x)
+    if ending.endswith("gz"):
+        packed, unpacked = gzip.compress, gzip.decompress
+    path.write_bytes(packed("warm\ncafé\n".encode("windows-1252")))
     with pytest.raises(ValueError, match="line 2.*Then replace the file") as error:
         list(read(str(path)))
-    commands = re.findall("`(iconv .*?)`", str(error.value))
+    commands = re.findall("`(.*?iconv .*?)`", str(error.value))
     for command, expected in zip(commands, ["café", "caf"], strict=True):
         # With -c, iconv leaves out bytes but returns 1.
         subprocess.run(command, shell=True, cwd=tmp_path, check=False, timeout=10)
-        assert (tmp_path / "NEW").read_text(encoding="utf-8") == f"warm\n{expected}\n"
+        found = unpacked((tmp_path / "NEW").read_bytes()).decode()
+        assert found == f"warm\n{expected}\n"
+
+
+@pytest.mark.skipif(not shutil.which("iconv"), reason="needs iconv")
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_the_advice_on_compressed_text_in_another_encoding_works(tmp_path, encoding):
+    path = tmp_path / "a b.txt.gz"
+    path.write_bytes(gzip.compress(TEXT.encode(encoding)))
+    with pytest.raises(ValueError, match="not text in UTF-8") as refused:
+        expand_paths(str(path))
+    command = str(refused.value).split("`")[1].replace("NEW", "new.txt.gz")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, timeout=10)
+    assert gzip.decompress((tmp_path / "new.txt.gz").read_bytes()).decode() == TEXT
+    assert expand_paths(str(tmp_path / "new.txt.gz"))
