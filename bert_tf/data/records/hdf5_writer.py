@@ -141,15 +141,24 @@ class Hdf5Writer:
         self._num_waiting = self._num_stored = 0
         self._temporary = Path(f"{self.path}.tmp")
         self._file = h5py.File(self._temporary, "w", libver=("earliest", "v108"))
+        try:
+            self._add_datasets(max_seq_length, max_predictions, compression)
+        except BaseException:
+            self.discard()
+            raise
+
+    def _add_datasets(
+        self, max_seq_length: int, max_predictions: int, compression: str
+    ) -> None:
         widths = dict.fromkeys(PER_TOKEN, max_seq_length)
         widths |= dict.fromkeys(PER_PREDICTION, max_predictions)
         for name, dtype in _DTYPES.items():
-            if variable_length and name in widths:
+            if self._variable_length and name in widths:
                 self._add_dataset(name, (), h5py.vlen_dtype(np.dtype(dtype)), "none")
             else:
                 width = (widths[name],) if name in widths else ()
                 self._add_dataset(name, width, np.dtype(dtype), compression)
-        if variable_length:
+        if self._variable_length:
             self._file.attrs.create(MAX_SEQ_LENGTH, max_seq_length, dtype="<i4")
             self._file.attrs.create(MAX_PREDICTIONS, max_predictions, dtype="<i4")
 

@@ -627,6 +627,13 @@ def test_an_error_leaves_no_file(features, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}])
+def test_a_writer_that_cannot_start_leaves_no_file(tmp_path, options):
+    with pytest.raises((ValueError, OverflowError)):
+        Hdf5Writer(tmp_path / "p", -1, 16, 4, **options)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("expected", [NUM_RECORDS - 1, NUM_RECORDS + 1])
 def test_another_number_of_records_than_promised_is_refused(
     features, tmp_path, expected
