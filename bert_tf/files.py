@@ -294,6 +294,19 @@ def mask_crc32c(crc: int) -> int:
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+def varint(number: int) -> bytes:
+    """A number of protocol buffers and of TensorFlow's tables.
+
+    In base 128, low digits first; all but the last have the high bit.
+    """
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
+
+
 def missing_folders(path: str | os.PathLike[str]) -> list[str]:
     """A folder and those above it that do not exist, the innermost first."""
     missing, path = [], os.path.abspath(path)

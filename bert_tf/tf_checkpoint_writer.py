@@ -17,7 +17,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import tensor_bundle_pb2 as messages
 
-from bert_tf.files import mask_crc32c, masked_crc32c, sync_folder, temporary_folder
+from bert_tf.files import (
+    mask_crc32c,
+    masked_crc32c,
+    sync_folder,
+    temporary_folder,
+    varint,
+)
 from bert_tf.tf_checkpoint import DTYPES, FOOTER, INDEX, MAGIC, TRAILER
 
 DATA = ".data-00000-of-00001"
@@ -115,15 +121,6 @@ def _write_array(file: _HashedFile, array: np.ndarray) -> tuple[int, int]:
     return len(values), mask_crc32c(crc)
 
 
-def _varint(value: int) -> bytes:
-    """A number, 7 bits in each byte."""
-    parts = []
-    while value >= 0x80:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*parts, value])
-
-
 def _entry(array: np.ndarray, offset: int, size: int, crc: int) -> bytes:
     """The message about a tensor."""
     entry = messages.BundleEntryProto(
@@ -148,7 +145,7 @@ def _index(entries: Sequence[tuple[bytes, bytes]]) -> bytes:
         if number == 2:
             content = [(last, handles[0])]
         block = b"".join(_block(content))
-        handles.append(_varint(len(table)) + _varint(len(block)))
+        handles.append(varint(len(table)) + varint(len(block)))
         trailer = TRAILER.pack(0, masked_crc32c(block + b"\0"))
         table += block + trailer
     return table + FOOTER.pack((handles[1] + handles[2]).ljust(40, b"\0"), MAGIC)
@@ -164,7 +161,7 @@ def _block(entries: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:
         else:
             shared = len(os.path.commonprefix([before, key]))
         sizes = (shared, len(key) - shared, len(value))
-        part = b"".join(map(_varint, sizes)) + key[shared:] + value
+        part = b"".join(map(varint, sizes)) + key[shared:] + value
         yield part
         position, before = position + len(part), key
     restarts = restarts or [0]

@@ -137,3 +137,9 @@ def test_a_page_instead_of_a_file_is_named_but_not_weights(tmp_path, content, fo
     path = tmp_path / "file"
     path.write_bytes(content)
     assert files.placeholder(path) == found
+
+
+def test_a_varint_is_that_of_the_documentation_of_protocol_buffers():
+    assert files.varint(150) == b"\x96\x01"
+    found = [files.varint(n) for n in (0, 1, 127, 128)]
+    assert found == [b"\0", b"\1", b"\x7f", b"\x80\1"]

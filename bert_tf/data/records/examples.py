@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bert_tf.data.pretraining.instances import TrainingInstance
+from bert_tf.files import varint
 
 # Tags of the messages: field number and wire type 2 (length, then bytes).
 _EXAMPLE_FEATURES = b"\x0a"
@@ -23,28 +24,18 @@ _FEATURE_INTS = b"\x1a"
 _LIST_VALUES = b"\x0a"
 
 
-def _varint(number: int) -> bytes:
-    """A length in base 128, low digits first; all but the last have the high bit."""
-    digits = bytearray()
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    digits.append(number)
-    return bytes(digits)
-
-
 def _message(tag: bytes, payload: bytes) -> bytes:
-    return tag + _varint(len(payload)) + payload
+    return tag + varint(len(payload)) + payload
 
 
 @functools.lru_cache(maxsize=1 << 14)
 def _entry_header(name: str, kind: bytes, size: int) -> bytes:
     """The tags and lengths of an entry of the map, before values of `size` bytes."""
-    values = _LIST_VALUES + _varint(size)
-    feature = kind + _varint(len(values) + size) + values
+    values = _LIST_VALUES + varint(size)
+    feature = kind + varint(len(values) + size) + values
     key = _message(_ENTRY_KEY, name.encode())
-    entry = key + _ENTRY_FEATURE + _varint(len(feature) + size) + feature
-    return _FEATURES_ENTRY + _varint(len(entry) + size) + entry
+    entry = key + _ENTRY_FEATURE + varint(len(feature) + size) + feature
+    return _FEATURES_ENTRY + varint(len(entry) + size) + entry
 
 
 def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
