@@ -64,6 +64,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--output", default="results/workers.json")
     arguments = parser.parse_args()
+    if not RECORDS.is_dir():
+        parser.exit(
+            1,
+            f"error: there are no records in {RECORDS}. Run `make demo`, or, for the "
+            "records alone, `python -m bert_tf data all --config=demo.toml`.\n",
+        )
     rounds = []
     for _ in range(arguments.rounds):
         one, two = (rate(n, arguments.preset, arguments.steps) for n in (1, 2))

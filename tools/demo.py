@@ -24,7 +24,7 @@ RUN = pathlib.Path("results") / "demo"
 
 # The recipe. Rate 0.007 with 16 sequences per step is in the flat part of the optimum:
 # 0.012 is a little worse after 900 steps (13.9% against 14.2% masked-LM accuracy), 0.03
-# does not leave the plateau of word frequencies. A small batch gives more steps in the
+# does not leave the plateau of unigram entropy. A small batch gives more steps in the
 # few minutes; a tenth of them is warm-up.
 STEPS_ON_ONE, STEPS_IN_ALL = 500, 750
 RATE = 0.007
