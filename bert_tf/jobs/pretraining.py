@@ -109,7 +109,7 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     check_architecture(start, bert, config.training.allow_config_change)
     # Before records are read: ids of another vocabulary may be out of range.
     tokenizer = pretraining_tokenizer(config, start, bert, stated)
-    records = _open_records(config, communicator, bert, start)
+    records = _open_records(config, communicator, bert, start, stated)
     sets = records.sets
     notes = [*sized, *dict.fromkeys(note for each in sets for note in each.notes)]
     do_nsp, more = choose_nsp(config, start, records)
@@ -168,8 +168,8 @@ def _stated_metadata(
     folders = [config.files.input_files_dir] * _takes_steps(config, start)
     folders += [config.files.eval_files_dir] * config.training.evaluates
     sets = [one for each in folders for one in record_sets(each, may_have_weights=True)]
-    files = [path for one in sets for path in one.files]
-    return {folder: read_metadata(folder) for folder in map(os.path.dirname, files)}
+    folders = dict.fromkeys(os.path.dirname(x) for one in sets for x in one.files)
+    return {folder: read_metadata(folder) for folder in folders}
 
 
 def _takes_steps(config: PretrainingConfig, start: StartingPoint) -> bool:
@@ -183,6 +183,7 @@ def _open_records(
     communicator: Communicator,
     bert: BertConfig,
     start: StartingPoint,
+    stated: dict[str, Metadata | None],
 ) -> Records:
     """Opens the sets that are needed for training and for evaluation."""
     files, training = config.files, config.training
@@ -198,6 +199,7 @@ def _open_records(
             skip=SkipSettings(skipped, training.max_corrupt_records),
             communicator=communicator,
             may_have_weights=may_have_weights,
+            stated=stated,
         )
         length, most = records.shape.max_seq_length, bert.max_position_embeddings
         if length > most:

@@ -1,6 +1,7 @@
 """Pre-training with an own vocabulary, from an encoder, and of the masked LM alone."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from bert_tf.config import BertConfig
 from bert_tf.config.data import CreateDataConfig, PackDataConfig
 from bert_tf.data.commands.create import create_records
 from bert_tf.data.commands.pack import pack_records
+from bert_tf.data.records import metadata
 from bert_tf.data.records.metadata import metadata_file, read_metadata
 from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
@@ -98,6 +100,17 @@ def test_a_preset_takes_the_size_of_the_vocabulary(top, tmp_path, given):
     assert note == f"--preset=tiny: vocab_size=15 instead of 30522, from {source}."
     table = plan.task.model.trainable_variables[0]
     assert (plan.bert.vocab_size, table.shape) == (15, (15, 128))
+
+
+def test_the_metadata_of_a_folder_is_read_once(top, tmp_path, monkeypatch):
+    reads = []
+    parse = metadata.parse_json
+    monkeypatch.setattr(metadata, "parse_json", lambda x: reads.append(x) or parse(x))
+    shutil.copy(top / "vocab.txt", tmp_path)
+    make_records(tmp_path, "two", "\n".join(SENTENCES * 4), num_shards=2, do_nsp=False)
+    reads.clear()
+    prepare(top, tmp_path / "run", records=tmp_path / "two")
+    assert len(reads) == 1
 
 
 def test_a_preset_of_another_width_than_the_weights_is_refused(top, tmp_path, encoder):

@@ -95,7 +95,8 @@ def check_content(parser: RecordParser, files: Mapping[str, OutputFile]) -> None
       CorruptRecordError: naming a record that is damaged; or the file, if it has other
         content than when its metadata was written.
     """
-    metadata = {folder: read_metadata(folder) for folder in map(os.path.dirname, files)}
+    folders = {*map(os.path.dirname, files)}
+    metadata = {folder: read_metadata(folder) for folder in folders}
     for path, found in files.items():
         folder, name = os.path.split(path)
         about = metadata[folder]

@@ -285,6 +285,7 @@ def open_records(
     skip: SkipSettings | None = None,
     communicator: Communicator | None = None,
     may_have_weights: bool = False,
+    stated: Mapping[str, Metadata | None] | None = None,
 ) -> RecordSet:
     """Finds, indexes and checks a set of records.
 
@@ -298,6 +299,7 @@ def open_records(
       skip: Records that are skipped; None for none.
       communicator: The workers that look for corrupt records; None for one.
       may_have_weights: Whether folders may have weights.
+      stated: The metadata of the folders; None if they are not read yet.
 
     Returns:
       The records.
@@ -320,7 +322,8 @@ def open_records(
     except CorruptRecordError as error:
         raise with_advice(error, index) from error
     folders = sorted({os.path.dirname(path) for path in files})
-    metadata = {folder: read_metadata(folder) for folder in folders}
+    known = stated or {}
+    metadata = {x: known[x] if x in known else read_metadata(x) for x in folders}
     _compare(metadata, unpadded)
     parser = unpadded.padded_to(max_seq_length, max_predictions_per_seq)
     asked = {
