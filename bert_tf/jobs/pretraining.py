@@ -53,6 +53,8 @@ from bert_tf.stages import stage
 _HEADS = ("cls/*", "bert/pooler/*")
 # The order of an evaluation set never changes, so that results can be compared.
 EVALUATION_SEED = 0
+# Of LAMB, by NVIDIA's recipe for phase 1, over all workers.
+_USUAL_RATE = 0.006
 # Records whose sequences are measured for the report.
 _NUM_MEASURED = 2048
 
@@ -296,6 +298,15 @@ def describe(plan: PretrainingPlan, session: Session) -> None:
     if trained.shares:
         log.message(_describe_sets(plan))
     log.message(_describe_optimizer(plan))
+    settings = config.optimizer
+    is_default = settings.learning_rate == type(settings).learning_rate
+    is_low = settings.optimizer_type == "lamb" and plan.learning_rate < _USUAL_RATE
+    if is_default and is_low and plan.start.position is None:
+        log.message(
+            f"--learning_rate={settings.learning_rate:g} is the default for "
+            f"compatibility, and low for lamb: {_USUAL_RATE:g} is usual in phase 1, "
+            "0.004 in phase 2. `python -m bert_tf recipes` lists published settings."
+        )
     describe_changes(plan, log)
     describe_goal(plan, log)
 

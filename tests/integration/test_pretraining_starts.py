@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -100,6 +101,22 @@ def test_a_preset_takes_the_size_of_the_vocabulary(top, tmp_path, given):
     assert note == f"--preset=tiny: vocab_size=15 instead of 30522, from {source}."
     table = plan.task.model.trainable_variables[0]
     assert (plan.bert.vocab_size, table.shape) == (15, (15, 128))
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_told"),
+    [
+        ((), True),
+        (("--learning_rate=0.007",), False),
+        (("--optimizer_type=adamw",), False),
+    ],
+)
+def test_the_default_rate_of_lamb_is_named_as_low(top, tmp_path, flags, is_told):
+    lines = []
+    log = types.SimpleNamespace(message=lines.append)
+    session = types.SimpleNamespace(threads=1, log=log)
+    pretraining.describe(prepare(top, tmp_path / "run", *flags), session)
+    assert ["0.006 is usual" in line for line in lines].count(True) == is_told
 
 
 def test_the_metadata_of_a_folder_is_read_once(top, tmp_path, monkeypatch):
