@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -45,7 +46,7 @@ For classify and embed it may also be a file of examples, such as a training fil
 columns are those of the model's task, or have common names. For squad, a SQuAD JSON
 file; for tag, a .conll file; for choose, a table with the columns of SWAG.
 Each line of output is that JSON with the predictions added; a label of the input is
-called given_label then.
+called given_label then, and other keys and columns are kept.
 """
 # Options of one task alone.
 _ONLY_FOR = {
@@ -166,7 +167,11 @@ def _check_paths(options: argparse.Namespace) -> None:
 
 
 def _print(values: Example) -> None:
-    # The table may hold a label that JSON has no form for, such as a date.
+    # The table may hold a value that JSON has no form for, such as a date or NaN.
+    values = {
+        name: str(x) if isinstance(x, float) and not math.isfinite(x) else x
+        for name, x in values.items()
+    }
     line = json.dumps(values, ensure_ascii=False, default=str)
     try:
         line.encode()

@@ -376,15 +376,19 @@ def _table(path: str, task: Task) -> SplitFile | None:
 
 
 def _from_table(path: str, file: SplitFile) -> Iterator[Example]:
-    """Rows as examples; their labels are kept."""
+    """Rows as examples; their labels and other named columns are kept."""
     columns = file.columns
     names = {columns.text_a: "text_a", columns.text_b: "text_b"}
     names[columns.label] = f"{GIVEN}label"
+    others = [] if file.header else filter(None, column_names(path))
+    # A column with the name of an input would replace that.
+    taken = {*columns.names, "text_a", "text_b", f"{GIVEN}label"}
+    wanted = [*columns.names, *(name for name in others if name not in taken)]
     file = SplitFile(
         os.path.basename(path), columns, file.header, None, file.skips_broken_rows
     )
-    for row in file.rows(os.path.dirname(path)):
+    for row in file.rows(os.path.dirname(path), wanted):
         text_of(row, columns.text_a)
         if columns.text_b and row.values[columns.text_b] is not None:
             text_of(row, columns.text_b)
-        yield {names[name]: value for name, value in row.values.items()}
+        yield {names.get(name, name): value for name, value in row.values.items()}

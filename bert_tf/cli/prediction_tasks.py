@@ -131,7 +131,9 @@ def _choose(options: argparse.Namespace) -> Task:
         name = path.lower().removesuffix(".gz")
         if not name.endswith((".csv", ".tsv", ".parquet")):
             return None
-        rows = read_rows(path, find_columns(column_names(path), path).names)
+        names = column_names(path)
+        find_columns(names, path)  # For an error before the first row.
+        rows = read_rows(path, [name for name in names if name])
         return (parse(row.values, row.location) for row in rows)
 
     return Task(

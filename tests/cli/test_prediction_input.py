@@ -13,6 +13,8 @@ import pytest
 
 from bert_tf.cli import predict
 from bert_tf.cli.prediction_input import Task, in_chunks, read_inputs
+from bert_tf.data.tasks.classification import SplitFile
+from bert_tf.data.tasks.row_labels import ColumnNames
 
 REQUIRED = {
     "classify": ("text_a",),
@@ -40,6 +42,38 @@ def test_a_table_is_known_by_its_extension_in_any_case(tmp_path, name):
 def test_the_extensions_of_a_compressed_table_may_be_capitals(tmp_path):
     (tmp_path / "A.TSV.GZ").write_bytes(gzip.compress(b"text\tlabel\na\tcold\n"))
     assert list(read(tmp_path / "A.TSV.GZ")) == [{"text_a": "a", "given_label": "cold"}]
+
+
+@pytest.mark.parametrize("ending", ["tsv", "csv", "parquet", "jsonl"])
+def test_other_columns_are_kept_whatever_the_format_is(tmp_path, ending):
+    row = {"id": "7", "text_a": "no", "text": "the river", "label": "warm"}
+    path = tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        write_parquet(path, **{name: [value] for name, value in row.items()})
+    elif ending == "jsonl":
+        path.write_text(json.dumps(row) + "\n")
+    else:
+        lines = (
+            ("\t" if ending == "tsv" else ",").join(x) for x in (row, row.values())
+        )
+        path.write_text("\n".join(lines) + "\n")
+    label = "label" if ending == "jsonl" else "given_label"
+    expected = {"id": "7", "text_a": "no", "text": "the river", label: "warm"}
+    assert list(read(path)) == [expected]
+
+
+def test_a_column_with_the_name_of_an_input_does_not_replace_it(tmp_path):
+    (tmp_path / "a.csv").write_text("body,text_a,text_b,n\nriver,no,no,1\n")
+    files = (SplitFile("", ColumnNames("body")),)
+    task = Task("classify", ("text_a",), lambda _: [], lambda: 0, files=files)
+    options = argparse.Namespace(input=str(tmp_path / "a.csv"), text=[])
+    assert list(read_inputs(options, task)) == [{"text_a": "river", "n": "1"}]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_json_has_no_form_for_is_a_string(value, capsys):
+    predict._print({"size": value})
+    assert json.loads(capsys.readouterr().out) == {"size": str(value)}
 
 
 def test_the_only_column_of_a_csv_file_is_the_text(tmp_path):
