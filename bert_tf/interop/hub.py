@@ -6,7 +6,10 @@ import importlib
 import importlib.util
 import os
 import re
+import socket
 import types
+import urllib.parse
+import urllib.request
 from collections.abc import Iterable, Iterator
 
 from bert_tf.errors import RunError
@@ -58,6 +61,7 @@ def local_folder(path: str) -> str:
     name, _, revision = plain.partition("@")
     hub = _hub()
     with _reported(f"{path} cannot be fetched"):
+        _check_connection()
         listed = hub.HfApi().list_repo_files(name, revision=revision or None)
         weights = [f for f in listed if _SAFETENSORS.fullmatch(f)]
         weights = weights or [f for f in listed if _TORCH.fullmatch(f)]
@@ -90,6 +94,7 @@ def push(folder: str, files: Iterable[str], name: str) -> str:
     patterns = [each for path in paths for each in (path, f"{path}/*")]
     api = _hub().HfApi()
     with _reported(f"{name} cannot be written to"):
+        _check_connection()
         api.create_repo(name, private=True, exist_ok=True)
         done = api.upload_folder(
             repo_id=name,
@@ -114,6 +119,20 @@ def _hub() -> types.ModuleType:
     hub = importlib.import_module("huggingface_hub")
     importlib.import_module("huggingface_hub.errors")
     return hub
+
+
+def _check_connection() -> None:
+    """Raises at once where a connection is refused: the package tries it for long."""
+    address = urllib.parse.urlsplit(_hub().constants.ENDPOINT)
+    if urllib.request.getproxies():  # Which may connect where this machine cannot.
+        return
+    port = address.port or {"http": 80}.get(address.scheme, 443)
+    try:
+        socket.create_connection((address.hostname, port), timeout=5.0).close()
+    except ConnectionRefusedError as error:
+        raise OSError(f"{address.netloc} refuses connections ({error})") from None
+    except OSError:
+        pass  # The package may know more, and has its own messages.
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import json
 import pathlib
 import re
 import threading
+import time
 
 import pytest
 
@@ -186,6 +187,9 @@ def test_an_upload_that_fails_says_what_is_written(server, tf1, tmp_path, capsys
 def test_a_hub_that_cannot_be_reached_gets_one_line(server, tmp_path, capsys):
     server.shutdown()
     server.server_close()
+    begin = time.monotonic()
     assert main(["convert", "hf://me/tiny", str(tmp_path / "out")]) == 1
+    assert time.monotonic() - begin < 5  # The package tries for 22 seconds.
     [line] = capsys.readouterr().err.splitlines()
     assert "hf://me/tiny cannot be fetched" in line and "network" in line
+    assert "refuses connections" in line
