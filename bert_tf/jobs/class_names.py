@@ -13,7 +13,7 @@ from bert_tf.config.task_settings import CONLL, FILE_FORMATS, SWAG
 from bert_tf.data.tasks.choices import swag_task
 from bert_tf.data.tasks.classification import ClassificationTask, SplitFile
 from bert_tf.data.tasks.conll import conll_task
-from bert_tf.data.tasks.custom_task import find_label_names, own_task
+from bert_tf.data.tasks.custom_task import find_label, find_label_names, own_task
 from bert_tf.data.tasks.glue_tasks import find_task
 from bert_tf.data.tasks.label_names import quoted_list, same_names
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind
@@ -185,8 +185,9 @@ def _evaluated_task(
     found, doubts = find_label_names(file, folder, task.kind)
     defaults = dict(zip(default_names(len(names)), names, strict=True))
     same = same_names(found, names, {} if head.names else defaults)
-    if len(same) < len(found):
-        raise _other_classes(task.name, found, head, advice)
+    if unknown := [name for name in found if name not in same]:
+        where = find_label(file, folder, task.kind, unknown)
+        raise _other_classes(task.name, found, head, advice, where)
     task = dataclasses.replace(task, label_aliases=same)
     return task, [*notes, *doubts, *_order_note(same, names, head)]
 
@@ -258,9 +259,17 @@ def _order_note(same: Mapping[str, str], names: Sequence[str], head: Head) -> li
 
 
 def _other_classes(
-    task_name: str, found: Sequence[str], head: Head, advice: str
+    task_name: str, found: Sequence[str], head: Head, advice: str, unknown: str = ""
 ) -> ValueError:
-    """The error about classes of the data that are not those of the head."""
+    """The error about classes of the data that are not those of the head.
+
+    Args:
+      task_name: The task of the data.
+      found: Its classes; empty for numbers.
+      head: The head.
+      advice: What to do.
+      unknown: Name, file and line of the first one that the head does not have.
+    """
     if head.num_outputs == 1:
         known = "one output, a number"
     elif head.names:
@@ -271,9 +280,10 @@ def _other_classes(
         known += f" (problem_type={head.problem_type})"
     theirs = f"the classes {quoted_list(found)}" if found else "numbers as labels"
     where = f" ({head.path})" if head.path else ""
+    first = f", of which the first unknown one is {unknown}" if unknown else ""
     return ValueError(
-        f"The model's head has {known}{where}. Received: {task_name}, with {theirs}. "
-        f"{advice}, or use the model's names of its classes as labels."
+        f"The model's head has {known}{where}. Received: {task_name}, with {theirs}"
+        f"{first}. {advice}, or use the model's names of its classes as labels."
     )
 
 

@@ -1,6 +1,7 @@
 """Classes that come with a model's head, and files of which an action needs a part."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -207,6 +208,9 @@ def test_other_classes_are_refused_with_both_lists(trained, folder, run, tmp_pat
         text = run(*on(tmp_path, trained, action), code=1)
         assert "'food', 'travel', 'weather'" in text
         assert "'meals', 'travel', 'weather'" in text
+        line = f"'meals' ({tmp_path}/dev.tsv, line {2 + LABELS.index('food')})"
+        found = re.findall("first unknown one is (.*?)\\. ", text)
+        assert found == [line] * (action == "--do_eval")
     assert "--new_head" in text
     actions = ("--do_train", "--new_head", "--num_train_steps=1")
     text = run(*on(tmp_path, trained, *actions))

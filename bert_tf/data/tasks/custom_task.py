@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from bert_tf.config.task_settings import FILE_FORMATS
 from bert_tf.data.tasks.classification import ClassificationTask, SplitFile
-from bert_tf.data.tasks.label_names import doubtful_names, quoted_list
+from bert_tf.data.tasks.label_names import doubtful_names, quoted, quoted_list
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind, names_of
 from bert_tf.data.tasks.tables import check_columns, column_names
 
@@ -262,6 +262,15 @@ def find_label_names(
             "pass --is_regression to predict numbers."
         )
     return tuple(sorted(names)), notes
+
+
+def find_label(file: SplitFile, data_dir: str, kind: Kind, names: Sequence[str]) -> str:
+    """The first of some labels that a file has, with its location; empty without."""
+    for row in file.rows(data_dir):
+        for name in names_of(row, file.columns, kind):
+            if name in names:
+                return f"{quoted(name)} ({row.location})"
+    return ""
 
 
 def check_classes(path: str, column: str, names: Sequence[str]) -> None:
