@@ -11,6 +11,8 @@ _SEPARATORS = re.compile(r"[\s_-]+")
 _MISSING = frozenset(("nan", "null", "<na>", "n/a", "-", "?"))
 # Left by joining files or copying text. Not the joiners, which are part of words.
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
+# Digits that a float holds exactly.
+_NUMBER = re.compile(r"-?[0-9]{1,15}(\.0{1,9})?")
 _MAX_CHARS = 80
 
 
@@ -74,7 +76,8 @@ def doubtful_names(spellings: Iterable[str]) -> list[str]:
 
     Returns:
       One on labels with needless white space, which is removed; one on labels that
-      differ in case; one on labels that look like missing ones.
+      differ in case; one on labels that are the same number; one on labels that look
+      like missing ones.
     """
     spellings = sorted(spellings)
     names = sorted({*map(without_blanks, spellings)})
@@ -92,6 +95,15 @@ def doubtful_names(spellings: Iterable[str]) -> list[str]:
         notes.append(
             f"{quoted_list(alike)} differ only in case or in spaces, `_` and `-`, and "
             "are separate classes. Write them in the same way if they mean the same"
+        )
+    by_number: dict[float, list[str]] = {}
+    for name in filter(_NUMBER.fullmatch, names):
+        by_number.setdefault(float(name), []).append(name)
+    same = [name for group in by_number.values() if len(group) > 1 for name in group]
+    if same:
+        notes.append(
+            f"{quoted_list(same)} are written in several ways for one number, and are "
+            "separate classes. Write them in the same way if they mean the same"
         )
     # Where classes are numbered from 0, or are words, -1 is a missing label. {-1, 1}
     # are two classes.

@@ -64,6 +64,8 @@ def test_many_names_are_cut():
     [
         (["pos", "pos "], ["'pos '", "white space"]),
         (["O", "o", "b"], ["'O', 'o'", "differ only in case"]),
+        (["0", "1", "01"], ["'01', '1'", "one number"]),
+        (["0", "1", "1.0", "x"], ["'1', '1.0'", "one number"]),
         (["entailment", "-"], ["'-'", "missing label"]),
         (["a", "NaN"], ["'NaN'", "missing label"]),
         (["-1", "0", "1"], ["'-1'", "missing label"]),
@@ -75,6 +77,8 @@ def test_doubtful_labels_are_named(spellings, words):
     assert all(word in note for word in words)
 
 
-@pytest.mark.parametrize("spellings", [["a", "b"], ["-1", "1"], ["none", "some"]])
+@pytest.mark.parametrize(
+    "spellings", [["a", "b"], ["-1", "1"], ["1", "10"], ["none", "some"]]
+)
 def test_other_labels_are_not_doubted(spellings):
     assert doubtful_names(spellings) == []
