@@ -36,6 +36,12 @@ def listed(items: Iterable[str], separator: str = ", ", *, most: int = 20) -> st
     return f"{first}{separator}and {more:,} more" if more > 0 else first
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, in words: "1 thread", "1,000 steps"."""
+    plural = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def one_line(error: BaseException | str) -> str:
     """The message of an error on one printable line.
 

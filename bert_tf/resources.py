@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bert_tf.errors import counted
+
 ROOT = Path("/")  # Where /proc and the control groups are.
 _LOADED = time.monotonic()
 
@@ -158,10 +160,10 @@ def describe_cores() -> str:
     count, everywhere = len(os.sched_getaffinity(0)), os.cpu_count() or 1
     limit = cpu_limit()
     if limit is not None and limit < count:
-        return f"container limit {limit:.3g} of {count} cores"
+        return f"container limit {limit:.3g} of {counted(count, 'core')}"
     if count < everywhere:
-        return f"bound to {count} of {everywhere} cores"
-    return f"{count} cores"
+        return f"bound to {count} of {counted(everywhere, 'core')}"
+    return counted(count, "core")
 
 
 def process_seconds() -> float:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from bert_tf.errors import counted
+
 _PERCENTILES = (50, 95, 99)
 
 
@@ -93,8 +95,9 @@ def describe_speed(
         for p in _PERCENTILES
     ]
     return [
-        f"Speed of {title}: {sequences} sequences in {count} batches of {batch_size}"
-        f"{of_workers}; left out: {traced} batches, which traced the model.",
+        f"Speed of {title}: {counted(sequences, 'sequence')} in "
+        f"{counted(count, 'batch')} of {batch_size}{of_workers}; "
+        f"left out: {counted(traced, 'batch')}, which traced the model.",
         f"Throughput Average (sentences/sec) = {speed['throughput_val']:.2f}",
         f"Latency Average (ms) = {speed['latency_mean']:.2f}",
         *levels,

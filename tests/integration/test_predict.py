@@ -699,7 +699,7 @@ def test_scripts_report_the_speed_of_prediction(
     line = speed_lines(capsys.readouterr().out)
     assert line == (
         "Speed of prediction of test: 3 sequences in 2 batches of 2; left out: 1 "
-        "batches, which traced the model."
+        "batch, which traced the model."
     )
     summary = runs.read_log(tmp_path / "run")[-1]
     assert summary["step"] == []

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from bert_tf import fused_ops
+from bert_tf.errors import counted
 from bert_tf.jobs.run.agreement import versions
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import accumulation_steps
@@ -91,7 +92,8 @@ def describe_model(plan: Plan, threads: int, log: RunLog) -> None:
         log.message(note)
     log.message(
         f"Model: {plan.task.model.count_params():,} weights, precision "
-        f"{plan.policy.name}, {threads} threads per worker ({describe_cores()})."
+        f"{plan.policy.name}, {counted(threads, 'thread')} per worker "
+        f"({describe_cores()})."
     )
     for line in [*plan.policy.unused_entries(), *unused_settings(plan)]:
         log.message(line)
@@ -221,7 +223,8 @@ def thread_warnings(threads: int, asked: int | None, num_workers: int) -> list[s
     lines, cores = [], available_cores(num_workers)
     if threads > cores:
         lines.append(
-            f"warning: {threads} threads share {cores} cores ({workers(num_workers)} "
+            f"warning: {threads} threads share {counted(cores, 'core')} "
+            f"({workers(num_workers)} "
             f"on this host, {describe_cores()}) and wait for each other. Pass "
             f"--num_threads={cores}, the default."
         )
