@@ -11,7 +11,7 @@ import numpy as np
 from bert_tf.data.text.tokenization import UNCASED, WordPieceTokenizer
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.vocabulary import check_same_words, check_size
-from bert_tf.errors import RunError, did_you_mean, listed
+from bert_tf.errors import RunError, did_you_mean, listed, shown
 from bert_tf.interop import tensor_names
 from bert_tf.interop.classifier_labels import TAG, Head
 from bert_tf.interop.export import Form, Model, find_form, write_model
@@ -226,17 +226,25 @@ def save_pretrained(
         notes += choice.notes
     for note in notes:
         _LOGGER.warning("%s: %s", path, note)
-    head = Head(int(np.size(tensors.get("output_bias", ()))), tuple(label_names))
+    num_outputs = int(np.size(tensors.get("output_bias", ())))
+    head = Head(num_outputs, _checked_names(label_names, num_outputs))
     if head.num_outputs and "bert/pooler/dense/kernel" not in tensors:
         head = head._replace(kind=TAG)  # Only our models of tokens have no pooler.
-    if label_names and len(label_names) != head.num_outputs:
-        raise ValueError(
-            f"`label_names` must be {head.num_outputs}, one for each output of the "
-            f"model's classifier. Received: label_names={list(label_names)}."
-        )
     if isinstance(model, SentenceModel):
         length = model.input["input_ids"].shape[1] or config.max_position_embeddings
         known = {"task": EMBED, "pooling": model.pooling, "max_seq_length": length}
         head = head._replace(description=known)
     whole = Model(tensors, config, vocab_file, tokenizer, "bert_tf", head)
     write_model(whole, os.fspath(path), Form.TRANSFORMERS, overwrite=True)
+
+
+def _checked_names(names: Sequence[str], num_outputs: int) -> tuple[str, ...]:
+    """The names of a classifier's outputs; see `save_pretrained`."""
+    found = () if isinstance(names, str) else tuple(names)
+    are_texts = all(isinstance(name, str) and name.strip() for name in found)
+    if len(names) and not (are_texts and len({*found}) == len(found) == num_outputs):
+        raise ValueError(
+            f"`label_names` must be {num_outputs} different names, one for each output "
+            f"of the model's classifier. Received: label_names={shown(names)}."
+        )
+    return tuple(map(str, found))

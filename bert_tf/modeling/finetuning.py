@@ -7,6 +7,7 @@ import abc
 from typing import Any, Unpack
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bert_tf.config import BertConfig
@@ -212,7 +213,17 @@ def build_classifier_model(
     Returns:
       A model from the inputs of `BertModel` to
       `class_logits` [B, K, C] float32, or [B, S, C] of tokens.
+
+    Raises:
+      ValueError: if `num_outputs` is no whole number above 0.
     """
+    is_number = isinstance(num_outputs, int | np.integer)
+    if isinstance(num_outputs, bool) or not is_number or num_outputs < 1:
+        raise ValueError(
+            "`num_outputs` must be a whole number of 1 or more. Received: "
+            f"num_outputs={num_outputs!r}. Pass the number of classes."
+        )
+    num_outputs = int(num_outputs)
     settings = LayerSettings.make(config, **options)
     inputs = encoder_inputs(max_seq_length, seeded_dropout=True)
     if of_tokens:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from bert_tf.data.batches.example_batches import LabelledSequences, prediction_batches
 from bert_tf.data.packing.layout import RowSettings
 from bert_tf.data.tasks.classification import TextExample
+from bert_tf.data.text.padded_arrays import text_list
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import NonFiniteError, RunError, shown
@@ -42,9 +43,10 @@ def input_list(texts: str | Iterable[object], *, may_be_pairs: bool) -> list[obj
     """The inputs as a list: a single text is one of them, not its characters.
 
     Raises:
-      ValueError: if one is neither a text nor, where that is allowed, a pair of texts.
+      ValueError: if one is neither a text nor, where that is allowed, a pair of texts,
+        or they are no list.
     """
-    found = [texts] if isinstance(texts, str) else list(texts)
+    found = text_list(texts)
     for number, one in enumerate(found):
         if not isinstance(one, str) and not (may_be_pairs and is_pair(one)):
             raise ValueError(
@@ -128,8 +130,8 @@ class Predictor:
             if self.kind:
                 check_head(self.path, self.kind)
             raise
-        rows = settings_of(model).config.vocab_size
-        _log(check_size(self._vocab_file, rows), logging.INFO)
+        config = settings_of(model).config
+        _log(check_size(self._vocab_file, config.vocab_size), logging.INFO)
         _log(self._policy.unused_entries(), logging.INFO)
         backends = backends_of(model)
         is_fused = backends.fused_dtype is not None
@@ -169,6 +171,8 @@ class Predictor:
         Raises:
           NonFiniteError: if one is not a finite number.
         """
+        if not len(sequences):
+            return np.zeros((0, self._task.num_outputs), np.float32)
         settings = RowSettings(width or self.max_seq_length, is_packed=True)
         batches = prediction_batches(
             LabelledSequences(sequences), settings, batch_size=self.batch_size

@@ -8,6 +8,7 @@ import numpy as np
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from bert_tf.data.tasks.conll import Sentence, encode_sentences, is_entity_tag
+from bert_tf.data.text.padded_arrays import text_list
 from bert_tf.errors import shown
 from bert_tf.evaluation.tagging import entities, split_tags
 from bert_tf.interop.classifier_labels import TAG, default_names, read_head
@@ -51,8 +52,7 @@ class Tagger(HeadPredictor):
         Raises:
           ValueError: if one is neither a text nor a list of words.
         """
-        inputs = [texts] if isinstance(texts, str) else list(texts)
-        found = [_words(one) for one in inputs]
+        found = [_words(one) for one in text_list(texts)]
         full = [Sentence(words, [], "") for _, words, _ in found if words]
         numbers = np.zeros(0, int)
         if full:

@@ -1,7 +1,9 @@
 import json
 
+import numpy as np
 import pytest
 
+import bert_tf
 from bert_tf.interop.classifier_labels import describe_head, head_of, read_head
 from bert_tf.interop.weight_files import Kind, Source
 
@@ -186,3 +188,21 @@ def test_the_kind_in_task_json_stays(folder, names):
     head = folder(2 if names else 1, task=task)
     assert head.kind == task["task"]
     assert describe_head(head) == task
+
+
+@pytest.mark.parametrize(
+    "names", ["ab", ["a", "a"], ["a", " "], ["a"], [0, 1], np.array(["a", "a"])]
+)
+def test_names_that_no_predictor_could_read_are_not_saved(tiny_config, tmp_path, names):
+    model = bert_tf.build_classifier_model(tiny_config, 2)
+    with pytest.raises(ValueError, match="must be 2 different names"):
+        bert_tf.save_pretrained(model, tmp_path / "out", label_names=names)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_may_be_an_array(tiny_config, tmp_path):
+    model = bert_tf.build_classifier_model(tiny_config, 2)
+    names = np.array(["no", "yes"])
+    bert_tf.save_pretrained(model, tmp_path / "out", label_names=names)
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["id2label"] == {"0": "no", "1": "yes"}

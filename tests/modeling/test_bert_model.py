@@ -357,3 +357,17 @@ def test_the_lists_of_a_precision_file_are_in_the_file_of_a_model():
     rules = PrecisionRules(("MatMul",), (), (), (("a/b", "MatMul"),), (("c", ""),))
     policy = PrecisionPolicy("bf16", rules)
     assert PrecisionPolicy.from_config(policy.get_config()) == policy
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.0, True, "2"])
+def test_a_classifier_has_a_number_of_outputs(tiny_config, wrong):
+    with pytest.raises(ValueError, match="`num_outputs` must be a whole number"):
+        build_classifier_model(tiny_config, wrong)
+
+
+def test_a_number_of_outputs_may_be_of_numpy(tiny_config, tmp_path):
+    model = build_classifier_model(tiny_config, np.int64(3))
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").output_shape == (
+        model.output_shape
+    )

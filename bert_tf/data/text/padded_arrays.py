@@ -3,7 +3,7 @@
 The arguments are those of transformers' tokenizers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -15,6 +15,23 @@ _PADDING = {True: "longest", False: "do_not_pad"}
 _TRUNCATION = {True: "longest_first", False: "do_not_truncate"}
 _WAYS_TO_PAD = ("longest", "max_length", "do_not_pad")
 _WAYS_TO_CUT = ("longest_first", "only_first", "only_second", "do_not_truncate")
+
+
+def text_list(texts: object) -> list[object]:
+    """The inputs as a list: a single text is one of them, not its characters.
+
+    Raises:
+      ValueError: if they have no order, or are a table: its column names are no texts.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    is_table = isinstance(texts, Mapping | Set) or hasattr(texts, "columns")
+    if is_table or not isinstance(texts, Iterable):
+        raise ValueError(
+            "Texts must be a string, or a list of them. Received: a "
+            f"{type(texts).__name__}. Pass a list, or one column of a table."
+        )
+    return list(texts)
 
 
 def checked_pairs(
@@ -29,9 +46,9 @@ def checked_pairs(
     Raises:
       ValueError: if it is none of these, or there is nothing.
     """
-    texts = [text] if isinstance(text, str) else list(text)
+    texts = text_list(text)
     if text_pair is not None:
-        seconds = [text_pair] if isinstance(text_pair, str) else list(text_pair)
+        seconds = text_list(text_pair)
         if len(seconds) != len(texts):
             raise ValueError(
                 "`text_pair` must have a text for each of `text`. Received: "

@@ -1,0 +1,52 @@
+"""What predictors are given: texts, and what is none."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import bert_tf
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "dog"]
+
+
+class Table(list):
+    """A list of column names, as a table of pandas is when it is iterated over."""
+
+    columns = ("text", "label")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_config):
+    """A classifier, and the same for single texts alone."""
+    folder = tmp_path_factory.mktemp("inputs")
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    for name, segments in (("pairs", 2), ("single", 1)):
+        config = dataclasses.replace(
+            tiny_config, vocab_size=len(WORDS), type_vocab_size=segments
+        )
+        bert_tf.save_pretrained(
+            bert_tf.build_classifier_model(config, 2),
+            folder / name,
+            vocab_file=str(folder / "vocab.txt"),
+        )
+    return folder
+
+
+@pytest.mark.parametrize("wrong", [{"cat": 1}, {"cat", "dog"}, Table(["text"]), None])
+def test_what_is_no_list_of_texts_is_refused(folder, wrong):
+    tokenizer = bert_tf.load_tokenizer(folder / "pairs")
+    predictors = [
+        tokenizer,
+        bert_tf.Classifier(folder / "pairs"),
+        bert_tf.Embedder(folder / "pairs"),
+        lambda texts: tokenizer(["cat"], texts or {}),
+    ]
+    for predictor in predictors:
+        with pytest.raises(ValueError, match="Pass a list, or one column of a table"):
+            predictor(wrong)
+
+
+def test_no_texts_have_no_vectors(folder):
+    vectors = bert_tf.Embedder(folder / "pairs")([])
+    assert (vectors.shape, vectors.dtype) == ((0, 8), np.float32)
