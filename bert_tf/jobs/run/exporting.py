@@ -88,8 +88,9 @@ class Exporter:
                     os.rename(folder, path)
             sync_folder(self._folder)
         except OSError as error:
+            why = one_line(error).removesuffix(".")
             raise RunError(
-                f"The export {path} cannot be written: {one_line(error)}. Correct that "
+                f"The export {path} cannot be written: {why}. Correct that "
                 "and run the same command again: it resumes from the newest checkpoint."
             ) from error
         self._log.message(f"Step {step} is exported to {path}.")
