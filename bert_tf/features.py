@@ -129,6 +129,7 @@ class FeatureExtractor(Predictor):
         for first in range(0, len(examples), self.batch_size):
             part = examples[first : first + self.batch_size]
             sequences = encode_examples(part, self._tokenizer, self.max_seq_length)
+            sequences.check_segments(self._type_vocab_size)
             rows = np.arange(len(part))[:, None]
             features = lay_out(sequences, rows, int(sequences.lengths.max()))
             tensors = {n: tf.convert_to_tensor(x) for n, x in features.items()}

@@ -233,6 +233,8 @@ def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierP
     head, weights, notes, head_seed = _read_start(config, start)
     task, more = choose_task(config, head, is_own=start.is_own)
     data, found = _read_splits(config, task, tokenizer.load())
+    for split in data.splits.values():
+        split.labelled.sequences.check_segments(bert.type_vocab_size)
     data, weighting, lines = _weighted(config.task, task, data)
     num_outputs, kind = len(task.label_names) or 1, data.kind
     # Rows are longer by the number of choices, which differs between splits.

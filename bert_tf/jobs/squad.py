@@ -265,6 +265,8 @@ def prepare(config: SquadConfig, communicator: Communicator) -> SquadPlan:
         check_scorer(is_version_2=squad.version_2_with_negative)
     data = _read_data(config, tokenizer)
     files = [file for file in (data.train, data.predict) if file]
+    for file in files:
+        file.windows.sequences.check_segments(bert.type_vocab_size)
 
     def make_task(bert: BertConfig, options: ModelOptions) -> SpanTask:
         length = config.max_seq_length

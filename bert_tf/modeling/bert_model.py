@@ -88,6 +88,11 @@ class BertModel(keras.Model):
             ),
             "dropout_seed": lambda: self._default_seed(ids, training),
         }
+        if "segment_ids" in given:
+            size = self._settings.config.type_vocab_size
+            given["segment_ids"] = model_inputs.checked_segments(
+                given["segment_ids"], size
+            )
         for name, default in defaults.items():
             if name in self.input and name not in given:
                 given[name] = default()

@@ -99,6 +99,22 @@ def as_integers(name: str, values: object) -> tf.Tensor | keras.KerasTensor:
     return tf.cast(values, tf.int32)
 
 
+def checked_segments(segment_ids: tf.Tensor, type_vocab_size: int) -> tf.Tensor:
+    """The segment ids: others than 0 .. `type_vocab_size` - 1 are an error.
+
+    It is one when it runs (XLA leaves it out).
+    """
+    is_known = (segment_ids >= 0) & (segment_ids < type_vocab_size)
+    check = tf.debugging.assert_equal(
+        is_known,
+        True,
+        message=f"`segment_ids` must be below the model's {type_vocab_size=}, and not "
+        "negative.",
+    )
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(segment_ids)
+
+
 def default_positions(input_mask: tf.Tensor) -> tf.Tensor:
     """0, 1, 2 ... for each sequence of a row: [B, S] int32.
 

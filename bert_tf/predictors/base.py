@@ -131,6 +131,7 @@ class Predictor:
                 check_head(self.path, self.kind)
             raise
         config = settings_of(model).config
+        self._type_vocab_size = config.type_vocab_size
         _log(check_size(self._vocab_file, config.vocab_size), logging.INFO)
         _log(self._policy.unused_entries(), logging.INFO)
         backends = backends_of(model)
@@ -170,9 +171,11 @@ class Predictor:
 
         Raises:
           NonFiniteError: if one is not a finite number.
+          ValueError: if the model has no segment for a pair's second text.
         """
         if not len(sequences):
             return np.zeros((0, self._task.num_outputs), np.float32)
+        sequences.check_segments(self._type_vocab_size)
         settings = RowSettings(width or self.max_seq_length, is_packed=True)
         batches = prediction_batches(
             LabelledSequences(sequences), settings, batch_size=self.batch_size

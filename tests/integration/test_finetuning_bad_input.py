@@ -11,6 +11,9 @@ from runs import read_tensors
 
 import run_classifier
 import run_squad
+from bert_tf.config import BertConfig
+from bert_tf.interop.pretrained import save_pretrained
+from bert_tf.modeling.finetuning import build_span_model
 from bert_tf.tf_checkpoint_writer import save_tf
 
 SMALL = ("--num_train_steps=1", "--do_train")
@@ -108,6 +111,18 @@ def test_version_2_without_its_flag(squad_command, refused, spoilt):
 def test_training_questions_without_answers(squad_command, refused, spoilt):
     path = spoilt(lambda paragraph: paragraph["qas"][0].pop("answers"))
     refused(run_squad.main, squad_command(path), "question q00", "no answer")
+
+
+@pytest.mark.parametrize("stage", ["--do_train", "--do_predict"])
+def test_pairs_for_a_model_of_single_texts(refused, folder, tmp_path, stage):
+    values = json.loads((folder / "model/bert_config.json").read_text())
+    config = BertConfig.from_dict(values | {"type_vocab_size": 1}, "test")
+    words = f"{folder}/model/vocab.txt"
+    save_pretrained(build_span_model(config), tmp_path / "one", vocab_file=words)
+    files = [f"--{x}={folder}/train.json" for x in ("train_file", "predict_file")]
+    start = [f"--init_checkpoint={tmp_path}/one", "--num_train_steps=1", stage]
+    command = [*finetuning_data.SQUAD_FLAGS, *files, *start]
+    refused(run_squad.main, command, "type_vocab_size=1", "segment_ids of 1")
 
 
 @pytest.mark.parametrize("content", ["", '{"data": []}'])

@@ -359,6 +359,14 @@ def test_the_lists_of_a_precision_file_are_in_the_file_of_a_model():
     assert PrecisionPolicy.from_config(policy.get_config()) == policy
 
 
+@pytest.mark.parametrize("wrong", [2, -1])
+def test_unknown_segments_are_refused(encoder, wrong):
+    segments = np.zeros_like(IDS)
+    segments[1, 2] = wrong
+    with pytest.raises(tf.errors.InvalidArgumentError, match="type_vocab_size=2"):
+        encoder.predict(PLAIN | {"segment_ids": segments}, verbose=0)
+
+
 @pytest.mark.parametrize("wrong", [0, -1, 2.0, True, "2"])
 def test_a_classifier_has_a_number_of_outputs(tiny_config, wrong):
     with pytest.raises(ValueError, match="`num_outputs` must be a whole number"):

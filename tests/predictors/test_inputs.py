@@ -50,3 +50,14 @@ def test_what_is_no_list_of_texts_is_refused(folder, wrong):
 def test_no_texts_have_no_vectors(folder):
     vectors = bert_tf.Embedder(folder / "pairs")([])
     assert (vectors.shape, vectors.dtype) == ((0, 8), np.float32)
+
+
+@pytest.mark.parametrize("kind", ["Classifier", "Embedder", "FeatureExtractor"])
+def test_a_pair_needs_a_model_with_two_segments(folder, kind):
+    settings = (
+        {"layers": [-1], "max_seq_length": 16} if kind == "FeatureExtractor" else {}
+    )
+    predictor = getattr(bert_tf, kind)(folder / "single", **settings)
+    assert len(list(predictor(["cat"]))) == 1
+    with pytest.raises(ValueError, match="type_vocab_size=1, .* segment_ids of 1"):
+        list(predictor([("cat", "dog")]))

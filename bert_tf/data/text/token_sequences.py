@@ -51,6 +51,21 @@ class TokenSequences:
         """Tokens of each sequence, [n] int64."""
         return np.diff(self.offsets)
 
+    def check_segments(self, type_vocab_size: int) -> None:
+        """Refuses pairs of texts for a model that has segments for single ones alone.
+
+        Raises:
+          ValueError: if there is a segment id of `type_vocab_size` or more.
+        """
+        most = int(self.segment_ids.max(initial=0))
+        if most >= type_vocab_size:
+            raise ValueError(
+                f"The model has type_vocab_size={type_vocab_size}, so that texts must "
+                f"have segment_ids below that. Received: segment_ids of {most}, those "
+                "of a pair's second text. Use a model with type_vocab_size=2, or "
+                "single texts."
+            )
+
     def span(self, number: int) -> slice:
         """The slice of the arrays that holds sequence `number`."""
         return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
