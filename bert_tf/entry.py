@@ -83,7 +83,7 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
             time.sleep(_SECONDS_FOR_THE_REPORT)
             where = f"{this_worker()}: "
         text = one_line(error)
-        line = recipes.line_of(arguments, text, flags.aliases(config_class))
+        line = recipes.line_of(arguments, text, flags.aliases_of(config_class))
         print(f"error: {where}{line}{text}", file=sys.stderr, flush=True)
         return FAILED
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -7,6 +7,43 @@ _MAX_SHOWN = 200
 _MAX_LINE = 2000
 # Characters of a word that are compared with known ones, and how alike those must be.
 _MAX_WORD, _LIKENESS = 100, 0.7
+# Names of the same settings in transformers' scripts and Trainer, and ours, of which
+# the first counts that is known.
+_OF_TRANSFORMERS = {
+    "adam_beta1": ("beta_1",),
+    "adam_beta2": ("beta_2",),
+    "adam_epsilon": ("epsilon",),
+    "bf16": ("precision=bf16",),
+    "config_name": ("bert_config_file",),
+    "eval_strategy": ("eval_steps", "evaluate_each_epoch"),
+    "evaluation_strategy": ("eval_steps", "evaluate_each_epoch"),
+    "fp16": ("precision=fp16",),
+    "gradient_accumulation_steps": ("num_accumulation_steps",),
+    "gradient_checkpointing": ("recompute",),
+    "label_column_name": ("label_column",),
+    "line_by_line": ("input_format=lines",),
+    "load_best_model_at_end": ("evaluate_each_epoch",),
+    "logging_steps": ("display_loss_steps",),
+    "lr_scheduler_type": ("poly_power",),
+    "mlm_probability": ("masked_lm_prob",),
+    "model_name_or_path": ("init_checkpoint", "model"),
+    "optim": ("optimizer_type",),
+    "per_device_eval_batch_size": ("eval_batch_size",),
+    "per_device_train_batch_size": ("train_batch_size",),
+    "preprocessing_num_workers": ("num_processes",),
+    "report_to": ("tracker",),
+    "save_steps": ("save_checkpoints_steps",),
+    "save_total_limit": ("keep_checkpoint_max",),
+    "test_file": ("predict_file", "data_dir"),
+    "text_column_name": ("text_a_column", "text_field"),
+    "text_column_names": ("text_a_column", "text_field"),
+    "tokenizer_name": ("vocab_file",),
+    "torch_compile": ("use_xla",),
+    "train_file": ("input_files_dir", "data_dir", "input"),
+    "validation_file": ("eval_files_dir", "predict_file", "dev_file", "data_dir"),
+    "warmup_ratio": ("warmup_proportion",),
+    "weight_decay": ("weight_decay_rate",),
+}
 
 
 def shown(value: object) -> str:
@@ -20,11 +57,19 @@ def shown(value: object) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question that names the known word most like a wrong one; empty if none is."""
+    """A question that names the known word most like a wrong one; empty if none is.
+
+    An argument of transformers is like ours for the same, and like no other.
+    """
     names = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(
-        word[:_MAX_WORD].lower(), names, n=1, cutoff=_LIKENESS
-    )
+    word = word[:_MAX_WORD].lower()
+    name = word.lstrip("-").replace("-", "_")
+    if name in _OF_TRANSFORMERS:
+        dashes = word[: len(word) - len(word.lstrip("-"))]
+        ours = [f"{dashes}{other}" for other in _OF_TRANSFORMERS[name]]
+        close = [other for other in ours if other.partition("=")[0] in names]
+        return f"Did you mean {close[0]}?" if close else ""
+    close = difflib.get_close_matches(word, names, n=1, cutoff=_LIKENESS)
     return f"Did you mean {names[close[0]]}?" if close else ""
 
 

@@ -140,7 +140,7 @@ def all_options(config_class: type) -> dict[str, Option]:
     return {name: x for group in groups for name, x in options_of(group).items()}
 
 
-def aliases(config_class: type) -> dict[str, str]:
+def aliases_of(config_class: type) -> dict[str, str]:
     """Alias -> flag, of the flags that a script has."""
     options = all_options(config_class)
     return {name: target for name, target in _ALIASES.items() if target in options}
@@ -159,7 +159,7 @@ def make_flags(config_class: type) -> flags.FlagValues:
     options = all_options(config_class)
     for option in options.values():
         _define(values, option.name, option.kind, option.description)
-    for name, target in aliases(config_class).items():
+    for name, target in aliases_of(config_class).items():
         _define(values, name, options[target].kind, f"The same as --{target}.")
     for name, kind in _WITHOUT_EFFECT.items():
         _define(values, name, kind, "Accepted, without effect.")
@@ -174,8 +174,8 @@ def help_text(config_class: type, program: str = "", *, full: bool = True) -> st
       program: What a command line begins with, for the first line.
       full: All flags, instead of those that most runs use.
     """
-    others = aliases(config_class)
-    count = len(all_options(config_class)) + len(others) + len(_WITHOUT_EFFECT)
+    aliases = aliases_of(config_class)
+    count = len(all_options(config_class)) + len(aliases) + len(_WITHOUT_EFFECT)
     shown_flags = "All flags" if full else "Flags that most runs use"
     lines = [f"usage: {program} --flag=value ...", ""] if program else []
     lines += _wrapped(
@@ -197,7 +197,7 @@ def help_text(config_class: type, program: str = "", *, full: bool = True) -> st
         lines += ["", "Accepted for older scripts, without effect:"]
         lines += _wrapped(" ".join(f"--{name}" for name in _WITHOUT_EFFECT), "  ")
         lines += ["", "The same as another flag:"]
-        lines += [f"  --{name}: --{target}" for name, target in others.items()]
+        lines += [f"  --{name}: --{target}" for name, target in aliases.items()]
     return "\n".join(lines)
 
 
@@ -254,7 +254,7 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
     everything = [word for word, _ in words]
     _values(config_class, everything)
     own = [word for word, number in words if number == 0]
-    _refuse_contradictions(_values(config_class, own), aliases(config_class))
+    _refuse_contradictions(_values(config_class, own), aliases_of(config_class))
     return make_config(config_class, _last_values(config_class, everything))
 
 
@@ -288,7 +288,7 @@ def _values(config_class: type, arguments: Sequence[str]) -> flags.FlagValues:
 
 def _last_values(config_class: type, words: Sequence[str]) -> dict[str, object]:
     """The value of each flag that is given; the last one counts, also of an alias."""
-    names = aliases(config_class)
+    names = aliases_of(config_class)
     names |= {f"no{alias}": f"no{target}" for alias, target in names.items()}
     arguments = []
     for word in words:

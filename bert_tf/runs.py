@@ -17,7 +17,7 @@ from bert_tf.config.options import Option
 from bert_tf.config.paths import check_run
 from bert_tf.config.sentences import SentencesConfig
 from bert_tf.errors import did_you_mean, shown
-from bert_tf.flags import all_options, make_config
+from bert_tf.flags import aliases_of, all_options, make_config
 from bert_tf.jobs import classifier, pretraining, sentences, squad
 from bert_tf.launch import check_launch
 
@@ -63,14 +63,23 @@ def train_sentences(**settings: Any) -> dict[str, float]:  # noqa: ANN401
 
 
 def _config(config_class: type, settings: dict[str, Any]) -> Any:  # noqa: ANN401
-    known = all_options(config_class)
+    known, aliases = all_options(config_class), aliases_of(config_class)
     for name in settings:
-        if name not in known:
+        if name not in known and name not in aliases:
             raise ValueError(
                 "Settings must have the names of the script's flags. Received: "
                 f"{name}. {did_you_mean(name, known)}".rstrip()
             )
-    given = {n: _value(known[n], x) for n, x in settings.items() if x is not None}
+    settings = {name: x for name, x in settings.items() if x is not None}
+    for alias, name in aliases.items():
+        if alias in settings:
+            value = settings.pop(alias)
+            if settings.setdefault(name, value) != value:
+                raise ValueError(
+                    f"`{alias}` and `{name}` are the same setting. Received: {alias}="
+                    f"{shown(value)}, {name}={shown(settings[name])}. Pass one of them."
+                )
+    given = {name: _value(known[name], x) for name, x in settings.items()}
     config = make_config(config_class, given)
     check_launch(config.runtime.horovod)
     require_threads(config.runtime.num_threads)

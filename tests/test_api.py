@@ -148,6 +148,19 @@ def test_runs_take_the_names_of_flags():
         bert_tf.pretrain(do_train=True, output_dir="x", preset="tiny")
 
 
+def test_other_names_of_flags_are_taken_as_on_a_command_line(tmp_path, monkeypatch):
+    given = dict(do_train=True, preset="tiny", output_dir=tmp_path / "run")
+    write_records(tmp_path / "part-0.tfrecord", [make_example(np.random.default_rng())])
+    given["input_files_dir"] = tmp_path
+    monkeypatch.setattr(runs.pretraining, "run", lambda config: config)
+    assert bert_tf.pretrain(**given, max_steps=5).optimizer.num_train_steps == 5
+    assert bert_tf.pretrain(**given, max_steps=5, num_train_steps=None, log_freq=None)
+    with pytest.raises(ValueError, match="max_steps=5, num_train_steps=6. Pass one"):
+        bert_tf.pretrain(**given, max_steps=5, num_train_steps=6)
+    with pytest.raises(ValueError, match="Did you mean save_checkpoints_steps?"):
+        bert_tf.pretrain(**given, save_steps=5)
+
+
 def test_a_list_may_be_a_text_as_in_a_flag():
     with pytest.raises(ValueError, match="Did you mean wandb?"):
         bert_tf.pretrain(

@@ -1,6 +1,18 @@
 """Parts of messages."""
 
-from bert_tf.errors import counted, listed
+import re
+
+import pytest
+
+from bert_tf import flags
+from bert_tf.cli import predict
+from bert_tf.config import PretrainingConfig
+from bert_tf.config.data import CreateDataConfig
+from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
+from bert_tf.config.options import options_of
+from bert_tf.config.sentences import SentencesConfig
+from bert_tf.config.text import ExtractConfig
+from bert_tf.errors import _OF_TRANSFORMERS, counted, did_you_mean, listed
 
 
 def test_of_long_lists_the_rest_is_counted():
@@ -9,6 +21,33 @@ def test_of_long_lists_the_rest_is_counted():
     assert listed(["a"] * 1005, most=5) == "a, a, a, a, a, and 1,000 more"
 
 
-def test_one_thing_is_not_a_plural():
-    found = [counted(1, "thread"), counted(2, "thread"), counted(1000, "batch")]
-    assert found == ["1 thread", "2 threads", "1,000 batches"]
+@pytest.mark.parametrize(
+    ("config_class", "flag", "ours"),
+    [
+        (PretrainingConfig, "--save_steps", "--save_checkpoints_steps"),
+        (PretrainingConfig, "--report_to", "--tracker"),
+        (PretrainingConfig, "--bf16", "--precision=bf16"),
+        (PretrainingConfig, "--text_column_name", ""),
+        (PretrainingConfig, "--eval_strategy", "--eval_steps"),
+        (ClassifierConfig, "--eval_strategy", "--evaluate_each_epoch"),
+        (ClassifierConfig, "--per_device_train_batch_size", "--train_batch_size"),
+        (ClassifierConfig, "--per-device-train-batch-size", "--train_batch_size"),
+        (ClassifierConfig, "--text_column_name", "--text_a_column"),
+        (ClassifierConfig, "--validation_file", "--data_dir"),
+        (SquadConfig, "--validation_file", "--predict_file"),
+    ],
+)
+def test_an_argument_of_transformers_is_answered_with_ours(config_class, flag, ours):
+    known = [f"--{name}" for name in flags.make_flags(config_class)]
+    assert did_you_mean(flag, known) == (f"Did you mean {ours}?" if ours else "")
+
+
+def test_our_names_of_arguments_of_transformers_exist():
+    known = set()
+    for config in (PretrainingConfig, ClassifierConfig, SquadConfig, SentencesConfig):
+        known |= set(flags.all_options(config))
+    for config in (CreateDataConfig, ExtractConfig):
+        known |= set(options_of(config))
+    known |= {n.lstrip("-") for n in predict.make_parser()._option_string_actions}
+    for ours in _OF_TRANSFORMERS.values():
+        assert {re.sub("=.*", "", name) for name in ours} <= known
