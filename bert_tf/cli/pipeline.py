@@ -17,6 +17,7 @@ from bert_tf.cli.arguments import Parser, parse_config
 from bert_tf.config.data import CreateDataConfig, PackDataConfig
 from bert_tf.config.paths import require_match
 from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
+from bert_tf.data.commands.output_folder import EarlierOutputError
 from bert_tf.errors import did_you_mean, one_line, shown
 from bert_tf.files import check_regular
 
@@ -45,6 +46,7 @@ def run(
     Raises:
       OSError: if there is no such file, or a command would have no input.
       ValueError: if it is not TOML, or a table is not that of a command.
+      EarlierOutputError: if a folder holds output of other settings or input.
     """
     parser = Parser(prog="python -m bert_tf data all", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -64,7 +66,14 @@ def run(
     _check_inputs([command for command, _ in commands], configs, path)
     for command, words in commands:
         print(f"\n# {command} {' '.join(words)}", flush=True)
-        run_command(command, words)
+        try:
+            run_command(command, words)
+        except EarlierOutputError as error:
+            raise EarlierOutputError(
+                error.found,
+                f"Write `overwrite = true` into [{command}] of {path}, or name another "
+                "`output_dir` there.",
+            ) from None
 
 
 def _check_inputs(

@@ -132,6 +132,28 @@ def test_all_commands_run_from_one_file_and_once(tmp_path, capsys):
     assert len(times) == sum(p.is_file() for p in tmp_path.rglob("*"))
 
 
+def test_advice_about_earlier_output_of_all_commands_works(tmp_path, capsys):
+    texts = [f"The cat {n} sat there. The dog {n} ran. It was so." for n in range(60)]
+    (tmp_path / "in.json").write_text(json.dumps(texts))
+    settings = STEPS.format(folder=tmp_path).partition("[pack]")[0]
+    path = tmp_path / "data.toml"
+    path.write_text(settings)
+    assert main(["data", "all", "--config", str(path)]) == 0
+    changed = settings.replace("max_ngram_size = 2", "max_ngram_size = 3")
+    path.write_text(changed)
+    capsys.readouterr()
+    assert main(["data", "all", "--config", str(path)]) == 1
+    message = capsys.readouterr().err
+    assert "It was made with max_ngram_size=2." in message
+    assert f"Write `overwrite = true` into [create] of {path}" in message
+    assert "--overwrite" not in message
+    path.write_text(changed.replace("[create]", "[create]\noverwrite = true"))
+    assert main(["data", "all", "--config", str(path)]) == 0
+    folder = tmp_path / "work/create"
+    for manifest in folder.glob("*_manifest.json"):
+        assert json.loads(manifest.read_text())["settings"]["max_ngram_size"] == 3
+
+
 def test_given_folders_are_those_of_the_next_command_and_keep_both_sides_apart():
     tables = {"extract": {"output_dir": "a"}, "sentences": {}, "shard": {}}
     tables |= {"create": {"input": "b", "output_dir": "c"}, "pack": {"output_dir": "d"}}

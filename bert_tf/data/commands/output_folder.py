@@ -53,6 +53,20 @@ def settings_of(config: object, *left_out: str) -> dict[str, Any]:
     return values
 
 
+class EarlierOutputError(FileExistsError):
+    """An output folder holds earlier output, which a command may be told to replace.
+
+    Attributes:
+      found: What the folder holds.
+    """
+
+    def __init__(
+        self, found: str, remedy: str = "Pass another folder, or --overwrite."
+    ) -> None:
+        super().__init__(f"{found} {remedy}")
+        self.found = found
+
+
 class OutputFolder:
     """The output of one command: `complete`, or a context around `begin` and `publish`.
 
@@ -189,9 +203,9 @@ class OutputFolder:
             )
         if names and not overwrite:
             reason = self._difference(manifest) if manifest else ""
-            raise FileExistsError(
+            raise EarlierOutputError(
                 f"`output_dir` must not hold earlier output. {received}, which holds "
-                f"{names[0]}. {reason} Pass another folder, or --overwrite."
+                f"{names[0]}. {reason}".rstrip()
             )
 
     def _difference(self, manifest: Mapping[str, Any]) -> str:
