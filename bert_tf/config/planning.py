@@ -199,13 +199,23 @@ class PlanConfig:
             "num_warmup_steps",
             f"be less than num_train_steps={recipe.num_train_steps}",
             recipe.num_warmup_steps,
+            self._remedy("num_warmup_steps", recipe.num_train_steps // 10),
         )
         checks.require(
             recipe.max_predictions_per_seq <= recipe.max_seq_length,
             "max_predictions_per_seq",
             f"be at most max_seq_length={recipe.max_seq_length}",
             recipe.max_predictions_per_seq,
+            self._remedy(
+                "max_predictions_per_seq", max(1, recipe.max_seq_length * 15 // 100)
+            ),
         )
+
+    def _remedy(self, name: str, usual: int) -> str:
+        """What to pass where a value does not fit, and whose value that is."""
+        if getattr(self, name) is not None:
+            return ""
+        return f"That is the value of --recipe={self.recipe}. Pass --{name}={usual}."
 
     @property
     def worker_counts(self) -> list[int]:

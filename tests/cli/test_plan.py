@@ -238,7 +238,16 @@ def test_a_wrong_link_file_is_refused_with_its_key(refused, link_file, more, mes
         (["--sequences_per_record=0.9"], "`sequences_per_record` must be at least 1"),
         (["--max_seq_length=513"], "at most max_position_embeddings=512"),
         (["--max_predictions_per_seq=129"], "at most max_seq_length=128"),
-        (["--num_train_steps=9"], "`num_warmup_steps` must be less than"),
+        (["--num_train_steps=9", "--num_warmup_steps=9"], "num_warmup_steps=9."),
+        (
+            ["--num_train_steps=1000"],
+            "num_warmup_steps=2000. That is the value of --recipe=phase1. Pass "
+            "--num_warmup_steps=100.",
+        ),
+        (
+            ["--recipe=phase2", "--max_seq_length=64"],
+            "That is the value of --recipe=phase2. Pass --max_predictions_per_seq=9.",
+        ),
         (["--measure"], "`link_file` must be given with `measure`"),
         (["--link_file=none.json"], "none.json cannot be read"),
     ],
