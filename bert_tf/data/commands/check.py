@@ -259,3 +259,7 @@ def describe_text(found: dict[str, Any]) -> Iterator[str]:
     width = max(map(len, rows))
     yield from (f"{name:{width}}  {value}" for name, value in rows.items())
     yield from (f"repeats an earlier one: {place}" for place in found["repeated"])
+    names = ("repeated_documents", "near_repeated_documents")
+    more = sum(found.get(name, 0) for name in names) - len(found["repeated"])
+    if more:
+        yield f"and {more:,} more"

@@ -51,6 +51,19 @@ def test_documents_lengths_and_blocks_are_counted(text):
     assert found["blocks"] == {n: k / len(letters) for n, k in kinds.items()}
 
 
+def test_repeated_documents_that_are_not_listed_are_counted(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("\n\n".join(["the cat sat"] * 46 + ["a dog"]) + "\n")
+    found = check(path)
+    *_, fifth, last = describe_text(found)
+    assert fifth == f"repeats an earlier one: {path}, document 6 (exact)"
+    assert last == "and 40 more"
+    assert found["repeated_documents"] == 45
+    path.write_text("\n\n".join(["the cat sat"] * 6) + "\n")
+    *_, last = describe_text(check(path))
+    assert last == fifth
+
+
 def test_plain_text_without_its_format_is_noticed(tmp_path, capsys):
     path = tmp_path / "plain.txt"
     path.write_text("The cat sat. The dog ran.\n" * 20)
