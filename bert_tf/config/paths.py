@@ -23,6 +23,8 @@ _FILES = (
     "vocab_file",
 )
 _FOLDERS = ("data_dir", "folder")
+# What is looked for in a folder that is passed instead of the file.
+_VOCABULARIES = ("vocab.txt", "tokenizer.json")
 # An address, also as one of several parts.
 _ADDRESS = re.compile(r"(?:^|,)\s*([A-Za-z][A-Za-z0-9+.-]*)://")
 _COPY = {
@@ -102,11 +104,12 @@ def check_paths(config: object) -> None:
             require_output_file(field.name, value)
 
 
-def _error(name: str, rule: str, path: str, reason: str) -> OSError:
+def _error(
+    name: str, rule: str, path: str, reason: str, remedy: str = "another path"
+) -> OSError:
     kind = FileNotFoundError if reason == "does not exist" else OSError
     return kind(
-        f"`{name}` must {rule}. Received: {name}={path}, which {reason}. Pass "
-        "another path."
+        f"`{name}` must {rule}. Received: {name}={path}, which {reason}. Pass {remedy}."
     )
 
 
@@ -150,7 +153,9 @@ def require_file(name: str, path: str) -> None:
         if stat.S_ISREG(mode):
             return
         mode = "is a folder" if stat.S_ISDIR(mode) else "is a pipe or a device"
-    raise _error(name, "be a file", path, mode)
+    inner = [os.path.join(path, each) for each in _VOCABULARIES]
+    present = [each for each in inner if name == "vocab_file" and os.path.isfile(each)]
+    raise _error(name, "be a file", path, mode, *present[:1])
 
 
 def require_folder(name: str, path: str) -> None:

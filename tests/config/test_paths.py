@@ -49,6 +49,19 @@ def test_a_weight_is_no_part_of_the_path(config, tmp_path):
     check_run(dataclasses.replace(config, files=files))
 
 
+def test_the_vocabulary_in_a_folder_is_named(tmp_path):
+    def message(name="vocab_file"):
+        with pytest.raises(OSError, match=f"`{name}` must be a file") as error:
+            require_file(name, str(tmp_path))
+        return str(error.value)
+
+    assert "Pass another path." in message()
+    for name in ("tokenizer.json", "vocab.txt"):
+        (tmp_path / name).touch()
+        assert f"is a folder. Pass {tmp_path / name}." in message()
+    assert "Pass another path." in message("train_file")
+
+
 @pytest.mark.parametrize("name", ["input_files_dir", "eval_files_dir"])
 @pytest.mark.parametrize("setting", ["{0}/run", "{0}/x,{0}/ru*", "{0}/./run/:0.5"])
 def test_a_run_is_not_written_among_its_records(config, tmp_path, name, setting):
