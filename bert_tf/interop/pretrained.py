@@ -9,7 +9,11 @@ import keras
 import numpy as np
 
 from bert_tf.data.text.tokenization import UNCASED, WordPieceTokenizer
-from bert_tf.data.text.tokenizer_settings import choose_settings
+from bert_tf.data.text.tokenizer_settings import (
+    TOKENIZER_CONFIG,
+    TOKENIZER_FILE,
+    choose_settings,
+)
 from bert_tf.data.text.vocabulary import check_same_words, check_size
 from bert_tf.errors import RunError, did_you_mean, listed, shown
 from bert_tf.interop import tensor_names
@@ -17,7 +21,12 @@ from bert_tf.interop.classifier_labels import TAG, Head
 from bert_tf.interop.export import Form, Model, find_form, write_model
 from bert_tf.interop.sentence_files import EMBED
 from bert_tf.interop.tensor_shapes import conform, require_plausible
-from bert_tf.interop.weight_files import NO_VOCABULARY, find_source, folder_of
+from bert_tf.interop.weight_files import (
+    NO_VOCABULARY,
+    VOCABULARY,
+    find_source,
+    folder_of,
+)
 from bert_tf.interop.weights import Weights, assign_weights, read_weights
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
 from bert_tf.modeling.models import build_encoder_model, settings_of
@@ -41,6 +50,7 @@ _HEADS = {
     "squad": ("cls/squad/*",),
     "sentences": (),
 }
+_TOKENIZER = (VOCABULARY, TOKENIZER_FILE, TOKENIZER_CONFIG)
 # Weights that a task does not use, so that files of the task may lack them.
 _UNUSED = {"squad": ("bert/pooler/*",)}
 
@@ -182,7 +192,7 @@ def save_pretrained(
 
     It holds config.json, model.safetensors and README.md and, with a vocabulary,
     vocab.txt, tokenizer.json and tokenizer_config.json. Files of these names are
-    replaced.
+    replaced; the last three stay where there is no vocabulary, with a warning.
 
     Args:
       model: A model of `bert_tf.modeling`, or one built from its layers.
@@ -224,6 +234,13 @@ def save_pretrained(
         )
         tokenizer = choice.settings
         notes += choice.notes
+    elif left := [
+        name for name in _TOKENIZER if os.path.exists(os.path.join(path, name))
+    ]:
+        notes.append(
+            f"{', '.join(left)} stay as they are, since no `vocab_file` is given. Pass "
+            "it, or delete them if they are another model's."
+        )
     for note in notes:
         _LOGGER.warning("%s: %s", path, note)
     num_outputs = int(np.size(tensors.get("output_bias", ())))

@@ -347,6 +347,18 @@ def test_a_model_is_saved_and_read_again(tf1, tmp_path, tiny_tensors):
     assert (tmp_path / "out" / "tokenizer.json").is_file()
 
 
+def test_files_of_an_earlier_tokenizer_that_stay_are_named(tf1, tmp_path, caplog):
+    model, vocab_file = from_pretrained(tf1), tmp_path / "tf1/vocab.txt"
+    save_pretrained(model, tmp_path / "out", vocab_file=str(vocab_file))
+    save_pretrained(model, tmp_path / "new")
+    assert "vocab_file" not in caplog.text
+    save_pretrained(model, tmp_path / "out")
+    [line] = [each for each in caplog.messages if "vocab_file" in each]
+    names = "vocab.txt, tokenizer.json, tokenizer_config.json"
+    assert line.startswith(f"{tmp_path / 'out'}: {names} stay as they are")
+    assert (tmp_path / "out/vocab.txt").read_text() == vocab_file.read_text()
+
+
 def test_a_classifier_keeps_its_head(tmp_path, tiny):
     heads = {"output_weights": (3, 8), "output_bias": (3,)}
     tensors = random_tensors({**encoder_shapes(tiny), **heads})
