@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from bert_tf.cli.arguments import Parser, add_tokenizer_options
+from bert_tf.cli.arguments import Parser, add_text_options, add_tokenizer_options
 from bert_tf.config import checks
 from bert_tf.config.paths import require_exists, require_file, require_local
 from bert_tf.stages import loading_tensorflow
@@ -27,9 +27,9 @@ def make_parser() -> Parser:
     add(
         "--input",
         required=True,
-        help="text: comma-separated files, or folders of *.txt files and files "
-        "without an extension",
+        help="text: comma-separated files or folders, as for `data extract`",
     )
+    add_text_options(parser)
     add("--num_tokens", type=int, required=True, help="how many words to add")
     add(
         "--into_unused",

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bert_tf.config.text import CheckConfig
+from bert_tf.data.commands.extract import describe_left_out, find_input
 from bert_tf.data.commands.vocab import count_all_words
-from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.data.text.vocabulary import check_size, is_unused
 from bert_tf.interop.export import (
@@ -35,8 +36,10 @@ class ExtendOptions:
     """How to extend a vocabulary.
 
     Attributes:
-      input: Text: comma-separated files and folders.
+      input: Text, see `CheckConfig`, and of which format.
       num_tokens: How many words to add.
+      input_format: See `input`.
+      text_field: See `input`.
       into_unused: Put them in place of [unusedN] instead of behind all others.
       vocab_file: The model's vocabulary; empty: that next to the weights.
       do_lower_case: Whether the tokenizer lower-cases; None: as the model's files say.
@@ -46,11 +49,23 @@ class ExtendOptions:
 
     input: str
     num_tokens: int
+    input_format: str = "auto"
+    text_field: str = "text"
     into_unused: bool = False
     vocab_file: str = ""
     do_lower_case: bool | None = None
     num_processes: int = 0
     overwrite: bool = False
+
+    @property
+    def text(self) -> CheckConfig:
+        """The text, and how to read it."""
+        return CheckConfig(
+            input=self.input,
+            input_format=self.input_format,
+            text_field=self.text_field,
+            num_processes=self.num_processes,
+        )
 
 
 class NewWord(NamedTuple):
@@ -163,10 +178,11 @@ def extend_vocabulary(
         )
     if not options.overwrite:
         require_free(weights_file(destination, form), {})
-    paths = expand_paths(options.input)
+    paths = find_input(options.text)
     model, notes = _read_model(source, options)
     tokenizer = WordPieceTokenizer(model.vocab_file, model.tokenizer)
-    counts = count_all_words(paths, model.tokenizer, options.num_processes)
+    counts, left_out = count_all_words(paths, options.text, model.tokenizer)
+    notes += describe_left_out(left_out)
     words = choose_words(counts, tokenizer, options.num_tokens)
     if not words:
         raise ValueError(

@@ -100,6 +100,25 @@ def test_new_rows_are_the_means_of_their_old_pieces(model):
         np.testing.assert_allclose(new[len(WORDS) :], expected, rtol=1e-6)
 
 
+def test_words_are_read_from_the_files_that_extract_reads(model, capsys):
+    """Three formats, each with a third of the text."""
+    folder = model / "formats"
+    folder.mkdir()
+    *first, last = TEXT.split(" ", 7)
+    (folder / "a.txt").write_text(" ".join(first[:3]))
+    (folder / "b.jsonl").write_text(json.dumps({"body": " ".join(first[3:])}) + "\n")
+    (folder / "c.csv").write_text(f'body\n"{last}"\n')
+    assert extend(model, "one") == 0
+    expected = capsys.readouterr().out.splitlines()
+    words = (f"--input={folder}", "--text_field=body")
+    assert extend(model, "formats-extended", *words) == 0
+    found = capsys.readouterr().out.splitlines()
+    assert tokens_of(model, "formats-extended") == tokens_of(model, "one")
+    # Numbers of tokens of the text, before and after.
+    [before] = [line for line in expected if "tokens of the text" in line]
+    assert before in found
+
+
 def test_words_may_replace_unused_ones(model):
     assert extend(model, "unused", "--into_unused") == 0
     expected = list(WORDS)

@@ -80,7 +80,7 @@ def count_part(
 ) -> TextPart:
     """Counts a part of the text: one task of a worker process."""
     found = TextPart()
-    texts = list(_texts(part, found.counts))
+    texts = list(texts_of(part, found.counts))
     for text in texts:
         found.keys.append(document_key(text))
         found.lengths[len(text)] += 1
@@ -94,7 +94,9 @@ def count_part(
     return found
 
 
-def _texts(part: FileRange | list[RawDocument], counts: Counter[str]) -> Iterator[str]:
+def texts_of(
+    part: FileRange | list[RawDocument], counts: Counter[str]
+) -> Iterator[str]:
     """The documents, with a line for each sentence or paragraph that is not empty."""
     if isinstance(part, FileRange):
         yield from ("\n".join(document) for document in read_range(part, "google"))
@@ -140,7 +142,7 @@ def check_text(config: CheckConfig) -> dict[str, Any]:
     is_near = config.dedup == "near"
     seen: set[bytes] = set()
     sums, repeated, examples, number = TextPart(), Counter(), [], Counter()
-    kept, sent = itertools.tee(_parts(paths, config))
+    kept, sent = itertools.tee(text_parts(paths, config))
     tasks = ((part, tokenizing, is_near) for _, _, part in sent)
     with ProgressReport(total, "documents") as progress:
         results = in_order(count_part, tasks, config.num_processes)
@@ -177,7 +179,7 @@ def check_text(config: CheckConfig) -> dict[str, Any]:
     return found
 
 
-def _parts(
+def text_parts(
     paths: Sequence[str], config: CheckConfig
 ) -> Iterator[tuple[str, int, FileRange | list[RawDocument]]]:
     """File, size and content of each task, in order."""

@@ -283,6 +283,16 @@ def plain_text(document: RawDocument, counts: Counter[str]) -> str | None:
     return "\n".join(filter(None, map(str.strip, text.splitlines())))
 
 
+def describe_left_out(counts: Counter[str]) -> list[str]:
+    """A line about what `plain_text` left out, if anything."""
+    names = {
+        "unparsable": "documents that cannot be parsed",
+        "incomplete_sentences": "incomplete sentences",
+    }
+    parts = [f"{counts[key]:,} {name}" for key, name in names.items() if counts[key]]
+    return [f"left out: {', '.join(parts)}"] if parts else []
+
+
 def clean_documents(raw: list[RawDocument]) -> tuple[bytes, Counter[str]]:
     """Removes markup: one task of a worker process.
 

@@ -6,6 +6,7 @@ The `tokenizers` library learns the pieces, from the words that our own tokenize
 of the text, so that vocabulary and tokenizer agree.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
@@ -15,7 +16,9 @@ from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.trainers import WordPieceTrainer
 
-from bert_tf.config.text import VocabConfig
+from bert_tf.config.text import CheckConfig, VocabConfig
+from bert_tf.data.commands.check import text_parts, texts_of
+from bert_tf.data.commands.extract import RawDocument
 from bert_tf.data.commands.output_folder import (
     VOCABULARY_FILES,
     OutputFolder,
@@ -36,6 +39,7 @@ from bert_tf.data.text.tokenization import (
     WordSplitter,
 )
 from bert_tf.data.text.vocabulary import CONTINUATION, SPECIAL_TOKENS
+from bert_tf.files import content_size
 from bert_tf.progress import ProgressReport
 
 Result = TypeVar("Result")
@@ -136,25 +140,42 @@ def count_range(file_range: FileRange, settings: TokenizerSettings) -> Alphabet:
     return count_characters(split_words(file_range, settings))
 
 
-def count_words(file_range: FileRange, settings: TokenizerSettings) -> Counter[str]:
-    """How often each word occurs in a range: one task of a worker process."""
-    return Counter(split_words(file_range, settings).split())
+def count_words(
+    part: FileRange | list[RawDocument], settings: TokenizerSettings
+) -> tuple[Counter[str], Counter[str]]:
+    """How often each word occurs in a part of a text: one task of a worker process.
+
+    Returns:
+      Word -> occurrences; and counts of what is left out, see `plain_text`.
+    """
+    splitter = WordSplitter(settings)
+    words, left_out = Counter[str](), Counter[str]()
+    for text in texts_of(part, left_out):
+        found = splitter.words(text)
+        words.update(word for word in found if len(word) <= MAX_CHARS_PER_WORD)
+    return words, left_out
 
 
 def count_all_words(
-    paths: Sequence[str], settings: TokenizerSettings, num_processes: int
-) -> Counter[str]:
-    """How often each word occurs in files of text.
+    paths: Sequence[str], config: CheckConfig, settings: TokenizerSettings
+) -> tuple[Counter[str], Counter[str]]:
+    """How often each word occurs in files of text, and what is left out.
 
     Args:
-      paths: Files in google's format.
+      paths: What `find_input` finds.
+      config: Their formats.
       settings: How to normalise text.
-      num_processes: Worker processes; 0 means one per core.
     """
-    total: Counter[str] = Counter()
-    for found in _over_ranges(count_words, "words", paths, settings, num_processes):
-        total.update(found)
-    return total
+    words, left_out = Counter[str](), Counter[str]()
+    kept, sent = itertools.tee(text_parts(paths, config))
+    tasks = ((part, settings) for _, _, part in sent)
+    with ProgressReport(sum(map(content_size, paths)), "MiB of words") as progress:
+        results = in_order(count_words, tasks, config.num_processes)
+        for (_, size, _), (found, missing) in zip(kept, results, strict=True):
+            words.update(found)
+            left_out.update(missing)
+            progress.add(size, size / 2**20)
+    return words, left_out
 
 
 def make_vocabulary(config: VocabConfig) -> Counter[str]:
