@@ -12,7 +12,7 @@ from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
 from bert_tf.config.options import options_of
 from bert_tf.config.sentences import SentencesConfig
 from bert_tf.config.text import ExtractConfig
-from bert_tf.errors import _OF_TRANSFORMERS, counted, did_you_mean, listed
+from bert_tf.errors import _OF_TRANSFORMERS, did_you_mean, listed
 
 
 def test_of_long_lists_the_rest_is_counted():

@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bert_tf.cli.arguments import Parser, add_tokenizer_options
+from bert_tf.cli.arguments import Parser, add_text_options, add_tokenizer_options
+from bert_tf.config import checks
 from bert_tf.config.paths import (
     require_exists,
     require_file,
@@ -18,9 +19,11 @@ from bert_tf.config.paths import (
     require_output_file,
 )
 from bert_tf.config.runtime import PRECISIONS
+from bert_tf.errors import did_you_mean
 from bert_tf.files import write_whole
 from bert_tf.launch import choose_instructions, without_optional_packages
 from bert_tf.stages import loading_tensorflow
+from bert_tf.suite.inputs import ROWS, read_inputs
 
 if TYPE_CHECKING:
     from bert_tf.suite.measures import Row
@@ -56,7 +59,13 @@ def make_parser() -> Parser:
         help="minimal pairs: a file, or the folder that `data download --name=blimp` "
         "makes; default: DATA_DIR/blimp, if that exists",
     )
-    add("--text", default="", metavar="FILES", help="plain text, for the loss")
+    add(
+        "--text",
+        default="",
+        metavar="FILES",
+        help="text, for the loss: files or folders, as for `data extract`",
+    )
+    add_text_options(parser)
     add(
         "--sts",
         default="",
@@ -67,6 +76,12 @@ def make_parser() -> Parser:
         "--data_dir",
         default=_DATA_DIR,
         help="the folder with blimp and tasks; default: %(default)s",
+    )
+    add(
+        "--rows",
+        default=",".join(ROWS),
+        metavar="LIST",
+        help="what to measure, with commas between; default: %(default)s",
     )
     add_tokenizer_options(parser)
     add("--precision", choices=PRECISIONS, default="", help="default: fp32")
@@ -87,9 +102,16 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     parser.warn_about_repeated()
     _check_paths(options)
-    from bert_tf.suite.inputs import read_inputs
-
-    inputs = read_inputs(options.data_dir, options.blimp, options.text, options.sts)
+    rows = _chosen_rows(options)
+    inputs = read_inputs(
+        options.data_dir,
+        options.blimp,
+        options.text,
+        options.sts,
+        rows=rows,
+        input_format=options.input_format,
+        text_field=options.text_field,
+    )
     choose_instructions(options.precision)
     with loading_tensorflow(), without_optional_packages():
         from bert_tf.distribute import Communicator, configure_devices
@@ -104,12 +126,12 @@ def main(arguments: Sequence[str]) -> None:
         do_lower_case=options.do_lower_case,
         precision=options.precision,
     )
-    rows: list[Row] = []
+    found: list[Row] = []
     measured = []
     begin = time.monotonic()
     for row in measure(scorer, inputs):
         print(_line(row), file=sys.stderr)
-        rows.append(row)
+        found.append(row)
         seconds = round(time.monotonic() - begin, 1)
         measured.append(dataclasses.asdict(row) | {"seconds": seconds})
         begin = time.monotonic()
@@ -120,8 +142,31 @@ def main(arguments: Sequence[str]) -> None:
     }
     os.makedirs(os.path.dirname(os.path.abspath(options.output)), exist_ok=True)
     write_whole(options.output, json.dumps(result, indent=2) + "\n")
-    print("\n".join(table(rows)))
+    print("\n".join(table(found)))
     print(options.output)
+
+
+def _chosen_rows(options: argparse.Namespace) -> list[str]:
+    """The rows to measure.
+
+    Raises:
+      ValueError: if one is unknown, or an input is given for a row that is left out.
+    """
+    rows = [row.strip() for row in options.rows.split(",")]
+    for row in rows:
+        checks.require(
+            row in ROWS,
+            "rows",
+            f"list names among {', '.join(ROWS)}",
+            options.rows,
+            did_you_mean(row, ROWS),
+        )
+    for name in ROWS[:-1]:
+        if value := getattr(options, name):
+            rule = f"be given with the row {name} only"
+            remedy = f"Add it to --rows={options.rows}, or leave out --{name}."
+            checks.require(name in rows, name, rule, value, remedy)
+    return rows
 
 
 def _check_paths(options: argparse.Namespace) -> None:

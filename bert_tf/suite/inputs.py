@@ -3,11 +3,19 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bert_tf.config.task_settings import FILE_FORMATS
+from bert_tf.config.text import CheckConfig
+from bert_tf.data.commands.extract import (
+    describe_left_out,
+    find_input,
+    plain_text,
+    raw_documents,
+)
 from bert_tf.data.tasks.classification import (
     ClassificationTask,
     SplitFile,
@@ -23,12 +31,14 @@ from bert_tf.data.tasks.custom_task import (
 from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind
 from bert_tf.data.tasks.tables import column_names, read_rows
-from bert_tf.data.text.documents import Sentences, read_documents
-from bert_tf.data.text.input_files import expand_paths
+from bert_tf.data.text.documents import Sentences
+from bert_tf.data.text.sentence_splitting import split_sentences
 
 _LOGGER = logging.getLogger(__name__)
 
 BLIMP, TASKS = "blimp", "tasks"
+# Names of the rows of the table.
+ROWS = (BLIMP, "text", "sts", "probes")
 # Columns of BLiMP's files; the last two name what a pair is about.
 _PAIR_COLUMNS = ("sentence_good", "sentence_bad", "linguistics_term", "UID")
 _SPLITS = ("train", "dev")
@@ -65,6 +75,7 @@ class Inputs:
       sts: File of the rated pairs.
       rated: Pairs of texts whose labels are their similarity.
       tasks: Folders -> the tasks of their train and dev files; None without train.
+      rows: Those of the table, of `ROWS`.
     """
 
     data_dir: str
@@ -77,10 +88,18 @@ class Inputs:
     tasks: dict[str, ClassificationTask | None] = dataclasses.field(
         default_factory=dict
     )
+    rows: Collection[str] = ROWS
 
 
 def read_inputs(
-    data_dir: str, blimp: str = "", text: str = "", sts: str = ""
+    data_dir: str,
+    blimp: str = "",
+    text: str = "",
+    sts: str = "",
+    *,
+    rows: Collection[str] = ROWS,
+    input_format: str = "auto",
+    text_field: str = "text",
 ) -> Inputs:
     """Reads all that is given, and what `data_dir` has.
 
@@ -88,8 +107,11 @@ def read_inputs(
       data_dir: The pairs are in its folder blimp, and each folder in its folder tasks
         has train and dev files; what it lacks is left out.
       blimp: See `read_minimal_pairs`; default: that in `data_dir`.
-      text: See `expand_paths`; empty for none.
+      text: See `CheckConfig`, as the last two; empty for none.
       sts: See `read_rated_pairs`; empty for none.
+      rows: For which to read, of `ROWS`.
+      input_format: Of the text.
+      text_field: Of the text.
 
     Raises:
       OSError, ValueError: if something cannot be read or is wrong; the message names
@@ -97,20 +119,40 @@ def read_inputs(
     """
     default = os.path.join(data_dir, BLIMP)
     blimp = blimp or (default if os.path.exists(default) else "")
+    has_pairs = blimp and BLIMP in rows
     documents: list[Sentences] = []
-    files = expand_paths(text, name="text") if text else []
-    if text and not (documents := list(read_documents(files, "text"))):
-        raise ValueError(f"`text` must hold text. Received: text={text}, without any.")
+    if text:
+        config = CheckConfig(
+            input=text, input_format=input_format, text_field=text_field
+        )
+        documents = list(_read_documents(config))
+        if not documents:
+            raise ValueError(
+                f"`text` must hold text. Received: text={text}, without any."
+            )
     return Inputs(
         data_dir,
         blimp,
-        read_minimal_pairs(blimp) if blimp else (),
+        read_minimal_pairs(blimp) if has_pairs else (),
         text,
         documents,
         sts,
         read_rated_pairs(sts) if sts else (),
-        _find_tasks(os.path.join(data_dir, TASKS)),
+        _find_tasks(os.path.join(data_dir, TASKS)) if "probes" in rows else {},
+        rows,
     )
+
+
+def _read_documents(config: CheckConfig) -> Iterator[Sentences]:
+    """The sentences of each document; text files are one each."""
+    left_out: Counter[str] = Counter()
+    for document, _ in raw_documents(find_input(config, "text"), config):
+        paragraphs = (plain_text(document, left_out) or "").splitlines()
+        sentences = [each for part in paragraphs for each in split_sentences(part)]
+        if sentences:
+            yield sentences
+    for line in describe_left_out(left_out):
+        _LOGGER.warning(line)
 
 
 def read_minimal_pairs(path: str) -> list[MinimalPair]:

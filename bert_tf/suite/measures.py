@@ -22,7 +22,7 @@ from bert_tf.evaluation.glue import regression_metrics
 from bert_tf.evaluation.probe import probe_accuracy
 from bert_tf.progress import ProgressReport
 from bert_tf.stages import stage
-from bert_tf.suite.inputs import BLIMP, TASKS, Inputs, MinimalPair
+from bert_tf.suite.inputs import BLIMP, ROWS, TASKS, Inputs, MinimalPair
 from bert_tf.suite.scorer import Progress, Scorer
 
 # Tokens of a row of text, of a text to compare, and of an example of a task.
@@ -61,7 +61,7 @@ class NotMeasuredError(Exception):
 
 
 def measure(scorer: Scorer, inputs: Inputs) -> Iterator[Row]:
-    """Measures everything that there are inputs for.
+    """Measures the rows of the inputs.
 
     Args:
       scorer: The model.
@@ -72,22 +72,26 @@ def measure(scorer: Scorer, inputs: Inputs) -> Iterator[Row]:
       are missing or the model cannot do it.
     """
     folder = os.path.join(inputs.data_dir, TASKS)
-    measures = [
-        ("BLiMP", "accuracy, %", lambda: _minimal_pairs(scorer, inputs)),
-        ("masked-LM loss", "nats/token", lambda: _text(scorer, inputs)),
-        ("sentence similarity", "Spearman", lambda: _similarity(scorer, inputs)),
-        *(
-            (f"probe {os.path.basename(p)}", "accuracy, %", _probing(scorer, p, task))
-            for p, task in inputs.tasks.items()
-        ),
+    probes = [
+        (f"probe {os.path.basename(p)}", "accuracy, %", _probing(scorer, p, task))
+        for p, task in inputs.tasks.items()
     ]
-    for name, metric, compute in measures:
+    measures = {
+        "blimp": [("BLiMP", "accuracy, %", lambda: _minimal_pairs(scorer, inputs))],
+        "text": [("masked-LM loss", "nats/token", lambda: _text(scorer, inputs))],
+        "sts": [
+            ("sentence similarity", "Spearman", lambda: _similarity(scorer, inputs))
+        ],
+        "probes": probes,
+    }
+    chosen = [each for row in ROWS if row in inputs.rows for each in measures[row]]
+    for name, metric, compute in chosen:
         row = Row(name, metric)
         try:
             yield dataclasses.replace(row, **compute())
         except NotMeasuredError as reason:
             yield dataclasses.replace(row, note=f"not measured: {reason}")
-    if not inputs.tasks:
+    if "probes" in inputs.rows and not probes:
         yield Row("probes", "accuracy, %", note=f"not measured: no task in {folder}")
 
 

@@ -92,6 +92,44 @@ def test_all_measures_are_in_the_table_and_in_the_file(model, data, capsys, tmp_
     assert rows["probe letters"]["baseline"] == 50.0
 
 
+def test_only_the_rows_that_are_asked_for_are_measured(model, data, capsys, tmp_path):
+    (tmp_path / "tasks/letters").mkdir(parents=True)
+    output = tmp_path / "suite.json"
+    words = [f"--data_dir={tmp_path}", f"--output={output}", "--rows=text"]
+    code, out, _ = run(capsys, model, *words, f"--text={data / 't.txt'}")
+    assert code == 0 and "probe" not in out and "BLiMP" not in out
+    assert [row["name"] for row in json.loads(output.read_text())["rows"]] == [
+        "masked-LM loss"
+    ]
+    code, *_ = run(capsys, model, *options(data, output), "--rows=sts,text,probes")
+    names = [row["name"] for row in json.loads(output.read_text())["rows"]]
+    assert names == ["masked-LM loss", "sentence similarity", "probe letters"]
+
+
+def test_a_text_is_read_from_the_files_that_extract_reads(
+    model, data, capsys, tmp_path
+):
+    text = (data / "t.txt").read_text().strip()
+    folder = tmp_path / "text"
+    folder.mkdir()
+    found = []
+    for name, content in (
+        ("t.txt", text),
+        ("t.jsonl", json.dumps({"text": text})),
+        ("t.csv", f"body\n{text}\n"),
+    ):
+        for each in folder.iterdir():
+            each.unlink()
+        (folder / name).write_text(content + "\n")
+        words = [f"--text={folder}", f"--output={tmp_path / 's.json'}", "--rows=text"]
+        words += ["--text_field=body"] * name.endswith(".csv")
+        code, *_ = run(capsys, model, *words)
+        assert code == 0
+        [row] = json.loads((tmp_path / "s.json").read_text())["rows"]
+        found.append((row["value"], row["count"]))
+    assert found[0][1] and found == found[:1] * 3
+
+
 def test_numbers_are_the_same_in_every_run(model, data, capsys, tmp_path):
     found = []
     for name in ("first", "second"):
@@ -181,6 +219,8 @@ def test_a_model_that_computes_nan_is_a_row(data, capsys, tmp_path):
         (["--blimp=blank.jsonl"], "line 1: a sentence must have words. Received: ' '"),
         (["--text=bad.txt"], "bad.txt, line 1: byte 3 of the file (0xe9) is not UTF-8"),
         (["--text=empty.txt"], "`text` must hold text"),
+        (["--rows=text,stss"], "`rows` must list names among blimp, text, sts, probes"),
+        (["--rows=blimp", "--text=bad.txt"], "`text` must be given with the row text"),
         (["--precison=bf16"], "Did you mean --precision?"),
     ],
 )

@@ -83,13 +83,17 @@ def extract_documents(config: ExtractConfig) -> Counter[str]:
     return total_counts(files)
 
 
-def find_input(config: ExtractConfig | CheckConfig) -> list[str]:
+def find_input(config: ExtractConfig | CheckConfig, name: str = "input") -> list[str]:
     """The files of `input`, whose content is that of their formats.
+
+    Args:
+      config: The files, and what they hold.
+      name: The setting that names them, for messages.
 
     Raises:
       FileNotFoundError, ValueError: see `expand_paths` and `check_content`.
     """
-    paths = expand_paths(config.input, tuple(_FORMATS))
+    paths = expand_paths(config.input, tuple(_FORMATS), name)
     for path in paths:
         kind = format_of(path, config)
         if kind != "parquet":
