@@ -20,7 +20,9 @@ from bert_tf.cli import (
 )
 from bert_tf.cli.arguments import parse_config
 from bert_tf.cli.pipeline import plan
+from bert_tf.config.options import options_of
 from bert_tf.config.planning import PlanConfig
+from bert_tf.errors import _OF_TRANSFORMERS
 
 # The tests that execute the commands of a page which are not marked needs=...
 EXECUTED_BY = {
@@ -37,6 +39,7 @@ EXECUTED_BY = {
 MARKED = {
     "README.md": ["network", "network", "cluster", "network"],
     "docs/checkpoints.md": ["data", "data", "network"],
+    "docs/coming_from.md": ["data", "data"],
     "docs/data.md": ["data", "network"],
     "docs/evaluate.md": ["network", "data"],
     "docs/finetuning.md": ["network", "network", "data", "data", "data"],
@@ -120,6 +123,22 @@ def parse_command(name, *words):
 @pytest.mark.parametrize("fence, words", COMMANDS, ids=range(len(COMMANDS)))
 def test_commands_can_be_parsed(fence, words):
     parse(words)
+
+
+def test_flags_of_transformers_are_answered_and_those_beside_them_exist():
+    table = PAGES["docs/coming_from.md"].partition("\n| theirs | here |")[2]
+    rows = table.partition("\n\n")[0].splitlines()[2:]
+    known = {name for job in train.JOBS.values() for name in flags.make_flags(job[0])}
+    for config, _ in data.SUBCOMMANDS.values():
+        known |= set(options_of(config))
+    # A used folder resumes without a flag, and mpirun has no part in the settings.
+    answered = known | set(_OF_TRANSFORMERS) | {"resume_from_checkpoint"}
+    for row in rows:
+        _, theirs, ours, remark, _ = row.split("|")
+        assert set(re.findall(r"--(\w+)", theirs)) <= answered | {"nproc_per_node"}
+        for name in re.findall(r"--(\w+)", ours + remark):
+            assert known & {name, name.removeprefix("no")}, row
+    assert len(rows) > 25
 
 
 def test_all_commands_were_found():
