@@ -120,8 +120,8 @@ def build_with(
     variables = {tensor_names.of_variable(v.path): v for v in model.weights}
     new = (*new, *_UNUSED.get(task, ()))
     advice = (
-        f"Pass weights of such a model, or new={_HEADS[task]} to initialise what an "
-        "encoder lacks."
+        f"Pass weights of such a model, or new={_HEADS[task]} to initialise what the "
+        "file lacks, or has in another shape."
     )
     for line in assign_weights(weights, variables, new=new, advice=advice).lines():
         _LOGGER.warning("%s: %s", weights.source, line)

@@ -279,7 +279,7 @@ def assign_weights(
             problems.append(f"{name} must have shape {shape}, found {found.shape}")
     unused = tuple(sorted(weights.tensors.keys() - variables.keys()))
     if problems:
-        raise RunError(f"{_misfit(weights.source, problems, unused)} {advice}")
+        raise RunError(_misfit(weights.source, problems, unused, advice))
     for name, values in fitted.items():
         variables[name].assign(values)
     have, want = (
@@ -295,8 +295,11 @@ def assign_weights(
     return LoadReport(tuple(untouched), unused, tuple(notes))
 
 
-def _misfit(source: str, problems: list[str], unused: tuple[str, ...]) -> str:
-    message = f"{source} does not fit the model: {listed(problems, '; ')}."
+def _misfit(
+    source: str, problems: list[str], unused: tuple[str, ...], advice: str
+) -> str:
+    message = f"{source} does not fit the model: {listed(problems, '; ', most=8)}. "
+    message += advice
     if unused:
-        message += f" Tensors that the model does not use: {listed(unused)}."
+        message += f" Tensors that the model does not use: {listed(unused, most=8)}."
     return message

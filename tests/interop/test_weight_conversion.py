@@ -402,6 +402,23 @@ def test_the_advice_about_missing_heads_works(tmp_path, tiny, tiny_tensors, task
     from_pretrained(tf1, task, new=ast.literal_eval(new), **settings)
 
 
+def test_the_advice_about_another_number_of_classes_is_not_behind_tensors(
+    tmp_path, tiny, tiny_tensors
+):
+    head = {"output_weights": np.zeros((3, 8)), "output_bias": np.zeros(3)}
+    tensors = {n: t for n, t in tiny_tensors.items() if n.startswith("bert/")}
+    others = {f"bert/other_{n:02}": np.zeros(2) for n in range(30)}
+    more = {n: t.astype(np.float32) for n, t in {**head, **others}.items()}
+    tf1 = write_tf1(tmp_path / "tf1", tensors | more, tiny)
+    with pytest.raises(RunError) as caught:
+        from_pretrained(tf1, "classifier", num_outputs=2)
+    message = str(caught.value)
+    assert "output_bias must have shape (2,), found (3,)" in message
+    advice, _, unused = message.partition(" Tensors that the model does not use: ")
+    assert "or new=('output_*', 'bert/pooler/*') to init" in advice
+    assert unused.endswith("bert/other_07, and 22 more.")
+
+
 def test_an_unknown_task_is_refused(tf1):
     with pytest.raises(ValueError, match="`task` must be one of encoder, pretraining"):
         from_pretrained(tf1, "translation")
