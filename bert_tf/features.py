@@ -8,6 +8,7 @@ for tokens, vectors in extract(["a fine film", ("one sentence", "and another")])
     ...
 """
 
+import functools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,9 +74,9 @@ class Embedder(Predictor):
         Raises:
           NonFiniteError: if a vector is not finite.
         """
-        sequences = encode_examples(
-            text_examples(texts), self._tokenizer, self.max_seq_length
-        )
+        if not (examples := text_examples(texts)):
+            return np.zeros((0, self._task.num_outputs), np.float32)
+        sequences = encode_examples(examples, self._tokenizer, self.max_seq_length)
         longest = int(sequences.lengths.max(initial=0))
         if longest == self.max_seq_length:
             _LOGGER.warning(
@@ -119,7 +120,9 @@ class FeatureExtractor(Predictor):
         self.layers = tuple(layers)
         most = config.max_position_embeddings
         self.max_seq_length = self._checked_length(max_seq_length, most)
-        self._compiled = tf.function(self._states, reduce_retracing=True)
+        # A partial, without warnings of TensorFlow: see `evaluation.metrics`.
+        states = functools.partial(self._states)
+        self._compiled = tf.function(states, reduce_retracing=True)
 
     def __call__(
         self, texts: str | Iterable[str | tuple[str, str]]

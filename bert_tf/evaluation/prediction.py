@@ -1,6 +1,7 @@
 """Logits of all examples, computed in batches and collected from all workers."""
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -49,7 +50,8 @@ Logits = tf.types.experimental.PolymorphicFunction
 def compiled(task: PredictionTask) -> Iterator[Logits]:
     """The model's logits as a graph, for weights that do not change inside."""
     with task.step_scope():
-        yield tf.function(lambda features: task.logits(features), autograph=False)
+        # A partial, without warnings of TensorFlow: see `evaluation.metrics`.
+        yield tf.function(functools.partial(task.logits), autograph=False)
 
 
 def predict(

@@ -1,5 +1,6 @@
 """Predictors of classes, of answers, and of masked words."""
 
+import functools
 import logging
 from collections.abc import Iterable
 from typing import Unpack
@@ -78,8 +79,8 @@ class Classifier(HeadPredictor):
 
         Returns:
           For each the likeliest `label` and `probabilities` by label, which sum to 1;
-          where a text may have any number of labels, also `labels`, those above a half;
-          of a model with one output, `value`.
+          where a text may have any number of labels, instead of `label` `labels`, those
+          with a probability above a half; of a model with one output, `value`.
         """
         if not (examples := text_examples(texts)):
             return []
@@ -96,10 +97,11 @@ class Classifier(HeadPredictor):
         results = []
         for row in probabilities:
             odds = dict(zip(names, map(float, row), strict=True))
-            result: dict[str, object] = {"label": names[int(np.argmax(row))]}
             if is_multi_label:
-                result["labels"] = [name for name in names if odds[name] > 0.5]
-            results.append(result | {"probabilities": odds})
+                result = {"labels": [name for name in names if odds[name] > 0.5]}
+            else:
+                result = {"label": names[int(np.argmax(row))]}
+            results.append({**result, "probabilities": odds})
         return results
 
 
@@ -184,9 +186,9 @@ class MaskFiller(Predictor):
         self._model = self._load("pretraining", new=new, seeded_dropout=True)
         config = settings_of(self._model).config
         self.max_seq_length = config.max_position_embeddings
-        self._graph = tf.function(
-            self._masked_logits, autograph=False, reduce_retracing=True
-        )
+        # A partial, without warnings of TensorFlow: see `evaluation.metrics`.
+        logits = functools.partial(self._masked_logits)
+        self._graph = tf.function(logits, autograph=False, reduce_retracing=True)
 
     def __call__(
         self, texts: str | Iterable[str], num_words: int = 5
