@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 from bert_tf.config.task_settings import SWAG
 from bert_tf.data.tasks.classification import (
+    DEV_NAMES,
     ClassificationTask,
     SplitFile,
     TextExample,
     encode_examples,
     require_examples,
+    require_one_dev_file,
 )
 from bert_tf.data.tasks.label_names import quoted, quoted_list
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind
@@ -22,7 +24,7 @@ from bert_tf.data.text.tokenization import WordPieceTokenizer
 _ENDINGS = ("csv", "tsv", "jsonl", "csv.gz", "tsv.gz", "jsonl.gz", "parquet")
 _NAMES = {
     "train": ("train",),
-    "dev": ("dev", "val", "validation"),
+    "dev": DEV_NAMES,
     "test": ("test",),
 }
 # Names of the context, and of what all endings begin with: SWAG's, HellaSwag's.
@@ -74,6 +76,8 @@ def swag_task(
         for split, names in _NAMES.items()
     }
     task = ClassificationTask(SWAG, (), files, kind=Kind.CHOICES)
+    if "dev" in splits:
+        require_one_dev_file(data_dir, (file.name for file in files["dev"]))
     for split in splits:
         folder, file = task.find_file(data_dir, split)
         path = os.path.join(folder, file.name)

@@ -21,7 +21,10 @@ from bert_tf.data.text.token_sequences import (
     truncated_lengths,
 )
 from bert_tf.data.text.tokenization import WordPieceTokenizer
+from bert_tf.errors import listed
 
+# Names of the development file of one's own data.
+DEV_NAMES = ("dev", "val", "valid", "validation")
 # [CLS] and two [SEP]; a shorter sequence cannot hold a pair.
 _MIN_SEQ_LENGTH = 3
 
@@ -183,7 +186,7 @@ class ClassificationTask:
         raise FileNotFoundError(
             f"`data_dir` must hold the files of {self.name}. Received: "
             f"data_dir={data_dir}, without {' or '.join(wanted)}. "
-            f"{self._advice(data_dir)}"
+            f"{content_of(data_dir)} {self._advice(data_dir)}"
         )
 
     def _advice(self, data_dir: str) -> str:
@@ -194,6 +197,28 @@ class ClassificationTask:
         return (
             f"Download them with `python -m bert_tf data download "
             f"--name={self.download_name} --output_dir={output_dir}`."
+        )
+
+
+def content_of(data_dir: str) -> str:
+    """A sentence about what is in a folder, for messages about what is not."""
+    if not os.path.isdir(data_dir):
+        return "There is no such folder."
+    names = listed(sorted(os.listdir(data_dir)), most=10)
+    return f"The folder holds {names}." if names else "The folder is empty."
+
+
+def require_one_dev_file(data_dir: str, names: Iterable[str]) -> None:
+    """Raises a ValueError if a folder has several of the names of a development file.
+
+    A compressed file beside the same one that is not does not count.
+    """
+    there = [name for name in names if os.path.isfile(os.path.join(data_dir, name))]
+    there = list(dict.fromkeys(name.removesuffix(".gz") for name in there))
+    if len(there) > 1:
+        raise ValueError(
+            "`data_dir` must hold one development file. Received: "
+            f"data_dir={data_dir}, with {', '.join(there)}. Move the others away."
         )
 
 

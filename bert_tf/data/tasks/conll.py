@@ -17,9 +17,11 @@ import numpy as np
 
 from bert_tf.config.task_settings import CONLL
 from bert_tf.data.tasks.classification import (
+    DEV_NAMES,
     ClassificationTask,
     SplitFile,
     require_examples,
+    require_one_dev_file,
 )
 from bert_tf.data.tasks.custom_task import check_classes
 from bert_tf.data.tasks.label_names import doubtful_names, quoted
@@ -36,7 +38,10 @@ _DOCUMENT = "-DOCSTART-"
 # Names of CoNLL 2003's files, and of other published sets.
 _NAMES = {
     "train": ("train.conll", "train.txt", "eng.train"),
-    "dev": ("dev.conll", "dev.txt", "valid.txt", "eng.testa"),
+    "dev": (
+        *(f"{name}.{ending}" for name in DEV_NAMES for ending in ("conll", "txt")),
+        "eng.testa",
+    ),
     "test": ("test.conll", "test.txt", "eng.testb"),
 }
 _ENTITY_TAG = re.compile(r"O|[BIES](-.+)?", re.DOTALL)
@@ -95,6 +100,8 @@ def conll_task(
         for split, names in _NAMES.items()
     }
     task = ClassificationTask(CONLL, (), files, kind=Kind.TAGS)
+    if "dev" in splits:
+        require_one_dev_file(data_dir, (file.name for file in files["dev"]))
     for split in splits:
         task.find_file(data_dir, split)
     notes: list[str] = []

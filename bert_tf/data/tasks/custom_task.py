@@ -5,7 +5,13 @@ import os
 from collections.abc import Iterable, Sequence
 
 from bert_tf.config.task_settings import FILE_FORMATS
-from bert_tf.data.tasks.classification import ClassificationTask, SplitFile
+from bert_tf.data.tasks.classification import (
+    DEV_NAMES,
+    ClassificationTask,
+    SplitFile,
+    content_of,
+    require_one_dev_file,
+)
 from bert_tf.data.tasks.label_names import doubtful_names, quoted, quoted_list
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind, names_of
 from bert_tf.data.tasks.tables import check_columns, column_names
@@ -49,7 +55,7 @@ def own_task(
     Args:
       file_format: tsv or csv (the first line names the columns), jsonl (one object per
         line) or parquet. It is the extension of the files train, dev and test, which
-        may be compressed: train.jsonl.gz.
+        may be compressed: train.jsonl.gz. `DEV_NAMES` are other names of dev.
       data_dir: The folder that holds them; only those of `splits` must exist.
       columns: Their names. If `text_a` is empty, common names of texts are tried; if it
         is given, an empty `text_b` means that there is only one text. For an empty
@@ -76,6 +82,8 @@ def own_task(
             f"`file_format` must be one of {', '.join(FILE_FORMATS)}. Received: "
             f"file_format={file_format}."
         )
+    if "dev" in splits:
+        require_one_dev_file(data_dir, _file_names("dev", file_format))
     train = _path(data_dir, "train", file_format)
     kind = Kind.NUMBERS if is_regression else Kind.CLASSES
     if is_multi_label:
@@ -88,7 +96,8 @@ def own_task(
         what = "classes are found in it" if path == train else "it is to be read"
         raise FileNotFoundError(
             f"`data_dir` must hold {os.path.basename(path)}: {what}. Received: "
-            f"data_dir={data_dir}, without it. Put the file there."
+            f"data_dir={data_dir}, without it. {content_of(data_dir)} Put the file "
+            "there."
         )
     columns = _find_columns(
         columns or ColumnNames(),
@@ -136,9 +145,16 @@ def _separate_labels(columns: ColumnNames) -> ColumnNames:
 
 def _path(data_dir: str, split: str, file_format: str) -> str:
     """The file of a split; compressed if there is only that."""
-    path = os.path.join(data_dir, f"{split}.{file_format}")
-    has_only = os.path.isfile(f"{path}.gz") and not os.path.isfile(path)
-    return f"{path}.gz" if has_only and file_format != "parquet" else path
+    names = _file_names(split, file_format)
+    paths = [os.path.join(data_dir, name) for name in names]
+    return next(filter(os.path.isfile, paths), paths[0])
+
+
+def _file_names(split: str, file_format: str) -> list[str]:
+    """Names that the file of a split may have, the first one first."""
+    names = DEV_NAMES if split == "dev" else (split,)
+    endings = ("",) if file_format == "parquet" else ("", ".gz")
+    return [f"{name}.{file_format}{ending}" for name in names for ending in endings]
 
 
 def _find_columns(

@@ -60,6 +60,14 @@ def test_swags_name_of_the_dev_file_is_found_and_test_needs_no_label(tmp_path):
     assert read(tmp_path, "test", needs_labels=False) == [("a", "b", ("c", "d"), None)]
 
 
+def test_two_development_files_are_refused(tmp_path):
+    (tmp_path / "valid.csv").write_text(SWAG)
+    assert len(read(tmp_path, "dev")) == 1
+    (tmp_path / "val.csv").write_text(SWAG)
+    with pytest.raises(ValueError, match=r"one development file.*val\.csv, valid\.csv"):
+        read(tmp_path, "dev")
+
+
 GOOD = {"context": "a", "endings": ["b", "c"], "label": 0}
 
 

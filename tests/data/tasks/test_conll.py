@@ -132,7 +132,9 @@ def test_tags_are_those_of_train_with_o_first(tmp_path):
     assert first.tags == [2, 0]
 
 
-@pytest.mark.parametrize("name", ["valid.txt", "eng.testa", "dev.conll.gz"])
+@pytest.mark.parametrize(
+    "name", ["valid.txt", "eng.testa", "dev.conll.gz", "val.conll"]
+)
 def test_published_names_of_files_are_found(tmp_path, name):
     (tmp_path / "train.conll").write_text(CONLL_2003)
     content = CONLL_2003.encode()
@@ -140,6 +142,13 @@ def test_published_names_of_files_are_found(tmp_path, name):
     (tmp_path / name).write_bytes(gzip.compress(content) if is_gzip else content)
     task = task_of(tmp_path, "train", "dev")
     assert len(read_sentences(task, str(tmp_path), "dev")) == len(SENTENCES)
+
+
+def test_two_development_files_are_refused(tmp_path):
+    for name in ("train.txt", "dev.txt", "valid.txt"):
+        (tmp_path / name).write_text(CONLL_2003)
+    with pytest.raises(ValueError, match=r"one development file.*dev\.txt, valid\.txt"):
+        task_of(tmp_path, "train", "dev")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "-DOCSTART- -X- O O\n\n"])

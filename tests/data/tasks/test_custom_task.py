@@ -345,8 +345,33 @@ def test_missing_train_file_is_refused(tmp_path):
 
 def test_missing_dev_file_is_refused_when_it_is_read(tmp_path):
     write_lines(tmp_path / "train.tsv", "text\tlabel", "a\t0", "b\t1")
-    with pytest.raises(FileNotFoundError, match=r"without .*/dev\.tsv\. Put the file"):
+    with pytest.raises(FileNotFoundError, match=r"without .*/dev\.tsv\. The fold"):
         read("tsv", tmp_path, "dev")
+
+
+def test_a_missing_file_is_named_with_those_that_are_there(tmp_path):
+    write_lines(tmp_path / "training.tsv", "text\tlabel", "a\t0", "b\t1")
+    with pytest.raises(FileNotFoundError, match=r"folder holds training\.tsv\. Put"):
+        own_task("tsv", str(tmp_path))
+    (tmp_path / "training.tsv").rename(tmp_path / "train.tsv")
+    (tmp_path / "development.tsv").write_text("text\tlabel\na\t0\n")
+    with pytest.raises(FileNotFoundError, match=r"holds development\.tsv, train\.tsv"):
+        read("tsv", tmp_path, "dev")
+    with pytest.raises(FileNotFoundError, match=r"There is no such folder\. Put"):
+        own_task("tsv", str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize("name", ["val.tsv", "valid.tsv", "validation.tsv.gz"])
+def test_the_development_file_has_one_of_its_usual_names(tmp_path, name):
+    write_lines(tmp_path / "train.tsv", "text\tlabel", "a\t0", "b\t1")
+    data = b"text\tlabel\nc\t1\n"
+    (tmp_path / name).write_bytes(gzip.compress(data) if name[-1] == "z" else data)
+    assert read("tsv", tmp_path, "dev")[1] == [("c", None, 1)]
+    (tmp_path / "dev.tsv").write_bytes(data)
+    message = rf"one development file.*, with dev\.tsv, {name.removesuffix('.gz')}\."
+    with pytest.raises(ValueError, match=message):
+        own_task("tsv", str(tmp_path), splits=("train", "dev"))
+    own_task("tsv", str(tmp_path), splits=("train",))  # It is not read.
 
 
 def test_unknown_format_is_refused(tmp_path):
