@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bert_tf.cli.arguments import Parser, add_tokenizer_options
+from bert_tf.cli.prediction_chunks import in_chunks
 from bert_tf.cli.prediction_input import (
     GIVEN,
     Example,
     Task,
     ask,
-    in_chunks,
     is_stream,
     is_terminal,
     name_of,

@@ -3,9 +3,7 @@
 import argparse
 import io
 import os
-import queue
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TextIO
 
@@ -23,8 +21,6 @@ Example = dict[str, Any]
 
 # Characters of a line: a file without line ends would fill the memory.
 _MAX_LINE = 16 << 20
-# Seconds to wait for a further line before those that are there are predicted.
-_PAUSE = 0.01
 # Endings of tables with a header line.
 _TABLES = (".tsv", ".csv", ".parquet")
 # The key of a label that the input has: the predicted one is `label`.
@@ -94,7 +90,8 @@ def read_inputs(options: argparse.Namespace, task: Task) -> Iterator[Example]:
     elif is_stream(path):
         file = _standard_input() if path == "-" else _open(path)
         lines = iter(lambda: file.readline(_MAX_LINE + 1), "")
-        yield from _parse(enumerate(lines, start=1), name_of(path), task)
+        numbered = _report_quotes(enumerate(lines, start=1), name_of(path), task)
+        yield from _parse(numbered, name_of(path), task)
     elif (examples := task.read(path)) is not None:
         yield from examples
     elif not task.reads_tables and _is_refused_table(path, task):
@@ -111,62 +108,6 @@ def read_inputs(options: argparse.Namespace, task: Task) -> Iterator[Example]:
         yield from _from_table(path, file)
     else:
         yield from _parse(numbered_lines(path), path, task)
-
-
-def in_chunks(
-    examples: Iterator[Example], most: int, *, at_once: bool = False
-) -> Iterator[list[Example]]:
-    """Examples in lists, the last of which comes before the error that ends them.
-
-    Args:
-      examples: May raise a ValueError.
-      most: Longest list.
-      at_once: Whether a list does not wait until it is full, but has those examples
-        that are there.
-    """
-    take = _as_they_come(examples, most) if at_once else examples
-    chunk: list[Example] = []
-    try:
-        for example in take:
-            if example is not None:
-                chunk.append(example)
-            if chunk and (example is None or len(chunk) == most):
-                yield chunk
-                chunk = []
-    except ValueError:
-        if chunk:
-            yield chunk
-        raise
-    if chunk:
-        yield chunk
-
-
-def _as_they_come(examples: Iterator[Example], most: int) -> Iterator[Example | None]:
-    """The examples, and None where the next one is not there yet."""
-    ready: queue.Queue[object] = queue.Queue(most)
-    end = object()
-
-    def read() -> None:
-        try:
-            for example in examples:
-                ready.put(example)
-            ready.put(end)
-        except Exception as error:  # noqa: BLE001 - raised by the other thread
-            ready.put(error)
-
-    # A daemon: the read of a line cannot be interrupted.
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        try:
-            found = ready.get(timeout=_PAUSE)
-        except queue.Empty:
-            yield None
-            found = ready.get()
-        if found is end:
-            return
-        if isinstance(found, Exception):
-            raise found
-        yield found
 
 
 def ask(task: Task) -> Iterator[list[Example]]:
@@ -241,8 +182,10 @@ def _parse(
     Blank lines before the last text are reported: results do not match line numbers.
     """
     first, num_blank, num_pending = 0, 0, 0
+    is_jsonl = _ending(path) == ".jsonl"
     for number, line in lines:
-        example = parse_line(line, f"{path}, line {number}", task)
+        location = f"{path}, line {number}"
+        example = parse_line(line, location, task, may_be_string=is_jsonl)
         if example is None:
             first = first or number
             num_pending += 1
@@ -257,8 +200,40 @@ def _parse(
         )
 
 
-def parse_line(line: str, location: str, task: Task) -> Example | None:
+def _report_quotes(
+    lines: Iterable[tuple[int, str]], path: str, task: Task
+) -> Iterator[tuple[int, str]]:
+    """The lines of a stream, with a warning of the first that is a JSON string."""
+    is_reported = len(task.required) > 1
+    for number, line in lines:
+        if not is_reported and _is_json_string(line):
+            is_reported = True
+            print(
+                f"warning: {path}, line {number}: the quotes are part of the text. "
+                "JSON strings are read from .jsonl files alone; pass such a file as "
+                "--input, or lines without quotes.",
+                file=sys.stderr,
+            )
+        yield number, line
+
+
+def _is_json_string(line: str) -> bool:
+    try:
+        return line.startswith('"') and isinstance(parse_json(line), str)
+    except ValueError:
+        return False
+
+
+def parse_line(
+    line: str, location: str, task: Task, *, may_be_string: bool = False
+) -> Example | None:
     """A line as an example; None if it is blank.
+
+    Args:
+      line: A text, or a JSON object.
+      location: For messages.
+      task: What is predicted.
+      may_be_string: Whether a line in quotes is a JSON string.
 
     Raises:
       ValueError: if it is wrong, naming the location.
@@ -280,7 +255,7 @@ def parse_line(line: str, location: str, task: Task) -> Example | None:
     if not (text := line.strip()):
         return None
     try:
-        example = _example(text, task)
+        example = _example(text, task, may_be_string=may_be_string)
     except ValueError as error:
         raise ValueError(
             f"{location}: must be a JSON object with the texts "
@@ -293,14 +268,17 @@ def parse_line(line: str, location: str, task: Task) -> Example | None:
     return task.parse(example, location) if task.parse else example
 
 
-def _example(text: str, task: Task) -> Example:
+def _example(text: str, task: Task, *, may_be_string: bool) -> Example:
     """A line as a dict with the required texts; the error says what else it is."""
-    if not text.startswith("{") and len(task.required) == 1:
+    is_string = may_be_string and text.startswith('"')
+    if len(task.required) == 1 and not (text.startswith("{") or is_string):
         return {task.required[0]: text}
     try:
         example = parse_json(text)
     except ValueError as error:
         raise ValueError(f" ({error})") from None
+    if len(task.required) == 1 and isinstance(example, str):
+        return {task.required[0]: example}
     if not isinstance(example, dict):
         raise ValueError("")
     if task.parse:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bert_tf.cli import predict
-from bert_tf.cli.prediction_input import Task, in_chunks, read_inputs
+from bert_tf.cli.prediction_chunks import in_chunks
+from bert_tf.cli.prediction_input import Task, read_inputs
 from bert_tf.data.tasks.classification import SplitFile
 from bert_tf.data.tasks.row_labels import ColumnNames
 
@@ -176,3 +177,29 @@ def test_a_stream_that_is_not_utf_8_is_refused_with_a_command():
     with pytest.raises(ValueError, match="line 1: not UTF-8.*iconv -f WINDOWS-1252 -t"):
         next(read(f"/dev/fd/{reader}"))
     os.close(reader)
+
+
+def test_a_string_on_a_line_of_a_jsonl_file_is_that_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text('"a \\"city\\""\n{"text_a": "b"}\nplain\n')
+    expected = ['a "city"', "b", "plain"]
+    assert [each["text_a"] for each in read(tmp_path / "a.jsonl")] == expected
+    (tmp_path / "a.jsonl").write_text('"a" or b\n')
+    message = r"a\.jsonl, line 1: must be a JSON object .*\(Extra data.*'\"a\" or b'"
+    with pytest.raises(ValueError, match=message):
+        list(read(tmp_path / "a.jsonl"))
+    (tmp_path / "a.jsonl").write_text('"Who?"\n')
+    with pytest.raises(ValueError, match="line 1: must be a JSON object with the text"):
+        list(read(tmp_path / "a.jsonl", "squad"))
+
+
+def test_quotes_in_plain_text_and_standard_input_are_text(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "a.txt").write_text('"a city"\n')
+    assert list(read(tmp_path / "a.txt")) == [{"text_a": '"a city"'}]
+    assert not capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.StringIO('"a" or b\n"a city"\n"c"\n'))
+    found = [each["text_a"] for each in read("-")]
+    assert found == ['"a" or b', '"a city"', '"c"']
+    [warning] = capsys.readouterr().err.splitlines()
+    assert "standard input, line 2: the quotes are part of the text" in warning
