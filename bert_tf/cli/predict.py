@@ -44,7 +44,8 @@ of standard input. A line is the text itself or JSON:
   embed      as for classify; the output has the vector, of length 1, as "embedding"
 For classify and embed it may also be a file of examples, such as a training file: its
 columns are those of the model's task, or have common names. For squad, a SQuAD JSON
-file; for tag, a .conll file; for choose, a table with the columns of SWAG.
+file; for tag, a file of tagged words (CoNLL); for choose, a table with the columns of
+SWAG.
 Each line of output is that JSON with the predictions added; a label of the input is
 called given_label then, and other keys and columns are kept.
 """

@@ -1,6 +1,7 @@
 """What `python -m bert_tf predict` does with its inputs: one function for each task."""
 
 import argparse
+import logging
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,8 @@ from bert_tf.cli.prediction_input import Example, Task
 
 if TYPE_CHECKING:
     from bert_tf.data.tasks.choices import Question
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -71,7 +74,7 @@ def _classify(options: argparse.Namespace) -> Task:
 
 
 def _tag(options: argparse.Namespace) -> Task:
-    from bert_tf.data.tasks.conll import read_conll
+    from bert_tf.data.tasks.conll import has_conll_name, is_conll, read_conll
     from bert_tf.predictors import Tagger
 
     tag = Tagger(options.model, **_settings(options))
@@ -96,8 +99,14 @@ def _tag(options: argparse.Namespace) -> Task:
         return found
 
     def read(path: str) -> Iterator[Example] | None:
-        if not path.lower().removesuffix(".gz").endswith(".conll"):
+        if not is_conll(path, tag.label_names):
             return None
+        if not has_conll_name(path):
+            _LOGGER.warning(
+                "%s: read as tagged words (CoNLL), since its lines end in tags of the "
+                "model. The tags are not used.",
+                path,
+            )
         return ({"words": x.words} for x in read_conll(path, needs_labels=False))
 
     return Task(

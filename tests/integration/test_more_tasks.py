@@ -126,7 +126,9 @@ def test_a_classifier_of_labels_names_those_above_a_half(trained, folder):
     assert above == {"travel", "water"}
 
 
-def test_predict_reads_lines_and_files_of_examples(trained, folder, tmp_path, capsys):
+def test_predict_reads_lines_and_files_of_examples(
+    trained, folder, tmp_path, capsys, caplog
+):
     def predict(task, name, *more):
         assert not main(
             ["predict", task, f"--model={folder}/{name}-run", *map(str, more)]
@@ -138,6 +140,12 @@ def test_predict_reads_lines_and_files_of_examples(trained, folder, tmp_path, ca
     lines = predict("tag", "tags", f"--input={folder}/tags/dev.conll")
     found = [(tuple(each["words"]), tuple(each["tags"])) for each in lines]
     assert found == finetuning_data.tagged()
+    (tmp_path / "test.txt").write_bytes((folder / "tags/dev.conll").read_bytes())
+    command = ["predict", "tag", f"--model={folder}/tags-run"]
+    assert not main([*command, f"--input={tmp_path}/test.txt"])
+    found = capsys.readouterr().out.splitlines()
+    assert [json.loads(line) for line in found] == lines
+    assert "test.txt: read as tagged words (CoNLL)" in caplog.text
     lines = predict("choose", "choices", f"--input={folder}/choices/val.csv")
     right = [question[-1] for question in finetuning_data.QUESTIONS]
     assert [line["choice"] for line in lines] == right

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +46,7 @@ _NAMES = {
 }
 _ENTITY_TAG = re.compile(r"O|[BIES](-.+)?", re.DOTALL)
 NO_TAG = -1
+_LINES_TO_JUDGE = 1000
 
 
 class TaggedSequences(NamedTuple):
@@ -125,6 +126,35 @@ def conll_task(
     return ClassificationTask(
         CONLL, names, files, metrics, notes=tuple(notes), kind=Kind.TAGS
     )
+
+
+def has_conll_name(path: str) -> bool:
+    """Whether the name of a file says that it has tagged words: .conll, eng.testb."""
+    name = os.path.basename(path).lower().removesuffix(".gz")
+    published = (each for names in _NAMES.values() for each in names)
+    return name.endswith(".conll") or name in published and not name.endswith(".txt")
+
+
+def is_conll(path: str, tags: Collection[str]) -> bool:
+    """Whether a file has tagged words, by its name or by its first lines.
+
+    By lines it has, if most of them have as many columns as the first one, and one of
+    the tags in the last. Marks do not count: lines of plain text end in them, too.
+
+    Raises:
+      ValueError: see `numbered_lines`.
+    """
+    if has_conll_name(path):
+        return True
+    known = {tag for tag in tags if any(map(str.isalnum, tag))}
+    width, num_lines, num_tagged = 0, 0, 0
+    for _, line in itertools.islice(numbered_lines(path), _LINES_TO_JUDGE):
+        fields = _fields(line)
+        if not any(fields) or line.startswith(("#", _DOCUMENT)):
+            continue
+        width, num_lines = width or len(fields), num_lines + 1
+        num_tagged += len(fields) == width > 1 and fields[-1] in known
+    return 2 * num_tagged > num_lines
 
 
 def is_entity_tag(tag: str) -> bool:

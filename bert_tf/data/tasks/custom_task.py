@@ -111,11 +111,7 @@ def own_task(
     wanted = {columns.label, *columns.labels} - {""}
     if os.path.isfile(test) and wanted - {*column_names(test)}:
         files["test"] = SplitFile(os.path.basename(test), columns.without_label())
-    notes = [
-        f"{paths[name]}.gz is not read, since {paths[name]} is there."
-        for name in splits
-        if os.path.isfile(f"{paths[name]}.gz")
-    ]
+    notes = _unread(paths[name] for name in splits)
     if needs_classes:
         label_names, more = find_label_names(files["train"], data_dir, kind)
         notes += more
@@ -148,6 +144,15 @@ def _path(data_dir: str, split: str, file_format: str) -> str:
     names = _file_names(split, file_format)
     paths = [os.path.join(data_dir, name) for name in names]
     return next(filter(os.path.isfile, paths), paths[0])
+
+
+def _unread(paths: Iterable[str]) -> list[str]:
+    """A line for each file that is also there compressed."""
+    return [
+        f"{path}.gz is not read, since {path} is there."
+        for path in paths
+        if os.path.isfile(f"{path}.gz")
+    ]
 
 
 def _file_names(split: str, file_format: str) -> list[str]:

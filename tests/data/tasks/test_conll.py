@@ -9,6 +9,7 @@ from bert_tf.data.tasks.conll import (
     Sentence,
     conll_task,
     encode_sentences,
+    is_conll,
     is_entity_tag,
     read_conll,
     read_sentences,
@@ -260,3 +261,31 @@ def test_a_pointer_of_git_lfs_is_refused(tmp_path):
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
     with pytest.raises(ValueError, match="train.conll holds a Git LFS pointer"):
         list(read_conll(str(path)))
+
+
+TAGS = ("O", "B-PER", "NN", ".")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("test.txt", "Ada B-PER\nlives O\n. O\n\nHe O\n", True),
+        ("test.txt", "-DOCSTART- -X- O\n\nAda x B-PER\nLee x B-ORG\nsat x O\n", True),
+        ("any.TXT.gz", "Ada\tNNP\tB-PER\nlives\tVB\tO\n", True),
+        ("a.conll", "Ada\nlives\n", True),
+        ("a.CoNLL.gz", "Ada\n", True),
+        ("eng.testb", "Ada\n", True),
+        ("test.txt", "Ada lives in O\nShe sings .\n", False),
+        ("test.txt", "The cat sat .\nThe dog ran .\n", False),
+        ("test.txt", "Ada lives here.\n\nLee B-PER\n", False),
+        ("test.txt", "Ada\nO\nO\n", False),
+        ("test.txt", "", False),
+        ("a.jsonl", '{"text": "Ada O"}\n', False),
+    ],
+)
+def test_tagged_words_are_known_by_name_or_by_the_tags_of_the_model(
+    tmp_path, name, content, expected
+):
+    data = content.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name[-2:] == "gz" else data)
+    assert is_conll(str(tmp_path / name), TAGS) is expected
