@@ -1,6 +1,7 @@
 """What `predict` reads: texts of the command line, lines, and files of examples."""
 
 import argparse
+import dataclasses
 import io
 import os
 import sys
@@ -333,7 +334,8 @@ def _table(path: str, task: Task) -> SplitFile | None:
     ending = _ending(name)
     if ending == ".jsonl" or not (known or ending in _TABLES):
         return None
-    present = column_names(path)
+    keeps = any(file.keeps_quotes for file in known)
+    present = column_names(path, keeps_quotes=keeps)
     for file in known:
         if file.header and len(file.header) == len(present):
             return file
@@ -341,7 +343,8 @@ def _table(path: str, task: Task) -> SplitFile | None:
     if texts is not None:
         label = find_label_column(present, task.usual, taken=texts)
         skips = any(file.skips_broken_rows for file in known)
-        return SplitFile(name, ColumnNames(*texts, label), skips_broken_rows=skips)
+        columns = ColumnNames(*texts, label)
+        return SplitFile(name, columns, (), None, skips, keeps)
     if len(present) == 1 and ending not in (".csv", ".parquet"):
         return None
     if len(present) == 1 and present[0]:
@@ -362,9 +365,7 @@ def _from_table(path: str, file: SplitFile) -> Iterator[Example]:
     # A column with the name of an input would replace that.
     taken = {*columns.names, "text_a", "text_b", f"{GIVEN}label"}
     wanted = [*columns.names, *(name for name in others if name not in taken)]
-    file = SplitFile(
-        os.path.basename(path), columns, file.header, None, file.skips_broken_rows
-    )
+    file = dataclasses.replace(file, name=os.path.basename(path), row_filter=None)
     for row in file.rows(os.path.dirname(path), wanted):
         text_of(row, columns.text_a)
         if columns.text_b and row.values[columns.text_b] is not None:

@@ -197,7 +197,7 @@ def read_rated_pairs(path: str) -> list[TextExample]:
     Raises:
       ValueError: if columns are missing, or a line is wrong.
     """
-    present = column_names(path)
+    present = column_names(path, keeps_quotes=True)
     text_a, text_b = find_text_columns(present, []) or ("", "")
     label = find_label_column(present, [], taken=(text_a, text_b))
     if not (text_b and label):
@@ -206,7 +206,7 @@ def read_rated_pairs(path: str) -> list[TextExample]:
             f"and score. Received: {quoted_list(present)}. Add a line with these names."
         )
     folder, name = os.path.split(path)
-    file = SplitFile(name, ColumnNames(text_a, text_b, label))
+    file = SplitFile(name, ColumnNames(text_a, text_b, label), keeps_quotes=True)
     task = ClassificationTask("similarity", (), {"dev": (file,)}, kind=Kind.NUMBERS)
     return read_examples(task, folder, "dev")
 

@@ -73,6 +73,7 @@ class SplitFile:
       header: Names of all columns, if the file has no header line.
       row_filter: Selects the rows; None for all rows.
       skips_broken_rows: Whether lines with a wrong number of columns are skipped.
+      keeps_quotes: Whether quotes of a tab-separated file are text in any case.
     """
 
     name: str
@@ -80,6 +81,7 @@ class SplitFile:
     header: tuple[str, ...] = ()
     row_filter: RowFilter | None = None
     skips_broken_rows: bool = False
+    keeps_quotes: bool = False
 
     @property
     def needed_files(self) -> list[str]:
@@ -101,6 +103,7 @@ class SplitFile:
             [*columns, *compared],
             self.header,
             skips_broken_rows=self.skips_broken_rows,
+            keeps_quotes=self.keeps_quotes,
         )
         return self.row_filter.select(rows, folder) if self.row_filter else rows
 

@@ -5,6 +5,7 @@ Source: the files as gluebenchmark.com distributes them; google-research/bert,
 """
 
 import dataclasses
+import functools
 
 from bert_tf.config.task_settings import (
     CONLL,
@@ -33,24 +34,28 @@ _PAIR = ColumnNames("sentence1", "sentence2", "label")
 _COLA_HEADER = ("source", "label", "mark", "sentence")
 
 
+# The published files are not quoted.
+_file = functools.partial(SplitFile, keeps_quotes=True)
+
+
 def _files(
     columns: ColumnNames, dev: str = "dev.tsv", test: str = "test.tsv"
 ) -> dict[str, tuple[SplitFile, ...]]:
     """Files with a header line; the test file has no labels."""
     return {
-        "train": (SplitFile("train.tsv", columns),),
-        "dev": (SplitFile(dev, columns),),
-        "test": (SplitFile(test, columns.without_label()),),
+        "train": (_file("train.tsv", columns),),
+        "dev": (_file(dev, columns),),
+        "test": (_file(test, columns.without_label()),),
     }
 
 
 def _cola() -> ClassificationTask:
     columns = ColumnNames("sentence", label="label")
     files = {
-        name: (SplitFile(f"{name}.tsv", columns, header=_COLA_HEADER),)
+        name: (_file(f"{name}.tsv", columns, header=_COLA_HEADER),)
         for name in ("train", "dev")
     }
-    files["test"] = (SplitFile("test.tsv", columns.without_label()),)
+    files["test"] = (_file("test.tsv", columns.without_label()),)
     metrics = ("matthews_correlation", "accuracy")
     return ClassificationTask(
         "CoLA", _BINARY, files, metrics, label_aliases=_ACCEPTABLE
@@ -74,10 +79,10 @@ def _mrpc() -> ClassificationTask:
     train = dataclasses.replace(dev, excludes=True)
     source = "msr_paraphrase_train.txt"
     raw = {
-        "train": SplitFile(source, columns, row_filter=train),
-        "dev": SplitFile(source, columns, row_filter=dev),
+        "train": _file(source, columns, row_filter=train),
+        "dev": _file(source, columns, row_filter=dev),
         # It has labels, but GLUE's test set has none.
-        "test": SplitFile("msr_paraphrase_test.txt", columns.without_label()),
+        "test": _file("msr_paraphrase_test.txt", columns.without_label()),
     }
     files = {name: (*glue, raw[name]) for name, glue in _files(columns).items()}
     metrics = ("accuracy", "f1")
@@ -112,14 +117,14 @@ def _xnli(language: str) -> ClassificationTask:
             f"`xnli_language` must be one of {', '.join(XNLI_LANGUAGES)}. Received: "
             f"xnli_language={language}."
         )
-    train = SplitFile(
+    train = _file(
         f"multinli/multinli.train.{language}.tsv",
         ColumnNames("premise", "hypo", "label"),
     )
     columns = ColumnNames("sentence1", "sentence2", "gold_label")
     own = RowFilter(("language",), values={(language,)})
     files = {
-        name: (SplitFile(f"xnli.{name}.tsv", columns, row_filter=own),)
+        name: (_file(f"xnli.{name}.tsv", columns, row_filter=own),)
         for name in ("dev", "test")
     }
     return ClassificationTask(

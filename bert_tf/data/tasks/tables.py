@@ -1,10 +1,12 @@
 """Reads rows of tables, with file and line for messages: tabs, JSON, CSV, Parquet.
 
 Lines are split at tabs here: the module `csv`, with QUOTE_NONE too, refuses a carriage
-return within a text.
+return within a text. Quotes around fields: see `quoting`.
 """
 
+import contextlib
 import csv
+import functools
 import io
 import logging
 import os
@@ -13,6 +15,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from bert_tf.data.tasks.label_names import quoted_list
+from bert_tf.data.tasks.quoting import (
+    count_doubled,
+    find_quotes,
+    quoted_records,
+    split_quoted,
+)
 from bert_tf.data.text.input_files import HEAD_BYTES, refuse_zeros, utf8_remedy
 from bert_tf.files import check_regular, is_gzip_name, opened
 from bert_tf.json_files import parse_json
@@ -46,6 +54,7 @@ def read_rows(
     header: Sequence[str] = (),
     *,
     skips_broken_rows: bool = False,
+    keeps_quotes: bool = False,
     kind: str = "",
 ) -> Iterator[Row]:
     """Streams columns of a table.
@@ -53,11 +62,13 @@ def read_rows(
     Args:
       path: A .parquet file, or a UTF-8 file, also as .gz. A .jsonl file has an object
         per line; a .csv file has commas, a header line, and quotes where a text has
-        commas or line ends; anything else is tab-separated, with quotes as plain text.
+        commas or line ends; anything else is tab-separated, with quotes around fields
+        if all that have any are quoted as in CSV, else with quotes as plain text.
       columns: Names of the columns to read.
       header: Names of all columns, if a tab-separated file has no header line.
       skips_broken_rows: Whether tab-separated lines with too few or too many columns
         are skipped, with a warning that counts them, instead of refused.
+      keeps_quotes: Whether quotes of a tab-separated file are text in any case.
       kind: csv or parquet, for a file with another extension.
 
     Yields:
@@ -75,7 +86,7 @@ def read_rows(
     elif kind == "parquet":
         yield from _parquet_rows(path, columns)
     else:
-        yield from _tab_rows(path, columns, header, skips_broken_rows)
+        yield from _tab_rows(path, columns, header, skips_broken_rows, keeps_quotes)
 
 
 def _kind(path: str) -> str:
@@ -84,12 +95,13 @@ def _kind(path: str) -> str:
     return os.path.splitext(name[:-3] if is_gzip_name(name) else name)[1][1:]
 
 
-def column_names(path: str, kind: str = "") -> list[str]:
+def column_names(path: str, kind: str = "", *, keeps_quotes: bool = False) -> list[str]:
     """The columns of a table: a header line, or the keys of the first JSON object.
 
     Args:
       path: See `read_rows`.
       kind: See `read_rows`.
+      keeps_quotes: See `read_rows`.
 
     Raises:
       ValueError: if the file is empty, or its first line cannot be read.
@@ -100,10 +112,12 @@ def column_names(path: str, kind: str = "") -> list[str]:
     if kind == "csv":
         for _, fields in _csv_lines(path):
             return fields
-    for number, line in numbered_lines(path):
-        if kind == "jsonl":
+    elif kind == "jsonl":
+        for number, line in numbered_lines(path):
             return list(_json_object(line, f"{path}, line {number}"))
-        return line.split("\t")
+    else:
+        for _, fields in _tab_fields(path, not keeps_quotes and _is_quoted(path)):
+            return fields
     raise ValueError(f"{path}, line 1: the file is empty. Use a file with examples.")
 
 
@@ -148,21 +162,78 @@ def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
                 ) from None
 
 
-def _tab_rows(
-    path: str, columns: Sequence[str], header: Sequence[str], skips_broken_rows: bool
-) -> Iterator[Row]:
+def _tab_fields(path: str, is_quoted: bool) -> Iterator[tuple[int, list[str]]]:
+    """The first line and the fields of each row of a tab-separated file."""
     lines = numbered_lines(path)
+    if is_quoted:
+        return ((first, split_quoted(parts)) for first, parts in quoted_records(lines))
+    return ((number, line.split("\t")) for number, line in lines)
+
+
+def _is_quoted(path: str) -> bool:
+    """Whether a tab-separated file has quotes as CSV has them; logs what it finds."""
+    check_regular(path)
+    status = os.stat(path)
+    return _find_quotes(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _find_quotes(path: str, *version: int) -> bool:
+    del version  # Another one is another file.
+
+    def lines() -> Iterator[tuple[int, str]]:
+        with contextlib.suppress(ValueError):  # Raised again when the rows are read.
+            yield from numbered_lines(path)
+
+    quotes = find_quotes(lines())
+    if quotes.count:
+        _LOGGER.warning(
+            "%s: %d fields are read without the double quotes around them, as CSV has "
+            "them.",
+            path,
+            quotes.count,
+        )
+    elif quotes.other and (count := count_doubled(lines())):
+        _LOGGER.warning(
+            "warning: %s: all double quotes are read as text, also those of %d fields "
+            "that look quoted as in CSV, since line %d has others. Correct that line, "
+            "or save the table as .csv (--task_name=csv).",
+            path,
+            count,
+            quotes.other,
+        )
+    return quotes.count > 0
+
+
+def _quotes_note(fields: Sequence[str]) -> str:
+    """What to add to an error about a row with a wrong number of columns."""
+    if not any(field.startswith('"') for field in fields):
+        return ""
+    return (
+        " A field begins with a double quote, which is text here, so that tabs and "
+        "line ends after it count: save texts that have them as .csv or .jsonl."
+    )
+
+
+def _tab_rows(
+    path: str,
+    columns: Sequence[str],
+    header: Sequence[str],
+    skips_broken_rows: bool,
+    keeps_quotes: bool,
+) -> Iterator[Row]:
+    is_quoted = not keeps_quotes and _is_quoted(path)
+    lines = _tab_fields(path, is_quoted)
     if not header:
-        header = column_names(path)
+        header = column_names(path, keeps_quotes=keeps_quotes)
         next(lines)
     check_columns(columns, header, f"{path}, line 1")
     _check_single(header, f"{path}, line 1")
     header = list(header)
     numbers = [header.index(column) for column in columns]
-    num_broken, names = 0, "\t".join(header)
-    for number, line in lines:
-        fields = line.split("\t")
-        if line.removeprefix("\ufeff") == names:
+    num_broken = 0
+    for number, fields in lines:
+        if [fields[0].removeprefix("\ufeff"), *fields[1:]] == header:
             raise ValueError(
                 f"{path}, line {number}: the header line occurs again. Remove it; if "
                 "several files were joined, each has one."
@@ -177,6 +248,7 @@ def _tab_rows(
             raise ValueError(
                 f"{path}, line {number}: a line must have {len(header)} tab-separated "
                 f"columns. Received: {len(fields)}. Correct or remove the line."
+                f"{'' if is_quoted else _quotes_note(fields)}"
             )
         num_broken += 1
     if num_broken:
