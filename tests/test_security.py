@@ -25,7 +25,7 @@ PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "she
 PICKLES |= {"marshal"}
 SERVERS = {"socketserver", "http.server", "xmlrpc.server", "wsgiref"}
 # Of these, nothing listens.
-SOCKET_NAMES = {"gethostname", "getfqdn"}
+SOCKET_NAMES = {"gethostname", "getfqdn", "create_connection"}
 
 
 def nodes(path, kind):

@@ -108,9 +108,9 @@ def test_a_compressed_task_is_found_and_what_is_not_read_is_a_line(tmp_path, cap
     assert f"{folder}/dev.tsv.gz is not read" in caplog.text
 
 
-@pytest.mark.parametrize("given", ["gone.txt", "gone*,a.txt", "a.csv", "folder"])
+@pytest.mark.parametrize("given", ["gone.txt", "gone*,a.txt", "a.hdf5", "folder"])
 def test_an_error_about_the_text_names_its_option(tmp_path, given):
-    (tmp_path / "a.csv").write_text("text\na\n")
+    (tmp_path / "a.hdf5").write_text("text\na\n")
     (tmp_path / "folder/inner").mkdir(parents=True)
     with pytest.raises((OSError, ValueError), match="^`text` must name") as refused:
         read_inputs(str(tmp_path), text=str(tmp_path / given))
