@@ -94,9 +94,10 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     )
     with stop.received():
         try:
-            with stage("Loading TensorFlow"), without_optional_packages():
-                module = importlib.import_module(f"bert_tf.jobs.{job}")
-            module.run(config, stop)
+            with stop.raised():
+                with stage("Loading TensorFlow"), without_optional_packages():
+                    module = importlib.import_module(f"bert_tf.jobs.{job}")
+                module.run(config, stop)
         except Stopped:
             return stop.finish()
         except NotConverged as error:

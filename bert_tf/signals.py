@@ -110,6 +110,20 @@ class StopRequest:
             listener.join()
             os.close(reader)
 
+    @contextlib.contextmanager
+    def raised(self) -> Iterator[None]:
+        """Raises `Stopped` again where another exception took its place.
+
+        C code that calls Python, such as that of TensorFlow's gradients, may turn what
+        the handler raises inside it into an error of its own.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self._has_raised:
+                raise Stopped from error
+            raise
+
     def receive_again(self) -> None:
         """Replaces the handlers of a library: UCX, loaded by MPI, takes SIGHUP."""
         for number in self._received:

@@ -94,6 +94,7 @@ def test_an_unexpected_end_of_a_worker_is_an_error_with_a_traceback(run, error, 
 @pytest.fixture
 def run_alone(monkeypatch, capfd):
     """Runs a script whose job is a function; returns code and errors."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Ignored under nohup.
 
     def make(job, *more):
         modules = types.SimpleNamespace(
@@ -104,7 +105,8 @@ def run_alone(monkeypatch, capfd):
         code = entry.run_script(PretrainingConfig, "pretraining", command)
         return code, capfd.readouterr().err
 
-    return make
+    yield make
+    signal.signal(signal.SIGHUP, before)
 
 
 def signalled(number):
@@ -129,6 +131,25 @@ def test_a_signal_before_the_first_step_says_that_there_is_nothing_to_save(
         "The same command resumes. Exit code 75.\n"
     )
     assert signal.getsignal(number) == before
+
+
+def test_an_error_that_takes_the_place_of_a_stop_is_a_stop(run_alone):
+    """TensorFlow's gradients, interrupted in their C code, raise a TypeError."""
+
+    def job(config, stop):
+        try:
+            signalled(signal.SIGUSR1)(config, stop)
+        finally:
+            raise TypeError
+
+    code, text = run_alone(job)
+    assert code == 75
+    assert text.startswith("Stopped by SIGUSR1: no step was taken")
+
+
+def test_an_error_without_a_signal_is_raised(run_alone):
+    with pytest.raises(ZeroDivisionError):
+        run_alone(lambda config, stop: 1 / 0)
 
 
 def test_a_stopped_overwriting_run_without_a_checkpoint_starts_again(run_alone):
