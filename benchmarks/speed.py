@@ -133,6 +133,12 @@ def packed_rows(lengths: list[int], size: int) -> list[list[int]]:
     return rows
 
 
+def evenly_chosen(rows: list[list[int]], count: int) -> list[list[int]]:
+    """Rows with about as many sequences as all of them have on average."""
+    rows = sorted(rows, key=len)
+    return [rows[(2 * i + 1) * len(rows) // (2 * count)] for i in range(count)]
+
+
 def training_forms(modes: tuple[str, ...], **values: Any) -> dict[str, Side]:  # noqa: ANN401
     """Each form of transformers, the likely strongest first."""
     best = {"best": True, **values}
@@ -202,7 +208,7 @@ def trainings(modes: tuple[str, ...]) -> Iterator[Comparison]:
         return
     tiny = training_forms(modes, model="tiny")
     yield Comparison("tiny, 32 x 128", ours(model="tiny"), tiny, 6, 20)
-    rows = packed_rows(natural_lengths(1000, 512), 512)[:8]
+    rows = evenly_chosen(packed_rows(natural_lengths(1000, 512), 512), 8)
     long = {"model": "small", "length": 512, "predictions": 80}
     padded = [[n] for row in rows for n in row]
     yield from one_by_one(
