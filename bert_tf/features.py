@@ -74,9 +74,9 @@ class Embedder(Predictor):
         Raises:
           NonFiniteError: if a vector is not finite.
         """
-        if not (examples := text_examples(texts)):
-            return np.zeros((0, self._task.num_outputs), np.float32)
-        sequences = encode_examples(examples, self._tokenizer, self.max_seq_length)
+        sequences = encode_examples(
+            text_examples(texts), self._tokenizer, self.max_seq_length
+        )
         longest = int(sequences.lengths.max(initial=0))
         if longest == self.max_seq_length:
             _LOGGER.warning(

@@ -114,8 +114,8 @@ class StopRequest:
     def raised(self) -> Iterator[None]:
         """Raises `Stopped` again where another exception took its place.
 
-        C code that calls Python, such as that of TensorFlow's gradients, may turn what
-        the handler raises inside it into an error of its own.
+        C code that calls Python, such as that of TensorFlow's gradients, may replace
+        the exception of a signal's handler, for example by a TypeError.
         """
         try:
             yield

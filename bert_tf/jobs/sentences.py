@@ -171,9 +171,14 @@ def _evaluate(
       title: See `finetuning.predict_logits`.
     """
     examples, size = plan.data.dev.examples, plan.config.batch.eval_batch_size
-    what = {"activity": "Evaluating", "title": title}
     vectors = finetuning.predict_logits(
-        plan, session, examples, size, of_tokens=False, **what
+        plan,
+        session,
+        examples,
+        size,
+        of_tokens=False,
+        activity="Evaluating",
+        title=title,
     )
     # Texts may occur in several rows.
     numbers: dict[bytes, int] = {}

@@ -202,9 +202,9 @@ def test_bad_file_of_commands_is_one_line(tmp_path, content, message, capsys):
 @pytest.mark.parametrize(
     ("left_out", "message"),
     [
-        ("sentences", "[shard]: `input` must .*/work/sentences, .* no [sentences]."),
-        ("shard", "[vocab]: `input` must .*/work/shard/training.* no [shard]."),
-        ("create", "[pack]: `input_dir` must .*/work/create/training.* no [create]."),
+        ("sentences", "[shard]: `input` must .*work/sentences, .* no [sentences]."),
+        ("shard", "[vocab]: `input` must .*work/shard/training.* no [shard]."),
+        ("create", "[pack]: `input_dir` must .*work/create/training.* no [create]."),
         ("vocab", "[create]: `vocab_file` must .*/no/vocab.txt.* no [vocab]."),
     ],
 )

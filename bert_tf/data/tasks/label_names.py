@@ -2,7 +2,7 @@
 
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bert_tf.errors import listed
 
@@ -68,6 +68,14 @@ def quoted_list(names: Iterable[str]) -> str:
     return listed(map(quoted, names)) or "none"
 
 
+def _in_groups(names: Iterable[str], key: Callable[[str], object]) -> list[str]:
+    """The names that share their key with another one, next to each other."""
+    groups: dict[object, list[str]] = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return [name for group in groups.values() if len(group) > 1 for name in group]
+
+
 def doubtful_names(spellings: Iterable[str]) -> list[str]:
     """Sentences about labels that may not be meant as separate classes.
 
@@ -87,20 +95,12 @@ def doubtful_names(spellings: Iterable[str]) -> list[str]:
             f"white space in {quoted_list(spaced)} is removed: labels that differ only "
             "in white space are one class"
         )
-    by_case: dict[str, list[str]] = {}
-    for name in names:
-        by_case.setdefault(_normalised(name), []).append(name)
-    alike = [name for group in by_case.values() if len(group) > 1 for name in group]
-    if alike:
+    if alike := _in_groups(names, _normalised):
         notes.append(
             f"{quoted_list(alike)} differ only in case or in spaces, `_` and `-`, and "
             "are separate classes. Write them in the same way if they mean the same"
         )
-    by_number: dict[float, list[str]] = {}
-    for name in filter(_NUMBER.fullmatch, names):
-        by_number.setdefault(float(name), []).append(name)
-    same = [name for group in by_number.values() if len(group) > 1 for name in group]
-    if same:
+    if same := _in_groups(filter(_NUMBER.fullmatch, names), float):
         notes.append(
             f"{quoted_list(same)} are written in several ways for one number, and are "
             "separate classes. Write them in the same way if they mean the same"
