@@ -34,6 +34,7 @@ config = BertConfig(
 )
 policy = PrecisionPolicy(work.get("precision", "bf16"))
 length = work["length"]
+uses_xla = work.get("use_xla", False)
 
 
 def features(
@@ -89,7 +90,7 @@ def training() -> worker.Step:
         max_seq_length=length,
         policy=policy,
         seeded_dropout=True,
-        allow_fused=True,
+        allow_fused=not uses_xla,
         recompute=work.get("recompute", False),
     )
     if "weights" in work:
@@ -97,7 +98,8 @@ def training() -> worker.Step:
         assign_weights(read_weights(work["weights"]), variables)
     optimizer = build_optimizer("lamb", 1e-4)
     task = PretrainingTask(model)
-    trainer = Trainer(task, optimizer, Communicator(), GradientSettings())
+    settings = GradientSettings(use_xla=uses_xla)
+    trainer = Trainer(task, optimizer, Communicator(), settings)
     parts = work.get("accumulation", 1)
     data = {
         name: np.repeat(values[None], parts, axis=0)
@@ -170,6 +172,12 @@ def products() -> worker.Step:
     return step
 
 
+def peak_mb() -> float:
+    """Most memory that tensors had on the GPU."""
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
+
+
 kinds = {"train": training, "predict": prediction, "products": products}
 with contextlib.ExitStack() as open_for_good:
-    worker.serve(kinds[work["kind"]]())
+    gpu = {"peak_memory": peak_mb} if work.get("device") == "cuda" else {}
+    worker.serve(kinds[work["kind"]](), **gpu)

@@ -5,6 +5,9 @@ weights each time. In its best form (`best`) the head computes the masked positi
 optimizer is one fused operation and the weights of a prediction are bfloat16; `compile`
 is the mode of torch.compile. Attention with dropout is faster on processors written out
 (`eager`) than as `sdpa`, which has no kernel with dropout there.
+
+On a GPU (`device`) full rows have no mask in its best form, so that `sdpa` takes flash
+attention.
 """
 
 from collections.abc import Callable
@@ -28,6 +31,7 @@ config = BertConfig(
     attn_implementation=work.get("attention", "sdpa"),
 )
 is_best = work.get("best", False)
+device = work.get("device", "cpu")
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,12 +44,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def inputs_of(sequences: list[worker.Sequence]) -> dict[str, torch.Tensor]:
     """A padded batch."""
-    ids, mask = map(torch.from_numpy, worker.padded(sequences))
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "token_type_ids": torch.zeros_like(ids),
-    }
+    ids, mask = (torch.from_numpy(x).to(device) for x in worker.padded(sequences))
+    inputs = {"input_ids": ids, "token_type_ids": torch.zeros_like(ids)}
+    if device == "cuda" and is_best and bool(mask.all()):
+        return inputs
+    return inputs | {"attention_mask": mask}
 
 
 def training() -> worker.Step:
@@ -53,19 +56,20 @@ def training() -> worker.Step:
     model = BertForPreTraining(config)
     if "weights" in work:
         model.save_pretrained(work["weights"])
-    model.train()
+    model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=is_best or None)
     sequences = worker.sequences_of(work)
     inputs = inputs_of(sequences)
     length = inputs["input_ids"].shape[1]
     labels = torch.full_like(inputs["input_ids"], -100)
     for row, sequence in enumerate(sequences):
-        labels[row, sequence.positions] = torch.from_numpy(sequence.labels)
+        labels[row, sequence.positions] = torch.from_numpy(sequence.labels).to(device)
     places = torch.from_numpy(
         np.concatenate([i * length + s.positions for i, s in enumerate(sequences)])
     )
+    places = places.to(device)
     chosen = labels.reshape(-1)[places]
-    follows = torch.tensor([s.follows for s in sequences])
+    follows = torch.tensor([s.follows for s in sequences], device=device)
     loss_of = torch.nn.functional.cross_entropy
 
     def masked_only() -> torch.Tensor:
@@ -80,7 +84,7 @@ def training() -> worker.Step:
     forward = compiled(masked_only if is_best else everywhere)
 
     def step() -> float:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             loss = forward()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -93,16 +97,18 @@ def training() -> worker.Step:
 
 def prediction() -> worker.Step:
     """Batches of questions and contexts."""
-    model = BertForQuestionAnswering(config).eval()
+    model = BertForQuestionAnswering(config).to(device).eval()
     batches = [inputs_of(part) for part in worker.parts_of(work)]
     if is_best:
         model = model.to(torch.bfloat16)
     predict = compiled(model)
 
     def step() -> None:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, not is_best):
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, not is_best):
             for batch in batches:
                 predict(**batch)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return step
 
@@ -128,5 +134,11 @@ def products() -> worker.Step:
     return step
 
 
+def peak_mb() -> float:
+    """Most memory that tensors had on the GPU."""
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
 kinds = {"train": training, "predict": prediction, "products": products}
-worker.serve(kinds[work["kind"]]())
+gpu = {"peak_memory": peak_mb} if device == "cuda" else {}
+worker.serve(kinds[work["kind"]](), **gpu)

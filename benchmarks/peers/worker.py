@@ -60,12 +60,20 @@ def architecture(work: dict[str, Any]) -> dict[str, int]:
     }
 
 
-def serve(step: Step, note: str = "") -> None:
+def peak_mb() -> float:
+    """Most memory that this process had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def serve(
+    step: Step, note: str = "", peak_memory: Callable[[], float] = peak_mb
+) -> None:
     """Takes steps as the standard input says; the first two are not timed.
 
     Args:
       step: Takes one.
       note: What the table has to say about this system.
+      peak_memory: Most memory so far, in MB: of the process, or of its GPU.
     """
     first_loss = step()
     step()
@@ -76,7 +84,7 @@ def serve(step: Step, note: str = "") -> None:
             step()
         answer = {
             "seconds": time.perf_counter() - start,
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_mb": peak_memory(),
             "first_loss": first_loss,
             "note": note,
         }
