@@ -140,7 +140,8 @@ def describe_path(
       use_xla: Whether XLA compiles the model; it cannot use them.
     """
     if tf.config.get_visible_devices("GPU"):
-        return "fused operations: not used, computing on a GPU."
+        hint = "" if use_xla else ", where --use_xla takes less memory"
+        return f"fused operations: not used, computing on a GPU{hint}."
     if path.name == fused_ops.REFERENCE:
         return f"fused operations: not used, {path.reason}."
     title = fused_ops.TITLES[path.name]

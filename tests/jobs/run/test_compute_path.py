@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import tensorflow as tf
 
 from bert_tf import fused_ops
 from bert_tf.config import PRESETS
@@ -146,6 +147,14 @@ def test_a_missing_library_is_logged_in_every_precision():
         path = ComputePath(fused_ops.REFERENCE, NOT_BUILT)
         line = describe_path(backends(PrecisionPolicy(name)), path)
         assert line == f"fused operations: not used, {NOT_BUILT}."
+
+
+def test_a_run_on_a_gpu_names_what_takes_less_memory(monkeypatch):
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind])
+    path = ComputePath(fused_ops.REFERENCE, "no AVX2")
+    plain = describe_path(backends(), path)
+    assert "--use_xla takes less memory" in plain
+    assert "--use_xla" not in describe_path(backends(), path, use_xla=True)
 
 
 def exempting(pattern):
