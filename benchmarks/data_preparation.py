@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 
-from bert_tf.data.text.documents import document_bytes, read_documents
+from bert_tf.data.text.documents import cut_into_ranges, read_ranges
 from bert_tf.data.text.input_files import expand_paths
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -36,15 +36,13 @@ SETTINGS = {
 
 def write_text(path: pathlib.Path, max_bytes: int) -> int:
     """Writes speeches again and again up to a size; returns the sentences."""
-    speeches = list(
-        read_documents(expand_paths(str(ROOT / ".data" / "text" / "sotu")), "text")
-    )
+    paths = expand_paths(str(ROOT / ".data" / "text" / "sotu"))
+    speeches = list(read_ranges(cut_into_ranges(paths, "text", 0), "text"))
     size = sentences = number = 0
     with path.open("w", encoding="utf-8") as file:
         while size < max_bytes:
             document = speeches[number % len(speeches)]
-            file.write("\n".join(document) + "\n\n")
-            size += document_bytes(document)
+            size += file.write("\n".join(document) + "\n\n")
             sentences += len(document)
             number += 1
     return sentences

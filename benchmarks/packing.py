@@ -31,7 +31,7 @@ from bert_tf.data.packing.planning import make_plan
 from bert_tf.data.pretraining.instances import Masker, TrainingInstance
 from bert_tf.data.records.examples import serialize_instances
 from bert_tf.data.records.tfrecord import RecordWriter, shard_name
-from bert_tf.data.text.documents import read_documents
+from bert_tf.data.text.documents import cut_into_ranges, read_ranges
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 
@@ -98,7 +98,7 @@ def _tokens(tokenizer: WordPieceTokenizer):  # noqa: ANN202 - a generator of ids
     """The ids of the speeches, again from the first when they are over."""
     paths = expand_paths(str(ROOT / ".data" / "text" / "sotu"))
     while True:
-        for document in read_documents(paths, "text"):
+        for document in read_ranges(cut_into_ranges(paths, "text", 0), "text"):
             for sentence in tokenizer.encode(document):
                 yield from sentence
 

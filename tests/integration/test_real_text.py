@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from runs import run
+from texts import read_documents
 
 from bert_tf.config import CreateDataConfig
 from bert_tf.data.batches.record_order import RecordOrder
 from bert_tf.data.commands.create import create_records
 from bert_tf.data.records.record_set import open_records
 from bert_tf.data.records.schema import ValueLimits
-from bert_tf.data.text.documents import read_documents
 from bert_tf.jobs import pretraining
 
 pytestmark = pytest.mark.slow

@@ -27,7 +27,7 @@ from bert_tf.data.text.documents import (
     Sentences,
     cut_into_ranges,
     holds_words,
-    read_range,
+    read_ranges,
 )
 from bert_tf.data.text.input_files import expand_paths
 from bert_tf.data.text.line_check import warn_of_plain_text
@@ -180,16 +180,14 @@ def write_shards(job: Job, config: ShardConfig, folder: Path) -> list[OutputFile
         }
         counts: dict[str, Counter[str]] = {name: Counter() for name in job.names}
         turns = {side: itertools.cycle(writers[side]) for side in _SIDES}
-        for file_range in job.ranges:
-            for document in read_range(file_range, "google"):
-                if not any(map(holds_words, document)):
-                    continue  # Control characters and the like.
-                fraction = config.fraction_test_set
-                is_test = belongs_to_test(document, config.seed, fraction)
-                writer = next(turns[_SIDES[is_test]])
-                text = "\n".join(document) + "\n"
-                writer.append(("\n" * (writer.num_bytes > 0) + text).encode())
-                counts[writer.path.name].update(documents=1, sentences=len(document))
+        for document in read_ranges(job.ranges, "google"):
+            if not any(map(holds_words, document)):
+                continue  # Control characters and the like.
+            is_test = belongs_to_test(document, config.seed, config.fraction_test_set)
+            writer = next(turns[_SIDES[is_test]])
+            text = "\n".join(document) + "\n"
+            writer.append(("\n" * (writer.num_bytes > 0) + text).encode())
+            counts[writer.path.name].update(documents=1, sentences=len(document))
     return [
         writer.described(counts[writer.path.name])
         for side in _SIDES

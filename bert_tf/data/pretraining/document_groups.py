@@ -16,11 +16,10 @@ from bert_tf.data.pretraining.instances import InstanceMaker, Masker, TrainingIn
 from bert_tf.data.pretraining.statistics import TextCounts, count_text
 from bert_tf.data.text.documents import (
     FileRange,
-    Sentences,
     count_documents,
     cut_into_ranges,
     holds_words,
-    read_range,
+    read_ranges,
 )
 from bert_tf.data.text.duplicates import make_finder
 from bert_tf.data.text.tokenization import (
@@ -106,11 +105,6 @@ def cut_into_groups(
         yield DocumentGroup(number, tuple(current))
 
 
-def _documents(ranges: Sequence[FileRange], input_format: str) -> Iterator[Sentences]:
-    for file_range in ranges:
-        yield from read_range(file_range, input_format)
-
-
 def without_repeated(
     groups: Iterable[DocumentGroup], input_format: str, mode: str, fewest: int
 ) -> tuple[list[DocumentGroup], int]:
@@ -131,7 +125,7 @@ def without_repeated(
     ranges: tuple[FileRange, ...] = ()
     left_out: set[int] = set()
     for group in groups:
-        texts = ["\n".join(x) for x in _documents(group.ranges, input_format)]
+        texts = ["\n".join(x) for x in read_ranges(group.ranges, input_format)]
         is_repeated = find(texts)
         pairs = [*zip(texts, is_repeated, strict=True)]
         left_out |= {num_read + i for i, (_, is_old) in enumerate(pairs) if is_old}
@@ -179,7 +173,7 @@ def make_instances(
     """
     settings = tokenizer_settings(config)
     tokenizer = cached_tokenizer(config.vocab_file, vocab_sha256, settings)
-    found = enumerate(_documents(group.ranges, config.input_format))
+    found = enumerate(read_ranges(group.ranges, config.input_format))
     texts = [text for number, text in found if number not in group.left_out]
     documents = [tokenizer.encode(text) for text in texts]
     counts = TextCounts()

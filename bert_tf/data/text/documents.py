@@ -1,6 +1,6 @@
 """Reads text files as documents, which are lists of sentences; large files in parts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 from bert_tf.data.text.input_files import utf8_remedy
@@ -146,9 +146,9 @@ def count_documents(
     return count
 
 
-def read_documents(paths: Sequence[str], input_format: str) -> Iterator[Sentences]:
-    """Streams the documents of files; see `cut_into_ranges` and `read_range`."""
-    for file_range in cut_into_ranges(paths, input_format, MAX_DOCUMENT_BYTES):
+def read_ranges(ranges: Iterable[FileRange], input_format: str) -> Iterator[Sentences]:
+    """Streams the documents of ranges; see `read_range`."""
+    for file_range in ranges:
         yield from read_range(file_range, input_format)
 
 
@@ -252,10 +252,3 @@ def _line_number(path: str, offset: int) -> int:
             position += len(line)
             number += 1
     return number
-
-
-def document_bytes(document: Sentences) -> int:
-    """Size of a document in google's format, in bytes of UTF-8."""
-    return sum(len(s) if s.isascii() else len(s.encode()) for s in document) + len(
-        document
-    )

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from texts import read_documents
 
 from bert_tf import cli
 from bert_tf.cli.data import main
@@ -15,7 +16,6 @@ from bert_tf.data.commands.check import check_text, describe_text
 from bert_tf.data.commands.create import create_records
 from bert_tf.data.commands.sentences import make_sentences
 from bert_tf.data.records.metadata import read_metadata
-from bert_tf.data.text.documents import read_documents
 
 DOCUMENTS = ["the cat sat\non a mat", "Это кот", "the cat sat\non a mat", "北京 é"]
 

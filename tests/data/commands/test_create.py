@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from data.shared import contents
+from texts import read_documents
 
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.config.text import ExtractConfig, SentencesConfig
@@ -24,7 +25,7 @@ from bert_tf.data.pretraining.document_groups import cut_into_groups
 from bert_tf.data.records.metadata import read_metadata
 from bert_tf.data.records.record_set import open_records
 from bert_tf.data.records.schema import RecordShape, ValueLimits
-from bert_tf.data.text.documents import read_documents, read_range
+from bert_tf.data.text.documents import read_ranges
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.errors import RunError
 
@@ -165,7 +166,7 @@ def test_metadata_describes_the_files(config):
 
 
 def documents_of(group):
-    return [d for file_range in group.ranges for d in read_range(file_range, "google")]
+    return list(read_ranges(group.ranges, "google"))
 
 
 def test_groups_hold_two_documents(tmp_path, monkeypatch):

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data.shared import contents
+from texts import read_documents
 
 from bert_tf.cli import data
 from bert_tf.config.text import ExtractConfig, SentencesConfig
 from bert_tf.data.commands import document_files
 from bert_tf.data.commands.extract import extract_documents
 from bert_tf.data.commands.sentences import make_sentences
-from bert_tf.data.text.documents import read_documents
 from bert_tf.errors import RunError
 
 DUMP = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 from data.shared import contents
+from texts import read_documents
 
 from bert_tf.config.text import ShardConfig
 from bert_tf.data.commands.shard import belongs_to_test, shard_documents
-from bert_tf.data.text.documents import read_documents
 from bert_tf.data.text.input_files import expand_paths
 
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from texts import read_documents
 
 from bert_tf.config.text import VocabConfig
 from bert_tf.data.commands.vocab import (
@@ -17,7 +18,6 @@ from bert_tf.data.commands.vocab import (
     make_vocabulary,
     train_vocabulary,
 )
-from bert_tf.data.text.documents import read_documents
 from bert_tf.data.text.tokenization import CASED, UNCASED, WordPieceTokenizer
 from bert_tf.data.text.vocabulary import load_vocabulary
 

@@ -1,9 +1,10 @@
 import time
 
 import pytest
+from texts import read_documents
 
 from bert_tf.data.text import documents
-from bert_tf.data.text.documents import document_bytes, read_documents, read_range
+from bert_tf.data.text.documents import read_ranges
 from bert_tf.data.text.tokenization import UNCASED, WordSplitter
 
 
@@ -46,7 +47,7 @@ def test_each_line_is_a_document(tmp_path, target_bytes):
     ranges = list(documents.cut_into_ranges([path], "lines", target_bytes))
     assert [part.begin for part in ranges[1:]] == [part.end for part in ranges[:-1]]
     assert ranges[-1].end == len(text.encode())
-    found = [x for part in ranges for x in read_range(part, "lines")]
+    found = list(read_ranges(ranges, "lines"))
     assert found == [
         ["One is here.", "Two is there."],
         ["Three."],
@@ -97,12 +98,6 @@ def test_very_long_document_comes_in_parts(tmp_path, monkeypatch, input_format):
     assert [sentence for document in found for sentence in document] == lines
 
 
-def test_size_of_a_document_is_that_of_its_file(tmp_path):
-    path = write(tmp_path / "a.txt", "Où?\nIci.\n")
-    [document] = read_documents([path], "google")
-    assert document_bytes(document) == (tmp_path / "a.txt").stat().st_size
-
-
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
 def test_any_line_end_ends_a_line(tmp_path, end, monkeypatch):
     monkeypatch.setattr(documents, "_BYTES_AT_ONCE", 3)
@@ -129,7 +124,7 @@ def test_stretches_hold_whole_documents_for_any_line_end(tmp_path, end, target):
     path = write(tmp_path / "a.txt", text)
     ranges = list(documents.cut_into_ranges([path], "google", target))
     assert sum(file_range.num_bytes for file_range in ranges) == len(text)
-    found = [d for file_range in ranges for d in read_range(file_range, "google")]
+    found = list(read_ranges(ranges, "google"))
     assert found == blocks
 
 
