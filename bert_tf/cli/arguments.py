@@ -18,30 +18,6 @@ _FALSE = ("false", "f", "0", "no", "n")
 _UNKNOWN_OPTION = re.compile(r"unrecognized arguments: (-[^\s=]+)")
 
 
-class _Counted:
-    """A mixin for actions of argparse: counts how often an option is given."""
-
-    def __call__(
-        self,
-        parser: "Parser",
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        """Counts, and calls the action."""
-        if option_string is not None:
-            parser.times_given[self.dest] += 1
-        super().__call__(parser, namespace, values, option_string)
-
-
-class _Store(_Counted, argparse._StoreAction):
-    pass
-
-
-class _StoreFalse(_Counted, argparse._StoreFalseAction):
-    pass
-
-
 class Parser(argparse.ArgumentParser):
     """Raises wrong options as errors, which `bert_tf.cli.main` prints as one line.
 
@@ -52,9 +28,11 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
         self.times_given: Counter[str] = Counter()
-        self.register("action", None, _Store)
-        self.register("action", "store", _Store)
-        self.register("action", "store_false", _StoreFalse)
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> object:
+        """Counts how often an option is given."""
+        self.times_given[action.dest] += bool(action.option_strings)
+        return super()._get_values(action, arg_strings)
 
     def warn_about_repeated(self) -> None:
         """Prints one line with the options whose last value replaced an earlier one."""
