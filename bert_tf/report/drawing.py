@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from bert_tf.errors import one_line
+from bert_tf.errors import one_line, shortened
 
-_SIZE = (5.6, 2.9)  # Inches of 72 points.
+_WIDTH, _HEIGHT = 5.6, 2.9  # Inches of 72 points; without the legend.
+_LEGEND_ROW, _LEGEND_MARGIN = 0.145, 0.08  # Inches.
+# Characters of a label.
+_LONGEST_LABEL, _LONGEST_IN_TWO_COLUMNS = 75, 34
 _SETTINGS = {
     "svg.fonttype": "none",  # Text stays text: small, and the browser's own font.
     "svg.hashsalt": "bert_tf",  # The same data make the same file.
@@ -30,9 +33,8 @@ _SETTINGS = {
     # Room for labels; finding it for each chart would take twice as long.
     "figure.subplot.left": 0.12,
     "figure.subplot.right": 0.98,
-    "figure.subplot.top": 0.9,
-    "figure.subplot.bottom": 0.17,
 }
+_ABOVE, _BELOW = 0.29, 0.49  # Inches for the title, and for the labels of the steps.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Line:
 
 
 @contextlib.contextmanager
-def _empty_chart(title: str) -> Iterator[Any]:
+def _empty_chart(title: str, num_legend_rows: int = 0) -> Iterator[Any]:
     """Axes under our settings of Matplotlib, not the user's, and without its notes."""
     logger = logging.getLogger("matplotlib")
     logger.setLevel(logging.ERROR)  # It has notes when it is loaded, too.
@@ -68,31 +70,44 @@ def _empty_chart(title: str) -> Iterator[Any]:
         matplotlib.rcParams.update(_SETTINGS)
         logger.setLevel(logging.CRITICAL)
         try:
-            axes = Figure(figsize=_SIZE).subplots()
+            below = num_legend_rows * _LEGEND_ROW
+            below += _LEGEND_MARGIN if below else 0
+            height = _HEIGHT + below
+            axes = Figure(figsize=(_WIDTH, height)).subplots()
+            axes.figure.subplots_adjust(
+                bottom=(_BELOW + below) / height, top=1 - _ABOVE / height
+            )
             axes.set_title(one_line(title), loc="left", fontsize=10)
             yield axes
         finally:
             logger.setLevel(logging.ERROR)
 
 
-def line_chart(name: str, title: str, lines: Sequence[Line]) -> str:
-    """Lines by step.
+def line_chart(
+    name: str, title: str, lines: Sequence[Line], steps: tuple[int, int]
+) -> str:
+    """Lines by step, with the legend below, where it hides none of them.
 
     Args:
       name: For ids: line i is a group with the id `<name>-<i>`.
       title: Stands above the chart, and is read out to those who cannot see it.
       lines: At least one point each.
+      steps: The first and the last of the axis, the same for all charts of a page.
 
     Returns:
       An <svg> element.
     """
-    with _empty_chart(title) as axes:
+    labels = [shortened(one_line(line.label), _LONGEST_LABEL) for line in lines]
+    is_narrow = max(map(len, labels)) <= _LONGEST_IN_TWO_COLUMNS
+    num_columns = 2 if is_narrow else 1
+    num_rows = math.ceil(len(lines) / num_columns) if len(lines) > 1 else 0
+    with _empty_chart(title, num_rows) as axes:
         for number, line in enumerate(lines):
             is_marked = line.is_sparse or np.isfinite(line.values).sum() == 1
             [drawn] = axes.plot(
                 line.steps,
                 line.values,
-                label=one_line(line.label),
+                label=labels[number],
                 linewidth=1.2,
                 marker="o" if is_marked else "",
                 markersize=3,
@@ -102,8 +117,21 @@ def line_chart(name: str, title: str, lines: Sequence[Line]) -> str:
             )
             drawn.set_gid(f"{name}-{number}")
         axes.set_xlabel("step")
-        if len(lines) > 1:
-            axes.legend(fontsize=7 if len(lines) < 8 else 5, framealpha=0.6)
+        if axes.get_ylim()[1] < 1e-3:  # 0.000030 is cut off at the left.
+            axes.yaxis.set_major_formatter("{x:g}")
+        first, last = steps
+        if first < last:
+            margin = 0.03 * (last - first)
+            axes.set_xlim(first - margin, last + margin)
+        if num_rows:
+            axes.figure.legend(
+                loc="lower left",
+                ncols=num_columns,
+                fontsize=8,
+                frameon=False,
+                borderaxespad=0.2,
+                labelspacing=0.3,
+            )
         return _svg(axes.figure, title)
 
 

@@ -14,6 +14,7 @@ from bert_tf.report.run_files import RunFiles
 # Points of all curves of a page together, and of one: 20 bytes each.
 _MOST_POINTS, _MOST_POINTS_OF_A_CURVE = 15_000, 600
 _LONGEST_VALUE = 400
+_LONGEST_UNBROKEN = 30  # Characters of a cell that is as wide as its longest word.
 _MOST_CLASSES = 20
 _MOST_ROWS = 400
 # Name of a chart -> its title, and the training and the evaluation values in it. The
@@ -44,12 +45,14 @@ _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1180px;
   padding: 0 1em; color: #222; background: #fff }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin: 1.6em 0 .4em }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr));
-  gap: 12px }
+.charts { display: grid; gap: 12px;
+  grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)) }
 .charts svg { width: 100%; height: auto }
+.table { overflow-x: auto }
 table { border-collapse: collapse; font-size: .92em; margin: .3em 0 }
 td, th { border-bottom: 1px solid #ddd; padding: 2px 12px 2px 0; text-align: left;
-  vertical-align: top; overflow-wrap: anywhere }
+  vertical-align: top }
+.long { min-width: 14em; overflow-wrap: anywhere }
 th { font-weight: 600 } td.number, th.number { text-align: right; white-space: nowrap }
 .confusion td, .confusion th { text-align: right; padding: 3px 8px }
 pre { background: #f4f4f4; padding: .7em; white-space: pre-wrap;
@@ -153,10 +156,21 @@ def _notes(notes: Sequence[str]) -> str:
 
 def _table(values: Mapping[str, Any], kind: str = "") -> str:
     rows = [
-        f'<tr><th>{_text(name)}</th><td class="{kind}">{_text(value)}</td></tr>'
-        for name, value in [*values.items()][:_MOST_ROWS]
+        f"<tr><th>{_text(name)}</th>{_cell(_text(value), kind)}</tr>"
+        for name, value in values.items()
     ]
-    return f"<table>\n{_lines(rows)}</table>" if rows else ""
+    return _rows(rows) if rows else ""
+
+
+def _cell(text: str, kind: str = "", tag: str = "td") -> str:
+    kind = "long" if len(text) > _LONGEST_UNBROKEN else kind
+    return f'<{tag} class="{kind}">{text}</{tag}>' if kind else f"<{tag}>{text}</{tag}>"
+
+
+def _rows(rows: Sequence[str], kind: str = "") -> str:
+    """A table, which scrolls where it is wider than the page; the first rows."""
+    content = _lines(rows[:_MOST_ROWS])
+    return f'<div class="table"><table class="{kind}">\n{content}</table></div>'
 
 
 def _lines(rows: Iterable[str]) -> str:
@@ -176,12 +190,12 @@ def _columns(
     for key in keys:
         cells = [_text(column.get(key, "")) for column in columns]
         if not differing or len({*cells}) > 1:
-            marked = "".join(f'<td class="{kind}">{cell}</td>' for cell in cells)
+            marked = "".join(_cell(cell, kind) for cell in cells)
             rows.append(f"<tr><th>{_text(key)}</th>{marked}</tr>")
     if not rows:
         return "<p>None.</p>" if differing else ""
-    heads = "".join(f'<th class="{kind}">{_text(name)}</th>' for name in names)
-    return f"<table>\n<tr><th></th>{heads}</tr>\n{_lines(rows[:_MOST_ROWS])}</table>"
+    heads = "".join(_cell(_text(name), kind, "th") for name in names)
+    return _rows([f"<tr><th></th>{heads}</tr>", *rows])
 
 
 def _shown_results(run: RunFiles) -> dict[str, Any]:
@@ -214,8 +228,16 @@ def _charts(runs: Sequence[RunFiles]) -> str:
                 own.append((f"{prefix}masked LM without context", limit, "is_dashed"))
     count = sum(map(len, found.values()))
     most = min(_MOST_POINTS_OF_A_CURVE, _MOST_POINTS // max(count, 1)) // 2 * 2
+    ends = [
+        step
+        for curves in found.values()
+        for _, curve, _ in curves
+        if len(curve)
+        for step in curve.steps[[0, -1]].tolist()
+    ]
+    steps = (min(ends, default=0), max(ends, default=0))
     charts = [
-        line_chart(name, _CHARTS[name][0], _drawn(curves, max(most, 4)))
+        line_chart(name, _CHARTS[name][0], _drawn(curves, max(most, 4)), steps)
         for name, curves in found.items()
         if any(np.isfinite(curve.values).any() for _, curve, _ in curves)
     ]
@@ -282,7 +304,7 @@ def _confusion(confusion: object) -> str:
             for count in row
         )
         rows.append(f"<tr><th>{_text(name)}</th>{cells}</tr>")
-    return f'<table class="confusion">\n{_lines(rows)}</table>'
+    return _rows(rows, "confusion")
 
 
 def _worst_pairs(names: Sequence[object], table: np.ndarray) -> str:
@@ -298,14 +320,11 @@ def _hardest(examples: object) -> str:
     """Rows of an example each."""
     if not isinstance(examples, list) or not examples:
         return ""
-    rows = [row for row in examples if isinstance(row, dict)][:_MOST_ROWS]
+    rows = [row for row in examples if isinstance(row, dict)]
     keys = dict.fromkeys(key for row in rows for key in row)
     heads = "".join(f"<th>{_text(key)}</th>" for key in keys)
-    lines = [
-        "".join(["<tr>", *(f"<td>{_text(row.get(key, ''))}</td>" for key in keys)])
-        for row in rows
-    ]
-    return f"<table>\n<tr>{heads}</tr>\n{_lines(f'{x}</tr>' for x in lines)}</table>"
+    lines = ["".join(_cell(_text(row.get(key, ""))) for key in keys) for row in rows]
+    return _rows([f"<tr>{cells}</tr>" for cells in (heads, *lines)])
 
 
 def _settings(groups: Mapping[str, Mapping[str, Any]]) -> str:

@@ -3,12 +3,9 @@
 import html.parser
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
-from conftest import NOT_HERE
 
 from bert_tf import cli
 from bert_tf.errors import RunError
@@ -16,10 +13,6 @@ from bert_tf.report.log_curves import decimate, read_log
 from bert_tf.report.writing import write_report
 
 EVIL = "<script>document.title='run'</script>"
-CHROMIUM = (
-    *("chromium-headless-shell", "chromium", "chromium-browser"),
-    *("google-chrome", "chrome"),
-)
 
 
 def line(step, **data):
@@ -311,31 +304,3 @@ def test_many_classes_are_listed_by_their_worst_pairs(tmp_path):
     details = {"confusion": {"classes": names, "counts": counts.tolist()}}
     page = page_of(make_run(tmp_path / "run", "", report={"details": details}))
     assert "c3 taken for c4" in page.text
-
-
-@pytest.mark.slow
-def test_a_browser_shows_the_page_and_loads_nothing(tmp_path):
-    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if program is None:
-        pytest.skip(f"{NOT_HERE}the report in a browser, there is no Chromium")
-    log = "".join(train_line(step) for step in range(10, 310, 10))
-    facts = {"environment": {"evil": EVIL}}
-    folder = make_run(tmp_path / "run", log, report=facts)
-    page_of(folder)
-    result = subprocess.run(
-        [
-            *(program, "--headless", "--no-sandbox", "--disable-gpu"),
-            *(f"--user-data-dir={tmp_path}/profile", "--dump-dom"),
-            f"--log-net-log={tmp_path}/net.json",
-            (folder / "report.html").as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert 'id="loss-0"' in result.stdout
-    assert "<title>run, step 300</title>" in result.stdout
-    loaded = re.findall(r'"url":"([^"]*)"', (tmp_path / "net.json").read_text())
-    ours = [url for url in loaded if "report.html" in url or "run" in url]
-    assert all(url.startswith("file:") for url in ours)
