@@ -30,12 +30,14 @@ def permuted(number, size, keys):
             return number
 
 
-@pytest.mark.parametrize("size", [100, 3_000, 2**40 + 5])
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 15, 16, 17, 64, 100, 3_000, 2**40 + 5])
 def test_the_order_is_that_of_the_published_construction(size):
     """Runs of earlier versions resume: their order must stay to the last record."""
     keys = np.random.SeedSequence([3, 2]).generate_state(6, np.uint32).tolist()
-    expected = [permuted(number, size, keys) for number in range(50)]
-    assert Permutation(size, 3, 2)(np.arange(50)).tolist() == expected
+    expected = [permuted(number, size, keys) for number in range(min(size, 50))]
+    numbers = Permutation(size, 3, 2)(np.arange(len(expected)))
+    assert numbers.tolist() == expected
+    assert numbers.dtype == np.int64
 
 
 def test_orders_differ_by_seed_and_epoch():
@@ -110,6 +112,13 @@ def test_shares_are_even_after_any_number_of_records(parts):
     shares = np.asarray(parts) / sum(parts)
     expected = np.arange(1, 3001)[:, None] * shares
     assert np.abs(np.cumsum(read, axis=0) - expected).max() <= (len(parts) + 1) / 2
+
+
+def test_of_records_that_are_due_together_the_first_set_is_first():
+    """Sorts that are not stable give another order, and on each processor its own."""
+    shares = [SetShare(100, 50), SetShare(100, 50), SetShare(100, 50)]
+    order = RecordOrder(num_records=300, seed=3, shares=shares)
+    assert (order.records(0, 150) // 100 == np.tile([0, 1, 2], 50)).all()
 
 
 def test_each_set_has_its_own_epochs():

@@ -105,11 +105,29 @@ def test_without_packing_each_sequence_has_the_row_of_its_number():
     assert RowSettings(24).max_sequences == 1
 
 
-def test_examples_in_memory_are_packed_by_threes():
-    mask = np.repeat([[1] * 4 + [0] * 12], 6, axis=0)
-    arrays = dict.fromkeys(("input_ids", "input_mask", "segment_ids"), mask)
-    packed, _ = pack_examples(arrays)
-    assert packed["next_sentence_weights"].tolist() == [[1, 1, 1], [1, 1, 1]]
+def examples(count):
+    """Of four tokens, in rows of 16."""
+    mask = np.repeat([[1] * 4 + [0] * 12], count, axis=0)
+    return dict.fromkeys(("input_ids", "input_mask", "segment_ids"), mask)
+
+
+@pytest.mark.parametrize(
+    "limit, sizes", [((), [3, 3]), ((3,), [3, 3]), ((2,), [2, 2, 2]), ((0,), [2, 4])]
+)
+def test_examples_in_memory_are_packed_up_to_the_limit(limit, sizes):
+    packed, _ = pack_examples(examples(6), *limit)
+    weights = packed["next_sentence_weights"]
+    assert sorted(weights.sum(axis=1).tolist()) == sizes
+    assert weights.shape == (len(sizes), max(sizes))
+
+
+def test_which_examples_in_memory_share_a_row_depends_on_the_seed_alone():
+    first, again, other = (
+        pack_examples(examples(100), seed=seed)[1].members.tolist()
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
 
 
 def test_dealing_is_a_function_of_the_lengths_alone():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from bert_tf.data.packing.planning import (
     _full_rows,
+    _within,
     assign,
     length_histogram,
     make_plan,
@@ -69,6 +70,28 @@ def test_rows_depend_on_the_seed_alone():
     assert first != other
 
 
+def test_the_next_slot_for_a_length_takes_the_next_sequence_of_it():
+    """Many of each length: with sorts that are not stable others share a row."""
+    lengths = np.random.default_rng(0).integers(1, 4, 500)
+    plan = make_plan(length_histogram(lengths, 8))
+    rng = np.random.default_rng(5)
+    shuffled = rng.permutation(500).tolist()
+    left = {n: [i for i in shuffled if lengths[i] == n] for n in (1, 2, 3)}
+    counts = [strategy.count for strategy in plan.strategies]
+    kinds = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    expected = [[left[n].pop(0) for n in plan.strategies[k].lengths] for k in kinds]
+    found = rows_of(assign(lengths, plan, seed=5))
+    assert [row.tolist() for row in found] == expected
+
+
+def test_of_ways_that_are_equally_rare_the_first_is_lowered():
+    """40 ways take a single token, of which there are 39."""
+    ways = np.asarray([(n, 1, 0) for n in range(2, 42)])
+    histogram = np.asarray([0, 39] + [1] * 40)
+    rows = _within(ways, np.ones(40, np.int64), histogram)
+    assert rows.tolist() == [0] + [1] * 39
+
+
 def test_pieces_of_rows_are_their_rows():
     lengths = np.random.default_rng(0).integers(1, 25, 300)
     assignment = assign(lengths, make_plan(length_histogram(lengths, 24)), 0)
@@ -115,11 +138,11 @@ def test_a_length_goes_into_the_fullest_row_with_room():
 def test_lengths_beyond_16_bits_are_kept_apart():
     """70,000 = 2^16 + 4,464."""
     lengths = np.asarray([4_464, 70_000, 4_464, 4_464])
-    assignment = assign(
-        lengths, plan_longest_first(length_histogram(lengths, 80_000)), 0
-    )
-    totals = sorted(int(lengths[row].sum()) for row in rows_of(assignment))
-    assert totals == [2 * 4_464, 74_464]
+    plan = plan_longest_first(length_histogram(lengths, 80_000))
+    for seed in range(10):
+        rows = rows_of(assign(lengths, plan, seed))
+        totals = sorted(int(lengths[row].sum()) for row in rows)
+        assert totals == [2 * 4_464, 74_464]
 
 
 def test_lengths_out_of_range_are_refused():
