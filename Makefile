@@ -96,8 +96,11 @@ mutation-check: setup  ## Breaks lines of the library: a test must notice each
 	@$(BIN)/python tools/mutation_check.py --random=100 --group=losses_and_optimizers
 	@$(BIN)/python tools/mutation_check.py --random=100 --group=without_tensorflow
 
-pictures: environment  ## The picture in README, of its run in results/ (needs Chromium)
-	@$(BIN)/python tools/picture.py results/tiny/report.html docs/pictures/tiny.png
+pictures: environment  ## Pictures of the documents' runs in results/ (needs Chromium)
+	@$(BIN)/python tools/picture.py results/tiny/report.html docs/pictures/tiny.png Data
+	@$(BIN)/python tools/picture.py results/boolq/report.html docs/pictures/boolq.png \
+	  "Hardest examples"
+	@$(BIN)/python tools/picture.py results/comparison.html docs/pictures/comparison.png
 
 test-faults: setup  ## Kills, signals, damaged files and bad input, in full (90 minutes)
 	@BERT_TF_FAULTS=full $(BIN)/python -m pytest $(PARALLEL) \

@@ -6,15 +6,21 @@ import os
 import shutil
 import signal
 
+import pytest
+from conftest import NOT_HERE
+
 NAMES = (
     *("chromium-headless-shell", "chromium", "chromium-browser"),
     *("google-chrome", "chrome"),
 )
 
 
-def find():
-    """The program; None if there is none."""
-    return next(filter(None, map(shutil.which, NAMES)), None)
+def require():
+    """The program; skips the test if there is none."""
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip(f"{NOT_HERE}the report in a browser, there is no Chromium")
+    return program
 
 
 class Tab:
@@ -75,7 +81,7 @@ def open_tab(program, folder):
     """A tab of a browser that ends with the context.
 
     Args:
-      program: See `find`.
+      program: See `require`.
       folder: Empty, for its profile.
     """
     # It reads requests from 3 and writes answers to 4.

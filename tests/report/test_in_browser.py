@@ -4,7 +4,6 @@ import json
 import math
 
 import pytest
-from conftest import NOT_HERE
 from report import browser
 
 from bert_tf.report.writing import write_report
@@ -86,9 +85,7 @@ def pages(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory):
     """A tab of the browser."""
-    program = browser.find()
-    if program is None:
-        pytest.skip(f"{NOT_HERE}the report in a browser, there is no Chromium")
+    program = browser.require()
     with browser.open_tab(program, tmp_path_factory.mktemp("profile")) as tab:
         yield tab
 
