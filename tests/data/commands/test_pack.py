@@ -189,14 +189,6 @@ def test_examples_without_labels_are_packed(unpacked):
     assert packed["next_sentence_weights"].sum() == len(features["input_ids"])
 
 
-def test_masked_position_in_the_padding_is_refused(unpacked):
-    features = read_features(unpacked)
-    row = int(np.flatnonzero(features["masked_lm_weights"][:, 0] > 0)[0])
-    features["masked_lm_positions"][row, 0] = features["input_mask"][row].sum()
-    with pytest.raises(ValueError, match="one in its padding"):
-        pack_examples(features)
-
-
 def test_packed_records_without_metadata_are_refused_until_indexed(unpacked, tmp_path):
     metadata = pack(unpacked, tmp_path / "records")
     os.remove(metadata_file(tmp_path / "records"))

@@ -9,6 +9,7 @@ from bert_tf.data.packing.layout import (
     MAX_SEQUENCES,
     RowSettings,
     lay_out,
+    merge_sequences,
     pack_examples,
     padded_rows,
     token_indices,
@@ -19,7 +20,7 @@ S = 8
 LENGTHS = st.lists(st.integers(1, 24), min_size=1, max_size=200)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def sequences():
     """Three sequences of 3, 4 and 2 tokens; tokens 0-2, 3-6 and 7-8 of all."""
     return TokenSequences.join(
@@ -27,7 +28,7 @@ def sequences():
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def features(sequences):
     """The second and the first in one row, the third in another, and an empty row."""
     rows = np.array([[1, 0, -1], [2, -1, -1], [-1, -1, -1]])
@@ -103,6 +104,54 @@ def test_tiny_sequences_share_a_row_up_to_the_limit():
 def test_without_packing_each_sequence_has_the_row_of_its_number():
     assert RowSettings(24).assign_rows(np.array([3, 24, 1])).tolist() == [[0], [1], [2]]
     assert RowSettings(24).max_sequences == 1
+
+
+@pytest.fixture
+def records():
+    """Unpacked records of 3, 4 and 2 tokens, with 1, 2 and no masked ones."""
+    return {
+        "input_ids": np.array([[2, 5, 3, 0], [2, 6, 3, 7], [2, 3, 0, 0]]),
+        "input_mask": np.array([[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0]]),
+        "segment_ids": np.array([[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 0, 0]]),
+        "masked_lm_positions": np.array([[1, 0], [1, 3], [0, 0]]),
+        "masked_lm_ids": np.array([[15, 0], [16, 17], [0, 0]]),
+        "masked_lm_weights": np.array([[1.0, 0], [1, 1], [0, 0]]),
+        "next_sentence_labels": np.array([[1], [0], [1]]),
+    }
+
+
+def test_records_in_a_row_are_as_written_by_hand(records):
+    wide = ("input_ids", "input_mask", "segment_ids")
+    padded = {name: np.pad(records[name], ((0, 0), (0, 4))) for name in wide}
+    merged = merge_sequences(records | padded, np.array([2, 1]), 3, 2)
+    assert {name: array.tolist() for name, array in merged.items()} == {
+        "input_ids": [[2, 5, 3, 2, 6, 3, 7, 0], [2, 3, 0, 0, 0, 0, 0, 0]],
+        "input_mask": [[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 0, 0, 0, 0, 0, 0]],
+        "segment_ids": [[0, 0, 0, 0, 0, 1, 1, 0], [0, 1, 0, 0, 0, 0, 0, 0]],
+        "positions": [[0, 1, 2, 0, 1, 2, 3, 0], [0, 1, 0, 0, 0, 0, 0, 0]],
+        "masked_lm_positions": [[1, 4, 6], [0, 0, 0]],
+        "masked_lm_ids": [[15, 16, 17], [0, 0, 0]],
+        "masked_lm_weights": [[1, 1, 1], [0, 0, 0]],
+        "next_sentence_positions": [[0, 3], [0, 0]],
+        "next_sentence_labels": [[1, 0], [1, 0]],
+        "next_sentence_weights": [[1, 1], [1, 0]],
+    }
+    for name in ("masked_lm_weights", "next_sentence_weights"):
+        assert merged[name].dtype == np.float32
+    assert merged["next_sentence_labels"].dtype == np.int32
+
+
+@pytest.mark.parametrize("mask", [[1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]])
+def test_a_mask_with_a_hole_or_without_tokens_is_refused(records, mask):
+    records["input_mask"][1] = mask
+    with pytest.raises(ValueError, match="must be ones for the tokens and then zeros"):
+        pack_examples(records)
+
+
+def test_a_prediction_in_the_padding_is_refused(records):
+    records["masked_lm_positions"][0, 0] = 3
+    with pytest.raises(ValueError, match="must be positions of tokens"):
+        pack_examples(records)
 
 
 def examples(count):
