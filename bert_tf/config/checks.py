@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bert_tf.errors import did_you_mean, shown
 from bert_tf.resources import cpu_limit
@@ -78,11 +78,6 @@ LIMITS = {
 }
 
 
-def limit_of(name: str) -> float:
-    """The largest value of a number."""
-    return LIMITS.get(name, MAX_NUMBER)
-
-
 def require_threads(num_threads: int | None = None) -> None:
     """Threads must not be many times the cores; TensorFlow's variables for them, too.
 
@@ -149,10 +144,17 @@ def require_only_with(
     require(is_valid, name, f"come with `{other}`{why}", value, remedy)
 
 
-def require_positive(config: object, *names: str) -> None:
-    """Each named number must be greater than zero."""
+def _numbers(config: object, names: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """The named numbers, without those that are None by default and not given."""
     for name in names:
         value = getattr(config, name)
+        if value is not None or getattr(type(config), name, 0) is not None:
+            yield name, value
+
+
+def require_positive(config: object, *names: str) -> None:
+    """Each named number must be greater than zero."""
+    for name, value in _numbers(config, names):
         is_valid = 0 < value < math.inf
         require(is_valid, name, "be greater than 0 and finite", value)
     require_limits(config, *names)
@@ -160,8 +162,7 @@ def require_positive(config: object, *names: str) -> None:
 
 def require_not_negative(config: object, *names: str) -> None:
     """Each named number must be at least zero."""
-    for name in names:
-        value = getattr(config, name)
+    for name, value in _numbers(config, names):
         is_valid = 0 <= value < math.inf
         require(is_valid, name, "be at least 0 and finite", value)
     require_limits(config, *names)
@@ -169,8 +170,8 @@ def require_not_negative(config: object, *names: str) -> None:
 
 def require_limits(config: object, *names: str) -> None:
     """Each named number must be finite, and at most its limit away from zero."""
-    for name in names:
-        value, limit = getattr(config, name), limit_of(name)
+    for name, value in _numbers(config, names):
+        limit = LIMITS.get(name, MAX_NUMBER)
         rule = f"be at most {limit:,}"
         require(not abs(value) > limit, name, rule, value, "Pass a smaller one.")
         require(math.isfinite(value), name, "be finite", value)
@@ -178,8 +179,7 @@ def require_limits(config: object, *names: str) -> None:
 
 def require_probability(config: object, *names: str) -> None:
     """Each named number must lie in [0, 1)."""
-    for name in names:
-        value = getattr(config, name)
+    for name, value in _numbers(config, names):
         require(0.0 <= value < 1.0, name, "be in [0, 1)", value)
 
 

@@ -89,17 +89,15 @@ class FinetuningOptimizerConfig(OptimizerConfig):
 
     def __post_init__(self) -> None:
         """Checks each field; the rest when the number of steps is known."""
-        if self.frozen_layers is not None:
-            checks.require_not_negative(self, "frozen_layers")
+        checks.require_not_negative(self, "frozen_layers")
         decay = self.layerwise_lr_decay
         is_valid = 0 < decay <= 1
         checks.require(
             is_valid, "layerwise_lr_decay", "be greater than 0 and at most 1", decay
         )
-        checks.require_positive(self, "num_train_epochs")
+        checks.require_positive(self, "num_train_epochs", "num_train_steps")
         steps = self.num_train_steps
         if steps is not None:
-            checks.require_positive(self, "num_train_steps")
             is_whole = steps == int(steps)
             checks.require(is_whole, "num_train_steps", "be a whole number", steps)
         super().__post_init__()
@@ -145,15 +143,14 @@ class FinetuningTrainingConfig(RunTrainingConfig):
                 "`evaluate_each_epoch` needs `do_train` and `do_eval`. Received: "
                 f"do_train={self.do_train}, do_eval={self.do_eval}. Pass both."
             )
-        if self.early_stopping_patience is not None:
-            checks.require_positive(self, "early_stopping_patience")
-            checks.require_only_with(
-                "evaluate_each_epoch",
-                self.evaluate_each_epoch,
-                "early_stopping_patience",
-                self.early_stopping_patience,
-                ", whose results it compares",
-            )
+        checks.require_positive(self, "early_stopping_patience")
+        checks.require_only_with(
+            "evaluate_each_epoch",
+            self.evaluate_each_epoch,
+            "early_stopping_patience",
+            self.early_stopping_patience,
+            ", whose results it compares",
+        )
 
     @property
     def splits(self) -> list[str]:

@@ -180,14 +180,11 @@ class PlanConfig:
         name = "sequences_per_record"
         checks.require(is_valid, name, rule, self.sequences_per_record)
         times = ("network_latency_seconds", "local_latency_seconds", "start_seconds")
-        for name in times:
-            if getattr(self, name) is not None:
-                checks.require_not_negative(self, name)
+        checks.require_not_negative(self, *times)
         rates = ("memory_bytes_per_second", "local_bytes_per_second")
         rates += ("network_bytes_per_second",)
-        for name in ("throughput", "device_flops", "cores_per_host", *rates):
-            if getattr(self, name) is not None:
-                checks.require_positive(self, name)
+        names = ("throughput", "device_flops", "cores_per_host", *rates)
+        checks.require_positive(self, *names)
         recipe = self.chosen_recipe
         checks.require_positive(
             recipe,

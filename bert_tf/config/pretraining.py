@@ -84,9 +84,7 @@ class BatchConfig(RunBatchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_seq_length", "max_predictions_per_seq"):
-            if getattr(self, name) is not None:
-                checks.require_positive(self, name)
+        checks.require_positive(self, "max_seq_length", "max_predictions_per_seq")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,8 +154,7 @@ class TrainingConfig(RunTrainingConfig):
             n for n in given if n not in ("samples_start_eval", "evaluate_each_epoch")
         ]
         checks.require_positive(self, *positive)
-        if self.samples_start_eval is not None:
-            checks.require_not_negative(self, "samples_start_eval")
+        checks.require_not_negative(self, "samples_start_eval")
         if self.target_mlm_accuracy is not None:
             target = self.target_mlm_accuracy
             advice = f"For {target:g}% pass {target / 100:g}." if target <= 100 else ""

@@ -133,15 +133,11 @@ class OptimizerConfig:
         checks.require_choice(self, "optimizer_type", OPTIMIZER_TYPES)
         for name in ("exclude_from_weight_decay", "exclude_from_layer_adaptation"):
             checks.require_patterns(name, getattr(self, name))
-        checks.require_positive(self, "learning_rate", "epsilon")
-        checks.require_not_negative(self, "weight_decay_rate", "max_grad_norm")
-        checks.require_probability(self, "beta_1", "beta_2", "ema_decay")
-        if self.poly_power is not None:
-            checks.require_positive(self, "poly_power")
-        if self.num_warmup_steps is not None:
-            checks.require_not_negative(self, "num_warmup_steps")
-        if self.warmup_proportion is not None:
-            checks.require_probability(self, "warmup_proportion")
+        checks.require_positive(self, "learning_rate", "epsilon", "poly_power")
+        names = ("weight_decay_rate", "max_grad_norm", "num_warmup_steps")
+        checks.require_not_negative(self, *names)
+        names = ("beta_1", "beta_2", "ema_decay", "warmup_proportion")
+        checks.require_probability(self, *names)
         checks.require_limits(self, "start_warmup_step")
         if self.num_train_steps is not None:  # Fine-tuning may count epochs instead.
             self._check_steps()
@@ -249,12 +245,9 @@ class RunTrainingConfig:
     allow_config_change: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        checks.require_positive(self, "save_checkpoints_steps")
+        checks.require_positive(self, "save_checkpoints_steps", "steps_this_run")
         checks.require_limits(self, "display_loss_steps")
-        checks.require_not_negative(self, "save_checkpoints_minutes")
-        if self.steps_this_run is not None:
-            checks.require_positive(self, "steps_this_run")
-        checks.require_not_negative(self, "seed")
+        checks.require_not_negative(self, "save_checkpoints_minutes", "seed")
         checks.require(self.seed < 2**31, "seed", "be less than 2**31", self.seed)
         checks.require_choice(self, "loss_normalization", ("global", "micro_batch"))
         for name in self.allow_config_change:

@@ -89,10 +89,9 @@ class RuntimeConfig:
             "be a power of 2 from 1 to 2^32",
             self.init_loss_scale,
         )
-        if self.num_threads is not None:
-            checks.require_positive(self, "num_threads")
-        if self.watchdog_seconds is not None:
-            checks.require_not_negative(self, "watchdog_seconds")
+        checks.require_positive(self, "num_threads")
+        names = ("watchdog_seconds", "horovod_fusion_threshold")
+        checks.require_not_negative(self, *names)
         self._check_precisions()
         self._check_wire()
         self._check_trackers()
@@ -129,8 +128,6 @@ class RuntimeConfig:
                     f"`{name}` needs `horovod`. Received: {name}=True, horovod=False. "
                     "Pass --horovod."
                 )
-        if self.horovod_fusion_threshold is not None:
-            checks.require_not_negative(self, "horovod_fusion_threshold")
         if self.horovod_compression in ("bf16", "bfloat16"):
             raise ValueError(
                 "`horovod_compression` must be none or fp16. Received: "

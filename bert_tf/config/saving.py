@@ -31,8 +31,7 @@ class SavingConfig:
     enable_device_warmup: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_samples_per_checkpoint is not None:
-            checks.require_positive(self, "num_samples_per_checkpoint")
+        checks.require_positive(self, "num_samples_per_checkpoint")
         checks.require_not_negative(self, "min_samples_to_start_checkpoints")
         for step in self.export_steps:
             checks.require(
