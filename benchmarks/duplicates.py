@@ -71,11 +71,11 @@ def main() -> None:
             start = time.process_time()
             found = find(texts)
             seconds = time.process_time() - start
-            wrong = np.mean(found[: len(originals)])
+            wrong, right = np.split(np.array(found), 2)
             print(
                 f"{share:.0%} of the words replaced, {name}: {size:.1f} MB, "
-                f"{np.mean(found[len(originals) :]):.1%} of {len(copies)} copies found, "
-                f"{wrong:.1%} of the originals; {size / seconds:.1f} MB/s"
+                f"{right.mean():.1%} of {len(copies)} copies found, "
+                f"{wrong.mean():.1%} of the originals; {size / seconds:.1f} MB/s"
             )
 
 

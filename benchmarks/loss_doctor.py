@@ -38,18 +38,18 @@ def create(text: object, folder: pathlib.Path, vocab: pathlib.Path, *flags: str)
 
 def with_labels_of_others(records: pathlib.Path, folder: pathlib.Path) -> str:
     """The same records, each with the masked tokens of the one before."""
+    [path] = records.glob("*.tfrecord")
+    examples = [
+        tf.train.Example.FromString(data)
+        for data in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    ]
+    found = [e.features.feature["masked_lm_ids"].int64_list for e in examples]
+    labels = [list(each.value) for each in found]
     folder.mkdir(parents=True, exist_ok=True)
-    labels = None
-    with tf.io.TFRecordWriter(f"{folder}/part-00000-of-00001.tfrecord") as writer:
-        for path in sorted(records.glob("*.tfrecord")):
-            for data in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-                example = tf.train.Example.FromString(data)
-                found = example.features.feature["masked_lm_ids"].int64_list
-                own = list(found.value)
-                if labels:
-                    found.value[:] = labels
-                    writer.write(example.SerializeToString())
-                labels = own
+    with tf.io.TFRecordWriter(str(folder / path.name)) as writer:
+        for number, example in enumerate(examples):
+            found[number].value[:] = labels[number - 1]
+            writer.write(example.SerializeToString())
     shutil.copy(f"{records}_metadata.json", f"{folder}_metadata.json")
     return f"--input_files_dir={folder}"
 
@@ -102,13 +102,15 @@ def cause_of(flags: list[str], output: pathlib.Path) -> tuple[str, str]:
     """The cause that a training's log names, and its last loss."""
     shutil.rmtree(output, ignore_errors=True)
     words = [*COMMON, f"--num_train_steps={STEPS}", *flags, f"--output_dir={output}"]
-    log = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, ROOT / "run_pretraining.py", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=True,
-    ).stdout
+    )
+    log = ended.stdout
+    if ended.returncode:
+        sys.exit(log)
     found = re.search(r"Likely cause: ([^:]*)", log)
     losses = re.findall(r"mlm_loss : ([\d.]+)", log)
     return found[1] if found else "", losses[-1]
