@@ -12,7 +12,6 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from types import TracebackType
 
 import numpy as np
 import tensorflow as tf
@@ -224,12 +223,7 @@ class TrainingStop:
     def _report(self, signals: dict[int, int]) -> None:
         self._stop.report({r: (n, self._hosts[r]) for r, n in signals.items()})
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         """Ends the training of all workers; after an error nothing is waited for.
 
         Raises:

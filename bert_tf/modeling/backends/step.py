@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import keras
@@ -189,12 +188,7 @@ class ModelStep:
         self._recorder.is_compiled = self.is_compiled
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Leaves them."""
         self._recorder.is_compiled = False
         self._entered.close()
