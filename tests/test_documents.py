@@ -105,7 +105,7 @@ def parse_command(name, *words):
     elif name == "evaluate":
         assert evaluate.make_parser().parse_intermixed_args(words).model
     elif name == "convert":
-        assert convert._make_parser().parse_args(words).source
+        assert convert.make_parser().parse_args(words).source
     elif name == "vocab":
         assert vocab.make_parser().parse_args(words).input
     elif name == "plan":

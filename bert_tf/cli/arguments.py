@@ -5,7 +5,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from bert_tf.config.options import Option, options_of
 from bert_tf.config.text import TEXT_FORMATS
@@ -84,7 +84,7 @@ def parse_config(
     config_class: type[Config],
     arguments: Sequence[str],
     prog: str,
-    short_options: Mapping[str, str] | None = None,
+    other_names: Mapping[str, str] | None = None,
 ) -> Config:
     """Makes a config from command-line arguments.
 
@@ -96,7 +96,7 @@ def parse_config(
         `Attributes:`.
       arguments: The command line after the command's name.
       prog: The command's name, for help.
-      short_options: Field -> a second option such as -n.
+      other_names: See `add_options`.
 
     Returns:
       The config.
@@ -108,57 +108,76 @@ def parse_config(
     summary = (config_class.__doc__ or "").splitlines()[0]
     usage = "%(prog)s [--option=value ...]"
     parser = Parser(prog=prog, usage=usage, description=summary, allow_abbrev=False)
-    for option in options_of(config_class).values():
-        names = [f"--{option.name}", f"--{option.name.replace('_', '-')}"]
-        if short_options and option.name in short_options:
-            names.insert(0, short_options[option.name])
-        bare = getattr(config_class, "BARE", {}).get(option.name)
-        _add_option(parser, list(dict.fromkeys(names)), option, bare)
+    add_options(parser, config_class, other_names)
     config = config_class(**vars(parser.parse_args(arguments)))
     parser.warn_about_repeated()
     return config
 
 
-def _add_option(
-    parser: argparse.ArgumentParser,
-    names: list[str],
-    option: Option,
-    bare: str | None = None,
+def add_options(
+    parser: Parser,
+    config_class: type,
+    other_names: Mapping[str, str] | None = None,
 ) -> None:
-    """Adds one option; a boolean one has a negative form too.
+    """Adds an option for each field of a config class.
 
     Args:
-      parser: To add it to.
-      names: Its names.
-      option: The field.
-      bare: Its value if it is given without one; None if it must have one.
+      parser: To add them to.
+      config_class: See `parse_config`; it may have `BARE`, the values of options that
+        are given without one, and `CHOICES`, the values that options may have.
+      other_names: Field -> another name of its option, such as -n.
     """
-    default = f"Default: {option.default_text}." if option.default_text else ""
-    if option.kind is bool:
-        default = default.lower().capitalize()
-    if option.is_required:
-        default = "Required."
-    settings = {
-        "dest": option.name,
-        "help": " ".join(
+    # Before a word that is no option, true or false must not be a value that may
+    # follow: it would be that word.
+    has_words = any(not action.option_strings for action in parser._actions)
+    for option in options_of(config_class).values():
+        names = [f"--{option.name}", f"--{option.name.replace('_', '-')}"]
+        if other_names and option.name in other_names:
+            names.insert(0, other_names[option.name])
+        default = f"Default: {option.default_text}." if option.default_text else ""
+        if option.kind is bool:
+            default = default.lower().capitalize()
+        if option.is_required:
+            default = "Required."
+        help_text = " ".join(
             filter(None, (option.description, option.limit_text, default))
-        ).replace("%", "%%"),
-        "default": argparse.SUPPRESS,
-    }
-    if option.kind is not bool:
-        metavar = option.kind.__name__.upper()
-        if bare is not None:
-            settings |= {"nargs": "?", "const": bare}
-        parser.add_argument(*names, type=option.kind, metavar=metavar, **settings)
-        return
+        )
+        settings = {
+            "dest": option.name,
+            "default": argparse.SUPPRESS,
+            "help": help_text.replace("%", "%%"),
+        }
+        if option.kind is bool:
+            values = _bool_settings(option, has_words)
+        else:
+            values = _value_settings(option, config_class)
+        parser.add_argument(*dict.fromkeys(names), **settings, **values)
+        if option.kind is bool:
+            settings["help"] = argparse.SUPPRESS
+            dashed = option.name.replace("_", "-")
+            negative = dict.fromkeys((f"--no{option.name}", f"--no-{dashed}"))
+            parser.add_argument(*negative, action="store_false", **settings)
+
+
+def _bool_settings(option: Option, has_words: bool) -> dict[str, Any]:
+    """How argparse reads the value of an option that is true or false."""
+    if has_words and not option.may_be_none:
+        return {"action": "store_true"}
     parse = _parse_bool_or_none if option.may_be_none else parse_bool
-    parser.add_argument(
-        *names, type=parse, nargs="?", const=True, metavar="BOOL", **settings
-    )
-    settings["help"] = argparse.SUPPRESS
-    dashed = option.name.replace("_", "-")
-    negative = dict.fromkeys((f"--no{option.name}", f"--no-{dashed}"))
-    parser.add_argument(*negative, action="store_false", **settings)
+    bare = {} if has_words else {"nargs": "?", "const": True}
+    return {"type": parse, "metavar": "BOOL"} | bare
+
+
+def _value_settings(option: Option, config_class: type) -> dict[str, Any]:
+    """How argparse reads the value of any other option."""
+    settings: dict[str, Any] = {"type": option.kind}
+    if choices := getattr(config_class, "CHOICES", {}).get(option.name):
+        settings["choices"] = choices
+    else:
+        settings["metavar"] = option.kind.__name__.upper()
+    if option.name in (bare := getattr(config_class, "BARE", {})):
+        settings |= {"nargs": "?", "const": bare[option.name]}
+    return settings
 
 
 def add_tokenizer_options(parser: Parser) -> None:

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from bert_tf.cli.arguments import Parser, add_text_options, add_tokenizer_options
-from bert_tf.config import checks
+from bert_tf.cli.arguments import Parser, add_options
+from bert_tf.config.models import ExtendOptions
 from bert_tf.config.paths import require_exists, require_file, require_local
 from bert_tf.stages import loading_tensorflow
 
@@ -24,21 +24,14 @@ def make_parser() -> Parser:
     add("task", choices=("extend",))
     add("model", help="weights with config and vocab.txt, as for `predict`")
     add("destination", help="a folder for transformers, from which trainings start too")
+    add_options(parser, ExtendOptions)
     add(
-        "--input",
-        required=True,
-        help="text: comma-separated files or folders, as for `data extract`",
+        "--cased",
+        dest="do_lower_case",
+        action="store_false",
+        default=argparse.SUPPRESS,
+        help="the same as --do_lower_case=false",
     )
-    add_text_options(parser)
-    add("--num_tokens", type=int, required=True, help="how many words to add")
-    add(
-        "--into_unused",
-        action="store_true",
-        help="put them in place of [unusedN]. Default: behind all other tokens",
-    )
-    add_tokenizer_options(parser)
-    add("--num_processes", type=int, default=0, help="0: one per core")
-    add("--overwrite", action="store_true", help="replace existing files")
     return parser
 
 
@@ -52,24 +45,19 @@ def main(arguments: Sequence[str]) -> None:
       ValueError, OSError, RunError: the message is for the user.
     """
     parser = make_parser()
-    options: argparse.Namespace = parser.parse_args(arguments)
-    checks.require_positive(options, "num_tokens")
-    checks.require_not_negative(options, "num_processes")
+    values = vars(parser.parse_args(arguments))
+    del values["task"]
+    source, destination = values.pop("model"), values.pop("destination")
+    options = ExtendOptions(**values)
     parser.warn_about_repeated()
-    require_exists("model", options.model)
-    require_local("destination", options.destination)
+    require_exists("model", source)
+    require_local("destination", destination)
     require_local("input", options.input)
     if options.vocab_file:
         require_file("vocab_file", options.vocab_file)
     # TensorFlow takes seconds to load, and wrong options should not wait for it.
     with loading_tensorflow():
-        from bert_tf.interop.vocabulary_extension import (
-            ExtendOptions,
-            extend_vocabulary,
-        )
+        from bert_tf.interop.vocabulary_extension import extend_vocabulary
 
-    values = vars(options)
-    values.pop("task")
-    source, destination = values.pop("model"), values.pop("destination")
-    for line in extend_vocabulary(source, destination, ExtendOptions(**values)):
+    for line in extend_vocabulary(source, destination, options):
         print(line)

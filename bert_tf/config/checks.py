@@ -127,7 +127,8 @@ def require(
 def require_given(config: object, *names: str) -> None:
     """Each named setting must not be empty."""
     for name in names:
-        require(bool(getattr(config, name)), name, "be given", "", f"Pass --{name}.")
+        value = getattr(config, name)
+        require(bool(value), name, "be given", value, f"Pass --{name}.")
 
 
 def require_with(job: str, name: str, value: str) -> None:

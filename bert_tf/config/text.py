@@ -10,47 +10,62 @@ TEXT_FORMATS = ("auto", "mediawiki", "json", "csv", "parquet", "text", "lines")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExtractConfig:
-    """Extracts documents from dumps, JSON and text (`python -m bert_tf data extract`).
+class TextConfig:
+    """Text in files of several formats.
 
     Attributes:
       input: Comma-separated files or folders; * and ? are expanded.
-      output_dir: Folder for files of one JSON object per line, with title and text.
+      input_format: mediawiki, json, csv, parquet, text or lines, see `data extract`, or
+        auto: by each file's extension.
+      text_field: The key of a JSON document, or the column, that holds its text.
+    """
+
+    REQUIRED: ClassVar[tuple[str, ...]] = ("input",)
+    FORMATS: ClassVar[tuple[str, ...]] = TEXT_FORMATS
+
+    input: str = ""
+    input_format: str = "auto"
+    text_field: str = "text"
+
+    def __post_init__(self) -> None:
+        checks.require_given(self, *self.REQUIRED, "text_field")
+        checks.require_choice(self, "input_format", self.FORMATS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExtractConfig(TextConfig):
+    """Extracts documents from dumps, JSON and text (`python -m bert_tf data extract`).
+
+    Attributes:
       input_format: mediawiki (an XML dump, plain or .bz2), json (a list, an object of
         documents by title, or one document per line in .jsonl), csv or parquet (a
         document in each row), text (each file is a document), lines (each line is a
         document), or auto: by each file's extension, which .gz may follow; files
         without one are text.
-      text_field: The key of a JSON document, or the column, that holds its text.
+      output_dir: Folder for files of one JSON object per line, with title and text.
       num_processes: Worker processes; 0 means one per core. The output does not depend
         on it.
       overwrite: Replace an output_dir that holds other output.
     """
 
-    REQUIRED: ClassVar[tuple[str, ...]] = ("input", "output_dir", "text_field")
+    REQUIRED = ("input", "output_dir")
 
-    input: str = ""
     output_dir: str = ""
-    input_format: str = "auto"
-    text_field: str = "text"
     num_processes: int = 0
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks.require_given(self, *self.REQUIRED)
-        checks.require_choice(self, "input_format", TEXT_FORMATS)
+        super().__post_init__()
         checks.require_not_negative(self, "num_processes")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CheckConfig:
+class CheckConfig(TextConfig):
     """Counts repeats, lengths, scripts and [UNK] (`python -m bert_tf data check`).
 
     Attributes:
-      input: Comma-separated files or folders; * and ? are expanded.
       input_format: google (one sentence per line, a blank line between documents), a
         format of extract, or auto: by each file's extension, text being google's.
-      text_field: The key of a JSON document, or the column, that holds its text.
       vocab_file: A vocabulary, to count [UNK]; of large texts in a sample.
       dedup: Documents that count as repeated: exact (word for word) or near (most pairs
         of words in common, too; needs the extra dedup).
@@ -59,19 +74,15 @@ class CheckConfig:
         on it.
     """
 
-    REQUIRED: ClassVar[tuple[str, ...]] = ("input", "text_field")
+    FORMATS = ("google", *TEXT_FORMATS)
 
-    input: str = ""
-    input_format: str = "auto"
-    text_field: str = "text"
     vocab_file: str = ""
     dedup: str = "exact"
     json: bool = False
     num_processes: int = 0
 
     def __post_init__(self) -> None:
-        checks.require_given(self, *self.REQUIRED)
-        checks.require_choice(self, "input_format", ("google", *TEXT_FORMATS))
+        super().__post_init__()
         checks.require_choice(self, "dedup", DEDUP_MODES)
         checks.require_not_negative(self, "num_processes")
 

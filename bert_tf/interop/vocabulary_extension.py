@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_tf.config.text import CheckConfig
+from bert_tf.config.models import ConvertOptions, ExtendOptions
 from bert_tf.data.commands.extract import describe_left_out, find_input
 from bert_tf.data.commands.vocab import count_all_words
 from bert_tf.data.text.tokenization import WordPieceTokenizer
@@ -22,50 +22,13 @@ from bert_tf.interop.export import (
     weights_file,
     write_model,
 )
-from bert_tf.interop.weight_conversion import ConvertOptions, read_model
+from bert_tf.interop.weight_conversion import read_model
 from bert_tf.interop.weight_files import NO_VOCABULARY, VOCABULARY
 
 _TABLE, _BIAS = "bert/embeddings/word_embeddings", "cls/predictions/output_bias"
 # A word that occurs once may be a typing error.
 _MIN_FREQUENCY = 2
 _MAX_EXAMPLES = 10
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExtendOptions:
-    """How to extend a vocabulary.
-
-    Attributes:
-      input: Text, see `CheckConfig`, and of which format.
-      num_tokens: How many words to add.
-      input_format: See `input`.
-      text_field: See `input`.
-      into_unused: Put them in place of [unusedN] instead of behind all others.
-      vocab_file: The model's vocabulary; empty: that next to the weights.
-      do_lower_case: Whether the tokenizer lower-cases; None: as the model's files say.
-      num_processes: Worker processes; 0 means one per core.
-      overwrite: Replace files that are there.
-    """
-
-    input: str
-    num_tokens: int
-    input_format: str = "auto"
-    text_field: str = "text"
-    into_unused: bool = False
-    vocab_file: str = ""
-    do_lower_case: bool | None = None
-    num_processes: int = 0
-    overwrite: bool = False
-
-    @property
-    def text(self) -> CheckConfig:
-        """The text, and how to read it."""
-        return CheckConfig(
-            input=self.input,
-            input_format=self.input_format,
-            text_field=self.text_field,
-            num_processes=self.num_processes,
-        )
 
 
 class NewWord(NamedTuple):
@@ -178,10 +141,12 @@ def extend_vocabulary(
         )
     if not options.overwrite:
         require_free(weights_file(destination, form), {})
-    paths = find_input(options.text)
+    paths = find_input(options)
     model, notes = _read_model(source, options)
     tokenizer = WordPieceTokenizer(model.vocab_file, model.tokenizer)
-    counts, left_out = count_all_words(paths, options.text, model.tokenizer)
+    counts, left_out = count_all_words(
+        paths, options, model.tokenizer, options.num_processes
+    )
     notes += describe_left_out(left_out)
     words = choose_words(counts, tokenizer, options.num_tokens)
     if not words:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bert_tf.config import BertConfig
+from bert_tf.config.models import ConvertOptions
 from bert_tf.data.text.tokenization import UNCASED
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.data.text.vocabulary import check_same_words, check_size
@@ -30,39 +31,6 @@ from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.json_files import read_object
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvertOptions:
-    """How to convert.
-
-    Attributes:
-      form: What to write; None: what the destination's name asks for.
-      bert_config_file: The architecture; empty: the file next to the source.
-      vocab_file: The vocabulary; empty: the file next to the source, if there is one.
-      vocab_size: Rows of the word table, to pad it to a multiple of 8 or to cut such
-        padding; 0: that of the config.
-      do_lower_case: Whether the tokenizer lower-cases; None: from the files next to
-        the source, else true if the vocabulary is uncased.
-      encoder_only: Leave out the heads.
-      weights_only: Write the weights alone.
-      overwrite: Replace files that are there.
-      kind: What the outputs of a model for a runtime are; empty: by its head.
-      int8: Store the weights of a model for a runtime in 8 bits.
-      push: owner/name on the hub, to upload the files to; empty: none.
-    """
-
-    form: Form | None = None
-    bert_config_file: str = ""
-    vocab_file: str = ""
-    vocab_size: int = 0
-    do_lower_case: bool | None = None
-    encoder_only: bool = False
-    weights_only: bool = False
-    overwrite: bool = False
-    kind: str = ""
-    int8: bool = False
-    push: str = ""
-
-
 def convert(source: str, destination: str, options: ConvertOptions) -> list[str]:
     """Writes the weights of any BERT in another form.
 
@@ -80,7 +48,7 @@ def convert(source: str, destination: str, options: ConvertOptions) -> list[str]
       RunError: if tensors are missing or misshapen.
       OSError: if the destination cannot be written.
     """
-    form = options.form or find_form(destination)
+    form = Form(options.form) if options.form else find_form(destination)
     if os.path.realpath(source) == os.path.realpath(destination):
         raise ValueError(
             "`destination` must not be the source. Received: "

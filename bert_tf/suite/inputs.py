@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_tf.config.task_settings import FILE_FORMATS
-from bert_tf.config.text import CheckConfig
+from bert_tf.config.text import TextConfig
 from bert_tf.data.commands.extract import (
     describe_left_out,
     find_input,
@@ -107,7 +107,7 @@ def read_inputs(
       data_dir: The pairs are in its folder blimp, and each folder in its folder tasks
         has train and dev files; what it lacks is left out.
       blimp: See `read_minimal_pairs`; default: that in `data_dir`.
-      text: See `CheckConfig`, as the last two; empty for none.
+      text: See `TextConfig`, as the last two; empty for none.
       sts: See `read_rated_pairs`; empty for none.
       rows: For which to read, of `ROWS`.
       input_format: Of the text.
@@ -122,7 +122,7 @@ def read_inputs(
     has_pairs = blimp and BLIMP in rows
     documents: list[Sentences] = []
     if text:
-        config = CheckConfig(
+        config = TextConfig(
             input=text, input_format=input_format, text_field=text_field
         )
         documents = list(_read_documents(config))
@@ -143,7 +143,7 @@ def read_inputs(
     )
 
 
-def _read_documents(config: CheckConfig) -> Iterator[Sentences]:
+def _read_documents(config: TextConfig) -> Iterator[Sentences]:
     """The sentences of each document; text files are one each."""
     left_out: Counter[str] = Counter()
     for document, _ in raw_documents(find_input(config, "text"), config):

@@ -14,8 +14,9 @@ from runs import read_json
 import run_classifier
 from bert_tf import Chooser, Classifier, Tagger
 from bert_tf.cli import main
+from bert_tf.config.models import ConvertOptions
 from bert_tf.interop.pretrained import from_pretrained, load_tokenizer
-from bert_tf.interop.weight_conversion import ConvertOptions, convert
+from bert_tf.interop.weight_conversion import convert
 
 TORCH_PYTHON = files.ROOT / ".venv-bench/bin/python"
 NAMES = ("tags", "labels", "choices")

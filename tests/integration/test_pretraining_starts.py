@@ -11,6 +11,7 @@ from conftest import TINY
 
 from bert_tf.config import BertConfig
 from bert_tf.config.data import CreateDataConfig, PackDataConfig
+from bert_tf.config.models import ConvertOptions
 from bert_tf.data.commands.create import create_records
 from bert_tf.data.commands.pack import pack_records
 from bert_tf.data.records import metadata
@@ -19,7 +20,7 @@ from bert_tf.distribute import Communicator
 from bert_tf.errors import RunError
 from bert_tf.features import FeatureExtractor
 from bert_tf.interop.pretrained import from_pretrained, save_pretrained
-from bert_tf.interop.weight_conversion import ConvertOptions, convert
+from bert_tf.interop.weight_conversion import convert
 from bert_tf.jobs import classifier, pretraining
 from bert_tf.modeling.models import build_encoder_model
 from bert_tf.predictors import MaskFiller

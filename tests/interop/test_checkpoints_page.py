@@ -19,8 +19,8 @@ from interop.tiny_bert import (
 from oracles import files
 
 from bert_tf.cli import main
-from bert_tf.cli.convert import KINDS
-from bert_tf.interop.weight_conversion import ConvertOptions, convert
+from bert_tf.config.models import KINDS, ConvertOptions
+from bert_tf.interop.weight_conversion import convert
 from bert_tf.interop.weights import read_weights
 
 PAGE = (files.ROOT / "docs/checkpoints.md").read_text()

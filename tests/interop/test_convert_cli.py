@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from bert_tf.cli import convert, main
+from bert_tf.cli import main
+from bert_tf.config.models import FORMS
 from bert_tf.interop.export import Form
 
 
@@ -38,7 +39,7 @@ def test_wrong_options_get_one_line(capsys, arguments, message):
 
 
 def test_every_form_can_be_chosen():
-    assert set(convert._FORMS) == {form.value for form in Form}
+    assert set(FORMS) == {form.value for form in Form}
 
 
 def test_a_chosen_form_wins_over_the_name(tf1, tmp_path):

@@ -16,9 +16,10 @@ from interop.tiny_bert import (
 )
 from oracles import files
 
+from bert_tf.config.models import ConvertOptions
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.interop.pretrained import from_pretrained
-from bert_tf.interop.weight_conversion import ConvertOptions, convert
+from bert_tf.interop.weight_conversion import convert
 from bert_tf.interop.weights import read_weights
 
 TORCH_PYTHON = files.ROOT / ".venv-bench/bin/python"

@@ -19,13 +19,14 @@ from oracles import files
 from safetensors.numpy import load_file, save_file
 
 from bert_tf.config import PRESETS
+from bert_tf.config.models import ConvertOptions
 from bert_tf.data.text.tokenization import CASED
 from bert_tf.data.text.tokenizer_settings import choose_settings
 from bert_tf.errors import RunError
 from bert_tf.interop.export import Form, find_form
 from bert_tf.interop.pretrained import from_pretrained, save_pretrained
 from bert_tf.interop.torch_files import load_torch
-from bert_tf.interop.weight_conversion import ConvertOptions, convert
+from bert_tf.interop.weight_conversion import convert
 from bert_tf.interop.weights import read_weights
 from bert_tf.training import checkpoints
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_tf.config.text import CheckConfig
+from bert_tf.config.text import CheckConfig, TextConfig
 from bert_tf.data.commands.document_files import TASK_BYTES
 from bert_tf.data.commands.extract import (
     RawDocument,
@@ -180,7 +180,7 @@ def check_text(config: CheckConfig) -> dict[str, Any]:
 
 
 def text_parts(
-    paths: Sequence[str], config: CheckConfig
+    paths: Sequence[str], config: TextConfig
 ) -> Iterator[tuple[str, int, FileRange | list[RawDocument]]]:
     """File, size and content of each task, in order."""
     for path in paths:
@@ -199,7 +199,7 @@ def text_parts(
             yield path, size, batch
 
 
-def _is_google(path: str, config: CheckConfig) -> bool:
+def _is_google(path: str, config: TextConfig) -> bool:
     """Whether a file is read in google's format, as text is without a format."""
     kind = format_of(path, config)
     return kind == "google" or (config.input_format == "auto" and kind == "text")

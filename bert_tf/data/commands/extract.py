@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from bert_tf.config.text import CheckConfig, ExtractConfig
+from bert_tf.config.text import ExtractConfig, TextConfig
 from bert_tf.data.commands.document_files import write_documents
 from bert_tf.data.commands.output_folder import (
     TEXT_FILES,
@@ -83,7 +83,7 @@ def extract_documents(config: ExtractConfig) -> Counter[str]:
     return total_counts(files)
 
 
-def find_input(config: ExtractConfig | CheckConfig, name: str = "input") -> list[str]:
+def find_input(config: TextConfig, name: str = "input") -> list[str]:
     """The files of `input`, whose content is that of their formats.
 
     Args:
@@ -129,7 +129,7 @@ def _extract(
     return files
 
 
-def format_of(path: str, config: ExtractConfig | CheckConfig) -> str:
+def format_of(path: str, config: TextConfig) -> str:
     """The format of a file: as the settings say, or by its extension."""
     if config.input_format != "auto":
         return config.input_format
@@ -146,7 +146,7 @@ def format_of(path: str, config: ExtractConfig | CheckConfig) -> str:
 
 
 def raw_documents(
-    paths: Sequence[str], config: ExtractConfig | CheckConfig
+    paths: Sequence[str], config: TextConfig
 ) -> Iterator[tuple[RawDocument, int]]:
     """All documents in order, with their sizes."""
     for path in paths:

@@ -16,7 +16,7 @@ from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.trainers import WordPieceTrainer
 
-from bert_tf.config.text import CheckConfig, VocabConfig
+from bert_tf.config.text import TextConfig, VocabConfig
 from bert_tf.data.commands.check import text_parts, texts_of
 from bert_tf.data.commands.extract import RawDocument
 from bert_tf.data.commands.output_folder import (
@@ -157,7 +157,10 @@ def count_words(
 
 
 def count_all_words(
-    paths: Sequence[str], config: CheckConfig, settings: TokenizerSettings
+    paths: Sequence[str],
+    config: TextConfig,
+    settings: TokenizerSettings,
+    num_processes: int,
 ) -> tuple[Counter[str], Counter[str]]:
     """How often each word occurs in files of text, and what is left out.
 
@@ -165,12 +168,13 @@ def count_all_words(
       paths: What `find_input` finds.
       config: Their formats.
       settings: How to normalise text.
+      num_processes: Worker processes; 0 means one per core.
     """
     words, left_out = Counter[str](), Counter[str]()
     kept, sent = itertools.tee(text_parts(paths, config))
     tasks = ((part, settings) for _, _, part in sent)
     with ProgressReport(sum(map(content_size, paths)), "MiB of words") as progress:
-        results = in_order(count_words, tasks, config.num_processes)
+        results = in_order(count_words, tasks, num_processes)
         for (_, size, _), (found, missing) in zip(kept, results, strict=True):
             words.update(found)
             left_out.update(missing)
