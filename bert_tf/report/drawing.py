@@ -1,5 +1,6 @@
 """Charts as SVG for an HTML page: no script, font or file from elsewhere."""
 
+import collections
 import contextlib
 import dataclasses
 import io
@@ -47,6 +48,7 @@ class Line:
       values: [n]; NaN where there is none.
       is_sparse: Whether each point is marked.
       is_dashed: Whether it is a limit, not a measurement.
+      run: Of several runs, the number of the one that it belongs to.
     """
 
     label: str
@@ -54,6 +56,7 @@ class Line:
     values: np.ndarray
     is_sparse: bool = False
     is_dashed: bool = False
+    run: int = 0
 
 
 @contextlib.contextmanager
@@ -102,18 +105,20 @@ def line_chart(
     num_columns = 2 if is_narrow else 1
     num_rows = math.ceil(len(lines) / num_columns) if len(lines) > 1 else 0
     with _empty_chart(title, num_rows) as axes:
-        for number, line in enumerate(lines):
+        for number, (line, look) in enumerate(zip(lines, _looks(lines), strict=True)):
+            colour, form = look
             is_marked = line.is_sparse or np.isfinite(line.values).sum() == 1
             [drawn] = axes.plot(
                 line.steps,
                 line.values,
                 label=labels[number],
+                color=f"C{colour}",
                 linewidth=1.2,
-                marker="o" if is_marked else "",
+                marker="os^Dv"[form % 5] if is_marked else "",
                 markersize=3,
-                linestyle="--"
+                linestyle=(0, (8, 4))
                 if line.is_dashed
-                else ("-", "--", ":", "-.")[number // 10 % 4],
+                else ("-", "--", ":", "-.")[form % 4],
             )
             drawn.set_gid(f"{name}-{number}")
         axes.set_xlabel("step")
@@ -133,6 +138,18 @@ def line_chart(
                 labelspacing=0.3,
             )
         return _svg(axes.figure, title)
+
+
+def _looks(lines: Sequence[Line]) -> list[tuple[int, int]]:
+    """Colour and form of each line: of several runs, each has a colour."""
+    if len({line.run for line in lines}) == 1:
+        return [(number, number // 10) for number in range(len(lines))]
+    seen = collections.Counter()
+    looks = []
+    for line in lines:
+        looks.append((line.run, seen[line.run]))
+        seen[line.run] += 1
+    return looks
 
 
 def bar_chart(title: str, counts: np.ndarray, x_label: str, y_label: str) -> str:

@@ -213,25 +213,26 @@ def _shown_results(run: RunFiles) -> dict[str, Any]:
 def _charts(runs: Sequence[RunFiles]) -> str:
     """The charts that have a point."""
     names = _names(runs)
-    found: dict[str, list[tuple[str, Curve, str]]] = {}
+    found: dict[str, list[tuple[str, Curve, str, int]]] = {}
     for name, (_, training, evaluation) in _CHARTS.items():
-        for title, run in zip(names, runs, strict=True):
+        for number, (title, run) in enumerate(zip(names, runs, strict=True)):
             prefix = f"{title}: " if len(runs) > 1 else ""
             own = found.setdefault(name, [])
             for group in training:
                 if key := next((k for k in group if k in run.curves.training), None):
-                    own.append((prefix + key, run.curves.training[key], ""))
+                    own.append((prefix + key, run.curves.training[key], "", number))
             for key in (key for key in evaluation if key in run.curves.evaluation):
                 label = f"{prefix}{key} (evaluation)"
-                own.append((label, run.curves.evaluation[key], "is_sparse"))
+                own.append((label, run.curves.evaluation[key], "is_sparse", number))
             if name == "loss" and (limit := _entropy_curve(run)):
-                own.append((f"{prefix}masked LM without context", limit, "is_dashed"))
+                label = f"{prefix}masked LM without context"
+                own.append((label, limit, "is_dashed", number))
     count = sum(map(len, found.values()))
     most = min(_MOST_POINTS_OF_A_CURVE, _MOST_POINTS // max(count, 1)) // 2 * 2
     ends = [
         step
         for curves in found.values()
-        for _, curve, _ in curves
+        for _, curve, *_ in curves
         if len(curve)
         for step in curve.steps[[0, -1]].tolist()
     ]
@@ -239,7 +240,7 @@ def _charts(runs: Sequence[RunFiles]) -> str:
     charts = [
         line_chart(name, _CHARTS[name][0], _drawn(curves, max(most, 4)), steps)
         for name, curves in found.items()
-        if any(np.isfinite(curve.values).any() for _, curve, _ in curves)
+        if any(np.isfinite(curve.values).any() for _, curve, *_ in curves)
     ]
     return f'<div class="charts">\n{_lines(charts)}</div>' if charts else ""
 
@@ -255,14 +256,15 @@ def _entropy_curve(run: RunFiles) -> Curve | None:
     return curve
 
 
-def _drawn(curves: Sequence[tuple[str, Curve, str]], most: int) -> list[Line]:
+def _drawn(curves: Sequence[tuple[str, Curve, str, int]], most: int) -> list[Line]:
     return [
         Line(
             label,
             *decimate(curve.steps, curve.values, most),
+            run=run,
             **({style: True} if style else {}),
         )
-        for label, curve, style in curves
+        for label, curve, style, run in curves
         if len(curve)
     ]
 

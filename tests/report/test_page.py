@@ -236,6 +236,16 @@ def test_runs_are_compared_on_one_page(tmp_path):
         assert str(folder) in page.text
 
 
+def test_of_runs_that_are_compared_each_has_a_colour(tmp_path):
+    log = "".join(train_line(step) for step in range(1, 21))
+    folders = [make_run(tmp_path / name, log) for name in "ab"]
+    write_report(tmp_path / "both.html", folders)
+    content = (tmp_path / "both.html").read_text()
+    colours = re.findall(r'<g id="loss-\d">[^>]*stroke: (#\w+)', content)
+    assert len(colours) == 4 and len({*colours}) == 2
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+
+
 def test_a_run_of_an_earlier_version_has_its_manifest_alone(tmp_path):
     manifest = {
         "num_records": 150,
