@@ -47,11 +47,6 @@ def is_launched() -> bool:
     return any(name in os.environ for name in _SIZES)
 
 
-def workers(count: int) -> str:
-    """The number of workers, in words: "1 worker"."""
-    return f"{count} worker{'s' * (count != 1)}"
-
-
 def report(line: str) -> None:
     """Prints a line on stderr, on the first of the processes launched together."""
     if launched_rank() == 0:

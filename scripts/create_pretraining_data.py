@@ -19,7 +19,7 @@ from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.config.paths import require_local
 from bert_tf.data.commands.create import create_records
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, counted
 from bert_tf.files import temporary_folder, whole_file
 
 
@@ -69,8 +69,8 @@ def create(arguments: list[str]) -> str:
         shards = sorted((folder / "records").glob("part-*"))
         for shard, output in zip(shards, outputs, strict=True):
             _move(shard, output)
-    count = metadata.original_number_of_samples
-    return f"{count:,} records in {', '.join(map(str, outputs))}"
+    records = counted(metadata.original_number_of_samples, "record")
+    return f"{records} in {', '.join(map(str, outputs))}"
 
 
 def _move(source: Path, target: Path) -> None:

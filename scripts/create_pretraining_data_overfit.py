@@ -15,7 +15,7 @@ from bert_tf.cli.arguments import Parser
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.config.paths import require_local
 from bert_tf.data.commands.create import create_records
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, counted
 
 _SAMPLE = Path(__file__).with_name("sample_text.txt")
 _DUPE_FACTOR, _SEED = 5, 12345
@@ -48,8 +48,8 @@ def create(arguments: list[str]) -> str:
                 seed=_SEED,
             )
         )
-    count = metadata.original_number_of_samples
-    return f"{count:,} records in {folder}/overfit/training and, the same, in test"
+    records = counted(metadata.original_number_of_samples, "record")
+    return f"{records} in {folder}/overfit/training and, the same, in test"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from bert_tf.config.text import (
     ShardConfig,
     VocabConfig,
 )
-from bert_tf.errors import did_you_mean, shown
+from bert_tf.errors import counted, did_you_mean, shown
 from bert_tf.launch import check_launch, report
 from bert_tf.stages import loading_tensorflow
 
@@ -79,10 +79,11 @@ def _download(config: DownloadConfig) -> None:
 def _verify(config: VerifyConfig) -> None:
     from bert_tf.download.checksums import unlisted_files, verify_folder
 
-    print(f"{config.folder}: {verify_folder(config):,} files have the listed checksums")
+    files = counted(verify_folder(config), "file")
+    print(f"{config.folder}: {files} with the listed checksums")
     extra = list(unlisted_files(config))
     if extra:
-        print(f"not listed: {len(extra):,} files, such as {extra[0]}")
+        print(f"not listed: {counted(len(extra), 'file')}, such as {extra[0]}")
 
 
 def _extract(config: ExtractConfig) -> None:
@@ -90,10 +91,10 @@ def _extract(config: ExtractConfig) -> None:
 
     counts = extract_documents(config)
     print(
-        f"{config.output_dir}: {counts['documents']:,} documents; skipped "
-        f"{counts['empty']:,} without text, {counts['unparsable']:,} unparsable ones, "
-        f"and {counts['incomplete_sentences']:,} sentences with a formula, an address "
-        "or an unknown template"
+        f"{config.output_dir}: {counted(counts['documents'], 'document')}; skipped "
+        f"{counts['empty']:,} without text, {counts['unparsable']:,} unparsable, and "
+        f"{counted(counts['incomplete_sentences'], 'sentence')} with a formula, an "
+        "address or an unknown template"
     )
 
 
@@ -113,12 +114,12 @@ def _sentences(config: SentencesConfig) -> None:
 
     counts = make_sentences(config)
     print(
-        f"{config.output_dir}: {counts['documents']:,} documents of "
-        f"{counts['sentences']:,} sentences"
+        f"{config.output_dir}: {counted(counts['documents'], 'document')} of "
+        f"{counted(counts['sentences'], 'sentence')}"
     )
     if config.dedup:
         print(
-            f"--dedup={config.dedup}: {counts['repeated']:,} more repeat one of these"
+            f"--dedup={config.dedup}: left out {counts['repeated']:,} like one of these"
         )
 
 
@@ -127,8 +128,9 @@ def _shard(config: ShardConfig) -> None:
 
     for side, counts in shard_documents(config).items():
         print(
-            f"{config.output_dir}/{side}-*.txt: {counts['documents']:,} documents of "
-            f"{counts['sentences']:,} sentences"
+            f"{config.output_dir}/{side}-*.txt: "
+            f"{counted(counts['documents'], 'document')} of "
+            f"{counted(counts['sentences'], 'sentence')}"
         )
 
 
@@ -136,7 +138,7 @@ def _vocab(config: VocabConfig) -> None:
     from bert_tf.data.commands.vocab import make_vocabulary
 
     counts = make_vocabulary(config)
-    line = f"{config.output_dir}/vocab.txt: {counts['tokens']:,} tokens"
+    line = f"{config.output_dir}/vocab.txt: {counted(counts['tokens'], 'token')}"
     if counts["tokens"] < config.vocab_size:
         line += (
             f", fewer than --vocab_size={config.vocab_size}: no other pieces occur "
@@ -161,8 +163,10 @@ def _create(config: CreateDataConfig) -> None:
     metadata = create_records(config, communicator)
     if communicator is None or communicator.rank == 0:
         print(
-            f"{config.output_dir}: {metadata.new_number_of_samples:,} records in "
-            f"{config.num_shards} shards, {1 - metadata.packing_efficiency:.1%} padding"
+            f"{config.output_dir}: "
+            f"{counted(metadata.new_number_of_samples, 'record')} in "
+            f"{counted(config.num_shards, 'shard')}, "
+            f"{1 - metadata.packing_efficiency:.1%} padding"
         )
         summary, warnings = describe_summary(
             metadata.extra.get(SUMMARY), has_pairs=config.do_nsp
@@ -178,8 +182,9 @@ def _pack(config: PackDataConfig) -> None:
 
     metadata = pack_records(config)
     print(
-        f"{config.output_dir}: {metadata.original_number_of_samples:,} sequences in "
-        f"{metadata.new_number_of_samples:,} records, "
+        f"{config.output_dir}: "
+        f"{counted(metadata.original_number_of_samples, 'sequence')} in "
+        f"{counted(metadata.new_number_of_samples, 'record')}, "
         f"{metadata.avg_seq_per_sample:.3f} in each, "
         f"{1 - metadata.packing_efficiency:.1%} padding"
     )
@@ -191,8 +196,9 @@ def _convert(config: ConvertDataConfig) -> None:
 
     metadata = convert_records(config)
     print(
-        f"{config.output_dir}: {metadata.new_number_of_samples:,} records in "
-        f"{len(metadata.shards):,} files of {config.format}"
+        f"{config.output_dir}: "
+        f"{counted(metadata.new_number_of_samples, 'record')} in "
+        f"{counted(len(metadata.shards), 'file')} of {config.format}"
     )
 
 
@@ -202,8 +208,9 @@ def _chop(config: ChopDataConfig) -> None:
 
     metadata = chop_records(config)
     print(
-        f"{config.output_dir}: {metadata.new_number_of_samples:,} records in "
-        f"{len(metadata.shards):,} files"
+        f"{config.output_dir}: "
+        f"{counted(metadata.new_number_of_samples, 'record')} in "
+        f"{counted(len(metadata.shards), 'file')}"
     )
 
 
@@ -212,7 +219,7 @@ def _pick_eval(config: PickEvalConfig) -> None:
         from bert_tf.data.commands.convert import pick_records
 
     metadata = pick_records(config)
-    print(f"{config.output_dir}: {metadata.new_number_of_samples:,} records")
+    print(f"{config.output_dir}: {counted(metadata.new_number_of_samples, 'record')}")
 
 
 def _index(config: IndexDataConfig) -> None:
@@ -221,8 +228,9 @@ def _index(config: IndexDataConfig) -> None:
 
     metadata = index_records(config)
     print(
-        f"{config.input_dir}: {metadata.new_number_of_samples:,} records with "
-        f"{metadata.original_number_of_samples:,} sequences"
+        f"{config.input_dir}: "
+        f"{counted(metadata.new_number_of_samples, 'record')} with "
+        f"{counted(metadata.original_number_of_samples, 'sequence')}"
     )
 
 

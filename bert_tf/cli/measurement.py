@@ -15,11 +15,10 @@ from typing import Any
 from bert_tf import resources
 from bert_tf.config.model import PRESETS, BertConfig
 from bert_tf.config.planning import PlanConfig
-from bert_tf.errors import RunError, shown
+from bert_tf.errors import RunError, counted, shown
 from bert_tf.files import write_whole
 from bert_tf.json_files import read_json_object
 from bert_tf.launch import choose_instructions, report
-from bert_tf.launch import workers as count_workers
 from bert_tf.scaling import (
     Cluster,
     Link,
@@ -199,7 +198,7 @@ def run_workers(
         # A little more than this process waits.
         "seconds": int(seconds + 2 * _END_SECONDS),
     }
-    report(f"Measuring {count_workers(workers)}, for at most {seconds} s.")
+    report(f"Measuring {counted(workers, 'worker')}, for at most {seconds} s.")
     with tempfile.TemporaryDirectory() as folder:
         asked, found = Path(folder, "request.json"), Path(folder, "result.json")
         errors = Path(folder, "errors")
@@ -209,7 +208,7 @@ def run_workers(
             code = _run([*_launcher(workers), *command], file.fileno(), seconds)
         if code is None:
             raise RunError(
-                f"Measuring {count_workers(workers)} took longer than {seconds} s. "
+                f"Measuring {counted(workers, 'worker')} took longer than {seconds} s. "
                 "Pass a larger --measure_seconds (default: "
                 f"{PlanConfig.measure_seconds}), {_REMEDIES[bool(work['steps'])]}."
             )
@@ -218,7 +217,7 @@ def run_workers(
             told = [line for line in lines if "error: " in line] or lines[-1:]
             reason = told[0].partition("error: ")[2] or told[0] if told else ""
             raise RunError(
-                f"Measuring {count_workers(workers)} failed with exit code {code}: "
+                f"Measuring {counted(workers, 'worker')} failed with exit code {code}: "
                 f"{reason or 'it printed nothing'}"
             )
         result = read_json_object(found)

@@ -15,7 +15,7 @@ from bert_tf.data.tasks.row_labels import ColumnNames
 from bert_tf.data.tasks.squad_files import read_squad
 from bert_tf.data.tasks.tables import column_names, numbered_lines
 from bert_tf.data.text.input_files import utf8_remedy
-from bert_tf.errors import shown
+from bert_tf.errors import counted, shown
 from bert_tf.json_files import parse_json
 
 Example = dict[str, Any]
@@ -158,7 +158,8 @@ def _from_words(texts: list[str], task: Task) -> Example:
         names = ("context", *["ending"] * max(2, len(texts) - 1))
     if not len(names if is_choice else task.required) <= len(texts) <= len(names):
         raise ValueError(
-            f"{task.name} takes {' and '.join(names)}. Received: {len(texts)} texts."
+            f"{task.name} takes {' and '.join(names)}. Received: "
+            f"{counted(len(texts), 'text')}."
         )
     for text in texts:
         try:

@@ -7,7 +7,7 @@ from bert_tf.config import checks
 from bert_tf.config.model import PRESETS
 from bert_tf.config.runtime import RuntimeConfig
 from bert_tf.config.saving import SavingConfig
-from bert_tf.errors import did_you_mean
+from bert_tf.errors import counted, did_you_mean
 
 OPTIMIZER_TYPES = ("lamb", "adam", "adamw")
 # What a resumed run may change if it is asked to.
@@ -154,8 +154,9 @@ class OptimizerConfig:
         checks.require(
             self.start_warmup_step <= latest,
             "start_warmup_step",
-            f"be at most {int(latest)}, so that {self.warmup_steps} steps of warm-up "
-            f"end before num_train_steps={self.num_train_steps}",
+            f"be at most {int(latest)}, so that "
+            f"{counted(self.warmup_steps, 'step')} of warm-up end before "
+            f"num_train_steps={self.num_train_steps}",
             self.start_warmup_step,
         )
         proportion = self.warmup_proportion

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from bert_tf.config.download import VerifyConfig
 from bert_tf.download.fetching import CHECKSUMS, is_valid
-from bert_tf.errors import listed
+from bert_tf.errors import counted, listed
 from bert_tf.files import check_regular
 from bert_tf.progress import ProgressReport
 
@@ -109,9 +109,10 @@ def verify_folder(config: VerifyConfig) -> int:
             progress.add(path.stat().st_size, 1)
     if missing or different:
         raise ValueError(
-            f"{folder} does not match {config.checksum_file}: of {len(sums)} files "
-            f"{len(missing)} are missing{_names(missing)} and {len(different)} are "
-            f"different{_names(different)}. Download or create them again."
+            f"{folder} does not match {config.checksum_file}: of "
+            f"{counted(len(sums), 'file')}, missing: {len(missing)}{_names(missing)}, "
+            f"different: {len(different)}{_names(different)}. Download or "
+            "create them again."
         )
     return len(sums)
 

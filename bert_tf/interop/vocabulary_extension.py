@@ -15,6 +15,7 @@ from bert_tf.data.commands.extract import describe_left_out, find_input
 from bert_tf.data.commands.vocab import count_all_words
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.data.text.vocabulary import check_size, is_unused
+from bert_tf.errors import counted
 from bert_tf.interop.export import (
     Model,
     find_form,
@@ -157,8 +158,8 @@ def extend_vocabulary(
         )
     if len(words) < options.num_tokens:
         notes.append(
-            f"warning: the text holds only {len(words)} words, twice or more, that are "
-            f"split into pieces: fewer than --num_tokens={options.num_tokens}"
+            f"warning: the text holds only {counted(len(words), 'word')}, twice or "
+            f"more, to split into pieces: fewer than --num_tokens={options.num_tokens}"
         )
     tokens, ids = place_words(
         tokenizer.inverse_vocab,

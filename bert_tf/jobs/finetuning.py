@@ -21,7 +21,7 @@ from bert_tf.data.batches.example_batches import (
 from bert_tf.data.packing.layout import RowSettings
 from bert_tf.data.text.tokenizer_settings import TASK_FILE
 from bert_tf.data.text.vocabulary import check_size
-from bert_tf.errors import NonFiniteError
+from bert_tf.errors import NonFiniteError, counted
 from bert_tf.evaluation.prediction import predict
 from bert_tf.evaluation.speed import BatchTimes, describe_speed, speed_of
 from bert_tf.jobs.run.agreement import agreement
@@ -43,7 +43,6 @@ from bert_tf.jobs.run.plan import Plan, TrainingSet
 from bert_tf.jobs.run.session import Session
 from bert_tf.jobs.run.starting_point import StartingPoint, find_starting_point
 from bert_tf.jobs.run.training_loop import AfterStep, is_done
-from bert_tf.launch import workers
 from bert_tf.modeling.finetuning import FinetuningTask
 from bert_tf.stages import stage
 from bert_tf.training.runlog import RunLog
@@ -157,11 +156,12 @@ def describe(plan: FinetuningPlan, session: Session) -> None:
     if trained is None:
         return
     log.message(
-        f"Training: {trained.num_records} examples, {shape.global_batch_size} per step "
-        f"({workers(shape.size)} x {shape.micro_batch_size} x "
-        f"{shape.num_micro_batches} accumulation), {settings.num_train_steps} steps; "
+        f"Training: {counted(trained.num_records, 'example')}, "
+        f"{shape.global_batch_size} per step ({counted(shape.size, 'worker')} x "
+        f"{shape.micro_batch_size} x {shape.num_micro_batches} accumulation), "
+        f"{counted(settings.num_train_steps, 'step')}; "
         f"{settings.optimizer_type}, peak learning rate {plan.learning_rate:g}, "
-        f"{settings.warmup_steps} steps of warm-up."
+        f"{counted(settings.warmup_steps, 'step')} of warm-up."
     )
     _describe_layers(plan, log)
     if plan.config.batch.pack_sequences:
@@ -267,7 +267,7 @@ def keep_best(
     is_evaluated = plan.start.is_own and plan.step == best.last_step > 0
     is_over = is_evaluated and not is_done(plan) and ends_early(plan.step)
     if patience := config.training.early_stopping_patience:
-        times = f"{patience} evaluation{'s' * (patience > 1)}"
+        times = counted(patience, "evaluation")
         limit = f"{times} without a better {criterion}"
         log.message(f"Early stopping: the training ends after {limit}.")
     yield AfterStep(functools.partial(_ends_epoch, plan), evaluate_step, is_over)

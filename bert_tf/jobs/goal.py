@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 
 from bert_tf.config import PretrainingConfig
-from bert_tf.errors import NotConverged
+from bert_tf.errors import NotConverged, counted
 from bert_tf.files import write_whole
 from bert_tf.jobs.run.agreement import agreement
 from bert_tf.jobs.run.best_checkpoint import BestCheckpoint
@@ -72,7 +72,7 @@ def describe_goal(plan: GoalPlan, log: RunLog) -> None:
         first, between = _samples_of_evaluations(plan)
         when = [f"from {first:,} sequences on, every {between:,}"]
         if training.eval_steps:
-            when = [f"every {training.eval_steps} steps"]
+            when = [f"every {counted(training.eval_steps, 'step')}"]
             if training.samples_start_eval:
                 when[0] += f" from {training.samples_start_eval:,} sequences on"
         if training.evaluate_each_epoch:

@@ -18,6 +18,7 @@ from bert_tf.data.records.record_set import RecordSet, SkipSettings, open_record
 from bert_tf.data.records.schema import ValueLimits
 from bert_tf.data.records.skipping import require_files
 from bert_tf.distribute import Communicator
+from bert_tf.errors import counted
 from bert_tf.evaluation.metrics import evaluate_pretraining
 from bert_tf.jobs.goal import Goal, describe_goal
 from bert_tf.jobs.next_sentence import Records, choose_nsp
@@ -43,7 +44,6 @@ from bert_tf.jobs.run.plan import Plan, TrainingSet, build_plan, divide_batch
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.starting_point import StartingPoint, find_starting_point
 from bert_tf.jobs.run.training_loop import train
-from bert_tf.launch import workers
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
 from bert_tf.signals import StopRequest
@@ -267,7 +267,7 @@ def _check_global_batch(
     if training_set.num_records < shape.global_batch_size:
         raise ValueError(
             f"{config.files.input_files_dir} must hold at least one global batch of "
-            f"{shape.global_batch_size} records ({workers(shape.size)} x "
+            f"{shape.global_batch_size} records ({counted(shape.size, 'worker')} x "
             f"{shape.micro_batch_size} x {shape.num_micro_batches} micro-batches). "
             f"Received: {training_set.num_records} records. Pass a smaller "
             "--train_batch_size or --num_accumulation_steps."
@@ -282,8 +282,8 @@ def describe(plan: PretrainingPlan, session: Session) -> None:
     if trained is None:
         return
     log.message(
-        f"Batch: {workers(shape.size)} x {shape.micro_batch_size} records per "
-        f"micro-batch x {shape.num_micro_batches} accumulation = "
+        f"Batch: {counted(shape.size, 'worker')} x {shape.micro_batch_size} records "
+        f"per micro-batch x {shape.num_micro_batches} accumulation = "
         f"{shape.global_batch_size} records per step."
     )
     if trained.is_packed:
@@ -317,10 +317,10 @@ def _describe_optimizer(plan: PretrainingPlan) -> str:
     line = f"{settings.optimizer_type}, peak learning rate {plan.learning_rate:g}"
     if plan.start.position is None:  # A resumed run keeps the rate that it had.
         asked = f"--learning_rate={settings.learning_rate:g}"
-        line += f" ({asked}, {workers(plan.shape.size)})"
+        line += f" ({asked}, {counted(plan.shape.size, 'worker')})"
     if plan.clock is None:
-        line += f", {settings.warmup_steps} steps of warm-up"
-        line += f", {settings.num_train_steps} steps in all"
+        line += f", {counted(settings.warmup_steps, 'step')} of warm-up"
+        line += f", {counted(settings.num_train_steps, 'step')} in all"
     return f"Optimizer: {line}."
 
 

@@ -13,6 +13,7 @@ from bert_tf.data.tasks.pairs import PairColumns, encode_pairs, find_columns, re
 from bert_tf.data.tasks.tables import column_names
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.distribute import Communicator
+from bert_tf.errors import counted
 from bert_tf.evaluation.retrieval import retrieval_metrics
 from bert_tf.interop.sentence_files import EMBED
 from bert_tf.jobs import finetuning
@@ -97,7 +98,7 @@ def _read(config: SentencesConfig, path: str, tokenizer: WordPieceTokenizer) -> 
     return Pairs(
         LabelledSequences(sequences, per_example=len(columns)),
         [
-            f"{path}: {len(rows)} rows of {listed}.{unread}",
+            f"{path}: {counted(len(rows), 'row')} of {listed}.{unread}",
             *(f"{path}: {note}" for note in notes),
         ],
     )

@@ -10,6 +10,7 @@ from bert_tf.data.tasks.squad_cache import load_or_build_windows
 from bert_tf.data.tasks.squad_files import SquadExample, drop_misplaced, read_squad
 from bert_tf.data.tasks.squad_windows import SquadWindows, WindowSettings
 from bert_tf.distribute import Communicator
+from bert_tf.errors import counted
 from bert_tf.evaluation.squad import (
     AnswerSettings,
     SquadPredictions,
@@ -147,8 +148,8 @@ def read_questions(
         examples, misplaced = drop_misplaced(examples)
         if misplaced:
             notes = [
-                f"warning: {path}: {len(misplaced)} questions are left out, because "
-                f"their answer is not at its answer_start; the first: {misplaced[0]}"
+                f"warning: {path}: left out {counted(len(misplaced), 'question')} "
+                f"whose answer is not at its answer_start; the first: {misplaced[0]}"
             ]
         if not examples:
             raise ValueError(
@@ -171,9 +172,9 @@ def read_questions(
         notes += _placeholders(path, examples)
     if len(windows) > _MANY_WINDOWS * len(examples):
         notes.append(
-            f"warning: {path}: {len(examples)} questions make {len(windows)} windows, "
-            f"which takes long. A --doc_stride larger than {squad.doc_stride} makes "
-            "fewer."
+            f"warning: {path}: {len(windows)} windows of "
+            f"{counted(len(examples), 'question')}, which take long. A --doc_stride "
+            f"larger than {squad.doc_stride} makes fewer."
         )
     return Questions(path, examples, windows, notes)
 
@@ -214,8 +215,8 @@ def describe_windows(
     count, empty = len(windows), windows.num_unanswered
     share = empty / count
     notes = [
-        f"{path}: {len(examples)} questions; {empty} of {count} windows have no answer "
-        f"({share:.1%})."
+        f"{path}: {counted(len(examples), 'question')}; {empty} of {count} windows "
+        f"have no answer ({share:.1%})."
     ]
     answerable = {n for n, each in enumerate(examples) if each.answers}
     held = {*windows.example_index[windows.answer_last > 0].tolist()}

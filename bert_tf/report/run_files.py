@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bert_tf.data.text.tokenizer_settings import TASK_FILE
-from bert_tf.errors import RunError, one_line
+from bert_tf.errors import RunError, counted, one_line
 from bert_tf.files import check_regular
 from bert_tf.json_files import MAX_BYTES, parse_json
 from bert_tf.report.log_curves import LogCurves, read_log
@@ -91,10 +91,11 @@ def read_run(folder: str, log_path: str = "") -> RunFiles:
     elif not curves.last_step:
         notes.append("The log has no training steps.")
     if curves.num_cut:
-        notes.append(f"{curves.num_cut:,} lines of the log cannot be read.")
+        notes.append(f"{counted(curves.num_cut, 'line')} of the log cannot be read.")
     if curves.num_not_finite:
         notes.append(
-            f"{curves.num_not_finite:,} logged steps have values that are not finite: "
+            f"{counted(curves.num_not_finite, 'logged step')} with values that are not "
+            "finite: "
             "the lines have gaps there."
         )
     if not facts:

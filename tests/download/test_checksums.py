@@ -38,8 +38,8 @@ def test_missing_and_different_files_are_named(folder, tmp_path):
     (tmp_path / "sums").write_text("".join(f"{md5}  ./{name}\r\n" for name in names))
     config = VerifyConfig(folder=str(folder), checksum_file=str(tmp_path / "sums"))
     expected = (
-        r"of 9 files 7 are missing \(none-0, none-1, none-2, none-3, none-4, and 2 "
-        r"more\) and 1 are different \(d\.txt\)"
+        r"of 9 files, missing: 7 \(none-0, none-1, none-2, none-3, none-4, and 2 "
+        r"more\), different: 1 \(d\.txt\)"
     )
     with pytest.raises(ValueError, match=expected):
         verify_folder(config)

@@ -150,7 +150,7 @@ def test_all_workers_stop_at_the_step_and_report_the_one_that_found_it(
     skipped = two["skip"]
     lines = "\n".join(skipped[0]["messages"])
     assert "skipped: The gradient of step 3 is not finite" in lines
-    assert "1 steps of this run were skipped" in lines
+    assert "skipped 1 step of this run" in lines
     state = [{n: x for n, x in rank.items() if "/" in n} for rank in skipped]
     assert_same_bytes(*state)
     assert all(np.isfinite(array).all() for array in state[0].values())

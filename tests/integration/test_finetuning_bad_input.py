@@ -167,7 +167,7 @@ def test_a_misplaced_answer_is_left_out_with_a_warning(squad_command, spoilt, ca
     command = squad_command(path, f"--output_dir={path.parent}/output")
     assert run_squad.main(["run", *command]) == 0
     text = capsys.readouterr().out
-    assert "1 questions are left out" in text
+    assert "left out 1 question " in text
     assert "question q00" in text
 
 

@@ -113,7 +113,7 @@ def test_a_run_stopped_half_way_resumes_at_its_step(runs, hosts, folder):
 def test_what_is_sent_is_logged(runs):
     lines = runs["rest"].stdout
     assert "workers 1 (h2), 2 (h3) and 3 (h4): --output_dir of the first" in lines
-    assert "--bert_config_file of the first worker is not there; sent: 1 files" in lines
+    assert "--bert_config_file of the first worker is not there; sent: 1 file," in lines
 
 
 @full_only

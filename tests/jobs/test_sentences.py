@@ -17,5 +17,5 @@ def test_columns_that_are_not_read_are_listed(tmp_path):
     config = parse("sentences", *model, *flags, f"--train_file={path}")
     found = _read(config, path, WordPieceTokenizer(f"{tmp_path}/model/vocab.txt"))
     assert found.notes == [
-        f"{path}: 1 rows of sentence1, sentence2. Columns that are not read: 'score'."
+        f"{path}: 1 row of sentence1, sentence2. Columns that are not read: 'score'."
     ]

@@ -134,7 +134,7 @@ def test_nothing_in_the_files_of_a_run_is_markup(tmp_path):
 def test_a_log_that_is_cut_off_or_empty_makes_a_page(tmp_path):
     cut = page_of(make_run(tmp_path / "cut", train_line(1) + train_line(2)[:30]))
     assert cut.points["loss-0"] == 1
-    assert "1 lines of the log cannot be read" in cut.text
+    assert "1 line of the log cannot be read" in cut.text
     empty = page_of(make_run(tmp_path / "empty", ""))
     assert "The log has no training steps" in empty.text
     assert not empty.points
@@ -145,7 +145,7 @@ def test_losses_that_are_not_finite_are_gaps(tmp_path):
     log += line(6, total_loss=float("inf"), learning_rate=10**400)
     page = page_of(make_run(tmp_path / "run", log))
     assert page.points["loss-0"] == 4
-    assert "2 logged steps have values that are not finite" in page.text
+    assert "2 logged steps with values that are not finite" in page.text
 
 
 def test_a_resumed_run_replaces_the_steps_that_it_repeats(tmp_path):

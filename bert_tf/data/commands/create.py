@@ -46,6 +46,7 @@ from bert_tf.data.text.line_check import REMEDY, warn_of_plain_text
 from bert_tf.data.text.tokenizer_settings import SETTING_NAMES, choose_settings
 from bert_tf.data.text.unreachable_tokens import split_warnings
 from bert_tf.data.text.vocabulary import load_vocabulary, vocabulary_sha256
+from bert_tf.errors import counted
 from bert_tf.files import file_sha256
 from bert_tf.launch import report
 from bert_tf.progress import ProgressReport
@@ -222,7 +223,8 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
         groups, count = without_repeated(
             groups, config.input_format, config.dedup, fewest
         )
-        report(f"--dedup={config.dedup}: {count:,} documents repeat an earlier one.")
+        repeated = counted(count, "document")
+        report(f"--dedup={config.dedup}: left out {repeated} like an earlier one.")
     if not groups:
         raise no_text_error(config.input)
     # A record has a sentence of one letter at least.

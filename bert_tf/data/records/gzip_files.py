@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable
 from typing import BinaryIO
 
-from bert_tf.errors import CorruptRecordError
+from bert_tf.errors import CorruptRecordError, counted
 from bert_tf.files import masked_crc32c, whole_file
 from bert_tf.launch import report
 
@@ -91,8 +91,8 @@ def unpack_files(files: Iterable[str], cache_dir: str) -> list[str]:
     if made:
         size = sum(map(os.path.getsize, made))
         report(
-            f"{len(made)} compressed record files were unpacked to {size:,} bytes in "
-            f"{cache_dir}."
+            f"Unpacked {counted(len(made), 'compressed record file')} to {size:,} "
+            f"bytes in {cache_dir}."
         )
     return found
 

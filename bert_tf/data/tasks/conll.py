@@ -29,6 +29,7 @@ from bert_tf.data.tasks.row_labels import ColumnNames, Kind, class_number
 from bert_tf.data.tasks.tables import numbered_lines
 from bert_tf.data.text.token_sequences import TokenSequences, pair_sequence
 from bert_tf.data.text.tokenization import WordPieceTokenizer
+from bert_tf.errors import counted
 from bert_tf.files import check_regular, placeholder
 
 _LOGGER = logging.getLogger(__name__)
@@ -323,6 +324,6 @@ def encode_sentences(
             f"{max_seq_length}, and are split between words: {len(sequences)} sequences"
         )
     if num_cut:
-        notes.append(f"{num_cut} words of more than {room} WordPieces are cut")
+        notes.append(f"cut {counted(num_cut, 'word')} of more than {room} WordPieces")
     joined = TokenSequences.join(sequences)
     return TaggedSequences(joined, np.asarray(tags, np.int32), notes)

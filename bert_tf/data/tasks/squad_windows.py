@@ -21,6 +21,7 @@ from bert_tf.data.text.tokenization import (
     WordPieceTokenizer,
 )
 from bert_tf.data.text.vocabulary import SpecialTokens
+from bert_tf.errors import counted
 
 _NUM_SPECIAL = 3  # [CLS] question [SEP] context [SEP]
 
@@ -186,8 +187,8 @@ def too_many_tokens(
       max_tokens: Maximum number of tokens of all windows together.
     """
     return TooManyTokensError(
-        f"The windows of {num_examples} questions have more than {max_tokens:,} tokens,"
-        " which do not fit into memory. Received: doc_stride="
+        f"The windows of {counted(num_examples, 'question')} have more than "
+        f"{max_tokens:,} tokens, which do not fit into memory. Received: doc_stride="
         f"{settings.doc_stride}, max_seq_length={settings.max_seq_length}. Pass a "
         "larger --doc_stride, such as a third of max_seq_length, shorten the contexts, "
         "or split the file."

@@ -22,6 +22,7 @@ from bert_tf.data.tasks.quoting import (
     split_quoted,
 )
 from bert_tf.data.text.input_files import HEAD_BYTES, refuse_zeros, utf8_remedy
+from bert_tf.errors import counted
 from bert_tf.files import check_regular, is_gzip_name, opened
 from bert_tf.json_files import parse_json
 
@@ -279,8 +280,9 @@ def _csv_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
     for location, fields in lines:
         if len(fields) != len(header):
             raise ValueError(
-                f"{location}: a row must have {len(header)} columns. Received: "
-                f"{len(fields)}. Put texts with commas or line ends in double quotes."
+                f"{location}: a row must have {counted(len(header), 'column')}. "
+                f"Received: {len(fields)}. Put texts with commas or line ends in "
+                "double quotes."
             )
         values = dict(zip(header, fields, strict=True))
         yield Row(location, {column: values[column] for column in columns})

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from bert_tf.config.run import RunConfig
+from bert_tf.errors import counted
 
 
 def num_due(samples: float, first: int, between: int) -> int:
@@ -81,7 +82,7 @@ class CheckpointPolicy:
         if every is not None:
             lines.append(
                 f"Checkpoints: every {every:,} sequences, not every "
-                f"{self._training.save_checkpoints_steps:,} steps."
+                f"{counted(self._training.save_checkpoints_steps, 'step')}."
             )
         if first:
             lines.append(f"Checkpoints: none before {first:,} sequences.")

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from bert_tf import fused_ops
+from bert_tf.errors import counted
 from bert_tf.fused_ops.build import build_at_first_use
 from bert_tf.modeling.backends.choice import Backends
 
@@ -35,7 +36,7 @@ def worker_names(ranks: Sequence[int], workers: Sequence[Worker]) -> str:
     """Workers for a message: numbers and hosts."""
     named = [f"{rank} ({workers[rank]['host']})" for rank in ranks[:_NAMED]]
     if len(ranks) > _NAMED:
-        named.append(f"{len(ranks) - _NAMED} others")
+        named.append(counted(len(ranks) - _NAMED, "other"))
     listed = ", ".join(named[:-1]) + " and " * (len(named) > 1) + named[-1]
     return f"worker{'s' if len(ranks) > 1 else ''} {listed}"
 

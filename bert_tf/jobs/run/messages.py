@@ -12,7 +12,6 @@ from bert_tf.errors import counted
 from bert_tf.jobs.run.agreement import versions
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.resume import accumulation_steps
-from bert_tf.launch import workers
 from bert_tf.resources import available_cores, describe_cores
 from bert_tf.training.runlog import RunLog
 from bert_tf.training.trainer import StepResult
@@ -58,7 +57,7 @@ def describe_run(plan: Plan) -> str:
         ", ".join(f"{name} {version}" for name, version in versions().items()),
         f"compute path {fused_ops.in_use()}",
         f"precision {plan.policy.name}",
-        workers(plan.shape.size),
+        counted(plan.shape.size, "worker"),
     ]
     if plan.training_set is not None:
         settings = config.optimizer
@@ -224,7 +223,7 @@ def thread_warnings(threads: int, asked: int | None, num_workers: int) -> list[s
     if threads > cores:
         lines.append(
             f"warning: {threads} threads share {counted(cores, 'core')} "
-            f"({workers(num_workers)} "
+            f"({counted(num_workers, 'worker')} "
             f"on this host, {describe_cores()}) and wait for each other. Pass "
             f"--num_threads={cores}, the default."
         )
@@ -328,8 +327,8 @@ class StepReport:
         """Logs the number of skipped steps, and the speed of all measured ones."""
         if self._num_skipped:
             self._log.message(
-                f"warning: {self._num_skipped} steps of this run were skipped, since "
-                "their gradients were not finite: they did not change the weights."
+                f"warning: skipped {counted(self._num_skipped, 'step')} of this "
+                "run, since gradients were not finite: the weights stayed as they were."
             )
         seconds = sum(s for _, s in self._speeds)
         if seconds:

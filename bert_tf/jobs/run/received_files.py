@@ -24,7 +24,7 @@ from bert_tf.data.text.tokenizer_settings import (
     TOKENIZER_FILE,
 )
 from bert_tf.distribute import Communicator
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, counted
 from bert_tf.files import missing_folders, temporary_folder
 from bert_tf.interop.huggingface import SHARD_INDEX
 from bert_tf.interop.weight_files import (
@@ -317,7 +317,7 @@ def _describe(
             continue
         size = sum(file.size for file in sent)
         names = [os.path.basename(f.path) for f in sent if f.size > _PIECE_BYTES]
-        what = f"{len(sent)} files, {size:,} bytes" if sent else "no files"
+        what = f"{counted(len(sent), 'file')}, {size:,} bytes" if sent else "no files"
         lines.append(
             f"{worker_names(ranks, workers)}: --{flag} of the first worker is not "
             f"there; sent: {what}{' with ' * bool(names)}{', '.join(names)}."

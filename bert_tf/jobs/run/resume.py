@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bert_tf.config import BertConfig
 from bert_tf.config.run import RunBatchConfig
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, counted
 from bert_tf.interop.tensor_names import of_variable
 from bert_tf.interop.weight_files import Kind, find_source
 from bert_tf.interop.weights import (
@@ -20,7 +20,6 @@ from bert_tf.interop.weights import (
     weight_names,
 )
 from bert_tf.jobs.run.starting_point import StartingPoint
-from bert_tf.launch import workers
 from bert_tf.tf_checkpoint import load_tf
 from bert_tf.training import checkpoints
 from bert_tf.training.averages import AVERAGE, WeightAverages
@@ -59,7 +58,7 @@ def accumulation_steps(
     if position.global_batch_size % rows:
         raise ValueError(
             f"The resumed run has a global batch of {position.global_batch_size} "
-            f"records, which {workers(size)} x train_batch_size="
+            f"records, which {counted(size, 'worker')} x train_batch_size="
             f"{batch.train_batch_size} = {rows} does not divide. Choose another "
             "train_batch_size or number of workers."
         )

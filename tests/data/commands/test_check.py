@@ -191,4 +191,4 @@ def test_repeated_documents_make_no_sentences(tmp_path):
 def test_dedup_alone_means_exact(text, vocab_file, tmp_path, capsys):
     words = [f"--input={text}", f"--vocab_file={vocab_file}", "--num_processes=1"]
     main(["create", *words, f"--output_dir={tmp_path}/records", "--dedup"])
-    assert "--dedup=exact: 1 documents" in capsys.readouterr().err
+    assert "--dedup=exact: left out 1 document " in capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_files_are_unpacked_once_and_that_is_reported(
     files, cache = record_files(str(compressed)), str(tmp_path / "cache")
     before = TfrecordIndex(files, cache)
     text = "".join(capsys.readouterr())
-    assert text.count("3 compressed record files were unpacked to ") == 1
+    assert text.count("Unpacked 3 compressed record files to ") == 1
     monkeypatch.setattr(gzip_files, "_copy", None)  # Must not be called.
     after = TfrecordIndex(files, cache)
     assert before.read(np.arange(150)) == after.read(np.arange(150))

@@ -246,7 +246,7 @@ def test_a_word_that_is_longer_than_a_row_is_cut_and_counted(tokenizer):
     ids, tags, found = encoded(tokenizer, ["abcbcbc", "b"], [1, 2], 4)
     assert ids == "[CLS] a ##b [SEP] [CLS] b [SEP]"
     assert tags == [-1, 1, -1, -1, -1, 2, -1]
-    assert "1 words of more than 2 WordPieces are cut" in found.notes[1]
+    assert "cut 1 word of more than 2 WordPieces" in found.notes[1]
 
 
 def test_words_of_a_file_without_tags_are_still_known(tokenizer):

@@ -256,7 +256,7 @@ def test_a_huge_number_of_windows_is_refused_at_once(tokenizer, monkeypatch):
     monkeypatch.setattr("bert_tf.data.tasks.squad_windows._cut", cut)
     settings = WindowSettings(max_seq_length=384, doc_stride=1)
     text = example("cat " * 20_000)
-    with pytest.raises(ValueError, match="1 questions have more than 1,000,000 tokens"):
+    with pytest.raises(ValueError, match="1 question have more than 1,000,000 tokens"):
         build_windows([text], tokenizer, settings, max_tokens=1_000_000)
 
 
