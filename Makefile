@@ -159,6 +159,6 @@ lock: environment  ## Write the installed versions into requirements.lock
 
 # Leaves .venv, .data and everything that a run has written.
 clean:  ## Remove what tools leave behind; no environment, no data, no results
-	@rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@rm -rf build mutants *.egg-info .pytest_cache .ruff_cache .hypothesis
 	@find . -path ./$(VENV) -prune -o -path ./.git -prune -o -name __pycache__ -type d \
 	  -prune -exec rm -rf {} +

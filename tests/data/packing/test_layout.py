@@ -10,10 +10,12 @@ from bert_tf.data.packing.layout import (
     RowSettings,
     lay_out,
     merge_sequences,
+    most_in_a_row,
     pack_examples,
     padded_rows,
     token_indices,
 )
+from bert_tf.data.packing.planning import Assignment
 from bert_tf.data.text.token_sequences import TokenSequences
 
 S = 8
@@ -152,6 +154,13 @@ def test_a_prediction_in_the_padding_is_refused(records):
     records["masked_lm_positions"][0, 0] = 3
     with pytest.raises(ValueError, match="must be positions of tokens"):
         pack_examples(records)
+
+
+def test_the_fullest_row_decides_how_many_predictions_a_row_has():
+    """Sequence 2, with four masked tokens, is alone; 0 and 1 share a row."""
+    rows = Assignment(members=np.array([2, 0, 1]), starts=np.array([0, 1, 3]))
+    assert most_in_a_row(np.array([1, 2, 4]), rows) == 4
+    assert most_in_a_row(np.array([3, 2, 4]), rows) == 5
 
 
 def examples(count):
