@@ -21,6 +21,7 @@ from bert_tf.data.packing.layout import lay_out
 from bert_tf.data.tasks.classification import encode_examples
 from bert_tf.interop.sentence_files import describe_prompts, read_settings
 from bert_tf.interop.weight_files import find_source
+from bert_tf.launch import require_no_fork
 from bert_tf.modeling.models import settings_of
 from bert_tf.modeling.sentences import SentenceTask
 from bert_tf.predictors.base import Predictor, PredictorSettings, text_examples
@@ -128,6 +129,7 @@ class FeatureExtractor(Predictor):
         self, texts: str | Iterable[str | tuple[str, str]]
     ) -> Iterator[tuple[list[str], np.ndarray]]:
         """Yields the tokens of each text, and their vectors: [layers, tokens, H]."""
+        require_no_fork()
         examples = text_examples(texts)
         for first in range(0, len(examples), self.batch_size):
             part = examples[first : first + self.batch_size]

@@ -1,11 +1,14 @@
 """The launcher's environment variables, and settings made before TensorFlow loads."""
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
+
+from bert_tf.errors import RunError
 
 # Read by the C library when a program starts: large blocks of memory in pages of 2 MB
 # instead of 4 KB. A training step of BERT-base is 1.05 times as fast.
@@ -81,6 +84,29 @@ def leave(code: int) -> NoReturn:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+@functools.cache
+def _first_process() -> int:
+    """The process that was the first to use TensorFlow, also in its forks."""
+    return os.getpid()
+
+
+def require_no_fork() -> None:
+    """Refuses to compute in a fork of a process that has used TensorFlow.
+
+    A fork has none of the threads that TensorFlow waits for: it would hang.
+
+    Raises:
+      RunError: if this process is one.
+    """
+    if _first_process() != os.getpid():
+        raise RunError(
+            "TensorFlow must not be used on both sides of a fork: it would wait "
+            f"forever. Received: process {os.getpid()}, a fork of process "
+            f"{_first_process()}, which has trained or loaded a model. Do that only "
+            'after the fork, or use `multiprocessing.get_context("spawn")`.'
+        )
 
 
 def use_huge_pages() -> None:

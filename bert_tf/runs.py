@@ -19,7 +19,7 @@ from bert_tf.config.sentences import SentencesConfig
 from bert_tf.errors import did_you_mean, shown
 from bert_tf.flags import aliases_of, all_options, make_config
 from bert_tf.jobs import classifier, pretraining, sentences, squad
-from bert_tf.launch import check_launch
+from bert_tf.launch import check_launch, require_no_fork
 
 _TYPES = {
     bool: "True or False",
@@ -81,6 +81,7 @@ def _config(config_class: type, settings: dict[str, Any]) -> Any:  # noqa: ANN40
                 )
     given = {name: _value(known[name], x) for name, x in settings.items()}
     config = make_config(config_class, given)
+    require_no_fork()
     check_launch(config.runtime.horovod)
     require_threads(config.runtime.num_threads)
     check_run(config)

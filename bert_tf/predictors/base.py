@@ -23,6 +23,7 @@ from bert_tf.interop.model_kind import check_head, check_kind
 from bert_tf.interop.pretrained import from_pretrained, load_tokenizer
 from bert_tf.interop.weight_files import find_source
 from bert_tf.jobs.run.compute_path import describe_path, own_path
+from bert_tf.launch import require_no_fork
 from bert_tf.modeling.finetuning import FinetuningTask, TagTask
 from bert_tf.modeling.models import backends_of, settings_of
 from bert_tf.precision import choose_policy
@@ -108,6 +109,7 @@ class Predictor:
         Raises:
           FileNotFoundError, ValueError, RunError: if something is missing or damaged.
         """
+        require_no_fork()
         source = find_source(model_dir)
         self.path = model_dir
         self.batch_size = batch_size
@@ -172,7 +174,9 @@ class Predictor:
         Raises:
           NonFiniteError: if one is not a finite number.
           ValueError: if the model has no segment for a pair's second text.
+          RunError: in a fork; see `require_no_fork`.
         """
+        require_no_fork()
         if not len(sequences):
             return np.zeros((0, self._task.num_outputs), np.float32)
         sequences.check_segments(self._type_vocab_size)

@@ -28,6 +28,7 @@ from bert_tf.interop.classifier_labels import (
 )
 from bert_tf.interop.model_kind import FILL_MASK, SQUAD
 from bert_tf.interop.weight_files import find_source
+from bert_tf.launch import require_no_fork
 from bert_tf.modeling.finetuning import ClassTask, SpanTask
 from bert_tf.modeling.models import model_outputs, settings_of
 from bert_tf.predictors.base import (
@@ -236,6 +237,7 @@ class MaskFiller(Predictor):
     def _fill(
         self, encoded: list[list[int]], num_words: int
     ) -> list[list[list[dict[str, object]]]]:
+        require_no_fork()
         sequences = TokenSequences.join((ids, [0] * len(ids)) for ids in encoded)
         masks = [
             np.flatnonzero(np.equal(i, self._tokenizer.special.mask)) for i in encoded

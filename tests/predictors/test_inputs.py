@@ -1,6 +1,7 @@
 """What predictors are given: texts, and what is none."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -61,3 +62,35 @@ def test_a_pair_needs_a_model_with_two_segments(folder, kind):
     assert len(list(predictor(["cat"]))) == 1
     with pytest.raises(ValueError, match="type_vocab_size=1, .* segment_ids of 1"):
         list(predictor([("cat", "dog")]))
+
+
+def test_a_fork_of_a_process_that_has_a_model_is_refused(folder):
+    """TensorFlow itself waits there for threads that the fork does not have."""
+    model, run = folder / "pairs", {"input_files_dir": folder, "do_train": True}
+    classify, embed = bert_tf.Classifier(model), bert_tf.Embedder(model)
+    extract = bert_tf.FeatureExtractor(model, layers=[-1], max_seq_length=9)
+    calls = [
+        lambda: classify(["cat"]),
+        lambda: embed(["cat"]),
+        lambda: list(extract(["cat"])),
+        lambda: bert_tf.Classifier(model),
+        lambda: bert_tf.pretrain(**run, preset="tiny", output_dir=folder / "run"),
+    ]
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        for call in calls:
+            try:
+                call()
+            except Exception as error:
+                os.write(writer, f"{type(error).__name__}: {error}\n".encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as pipe:
+        lines = pipe.read().splitlines()
+    os.waitpid(child, 0)
+    assert len(lines) == len(calls)
+    for line in lines:
+        assert line.startswith("RunError: TensorFlow must not be used on both sides")
+        assert f"process {child}, a fork of process {os.getpid()}" in line
+    assert not (folder / "run").exists()
