@@ -64,7 +64,8 @@ vectors = SentenceTransformer("PATH").encode(["A sentence."])
 _INPUTS = """
 Inputs: `input_ids`, `attention_mask` (1, and 0 for padding) and `token_type_ids`,
 [batch, length] of {dtype}, as a tokenizer returns them. Rows with numbers above 1 in
-`attention_mask` (packed) give NaN. Without `int8` in the source line the outputs were
+`attention_mask` (packed), or with ids and lengths that the model does not have, give
+NaN or an error. Without `int8` in the source line the outputs were
 within 1e-4 of those of the model when this was written.
 """
 _RUNTIMES = {

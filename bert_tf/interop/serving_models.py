@@ -32,8 +32,9 @@ _POOLER = "bert/pooler/dense/kernel"
 class Served(keras.layers.Layer):
     """The layers of a model, called with transformers' inputs.
 
-    Packed rows, which have numbers above 1 in `attention_mask`, give NaN: their
-    positions and the places of their [CLS] are no inputs here.
+    A row gives NaN if it is packed, with numbers above 1 in `attention_mask`: positions
+    and the places of [CLS] are no inputs here. So does one with a token, segment or
+    position that the model does not have, for which some runtimes read zeros.
     """
 
     def __init__(
@@ -58,8 +59,14 @@ class Served(keras.layers.Layer):
                 "dropout_seed": tf.zeros([rows, 3], tf.int32),
             }
         )
-        is_packed = tf.reduce_any(mask > 1, axis=1)
-        spoilt = tf.where(is_packed, np.float32("nan"), np.float32(0))
+        config = self._layer("bert").config
+        is_unknown = (
+            ((ids < 0) | (ids >= config.vocab_size))
+            | ((segments < 0) | (segments >= config.type_vocab_size))
+            | (positions >= config.max_position_embeddings)
+        )
+        is_spoilt = tf.reduce_any((mask > 1) | (is_unknown & (mask > 0)), axis=1)
+        spoilt = tf.where(is_spoilt, np.float32("nan"), np.float32(0))
         return {
             name: x + tf.reshape(spoilt, [-1] + [1] * (len(x.shape) - 1))
             for name, x in self._outputs(encoded, mask).items()

@@ -158,6 +158,29 @@ def test_packed_rows_give_nan(weights):
     assert np.isfinite(first).all() and np.isnan(second).all()
 
 
+@pytest.mark.parametrize("name", ["input_ids", "token_type_ids", "length"])
+def test_rows_with_what_the_model_does_not_have_give_nan(weights, name, monkeypatch):
+    """Some runtimes read zeros there, as this gather does; padding may be anything."""
+    served = serving_model(weights["encoder"], "encoder")
+    gather = tf.gather
+
+    def zeros_outside(table, ids, **more):
+        is_inside = (ids >= 0) & (ids < tf.shape(table)[0])
+        rows = gather(table, tf.where(is_inside, ids, 0), **more)
+        return tf.where(is_inside[..., None], rows, 0.0)
+
+    monkeypatch.setattr(tf, "gather", zeros_outside)
+    width = 17 if name == "length" else 4
+    inputs = {n: np.zeros((3, width), np.int32) for n in INPUTS}
+    inputs["attention_mask"] += np.arange(width) < np.array([[3], [3], [width]])
+    if name != "length":
+        inputs[name][0, 3] = inputs[name][2, 3] = inputs[name][1, 0] = 30
+        inputs[name][1, 0] = -1
+    row, other, last = served(inputs)["last_hidden_state"].numpy()
+    assert np.isfinite(row).all() and np.isnan(last).all()
+    assert np.isnan(other).all() == (name != "length")
+
+
 def test_an_encoder_without_a_pooler_has_no_pooled_output(weights):
     tensors = weights["encoder"].tensors
     rest = {n: x for n, x in tensors.items() if not n.startswith("bert/pooler")}
