@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from bert_tf.config.options import Option, options_of
-from bert_tf.config.text import TEXT_FORMATS
 from bert_tf.errors import did_you_mean, shown
 
 Config = TypeVar("Config")
@@ -200,19 +199,4 @@ def add_tokenizer_options(parser: Parser) -> None:
         action="store_false",
         default=None,
         help="the same as --do_lower_case=false",
-    )
-
-
-def add_text_options(parser: Parser) -> None:
-    """Adds the options of which text files of several formats hold."""
-    parser.add_argument(
-        "--input_format",
-        choices=TEXT_FORMATS,
-        default="auto",
-        help="default: by each file's extension, as `data extract` does",
-    )
-    parser.add_argument(
-        "--text_field",
-        default="text",
-        help="the key, or the column, that holds the text of a document; default: text",
     )

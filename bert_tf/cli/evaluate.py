@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bert_tf.cli.arguments import Parser, add_text_options, add_tokenizer_options
+from bert_tf.cli.arguments import Parser, add_tokenizer_options
 from bert_tf.config import checks
 from bert_tf.config.paths import (
     require_exists,
@@ -19,6 +19,7 @@ from bert_tf.config.paths import (
     require_output_file,
 )
 from bert_tf.config.runtime import PRECISIONS
+from bert_tf.config.text import TEXT_FORMATS
 from bert_tf.errors import did_you_mean
 from bert_tf.files import write_whole
 from bert_tf.launch import choose_instructions, without_optional_packages
@@ -65,7 +66,17 @@ def make_parser() -> Parser:
         metavar="FILES",
         help="text, for the loss: files or folders, as for `data extract`",
     )
-    add_text_options(parser)
+    add(
+        "--input_format",
+        choices=TEXT_FORMATS,
+        default="auto",
+        help="default: by each file's extension, as `data extract` does",
+    )
+    add(
+        "--text_field",
+        default="text",
+        help="the key, or the column, that holds the text of a document; default: text",
+    )
     add(
         "--sts",
         default="",
