@@ -59,7 +59,7 @@ def local_folder(path: str) -> str:
         return path
     plain = check_name("path", path, may_have_revision=True)
     name, _, revision = plain.partition("@")
-    hub = _hub()
+    hub = require_hub()
     with _reported(f"{path} cannot be fetched"):
         _check_connection()
         listed = hub.HfApi().list_repo_files(name, revision=revision or None)
@@ -92,7 +92,7 @@ def push(folder: str, files: Iterable[str], name: str) -> str:
     """
     paths = [os.path.relpath(path, folder) for path in files]
     patterns = [each for path in paths for each in (path, f"{path}/*")]
-    api = _hub().HfApi()
+    api = require_hub().HfApi()
     with _reported(f"{name} cannot be written to"):
         _check_connection()
         api.create_repo(name, private=True, exist_ok=True)
@@ -105,12 +105,12 @@ def push(folder: str, files: Iterable[str], name: str) -> str:
     return str(done.commit_url)
 
 
-def require_hub() -> None:
-    """Refuses to go on without huggingface_hub; see `push`."""
-    _hub()
+def require_hub() -> types.ModuleType:
+    """The package huggingface_hub.
 
-
-def _hub() -> types.ModuleType:
+    Raises:
+      RunError: if it is not installed.
+    """
     if importlib.util.find_spec("huggingface_hub") is None:
         raise RunError(
             "For models of the hub, huggingface_hub must be installed: `pip install "
@@ -123,7 +123,7 @@ def _hub() -> types.ModuleType:
 
 def _check_connection() -> None:
     """Raises at once where a connection is refused: the package tries it for long."""
-    address = urllib.parse.urlsplit(_hub().constants.ENDPOINT)
+    address = urllib.parse.urlsplit(require_hub().constants.ENDPOINT)
     if urllib.request.getproxies():  # Which may connect where this machine cannot.
         return
     port = address.port or {"http": 80}.get(address.scheme, 443)
@@ -143,7 +143,7 @@ def _reported(what: str) -> Iterator[None]:
     except Exception as error:
         # Which HTTP library raises it depends on the version of huggingface_hub.
         is_http = type(error).__module__.startswith("http")
-        known = (OSError, ValueError, _hub().errors.HfHubHTTPError)
+        known = (OSError, ValueError, require_hub().errors.HfHubHTTPError)
         if not (is_http or isinstance(error, known)):
             raise
         reason = " ".join(str(error).split())[:300].rstrip(".")
