@@ -14,7 +14,7 @@ from bert_tf.config.data import PackDataConfig
 from bert_tf.config.paths import require_local
 from bert_tf.data.records.metadata import metadata_file
 from bert_tf.data.records.record_index import record_files
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, counted
 
 _SEED = 12345
 # The widths of Habana's model; records with less are padded to them.
@@ -79,9 +79,10 @@ def pack(options: argparse.Namespace) -> str:
     widths = shape.max_predictions + _MORE_PREDICTIONS, _SEQUENCES
     metadata = pack_records(config, widths)
     return (
-        f"{metadata.original_number_of_samples:,} sequences of {len(files)} files in "
-        f"{metadata.new_number_of_samples:,} records: {options.output_dir}, described "
-        f"in {metadata_file(options.output_dir)}"
+        f"{counted(metadata.original_number_of_samples, 'sequence')} of "
+        f"{counted(len(files), 'file')} in "
+        f"{counted(metadata.new_number_of_samples, 'record')}: {options.output_dir}, "
+        f"described in {metadata_file(options.output_dir)}"
     )
 
 

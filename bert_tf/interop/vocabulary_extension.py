@@ -88,8 +88,9 @@ def place_words(
     if len(free) < len(words):
         raise ValueError(
             f"`num_tokens` must be at most {len(free)}, the [unusedN] of the "
-            f"vocabulary, with `into_unused`. Received: {len(words)} words. Pass a "
-            "smaller --num_tokens, or leave out --into_unused."
+            "vocabulary, with `into_unused`. Received: "
+            f"{counted(len(words), 'word')}. Pass a smaller --num_tokens, or leave "
+            "out --into_unused."
         )
     placed = list(tokens)
     for number, word in zip(free, words, strict=False):
@@ -186,7 +187,7 @@ def extend_vocabulary(
     examples = ", ".join(new.word for new in words[:_MAX_EXAMPLES])
     return [
         *notes,
-        f"added {len(words)} words {where}, such as {examples}",
+        f"added {counted(len(words), 'word')} {where}, such as {examples}",
         *lines,
         f"wrote a vocabulary of {len(tokens)} tokens to {', '.join(files)}",
     ]

@@ -269,7 +269,7 @@ def _check_global_batch(
             f"{config.files.input_files_dir} must hold at least one global batch of "
             f"{shape.global_batch_size} records ({counted(shape.size, 'worker')} x "
             f"{shape.micro_batch_size} x {shape.num_micro_batches} micro-batches). "
-            f"Received: {training_set.num_records} records. Pass a smaller "
+            f"Received: {counted(training_set.num_records, 'record')}. Pass a smaller "
             "--train_batch_size or --num_accumulation_steps."
         )
 
@@ -330,7 +330,8 @@ def _describe_sets(plan: PretrainingPlan) -> str:
     total = sum(share.parts for share in shares)
     read = steps * plan.shape.global_batch_size
     sets = "; ".join(
-        f"{share.parts / total:.4g} of {share.path} ({share.num_records:,} records, "
+        f"{share.parts / total:.4g} of {share.path} "
+        f"({counted(share.num_records, 'record')}, "
         f"{read * share.parts / total / share.num_records:.3g} epochs)"
         for share in shares
     )

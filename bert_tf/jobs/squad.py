@@ -154,7 +154,7 @@ def read_questions(
         if not examples:
             raise ValueError(
                 f"{path} must have a question whose answer is at its answer_start. "
-                f"Received: {len(misplaced)} questions without; the first: "
+                f"Received: {counted(len(misplaced), 'question')} without; the first: "
                 f"{misplaced[0]}"
             )
     windows = load_or_build_windows(
