@@ -19,6 +19,7 @@ import secrets
 import shutil
 import stat
 import time
+import types
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,18 @@ _OLD_SECONDS = 24 * 60 * 60
 # Names to try: one may be taken, or be deleted by another process as a leftover.
 _MAX_ATTEMPTS = 100
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def written(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Names a file in the errors of a full disk, which come without a path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 @contextlib.contextmanager
@@ -54,7 +67,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     remove_unfinished(folder, name)
     descriptor, temporary = _make_temporary(folder, name, _make_file)
     try:
-        with open(descriptor, "wb") as file:
+        with written(path), open(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(descriptor)
@@ -70,6 +83,15 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text as UTF-8, atomically; see `whole_file`."""
     with whole_file(path) as file:
         file.write(text.encode())
+
+
+def save_array(file: BinaryIO, array: np.ndarray) -> None:
+    """Writes an array as .npy to an open file.
+
+    `np.save` would write to the file's descriptor, and report a full disk by the number
+    of bytes alone.
+    """
+    np.save(types.SimpleNamespace(write=file.write), array)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from bert_tf.files import (
     sync_folder,
     temporary_folder,
     varint,
+    written,
 )
 from bert_tf.tf_checkpoint import DTYPES, FOOTER, INDEX, MAGIC, TRAILER
 
@@ -101,7 +102,7 @@ def save_tf(prefix: str, tensors: Mapping[str, np.ndarray]) -> None:
       OSError: if it cannot be written.
     """
     folder, name = os.path.split(os.path.abspath(prefix))
-    with temporary_folder(prefix) as temporary:
+    with written(prefix), temporary_folder(prefix) as temporary:
         write_tensors(os.path.join(temporary, name), tensors)
         for ending in (DATA, INDEX):
             os.replace(temporary / (name + ending), prefix + ending)

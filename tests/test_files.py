@@ -1,11 +1,15 @@
 import os
+import resource
 import stat
 
+import numpy as np
 import pytest
 from crashing import crash_points
 
 from bert_tf import files
-from bert_tf.errors import RunError
+from bert_tf.data.output_files import FileWriter
+from bert_tf.errors import RunError, one_line
+from bert_tf.tf_checkpoint_writer import save_tf
 
 
 def test_a_write_that_is_killed_anywhere_leaves_the_old_or_the_new(tmp_path):
@@ -143,3 +147,46 @@ def test_a_varint_is_that_of_the_documentation_of_protocol_buffers():
     assert files.varint(150) == b"\x96\x01"
     found = [files.varint(n) for n in (0, 1, 127, 128)]
     assert found == [b"\0", b"\1", b"\x7f", b"\x80\1"]
+
+
+def _write_whole(path):
+    with files.whole_file(path) as file:
+        file.write(b"1" * 2000)
+
+
+def _append(path):
+    with FileWriter(path) as file:
+        file.append(b"1" * 2000)
+
+
+def _save_array(path):
+    with files.whole_file(path) as file:
+        files.save_array(file, np.zeros(2000))
+
+
+def _save_checkpoint(path):
+    save_tf(str(path), {"a": np.zeros(2000, np.float32)})
+
+
+@pytest.mark.parametrize(
+    "write", [_write_whole, _append, _save_array, _save_checkpoint]
+)
+def test_a_file_for_which_there_is_no_room_is_named(write, tmp_path):
+    """The system's own error has no path."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError) as raised:
+            write(tmp_path / "out.bin")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    start = f"{tmp_path}/out.bin cannot be read or written: File too large."
+    assert one_line(raised.value).startswith(start)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_saved_array_is_read_by_numpy(tmp_path):
+    array = np.arange(5000.0).reshape(50, 100)
+    with files.whole_file(tmp_path / "a.npy") as file:
+        files.save_array(file, array)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), array)

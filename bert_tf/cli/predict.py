@@ -28,7 +28,7 @@ from bert_tf.config.paths import require_exists, require_file, require_output_fi
 from bert_tf.config.runtime import PRECISIONS
 from bert_tf.config.sentences import POOLINGS
 from bert_tf.evaluation.speed import BatchTimes, describe_speed
-from bert_tf.files import whole_file
+from bert_tf.files import save_array, whole_file
 from bert_tf.launch import choose_instructions, without_optional_packages
 from bert_tf.stages import loading_tensorflow
 
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str]) -> None:
     if vectors:
         os.makedirs(os.path.dirname(options.output) or ".", exist_ok=True)
         with whole_file(options.output) as file:
-            np.save(file, np.concatenate(vectors))
+            save_array(file, np.concatenate(vectors))
     if is_empty and not is_terminal(options):
         _warn_of_no_text(options)
 

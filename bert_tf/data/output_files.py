@@ -9,6 +9,8 @@ from typing import Self
 
 import google_crc32c
 
+from bert_tf.files import written
+
 # Per writer: small enough for thousands of them.
 _BUFFER_BYTES = 64 << 10
 _BYTES_AT_ONCE = 1 << 24
@@ -137,7 +139,7 @@ class FileWriter:
         self._temporary.unlink(missing_ok=True)
 
     def _flush(self, to_disk: bool = False) -> None:
-        with open(self._temporary, "ab") as file:
+        with written(self.path), open(self._temporary, "ab") as file:
             file.write(self._buffer)
             if to_disk:
                 file.flush()

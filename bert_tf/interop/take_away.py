@@ -1,6 +1,7 @@
 """Writes a model for a runtime or for keras-hub: a folder, in place at once."""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bert_tf.errors import RunError
-from bert_tf.files import temporary_folder, write_whole
+from bert_tf.files import temporary_folder, write_whole, written
 from bert_tf.interop import keras_hub
 from bert_tf.interop.classifier_labels import TAG, read_description
 from bert_tf.interop.export import (
@@ -117,7 +118,7 @@ def write_away(
         require_free(path, companions)
     # Next to what is replaced, so that a rename is enough.
     beside = path if os.path.isdir(folder or ".") else folder
-    with _no_empty_folders(beside), temporary_folder(beside) as made:
+    with written(path), _no_empty_folders(beside), temporary_folder(beside) as made:
         if form is Form.KERAS_HUB:
             keras_hub.write_weights(made, model.tensors, model.config)
         else:
@@ -189,6 +190,8 @@ def _export(
             runtime.export(served, path, int8)
             found = runtime.run(path, inputs)
     except Exception as error:  # Other programs', of any kind.
+        if (full := os.strerror(errno.ENOSPC)) in str(error):
+            raise OSError(errno.ENOSPC, full) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise RunError(
             f"{runtime.name} must take the model. Received: {reason}. Choose another "

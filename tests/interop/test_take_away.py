@@ -10,8 +10,9 @@ import tensorflow as tf
 from interop.tiny_bert import encoder_shapes, random_tensors, write_tf1
 
 from bert_tf.cli import main
-from bert_tf.interop import keras_hub
+from bert_tf.interop import keras_hub, take_away
 from bert_tf.interop.classifier_labels import Head
+from bert_tf.interop.export import Form
 from bert_tf.interop.model_kind import find_kind, require_kind
 from bert_tf.interop.pretrained import build_with
 from bert_tf.interop.serving_models import serving_model
@@ -149,6 +150,18 @@ def test_vectors_are_pooled_as_the_files_of_the_source_say(weights, tmp_path, ca
     assert main([*command, "--kind=embed"]) == 1
     assert "the pooling must be mean or cls" in capsys.readouterr().err
     assert not (tmp_path / "y").exists()
+
+
+def test_a_full_disk_is_no_fault_of_the_runtime(tf1, tmp_path, monkeypatch, capsys):
+    def export(*_):
+        raise RuntimeError("x/variables; No space left on device [Op:SaveV2]")
+
+    runtime = take_away.RUNTIMES[Form.SAVEDMODEL]._replace(export=export)
+    monkeypatch.setitem(take_away.RUNTIMES, Form.SAVEDMODEL, runtime)
+    target = tmp_path / "new/out"
+    assert main(["convert", tf1, str(target), "--to=savedmodel"]) == 1
+    line = f"{target}/saved_model.pb cannot be read or written: No space left on device"
+    assert line in capsys.readouterr().err and not target.parent.exists()
 
 
 def test_packed_rows_give_nan(weights):

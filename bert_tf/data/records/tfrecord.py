@@ -25,7 +25,7 @@ from bert_tf.data.records.gzip_files import (
 )
 from bert_tf.data.records.record_index import OpenFiles, RecordIndex, RecordLocation
 from bert_tf.errors import CorruptRecordError
-from bert_tf.files import masked_crc32c, whole_file
+from bert_tf.files import masked_crc32c, save_array, whole_file
 
 _FOOTER = struct.Struct("<I")
 
@@ -123,7 +123,7 @@ def load_offsets(path: str, cache_dir: str = "", name: str = "") -> np.ndarray:
         os.makedirs(cache_dir, exist_ok=True)
         # Several workers may write it at once.
         with whole_file(_cache_files(path, cache_dir)[0]) as file:
-            np.save(file, offsets)
+            save_array(file, offsets)
     return offsets
 
 
