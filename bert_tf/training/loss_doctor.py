@@ -5,6 +5,7 @@ Every training passes through this plateau; one that stays on it has a fault.
 """
 
 import dataclasses
+import math
 
 # A loss this far below the entropy, or this far above it, is a different one.
 _BELOW, _ABOVE = 0.99, 1.05
@@ -13,7 +14,8 @@ _MIDDLE_RATE = {"lamb": 2e-3, "adam": 1e-4, "adamw": 1e-4}
 # So many times a middle rate, or a part of it, is far outside of what trains.
 _FAR_ABOVE, _FAR_BELOW = 100.0, 1 / 50
 _MOST_UNKNOWN = 0.1
-_MOST_LETTERS = 0.5
+# A smaller vocabulary may be one of letters.
+_MOST_LETTERS, _MOST_LETTERS_OF_A_VOCABULARY = 0.5, 1000
 _MOST_REPEATED = 0.5
 # BERT keeps half of the masked tokens that it does not show as [MASK].
 _FEWEST_KEPT = 0.2
@@ -36,7 +38,7 @@ class TrainingState:
       masked_per_step: Masked tokens of a step, over all workers.
       is_shuffled: Whether records are read in random order.
       order_gain: How much smaller the entropy is within parts of the files, in nats.
-      unknown_share: Of the masked tokens, that are [UNK].
+      unknown_share: Of the masked tokens, that are [UNK] or [unusedN].
       letter_share: Of the masked tokens, that are a single letter.
       kept_share: Of the masked tokens that are not shown as [MASK], that are shown as
         they are; None if not known.
@@ -79,8 +81,14 @@ def _in_records(state: TrainingState) -> str:
     if state.unknown_share > _MOST_UNKNOWN:
         return (
             f"wrong vocabulary: {state.unknown_share:.0%} of the masked tokens are "
-            "[UNK]. Make the records again with a vocabulary for this text, and its "
-            "case."
+            "[UNK] or [unusedN]. Pass the --vocab_file of the records, or make them "
+            "again with a vocabulary for this text, and its case."
+        )
+    has_words = state.uniform_loss > math.log(_MOST_LETTERS_OF_A_VOCABULARY)
+    if state.letter_share > _MOST_LETTERS and has_words:
+        return (
+            f"wrong vocabulary: {state.letter_share:.0%} of the masked tokens are "
+            "single letters. Make the records again with a vocabulary for this text."
         )
     if state.copies >= 1.0:
         return (
@@ -131,11 +139,6 @@ def _of_settings(state: TrainingState) -> str:
             f"wrong vocabulary: the first loss was {state.first_loss:.3f} although the "
             "weights were trained before. Pass the records and the vocabulary of these "
             "weights."
-        )
-    if state.letter_share > _MOST_LETTERS:
-        return (
-            f"wrong vocabulary: {state.letter_share:.0%} of the masked tokens are "
-            "single letters. Make the records again with a vocabulary for this text."
         )
     if not state.is_shuffled:
         return _no_shuffle("they are read in the order of their files")

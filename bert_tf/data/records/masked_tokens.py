@@ -36,7 +36,7 @@ class MaskedTokens:
       num_records: Records of the sample.
       masked_per_record: On average.
       tokens_per_record: On average, without padding.
-      unknown_share: Share of them that are [UNK].
+      unknown_share: Share of them that are [UNK], or [unusedN] of the vocabulary.
       letter_share: Share of them that are a single letter of an alphabet; 0 without a
         vocabulary.
       kept_share: Share of them that the input shows unchanged, among those that it does
@@ -96,7 +96,8 @@ def measure_masked_tokens(
         return None
     counts = np.bincount(labels, weights[owners])
     total = counts.sum()
-    unknown = words.index(SPECIAL_TOKENS.unk) if words else _UNKNOWN_ID
+    unknown = [i for i, word in enumerate(words) if _has_no_meaning(word)]
+    unknown = np.array(unknown or [_UNKNOWN_ID])
     is_letter = np.array([*map(_is_letter, words[: len(counts)])], bool)
     fraction = len(numbers) / sum(share.num_records for share in shares)
     return MaskedTokens(
@@ -105,7 +106,7 @@ def measure_masked_tokens(
         num_records=len(numbers),
         masked_per_record=float(total) / len(numbers),
         tokens_per_record=num_tokens / len(numbers),
-        unknown_share=float(counts[unknown : unknown + 1].sum() / total),
+        unknown_share=float(counts[unknown[unknown < len(counts)]].sum() / total),
         letter_share=float(counts[: len(is_letter)][is_letter].sum() / total),
         kept_share=_kept_share(labels, shown),
         copies=_copies(keys, fraction),
@@ -191,6 +192,10 @@ def _kept_share(labels: np.ndarray, shown: np.ndarray) -> float | None:
     if is_shown.sum() < _FEWEST_SHOWN:
         return None
     return float((labels == shown)[is_shown].mean())
+
+
+def _has_no_meaning(word: str) -> bool:
+    return word == SPECIAL_TOKENS.unk or word.startswith("[unused")
 
 
 def _is_letter(word: str) -> bool:

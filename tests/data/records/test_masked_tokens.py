@@ -136,6 +136,18 @@ def test_unknown_words_and_letters_are_counted_by_the_vocabulary(tmp_path):
     assert found.kept_share is None
 
 
+def test_words_of_another_vocabulary_are_often_unused_ones(tmp_path):
+    vocab_file = tmp_path / "vocab.txt"
+    other = VOCABULARY.copy()
+    other[5:7] = "[unused1]", "[unused2]"
+    vocab_file.write_text("\n".join(other) + "\n")
+    rng = np.random.default_rng(0)
+    examples = [masked_example(rng, [1, 5, 7]), masked_example(rng, [1, 6, 8])]
+    write_records(tmp_path / "part-0.tfrecord", examples)
+    found = measure(tmp_path / "part-0.tfrecord", str(vocab_file))
+    np.testing.assert_allclose(found.unknown_share, 4 / 6)
+
+
 def test_without_a_masked_token_there_is_nothing_to_measure(tmp_path):
     rng = np.random.default_rng(0)
     examples = [make_example(rng, max_predictions=0) for _ in range(3)]
