@@ -71,7 +71,7 @@ class RunReport:
             self._facts = self._facts or {
                 "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
                 "command": command_line(self._config),
-                "settings": plan.settings(),
+                "settings": _in_effect(plan) | plan.settings(),
                 "environment": _environment(plan, hosts, threads),
                 "data": _data(plan),
             }
@@ -123,6 +123,18 @@ class RunReport:
         if not self._has_warned:
             self._has_warned = True
             self._log.message(f"warning: no report is written: {one_line(error)}")
+
+
+def _in_effect(plan: Plan) -> dict[str, Any]:
+    """The group of what flags leave open, as this training has it."""
+    if plan.training_set is None:
+        return {}
+    settings = plan.config.optimizer
+    values = {"peak learning rate": plan.learning_rate}
+    values["power of the decay"] = settings.power
+    if plan.clock is None:
+        values |= {"warm-up steps": settings.warmup_steps, "steps": plan.last_step}
+    return {"in effect": values}
 
 
 def _environment(plan: Plan, hosts: Sequence[str], threads: int) -> dict[str, Any]:

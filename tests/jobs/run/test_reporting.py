@@ -48,6 +48,17 @@ def test_a_run_leaves_a_page_with_its_curves(stopped_and_resumed):
         assert text in page.text
 
 
+def test_the_page_states_what_flags_leave_open(stopped_and_resumed):
+    settings = runs.read_json(stopped_and_resumed / "report.json")["settings"]
+    assert settings["optimizer"]["poly_power"] is None
+    assert settings["in effect"] == {
+        "peak learning rate": settings["optimizer"]["learning_rate"],
+        "power of the decay": 0.5,
+        "warm-up steps": 1,
+        "steps": 12,
+    }
+
+
 def test_the_page_has_the_lengths_of_the_records(stopped_and_resumed):
     rng = np.random.default_rng(7)  # As tiny_records are made.
     examples = [make_example(rng) for _ in range(150)]
