@@ -5,8 +5,10 @@ position that is not 0 counts ([CLS] is never masked). Two forms: rows padded to
 same length, or rows of variable length without padding, as MLPerf's trainer has them.
 """
 
+import contextlib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -210,8 +212,9 @@ class Hdf5Writer:
             for name in PER_PREDICTION:
                 columns[name] = _without_padding(columns[name], counts)
         begin, self._num_stored = self._num_stored, self._num_stored + count
-        for name, rows in columns.items():
-            self._file[name][begin : self._num_stored] = rows
+        with _system_errors(self.path):
+            for name, rows in columns.items():
+                self._file[name][begin : self._num_stored] = rows
 
     def close(self) -> None:
         """Syncs the file to disk and renames it.
@@ -222,7 +225,8 @@ class Hdf5Writer:
         self._check_number(self.num_records == self._expected)
         if self._num_waiting:
             self._store(self._num_waiting)
-        self._file.close()
+        with _system_errors(self.path):
+            self._file.close()
         with open(self._temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(self._temporary, self.path)
@@ -236,7 +240,9 @@ class Hdf5Writer:
 
     def discard(self) -> None:
         """Deletes the temporary file."""
-        self._file.close()
+        # On a full disk this fails too, and the first error is the one to show.
+        with contextlib.suppress(OSError, RuntimeError):
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
@@ -250,6 +256,19 @@ class Hdf5Writer:
                 self.close()
         finally:
             self.discard()
+
+
+@contextlib.contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """Raises the system's error, such as a full disk, in place of the library's."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        found = re.search(r"\berrno = (\d+)", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _without_padding(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -3,13 +3,15 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from conftest import make_example, write_records
+from conftest import ROOT, make_example, write_records
 from data.shared import LIMITS, assert_equal_arrays, read_features
 
 from bert_tf.data.records.hdf5_reader import Hdf5Index
@@ -678,3 +680,29 @@ def test_an_index_of_one_file_survives_a_copy(arrays, features, tmp_path):
     twice = index.read(np.array([3, 3 + NUM_RECORDS]))["input_ids"]
     np.testing.assert_array_equal(twice[0], twice[1])
     np.testing.assert_array_equal(twice[0], features["input_ids"][3])
+
+
+FULL = """
+import resource, sys
+import numpy as np
+from bert_tf.data.records.hdf5_writer import Hdf5Writer
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+tokens = dict.fromkeys(("input_ids", "input_mask", "segment_ids"), 16)
+masked = dict.fromkeys(("masked_lm_positions", "masked_lm_ids", "masked_lm_weights"), 4)
+widths = tokens | masked | {"next_sentence_labels": 1}
+try:
+    with Hdf5Writer(sys.argv[1], 3000, 16, 4, variable_length=sys.argv[2] == "1") as w:
+        w.write({name: np.ones((3000, width), int) for name, width in widths.items()})
+except OSError as error:
+    print(error.filename, error.strerror, flush=True)
+"""
+
+
+@pytest.mark.parametrize("variable_length", "01")
+def test_a_file_for_which_there_is_no_room_is_named(variable_length, tmp_path):
+    """In a process of its own: the library may crash later, when it frees the file."""
+    path = tmp_path / "out.hdf5"
+    command = [sys.executable, "-c", FULL, path, variable_length]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == f"{path} File too large\n"
+    assert os.listdir(tmp_path) == []
