@@ -264,8 +264,8 @@ def _values(config_class: type, arguments: Sequence[str]) -> flags.FlagValues:
     Raises:
       FlagError: see `parse`.
     """
-    for argument in arguments[1:]:
-        name = argument.partition("=")[0]
+    names = [argument.partition("=")[0] for argument in arguments[1:]]
+    for name in names:
         if len(name) > _MAX_NAME:  # Comparing it with all flags takes long.
             raise FlagError(f"Unknown flag {shown(name)}. {_ALL_FLAGS}")
     values = make_flags(config_class)
@@ -273,8 +273,11 @@ def _values(config_class: type, arguments: Sequence[str]) -> flags.FlagValues:
         rest = values(arguments)
     except flags.UnrecognizedFlagError as error:
         question = did_you_mean(f"--{error.flagname}", [f"--{n}" for n in values])
-        text = f"Unknown flag --{shown(error.flagname)[1:-1]}. {question}"
-        raise FlagError(f"{text.rstrip()} {_ALL_FLAGS}") from error
+        text = f"Unknown flag --{shown(error.flagname)[1:-1]}. {question}".rstrip()
+        known = {error.flagname, *values, *(f"no{name}" for name in values)}
+        others = {n for n in names if n.startswith("--") and n[2:] not in known}
+        text += f" Also unknown: {', '.join(sorted(others))}." if others else ""
+        raise FlagError(f"{text} {_ALL_FLAGS}") from error
     except flags.Error as error:
         text = " ".join(str(error).split()).rstrip(".")
         raise FlagError(f"{text}. {_ALL_FLAGS}") from error

@@ -171,6 +171,10 @@ def test_turning_off_what_is_off_prints_nothing(capsys):
             ["--lerning_rate=1"],
             "Unknown flag --lerning_rate. Did you mean --learning_rate?",
         ),
+        (
+            ["--use_habana", "--seed=1", "--noconverged", "--bogus=2", "--bogus=3"],
+            "Unknown flag --use_habana.* Also unknown: --bogus, --noconverged. ",
+        ),
         (["--train_batch_size=many"], "train_batch_size=many: must be a whole number"),
         (["--train_batch_size=4.5"], "train_batch_size=4.5: must be a whole number"),
         (["--seed=1e300"], "seed=1e300: must be a whole number"),
