@@ -16,6 +16,8 @@ from bert_tf.scaling import encoder_shapes
 
 _LOGGER = logging.getLogger(__name__)
 
+# So many times the memory of a host are not there, whatever the error.
+_HOPELESS = 3
 ERROR = 0.25  # The largest error of the estimate that was measured, rounded up.
 
 _GIB = 2**30
@@ -186,23 +188,28 @@ def memory_warnings(
       rows: The rows of its micro-batch.
       workers: How many share the memory of this host.
       recompute: See `estimate_training`.
+
+    Raises:
+      RunError: if it needs several times the memory of the whole host.
     """
     _LOGGER.debug("Memory of a worker: %s, %s.", rows, estimate)
     limit = _available(workers)
     # The estimate is of the host's memory, not a GPU's.
     if _on_gpu() or limit is None or estimate.total <= limit:
         return []
-    remedy = "" if recompute else ", or --recompute"
-    return [
-        f"warning: a worker needs about {estimate.total / _GIB:.1f} GiB to train "
+    found = (
+        f"a worker needs about {estimate.total / _GIB:.1f} GiB to train "
         f"({estimate.weights / _GIB:.1f} for weights, moments, their copy for a "
         f"checkpoint, gradients and the program, "
         f"{estimate.activations / _GIB:.1f} for activations of {rows.count} rows of "
         f"{rows.length} tokens; within {ERROR:.0%}), and there are "
-        f"{limit / _GIB:.1f} GiB for each of {workers} ({_source()}). It may be "
-        "killed: use a smaller --train_batch_size with more "
-        f"--num_accumulation_steps{remedy}."
-    ]
+        f"{limit / _GIB:.1f} GiB for each of {workers} ({_source()})."
+    )
+    remedy = "" if recompute else ", or --recompute"
+    advice = f"a smaller --train_batch_size with more --num_accumulation_steps{remedy}."
+    if estimate.total * workers > _HOPELESS * resources.memory_total():
+        raise RunError(f"{found[0].upper()}{found[1:]} Pass {advice}")
+    return [f"warning: {found} It may be killed: use {advice}"]
 
 
 def _on_gpu() -> bool:

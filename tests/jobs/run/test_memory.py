@@ -119,6 +119,12 @@ def test_too_large_a_micro_batch_is_warned_of_with_what_to_do(machine):
     assert line.endswith("more --num_accumulation_steps, or --recompute.")
 
 
+def test_what_can_never_fit_is_refused(machine):
+    machine(64 * GIB, limit=4 * GIB, free=64 * GIB)
+    with pytest.raises(RunError, match="A worker needs about .* Pass a smaller --tr"):
+        warnings(640)
+
+
 def test_the_advice_makes_it_fit(machine):
     machine(64 * GIB, limit=5 * GIB, free=64 * GIB)
     assert warnings(64, recompute=True) == []
