@@ -29,6 +29,8 @@ from bert_tf.interop.sentence_files import EMBED, read_settings
 from bert_tf.interop.serving_models import serving_model
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG
 from bert_tf.interop.weights import Weights
+from bert_tf.launch import report
+from bert_tf.stages import stage
 
 FORMS = (*RUNTIMES, Form.KERAS_HUB)
 # Largest difference, as a fraction of the largest output or of 1; with int8 there is
@@ -122,7 +124,9 @@ def write_away(
         if form is Form.KERAS_HUB:
             keras_hub.write_weights(made, model.tensors, model.config)
         else:
-            notes += _export(model, RUNTIMES[form], str(made / name), kind, int8)
+            runtime = RUNTIMES[form]
+            with stage(f"Exporting for {runtime.name}", report):
+                notes += _export(model, runtime, str(made / name), kind, int8)
         for text_name, text in texts.items():
             (made / text_name).parent.mkdir(parents=True, exist_ok=True)
             write_whole(made / text_name, text)
