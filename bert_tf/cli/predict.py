@@ -192,7 +192,10 @@ def make_parser() -> Parser:
     )
     add = parser.add_argument
     add("task", choices=tuple(TASKS))
-    text = "the text; for squad question and context, for choose context and endings"
+    text = (
+        "the text; for squad question and context, for choose context and endings; for "
+        "classify both texts of a pair, or any number of texts if the model takes one"
+    )
     add("text", nargs="*", help=text)
     add(
         "--model",

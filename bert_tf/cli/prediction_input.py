@@ -41,6 +41,7 @@ class Task(NamedTuple):
       parse: Checks a JSON object, given its location for messages, where `required`
         alone does not tell whether it is an input; raises a ValueError.
       read: Reads a file of examples; None for one with an input per line.
+      takes_pairs: Whether the model was trained on two texts; None if unknown.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Task(NamedTuple):
     files: tuple[SplitFile, ...] = ()
     parse: Callable[[Example, str], Example] | None = None
     read: Callable[[str], Iterator[Example] | None] = lambda path: None
+    takes_pairs: bool | None = None
 
     @property
     def reads_tables(self) -> bool:
@@ -87,7 +89,9 @@ def read_inputs(options: argparse.Namespace, task: Task) -> Iterator[Example]:
     """
     path = options.input
     if options.text:
-        yield _from_words(options.text, task)
+        is_single = task.name == "classify" and task.takes_pairs is False
+        inputs = [[text] for text in options.text] if is_single else [options.text]
+        yield from (_from_words(texts, task) for texts in inputs)
     elif is_stream(path):
         file = _standard_input() if path == "-" else _open(path)
         lines = iter(lambda: file.readline(_MAX_LINE + 1), "")
@@ -159,7 +163,7 @@ def _from_words(texts: list[str], task: Task) -> Example:
     if not len(names if is_choice else task.required) <= len(texts) <= len(names):
         raise ValueError(
             f"{task.name} takes {' and '.join(names)}. Received: "
-            f"{counted(len(texts), 'text')}."
+            f"{counted(len(texts), 'text')}. Pass several inputs as lines of --input."
         )
     for text in texts:
         try:
@@ -343,6 +347,14 @@ def _table(path: str, task: Task) -> SplitFile | None:
     texts = find_text_columns(present, task.usual)
     if texts is not None:
         label = find_label_column(present, task.usual, taken=texts)
+        if texts[1] and task.takes_pairs is False:
+            trained = [each.text_a for each in task.usual]
+            raise ValueError(
+                f"{path}, line 1: the model was trained on single texts, so there must "
+                f"be one column of texts. Received: {quoted_list(texts)}. Name it "
+                f"{quoted_list(trained[:1])}, as in training, or pass a model that was "
+                "trained on pairs."
+            )
         skips = any(file.skips_broken_rows for file in known)
         columns = ColumnNames(*texts, label)
         return SplitFile(name, columns, (), None, skips, keeps)
@@ -362,7 +374,13 @@ def _from_table(path: str, file: SplitFile) -> Iterator[Example]:
     columns = file.columns
     names = {columns.text_a: "text_a", columns.text_b: "text_b"}
     names[columns.label] = f"{GIVEN}label"
-    others = [] if file.header else filter(None, column_names(path))
+    others = [] if file.header else [*filter(None, column_names(path))]
+    if left_out := [n for n in ("text_a", "text_b") if n in {*others} - {*names}]:
+        print(
+            f"warning: {path}: {quoted_list(left_out)} is not read: the text is "
+            f"{quoted_list([n for n in (columns.text_a, columns.text_b) if n])}.",
+            file=sys.stderr,
+        )
     # A column with the name of an input would replace that.
     taken = {*columns.names, "text_a", "text_b", f"{GIVEN}label"}
     wanted = [*columns.names, *(name for name in others if name not in taken)]

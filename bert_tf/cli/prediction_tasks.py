@@ -69,7 +69,9 @@ def _classify(options: argparse.Namespace) -> Task:
         ("text_a",),
         predict,
         lambda: classify.num_traces,
+        lambda example: classify.check(example.get("text_b")),
         files=known_files(classify.description),
+        takes_pairs=classify.takes_pairs,
     )
 
 

@@ -163,6 +163,12 @@ def known_files(description: Mapping[str, object]) -> tuple[SplitFile, ...]:
     return tuple(file for files in task.files.values() for file in files)
 
 
+def takes_pairs(description: Mapping[str, object]) -> bool | None:
+    """Whether the inputs of a model are two texts, by its task.json; None: unknown."""
+    files = known_files(description)
+    return any(file.columns.text_b for file in files) if files else None
+
+
 def _evaluated_task(
     config: ClassifierConfig, head: Head, advice: str
 ) -> tuple[ClassificationTask, list[str]]:

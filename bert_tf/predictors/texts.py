@@ -28,6 +28,7 @@ from bert_tf.interop.classifier_labels import (
 )
 from bert_tf.interop.model_kind import FILL_MASK, SQUAD
 from bert_tf.interop.weight_files import find_source
+from bert_tf.jobs.class_names import takes_pairs
 from bert_tf.launch import require_no_fork
 from bert_tf.modeling.finetuning import ClassTask, SpanTask
 from bert_tf.modeling.models import model_outputs, settings_of
@@ -46,7 +47,12 @@ MASK = "[MASK]"
 
 
 class Classifier(HeadPredictor):
-    """Predicts the class of a text, or a number."""
+    """Predicts the class of a text, or a number.
+
+    Attributes:
+      takes_pairs: Whether the model was trained on two texts; None if task.json does
+        not say.
+    """
 
     kind = CLASSIFY
     task_class = ClassTask
@@ -62,6 +68,8 @@ class Classifier(HeadPredictor):
                 f"output. Received: {self._head.num_outputs} outputs, problem_type="
                 f"{REGRESSION}. Predict with the program that trained it."
             )
+        self.takes_pairs = takes_pairs(self.description)
+        self._warned_of_single = False
         numbers = list(map(str, range(self._head.num_outputs)))
         self.label_names = list(self._head.names) or numbers
         if not self._head.names and len(numbers) > 1:
@@ -82,9 +90,14 @@ class Classifier(HeadPredictor):
           For each the likeliest `label` and `probabilities` by label, which sum to 1;
           where a text may have any number of labels, instead of `label` `labels`, those
           with a probability above a half; of a model with one output, `value`.
+
+        Raises:
+          ValueError: if there is a pair, and the model was trained on single texts.
         """
         if not (examples := text_examples(texts)):
             return []
+        for number, one in enumerate(examples):
+            self.check(one.text_b, f"Input {number}: ")
         sequences = encode_examples(examples, self._tokenizer, self.max_seq_length)
         logits = self._logits(sequences, of_tokens=False)
         if self._task.num_outputs == 1:
@@ -104,6 +117,32 @@ class Classifier(HeadPredictor):
                 result = {"label": names[int(np.argmax(row))]}
             results.append({**result, "probabilities": odds})
         return results
+
+    def check(self, text_b: str | None, location: str = "") -> None:
+        """Refuses a second text that the model was not trained for.
+
+        Args:
+          text_b: The second text, if there is one. The first input that lacks it is
+            reported, if the model was trained on pairs.
+          location: For messages.
+
+        Raises:
+          ValueError: see above.
+        """
+        if text_b and self.takes_pairs is False:
+            raise ValueError(
+                f"{location}the model was trained on single texts, so there must be no "
+                f"second text (text_b). Received: {shown(text_b)}. Pass each text as "
+                f"an input, or a model that was trained on pairs. Model: {self.path}."
+            )
+        if not text_b and self.takes_pairs and not self._warned_of_single:
+            self._warned_of_single = True
+            _LOGGER.warning(
+                "warning: %s%s was trained on pairs of texts; there is an input "
+                "without a second text (text_b).",
+                location,
+                self.path,
+            )
 
 
 class QuestionAnswerer(HeadPredictor):

@@ -29,6 +29,12 @@ def read(path, name="classify"):
     return read_inputs(options, Task(name, REQUIRED[name], lambda _: [], lambda: 0))
 
 
+def classify(path="-", texts=(), **settings):
+    task = Task("classify", ("text_a",), lambda _: [], lambda: 0, **settings)
+    options = argparse.Namespace(input=str(path), text=list(texts))
+    return list(read_inputs(options, task))
+
+
 def write_parquet(path, **columns):
     pq.write_table(pa.table(columns), path)
     return path
@@ -69,6 +75,32 @@ def test_a_column_with_the_name_of_an_input_does_not_replace_it(tmp_path):
     task = Task("classify", ("text_a",), lambda _: [], lambda: 0, files=files)
     options = argparse.Namespace(input=str(tmp_path / "a.csv"), text=[])
     assert list(read_inputs(options, task)) == [{"text_a": "river", "n": "1"}]
+
+
+def test_a_table_of_pairs_is_refused_for_a_model_of_single_texts(tmp_path):
+    (tmp_path / "a.csv").write_text("text_a,text_b\nriver,sea\n")
+    files = (SplitFile("", ColumnNames("body")),)
+    with pytest.raises(ValueError, match=r"line 1: .*single texts.* Name it 'body'"):
+        classify(tmp_path / "a.csv", files=files, takes_pairs=False)
+    assert classify(tmp_path / "a.csv") == [{"text_a": "river", "text_b": "sea"}]
+
+
+def test_a_second_text_that_is_not_read_is_reported(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("text_a,text_b\nriver,sea\n")
+    files = (SplitFile("", ColumnNames("text_a")),)
+    found = classify(tmp_path / "a.csv", files=files, takes_pairs=False)
+    assert found == [{"text_a": "river"}]
+    assert "'text_b' is not read: the text is 'text_a'" in capsys.readouterr().err
+
+
+def test_texts_of_the_command_line_are_a_pair_unless_the_model_takes_one():
+    texts = ["a", "b"]
+    pair, both = [{"text_a": "a", "text_b": "b"}], [{"text_a": "a"}, {"text_a": "b"}]
+    assert classify(texts=texts, takes_pairs=False) == both
+    assert classify(texts=texts, takes_pairs=True) == pair
+    assert classify(texts=texts) == pair
+    with pytest.raises(ValueError, match="Received: 3 texts. Pass several inputs"):
+        classify(texts=["a", "b", "c"])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

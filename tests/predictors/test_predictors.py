@@ -53,6 +53,53 @@ def test_no_input_has_no_result(folder):
     assert Classifier(str(folder))([]) == []
 
 
+@pytest.fixture
+def described(folder):
+    """Loads the classifier with more in its task.json."""
+
+    def load(**more):
+        (folder / "task.json").write_text(json.dumps(TASK | more))
+        return Classifier(str(folder))
+
+    yield load
+    (folder / "task.json").write_text(json.dumps(TASK))
+
+
+SINGLE = {"text_a": "body", "text_b": "", "label": "kind"}
+
+
+@pytest.mark.parametrize(
+    "known",
+    [{"task_name": "csv", "columns": SINGLE}, {"task_name": "SST-2"}],
+    ids=["own", "glue"],
+)
+def test_a_pair_is_refused_by_a_model_of_single_texts(described, known):
+    classify = described(**known)
+    assert len(classify(["the river", ("cold", "")])) == 2
+    with pytest.raises(ValueError, match="Input 1: the model was trained on single"):
+        classify(["the river", ("the river", "is cold")])
+
+
+@pytest.mark.parametrize(
+    "known",
+    [{"task_name": "csv", "columns": SINGLE | {"text_b": "x"}}, {"task_name": "MRPC"}],
+    ids=["own", "glue"],
+)
+def test_a_model_of_pairs_warns_once_of_single_texts(described, known, caplog):
+    classify = described(**known)
+    classify([("the river", "is cold")])
+    assert "pairs" not in caplog.text
+    classify(["the river", "cold"])
+    classify(["cold"])
+    assert caplog.text.count("was trained on pairs of texts") == 1
+
+
+def test_a_model_whose_inputs_are_unknown_takes_both(described, caplog):
+    for known in ({}, {"task_name": "csv"}):
+        assert len(described(**known)(["the river", ("the river", "is cold")])) == 2
+    assert "pairs of texts" not in caplog.text
+
+
 @pytest.mark.parametrize("kind", [Classifier, FeatureExtractor])
 def test_several_models_in_a_process_do_not_warn_of_retracing(folder, caplog, kind):
     caplog.set_level(logging.WARNING)
