@@ -362,10 +362,11 @@ def _table(path: str, task: Task) -> SplitFile | None:
         return None
     if len(present) == 1 and present[0]:
         return SplitFile(name, ColumnNames(present[0]))
+    second = "" if task.takes_pairs is False else ", and that of second texts text_b"
     raise ValueError(
         f"{path}, line 1: no column has the name of a text. Received: "
         f"{quoted_list(present)}. Name the column of the texts text_a in the first "
-        "line, and that of second texts text_b."
+        f"line{second}."
     )
 
 

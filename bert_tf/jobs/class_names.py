@@ -64,7 +64,7 @@ def choose_task(
         raise ValueError(
             "Without `do_train` the weights must have a classifier. Received: "
             f"init_checkpoint={config.files.init_checkpoint} without output_weights. "
-            "Pass a model that was trained for classes."
+            "Pass --do_train, which trains one, or a model trained for classes."
         )
     if config.training.do_train or not head.num_outputs:
         return fit_head(_own_task(config, head), head, advice)
@@ -80,7 +80,7 @@ def _tag_task(
         raise ValueError(
             "Without `do_train` the weights must have a head for tags. Received: "
             f"init_checkpoint={config.files.init_checkpoint} without output_weights. "
-            "Pass a model that was trained for them."
+            "Pass --do_train, which trains one, or a model trained for them."
         )
     if head.num_outputs and not names:
         names = default_names(head.num_outputs)

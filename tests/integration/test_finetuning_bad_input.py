@@ -226,8 +226,26 @@ def test_prediction_with_a_checkpoint_without_a_head(
         trained,
         lambda tensors: {n: x for n, x in tensors.items() if "squad" not in n},
     )
-    parts = ("cls/squad/output_weights (2, 32) is missing", str(path))
+    parts = (f"{path} has no head for this task: cls/squad/output_weights and",)
+    parts += ("Pass --do_train, which trains one",)
     refused(run_squad.main, prediction(path), *parts)
+
+
+def test_evaluation_of_classes_without_a_head(trained, refused, folder, tmp_path):
+    """The weights have a head for another task."""
+    flags = [*finetuning_data.CLASS_FLAGS, f"--init_checkpoint={trained}", "--do_eval"]
+    refused(
+        *(run_classifier.main, [*flags, f"--data_dir={folder}", "--task_name=csv"]),
+        *("Without `do_train` the weights must have a classifier", "Pass --do_train"),
+    )
+    data = tmp_path / "glue"
+    data.mkdir()
+    (data / "dev.tsv").write_text("sentence\tlabel\na\t1\nb\t0\n")
+    refused(
+        *(run_classifier.main, [*flags, f"--data_dir={data}", "--task_name=SST-2"]),
+        *("has no head for this task: output_weights and output_bias are missing",),
+        "Pass --do_train, which trains one",
+    )
 
 
 def test_prediction_with_weights_that_are_no_numbers(

@@ -279,9 +279,28 @@ def test_a_table_without_a_known_column_is_refused_with_the_remedy(
     code, lines, error = run(capsys, monkeypatch, *command)
     assert (code, lines) == (1, [])
     assert "line 1: no column has the name of a text. Received: 'one', 'two'" in error
-    path.write_text("text_a\ttext_b\nthe river\tit is\n")  # As it says.
+    assert "text_b" not in error  # The model was trained on single texts.
+    path.write_text("text_a\ttwo\nthe river\tit is\n")  # As it says.
     _, [found], _ = run(capsys, monkeypatch, *command)
-    assert (found["text_a"], found["text_b"]) == ("the river", "it is")
+    assert (found["text_a"], found["two"]) == ("the river", "it is")
+
+
+def test_each_text_of_the_command_line_is_predicted(classes, capsys, monkeypatch):
+    command = ["classify", "--model", classes, *TEXTS]
+    code, found, _ = run(capsys, monkeypatch, *command)
+    assert (code, [row["text_a"] for row in found]) == (0, TEXTS)
+    assert not any("text_b" in row for row in found)
+
+
+def test_a_second_text_in_a_line_of_json_is_refused(
+    classes, capsys, monkeypatch, tmp_path
+):
+    path = tmp_path / "x.jsonl"
+    path.write_text('"it is"\n{"text_a": "the river", "text_b": "it is"}\n')
+    command = ["classify", "--model", classes, "--input", path]
+    code, found, error = run(capsys, monkeypatch, *command)
+    assert code == 1
+    assert f"{path}, line 2: the model was trained on single texts" in error
 
 
 def test_lines_of_a_file_in_one_column_are_texts(

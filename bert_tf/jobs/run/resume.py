@@ -106,7 +106,8 @@ def restore(
       Lines for the log.
 
     Raises:
-      RunError: if the checkpoint does not fit the model, which is then not changed.
+      RunError: if the checkpoint does not fit the model, which is then not changed, or
+        there is no training and it lacks the head.
     """
     if not start.prefix:
         return list(start.notes)
@@ -120,6 +121,13 @@ def restore(
     source = find_source(start.prefix)
     found = weights or read_weights(start.prefix)
     lines = compare_config(found.config, bert, source.config_file)
+    lacking = [name for name in head if name in variables and name not in found.tensors]
+    if lacking and not do_train:
+        raise RunError(
+            f"{source.path} has no head for this task: {' and '.join(lacking)} are "
+            "missing. Pass --do_train, which trains one, or a model that "
+            "was fine-tuned for the task as --init_checkpoint."
+        )
     report = assign_weights(found, variables, new=head if do_train else ())
     if averages:
         averages.restart()
