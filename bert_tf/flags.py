@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import re
@@ -282,10 +283,12 @@ def _values(config_class: type, arguments: Sequence[str]) -> flags.FlagValues:
         text = " ".join(str(error).split()).rstrip(".")
         raise FlagError(f"{text}. {_ALL_FLAGS}") from error
     if len(rest) > 1:
-        raise FlagError(
-            f"Every argument must be a flag, --name=value. Received: {shown(rest[1])}. "
-            f"{_ALL_FLAGS}"
-        )
+        text = "Every argument must be a flag, --name=value."
+        for word, value in itertools.pairwise(arguments):
+            name = word.lstrip("-")
+            if value == rest[1] and name in values and values[name].boolean:
+                text += f" A value of {word} follows =, as in {word}=true."
+        raise FlagError(f"{text} Received: {shown(rest[1])}. {_ALL_FLAGS}")
     return values
 
 

@@ -54,6 +54,15 @@ def test_values_have_the_types_of_their_fields():
     assert config.optimizer.scale_learning_rate is False
 
 
+def test_a_value_after_a_boolean_flag_and_a_space_is_refused_with_the_form():
+    for value in ("true", "False"):
+        with pytest.raises(flags.FlagError, match="follows =, as in --do_eval=true"):
+            parse("--do_eval", value, "--seed=1")
+    with pytest.raises(flags.FlagError, match="must be a flag") as caught:
+        parse("--seed", "1", "true")
+    assert "follows" not in str(caught.value)
+
+
 def test_every_flag_is_explained():
     text = flags.help_text(PretrainingConfig)
     names = set(flags.make_flags(PretrainingConfig))

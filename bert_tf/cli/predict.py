@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -153,7 +154,14 @@ def _check_paths(options: argparse.Namespace) -> None:
     require_exists("model", options.model)
     for name, task in _ONLY_FOR.items():
         if getattr(options, name) not in (None, "") and options.task != task:
-            raise ValueError(f"--{name} is for {task}. Leave it out.")
+            advice = "Leave it out."
+            if name == "output":
+                path = shlex.quote(options.output)
+                advice = (
+                    "For a file of JSON lines, leave it out and redirect the standard "
+                    f"output: `> {path}`."
+                )
+            raise ValueError(f"--{name} is for {task}. {advice}")
     if options.output:
         if not options.output.endswith(".npy") or options.benchmark:
             raise ValueError(

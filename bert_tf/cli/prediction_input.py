@@ -13,6 +13,7 @@ from bert_tf.data.tasks.custom_task import find_label_column, find_text_columns
 from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.data.tasks.row_labels import ColumnNames
 from bert_tf.data.tasks.squad_files import read_squad
+from bert_tf.data.tasks.table_columns import separator_advice
 from bert_tf.data.tasks.tables import column_names, numbered_lines
 from bert_tf.data.text.input_files import utf8_remedy
 from bert_tf.errors import counted, shown
@@ -360,6 +361,11 @@ def _table(path: str, task: Task) -> SplitFile | None:
         return SplitFile(name, columns, (), None, skips, keeps)
     if len(present) == 1 and ending not in (".csv", ".parquet"):
         return None
+    if advice := separator_advice(f"{path}, line 1", present):
+        raise ValueError(
+            f"{path}, line 1: there must be a column of texts. Received: "
+            f"{quoted_list(present)}. {advice}"
+        )
     if len(present) == 1 and present[0]:
         return SplitFile(name, ColumnNames(present[0]))
     second = "" if task.takes_pairs is False else ", and that of second texts text_b"

@@ -114,6 +114,12 @@ def test_the_only_column_of_a_csv_file_is_the_text(tmp_path):
     assert list(read(tmp_path / "a.csv")) == [{"text_a": "a, b"}, {"text_a": "c"}]
 
 
+def test_a_csv_file_with_semicolons_is_no_column_of_texts(tmp_path):
+    (tmp_path / "a.csv").write_text("body of note;kind\nriver;cold\n")
+    with pytest.raises(ValueError, match="separated by commas; this line has semicol"):
+        list(read(tmp_path / "a.csv"))
+
+
 def test_the_only_column_of_a_parquet_file_is_the_text(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", remark=["a", "b"])
     assert list(read(path)) == [{"text_a": "a"}, {"text_a": "b"}]

@@ -285,6 +285,16 @@ def test_a_table_without_a_known_column_is_refused_with_the_remedy(
     assert (found["text_a"], found["two"]) == ("the river", "it is")
 
 
+def test_an_output_file_of_classes_is_refused_with_the_way_to_write_one(
+    classes, capsys, monkeypatch
+):
+    command = ["classify", "--model", classes, "--output=my p.jsonl", "the river"]
+    code, found, error = run(capsys, monkeypatch, *command)
+    assert (code, found) == (1, [])
+    assert "--output is for embed. For a file of JSON lines, leave it out" in error
+    assert "`> 'my p.jsonl'`" in error
+
+
 def test_each_text_of_the_command_line_is_predicted(classes, capsys, monkeypatch):
     command = ["classify", "--model", classes, *TEXTS]
     code, found, _ = run(capsys, monkeypatch, *command)

@@ -17,7 +17,8 @@ from bert_tf.data.tasks.classification import (
 )
 from bert_tf.data.tasks.label_names import quoted, quoted_list
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind
-from bert_tf.data.tasks.tables import check_columns, column_names
+from bert_tf.data.tasks.table_columns import check_columns
+from bert_tf.data.tasks.tables import column_names
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 

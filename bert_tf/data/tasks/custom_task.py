@@ -14,7 +14,8 @@ from bert_tf.data.tasks.classification import (
 )
 from bert_tf.data.tasks.label_names import doubtful_names, quoted, quoted_list
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind, names_of
-from bert_tf.data.tasks.tables import check_columns, column_names
+from bert_tf.data.tasks.table_columns import check_columns, separator_advice
+from bert_tf.data.tasks.tables import column_names
 
 _SPLITS = ("train", "dev", "test")
 _MAX_DIGITS = 18
@@ -235,10 +236,14 @@ def _no_column(path: str, present: Sequence[str], *, is_text: bool) -> ValueErro
         common += f"; of two texts {pairs}"
     has_header = path.removesuffix(".gz").endswith((".tsv", ".csv"))
     header = "The first line must be a header with the names of the columns. "
+    location = f"{path}, line 1"
+    advice = separator_advice(location, present) or (
+        f"{header if has_header else ''}Name the column with {option}, or use a common "
+        f"name: {common}."
+    )
     return ValueError(
-        f"{path}, line 1: no column has a common name for {what}. Received: "
-        f"{quoted_list(present)}. {header if has_header else ''}Name the column with "
-        f"{option}, or use a common name: {common}."
+        f"{location}: no column has a common name for {what}. Received: "
+        f"{quoted_list(present)}. {advice}"
     )
 
 

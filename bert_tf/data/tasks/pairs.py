@@ -9,7 +9,8 @@ from bert_tf.data.tasks.classification import TextExample, encode_examples, text
 from bert_tf.data.tasks.custom_task import find_text_columns
 from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.data.tasks.row_labels import ColumnNames
-from bert_tf.data.tasks.tables import check_columns, column_names, read_rows
+from bert_tf.data.tasks.table_columns import check_columns
+from bert_tf.data.tasks.tables import column_names, read_rows
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 

@@ -14,13 +14,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.data.tasks.quoting import (
     count_doubled,
     find_quotes,
     quoted_records,
     split_quoted,
 )
+from bert_tf.data.tasks.table_columns import check_columns, check_single
 from bert_tf.data.text.input_files import HEAD_BYTES, refuse_zeros, utf8_remedy
 from bert_tf.errors import counted
 from bert_tf.files import check_regular, is_gzip_name, opened
@@ -229,7 +229,7 @@ def _tab_rows(
         header = column_names(path, keeps_quotes=keeps_quotes)
         next(lines)
     check_columns(columns, header, f"{path}, line 1")
-    _check_single(header, f"{path}, line 1")
+    check_single(header, f"{path}, line 1")
     header = list(header)
     numbers = [header.index(column) for column in columns]
     num_broken = 0
@@ -261,22 +261,12 @@ def _tab_rows(
         )
 
 
-def _check_single(header: Sequence[str], location: str) -> None:
-    """Refuses a column that occurs twice; those without a name are not meant."""
-    for column in filter(None, header):
-        if list(header).count(column) > 1:
-            raise ValueError(
-                f"{location}: there must be only one column {column!r}. Received: "
-                f"{quoted_list(header)}. Rename the other, or use another column."
-            )
-
-
 def _csv_rows(path: str, columns: Sequence[str]) -> Iterator[Row]:
     lines = _csv_lines(path)
     header = column_names(path, "csv")
     next(lines)
     check_columns(columns, header, f"{path}, line 1")
-    _check_single(header, f"{path}, line 1")
+    check_single(header, f"{path}, line 1")
     for location, fields in lines:
         if len(fields) != len(header):
             raise ValueError(
@@ -373,25 +363,3 @@ def _json_object(line: str, location: str) -> dict[str, object]:
             f"{location}: each line must hold one JSON object. Received: {line[:40]}."
         )
     return entry
-
-
-def check_columns(
-    columns: Sequence[str], present: Sequence[str] | dict[str, object], location: str
-) -> None:
-    """Refuses a table without a requested column.
-
-    Args:
-      columns: The requested columns.
-      present: All columns of the table.
-      location: File and line, for the message.
-
-    Raises:
-      ValueError: if a column is missing; the message lists those of the table.
-    """
-    for column in columns:
-        if column not in present:
-            raise ValueError(
-                f"{location}: there must be a column {column!r}. Received: "
-                f"{quoted_list(present)}. Use one of these columns, or correct "
-                "the file."
-            )

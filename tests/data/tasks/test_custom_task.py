@@ -53,6 +53,8 @@ def test_csv_has_quotes_commas_and_line_ends_in_texts(tmp_path):
         ("text,label\na,b\n\nx,y,z\n", "line 4: a row must have 2 columns. Rec.*: 3"),
         ("text,label\na,b\nx,\udcff\n", "line 3: not UTF-8"),
         ("a;b\n1;2\n", "no column has a common name for texts. Received: 'a;b'"),
+        ("a;b\n1;2\n", "must be separated by commas; this line has semicolons"),
+        ("a\tb\n1\t2\n", "must be separated by commas; this line has tabs"),
         ("text,text,label\n", "only one column 'text'"),
         ("", "the file is empty"),
         ("text,label\n" + "a,b\n" * 50, "UTF-16LE"),
@@ -64,6 +66,27 @@ def test_csv_that_cannot_be_read_is_refused_with_its_line(tmp_path, content, mes
     (tmp_path / "train.csv").write_bytes(data)
     with pytest.raises(ValueError, match=message):
         read("csv", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "name", "advice"),
+    [
+        ("text,kind", "Kind", r"Received: 'text', 'kind'\. Did you mean kind\?$"),
+        ("text,kind", "zone", r"Use one of these columns, or correct the file\.$"),
+        ("Body of note;kind", "kind", r"\.csv file must be separated by commas; this"),
+    ],
+)
+def test_a_column_that_is_missing_comes_with_advice(tmp_path, header, name, advice):
+    write_lines(tmp_path / "train.csv", header, "a,b")
+    columns = ColumnNames(header.split(",")[0], label=name)
+    with pytest.raises(ValueError, match=advice):
+        read("csv", tmp_path, columns=columns)
+
+
+def test_a_table_with_commas_is_no_table_with_tabs(tmp_path):
+    write_lines(tmp_path / "train.tsv", "text,label", "a,b")
+    with pytest.raises(ValueError, match=r"\.tsv file must be separated by tabs; this"):
+        read("tsv", tmp_path)
 
 
 def test_parquet_is_read_as_json_lines_are(tmp_path):
