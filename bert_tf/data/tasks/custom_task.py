@@ -95,10 +95,15 @@ def own_task(
     path = _path(data_dir, first, file_format)
     if not os.path.isfile(path):
         what = "classes are found in it" if path == train else "it is to be read"
+        others = [
+            f"--task_name={each}"
+            for each in FILE_FORMATS
+            if os.path.isfile(_path(data_dir, first, each))
+        ]
+        advice = f"Pass {' or '.join(others)}" if others else "Put the file there"
         raise FileNotFoundError(
             f"`data_dir` must hold {os.path.basename(path)}: {what}. Received: "
-            f"data_dir={data_dir}, without it. {content_of(data_dir)} Put the file "
-            "there."
+            f"data_dir={data_dir}, without it. {content_of(data_dir)} {advice}."
         )
     columns = _find_columns(
         columns or ColumnNames(),

@@ -246,9 +246,11 @@ def _tab_rows(
             yield Row(f"{path}, line {number}", values)
             continue
         if not skips_broken_rows:
+            other = " Or the file is one of another task: check --task_name."
             raise ValueError(
                 f"{path}, line {number}: a line must have {len(header)} tab-separated "
                 f"columns. Received: {len(fields)}. Correct or remove the line."
+                f"{other * (number == 1)}"
                 f"{'' if is_quoted else _quotes_note(fields)}"
             )
         num_broken += 1

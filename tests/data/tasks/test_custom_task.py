@@ -83,6 +83,21 @@ def test_a_column_that_is_missing_comes_with_advice(tmp_path, header, name, advi
         read("csv", tmp_path, columns=columns)
 
 
+@pytest.mark.parametrize(
+    "names, advice",
+    [
+        (("train.csv", "dev.csv"), "Pass --task_name=csv."),
+        (("train.jsonl.gz", "train.parquet"), "Pass --task_name=jsonl or .*=parquet."),
+        (("dev.csv",), "Put the file there."),
+    ],
+)
+def test_files_of_another_format_come_with_its_task_name(tmp_path, names, advice):
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match=f"must hold train.tsv.* {advice}$"):
+        read("tsv", tmp_path)
+
+
 def test_a_table_with_commas_is_no_table_with_tabs(tmp_path):
     write_lines(tmp_path / "train.tsv", "text,label", "a,b")
     with pytest.raises(ValueError, match=r"\.tsv file must be separated by tabs; this"):

@@ -129,6 +129,15 @@ def test_cola_is_read_without_a_header(tmp_path):
     assert examples[1].location == f"{tmp_path}/CoLA/train.tsv, line 2"
 
 
+def test_a_first_line_of_cola_with_other_columns_may_be_of_another_task(tmp_path):
+    write_table(tmp_path / "train.tsv", [MRPC_HEADER])
+    with pytest.raises(ValueError, match=r"line 1: .*4 tab.* check --task_name\."):
+        read_examples(find_task("cola"), str(tmp_path), "train")
+    write_table(tmp_path / "train.tsv", [["a", "1", "", "b"], ["a", "1"]])
+    with pytest.raises(ValueError, match=r"line 2: .*4 tab.*remove the line\.$"):
+        read_examples(find_task("cola"), str(tmp_path), "train")
+
+
 def test_test_set_of_cola_has_a_header_and_no_labels(tmp_path):
     rows = [["index", "sentence"], ["0", "Bill whistled."]]
     write_table(tmp_path / "test.tsv", rows)
