@@ -338,7 +338,9 @@ def describing_texts(model: Model, form: Form) -> dict[str, str]:
         is_embedding = architecture is _ENCODER and known.get("task") == EMBED
         more = {"pooling": BY_MODULES} if is_embedding else {}
         texts[MODEL_CARD] = model_card(
-            architecture, model.config, model.source, form.value, model.scores, **more
+            *(architecture, model.config, model.source, form.value, model.scores),
+            **more,
+            has_tokenizer=bool(model.vocab_file),
         )
         if is_embedding and form is Form.TRANSFORMERS:
             settings = read_settings(model.folder, known)

@@ -68,14 +68,43 @@ Inputs: `input_ids`, `attention_mask` (1, and 0 for padding) and `token_type_ids
 NaN or an error. Without `int8` in the source line the outputs were
 within 1e-4 of those of the model when this was written.
 """
+# The tokens of the model: they run in the folder of the card.
+_TOKENS = """\
+import numpy as np
+from tokenizers import Tokenizer
+
+# Run it in this folder.
+tokenizer = Tokenizer.from_file("tokenizer.json")
+tokenizer.enable_padding()
+tokenizer.enable_truncation({length})
+rows = tokenizer.encode_batch(["A sentence.", "Another, longer sentence."])
+inputs = {{
+    "input_ids": np.array([row.ids for row in rows], np.{dtype}),
+    "attention_mask": np.array([row.attention_mask for row in rows], np.{dtype}),
+    "token_type_ids": np.array([row.type_ids for row in rows], np.{dtype}),
+}}
+
+"""
+_NUMBERS = """\
+import numpy as np
+
+# Run it in this folder. It holds no vocabulary: these ids stand for those of a text.
+ids = np.array([[1, 2, 3]], np.{dtype})
+inputs = {{
+    "input_ids": ids,
+    "attention_mask": np.ones_like(ids),
+    "token_type_ids": np.zeros_like(ids),
+}}
+
+"""
 _RUNTIMES = {
     "savedmodel": (
         "tensorflow",
         """\
 import tensorflow as tf
 
-bert = tf.saved_model.load("PATH").signatures["serving_default"]
-outputs = bert(input_ids=ids, attention_mask=mask, token_type_ids=segments)
+bert = tf.saved_model.load(".").signatures["serving_default"]
+outputs = bert(**{name: tf.constant(x) for name, x in inputs.items()})
 """,
     ),
     "onnx": (
@@ -83,8 +112,8 @@ outputs = bert(input_ids=ids, attention_mask=mask, token_type_ids=segments)
         """\
 import onnxruntime
 
-bert = onnxruntime.InferenceSession("PATH/model.onnx")
-outputs = bert.run(None, dict(tokenizer(["A sentence."], return_tensors="np")))
+bert = onnxruntime.InferenceSession("model.onnx")
+outputs = bert.run(None, inputs)
 """,
     ),
     "litert": (
@@ -92,8 +121,8 @@ outputs = bert.run(None, dict(tokenizer(["A sentence."], return_tensors="np")))
         """\
 from ai_edge_litert.interpreter import Interpreter
 
-bert = Interpreter("PATH/model.tflite").get_signature_runner()
-outputs = bert(input_ids=ids, attention_mask=mask, token_type_ids=segments)
+bert = Interpreter("model.tflite").get_signature_runner()
+outputs = bert(**inputs)
 """,
     ),
     "openvino": (
@@ -103,8 +132,8 @@ import openvino
 
 # Without the hint, processors with bfloat16 compute in it.
 settings = {"INFERENCE_PRECISION_HINT": "f32"}
-bert = openvino.Core().compile_model("PATH/openvino_model.xml", "CPU", settings)
-outputs = bert(dict(tokenizer(["A sentence."], return_tensors="np")))
+bert = openvino.Core().compile_model("openvino_model.xml", "CPU", settings)
+outputs = bert(inputs)
 """,
     ),
     "keras_hub": (
@@ -149,6 +178,8 @@ def model_card(
     form: str = "transformers",
     scores: Mapping[str, object] = {},  # noqa: B006  # Never changed.
     pooling: str = _BY_MEAN,
+    *,
+    has_tokenizer: bool = True,
 ) -> str:
     """The text of a model card.
 
@@ -160,6 +191,7 @@ def model_card(
       scores: Results of an evaluation by name, `dataset` among them; others than the
         known metrics are left out.
       pooling: How sentence-transformers makes vectors of sentences.
+      has_tokenizer: Whether there is a tokenizer.json beside the card.
 
     Returns:
       Markdown, after a head of YAML that the hub reads.
@@ -174,11 +206,14 @@ def model_card(
         index=_model_index(architecture, source, scores),
     )
     if code:
-        hub_class = _CLASSES.get(architecture.name, "BertMaskedLM")
-        card += f"```python\n{code.replace('CLASS', hub_class)}```\n"
-        is_runtime = form != "keras_hub"
+        if form == "keras_hub":
+            hub_class = _CLASSES.get(architecture.name, "BertMaskedLM")
+            return card + f"```python\n{code.replace('CLASS', hub_class)}```\n"
         dtype = "int64" if form == "onnx" else "int32"
-        return card + _INPUTS.format(dtype=dtype) if is_runtime else card
+        inputs = (_TOKENS if has_tokenizer else _NUMBERS).format(
+            dtype=dtype, length=config.max_position_embeddings
+        )
+        return card + f"```python\n{inputs}{code}```\n" + _INPUTS.format(dtype=dtype)
     card += _TRANSFORMERS.format(name=architecture.name)
     if config.hidden_act == "gelu":
         card += _GELU

@@ -4,6 +4,8 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -194,6 +196,46 @@ def test_the_files_beside_a_model_name_its_labels(converted):
     assert config["id2label"] == {"0": "a", "1": "b", "2": "c"}
     beside = {"config.json", "vocab.txt", "tokenizer.json", "README.md"}
     assert beside <= {path.name for path in (converted[0] / "labels").iterdir()}
+
+
+def run_card(folder):
+    """Runs the Python code of a model card in its folder, as it is printed.
+
+    Returns:
+      Its inputs, and `logits` of its outputs.
+    """
+    [code] = re.findall("```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
+    code = f"""import sys
+sys.modules["bert_tf"] = None
+{code}
+logits = outputs[0] if isinstance(outputs, list) else outputs["logits"]
+np.savez("card.npz", **inputs, logits=logits)
+"""
+    command = [sys.executable, "-P", "-c", code]
+    subprocess.run(command, cwd=folder, check=True, timeout=300)
+    return dict(np.load(folder / "card.npz"))
+
+
+def check_card(found, bert):
+    logits = found.pop("logits")
+    rows = expected_rows(CASES["classify"], bert, found)
+    for row, (_, wanted) in zip(logits, rows, strict=True):
+        np.testing.assert_allclose(row, wanted["logits"], rtol=0, atol=1e-4)
+
+
+def test_the_code_of_the_card_computes_the_outputs_of_its_texts(converted, models):
+    found = run_card(converted[0] / "classify")
+    assert found["attention_mask"].sum(axis=1).tolist() == [5, 7]  # A padded row.
+    check_card(found, models["classify"][1])
+
+
+def test_the_code_of_the_card_runs_without_a_vocabulary(models, tmp_path):
+    path, bert = models["classify"]
+    source = shutil.copytree(pathlib.Path(path).parent, tmp_path / "source")
+    (source / "vocab.txt").unlink()
+    command = ["convert", str(source), str(tmp_path / "saved"), "--to=savedmodel"]
+    assert main(command) == 0
+    check_card(run_card(tmp_path / "saved"), bert)
 
 
 @pytest.mark.parametrize("to", FILES)
