@@ -1,7 +1,7 @@
 """Models that are ready to predict: text in, answers out.
 
 classify = Classifier("output_dir")
-classify(["a fine film", ("one sentence", "and another")])
+classify(["a fine film", "a long evening"])  # Or pairs of texts.
 tag = Tagger("output_dir")
 tag(["Ada lives in London.", ["Ada", "lives", "in", "London", "."]])
 """
