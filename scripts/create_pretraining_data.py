@@ -5,10 +5,11 @@
         --output_file=a.tfrecord,b.tfrecord --vocab_file=vocab.txt
 
 Text has one sentence per line and a blank line between documents. Several output files
-share the records. `python -m bert_tf data create` does the same into a folder, with
-metadata, and resumes after a stop.
+share the records; <file>_metadata.json next to each states the vocabulary. `python -m
+bert_tf data create` does the same into a folder, and resumes after a stop.
 """
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -19,6 +20,7 @@ from bert_tf.cli.arguments import Parser, parse_bool
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.config.paths import require_local
 from bert_tf.data.commands.create import create_records
+from bert_tf.data.records.metadata import Metadata, metadata_file, write_metadata
 from bert_tf.errors import RunError, counted
 from bert_tf.files import temporary_folder, whole_file
 
@@ -68,9 +70,34 @@ def create(arguments: list[str]) -> str:
         )
         shards = sorted((folder / "records").glob("part-*"))
         for shard, output in zip(shards, outputs, strict=True):
-            _move(shard, output)
+            _publish(shard, output, metadata)
     records = counted(metadata.original_number_of_samples, "record")
     return f"{records} in {', '.join(map(str, outputs))}"
+
+
+def _publish(shard: Path, output: Path, metadata: Metadata) -> None:
+    """Moves a file of the records to its path, and writes metadata of it alone."""
+    [about] = [one for one in metadata.shards if one.name == shard.name]
+    # Earlier metadata must never be next to new records.
+    Path(metadata_file(output)).unlink(missing_ok=True)
+    _move(shard, output)
+    settings = {x: y for x, y in metadata.config.items() if x != "output_dir"}
+    is_all = len(metadata.shards) == 1
+    write_metadata(
+        output,
+        dataclasses.replace(
+            metadata,
+            shards=(dataclasses.replace(about, name=output.name),),
+            original_number_of_samples=about.records,
+            new_number_of_samples=about.records,
+            # Only the tokens of all files together are known.
+            packing_efficiency=metadata.packing_efficiency if is_all else None,
+            padding_tokens_original_dataset=(
+                metadata.padding_tokens_original_dataset if is_all else None
+            ),
+            config=settings,
+        ),
+    )
 
 
 def _move(source: Path, target: Path) -> None:

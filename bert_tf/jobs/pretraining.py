@@ -12,7 +12,7 @@ from bert_tf.data.batches.dynamic_masking import DynamicMasker, make_masker
 from bert_tf.data.batches.record_batches import TrainingReader, evaluation_batches
 from bert_tf.data.batches.record_order import RecordOrder
 from bert_tf.data.records.masked_tokens import measure_masked_tokens
-from bert_tf.data.records.metadata import Metadata, read_metadata
+from bert_tf.data.records.metadata import Metadata, described_path, read_metadata
 from bert_tf.data.records.record_index import SetShare, record_sets
 from bert_tf.data.records.record_set import RecordSet, SkipSettings, open_records
 from bert_tf.data.records.schema import ValueLimits
@@ -170,7 +170,7 @@ def _stated_metadata(
     folders = [config.files.input_files_dir] * _takes_steps(config, start)
     folders += [config.files.eval_files_dir] * config.training.evaluates
     sets = [one for each in folders for one in record_sets(each, may_have_weights=True)]
-    folders = dict.fromkeys(os.path.dirname(x) for one in sets for x in one.files)
+    folders = dict.fromkeys(described_path(x) for one in sets for x in one.files)
     return {folder: read_metadata(folder) for folder in folders}
 
 

@@ -1,5 +1,6 @@
 """Scripts under the published systems' names, with their options and variables."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,6 +16,8 @@ from integration.launching import ROOT, run_python
 from runs import read_json, read_results
 
 from bert_tf.config import BertConfig
+from bert_tf.data.records.metadata import read_metadata
+from bert_tf.data.records.record_set import open_input
 from bert_tf.features import FeatureExtractor
 from bert_tf.modeling.pretraining import build_pretraining_model
 from bert_tf.tf_checkpoint_writer import save_tf
@@ -81,8 +84,15 @@ def test_google_s_script_writes_the_records_of_data_create(model, tmp_path, othe
     for number, name in enumerate(names):
         shard = tmp_path / "same" / f"part-0000{number}-of-00002.tfrecord"
         assert name.read_bytes() == shard.read_bytes()
-    assert [path.name for path in (tmp_path / "records").iterdir()] == ["a.tfrecord"]
-    assert [path.name for path in other_disk.iterdir()] == ["b.tfrecord"]
+    expected = read_metadata(tmp_path / "same")
+    for name, shard in zip(names, expected.shards, strict=True):
+        folder = sorted(path.name for path in name.parent.iterdir())
+        assert folder == [name.name, f"{name.name}_metadata.json"]
+        about = read_metadata(name)
+        assert about.vocab_sha256 == expected.vocab_sha256
+        assert about.config["do_lower_case"] is True
+        assert about.shards == (dataclasses.replace(shard, name=name.name),)
+        assert len(open_input((str(name),)).index) == about.new_number_of_samples
 
 
 def test_from_text_to_records_as_habana_does(model, tmp_path):

@@ -9,7 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_tf.data.output_files import OutputFile
-from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
+from bert_tf.data.records.metadata import (
+    Metadata,
+    described_path,
+    metadata_file,
+    read_metadata,
+)
 from bert_tf.data.records.record_index import RecordIndex
 from bert_tf.data.records.schema import RecordParser, RecordShape
 from bert_tf.data.records.skipping import SkippingParser, name_records
@@ -23,24 +28,25 @@ _MAX_LISTED = 5
 
 
 def check_shards(folder: str, metadata: Metadata, index: RecordIndex) -> None:
-    """Compares the files that metadata lists with those of the folder."""
+    """Compares the files that metadata lists with those of the folder, or the file."""
+    parent = folder if os.path.isdir(folder) else os.path.dirname(folder)
     if metadata.shards is not None:
-        listed = {os.path.join(folder, shard.name) for shard in metadata.shards}
+        listed = {os.path.join(parent, shard.name) for shard in metadata.shards}
         for path in index.files:
-            if os.path.dirname(path) == folder and path not in listed:
+            if described_path(path) == folder and path not in listed:
                 raise CorruptRecordError(
                     f"{metadata_file(folder)} does not list {path}. Move the file "
                     "away, or update the metadata with `python -m bert_tf data index "
                     f"--input_dir={folder} --overwrite`."
                 )
     for shard in metadata.shards or ():
-        path = os.path.join(folder, shard.name)
+        path = os.path.join(parent, shard.name)
         if path not in index.files and os.path.exists(path):
             continue  # The setting names single files of the folder.
         if path not in index.files:
             raise CorruptRecordError(
                 f"{metadata_file(folder)} lists the file {shard.name}, which is "
-                f"missing in {folder}. Copy it there, make the records again, or "
+                f"missing in {parent}. Copy it there, make the records again, or "
                 "leave it out of the metadata with `python -m bert_tf data index "
                 f"--input_dir={folder} --overwrite`."
             )
@@ -95,10 +101,10 @@ def check_content(parser: RecordParser, files: Mapping[str, OutputFile]) -> None
       CorruptRecordError: naming a record that is damaged; or the file, if it has other
         content than when its metadata was written.
     """
-    folders = {*map(os.path.dirname, files)}
+    folders = {*map(described_path, files)}
     metadata = {folder: read_metadata(folder) for folder in folders}
     for path, found in files.items():
-        folder, name = os.path.split(path)
+        folder, name = described_path(path), os.path.basename(path)
         about = metadata[folder]
         for shard in (about.shards or ()) if about else ():
             if shard.name != name or shard.crc32c == found.crc32c:

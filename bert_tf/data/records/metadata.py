@@ -1,4 +1,4 @@
-"""Metadata of a folder of records, in <dir>_metadata.json next to it."""
+"""Metadata of a folder or file of records, in <path>_metadata.json next to it."""
 
 import dataclasses
 import json
@@ -139,17 +139,23 @@ def record_shards(files: Iterable[OutputFile]) -> tuple[Shard, ...]:
 
 
 def metadata_file(record_dir: str | os.PathLike[str]) -> str:
-    """Path of a folder's metadata; that of a link's target, if only that exists."""
+    """Path of the metadata of a folder or file; of a link's target if it alone has."""
     path = os.path.abspath(record_dir) + "_metadata.json"
     target = os.path.realpath(record_dir) + "_metadata.json"
     return target if os.path.exists(target) and not os.path.exists(path) else path
+
+
+def described_path(record_file: str) -> str:
+    """What the metadata of a record file describes: the file alone, or its folder."""
+    has_own = os.path.exists(metadata_file(record_file))
+    return record_file if has_own else os.path.dirname(record_file)
 
 
 def read_metadata(record_dir: str | os.PathLike[str]) -> Metadata | None:
     """Reads and checks the metadata of a folder of records.
 
     Args:
-      record_dir: The folder; the file is next to it.
+      record_dir: The folder, or one record file; the metadata is next to it.
 
     Returns:
       The metadata, or None if there is no such file.

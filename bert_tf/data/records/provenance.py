@@ -1,10 +1,14 @@
 """What records were made with: vocabulary and case, compared between folders."""
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
+from bert_tf.data.records.metadata import (
+    Metadata,
+    described_path,
+    metadata_file,
+    read_metadata,
+)
 from bert_tf.data.text.tokenizer_settings import StatedSettings, stated_settings
 from bert_tf.data.text.vocabulary import (
     has_sha256,
@@ -123,7 +127,7 @@ def origin_of(files: Iterable[str]) -> dict[str, Any]:
     Raises:
       ValueError: if two folders have different vocabularies or cases.
     """
-    folders = sorted({os.path.dirname(path) for path in files})
+    folders = sorted({*map(described_path, files)})
     found = {folder: read_metadata(folder) for folder in folders}
     known = {folder: about for folder, about in found.items() if about}
     # A mixture counts as records without pairs, since some of it has none.

@@ -164,7 +164,9 @@ def _files_of(path: str) -> list[str]:
     for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
         (files if _is_record_file(entry) else skipped).append(entry)
     if files:
-        report_skipped(path, [entry.name for entry in skipped])
+        metadata = {f"{entry.name}_metadata.json" for entry in files}
+        names = [entry.name for entry in skipped if entry.name not in metadata]
+        report_skipped(path, names)
     return [entry.path for entry in files]
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -16,7 +15,12 @@ from bert_tf.data.records.checking import (
     check_shards,
     find_corrupt_records,
 )
-from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
+from bert_tf.data.records.metadata import (
+    Metadata,
+    described_path,
+    metadata_file,
+    read_metadata,
+)
 from bert_tf.data.records.record_index import (
     NamedSet,
     RecordIndex,
@@ -139,7 +143,7 @@ def open_input(files: Sequence[str], cache_dir: str = "") -> RecordParser:
       CorruptRecordError: if files contradict each other or their metadata.
     """
     index = open_index(files, cache_dir)
-    folders = sorted({os.path.dirname(path) for path in files})
+    folders = sorted({*map(described_path, files)})
     metadata = {folder: read_metadata(folder) for folder in folders}
     sizes = [about.vocab_size if about else None for about in metadata.values()]
     limits = NO_LIMITS
@@ -159,7 +163,7 @@ def cached_input(files: tuple[str, ...], cache_dir: str) -> RecordParser:
 def _compare(metadata: Mapping[str, Metadata | None], parser: RecordParser) -> None:
     """Compares the metadata of folders with the records."""
     index = parser.index
-    files = {os.path.dirname(path): path for path in index.files}
+    files = {described_path(path): path for path in index.files}
     for folder, about in metadata.items():
         if about:
             check_shards(folder, about, index)
@@ -245,7 +249,7 @@ def _average(
     ends = np.cumsum([share.num_records for share in shares])
     sequences = records = 0.0
     for number, path in enumerate(index.files):
-        folder = os.path.dirname(path)
+        folder = described_path(path)
         about = metadata[folder]
         if about is None:
             raise CorruptRecordError(
@@ -321,7 +325,7 @@ def open_records(
         unpadded = make_parser(index, limits, skipped, skip.max_corrupt_records)
     except CorruptRecordError as error:
         raise with_advice(error, index) from error
-    folders = sorted({os.path.dirname(path) for path in files})
+    folders = sorted({*map(described_path, files)})
     known = stated or {}
     metadata = {x: known[x] if x in known else read_metadata(x) for x in folders}
     _compare(metadata, unpadded)

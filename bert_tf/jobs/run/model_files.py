@@ -241,8 +241,9 @@ def pretraining_tokenizer(
     ]
     if silent and vocab_file:
         notes.append(
-            f"The records of {', '.join(silent)} have no metadata with their "
-            f"vocabulary: it could not be compared with {vocab_file}."
+            f"warning: the records of {', '.join(silent)} have no metadata with their "
+            f"vocabulary: it could not be compared with {vocab_file}. Check that they "
+            "were made with it; `python -m bert_tf data show` prints them as text."
         )
         if not (files.vocab_file or start.is_own):
             vocab_file = ""  # The records may be of another vocabulary.
