@@ -64,7 +64,7 @@ _MAX_FLOAT = 2**53  # Larger ones may not be what is written.
 _WIDTH, _COLUMN = 88, 32
 # Dashes, a name, and a value if there is one.
 _FLAG = re.compile("(--?)([^-=][^=]*)(.*)", re.DOTALL)
-# Names of the same settings in Habana's scripts, and in Intel's and MLPerf's.
+# Names of the same settings in the scripts of Habana, Google, Intel and MLPerf.
 _ALIASES = {
     "use_horovod": "horovod",
     "dataset_path": "data_dir",
@@ -75,6 +75,7 @@ _ALIASES = {
     "keep_n_most_recent_checkpoints": "keep_checkpoint_max",
     "opt_lamb_beta_1": "beta_1",
     "opt_lamb_beta_2": "beta_2",
+    "input_file": "input_files_dir",
     "input_dir": "input_files_dir",
     "eval_dir": "eval_files_dir",
     "checkpoint_activations": "recompute",
@@ -329,12 +330,16 @@ def make_config(config_class: type[Config], passed: Mapping[str, object]) -> Con
 
 def _refuse_contradictions(values: flags.FlagValues, aliases: dict[str, str]) -> None:
     """Refuses two names of a flag that the command line itself gives other values."""
-    for name, target in aliases.items():
-        own, other = values[name], values[target]
-        if own.present and other.present and own.value != other.value:
+    given: dict[str, str] = {}
+    for name in [*aliases.values(), *aliases]:
+        if not values[name].present:
+            continue
+        other = given.setdefault(aliases.get(name, name), name)
+        if values[name].value != values[other].value:
             raise FlagError(
-                f"`{name}` and `{target}` are the same flag. Received: "
-                f"{name}={own.value}, {target}={other.value}. Pass one of them."
+                f"`{name}` and `{other}` are the same flag. Received: "
+                f"{name}={values[name].value}, {other}={values[other].value}. Pass one "
+                "of them."
             )
 
 

@@ -100,6 +100,7 @@ def test_use_horovod_is_the_same_flag(flag):
         ("--eval_dir=/e", "files", "eval_files_dir", "/e"),
         ("--checkpoint_activations", "runtime", "recompute", True),
         ("--input_dir=/i", "files", "input_files_dir", "/i"),
+        ("--input_file=/i", "files", "input_files_dir", "/i"),
         ("--weight_decay_rate=0.1", "optimizer", "weight_decay_rate", 0.1),
         ("--warmup_steps=7", "optimizer", "warmup_steps", 7),
         ("--warmup_proportion=0.01", "optimizer", "warmup_steps", 1000),
@@ -119,6 +120,12 @@ def test_two_spellings_of_a_setting_may_agree():
     assert config.optimizer.num_warmup_steps == 5
     config = parse("--warmup_steps=0", "--warmup_proportion=0.0")  # As Intel's scripts.
     assert config.optimizer.warmup_steps == 0
+
+
+def test_two_other_names_of_a_flag_must_agree():
+    names = ["--input_dir=/a", "--input_file=/b"]
+    with pytest.raises(flags.FlagError, match="`input_dir` and `input_file`"):
+        flags.parse(PretrainingConfig, [*BASE[:-1], *names])
 
 
 def test_dataset_path_is_the_folder_of_squad_s_files():
