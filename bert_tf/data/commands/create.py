@@ -8,6 +8,7 @@ the workers of a cluster can divide the jobs among them.
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -122,6 +123,8 @@ def create_records(
         if config.input_format == "google":
             for line in warn_of_plain_text(paths, REMEDY):
                 report(line)
+    for line in _cut_masks(config):
+        report(line)
     settings = settings_of(config, "input", "vocab_file", *_usual(config))
     inputs = [*paths, config.vocab_file]
     vocabulary = load_vocabulary(config.vocab_file)
@@ -138,6 +141,19 @@ def create_records(
             return _publish(jobs, config, output)
     report(f"{config.output_dir} exists already, made from the same text.")
     return _restored_metadata(config, files)
+
+
+def _cut_masks(config: CreateDataConfig) -> Iterator[str]:
+    """A warning if the limit leaves out many of the tokens to mask."""
+    most = config.max_predictions_per_seq
+    wanted = config.masked_lm_prob * config.max_seq_length
+    if most < 0.9 * wanted:  # Published records have 76 of 76.8, and 20 of 19.2.
+        yield (
+            f"warning: --max_predictions_per_seq={most} is the most tokens that are "
+            f"masked; --masked_lm_prob={config.masked_lm_prob:g} of "
+            f"{config.max_seq_length} tokens are {wanted:.0f}. Pass "
+            f"--max_predictions_per_seq={math.ceil(wanted)} to mask all of them."
+        )
 
 
 def _with_tokenizer_settings(

@@ -102,6 +102,15 @@ def test_plain_text_without_its_flag_is_noticed(config, tmp_path, capsys):
     assert "--input_format=text" in line and "--input_format=lines" in line
 
 
+@pytest.mark.parametrize("most, is_told", [(20, True), (76, False), (80, False)])
+def test_a_limit_that_cuts_masks_off_is_noticed(config, capsys, most, is_told):
+    sizes = dict(max_seq_length=512, max_predictions_per_seq=most)
+    create_records(dataclasses.replace(config, **sizes))
+    lines = [x for x in capsys.readouterr().err.splitlines() if "masked_lm_prob" in x]
+    assert len(lines) == is_told
+    assert not lines or "Pass --max_predictions_per_seq=77" in lines[0]
+
+
 def test_records_of_lines_are_those_of_the_same_documents_as_json(config, tmp_path):
     texts = [f"The cat sat on mat {n}. The dog ran." for n in range(40)]
     (tmp_path / "lines.txt").write_text("\n".join(texts) + "\n")
