@@ -140,6 +140,8 @@ def _tokens_of_lines(vocab_file: str, data: bytes) -> dict[str, int]:
     tokens: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         token = _decode_token(line, f"{vocab_file}, line {number}", first=number == 1)
+        if not token or token in tokens:
+            _refuse_text(vocab_file, lines)
         if not token:
             remedy = _replace(number, lines) if len(lines) > 1 else ""
             raise ValueError(
@@ -154,6 +156,18 @@ def _tokens_of_lines(vocab_file: str, data: bytes) -> dict[str, int]:
             )
         tokens[token] = number
     return tokens
+
+
+def _refuse_text(vocab_file: str, lines: Sequence[bytes]) -> None:
+    """Refuses a file of several lines without any special token."""
+    found = {line.strip() for line in lines}
+    if len(lines) > 1 and not found & {token.encode() for token in SPECIAL_TOKENS}:
+        raise ValueError(
+            f"{vocab_file} is no WordPiece vocabulary, which has one token per line, "
+            f"with {', '.join(SPECIAL_TOKENS)}. Received: {len(lines)} lines, none of "
+            "which is one of them. Pass the vocab.txt of a model, or make one with "
+            "`python -m bert_tf data vocab`."
+        )
 
 
 def _replace(number: int, lines: Sequence[bytes]) -> str:
@@ -235,7 +249,9 @@ def check_size(
     ]
 
 
-def check_same_words(vocab_file: str, model_vocab_file: str) -> list[str]:
+def check_same_words(
+    vocab_file: str, model_vocab_file: str, *, has_records: bool = False
+) -> list[str]:
     """Compares a vocabulary with that of the weights, token by token.
 
     The user's own words may replace [unusedN], and may follow after all others.
@@ -243,6 +259,7 @@ def check_same_words(vocab_file: str, model_vocab_file: str) -> list[str]:
     Args:
       vocab_file: The vocabulary to use.
       model_vocab_file: The vocabulary that the weights were trained with.
+      has_records: Whether there are records, which were made with a vocabulary.
 
     Returns:
       A line about the user's own words, if there are any.
@@ -269,12 +286,19 @@ def check_same_words(vocab_file: str, model_vocab_file: str) -> list[str]:
     if wrong:
         number, mine, known = wrong[0]
         found = "nothing" if mine is None else repr(mine)
+        remedy = "Leave out --vocab_file, or put your own words in place of [unusedN]."
+        if has_records:
+            remedy = (
+                f"Make the records again with --vocab_file={model_vocab_file}, unless "
+                "they were made with it, and leave out --vocab_file here. `python -m "
+                "bert_tf vocab extend` adds words to weights and their vocabulary, for "
+                "records made with the new one."
+            )
         raise ValueError(
             f"{vocab_file} must have the tokens of {model_vocab_file}, which is next "
             f"to the weights, in the same order. Received: {len(wrong)} of "
             f"{len(theirs)} lines differ, first line {number}: {found} instead "
-            f"of {known!r}. Leave out --vocab_file, or put your own words in place of "
-            "[unusedN]."
+            f"of {known!r}. {remedy}"
         )
     own = [mine for _, mine, _ in differing if mine is not None]
     if not own:

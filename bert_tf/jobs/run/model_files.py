@@ -192,12 +192,19 @@ def finetuning_tokenizer(
 
 
 def _compare_words(
-    config: RunConfig, start: StartingPoint, vocab_file: str, of_weights: str
+    config: RunConfig,
+    start: StartingPoint,
+    vocab_file: str,
+    of_weights: str,
+    *,
+    has_records: bool = False,
 ) -> list[str]:
     """Compares a vocabulary with that of the weights, unless it may change."""
     if start.is_own and "vocabulary" in config.training.allow_config_change:
         return []
-    return check_same_words(vocab_file, of_weights) if of_weights else []
+    if not of_weights:
+        return []
+    return check_same_words(vocab_file, of_weights, has_records=has_records)
 
 
 def pretraining_tokenizer(
@@ -226,7 +233,9 @@ def pretraining_tokenizer(
     notes = []
     if vocab_file:
         check_vocabulary(vocab_file, known)
-        notes += _compare_words(config, start, vocab_file, of_weights)
+        notes += _compare_words(
+            config, start, vocab_file, of_weights, has_records=bool(records)
+        )
         notes += check_size(vocab_file, bert.vocab_size)
     else:
         check_vocabularies(known)

@@ -123,6 +123,14 @@ def test_other_words_than_the_weights_are_refused(tmp_path, theirs, words, messa
         check_same_words(write(tmp_path / "v.txt", words), theirs)
 
 
+def test_records_of_other_words_than_the_weights_must_be_made_again(tmp_path, theirs):
+    mine = write(tmp_path / "v.txt", [*WORDS[:7], "cat", "the", "##s"])
+    with pytest.raises(ValueError) as caught:
+        check_same_words(mine, theirs, has_records=True)
+    assert f"records again with --vocab_file={theirs}, unless" in str(caught.value)
+    assert "[unusedN]" not in str(caught.value)
+
+
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("last", [0, 1, 2])
@@ -178,6 +186,17 @@ def test_bad_vocabulary_is_refused_with_file_and_line(tmp_path, content, message
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load_vocabulary(str(path))
+
+
+@pytest.mark.parametrize("text", ["One sentence.\n\nTwo.\n", "the\ncat\nthe\n"])
+def test_a_text_is_said_to_be_no_vocabulary(tmp_path, text):
+    path = tmp_path / "text.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError) as caught:
+        load_vocabulary(str(path))
+    start = f"{path} is no WordPiece vocabulary, which has one token per line"
+    assert str(caught.value).startswith(start)
+    assert "Replace line" not in str(caught.value)
 
 
 def advice(path):
