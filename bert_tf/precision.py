@@ -212,11 +212,12 @@ def policy_of_keras() -> PrecisionPolicy:
     return PrecisionPolicy(_POLICIES_OF_KERAS[name])
 
 
-def read_rules(path: str) -> PrecisionRules:
+def read_rules(path: str, setting: str = "bf16_config_path") -> PrecisionRules:
     """Reads a precision file.
 
     Args:
       path: JSON with the five lists; those that are missing are empty.
+      setting: The flag or environment variable that names it, for messages.
 
     Returns:
       The rules.
@@ -229,8 +230,8 @@ def read_rules(path: str) -> PrecisionRules:
         values = read_json_object(path)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"The precision file must exist. Received: {path}. Without a file use "
-            "--precision=bf16."
+            f"The precision file must exist. Received: {setting}={path}. Correct "
+            "the path, or pass --precision=bf16 instead."
         ) from None
     unknown = set(values) - {*_LISTS, *_EXCEPTIONS}
     if unknown:
@@ -305,4 +306,4 @@ def choose_policy(precision: str, bf16_config_path: str) -> PrecisionPolicy:
         return PrecisionPolicy()
     if variable.lower() in _ON:
         return PrecisionPolicy("bf16")
-    return PrecisionPolicy("bf16", read_rules(variable))
+    return PrecisionPolicy("bf16", read_rules(variable, ENVIRONMENT_VARIABLE))

@@ -149,7 +149,7 @@ def test_wrong_files_are_refused(tmp_path, values, message):
 
 
 def test_missing_file_is_refused():
-    with pytest.raises(FileNotFoundError, match="Received: /none"):
+    with pytest.raises(FileNotFoundError, match="Received: bf16_config_path=/none"):
         choose_policy("", "/none")
 
 
@@ -208,3 +208,10 @@ def test_entries_that_decide_nothing_are_listed(tmp_path):
 
 def test_without_lists_no_entry_is_without_effect():
     assert PrecisionPolicy("bf16").unused_entries() == []
+
+
+def test_a_missing_file_of_the_environment_names_the_variable(tmp_path, monkeypatch):
+    path = str(tmp_path / "none.json")
+    monkeypatch.setenv("TF_BF16_CONVERSION", path)
+    with pytest.raises(FileNotFoundError, match=f"TF_BF16_CONVERSION={path}"):
+        choose_policy("", "")

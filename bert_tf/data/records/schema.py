@@ -291,9 +291,9 @@ class RecordParser(abc.ABC):
             remedy = ""
             if name in ("input_ids", "masked_lm_ids") and wrong >= limit:
                 remedy = (
-                    " The records were made with a vocabulary that is larger than the "
-                    f"model's vocab_size={limit}: use the model that belongs to it, or "
-                    "make the records again."
+                    " Check the vocabulary first: the records were made with one that "
+                    f"is larger than the model's vocab_size={limit}. Use the model "
+                    "that belongs to it, or make the records again."
                 )
             raise CorruptRecordError(
                 f"{self.index.location(int(numbers[row]))}: `{name}` must be in "

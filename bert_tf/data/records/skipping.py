@@ -144,8 +144,9 @@ def with_advice(error: CorruptRecordError, index: RecordIndex) -> CorruptRecordE
         return error
     [name] = name_records(index, np.asarray([error.number]))
     return CorruptRecordError(
-        f"{error} To run without it, pass --skip_records={name}, or "
-        "--max_corrupt_records=N to look for all corrupt records and skip up to N.",
+        f"{error} If the other records are right, run without it by "
+        f"--skip_records={name}, or pass --max_corrupt_records=N to look for all "
+        "corrupt records and skip up to N.",
         error.number,
     )
 

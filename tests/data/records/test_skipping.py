@@ -1,3 +1,5 @@
+import dataclasses
+import re
 import shutil
 
 import numpy as np
@@ -82,6 +84,16 @@ def test_the_advice_of_the_error_works(damaged):
             skipping(damaged, *ranges)
         ranges.append(str(error.value).split("--skip_records=")[1].split(",")[0])
     assert skipping(damaged, *ranges).parser.skipped.tolist() == DAMAGED
+
+
+def test_an_id_beyond_the_vocabulary_names_the_vocabulary_before_skipping(tiny_records):
+    limits = dataclasses.replace(LIMITS, vocab_size=8)
+    with pytest.raises(CorruptRecordError) as error:
+        open_records(tiny_records, limits)
+    assert re.search(
+        "Check the vocabulary first.*vocab_size=8.*If the other records.*--sk",
+        str(error.value),
+    )
 
 
 def test_a_set_has_the_same_checksum_whatever_is_skipped(tiny_records):
