@@ -331,15 +331,13 @@ def make_config(config_class: type[Config], passed: Mapping[str, object]) -> Con
 def _refuse_contradictions(values: flags.FlagValues, aliases: dict[str, str]) -> None:
     """Refuses two names of a flag that the command line itself gives other values."""
     given: dict[str, str] = {}
-    for name in [*aliases.values(), *aliases]:
-        if not values[name].present:
-            continue
+    for name in (x for x in [*aliases.values(), *aliases] if values[x].present):
         other = given.setdefault(aliases.get(name, name), name)
-        if values[name].value != values[other].value:
+        own, first = values[name].value, values[other].value
+        if own != first:
             raise FlagError(
                 f"`{name}` and `{other}` are the same flag. Received: "
-                f"{name}={values[name].value}, {other}={values[other].value}. Pass one "
-                "of them."
+                f"{name}={own}, {other}={first}. Pass one of them."
             )
 
 
