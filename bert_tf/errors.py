@@ -1,12 +1,16 @@
 """Errors that a user can fix: entry scripts print them as one line."""
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 
 _MAX_SHOWN = 200
 _MAX_LINE = 2000
 # Characters of a word that are compared with known ones, and how alike those must be.
 _MAX_WORD, _LIKENESS = 100, 0.7
+# Names of a folder that are compared with a missing one.
+_MAX_NAMES = 10_000
 # Names of the same settings in transformers' scripts and Trainer, and ours, of which
 # the first counts that is known.
 _OF_TRANSFORMERS = {
@@ -71,6 +75,38 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return f"Did you mean {close[0]}?" if close else ""
     close = difflib.get_close_matches(word, names, n=1, cutoff=_LIKENESS)
     return f"Did you mean {names[close[0]]}?" if close else ""
+
+
+def similar_path(path: str, ending: str = "") -> str:
+    """A question that names a path like one that does not exist; empty if none is.
+
+    Args:
+      path: What does not exist; its folder, or one above it, may be what is wrong.
+      ending: Of files that are named without it, as checkpoints are. One of them is
+        named even if it is not like the path, that of the highest number.
+    """
+    path = os.path.normpath(path)
+    wrong = path
+    while not os.path.isdir(os.path.dirname(wrong) or "."):
+        wrong = os.path.dirname(wrong)
+    folder, name = os.path.split(wrong)
+    try:
+        names = sorted(os.listdir(folder or "."))[:_MAX_NAMES]
+    except OSError:
+        return ""
+    rest = path[len(wrong) :]
+    named = [x.removesuffix(ending) for x in names if ending and x.endswith(ending)]
+    if rest:
+        named = []
+    # bert_model.ckpt is as much like model.ckpt-90 as like model.ckpt-600.
+    likeness = _LIKENESS + 0.1 * bool(named)
+    close = difflib.get_close_matches(name[:_MAX_WORD], named or names, 1, likeness)
+    if named and not close:
+        close = [max(named, key=lambda x: [int(n) for n in re.findall(r"\d+$", x)])]
+    found = [os.path.join(folder, x) + rest for x in close]
+    if rest:
+        found = [x for x in found if os.path.exists(x) or os.path.exists(x + ending)]
+    return f"Did you mean {found[0]}?" if found else ""
 
 
 def listed(items: Iterable[str], separator: str = ", ", *, most: int = 20) -> str:

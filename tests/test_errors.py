@@ -12,7 +12,7 @@ from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
 from bert_tf.config.options import options_of
 from bert_tf.config.sentences import SentencesConfig
 from bert_tf.config.text import ExtractConfig
-from bert_tf.errors import _OF_TRANSFORMERS, did_you_mean, listed
+from bert_tf.errors import _OF_TRANSFORMERS, did_you_mean, listed, similar_path
 
 
 def test_of_long_lists_the_rest_is_counted():
@@ -51,3 +51,29 @@ def test_our_names_of_arguments_of_transformers_exist():
     known |= {n.lstrip("-") for n in predict.make_parser()._option_string_actions}
     for ours in _OF_TRANSFORMERS.values():
         assert {re.sub("=.*", "", name) for name in ours} <= known
+
+
+@pytest.mark.parametrize(
+    "missing, ending, expected",
+    [
+        ("wiki/trian", "", "wiki/train"),
+        ("wikki/train", "", "wiki/train"),
+        ("wikki/test", "", ""),
+        ("wiki/elsewhere", "", ""),
+        ("none/of/it", "", ""),
+        ("run/bert_model.ckpt", ".index", "run/model.ckpt-600"),
+        ("run/other", ".index", "run/model.ckpt-600"),
+        ("runs/model.ckpt-90", ".index", "run/model.ckpt-90"),
+        ("wiki/model.ckpt-90", ".index", ""),
+    ],
+)
+def test_a_missing_path_is_compared_with_its_neighbours(
+    tmp_path, missing, ending, expected
+):
+    (tmp_path / "wiki" / "train").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    for name in ("model.ckpt-90", "model.ckpt-600"):
+        for kind in ("index", "data-00000-of-00001", "json"):
+            (tmp_path / "run" / f"{name}.{kind}").touch()
+    question = similar_path(f"{tmp_path}/{missing}", ending)
+    assert question == (f"Did you mean {tmp_path}/{expected}?" if expected else "")

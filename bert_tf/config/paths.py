@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bert_tf.config.record_sets import split_weight
 from bert_tf.config.run import RunConfig
+from bert_tf.errors import similar_path
 from bert_tf.launch import launched_size
 
 # What must be regular files or folders; a run reads the folders only for some jobs.
@@ -105,12 +106,18 @@ def check_paths(config: object) -> None:
 
 
 def _error(
-    name: str, rule: str, path: str, reason: str, remedy: str = "another path"
+    name: str,
+    rule: str,
+    path: str,
+    reason: str,
+    remedy: str = "another path",
+    ending: str = "",
 ) -> OSError:
-    kind = FileNotFoundError if reason == "does not exist" else OSError
-    return kind(
-        f"`{name}` must {rule}. Received: {name}={path}, which {reason}. Pass {remedy}."
-    )
+    kind, question = OSError, ""
+    if reason == "does not exist":
+        kind, question = FileNotFoundError, similar_path(path, ending)
+    received = f"Received: {name}={path}, which {reason}. {question}".rstrip()
+    return kind(f"`{name}` must {rule}. {received} Pass {remedy}.")
 
 
 def require_local(name: str, path: str) -> None:
@@ -173,7 +180,7 @@ def require_exists(name: str, path: str) -> None:
     mode = _mode(path)
     if isinstance(mode, str) and not _expand(f"{glob.escape(path)}.*"):
         rule = "be a checkpoint, or a folder or a file of weights"
-        raise _error(name, rule, path, mode)
+        raise _error(name, rule, path, mode, ending=".index")
 
 
 def require_match(name: str, pattern: str) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from bert_tf.data.text.tokenizer_settings import TOKENIZER_FILE
 from bert_tf.data.text.vocabulary import has_wordpiece
+from bert_tf.errors import similar_path
 from bert_tf.interop import huggingface, keras_hub
 from bert_tf.interop.hub import local_folder
 from bert_tf.interop.torch_files import is_torch
@@ -114,7 +115,8 @@ def find_source(path: str | os.PathLike[str]) -> Source:
         if data:
             reason = f" There is {data[0]}, but no {prefix}{INDEX}: fetch it too."
         elif not reason:
-            reason = " There is no such file or folder."
+            reason = f" There is no such file or folder. {similar_path(path, INDEX)}"
+            reason = reason.rstrip()
         raise FileNotFoundError(
             f"There are no weights at {path}.{reason} Pass a folder, a .safetensors, "
             ".bin or .pt file, or a checkpoint without its ending, such as "

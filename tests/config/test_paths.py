@@ -144,3 +144,10 @@ def test_scripts_refuse_an_address(script, words, monkeypatch, capsys, tmp_path)
 def test_the_command_report_refuses_an_address(option, capsys, tmp_path):
     assert cli.main(["report", str(tmp_path), f"--{option}=gs://b/x"]) == 1
     assert f"`{option}` must be a path" in capsys.readouterr().err
+
+
+def test_a_checkpoint_in_the_folder_of_a_missing_one_is_named(tmp_path):
+    (tmp_path / "model.ckpt-600.index").touch()
+    wanted = f"does not exist. Did you mean {tmp_path}/model.ckpt-600[?] Pass another"
+    with pytest.raises(FileNotFoundError, match=wanted):
+        require_exists("init_checkpoint", f"{tmp_path}/bert_model.ckpt")

@@ -16,6 +16,7 @@ from bert_tf.data.text.input_files import (
     named_paths,
     report_skipped,
 )
+from bert_tf.errors import similar_path
 
 _NOT_RECORDS = (".json", ".txt", ".md", ".md5", ".sha256", ".npy", ".tmp", ".index")
 _MAX_OPEN_FILES = 256
@@ -106,7 +107,8 @@ def _files_of_part(pattern: str, matches: list[str]) -> list[str]:
         ]
     if not matches:
         raise FileNotFoundError(
-            f"There is no file or folder {pattern}: correct the path."
+            f"There is no file or folder {pattern}: correct the path. "
+            f"{similar_path(pattern)}".rstrip()
         )
     files: list[str] = []
     for match in matches:

@@ -11,7 +11,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
-from bert_tf.errors import listed
+from bert_tf.errors import listed, similar_path
 from bert_tf.files import content_size, is_gzip_name, opened
 from bert_tf.launch import report
 
@@ -89,7 +89,8 @@ def expand_paths(
             what = f"holds no {kinds}" if matches else "does not exist"
             raise FileNotFoundError(
                 f"`{name}` must name files, or folders of {kinds}, but {part} {what}. "
-                f"{_inner_folders(matches, name)}Received: {name}={input_paths}."
+                f"{_inner_folders(matches, name)}Received: {name}={input_paths}. "
+                f"{'' if matches else similar_path(part)}".rstrip()
             )
         for file in found:
             _check_kind(file, suffixes, name)

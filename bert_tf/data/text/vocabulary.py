@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bert_tf.errors import listed, shown
+from bert_tf.errors import listed, shown, similar_path
 from bert_tf.files import check_regular
 from bert_tf.json_files import read_json_object, read_object
 
@@ -60,7 +60,8 @@ def load_vocabulary(vocab_file: str) -> list[str]:
         data = Path(vocab_file).read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"`vocab_file` must be an existing file. Received: vocab_file={vocab_file}."
+            "`vocab_file` must be an existing file. Received: vocab_file="
+            f"{vocab_file}. {similar_path(vocab_file)}".rstrip()
         ) from None
     if _is_json(vocab_file):
         tokens, location = _tokens_of_json(vocab_file), vocab_file
