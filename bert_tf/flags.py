@@ -14,49 +14,12 @@ from typing import TypeVar
 from absl import flags
 
 from bert_tf import recipes
+from bert_tf.config.flag_names import ALIASES, OFTEN_USED, WITHOUT_EFFECT
 from bert_tf.config.options import Option, options_of
 from bert_tf.errors import did_you_mean, shown
 
 Config = TypeVar("Config")
 
-# Flags of other systems' scripts that have no effect here: their commands still run.
-_WITHOUT_EFFECT: dict[str, type] = {
-    "dump_config": str,
-    "enable_scoped_allocator": bool,
-    "cpu_only": bool,
-    "use_tpu": bool,
-    "tpu_name": str,
-    "tpu_zone": str,
-    "gcp_project": str,
-    "master": str,
-    "num_tpu_cores": int,
-    "iterations_per_loop": int,
-    "manual_fp16": bool,
-    "report_loss": bool,
-    "eval_script": str,
-    "use_trt": bool,
-    "num_eval_iterations": int,
-    "export_triton": bool,
-    "triton_model_name": str,
-    "triton_model_version": int,
-    "triton_server_url": str,
-    "triton_model_overwrite": bool,
-    "triton_max_batch_size": int,
-    "triton_dyn_batching_delay": float,
-    "triton_engine_count": int,
-    "save_summary_steps": int,
-    "verbose_logging": bool,
-    "is_dist_eval_enabled": bool,  # An evaluation is always over all workers.
-}
-# What --help lists; --helpfull lists all.
-_OFTEN_USED = frozenset(
-    "input_files_dir eval_files_dir vocab_file output_dir preset bert_config_file "
-    "init_checkpoint train_file predict_file task_name data_dir text_a_column "
-    "text_b_column label_column version_2_with_negative "
-    "do_train do_eval do_predict train_batch_size num_accumulation_steps "
-    "max_seq_length optimizer_type learning_rate num_train_steps num_train_epochs "
-    "num_warmup_steps save_checkpoints_steps horovod precision".split()
-)
 _HELP = ({"--help", "-h", "-help", "--helpshort"}, {"--helpfull"})
 _ALL_FLAGS = "--helpfull lists all flags."
 _MAX_NAME = 100
@@ -64,26 +27,6 @@ _MAX_FLOAT = 2**53  # Larger ones may not be what is written.
 _WIDTH, _COLUMN = 88, 32
 # Dashes, a name, and a value if there is one.
 _FLAG = re.compile("(--?)([^-=][^=]*)(.*)", re.DOTALL)
-# Names of the same settings in the scripts of Habana, Google, Intel and MLPerf.
-_ALIASES = {
-    "use_horovod": "horovod",
-    "dataset_path": "data_dir",
-    "deterministic_seed": "seed",
-    "max_steps": "num_train_steps",
-    "warmup_steps": "num_warmup_steps",
-    "log_freq": "display_loss_steps",
-    "keep_n_most_recent_checkpoints": "keep_checkpoint_max",
-    "opt_lamb_beta_1": "beta_1",
-    "opt_lamb_beta_2": "beta_2",
-    "input_file": "input_files_dir",
-    "input_dir": "input_files_dir",
-    "eval_dir": "eval_files_dir",
-    "checkpoint_activations": "recompute",
-    "stop_threshold": "target_mlm_accuracy",
-    "eval_iter_samples": "samples_between_eval",
-    "eval_iter_start_samples": "samples_start_eval",
-    "max_samples_termination": "max_samples",
-}
 
 
 class FlagError(ValueError):
@@ -145,7 +88,7 @@ def all_options(config_class: type) -> dict[str, Option]:
 def aliases_of(config_class: type) -> dict[str, str]:
     """Alias -> flag, of the flags that a script has."""
     options = all_options(config_class)
-    return {name: target for name, target in _ALIASES.items() if target in options}
+    return {name: target for name, target in ALIASES.items() if target in options}
 
 
 def make_flags(config_class: type) -> flags.FlagValues:
@@ -163,7 +106,7 @@ def make_flags(config_class: type) -> flags.FlagValues:
         _define(values, option.name, option.kind, option.description)
     for name, target in aliases_of(config_class).items():
         _define(values, name, options[target].kind, f"The same as --{target}.")
-    for name, kind in _WITHOUT_EFFECT.items():
+    for name, kind in WITHOUT_EFFECT.items():
         _define(values, name, kind, "Accepted, without effect.")
     return values
 
@@ -177,7 +120,7 @@ def help_text(config_class: type, program: str = "", *, full: bool = True) -> st
       full: All flags, instead of those that most runs use.
     """
     aliases = aliases_of(config_class)
-    count = len(all_options(config_class)) + len(aliases) + len(_WITHOUT_EFFECT)
+    count = len(all_options(config_class)) + len(aliases) + len(WITHOUT_EFFECT)
     shown_flags = "All flags" if full else "Flags that most runs use"
     lines = [f"usage: {program} --flag=value ...", ""] if program else []
     lines += _wrapped(
@@ -190,14 +133,14 @@ def help_text(config_class: type, program: str = "", *, full: bool = True) -> st
     )
     for group in _groups(config_class).values():
         options = options_of(group).values()
-        options = [x for x in options if full or x.name in _OFTEN_USED]
+        options = [x for x in options if full or x.name in OFTEN_USED]
         if options:
             lines += ["", (group.__doc__ or "").splitlines()[0].rstrip(".") + ":"]
         for option in options:
             lines += _described(option, option.limit_text if full else "")
     if full:
         lines += ["", "Accepted for older scripts, without effect:"]
-        lines += _wrapped(" ".join(f"--{name}" for name in _WITHOUT_EFFECT), "  ")
+        lines += _wrapped(" ".join(f"--{name}" for name in WITHOUT_EFFECT), "  ")
         lines += ["", "The same as another flag:"]
         lines += [f"  --{name}: --{target}" for name, target in aliases.items()]
     return "\n".join(lines)
@@ -344,10 +287,10 @@ def _refuse_contradictions(values: flags.FlagValues, aliases: dict[str, str]) ->
 def ignored_flags(arguments: Sequence[str]) -> list[str]:
     """Names of flags without effect that the command line sets to a true value."""
     values = flags.FlagValues()
-    for name, kind in _WITHOUT_EFFECT.items():
+    for name, kind in WITHOUT_EFFECT.items():
         _define(values, name, kind, "")
     values(recipes.expand(arguments), known_only=True)
-    return [name for name in _WITHOUT_EFFECT if values[name].value]
+    return [name for name in WITHOUT_EFFECT if values[name].value]
 
 
 def repeated_flags(config_class: type, arguments: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from conftest import ROOT
 from bert_tf import flags
 from bert_tf.config import PretrainingConfig
 from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
+from bert_tf.config.flag_names import OFTEN_USED
 
 SCRIPT = ROOT / "run_pretraining.py"
 BASE = ["run", "--output_dir=/o", "--preset=tiny", "--do_train", "--input_files_dir=/i"]
@@ -83,7 +84,7 @@ def test_short_help_has_the_flags_that_runs_need(config_class):
 def test_often_used_flags_exist():
     known = [set(flags.make_flags(c)) for c in (PretrainingConfig, SquadConfig)]
     known.append(set(flags.make_flags(ClassifierConfig)))
-    assert flags._OFTEN_USED <= set().union(*known)
+    assert OFTEN_USED <= set().union(*known)
 
 
 @pytest.mark.parametrize("flag", ["--horovod", "--use_horovod", "--use_horovod=true"])

@@ -95,15 +95,10 @@ def own_task(
     path = _path(data_dir, first, file_format)
     if not os.path.isfile(path):
         what = "classes are found in it" if path == train else "it is to be read"
-        others = [
-            f"--task_name={each}"
-            for each in FILE_FORMATS
-            if os.path.isfile(_path(data_dir, first, each))
-        ]
-        advice = f"Pass {' or '.join(others)}" if others else "Put the file there"
         raise FileNotFoundError(
             f"`data_dir` must hold {os.path.basename(path)}: {what}. Received: "
-            f"data_dir={data_dir}, without it. {content_of(data_dir)} {advice}."
+            f"data_dir={data_dir}, without it. {content_of(data_dir)} "
+            f"{_other_formats(data_dir, first) or 'Put the file there.'}"
         )
     columns = _find_columns(
         columns or ColumnNames(),
@@ -150,6 +145,12 @@ def _path(data_dir: str, split: str, file_format: str) -> str:
     names = _file_names(split, file_format)
     paths = [os.path.join(data_dir, name) for name in names]
     return next(filter(os.path.isfile, paths), paths[0])
+
+
+def _other_formats(data_dir: str, split: str) -> str:
+    """The --task_name for files of a split in other formats; empty without any."""
+    names = [x for x in FILE_FORMATS if os.path.isfile(_path(data_dir, split, x))]
+    return f"Pass {' or '.join(f'--task_name={x}' for x in names)}." if names else ""
 
 
 def _unread(paths: Iterable[str]) -> list[str]:
