@@ -76,7 +76,7 @@ def arguments(vocab_file, text_file, tmp_path):
 
 def test_records_are_made_and_shown(arguments, vocab_file, tmp_path, capsys):
     assert main([*arguments, "--dupe_factor=1"]) == 0
-    assert "records in 1 shards" in capsys.readouterr().out
+    assert "records in 1 shard," in capsys.readouterr().out
     folder = str(tmp_path / "records")
     show = ["data", "show", "--input_dir", folder, "--vocab_file", vocab_file]
     assert main([*show, "-n", "3"]) == 0
