@@ -244,7 +244,7 @@ def pretraining_tokenizer(
             notes += check_size(vocab_file, bert.vocab_size)
             notes.append(f"Vocabulary: {vocab_file}, from the metadata of the records.")
     silent = [
-        folder
+        folder or "."
         for folder, about in records.items()
         if about is None or about.vocab_sha256 is None
     ]
