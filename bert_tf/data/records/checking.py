@@ -9,12 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_tf.data.output_files import OutputFile
-from bert_tf.data.records.metadata import (
-    Metadata,
-    described_path,
-    metadata_file,
-    read_metadata,
-)
+from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
 from bert_tf.data.records.record_index import RecordIndex
 from bert_tf.data.records.schema import RecordParser, RecordShape
 from bert_tf.data.records.skipping import SkippingParser, name_records
@@ -27,13 +22,25 @@ _RECORDS_AT_ONCE = 1024
 _MAX_LISTED = 5
 
 
-def check_shards(folder: str, metadata: Metadata, index: RecordIndex) -> None:
-    """Compares the files that metadata lists with those of the folder, or the file."""
+def check_shards(
+    folder: str, metadata: Metadata, index: RecordIndex, files: Mapping[str, int]
+) -> None:
+    """Compares the files that metadata lists with those that it describes.
+
+    Args:
+      folder: What has the metadata: a folder, or one file.
+      metadata: Its metadata.
+      index: The records of the set.
+      files: File -> its number in the index, of those that the metadata describes.
+
+    Raises:
+      CorruptRecordError: if a file is missing, not listed, or of another size.
+    """
     parent = folder if os.path.isdir(folder) else os.path.dirname(folder)
     if metadata.shards is not None:
         listed = {os.path.join(parent, shard.name) for shard in metadata.shards}
-        for path in index.files:
-            if described_path(path) == folder and path not in listed:
+        for path in files:
+            if path not in listed:
                 raise CorruptRecordError(
                     f"{metadata_file(folder)} does not list {path}. Move the file "
                     "away, or update the metadata with `python -m bert_tf data index "
@@ -41,16 +48,16 @@ def check_shards(folder: str, metadata: Metadata, index: RecordIndex) -> None:
                 )
     for shard in metadata.shards or ():
         path = os.path.join(parent, shard.name)
-        if path not in index.files and os.path.exists(path):
+        if path not in files and os.path.exists(path):
             continue  # The setting names single files of the folder.
-        if path not in index.files:
+        if path not in files:
             raise CorruptRecordError(
                 f"{metadata_file(folder)} lists the file {shard.name}, which is "
                 f"missing in {parent}. Copy it there, make the records again, or "
                 "leave it out of the metadata with `python -m bert_tf data index "
                 f"--input_dir={folder} --overwrite`."
             )
-        number = index.files.index(path)
+        number = files[path]
         records = int(index.starts[number + 1] - index.starts[number])
         found = (records, os.path.getsize(path))
         if found != (shard.records, shard.bytes):
@@ -101,10 +108,10 @@ def check_content(parser: RecordParser, files: Mapping[str, OutputFile]) -> None
       CorruptRecordError: naming a record that is damaged; or the file, if it has other
         content than when its metadata was written.
     """
-    folders = {*map(described_path, files)}
-    metadata = {folder: read_metadata(folder) for folder in folders}
+    described = parser.index.described
+    metadata = {x: read_metadata(x) for x in {described[path] for path in files}}
     for path, found in files.items():
-        folder, name = described_path(path), os.path.basename(path)
+        folder, name = described[path], os.path.basename(path)
         about = metadata[folder]
         for shard in (about.shards or ()) if about else ():
             if shard.name != name or shard.crc32c == found.crc32c:

@@ -96,7 +96,7 @@ def measure_masked_tokens(
         return None
     counts = np.bincount(labels, weights[owners])
     total = counts.sum()
-    unknown = [i for i, word in enumerate(words) if _has_no_meaning(word)]
+    unknown = [i for i, word in enumerate(words) if _is_placeholder(word)]
     unknown = np.array(unknown or [_UNKNOWN_ID])
     is_letter = np.array([*map(_is_letter, words[: len(counts)])], bool)
     fraction = len(numbers) / sum(share.num_records for share in shares)
@@ -194,7 +194,7 @@ def _kept_share(labels: np.ndarray, shown: np.ndarray) -> float | None:
     return float((labels == shown)[is_shown].mean())
 
 
-def _has_no_meaning(word: str) -> bool:
+def _is_placeholder(word: str) -> bool:
     return word == SPECIAL_TOKENS.unk or word.startswith("[unused")
 
 

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 import os
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from bert_tf.config.record_sets import split_weight, whole_parts
+from bert_tf.data.records.metadata import described_path
 from bert_tf.data.text.input_files import (
     file_identity,
     matching_paths,
@@ -213,6 +215,11 @@ class RecordIndex(abc.ABC):
         """
         self.files = files
         self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    @functools.cached_property
+    def described(self) -> dict[str, str]:
+        """File -> the path whose metadata describes it, see `described_path`."""
+        return {path: described_path(path) for path in self.files}
 
     def __len__(self) -> int:
         """Number of records."""

@@ -15,12 +15,7 @@ from bert_tf.data.records.checking import (
     check_shards,
     find_corrupt_records,
 )
-from bert_tf.data.records.metadata import (
-    Metadata,
-    described_path,
-    metadata_file,
-    read_metadata,
-)
+from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
 from bert_tf.data.records.record_index import (
     NamedSet,
     RecordIndex,
@@ -143,7 +138,7 @@ def open_input(files: Sequence[str], cache_dir: str = "") -> RecordParser:
       CorruptRecordError: if files contradict each other or their metadata.
     """
     index = open_index(files, cache_dir)
-    folders = sorted({*map(described_path, files)})
+    folders = sorted({*index.described.values()})
     metadata = {folder: read_metadata(folder) for folder in folders}
     sizes = [about.vocab_size if about else None for about in metadata.values()]
     limits = NO_LIMITS
@@ -161,13 +156,16 @@ def cached_input(files: tuple[str, ...], cache_dir: str) -> RecordParser:
 
 
 def _compare(metadata: Mapping[str, Metadata | None], parser: RecordParser) -> None:
-    """Compares the metadata of folders with the records."""
+    """Compares the metadata of folders and files with the records."""
     index = parser.index
-    files = {described_path(path): path for path in index.files}
+    groups: dict[str, dict[str, int]] = {}
+    for number, path in enumerate(index.files):
+        groups.setdefault(index.described[path], {})[path] = number
     for folder, about in metadata.items():
         if about:
-            check_shards(folder, about, index)
-            shape = parser.shape_of(files[folder])
+            files = groups[folder]
+            check_shards(folder, about, index, files)
+            shape = parser.shape_of(next(reversed(files)))
             check_metadata(folder, about, index.format, shape)
 
 
@@ -249,7 +247,7 @@ def _average(
     ends = np.cumsum([share.num_records for share in shares])
     sequences = records = 0.0
     for number, path in enumerate(index.files):
-        folder = described_path(path)
+        folder = index.described[path]
         about = metadata[folder]
         if about is None:
             raise CorruptRecordError(
@@ -325,7 +323,7 @@ def open_records(
         unpadded = make_parser(index, limits, skipped, skip.max_corrupt_records)
     except CorruptRecordError as error:
         raise with_advice(error, index) from error
-    folders = sorted({*map(described_path, files)})
+    folders = sorted({*index.described.values()})
     known = stated or {}
     metadata = {x: known[x] if x in known else read_metadata(x) for x in folders}
     _compare(metadata, unpadded)

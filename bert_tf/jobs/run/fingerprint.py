@@ -16,7 +16,6 @@ from typing import Any
 from bert_tf.config import BertConfig
 from bert_tf.config.run import CONFIG_CHANGES, RunTrainingConfig
 from bert_tf.data.batches.example_batches import LabelledSequences
-from bert_tf.data.records.metadata import described_path
 from bert_tf.data.records.record_set import RecordSet
 from bert_tf.data.text.vocabulary import load_vocabulary
 from bert_tf.errors import shortened
@@ -107,7 +106,7 @@ def record_facts(records: RecordSet | None) -> dict[str, object]:
     files, checksums = [], []
     for path in records.index.files:
         name = os.path.basename(path)
-        about = records.metadata.get(described_path(path))
+        about = records.metadata.get(records.index.described[path])
         shards = (about.shards if about else None) or ()
         checksums += [shard.crc32c for shard in shards if shard.name == name]
         files.append([name, os.path.getsize(path)])

@@ -16,7 +16,7 @@ from bert_tf.scaling import encoder_shapes
 
 _LOGGER = logging.getLogger(__name__)
 
-# So many times the memory of a host are not there, whatever the error.
+# An estimate of more than so many times the memory of the host is refused.
 _HOPELESS = 3
 ERROR = 0.25  # The largest error of the estimate that was measured, rounded up.
 

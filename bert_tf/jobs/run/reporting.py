@@ -126,12 +126,14 @@ class RunReport:
 
 
 def _in_effect(plan: Plan) -> dict[str, Any]:
-    """The group of what flags leave open, as this training has it."""
+    """Values that the training uses where flags leave them open: a settings group."""
     if plan.training_set is None:
         return {}
     settings = plan.config.optimizer
-    values = {"peak learning rate": plan.learning_rate}
-    values["power of the decay"] = settings.power
+    values = {
+        "peak learning rate": plan.learning_rate,
+        "power of the decay": settings.power,
+    }
     if plan.clock is None:
         values |= {"warm-up steps": settings.warmup_steps, "steps": plan.last_step}
     return {"in effect": values}

@@ -700,7 +700,7 @@ except OSError as error:
 
 @pytest.mark.parametrize("variable_length", "01")
 def test_a_file_for_which_there_is_no_room_is_named(variable_length, tmp_path):
-    """In a process of its own: the library may crash later, when it frees the file."""
+    """In a subprocess: the library may crash later, when it frees the file."""
     path = tmp_path / "out.hdf5"
     command = [sys.executable, "-c", FULL, path, variable_length]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
