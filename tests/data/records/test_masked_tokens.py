@@ -124,28 +124,26 @@ def test_shuffled_labels_are_seldom_those_that_are_shown(tmp_path):
     assert measure(tmp_path / "wrong.tfrecord").kept_share < 0.2
 
 
-def test_unknown_words_and_letters_are_counted_by_the_vocabulary(tmp_path):
+@pytest.mark.parametrize(
+    ("letters", "unknown_share", "letter_share"),
+    [
+        (["a", "##b"], 2 / 6, 2 / 6),
+        # The vocabulary of other records.
+        (["[unused1]", "[unused2]"], 4 / 6, 0.0),
+    ],
+)
+def test_unknown_words_and_letters_are_counted_by_the_vocabulary(
+    letters, unknown_share, letter_share, tmp_path
+):
     vocab_file = tmp_path / "vocab.txt"
-    vocab_file.write_text("\n".join(VOCABULARY) + "\n")
+    vocab_file.write_text("\n".join([*SPECIALS, *letters, *VOCABULARY[7:]]) + "\n")
     rng = np.random.default_rng(0)
     examples = [masked_example(rng, [1, 5, 7]), masked_example(rng, [1, 6, 8])]
     write_records(tmp_path / "part-0.tfrecord", examples)
     found = measure(tmp_path / "part-0.tfrecord", str(vocab_file))
-    np.testing.assert_allclose(found.unknown_share, 2 / 6)
-    np.testing.assert_allclose(found.letter_share, 2 / 6)
+    np.testing.assert_allclose(found.unknown_share, unknown_share)
+    np.testing.assert_allclose(found.letter_share, letter_share)
     assert found.kept_share is None
-
-
-def test_words_of_another_vocabulary_are_often_unused_ones(tmp_path):
-    vocab_file = tmp_path / "vocab.txt"
-    other = VOCABULARY.copy()
-    other[5:7] = "[unused1]", "[unused2]"
-    vocab_file.write_text("\n".join(other) + "\n")
-    rng = np.random.default_rng(0)
-    examples = [masked_example(rng, [1, 5, 7]), masked_example(rng, [1, 6, 8])]
-    write_records(tmp_path / "part-0.tfrecord", examples)
-    found = measure(tmp_path / "part-0.tfrecord", str(vocab_file))
-    np.testing.assert_allclose(found.unknown_share, 4 / 6)
 
 
 def test_without_a_masked_token_there_is_nothing_to_measure(tmp_path):

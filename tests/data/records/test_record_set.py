@@ -14,7 +14,8 @@ from bert_tf.config.data import IndexDataConfig, PackDataConfig, ShowDataConfig
 from bert_tf.data.commands.index import index_records
 from bert_tf.data.commands.pack import pack_records
 from bert_tf.data.commands.show import describe_records
-from bert_tf.data.records.metadata import metadata_file, read_metadata
+from bert_tf.data.records import record_index
+from bert_tf.data.records.metadata import described_path, metadata_file, read_metadata
 from bert_tf.data.records.record_index import record_files
 from bert_tf.data.records.record_set import (
     NO_LIMITS,
@@ -157,6 +158,21 @@ def test_hdf5_files_are_indexed_and_then_checked(hdf5_dir):
         CorruptRecordError, match="lists the file part_1_of_2.hdf5, which is missing"
     ):
         open_records(str(hdf5_dir), LIMITS)
+
+
+def test_the_metadata_of_each_file_is_looked_for_once(hdf5_dir, monkeypatch):
+    looked = []
+
+    def look(path):
+        looked.append(path)
+        return described_path(path)
+
+    monkeypatch.setattr(record_index, "described_path", look)
+    for path in sorted(hdf5_dir.iterdir()):
+        index_records(IndexDataConfig(input_dir=str(path)))
+    looked.clear()
+    found = open_records(str(hdf5_dir), LIMITS)
+    assert [*found.metadata] == looked == found.index.files
 
 
 def test_metadata_of_another_format_is_refused(hdf5_dir):
