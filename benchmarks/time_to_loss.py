@@ -9,6 +9,10 @@ learning rate of both falls to zero at the end of their time. transformers' loss
 end is the target, if it is at least 0.5 nat below the entropy of the words; what counts
 is when ours reaches it. Neither learns the next sentence. The environment of the other
 side is that of `make bench`.
+
+As in BERT's own recipe, a part of the time may go to shorter sequences first, with a
+learning rate that rises and falls in each part: `--short_share` of our time,
+`--their_short_share` of the other's.
 """
 
 import argparse
@@ -27,10 +31,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 PEER = pathlib.Path(__file__).parent / "peers/with_transformers_time_to_loss.py"
 VOCABULARY = ROOT / ".data/vocab.txt"
 LENGTH, PREDICTIONS = 128, 20
+SHORT_LENGTH, SHORT_PREDICTIONS = 32, 5
 HELD_OUT = 20  # Every so many documents one is held out.
 EVALUATED = 512  # Sequences.
 MARGIN = 0.5  # Nats below the entropy of the words.
-BATCH = 32  # Sequences, or packed records.
+BATCH = 32  # Sequences, or packed records; as many tokens of short ones.
 RATES = {"tiny": 2e-3, "small": 7e-4, "base": 3e-4}  # Peaks of AdamW.
 EVAL_STEPS = {"tiny": 1000, "small": 100, "base": 20}  # Between our evaluations.
 WARMUP = 0.1
@@ -72,15 +77,21 @@ def data(command: str, *flags: str) -> None:
     run(["-m", "bert_tf", "data", command, *flags])
 
 
-def create(text: pathlib.Path, folder: pathlib.Path, dupe_factor: int) -> None:
+def create(
+    text: pathlib.Path,
+    folder: pathlib.Path,
+    dupe_factor: int,
+    length: int = LENGTH,
+    predictions: int = PREDICTIONS,
+) -> None:
     """Sentences and records of masked pairs from text."""
     sentences, records = folder / "sentences", folder / "records"
     data("sentences", f"--input={text}", f"--output_dir={sentences}")
     data(
         "create",
         *(f"--input={sentences}", f"--output_dir={records}"),
-        *(f"--vocab_file={VOCABULARY}", f"--max_seq_length={LENGTH}"),
-        *(f"--max_predictions_per_seq={PREDICTIONS}", f"--dupe_factor={dupe_factor}"),
+        *(f"--vocab_file={VOCABULARY}", f"--max_seq_length={length}"),
+        *(f"--max_predictions_per_seq={predictions}", f"--dupe_factor={dupe_factor}"),
         "--num_shards=4",
     )
 
@@ -123,36 +134,56 @@ def run_ours(
 ) -> tuple[Curve, float]:
     """Our commands: create, pack and train; the curve, and seconds of preparation."""
     start = time.time()
-    create(folder / "train.jsonl", folder / "train", options.dupe_factor)
-    packed = folder / "train/packed"
-    data("pack", f"--input_dir={folder / 'train/records'}", f"--output_dir={packed}")
+    lengths = {"full": (LENGTH, PREDICTIONS)}
+    if options.short_share:
+        lengths = {"short": (SHORT_LENGTH, SHORT_PREDICTIONS)} | lengths
+    for name, numbers in lengths.items():
+        create(folder / "train.jsonl", folder / name, options.dupe_factor, *numbers)
+        records, packed = folder / name / "records", folder / name / "packed"
+        data("pack", f"--input_dir={records}", f"--output_dir={packed}")
     prepared = time.time() - start
-    hours = max(minutes / 60 - (prepared + options.startup_seconds) / 3600, 1 / 3600)
-    run(
-        [
-            *("run_pretraining.py", f"--preset={options.model}", "--do_train"),
-            *(f"--input_files_dir={packed}", "--precision=bf16"),
-            *(f"--eval_files_dir={folder / 'held_out/records'}", "--do_eval"),
-            *("--eval_batch_size=32", f"--max_eval_steps={EVALUATED // 32}"),
-            *(f"--eval_steps={EVAL_STEPS[options.model]}", "--skip_checkpoint"),
-            *(f"--output_dir={folder / 'run'}", f"--vocab_file={VOCABULARY}"),
-            *("--optimizer_type=adamw", f"--learning_rate={rate_of(options)}"),
-            *("--epsilon=1e-8", "--nodo_nsp"),
-            *(f"--train_batch_size={BATCH}", "--num_accumulation_steps=1"),
-            *("--num_train_steps=1000000", f"--num_warmup_steps={int(1e6 * WARMUP)}"),
-            *(f"--max_hours={hours}", f"--seed={options.seed}", "--dynamic_masking"),
-            "--display_loss_steps=1000",
-        ]
-    )
+    shares = {"short": options.short_share, "full": 1.0}
+    curve: Curve = []
+    first_step, checkpoint = 0, []
+    for name, (length, _) in lengths.items():
+        left = 60 * minutes - (time.time() - start)
+        seconds = max(shares[name] * left - options.startup_seconds, 1.0)
+        output = folder / f"run_{name}"
+        run(
+            [
+                *("run_pretraining.py", f"--preset={options.model}", "--do_train"),
+                *(f"--input_files_dir={folder / name / 'packed'}", "--precision=bf16"),
+                *(f"--eval_files_dir={folder / 'held_out/records'}", "--do_eval"),
+                *("--eval_batch_size=32", f"--max_eval_steps={EVALUATED // 32}"),
+                f"--eval_steps={EVAL_STEPS[options.model]}",
+                *(f"--output_dir={output}", f"--vocab_file={VOCABULARY}"),
+                *("--optimizer_type=adamw", f"--learning_rate={rate_of(options)}"),
+                *("--epsilon=1e-8", "--nodo_nsp", "--dynamic_masking"),
+                f"--train_batch_size={BATCH * LENGTH // length}",
+                *("--num_accumulation_steps=1", f"--max_hours={seconds / 3600}"),
+                *("--num_train_steps=1000000", "--save_checkpoints_steps=1000000"),
+                *(f"--num_warmup_steps={int(1e6 * WARMUP)}", f"--seed={options.seed}"),
+                "--display_loss_steps=1000",
+                *checkpoint,
+            ]
+        )
+        curve += read_curve(output, start, first_step)
+        first_step = int(curve[-1]["step"])
+        checkpoint = [f"--init_checkpoint={output}"]
+    return curve, prepared
+
+
+def read_curve(output: pathlib.Path, start: float, first_step: int) -> Curve:
+    """The evaluations of a run: seconds since the start, steps and losses."""
     curve = []
-    for line in (folder / "run/bert_dllog.json").read_text().splitlines():
+    for line in (output / "bert_dllog.json").read_text().splitlines():
         entry = json.loads(line.removeprefix("DLLL "))
         values = entry.get("data", {})
         if "masked_lm_accuracy" in values and isinstance(entry["step"], int):
             seconds = float(entry["timestamp"]) - start
-            loss = values["masked_lm_loss"]
-            curve.append({"seconds": seconds, "step": entry["step"], "loss": loss})
-    return curve, prepared
+            step, loss = first_step + entry["step"], values["masked_lm_loss"]
+            curve.append({"seconds": seconds, "step": step, "loss": loss})
+    return curve
 
 
 def run_theirs(
@@ -167,6 +198,8 @@ def run_theirs(
         "seconds": 60 * minutes,
         "start": time.time(),
         "batch": BATCH,
+        "short_share": options.their_short_share,
+        "short_length": SHORT_LENGTH,
         "rate": rate_of(options),
         "warmup": WARMUP,
         "evaluations": options.evaluations,
@@ -193,9 +226,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--our_minutes", type=float, default=0.0, help="default: half")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dupe_factor", type=int, default=1, help="of our records")
+    parser.add_argument("--short_share", type=float, default=0.2)
+    parser.add_argument("--their_short_share", type=float, default=0.0)
     parser.add_argument("--learning_rate", type=float, default=0.0, help="of both")
     parser.add_argument("--evaluations", type=int, default=12, help="of transformers")
-    parser.add_argument("--startup_seconds", type=float, default=15.0, help="of ours")
+    parser.add_argument("--startup_seconds", type=float, default=8.0, help="of ours")
     parser.add_argument("--compile", default="default", help="mode; empty: none")
     parser.add_argument("--systems", nargs="+", default=["theirs", "ours"])
     parser.add_argument("--target", type=float, help="default: what theirs reaches")

@@ -3,9 +3,10 @@
     python benchmarks/workers.py --output results/workers.json
 
 On one machine there is nothing to gain: what is lost is the cost of distribution, the
-sum of the gradients and the optimizer step that each worker takes. The runs take turns,
-and the median of the rounds' ratios counts. Each worker is bound to its cores. Uses the
-records that `make demo` makes.
+sum of the gradients and the optimizer step that each worker takes. Two workers have
+half the rows in a micro-batch, or half the micro-batches (`--halved=accumulation`). The
+runs take turns, and the median of the rounds' ratios counts. Each worker is bound to
+its cores. Uses the records that `make demo` makes.
 """
 
 import argparse
@@ -19,11 +20,16 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).parents[1]
 RECORDS = ROOT / ".data/demo/create/training"
-ACCUMULATION = 8
+ROWS, ACCUMULATION = 64, 8
 
 
-def rate(workers: int, preset: str, steps: int) -> float:
+def rate(workers: int, preset: str, steps: int, halved: str) -> float:
     """Sequences/s of a run on all cores."""
+    rows, accumulation = ROWS, ACCUMULATION
+    if halved == "rows":
+        rows //= workers
+    else:
+        accumulation //= workers
     with tempfile.TemporaryDirectory() as folder:
         log = pathlib.Path(folder, "log.json")
         command = [
@@ -32,8 +38,8 @@ def rate(workers: int, preset: str, steps: int) -> float:
             f"--input_files_dir={RECORDS}",
             f"--output_dir={folder}/run",
             f"--num_train_steps={steps}",
-            f"--train_batch_size={64 // workers}",
-            f"--num_accumulation_steps={ACCUMULATION}",
+            f"--train_batch_size={rows}",
+            f"--num_accumulation_steps={accumulation}",
             f"--dllog_path={log}",
             *("--do_train", "--precision=bf16"),
         ]
@@ -62,6 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--preset", default="small")
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--halved", default="rows", choices=("rows", "accumulation"))
     parser.add_argument("--output", default="results/workers.json")
     arguments = parser.parse_args()
     if not RECORDS.is_dir():
@@ -72,7 +79,8 @@ def main() -> None:
         )
     rounds = []
     for _ in range(arguments.rounds):
-        one, two = (rate(n, arguments.preset, arguments.steps) for n in (1, 2))
+        work = (arguments.preset, arguments.steps, arguments.halved)
+        one, two = (rate(n, *work) for n in (1, 2))
         rounds.append({"one": one, "two": two, "ratio": two / one})
         print(f"one {one:.1f}, two {two:.1f} sequences/s: {two / one:.3f}", flush=True)
     result = {

@@ -5,7 +5,8 @@
 In its quickest form: no padding, masks drawn anew each time, the head on masked tokens
 only, no next-sentence loss, bfloat16 autocast, AdamW, torch.compile. Sequences are cut
 in two at a random place, so that they look like those of the evaluation, where half of
-the second parts are from elsewhere.
+the second parts are from elsewhere. A share of the time may go to shorter sequences
+first, of as many tokens in a batch; the learning rate rises and falls in each part.
 """
 
 import json
@@ -20,7 +21,7 @@ from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertForPreTraining
 
 CLS, SEP, MASK = 101, 102, 103
-LENGTH, MASKED = 128, 19  # 15% of 125 words and three special tokens.
+LENGTH = 128
 
 work = worker.workload()
 torch.set_num_threads(work["threads"])
@@ -38,30 +39,31 @@ def tokens() -> np.ndarray:
     return np.concatenate([np.array(text.ids, np.int64) for text in encoded])
 
 
-def batch_of(words: np.ndarray) -> dict[str, torch.Tensor]:
+def batch_of(words: np.ndarray, length: int) -> dict[str, torch.Tensor]:
     """Sequences from anywhere, masked anew."""
-    size, inner = work["batch"], LENGTH - 3
+    size, inner = work["batch"] * LENGTH // length, length - 3
+    masked = round(0.15 * length)  # Special tokens count, as in our records.
     starts = rng.integers(len(words) - inner, size=(size, 2))
     is_random = rng.random(size) < 0.5
     cuts = rng.integers(1, inner, size)
-    ids = np.full((size, LENGTH), SEP)
+    ids = np.full((size, length), SEP)
     ids[:, 0] = CLS
-    segments = np.zeros((size, LENGTH), np.int64)
-    places = np.empty((size, MASKED), np.int64)
+    segments = np.zeros((size, length), np.int64)
+    places = np.empty((size, masked), np.int64)
     for row in range(size):
         cut = cuts[row]
         first, second = starts[row, 0], starts[row, int(is_random[row])]
         ids[row, 1 : 1 + cut] = words[first : first + cut]
         ids[row, 2 + cut : -1] = words[second + cut : second + inner]
         segments[row, 2 + cut :] = 1
-        word_places = np.delete(np.arange(1, LENGTH - 1), cut)
-        places[row] = np.sort(rng.choice(word_places, MASKED, replace=False))
+        word_places = np.delete(np.arange(1, length - 1), cut)
+        places[row] = np.sort(rng.choice(word_places, masked, replace=False))
     labels = np.take_along_axis(ids, places, 1)
     chance = rng.random(labels.shape)
     others = rng.integers(worker.VOCABULARY, size=labels.shape)
-    masked = np.where(chance < 0.8, MASK, np.where(chance < 0.9, others, labels))
-    np.put_along_axis(ids, places, masked, 1)
-    flat = places + LENGTH * np.arange(size)[:, None]
+    inputs = np.where(chance < 0.8, MASK, np.where(chance < 0.9, others, labels))
+    np.put_along_axis(ids, places, inputs, 1)
+    flat = places + length * np.arange(size)[:, None]
     arrays = {"ids": ids, "segments": segments, "places": flat.reshape(-1)}
     arrays |= {"labels": labels.reshape(-1)}
     return {name: torch.from_numpy(values) for name, values in arrays.items()}
@@ -117,7 +119,6 @@ def train() -> None:
         model.parameters(), work["rate"], weight_decay=0.01, fused=True
     )
     width = model.config.hidden_size
-    mask = torch.ones(work["batch"], LENGTH, dtype=torch.long)
 
     def loss_of(
         ids: torch.Tensor,
@@ -125,13 +126,15 @@ def train() -> None:
         places: torch.Tensor,
         labels: torch.Tensor,
     ) -> torch.Tensor:
+        mask = torch.ones_like(ids)
         outputs = model.bert(ids, attention_mask=mask, token_type_ids=segments)
         hidden = outputs.last_hidden_state.reshape(-1, width)[places]
         scores = model.cls.predictions(hidden).float()
         return torch.nn.functional.cross_entropy(scores, labels)
 
     if work["compile"]:
-        loss_of = torch.compile(loss_of, mode=work["compile"])
+        # One program for each length, of fixed shapes.
+        loss_of = torch.compile(loss_of, mode=work["compile"], dynamic=False)
     curve, step, evaluated = [], 0, 0
     while True:
         share = (time.time() - work["start"]) / work["seconds"]
@@ -143,12 +146,16 @@ def train() -> None:
             curve.append({"seconds": seconds, "step": step, "loss": loss})
         if must_end:
             break
-        decay = (1 - share) / (1 - work["warmup"])
-        rate = work["rate"] * min(share / work["warmup"], decay)
+        short = work["short_share"]
+        is_short = share < short
+        done = share / short if is_short else (share - short) / (1 - short)
+        decay = (1 - done) / (1 - work["warmup"])
+        rate = work["rate"] * min(done / work["warmup"], decay)
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(**batch_of(words))
+            length = work["short_length"] if is_short else LENGTH
+            loss = loss_of(**batch_of(words, length))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
