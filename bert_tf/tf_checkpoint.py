@@ -7,23 +7,25 @@ Every checkpoint is read here, those of this program too.
 The index is a sorted table of strings in LevelDB's format: blocks of entries, a block
 that lists the blocks, and a footer with the offset of that block. A value is a message
 with the data file, offset, type and shape of a tensor, which protocol buffers parse.
+The messages are described here: TensorFlow's take seconds to load.
 """
 
 import math
 import os
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClassesForFiles
 
 from bert_tf.files import masked_crc32c, placeholder
 
-if TYPE_CHECKING:
-    from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
-
 INDEX = ".index"
+DATA = ".data-00000-of-00001"
 # Tensors may share the bytes of a data file, but have at most so many times as many.
 _MAX_REPEATS = 2
 
@@ -43,6 +45,49 @@ DTYPES = {
     14: np.dtype(ml_dtypes.bfloat16),
     19: np.dtype("<f2"),
 }
+
+# Message -> field -> number and type, of several values if it ends in *.
+# Source: TensorFlow's `tensor_bundle.proto`, and what that imports.
+_FIELDS = {
+    "Version": {"producer": (1, "int32")},
+    "Header": {
+        "num_shards": (1, "int32"),
+        "endianness": (2, "int32"),
+        "version": (3, "Version"),
+    },
+    "Dimension": {"size": (1, "int64")},
+    "Shape": {"dim": (2, "Dimension*")},
+    "Slice": {},
+    "Entry": {
+        "dtype": (1, "int32"),
+        "shape": (2, "Shape"),
+        "shard_id": (3, "int32"),
+        "offset": (4, "int64"),
+        "size": (5, "int64"),
+        "crc32c": (6, "fixed32"),
+        "slices": (7, "Slice*"),
+    },
+}
+
+
+def _make_messages() -> dict[str, type[Message]]:
+    """The classes of the messages, in a pool apart from TensorFlow's."""
+    file = descriptor_pb2.FileDescriptorProto(name="tensor_bundle", syntax="proto3")
+    for name, fields in _FIELDS.items():
+        message = file.message_type.add(name=name)
+        for field, (number, kind) in fields.items():
+            made = message.field.add(name=field, number=number)
+            made.label = made.LABEL_REPEATED if kind[-1] == "*" else made.LABEL_OPTIONAL
+            if (plain := kind.rstrip("*")) in _FIELDS:
+                made.type, made.type_name = made.TYPE_MESSAGE, plain
+            else:
+                made.type = getattr(made, f"TYPE_{kind.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return GetMessageClassesForFiles([file.name], pool)
+
+
+MESSAGES = _make_messages()
 
 
 class Entry(NamedTuple):
@@ -179,10 +224,6 @@ def read_index(data: bytes) -> tuple[int, dict[str, Entry]]:
     Raises:
       ValueError: if it is damaged, or of a format that no checkpoint has.
     """
-    # The classes of the messages; they load TensorFlow, but not its reader.
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import tensor_bundle_pb2 as messages
-
     if not FOOTER.size <= len(data) <= _MAX_INDEX_BYTES:
         raise ValueError(f"its index has {len(data)} bytes, which no checkpoint has")
     handles, magic = FOOTER.unpack(data[-FOOTER.size :])
@@ -193,16 +234,16 @@ def read_index(data: bytes) -> tuple[int, dict[str, Entry]]:
         _, position = _varint(handles, 0)
         _, position = _varint(handles, position)
         values = dict(_values(data, handles, position))
-        header = messages.BundleHeaderProto.FromString(values.pop(b""))
+        header = MESSAGES["Header"].FromString(values.pop(b""))
         entries = {
-            name.decode(): _entry(messages.BundleEntryProto.FromString(value))
+            name.decode(): _entry(MESSAGES["Entry"].FromString(value))
             for name, value in values.items()
         }
     except (IndexError, KeyError, struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"its index is damaged ({error!r})") from error
     except DecodeError as error:
         raise ValueError(f"its index is damaged ({error})") from error
-    if header.endianness != messages.BundleHeaderProto.LITTLE:
+    if header.endianness:
         raise ValueError("it was written on a big-endian machine")
     return header.num_shards or 1, entries
 
@@ -259,7 +300,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
     raise ValueError("its index is damaged (a number does not end)")
 
 
-def _entry(entry: "BundleEntryProto") -> Entry:
+def _entry(entry: Message) -> Entry:
     shape = tuple(dimension.size for dimension in entry.shape.dim)
     if len(shape) > _MAX_DIMENSIONS:
         raise ValueError(f"its index has a tensor of {len(shape)} dimensions")

@@ -10,12 +10,10 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import google_crc32c
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.protobuf import tensor_bundle_pb2 as messages
 
 from bert_tf.files import (
     mask_crc32c,
@@ -25,16 +23,18 @@ from bert_tf.files import (
     varint,
     written,
 )
-from bert_tf.tf_checkpoint import DTYPES, FOOTER, INDEX, MAGIC, TRAILER
+from bert_tf.tf_checkpoint import DATA, DTYPES, FOOTER, INDEX, MAGIC, MESSAGES, TRAILER
 
-DATA = ".data-00000-of-00001"
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 _NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 # Large enough for the disk, small enough for other threads to get their turn.
 _BYTES_AT_ONCE = 4 << 20
 # Every so many keys one is written in full.
 _RESTART_INTERVAL = 16
 # Header of the index.
-_HEADER = messages.BundleHeaderProto(num_shards=1, version={"producer": 1})
+_HEADER = MESSAGES["Header"](num_shards=1, version={"producer": 1})
 
 
 class _HashedFile:
@@ -56,7 +56,7 @@ class _HashedFile:
 
 
 def write_tensors(
-    prefix: str, tensors: Mapping[str, np.ndarray | tf.Tensor | tf.Variable]
+    prefix: str, tensors: "Mapping[str, np.ndarray | tf.Tensor | tf.Variable]"
 ) -> dict[str, str]:
     """Writes index and data file and syncs them to disk, not atomically.
 
@@ -124,9 +124,9 @@ def _write_array(file: _HashedFile, array: np.ndarray) -> tuple[int, int]:
 
 def _entry(array: np.ndarray, offset: int, size: int, crc: int) -> bytes:
     """The message about a tensor."""
-    entry = messages.BundleEntryProto(
+    entry = MESSAGES["Entry"](
         dtype=_NUMBERS[array.dtype],
-        shape=tf.TensorShape(array.shape).as_proto(),
+        shape={"dim": [{"size": size} for size in array.shape]},
         offset=offset,
         size=size,
         crc32c=crc,

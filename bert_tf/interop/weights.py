@@ -5,9 +5,9 @@ import dataclasses
 import fnmatch
 import os
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from bert_tf.config import BertConfig
 from bert_tf.errors import RunError, listed
@@ -17,7 +17,10 @@ from bert_tf.interop.tensor_shapes import Fitted, fit, require_finite, require_f
 from bert_tf.interop.torch_files import load_torch
 from bert_tf.interop.weight_files import HUGGINGFACE_CONFIG, Kind, Source, find_source
 from bert_tf.tf_checkpoint import load_tf
-from bert_tf.training.averages import AVERAGE
+from bert_tf.training.manifest import AVERAGE
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # State of the optimizer in every checkpoint of this program and google-research/bert.
 # No line is logged about it: a run that starts from weights never takes it.
@@ -227,7 +230,7 @@ def read_config(source: Source) -> BertConfig | None:
 
 def assign_weights(
     weights: Weights,
-    variables: Mapping[str, tf.Variable],
+    variables: "Mapping[str, tf.Variable]",
     *,
     new: Collection[str] = (),
     exact: bool = False,

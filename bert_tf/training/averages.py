@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
-# What follows the name of a weight in a checkpoint, as TensorFlow 1 calls its averages.
-AVERAGE = "/ExponentialMovingAverage"
+from bert_tf.training.manifest import AVERAGE
 
 
 class WeightAverages:

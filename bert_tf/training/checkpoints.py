@@ -13,9 +13,9 @@ import contextlib
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from bert_tf.errors import RunError
 from bert_tf.files import (
@@ -25,8 +25,8 @@ from bert_tf.files import (
     whole_file,
     write_whole,
 )
-from bert_tf.tf_checkpoint import INDEX
-from bert_tf.tf_checkpoint_writer import DATA, write_tensors
+from bert_tf.tf_checkpoint import DATA, INDEX
+from bert_tf.tf_checkpoint_writer import write_tensors
 from bert_tf.training.manifest import (
     STEP_NAME,
     TENSOR_FILE,
@@ -36,6 +36,9 @@ from bert_tf.training.manifest import (
     step_of,
     verify,
 )
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 __all__ = ["STEP_NAME", "RunPosition", "read_manifest", "step_of", "verify"]
 STATE_FILE = "checkpoint"
@@ -55,7 +58,7 @@ _BESIDE_NAME = re.compile(r"(best/)?[a-z_]+\.(json|txt)")
 _INCOMPLETE = re.compile(rf"{_STEP}\.incomplete")
 _OLD_TEMPORARY = re.compile(rf"{_STEP}\.tmp\.{TENSOR_FILE}(\.tempstate[0-9]+)?")
 
-Tensors = Mapping[str, np.ndarray | tf.Tensor | tf.Variable]
+Tensors = Mapping[str, "np.ndarray | tf.Tensor | tf.Variable"]
 
 
 def save(

@@ -15,11 +15,12 @@ import numpy as np
 
 from bert_tf.errors import RunError
 from bert_tf.files import file_sha256
-from bert_tf.tf_checkpoint import INDEX, load_tf
-from bert_tf.tf_checkpoint_writer import DATA
+from bert_tf.tf_checkpoint import DATA, INDEX, load_tf
 
 FORMAT_VERSION = 2  # 1 is without a checksum of the manifest.
 STEP_NAME = "global_step"
+# What follows the name of a weight, as TensorFlow 1 calls its moving averages.
+AVERAGE = "/ExponentialMovingAverage"
 # What follows the name of a checkpoint.
 TENSOR_FILE = r"(index|data-[0-9]{5}-of-[0-9]{5})"
 _PREFIX = re.compile(r"model\.ckpt-(0|[1-9][0-9]*)")

@@ -22,8 +22,8 @@ from bert_tf.interop.weights import (
 from bert_tf.jobs.run.starting_point import StartingPoint
 from bert_tf.tf_checkpoint import load_tf
 from bert_tf.training import checkpoints
-from bert_tf.training.averages import AVERAGE, WeightAverages
-from bert_tf.training.manifest import STEP_NAME, RunPosition
+from bert_tf.training.averages import WeightAverages
+from bert_tf.training.manifest import AVERAGE, STEP_NAME, RunPosition
 from bert_tf.training.optimizer_base import BertOptimizer
 
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
