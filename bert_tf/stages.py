@@ -1,6 +1,7 @@
 """Stages that take long, and the terminal that shows them; loads nothing."""
 
 import contextlib
+import multiprocessing
 import os
 import sys
 import threading
@@ -75,7 +76,10 @@ def stage(title: str, show: Callable[[str], None] = print_line) -> Iterator[None
 
 
 def loading_tensorflow() -> contextlib.AbstractContextManager[None]:
-    """Says on stderr that TensorFlow is loaded, which takes seconds, unless it is."""
-    if "tensorflow" in sys.modules:
+    """Says on stderr that TensorFlow is loaded, which takes seconds, unless it is.
+
+    The processes of a `data` command say nothing: they load it at the same time.
+    """
+    if "tensorflow" in sys.modules or multiprocessing.parent_process():
         return contextlib.nullcontext()
     return stage("Loading TensorFlow", report)

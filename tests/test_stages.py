@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from bert_tf import stages
+from bert_tf.data.records.tfrecord import frame_record
 from bert_tf.stages import loading_tensorflow, stage, terminal_of, width_of
 
 
@@ -62,9 +63,9 @@ def test_loading_tensorflow_is_a_line_on_stderr_unless_it_is_loaded(
 
 
 def test_a_command_says_that_it_loads_tensorflow(tmp_path):
-    command = [sys.executable, "-m", "bert_tf", "data", "show"]
-    (tmp_path / "vocab.txt").write_text("[PAD]\n")
-    command += [f"--input_dir={tmp_path}", f"--vocab_file={tmp_path}/vocab.txt"]
+    command = [sys.executable, "-m", "bert_tf", "data", "index"]
+    (tmp_path / "a.tfrecord").write_bytes(frame_record(b"no example"))
+    command += [f"--input_dir={tmp_path}"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert found.stderr.startswith("Loading TensorFlow ...\nerror: ")
     assert not found.stdout

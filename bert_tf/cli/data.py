@@ -177,8 +177,7 @@ def _create(config: CreateDataConfig) -> None:
 
 
 def _pack(config: PackDataConfig) -> None:
-    with loading_tensorflow():
-        from bert_tf.data.commands.pack import pack_records
+    from bert_tf.data.commands.pack import pack_records
 
     metadata = pack_records(config)
     print(
@@ -191,8 +190,7 @@ def _pack(config: PackDataConfig) -> None:
 
 
 def _convert(config: ConvertDataConfig) -> None:
-    with loading_tensorflow():
-        from bert_tf.data.commands.convert import convert_records
+    from bert_tf.data.commands.convert import convert_records
 
     metadata = convert_records(config)
     print(
@@ -203,8 +201,7 @@ def _convert(config: ConvertDataConfig) -> None:
 
 
 def _chop(config: ChopDataConfig) -> None:
-    with loading_tensorflow():
-        from bert_tf.data.commands.convert import chop_records
+    from bert_tf.data.commands.convert import chop_records
 
     metadata = chop_records(config)
     print(
@@ -215,16 +212,14 @@ def _chop(config: ChopDataConfig) -> None:
 
 
 def _pick_eval(config: PickEvalConfig) -> None:
-    with loading_tensorflow():
-        from bert_tf.data.commands.convert import pick_records
+    from bert_tf.data.commands.convert import pick_records
 
     metadata = pick_records(config)
     print(f"{config.output_dir}: {counted(metadata.new_number_of_samples, 'record')}")
 
 
 def _index(config: IndexDataConfig) -> None:
-    with loading_tensorflow():
-        from bert_tf.data.commands.index import index_records
+    from bert_tf.data.commands.index import index_records
 
     metadata = index_records(config)
     print(
@@ -235,8 +230,7 @@ def _index(config: IndexDataConfig) -> None:
 
 
 def _show(config: ShowDataConfig) -> None:
-    with loading_tensorflow():
-        from bert_tf.data.commands.show import describe_records
+    from bert_tf.data.commands.show import describe_records
 
     for description in describe_records(config):
         print(description)

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,9 +13,11 @@ from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
 from bert_tf.data.records.record_index import RecordIndex
 from bert_tf.data.records.schema import RecordParser, RecordShape
 from bert_tf.data.records.skipping import SkippingParser, name_records
-from bert_tf.distribute import Communicator
 from bert_tf.errors import CorruptRecordError
 from bert_tf.progress import ProgressReport
+
+if TYPE_CHECKING:
+    from bert_tf.distribute import Communicator
 
 _RECORDS_AT_ONCE = 1024
 # How many corrupt records a message lists with their reasons.
@@ -151,7 +153,7 @@ def find_corrupt_records(
     parser: RecordParser,
     skipped: Collection[int],
     max_corrupt_records: int,
-    communicator: Communicator,
+    communicator: "Communicator",
 ) -> dict[int, str]:
     """Reads all records, each worker its share, and finds those that are corrupt.
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from bert_tf.data.output_files import OutputFile
 from bert_tf.data.pretraining.statistics import SUMMARY, check_summary
+from bert_tf.errors import CorruptRecordError
 from bert_tf.files import write_whole
 from bert_tf.json_files import parse_json
 
@@ -250,3 +251,27 @@ def _require_types(instance: object) -> None:
             _refuse(name, f"be of type {declared}", value)
         if isinstance(value, int | float) and not (0 <= value < _LARGEST):
             _refuse(name, f"be a number in [0, {_LARGEST})", value)
+
+
+def check_lengths(
+    input_files_dir: str,
+    found: Mapping[str, int | None],
+    given: Mapping[str, int | None],
+) -> None:
+    """Compares lengths of records with the flags, as far as both are known.
+
+    Args:
+      input_files_dir: The setting that names the records.
+      found: Name of a flag -> what the records have.
+      given: Name of a flag -> its value.
+
+    Raises:
+      CorruptRecordError: naming both.
+    """
+    for name, value in given.items():
+        if None not in (value, found[name]) and value != found[name]:
+            raise CorruptRecordError(
+                f"`{name}` must be {found[name]}, that of the records of "
+                f"{input_files_dir}. Received: {name}={value}. Pass --{name}="
+                f"{found[name]}, or make records with --{name}={value}."
+            )

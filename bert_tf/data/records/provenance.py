@@ -59,7 +59,7 @@ def check_vocabularies(known: Mapping[str, Metadata]) -> None:
             raise ValueError(
                 "All records must be made with the same vocabulary. Received: sha256 "
                 f"{ours[:12]}... in {metadata_file(first)}, {theirs[:12]}... in "
-                f"{metadata_file(folder)}. Use one of these folders alone, or make the "
+                f"{metadata_file(folder)}. Use one of them alone, or make the "
                 "other records again."
             )
 
@@ -84,7 +84,7 @@ def common_case(known: Mapping[str, Metadata]) -> StatedSettings | None:
                 raise ValueError(
                     "All records must be made with the same case and accents. "
                     f"Received: {name}={value} in {first.source}, {name}="
-                    f"{other.values[name]} in {other.source}. Use one of these folders "
+                    f"{other.values[name]} in {other.source}. Use one of them "
                     "alone, or make the other records again."
                 )
     return first
@@ -110,7 +110,7 @@ def have_pairs(known: Mapping[str, Metadata]) -> bool | None:
     raise ValueError(
         "All records must be made with sentence pairs, or none. Received: do_nsp=true "
         f"in {named[True]}, do_nsp=false in {named[False]}. Pass --nodo_nsp to train "
-        "the masked LM alone, or use one of these folders alone."
+        "the masked LM alone, or use one of them alone."
     )
 
 

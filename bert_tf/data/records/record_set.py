@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +16,12 @@ from bert_tf.data.records.checking import (
     check_shards,
     find_corrupt_records,
 )
-from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
+from bert_tf.data.records.metadata import (
+    Metadata,
+    check_lengths,
+    metadata_file,
+    read_metadata,
+)
 from bert_tf.data.records.record_index import (
     NamedSet,
     RecordIndex,
@@ -36,9 +42,11 @@ from bert_tf.data.records.skipping import (
     with_advice,
 )
 from bert_tf.data.records.tfrecord import TfrecordIndex
-from bert_tf.distribute import Communicator
 from bert_tf.errors import CorruptRecordError
 from bert_tf.launch import report
+
+if TYPE_CHECKING:
+    from bert_tf.distribute import Communicator
 
 # For commands without a model: ids need only fit into a record.
 NO_LIMITS = ValueLimits(vocab_size=2**28, type_vocab_size=2**28)
@@ -207,19 +215,6 @@ class RecordSet:
         return len(self.index)
 
 
-def _check_lengths(
-    input_files_dir: str, found: dict[str, int | None], given: dict[str, int | None]
-) -> None:
-    """Compares the records' lengths with the flags that are given."""
-    for name, value in given.items():
-        if None not in (value, found[name]) and value != found[name]:
-            raise CorruptRecordError(
-                f"`{name}` must be {found[name]}, that of the records of "
-                f"{input_files_dir}. Received: {name}={value}. Pass --{name}="
-                f"{found[name]}, or make records with --{name}={value}."
-            )
-
-
 def _shares(
     input_files_dir: str, sets: Sequence[NamedSet], index: RecordIndex
 ) -> list[SetShare]:
@@ -285,7 +280,7 @@ def open_records(
     max_predictions_per_seq: int | None = None,
     cache_dir: str = "",
     skip: SkipSettings | None = None,
-    communicator: Communicator | None = None,
+    communicator: "Communicator | None" = None,
     may_have_weights: bool = False,
     stated: Mapping[str, Metadata | None] | None = None,
 ) -> RecordSet:
@@ -332,15 +327,18 @@ def open_records(
         "max_seq_length": max_seq_length,
         "max_predictions_per_seq": max_predictions_per_seq,
     }
-    _check_lengths(input_files_dir, _lengths(parser.shape, metadata), asked)
+    check_lengths(input_files_dir, _lengths(parser.shape, metadata), asked)
     average = _average(metadata, index, parser.shape, shares)
     notes: list[str] = []
     if len(sets) == 1 and sets[0].weight:
         notes.append(f"{input_files_dir}: the weight of a single set has no effect.")
     if skip.max_corrupt_records:
-        workers = communicator or Communicator()
+        if communicator is None:
+            from bert_tf.distribute import Communicator  # It loads TensorFlow.
+
+            communicator = Communicator()
         corrupt = find_corrupt_records(
-            unpadded, skipped, skip.max_corrupt_records, workers
+            unpadded, skipped, skip.max_corrupt_records, communicator
         )
         notes += [f"warning: corrupt, and skipped: {text}" for text in corrupt.values()]
         skipped = np.union1d(skipped, np.asarray([*corrupt], np.int64))

@@ -4,22 +4,37 @@ import abc
 import dataclasses
 import math
 import os
+import types
 from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from bert_tf.data.records.record_index import RecordIndex
 from bert_tf.data.records.tfrecord import TfrecordIndex
 from bert_tf.errors import CorruptRecordError
+from bert_tf.stages import loading_tensorflow
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _PER_TOKEN = ("input_ids", "input_mask", "segment_ids")
 _PER_PREDICTION = ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")
 _LABEL = "next_sentence_labels"
 _PER_SEQUENCE = (_LABEL, "next_sentence_positions", "next_sentence_weights")
-# TensorFlow's message has the record's bytes, which may be no text.
-_PARSE_ERRORS = (tf.errors.InvalidArgumentError, UnicodeDecodeError)
 _ONLY_PACKED = ("positions", "next_sentence_positions", "next_sentence_weights")
+
+
+def _tensorflow() -> types.ModuleType:
+    """Loads TensorFlow, which those need who parse an example."""
+    with loading_tensorflow():
+        import tensorflow
+    return tensorflow
+
+
+def _parse_errors() -> tuple[type[Exception], ...]:
+    # TensorFlow's message has the record's bytes, which may be no text.
+    return _tensorflow().errors.InvalidArgumentError, UnicodeDecodeError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +69,9 @@ class RecordShape:
         lengths |= dict.fromkeys(_PER_SEQUENCE, self.max_sequences)
         return lengths | {"positions": self.max_seq_length}
 
-    def specification(self) -> dict[str, tf.io.FixedLenFeature]:
+    def specification(self) -> "dict[str, tf.io.FixedLenFeature]":
         """The features of google-research/bert's records, or of packed ones."""
+        tf = _tensorflow()
         return {
             name: tf.io.FixedLenFeature(
                 [length], tf.float32 if name.endswith("_weights") else tf.int64
@@ -68,7 +84,7 @@ class RecordShape:
 def _shape_of(data: bytes, location: object) -> RecordShape:
     """Reads the lengths of one serialised example."""
     try:
-        feature = tf.train.Example.FromString(data).features.feature
+        feature = _tensorflow().train.Example.FromString(data).features.feature
     except Exception as error:
         raise CorruptRecordError(
             f"{location}: the record must be a tf.train.Example. Make the file again, "
@@ -349,8 +365,10 @@ class ExampleParser(RecordParser):
         """Parses records of the same lengths."""
         records = self.index.read(numbers)
         try:
-            parsed = tf.io.parse_example(records, self._specifications[shape])
-        except _PARSE_ERRORS:
+            parsed = _tensorflow().io.parse_example(
+                records, self._specifications[shape]
+            )
+        except _parse_errors():
             for number, record in zip(numbers, records, strict=True):
                 self._check_alone(record, self.index.location(int(number)), shape)
             raise
@@ -368,7 +386,9 @@ class ExampleParser(RecordParser):
                 "file again."
             )
         try:
-            tf.io.parse_single_example(record, self._specifications[expected])
-        except _PARSE_ERRORS as error:
+            _tensorflow().io.parse_single_example(
+                record, self._specifications[expected]
+            )
+        except _parse_errors() as error:
             reason = " ".join(str(getattr(error, "message", error)).split())
             raise CorruptRecordError(f"{location}: {reason}") from error

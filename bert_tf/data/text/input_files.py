@@ -4,6 +4,7 @@ What is skipped in a folder, and what is named twice, is reported on stderr.
 """
 
 import fnmatch
+import functools
 import glob
 import os
 import re
@@ -175,7 +176,13 @@ def report_skipped(folder: str, names: Sequence[str]) -> None:
     if names:
         are = "entry is" if len(names) == 1 else "entries are"
         found = listed(names, most=_MOST_NAMES)
-        report(f"{folder}: {len(names):,} {are} not read: {found}")
+        _report_once(f"{folder}: {len(names):,} {are} not read: {found}")
+
+
+@functools.cache
+def _report_once(line: str) -> None:
+    """Reports what is found again each time that a folder is listed."""
+    report(line)
 
 
 def _kinds(suffixes: tuple[str, ...]) -> str:
