@@ -14,11 +14,8 @@ if TYPE_CHECKING:
     from bert_tf.config import PRESETS, BertConfig
     from bert_tf.data.text.tokenization import WordPieceTokenizer
     from bert_tf.features import Embedder, FeatureExtractor
-    from bert_tf.interop.pretrained import (
-        from_pretrained,
-        load_tokenizer,
-        save_pretrained,
-    )
+    from bert_tf.interop.pretrained import from_pretrained, save_pretrained
+    from bert_tf.interop.ready_model import load_tokenizer
     from bert_tf.keras_fit import connect_workers, distribute_model
     from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
     from bert_tf.modeling.models import build_encoder_model
@@ -56,7 +53,7 @@ _MODULES = {
     "build_sentence_model": "modeling.sentences",
     "from_pretrained": "interop.pretrained",
     "save_pretrained": "interop.pretrained",
-    "load_tokenizer": "interop.pretrained",
+    "load_tokenizer": "interop.ready_model",
     "WordPieceTokenizer": "data.text.tokenization",
     "LAMB": "training.optimizers",
     "AdamW": "training.optimizers",

@@ -22,7 +22,6 @@ from bert_tf.data.tasks.classification import encode_examples
 from bert_tf.interop.sentence_files import describe_prompts, read_settings
 from bert_tf.interop.weight_files import find_source
 from bert_tf.launch import require_no_fork
-from bert_tf.modeling.models import settings_of
 from bert_tf.modeling.sentences import SentenceTask
 from bert_tf.predictors.base import Predictor, PredictorSettings, text_examples
 
@@ -63,10 +62,10 @@ class Embedder(Predictor):
             _LOGGER.warning(note)
         self.pooling = pooling or known.pooling or "mean"
         model = self._load("sentences", pooling=self.pooling)
-        most = settings_of(model).config.max_position_embeddings
+        most = self._files.config.max_position_embeddings
         if max_seq_length is None:
             max_seq_length = min(known.max_seq_length or most, most)
-        self.max_seq_length = self._checked_length(max_seq_length, most)
+        self.max_seq_length = self._files.require_length(max_seq_length)
         self._compile(SentenceTask(model))
 
     def __call__(self, texts: str | Iterable[str | tuple[str, str]]) -> np.ndarray:
@@ -110,17 +109,10 @@ class FeatureExtractor(Predictor):
           ValueError: if the model has no such layer, or fewer positions.
         """
         super().__init__(model_dir, **settings)
-        self._model = self._load("encoder", new=("bert/pooler/*",))
-        config = settings_of(self._model).config
-        wrong = [n for n in layers if not -config.num_hidden_layers <= n < 0]
-        if wrong or not layers:
-            raise ValueError(
-                f"`layers` must be from -1, the last, to -{config.num_hidden_layers}. "
-                f"Received: {', '.join(map(str, layers)) or 'none'}."
-            )
+        self._files.require_layers(layers)
         self.layers = tuple(layers)
-        most = config.max_position_embeddings
-        self.max_seq_length = self._checked_length(max_seq_length, most)
+        self.max_seq_length = self._files.require_length(max_seq_length)
+        self._model = self._load("encoder", new=("bert/pooler/*",))
         # A partial, without warnings of TensorFlow: see `evaluation.metrics`.
         states = functools.partial(self._states)
         self._compiled = tf.function(states, reduce_retracing=True)

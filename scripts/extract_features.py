@@ -15,12 +15,14 @@ import os
 import sys
 
 from bert_tf.cli.arguments import Parser, parse_bool
-from bert_tf.config.paths import require_local
+from bert_tf.config.paths import require_local, require_output_file
 from bert_tf.data.text.documents import read_lines
 from bert_tf.errors import RunError
 from bert_tf.files import whole_file
+from bert_tf.interop.ready_model import find_model
 from bert_tf.interop.weight_files import find_source
 from bert_tf.progress import ProgressReport
+from bert_tf.stages import loading_tensorflow
 
 _WITHOUT_EFFECT = ("use_tpu", "use_one_hot_embeddings", "master", "num_tpu_cores")
 
@@ -81,16 +83,21 @@ def extract(arguments: list[str]) -> str:
     lines = read_lines(options.input_file)
     pairs = [tuple(part.strip() for part in line.split("|||", 1)) for line in lines]
     texts = [pair if len(pair) > 1 else pair[0] for pair in pairs]
+    require_output_file("output_file", options.output_file)
     _warn_of_unused(options)
-    from bert_tf.features import FeatureExtractor
+    given = {"vocab_file": options.vocab_file, "do_lower_case": options.do_lower_case}
+    found = find_model(options.init_checkpoint, **given)
+    found.require_layers(options.layers)
+    found.require_length(options.max_seq_length)
+    with loading_tensorflow():
+        from bert_tf.features import FeatureExtractor
 
     extractor = FeatureExtractor(
         options.init_checkpoint,
         layers=options.layers,
         max_seq_length=options.max_seq_length,
-        vocab_file=options.vocab_file,
-        do_lower_case=options.do_lower_case,
         batch_size=options.batch_size,
+        **given,
     )
     with (
         whole_file(options.output_file) as file,

@@ -11,7 +11,7 @@ from bert_tf.config.paths import (
     require_local,
     require_possible,
 )
-from bert_tf.stages import loading_tensorflow
+from bert_tf.interop.weight_conversion import convert
 
 _PROG = "python -m bert_tf convert"
 
@@ -64,9 +64,5 @@ def main(arguments: Sequence[str]) -> None:
     for name in ("bert_config_file", "vocab_file"):
         if path := getattr(options, name):
             require_file(name, path)
-    # TensorFlow takes seconds to load, and wrong options should not wait for it.
-    with loading_tensorflow():
-        from bert_tf.interop.weight_conversion import convert
-
     for line in convert(source, destination, options):
         print(line)

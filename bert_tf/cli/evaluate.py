@@ -22,6 +22,7 @@ from bert_tf.config.runtime import PRECISIONS
 from bert_tf.config.text import TEXT_FORMATS
 from bert_tf.errors import did_you_mean
 from bert_tf.files import write_whole
+from bert_tf.interop.ready_model import find_model
 from bert_tf.launch import choose_instructions, without_optional_packages
 from bert_tf.stages import loading_tensorflow
 from bert_tf.suite.inputs import ROWS, read_inputs
@@ -193,6 +194,8 @@ def _check_paths(options: argparse.Namespace) -> None:
     if options.blimp and not os.path.isdir(options.blimp):
         require_file("blimp", options.blimp)
     require_output_file("output", options.output)
+    given = {"vocab_file": options.vocab_file, "do_lower_case": options.do_lower_case}
+    find_model(options.model, **given)
 
 
 def table(rows: Sequence[Any]) -> list[str]:

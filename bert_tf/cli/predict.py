@@ -30,8 +30,7 @@ from bert_tf.config.runtime import PRECISIONS
 from bert_tf.config.sentences import POOLINGS
 from bert_tf.evaluation.speed import BatchTimes, describe_speed
 from bert_tf.files import save_array, whole_file
-from bert_tf.launch import choose_instructions, without_optional_packages
-from bert_tf.stages import loading_tensorflow
+from bert_tf.interop.ready_model import ReadyModel, find_model
 
 _PROG = "python -m bert_tf predict"
 _EXAMPLES = """
@@ -78,20 +77,16 @@ def main(arguments: Sequence[str]) -> None:
     if options.top_k is not None:
         checks.require_positive(options, "top_k")
     parser.warn_about_repeated()
-    _check_paths(options)
-    choose_instructions(options.precision)
-    with loading_tensorflow(), without_optional_packages():
-        from bert_tf.distribute import Communicator, configure_devices
-
-    configure_devices(Communicator(), None)
-    task = TASKS[options.task](options)
+    task = TASKS[options.task](options, _check_paths(options))
+    is_waiting = is_stream(options.input) and not options.text
+    if is_waiting:  # It is loaded before the first line comes.
+        task.load()
     if options.benchmark:
         _benchmark(options, task, read_inputs(options, task))
         return
     if is_terminal(options):
         chunks = ask(task)
     else:
-        is_waiting = is_stream(options.input) and not options.text
         chunks = in_chunks(read_inputs(options, task), _AT_ONCE, at_once=is_waiting)
     is_empty, vectors = True, []
     for chunk in chunks:
@@ -139,7 +134,7 @@ def _benchmark(
     for number in range(num_batches):
         batch = list(itertools.islice(repeated, size))
         used = times if number >= _WARM_UP_BATCHES else BatchTimes()
-        with used.measured(size, task.num_traces):
+        with used.measured(size, lambda: task.load().num_traces):
             list(task.predict(batch))
     print(
         f"{len(inputs)} inputs, repeated; from text to prediction, after "
@@ -149,8 +144,8 @@ def _benchmark(
         print(line)
 
 
-def _check_paths(options: argparse.Namespace) -> None:
-    """Checks the paths that are given, before TensorFlow is loaded."""
+def _check_paths(options: argparse.Namespace) -> ReadyModel:
+    """Checks the paths that are given, and the model's, before TensorFlow is loaded."""
     require_exists("model", options.model)
     for name, task in _ONLY_FOR.items():
         if getattr(options, name) not in (None, "") and options.task != task:
@@ -173,6 +168,15 @@ def _check_paths(options: argparse.Namespace) -> None:
         require_file("vocab_file", options.vocab_file)
     if not is_stream(options.input) and not options.text:
         require_file("input", options.input)
+    found = find_model(
+        options.model,
+        "" if options.task == "embed" else options.task,
+        vocab_file=options.vocab_file,
+        do_lower_case=options.do_lower_case,
+    )
+    if options.max_seq_length is not None:
+        found.require_length(options.max_seq_length)
+    return found
 
 
 def _print(values: Example) -> None:

@@ -36,7 +36,7 @@ class Task(NamedTuple):
       name: fill-mask, squad, classify, embed, tag or choose.
       required: Names of the texts that each input must have.
       predict: Inputs -> the predictions for each.
-      num_traces: How often the model has been traced.
+      load: The model, which is loaded at the first call.
       check: Raises a ValueError if an input cannot be predicted.
       files: The files of the model's task, whose columns are known.
       parse: Checks a JSON object, given its location for messages, where `required`
@@ -48,7 +48,7 @@ class Task(NamedTuple):
     name: str
     required: tuple[str, ...]
     predict: Callable[[list[Example]], Iterable[Example]]
-    num_traces: Callable[[], int]
+    load: Callable[[], Any]
     check: Callable[[Example], None] = lambda example: None
     files: tuple[SplitFile, ...] = ()
     parse: Callable[[Example, str], Example] | None = None

@@ -1,11 +1,17 @@
 """What `python -m bert_tf predict` does with its inputs: one function for each task."""
 
 import argparse
+import functools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import bert_tf
 from bert_tf.cli.prediction_input import Example, Task
+from bert_tf.interop.ready_model import ReadyModel
+from bert_tf.jobs.class_names import known_files, takes_pairs
+from bert_tf.launch import choose_instructions, without_optional_packages
+from bert_tf.stages import loading_tensorflow
 
 if TYPE_CHECKING:
     from bert_tf.data.tasks.choices import Question
@@ -13,73 +19,80 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "vocab_file": options.vocab_file,
-        "do_lower_case": options.do_lower_case,
-        "precision": options.precision,
-        "batch_size": options.batch_size,
-    }
+def _model(options: argparse.Namespace, name: str, **more: object) -> Callable[[], Any]:
+    """A predictor, made when it is first asked for, which loads TensorFlow.
+
+    Args:
+      options: The command line.
+      name: Its class, in `bert_tf`.
+      more: Arguments of it alone.
+    """
+
+    @functools.cache
+    def load() -> Any:  # noqa: ANN401
+        choose_instructions(options.precision)
+        with loading_tensorflow(), without_optional_packages():
+            from bert_tf.distribute import Communicator, configure_devices
+
+        configure_devices(Communicator(), None)
+        return getattr(bert_tf, name)(
+            options.model,
+            vocab_file=options.vocab_file,
+            do_lower_case=options.do_lower_case,
+            precision=options.precision,
+            batch_size=options.batch_size,
+            **more,
+        )
+
+    return load
 
 
-def _fill_mask(options: argparse.Namespace) -> Task:
-    from bert_tf.predictors import MaskFiller
-
-    fill = MaskFiller(options.model, **_settings(options))
+def _fill_mask(options: argparse.Namespace, _: ReadyModel) -> Task:
+    load = _model(options, "MaskFiller")
 
     def predict(examples: list[Example]) -> Iterable[Example]:
-        results = fill([each["text"] for each in examples], options.top_k or 5)
+        results = load()([each["text"] for each in examples], options.top_k or 5)
         return ({"masks": masks} for masks in results)
 
     return Task(
         options.task,
         ("text",),
         predict,
-        lambda: fill.num_traces,
-        lambda example: fill.check(example["text"]),
+        load,
+        lambda example: load().check(example["text"]),
     )
 
 
-def _squad(options: argparse.Namespace) -> Task:
-    from bert_tf.predictors import QuestionAnswerer
-
-    answer = QuestionAnswerer(options.model, **_settings(options))
+def _squad(options: argparse.Namespace, _: ReadyModel) -> Task:
+    load = _model(options, "QuestionAnswerer")
 
     def predict(examples: list[Example]) -> list[Example]:
-        return answer(
-            [(example["question"], example["context"]) for example in examples]
-        )
+        return load()([(one["question"], one["context"]) for one in examples])
 
-    return Task(
-        options.task, ("question", "context"), predict, lambda: answer.num_traces
-    )
+    return Task(options.task, ("question", "context"), predict, load)
 
 
-def _classify(options: argparse.Namespace) -> Task:
-    from bert_tf.jobs.class_names import known_files
-    from bert_tf.predictors import Classifier
-
-    classify = Classifier(options.model, **_settings(options))
+def _classify(options: argparse.Namespace, found: ReadyModel) -> Task:
+    load = _model(options, "Classifier")
 
     def predict(examples: list[Example]) -> list[Example]:
-        return classify(_texts(examples))
+        return load()(_texts(examples))
 
     return Task(
         options.task,
         ("text_a",),
         predict,
-        lambda: classify.num_traces,
-        lambda example: classify.check(example.get("text_b")),
-        files=known_files(classify.description),
-        takes_pairs=classify.takes_pairs,
+        load,
+        lambda example: load().check(example.get("text_b")),
+        files=known_files(found.description),
+        takes_pairs=takes_pairs(found.description),
     )
 
 
-def _tag(options: argparse.Namespace) -> Task:
+def _tag(options: argparse.Namespace, _: ReadyModel) -> Task:
     from bert_tf.data.tasks.conll import has_conll_name, is_conll, read_conll
-    from bert_tf.predictors import Tagger
 
-    tag = Tagger(options.model, **_settings(options))
+    load = _model(options, "Tagger")
 
     def parse(example: Example, location: str) -> Example:
         words, text = example.get("words"), example.get("text")
@@ -94,14 +107,14 @@ def _tag(options: argparse.Namespace) -> Task:
         return example
 
     def predict(examples: list[Example]) -> list[Example]:
-        found = tag([each.get("words", each.get("text")) for each in examples])
+        found = load()([each.get("words", each.get("text")) for each in examples])
         for one, result in zip(examples, found, strict=True):
             if "words" in one:
                 del result["words"]
         return found
 
     def read(path: str) -> Iterator[Example] | None:
-        if not is_conll(path, tag.label_names):
+        if not is_conll(path, load().label_names):
             return None
         if not has_conll_name(path):
             _LOGGER.warning(
@@ -115,18 +128,17 @@ def _tag(options: argparse.Namespace) -> Task:
         options.task,
         ("text",),
         predict,
-        lambda: tag.num_traces,
+        load,
         parse=parse,
         read=read,
     )
 
 
-def _choose(options: argparse.Namespace) -> Task:
+def _choose(options: argparse.Namespace, _: ReadyModel) -> Task:
     from bert_tf.data.tasks.choices import find_columns, question_of
     from bert_tf.data.tasks.tables import column_names, read_rows
-    from bert_tf.predictors import Chooser
 
-    choose = Chooser(options.model, **_settings(options))
+    load = _model(options, "Chooser")
 
     def ask(example: Example, location: str) -> "Question":
         return question_of(example, find_columns(list(example), location), location)
@@ -136,7 +148,7 @@ def _choose(options: argparse.Namespace) -> Task:
         return example
 
     def predict(examples: list[Example]) -> list[Example]:
-        return choose([ask(each, "The input") for each in examples])
+        return load()([ask(each, "The input") for each in examples])
 
     def read(path: str) -> Iterator[Example] | None:
         name = path.lower().removesuffix(".gz")
@@ -151,26 +163,20 @@ def _choose(options: argparse.Namespace) -> Task:
         options.task,
         ("context", "endings"),
         predict,
-        lambda: choose.num_traces,
+        load,
         parse=parse,
         read=read,
     )
 
 
-def _embed(options: argparse.Namespace) -> Task:
-    from bert_tf.features import Embedder
-
-    embed = Embedder(
-        options.model,
-        pooling=options.pooling or "",
-        max_seq_length=options.max_seq_length,
-        **_settings(options),
-    )
+def _embed(options: argparse.Namespace, _: ReadyModel) -> Task:
+    more = {"pooling": options.pooling or "", "max_seq_length": options.max_seq_length}
+    load = _model(options, "Embedder", **more)
 
     def predict(examples: list[Example]) -> list[Example]:
-        return [{"embedding": x.tolist()} for x in embed(_texts(examples))]
+        return [{"embedding": x.tolist()} for x in load()(_texts(examples))]
 
-    return Task(options.task, ("text_a",), predict, lambda: embed.num_traces)
+    return Task(options.task, ("text_a",), predict, load)
 
 
 TASKS = {

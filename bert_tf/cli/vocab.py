@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from bert_tf.cli.arguments import Parser, add_options
 from bert_tf.config.models import ExtendOptions
 from bert_tf.config.paths import require_exists, require_file, require_local
-from bert_tf.stages import loading_tensorflow
+from bert_tf.interop.vocabulary_extension import extend_vocabulary
 
 _PROG = "python -m bert_tf vocab"
 
@@ -55,9 +55,5 @@ def main(arguments: Sequence[str]) -> None:
     require_local("input", options.input)
     if options.vocab_file:
         require_file("vocab_file", options.vocab_file)
-    # TensorFlow takes seconds to load, and wrong options should not wait for it.
-    with loading_tensorflow():
-        from bert_tf.interop.vocabulary_extension import extend_vocabulary
-
     for line in extend_vocabulary(source, destination, options):
         print(line)

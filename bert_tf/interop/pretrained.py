@@ -8,26 +8,26 @@ from typing import Any
 import keras
 import numpy as np
 
-from bert_tf.data.text.tokenization import UNCASED, WordPieceTokenizer
+from bert_tf.data.text.tokenization import UNCASED
 from bert_tf.data.text.tokenizer_settings import (
     TOKENIZER_CONFIG,
     TOKENIZER_FILE,
     choose_settings,
 )
-from bert_tf.data.text.vocabulary import check_same_words, check_size
-from bert_tf.errors import RunError, did_you_mean, listed, shown
+from bert_tf.data.text.vocabulary import check_size
+from bert_tf.errors import did_you_mean, listed, shown
 from bert_tf.interop import tensor_names
 from bert_tf.interop.classifier_labels import TAG, Head
 from bert_tf.interop.export import Form, Model, find_form, write_model
 from bert_tf.interop.sentence_files import EMBED
 from bert_tf.interop.tensor_shapes import conform, require_plausible
-from bert_tf.interop.weight_files import (
-    NO_VOCABULARY,
-    VOCABULARY,
-    find_source,
-    folder_of,
+from bert_tf.interop.weight_files import VOCABULARY, folder_of
+from bert_tf.interop.weights import (
+    Weights,
+    assign_weights,
+    read_weights,
+    require_config,
 )
-from bert_tf.interop.weights import Weights, assign_weights, read_weights
 from bert_tf.modeling.finetuning import build_classifier_model, build_span_model
 from bert_tf.modeling.models import build_encoder_model, settings_of
 from bert_tf.modeling.pretraining import build_pretraining_model
@@ -88,11 +88,7 @@ def from_pretrained(
             f"{did_you_mean(str(task), _BUILDERS)}".rstrip()
         )
     weights = read_weights(path)
-    if weights.config is None:
-        raise RunError(
-            "There is no bert_config.json or config.json next to the "
-            f"{weights.source}. Put that of the model there."
-        )
+    require_config(weights.config, weights.source)
     return build_with(weights, task, new=new, **settings)
 
 
@@ -137,46 +133,6 @@ def _build(task: str, weights: Weights, settings: dict[str, Any]) -> keras.Model
             )
         settings = {**settings, "num_outputs": weights.tensors["output_bias"].size}
     return _BUILDERS[task](weights.config, **settings)
-
-
-def load_tokenizer(
-    path: str | os.PathLike[str],
-    *,
-    vocab_file: str = "",
-    do_lower_case: bool | None = None,
-) -> WordPieceTokenizer:
-    """The tokenizer of a model.
-
-    Args:
-      path: Weights or a folder with a vocabulary, as for `from_pretrained`; or a
-        vocabulary file.
-      vocab_file: Default: that next to the weights.
-      do_lower_case: Whether it lower-cases and strips accents; None: as the files next
-        to the vocabulary say, or else if it is uncased.
-
-    Raises:
-      FileNotFoundError: if there is no vocabulary.
-      ValueError: if a file cannot be used.
-    """
-    path = os.fspath(path)
-    notes: list[str] = []
-    if path.endswith(".txt"):
-        vocab_file, folders = path, [folder_of(path)]
-    else:
-        source = find_source(path)
-        vocab_file = vocab_file or source.vocab_file
-        if not vocab_file:
-            raise FileNotFoundError(
-                f"There is {NO_VOCABULARY} next to {source.path}. Pass `vocab_file`."
-            )
-        folders = [folder_of(source.path), folder_of(vocab_file)]
-        if source.vocab_file:
-            notes = check_same_words(vocab_file, source.vocab_file)
-    choice = choose_settings({"do_lower_case": do_lower_case}, folders, vocab_file)
-    for note in [*choice.notes, *notes]:
-        is_warning = choice.is_guess or note.startswith("warning")
-        _LOGGER.log(logging.WARNING if is_warning else logging.INFO, note)
-    return WordPieceTokenizer(vocab_file, choice.settings)
 
 
 def save_pretrained(

@@ -1,4 +1,7 @@
-"""Exports Keras models to the files of runtimes, by their tools, and runs them."""
+"""Exports Keras models to the files of runtimes, by their tools, and runs them.
+
+TensorFlow is imported by what exports or runs: its options are checked without it.
+"""
 
 import contextlib
 import importlib
@@ -8,15 +11,16 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
 from bert_tf.interop.export import Form
+
+if TYPE_CHECKING:
+    import keras
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -38,7 +42,7 @@ class Runtime(NamedTuple):
 
     name: str
     file: str
-    export: Callable[[keras.Model, str, bool], None]
+    export: "Callable[[keras.Model, str, bool], None]"
     run: Callable[[str, Arrays], Arrays]
     ending: str = ""
     modules: tuple[str, ...] = ()
@@ -67,7 +71,10 @@ class Runtime(NamedTuple):
             )
 
 
-def _export_savedmodel(model: keras.Model, path: str, int8: bool) -> None:
+def _export_savedmodel(model: "keras.Model", path: str, int8: bool) -> None:
+    import keras
+    import tensorflow as tf
+
     del int8
     signature = {x.name: tf.TensorSpec(x.shape, x.dtype, x.name) for x in model.inputs}
     # As `Model.export` does, which also tracks the model and so writes weights twice.
@@ -77,6 +84,8 @@ def _export_savedmodel(model: keras.Model, path: str, int8: bool) -> None:
 
 
 def _run_savedmodel(path: str, inputs: Arrays) -> Arrays:
+    import tensorflow as tf
+
     loaded = tf.saved_model.load(os.path.dirname(path))
     outputs = loaded.signatures["serving_default"](
         **{name: tf.constant(x) for name, x in inputs.items()}
@@ -84,7 +93,7 @@ def _run_savedmodel(path: str, inputs: Arrays) -> Arrays:
     return {name: x.numpy() for name, x in outputs.items()}
 
 
-def _export_onnx(model: keras.Model, path: str, int8: bool) -> None:
+def _export_onnx(model: "keras.Model", path: str, int8: bool) -> None:
     whole = f"{path}.float.onnx" if int8 else path
     model.export(whole, format="onnx", verbose=False)
     if int8:
@@ -99,7 +108,9 @@ def _run_onnx(path: str, inputs: Arrays) -> Arrays:
     return dict(zip(names, session.run(None, dict(inputs)), strict=True))
 
 
-def _export_litert(model: keras.Model, path: str, int8: bool) -> None:
+def _export_litert(model: "keras.Model", path: str, int8: bool) -> None:
+    import tensorflow as tf
+
     model.export(
         path,
         format="litert",
@@ -114,11 +125,11 @@ def _run_litert(path: str, inputs: Arrays) -> Arrays:
     try:
         module = importlib.import_module("ai_edge_litert.interpreter")
     except ImportError:  # TensorFlow has the same interpreter.
-        module = tf.lite
+        from tensorflow import lite as module
     return module.Interpreter(path).get_signature_runner()(**inputs)
 
 
-def _export_openvino(model: keras.Model, path: str, int8: bool) -> None:
+def _export_openvino(model: "keras.Model", path: str, int8: bool) -> None:
     whole = f"{path}.float.xml" if int8 else path
     model.export(whole, format="openvino", verbose=False)
     if int8:

@@ -26,11 +26,10 @@ from bert_tf.interop.model_card import MODEL_CARD
 from bert_tf.interop.model_kind import FILL_MASK, SQUAD, find_kind, require_kind
 from bert_tf.interop.runtimes import RUNTIMES, Runtime, probe, quiet
 from bert_tf.interop.sentence_files import EMBED, read_settings
-from bert_tf.interop.serving_models import serving_model
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG
 from bert_tf.interop.weights import Weights
 from bert_tf.launch import report
-from bert_tf.stages import stage
+from bert_tf.stages import loading_tensorflow, stage
 
 FORMS = (*RUNTIMES, Form.KERAS_HUB)
 # Largest difference, as a fraction of the largest output or of 1; with int8 there is
@@ -180,6 +179,9 @@ def _export(
     """Writes the file, and compares what it computes with the model."""
     kind = kind or find_kind(model.tensors, model.head)
     require_kind(model.tensors, model.head, kind)
+    with loading_tensorflow():
+        from bert_tf.interop.serving_models import serving_model
+
     weights = Weights(model.tensors, model.config, "", model.source)
     pooling = "mean"
     if kind == EMBED:

@@ -27,7 +27,7 @@ from bert_tf.interop.export import (
 from bert_tf.interop.sentence_files import EMBED, MODULES
 from bert_tf.interop.tensor_shapes import conform
 from bert_tf.interop.weight_files import NO_VOCABULARY, find_source, folder_of
-from bert_tf.interop.weights import Weights, read_weights
+from bert_tf.interop.weights import Weights, read_weights, require_config
 from bert_tf.json_files import read_object
 
 
@@ -196,12 +196,8 @@ def _config(weights: Weights, options: ConvertOptions) -> BertConfig:
     config = weights.config
     if options.bert_config_file:
         config = BertConfig.from_json_file(options.bert_config_file)
-    if config is None:
-        raise RunError(
-            "There is no bert_config.json or config.json next to the "
-            f"{weights.source}. Put that of the model there. `python -m bert_tf "
-            "convert` also takes it as --bert_config_file."
-        )
+    remedy = " `python -m bert_tf convert` also takes it as --bert_config_file."
+    config = require_config(config, weights.source, remedy)
     if options.vocab_size:
         config = dataclasses.replace(config, vocab_size=options.vocab_size)
     return config

@@ -106,7 +106,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         tensors=tensors,
         config=config,
         vocab_file=source.vocab_file,
-        source=f"{source.kind.value} {source.path}",
+        source=describe(source),
         notes=(*source.notes, *notes),
     )
 
@@ -226,6 +226,32 @@ def read_config(source: Source) -> BertConfig | None:
             return keras_hub.read_config(path)
         return huggingface.read_config(path)
     return BertConfig.from_json_file(path)
+
+
+def describe(source: Source) -> str:
+    """Kind and path of weights, for messages."""
+    return f"{source.kind.value} {source.path}"
+
+
+def require_config(
+    config: BertConfig | None, source: str, remedy: str = ""
+) -> BertConfig:
+    """The architecture of weights.
+
+    Args:
+      config: The result of `read_config`.
+      source: The weights, for messages.
+      remedy: What else the user may do where there is none.
+
+    Raises:
+      RunError: if there is none.
+    """
+    if config is None:
+        raise RunError(
+            f"There is no bert_config.json or config.json next to the {source}. Put "
+            f"that of the model there.{remedy}"
+        )
+    return config
 
 
 def assign_weights(

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from typing import TypedDict, Unpack
 
@@ -18,10 +17,9 @@ from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import NonFiniteError, RunError, shown
 from bert_tf.evaluation.prediction import collect, compiled
-from bert_tf.interop.classifier_labels import kind_of, read_description
-from bert_tf.interop.model_kind import check_head, check_kind
-from bert_tf.interop.pretrained import from_pretrained, load_tokenizer
-from bert_tf.interop.weight_files import find_source
+from bert_tf.interop.model_kind import check_head
+from bert_tf.interop.pretrained import from_pretrained
+from bert_tf.interop.ready_model import find_model, load_tokenizer
 from bert_tf.jobs.run.compute_path import describe_path, own_path
 from bert_tf.launch import require_no_fork
 from bert_tf.modeling.finetuning import FinetuningTask, TagTask
@@ -110,17 +108,14 @@ class Predictor:
           FileNotFoundError, ValueError, RunError: if something is missing or damaged.
         """
         require_no_fork()
-        source = find_source(model_dir)
         self.path = model_dir
         self.batch_size = batch_size
-        self.description = read_description(os.path.dirname(source.path))
-        if self.kind:
-            check_kind(model_dir, self.kind, kind_of(source, self.description))
+        given = {"vocab_file": vocab_file, "do_lower_case": do_lower_case}
+        self._files = find_model(model_dir, self.kind, **given)
+        self.description = self._files.description
         self._policy = choose_policy(precision, "")
-        self._vocab_file = vocab_file or source.vocab_file
-        self._tokenizer = load_tokenizer(
-            self.path, vocab_file=self._vocab_file, do_lower_case=do_lower_case
-        )
+        self._vocab_file = self._files.vocab_file
+        self._tokenizer = load_tokenizer(model_dir, **given)
         self._stack = contextlib.ExitStack()
 
     def _load(self, task: str, **settings: object) -> keras.Model:
@@ -141,20 +136,6 @@ class Predictor:
         if not is_fused and not tf.config.get_visible_devices("GPU"):
             _LOGGER.warning(describe_path(backends, path))
         return model
-
-    def _checked_length(self, max_seq_length: int, most: int) -> int:
-        """The tokens of a row, of a model with `most` positions.
-
-        Raises:
-          ValueError: if it has fewer, or there is no room for a text.
-        """
-        is_number = isinstance(max_seq_length, int)
-        if not (is_number and 3 <= max_seq_length <= most):
-            raise ValueError(
-                f"{self.path}: `max_seq_length` must be from 3 to the model's "
-                f"max_position_embeddings={most}. Received: {shown(max_seq_length)}."
-            )
-        return max_seq_length
 
     def _compile(self, task: FinetuningTask) -> None:
         """Prepacks the weights once for all calls."""
@@ -218,8 +199,8 @@ class HeadPredictor(Predictor):
         super().__init__(model_dir, **settings)
         of_tokens = {"of_tokens": True} if self.task_class is TagTask else {}
         model = self._load(self.model_task, **of_tokens)
-        most = settings_of(model).config.max_position_embeddings
+        most = self._files.config.max_position_embeddings
         usual = min(self.usual_length or most, most)
         length = self.description.get("max_seq_length", usual)
-        self.max_seq_length = self._checked_length(length, most)
+        self.max_seq_length = self._files.require_length(length)
         self._compile(self.task_class(model))

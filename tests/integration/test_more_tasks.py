@@ -15,7 +15,8 @@ import run_classifier
 from bert_tf import Chooser, Classifier, Tagger
 from bert_tf.cli import main
 from bert_tf.config.models import ConvertOptions
-from bert_tf.interop.pretrained import from_pretrained, load_tokenizer
+from bert_tf.interop.pretrained import from_pretrained
+from bert_tf.interop.ready_model import load_tokenizer
 from bert_tf.interop.weight_conversion import convert
 
 TORCH_PYTHON = files.ROOT / ".venv-bench/bin/python"

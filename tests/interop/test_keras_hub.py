@@ -16,7 +16,8 @@ from interop.tiny_bert import (
 from oracles import files
 
 from bert_tf.cli import main
-from bert_tf.interop.pretrained import from_pretrained, load_tokenizer
+from bert_tf.interop.pretrained import from_pretrained
+from bert_tf.interop.ready_model import load_tokenizer
 from bert_tf.interop.weights import read_weights
 
 PEER = files.ROOT / ".venv-bench/bin/python"

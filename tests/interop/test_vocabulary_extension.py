@@ -10,11 +10,8 @@ import tensorflow as tf
 
 from bert_tf.cli import main
 from bert_tf.data.text.tokenization import WordPieceTokenizer
-from bert_tf.interop.pretrained import (
-    from_pretrained,
-    load_tokenizer,
-    save_pretrained,
-)
+from bert_tf.interop.pretrained import from_pretrained, save_pretrained
+from bert_tf.interop.ready_model import load_tokenizer
 from bert_tf.interop.vocabulary_extension import choose_words
 from bert_tf.modeling.pretraining import build_pretraining_model
 
