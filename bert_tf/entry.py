@@ -11,7 +11,6 @@ import traceback
 
 from bert_tf import flags, recipes
 from bert_tf.config.checks import require_threads
-from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.config.paths import check_run
 from bert_tf.errors import (
     NonFiniteError,
@@ -20,7 +19,6 @@ from bert_tf.errors import (
     RunError,
     Stopped,
     WorkerLost,
-    one_line,
     printable,
 )
 from bert_tf.launch import (
@@ -66,11 +64,6 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
         check_launch(config.runtime.horovod)
         require_threads(config.runtime.num_threads)
         check_run(config)
-        if launched_size() == 1 and isinstance(config, FinetuningConfig):
-            # Several workers compare what they find. It loads NumPy.
-            from bert_tf.data.tasks.early_check import check_examples
-
-            check_examples(config)
         if is_first:
             flags.warn_about_ignored_flags(arguments)
             flags.warn_about_values(config_class, arguments)
@@ -78,14 +71,7 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
         print(help_request)
         return 0
     except (ValueError, OSError) as error:
-        where = ""
-        if not is_first:  # mpirun ends this worker meanwhile, if the first fails too.
-            time.sleep(_SECONDS_FOR_THE_REPORT)
-            where = f"{this_worker()}: "
-        text = one_line(error)
-        line = recipes.line_of(arguments, text, flags.aliases_of(config_class))
-        print(f"error: {where}{line}{text}", file=sys.stderr, flush=True)
-        return FAILED
+        return _refuse(error, config_class, arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     choose_instructions(config.runtime.chosen_precision)
     stop = StopRequest(
@@ -95,6 +81,13 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
     with stop.received():
         try:
             with stop.raised():
+                if launched_size() == 1:  # Several workers compare what they find.
+                    from bert_tf.jobs import early_check  # It loads NumPy.
+
+                    try:
+                        early_check.check(config)
+                    except (ValueError, OSError, RunError) as error:
+                        return _refuse(error, config_class, arguments)
                 with stage("Loading TensorFlow"), without_optional_packages():
                     module = importlib.import_module(f"bert_tf.jobs.{job}")
                 module.run(config, stop)
@@ -115,6 +108,18 @@ def run_script(config_class: type, job: str, arguments: list[str]) -> int:
             _report_unexpected(error)
             return FAILED
     return 0
+
+
+def _refuse(error: Exception, config_class: type, arguments: list[str]) -> int:
+    """Prints what is wrong with the flags, or what they name; returns the exit code."""
+    where = ""
+    if launched_rank():  # mpirun ends this worker meanwhile, if the first fails too.
+        time.sleep(_SECONDS_FOR_THE_REPORT)
+        where = f"{this_worker()}: "
+    text = printable(error)
+    line = recipes.line_of(arguments, text, flags.aliases_of(config_class))
+    print(f"error: {where}{line}{text}", file=sys.stderr, flush=True)
+    return FAILED
 
 
 def _report(error: RunError, stop: StopRequest) -> int:

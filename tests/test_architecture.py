@@ -70,25 +70,12 @@ DATA = {
     "batches": ("packing", "records", "text"),
     "tasks": ("text", "processes"),
 }
-# Records are parsed by TensorFlow; text becomes records without it.
-DATA_WITH_TENSORFLOW = {
-    "batches.example_batches",
-    "batches.record_batches",
-    "commands.convert",
-    "commands.index",
-    "commands.pack",
-    "commands.show",
-    "records.checking",
-    "records.hdf5_reader",
-    "records.record_set",
-    "records.schema",
-    "records.skipping",
-}
 DATA_MODULES = {
     ".".join(path.relative_to(PACKAGE / "data").with_suffix("").parts): path
     for path in sorted((PACKAGE / "data").rglob("*.py"))
     if path.stem != "__init__"
 }
+# Those that check before they load it are here too.
 WITHOUT_TENSORFLOW = [
     "config",
     "entry",
@@ -97,14 +84,18 @@ WITHOUT_TENSORFLOW = [
     "errors",
     "resources",
     "signals",
+    "interop.ready_model",
+    "interop.vocabulary_extension",
+    "interop.weight_conversion",
+    "jobs.early_check",
+    "tf_checkpoint",
+    "tf_checkpoint_writer",
 ]
 WITHOUT_TENSORFLOW += [
     f"cli.{path.stem}".removesuffix(".__init__")
     for path in sorted((PACKAGE / "cli").glob("*.py"))
 ]
-WITHOUT_TENSORFLOW += [
-    f"data.{name}" for name in DATA_MODULES if name not in DATA_WITH_TENSORFLOW
-]
+WITHOUT_TENSORFLOW += [f"data.{name}" for name in DATA_MODULES]
 
 
 def imports(path):

@@ -34,6 +34,11 @@ class PairsDataConfig:
     pooling: str = "mean"
     scale: float = 20.0
 
+    @property
+    def columns(self) -> tuple[str, str, str]:
+        """Those of anchors, positives and negatives, as far as they are given."""
+        return self.anchor_column, self.positive_column, self.negative_column
+
     def __post_init__(self) -> None:
         """Checks each field, and that both columns are named or none."""
         checks.require_choice(self, "pooling", POOLINGS)

@@ -15,15 +15,15 @@ from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.data.tasks.row_labels import Kind
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.distribute import Communicator
-from bert_tf.interop.classifier_labels import CLASSIFY, Head, read_head
+from bert_tf.interop.classifier_labels import Head, read_head
 from bert_tf.interop.weight_files import find_source
 from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.jobs import finetuning
 from bert_tf.jobs.class_names import choose_task, description_of
 from bert_tf.jobs.run.fingerprint import example_facts
-from bert_tf.jobs.run.output_dir import FolderTask
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.session import Session, open_session
+from bert_tf.jobs.run.start import find_finetuning_start
 from bert_tf.jobs.run.starting_point import StartingPoint
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.jobs.task_kinds import KINDS, Split, TaskKind
@@ -226,10 +226,8 @@ def _weighted(
 
 def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierPlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
-    folder_task = FolderTask(CLASSIFY, config.task.task_name)
-    start, bert, tokenizer = finetuning.find_start(
-        config, folder_task, communicator.local_rank
-    )
+    given = find_finetuning_start(config, communicator.local_rank)
+    start, bert, tokenizer = given
     head, weights, notes, head_seed = _read_start(config, start)
     task, more = choose_task(config, head, is_own=start.is_own)
     data, found = _read_splits(config, task, tokenizer.load())

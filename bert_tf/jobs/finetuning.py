@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from bert_tf.config import BertConfig, checks
 from bert_tf.config.finetuning import FinetuningConfig
 from bert_tf.data.batches.example_batches import (
     ExampleReader,
@@ -20,28 +19,15 @@ from bert_tf.data.batches.example_batches import (
 )
 from bert_tf.data.packing.layout import RowSettings
 from bert_tf.data.text.tokenizer_settings import TASK_FILE
-from bert_tf.data.text.vocabulary import check_size
 from bert_tf.errors import NonFiniteError, counted
 from bert_tf.evaluation.prediction import predict
 from bert_tf.evaluation.speed import BatchTimes, describe_speed, speed_of
 from bert_tf.jobs.run.agreement import agreement
 from bert_tf.jobs.run.best_checkpoint import BestCheckpoint
-from bert_tf.jobs.run.fingerprint import check_architecture
 from bert_tf.jobs.run.messages import describe_changes, describe_model
-from bert_tf.jobs.run.model_files import (
-    RunTokenizer,
-    finetuning_tokenizer,
-    fit_preset,
-    load_bert_config,
-)
-from bert_tf.jobs.run.output_dir import (
-    FolderTask,
-    check_description,
-    require_same_task,
-)
+from bert_tf.jobs.run.output_dir import check_description
 from bert_tf.jobs.run.plan import Plan, TrainingSet
 from bert_tf.jobs.run.session import Session
-from bert_tf.jobs.run.starting_point import StartingPoint, find_starting_point
 from bert_tf.jobs.run.training_loop import AfterStep, is_done
 from bert_tf.modeling.finetuning import FinetuningTask
 from bert_tf.stages import stage
@@ -58,48 +44,6 @@ _OF_CHANGES = {
 
 Config = TypeVar("Config", bound=FinetuningConfig, covariant=True)
 FinetuningPlan = Plan[Config, object, FinetuningTask]
-
-
-def find_start(
-    config: FinetuningConfig, task: FolderTask, local_rank: int = 0
-) -> tuple[StartingPoint, BertConfig, RunTokenizer]:
-    """The starting point, the architecture and the tokenizer.
-
-    All are checked before any data are read.
-
-    Args:
-      config: The settings.
-      task: The task of the run.
-      local_rank: See `find_starting_point`.
-
-    Raises:
-      FileNotFoundError, ValueError, RunError: see `find_starting_point`,
-        `require_same_task`, `load_bert_config`, `check_architecture` and
-        `finetuning_tokenizer`; or if rows are longer than the table of positions, or
-        the vocabulary is larger than that of words.
-    """
-    start = find_starting_point(config, own_first=True, local_rank=local_rank)
-    require_same_task(config, start, task)
-    bert = load_bert_config(config.files, start)
-    bert, sized = fit_preset(bert, config.files, start, {})
-    check_architecture(start, bert, config.training.allow_config_change)
-    tokenizer = finetuning_tokenizer(config, start)
-    notes = sized + check_size(tokenizer.vocab_file, bert.vocab_size)
-    if config.max_seq_length > bert.max_position_embeddings:
-        raise ValueError(
-            "`max_seq_length` must be at most the architecture's "
-            f"max_position_embeddings={bert.max_position_embeddings}. Received: "
-            f"max_seq_length={config.max_seq_length}."
-        )
-    frozen = config.optimizer.frozen_layers or 0
-    checks.require(
-        frozen <= bert.num_hidden_layers,
-        "frozen_layers",
-        f"be at most {bert.num_hidden_layers}, the architecture's layers",
-        frozen,
-    )
-    tokenizer = dataclasses.replace(tokenizer, notes=[*tokenizer.notes, *notes])
-    return start, bert, tokenizer
 
 
 def row_settings(config: FinetuningConfig, choices: int) -> RowSettings:

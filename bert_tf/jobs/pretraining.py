@@ -12,8 +12,8 @@ from bert_tf.data.batches.dynamic_masking import DynamicMasker, make_masker
 from bert_tf.data.batches.record_batches import TrainingReader, evaluation_batches
 from bert_tf.data.batches.record_order import RecordOrder
 from bert_tf.data.records.masked_tokens import measure_masked_tokens
-from bert_tf.data.records.metadata import Metadata, described_path, read_metadata
-from bert_tf.data.records.record_index import SetShare, record_sets
+from bert_tf.data.records.metadata import Metadata
+from bert_tf.data.records.record_index import SetShare
 from bert_tf.data.records.record_set import RecordSet, SkipSettings, open_records
 from bert_tf.data.records.schema import ValueLimits
 from bert_tf.data.records.skipping import require_files
@@ -23,26 +23,16 @@ from bert_tf.evaluation.metrics import evaluate_pretraining
 from bert_tf.jobs.goal import Goal, describe_goal
 from bert_tf.jobs.next_sentence import Records, choose_nsp
 from bert_tf.jobs.run.fingerprint import (
-    check_architecture,
     check_packing,
     record_facts,
     training_facts,
 )
 from bert_tf.jobs.run.messages import describe_changes, describe_model
-from bert_tf.jobs.run.model_files import (
-    fit_preset,
-    load_bert_config,
-    pretraining_tokenizer,
-)
-from bert_tf.jobs.run.output_dir import (
-    INDEX_CACHE_DIR,
-    PRETRAINING,
-    FolderTask,
-    require_same_task,
-)
+from bert_tf.jobs.run.output_dir import INDEX_CACHE_DIR
 from bert_tf.jobs.run.plan import Plan, TrainingSet, build_plan, divide_batch
 from bert_tf.jobs.run.session import Session, open_session
-from bert_tf.jobs.run.starting_point import StartingPoint, find_starting_point
+from bert_tf.jobs.run.start import find_pretraining_start, takes_steps
+from bert_tf.jobs.run.starting_point import StartingPoint
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
@@ -103,14 +93,8 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     Raises:
       ValueError, OSError, RunError: if the run cannot start.
     """
-    start = find_starting_point(config, local_rank=communicator.local_rank)
-    require_same_task(config, start, FolderTask(PRETRAINING))
-    bert = load_bert_config(config.files, start)
-    stated = _stated_metadata(config, start)
-    bert, sized = fit_preset(bert, config.files, start, stated)
-    check_architecture(start, bert, config.training.allow_config_change)
-    # Before records are read: ids of another vocabulary may be out of range.
-    tokenizer = pretraining_tokenizer(config, start, bert, stated)
+    found = find_pretraining_start(config, communicator.local_rank)
+    start, bert, tokenizer, stated, sized = found
     records = _open_records(config, communicator, bert, start, stated)
     sets = records.sets
     notes = [*sized, *dict.fromkeys(note for each in sets for note in each.notes)]
@@ -163,23 +147,6 @@ def prepare(config: PretrainingConfig, communicator: Communicator) -> Pretrainin
     )
 
 
-def _stated_metadata(
-    config: PretrainingConfig, start: StartingPoint
-) -> dict[str, Metadata | None]:
-    """Folder -> metadata, of the records that are read."""
-    folders = [config.files.input_files_dir] * _takes_steps(config, start)
-    folders += [config.files.eval_files_dir] * config.training.evaluates
-    sets = [one for each in folders for one in record_sets(each, may_have_weights=True)]
-    folders = dict.fromkeys(described_path(x) for one in sets for x in one.files)
-    return {folder: read_metadata(folder) for folder in folders}
-
-
-def _takes_steps(config: PretrainingConfig, start: StartingPoint) -> bool:
-    """Whether there are steps left to train."""
-    steps = start.position.step if start.position else 0
-    return config.training.do_train and steps < config.optimizer.num_train_steps
-
-
 def _open_records(
     config: PretrainingConfig,
     communicator: Communicator,
@@ -213,7 +180,7 @@ def _open_records(
         return records
 
     train = evaluation = None
-    if _takes_steps(config, start):
+    if takes_steps(config, start):
         train = open_set(files.input_files_dir, may_have_weights=True)
     if training.evaluates:
         evaluation = open_set(files.eval_files_dir, may_have_weights=False)

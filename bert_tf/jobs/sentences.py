@@ -18,9 +18,9 @@ from bert_tf.evaluation.retrieval import retrieval_metrics
 from bert_tf.interop.sentence_files import EMBED
 from bert_tf.jobs import finetuning
 from bert_tf.jobs.run.fingerprint import example_facts
-from bert_tf.jobs.run.output_dir import FolderTask
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.session import Session, open_session
+from bert_tf.jobs.run.start import find_finetuning_start
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.modeling.sentences import SentenceTask, build_sentence_model
@@ -85,11 +85,7 @@ def run(config: SentencesConfig, stop: StopRequest | None = None) -> dict[str, f
 
 
 def _read(config: SentencesConfig, path: str, tokenizer: WordPieceTokenizer) -> Pairs:
-    pairs = config.pairs
-    columns = find_columns(
-        path,
-        PairColumns(pairs.anchor_column, pairs.positive_column, pairs.negative_column),
-    )
+    columns = find_columns(path, PairColumns(*config.pairs.columns))
     rows = read_pairs(path, columns)
     sequences, notes = encode_pairs(rows, tokenizer, config.max_seq_length)
     listed = ", ".join(columns)
@@ -106,9 +102,8 @@ def _read(config: SentencesConfig, path: str, tokenizer: WordPieceTokenizer) -> 
 
 def prepare(config: SentencesConfig, communicator: Communicator) -> SentencePlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
-    start, bert, tokenizer = finetuning.find_start(
-        config, FolderTask(EMBED), communicator.local_rank
-    )
+    found = find_finetuning_start(config, communicator.local_rank)
+    start, bert, tokenizer = found
     words, training, pairs = tokenizer.load(), config.training, config.pairs
     data = SentenceData(
         _read(config, pairs.train_file, words) if training.do_train else None,

@@ -27,10 +27,11 @@ from bert_tf.interop.model_kind import SQUAD
 from bert_tf.jobs import finetuning
 from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.model_files import RunTokenizer
-from bert_tf.jobs.run.output_dir import CACHE_DIR, squad_task
+from bert_tf.jobs.run.output_dir import CACHE_DIR
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.reporting import NUM_HARDEST
 from bert_tf.jobs.run.session import Session, open_session
+from bert_tf.jobs.run.start import find_finetuning_start
 from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.finetuning import SpanTask, build_span_model
 from bert_tf.modeling.models import ModelOptions
@@ -251,17 +252,15 @@ def _read_data(config: SquadConfig, tokenizer: RunTokenizer) -> SquadData:
 
 def _write_cache(config: SquadConfig) -> None:
     """Writes the cache of the windows, which all workers then read."""
-    task = squad_task(config.squad.version_2_with_negative)
-    _, _, tokenizer = finetuning.find_start(config, task)
+    _, _, tokenizer = find_finetuning_start(config)
     _read_data(config, tokenizer)
 
 
 def prepare(config: SquadConfig, communicator: Communicator) -> SquadPlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
     squad = config.squad
-    start, bert, tokenizer = finetuning.find_start(
-        config, squad_task(squad.version_2_with_negative), communicator.local_rank
-    )
+    found = find_finetuning_start(config, communicator.local_rank)
+    start, bert, tokenizer = found
     if config.training.do_eval:
         check_scorer(is_version_2=squad.version_2_with_negative)
     data = _read_data(config, tokenizer)

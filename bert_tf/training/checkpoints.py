@@ -219,6 +219,12 @@ def checkpoint_files(directory: str) -> dict[int, list[str]]:
     return found
 
 
+def has_unpublished(directory: str) -> bool:
+    """Whether a `save` was interrupted before all files were in their place."""
+    names = os.listdir(directory) if os.path.isdir(directory) else []
+    return any(map(_COMMITTED.fullmatch, names))
+
+
 def committed_steps(directory: str) -> list[int]:
     """Steps of the checkpoints of which all files are there, in rising order."""
     return sorted(

@@ -11,18 +11,20 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bert_tf.config import BertConfig
 from bert_tf.config.run import CONFIG_CHANGES, RunTrainingConfig
-from bert_tf.data.batches.example_batches import LabelledSequences
-from bert_tf.data.records.record_set import RecordSet
 from bert_tf.data.text.vocabulary import load_vocabulary
 from bert_tf.errors import shortened
 from bert_tf.interop.weight_files import ORIGINAL_CONFIG, VOCABULARY
 from bert_tf.jobs.run.model_files import RunTokenizer
 from bert_tf.jobs.run.starting_point import StartingPoint
-from bert_tf.precision import PrecisionPolicy
+
+if TYPE_CHECKING:
+    from bert_tf.data.batches.example_batches import LabelledSequences
+    from bert_tf.data.records.record_set import RecordSet
+    from bert_tf.precision import PrecisionPolicy
 
 # Entry -> name -> value, as JSON has them. A name that is missing is not known.
 Fingerprint = dict[str, dict[str, Any]]
@@ -57,7 +59,7 @@ def take_fingerprint(
     training: RunTrainingConfig,
     bert: BertConfig,
     tokenizer: RunTokenizer,
-    policy: PrecisionPolicy,
+    policy: "PrecisionPolicy",
     *,
     data: Mapping[str, object],
     evaluation: Mapping[str, object],
@@ -93,7 +95,7 @@ def take_fingerprint(
     return json.loads(json.dumps(found))
 
 
-def record_facts(records: RecordSet | None) -> dict[str, object]:
+def record_facts(records: "RecordSet | None") -> dict[str, object]:
     """The number of records, their checksum, and names and sizes of their files.
 
     Empty without records.
@@ -115,7 +117,7 @@ def record_facts(records: RecordSet | None) -> dict[str, object]:
     return facts | ({"crc32c": checksums} if len(checksums) == len(files) else {})
 
 
-def training_facts(records: RecordSet, masked_units: str | None) -> dict[str, object]:
+def training_facts(records: "RecordSet", masked_units: str | None) -> dict[str, object]:
     """`record_facts`, and how the records are read: weights of their sets, and masks.
 
     Args:
@@ -131,7 +133,7 @@ def training_facts(records: RecordSet, masked_units: str | None) -> dict[str, ob
     return record_facts(records) | reading
 
 
-def example_facts(examples: LabelledSequences) -> dict[str, object]:
+def example_facts(examples: "LabelledSequences") -> dict[str, object]:
     """The number of examples, and the checksum of their tokens and labels."""
     return {"records": len(examples), "sha256": examples.sha256()}
 

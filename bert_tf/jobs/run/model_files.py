@@ -32,6 +32,8 @@ from bert_tf.interop.weight_files import (
 from bert_tf.interop.weights import read_config
 from bert_tf.jobs.run.starting_point import StartingPoint
 
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+
 
 def load_bert_config(files: RunFilesConfig, start: StartingPoint) -> BertConfig:
     """The architecture of the flags, or else of the weights.
@@ -76,6 +78,44 @@ def _own_architecture(
         values = start.position.config["bert"]
         return BertConfig.from_dict(values, start.prefix), start.prefix
     return None
+
+
+def compare_config(
+    beside: BertConfig | None, bert: BertConfig, config_file: str
+) -> list[str]:
+    """Compares what shapes do not show with the config next to the initial weights.
+
+    Args:
+      beside: That config, if there is one.
+      bert: The architecture of the model.
+      config_file: The file of `beside`.
+
+    Returns:
+      A line for each difference that may be intended.
+
+    Raises:
+      ValueError: if the heads differ: the weights would mean something else.
+    """
+    if beside is None:
+        return []
+    if beside.num_attention_heads != bert.num_attention_heads:
+        raise ValueError(
+            f"{config_file}, next to the initial weights, has num_attention_heads="
+            f"{beside.num_attention_heads}. Received: num_attention_heads="
+            f"{bert.num_attention_heads}. Drop --bert_config_file and --preset to use "
+            "that file; correct it if it is wrong."
+        )
+    return [
+        f"{'warning: ' * (name not in _DROPOUTS)}{name}={getattr(bert, name)} is used; "
+        f"{config_file} next to the initial weights has {getattr(beside, name)}."
+        for name in ("hidden_act", "layer_norm_eps", *_DROPOUTS)
+        if _usual(getattr(beside, name)) != _usual(getattr(bert, name))
+    ]
+
+
+def _usual(value: object) -> object:
+    """One name for each activation that has several."""
+    return "gelu_tanh" if value in ("gelu_new", "gelu_pytorch_tanh") else value
 
 
 def fit_preset(

@@ -19,14 +19,13 @@ from bert_tf.interop.weights import (
     read_weights,
     weight_names,
 )
+from bert_tf.jobs.run.model_files import compare_config
 from bert_tf.jobs.run.starting_point import StartingPoint
 from bert_tf.tf_checkpoint import load_tf
 from bert_tf.training import checkpoints
 from bert_tf.training.averages import WeightAverages
 from bert_tf.training.manifest import AVERAGE, STEP_NAME, RunPosition
 from bert_tf.training.optimizer_base import BertOptimizer
-
-_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
 def accumulation_steps(
@@ -194,41 +193,3 @@ def _without_averages(
     has_some = any(name in tensors for name in averages)
     known = [n for n in averages if n.removesuffix(AVERAGE) in tensors]
     return [] if has_some else known
-
-
-def compare_config(
-    beside: BertConfig | None, bert: BertConfig, config_file: str
-) -> list[str]:
-    """Compares what shapes do not show with the config next to the initial weights.
-
-    Args:
-      beside: That config, if there is one.
-      bert: The architecture of the model.
-      config_file: The file of `beside`.
-
-    Returns:
-      A line for each difference that may be intended.
-
-    Raises:
-      ValueError: if the heads differ: the weights would mean something else.
-    """
-    if beside is None:
-        return []
-    if beside.num_attention_heads != bert.num_attention_heads:
-        raise ValueError(
-            f"{config_file}, next to the initial weights, has num_attention_heads="
-            f"{beside.num_attention_heads}. Received: num_attention_heads="
-            f"{bert.num_attention_heads}. Drop --bert_config_file and --preset to use "
-            "that file; correct it if it is wrong."
-        )
-    return [
-        f"{'warning: ' * (name not in _DROPOUTS)}{name}={getattr(bert, name)} is used; "
-        f"{config_file} next to the initial weights has {getattr(beside, name)}."
-        for name in ("hidden_act", "layer_norm_eps", *_DROPOUTS)
-        if _usual(getattr(beside, name)) != _usual(getattr(bert, name))
-    ]
-
-
-def _usual(value: object) -> object:
-    """One name for each activation that has several."""
-    return "gelu_tanh" if value in ("gelu_new", "gelu_pytorch_tanh") else value

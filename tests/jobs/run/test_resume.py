@@ -9,8 +9,8 @@ from runs import parse, position
 
 from bert_tf.config import BertConfig
 from bert_tf.errors import RunError
+from bert_tf.jobs.run.model_files import compare_config
 from bert_tf.jobs.run.resume import (
-    compare_config,
     load_checkpoint,
 )
 from bert_tf.jobs.run.starting_point import find_starting_point

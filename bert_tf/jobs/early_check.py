@@ -1,16 +1,37 @@
-"""Finds mistakes in flags and names of files before TensorFlow is loaded."""
+"""Finds mistakes in flags, folders and names before TensorFlow is loaded."""
 
 import os
 
 from bert_tf.config.finetuning import ClassifierConfig, FinetuningConfig, SquadConfig
 from bert_tf.config.paths import require_file
+from bert_tf.config.run import RunConfig
+from bert_tf.config.sentences import SentencesConfig
 from bert_tf.config.task_settings import CONLL, FILE_FORMATS, SWAG
 from bert_tf.data.tasks.choices import swag_task
 from bert_tf.data.tasks.conll import OUTSIDE, conll_task
 from bert_tf.data.tasks.custom_task import own_task
 from bert_tf.data.tasks.glue_tasks import find_task
+from bert_tf.data.tasks.pairs import PairColumns, find_columns
 from bert_tf.data.tasks.row_labels import ColumnNames
 from bert_tf.data.text.tokenizer_settings import TASK_FILE
+from bert_tf.jobs.run.start import find_finetuning_start, find_pretraining_start
+from bert_tf.training.checkpoints import has_unpublished
+
+
+def check(config: RunConfig) -> None:
+    """Checks the data and the start of a run by one process.
+
+    Raises:
+      OSError, ValueError, RunError: as when the run does so itself.
+    """
+    if isinstance(config, FinetuningConfig):
+        check_examples(config)
+    if has_unpublished(config.files.output_dir):
+        return  # A training publishes them first.
+    if isinstance(config, FinetuningConfig):
+        find_finetuning_start(config)
+    else:
+        find_pretraining_start(config)
 
 
 def check_examples(config: FinetuningConfig) -> None:
@@ -27,6 +48,12 @@ def check_examples(config: FinetuningConfig) -> None:
             require_file("predict_file", config.squad.predict_path)
     elif isinstance(config, ClassifierConfig):
         _check_task(config)
+    elif isinstance(config, SentencesConfig):
+        pairs = config.pairs
+        needed = {pairs.train_file: training.do_train, pairs.dev_file: training.do_eval}
+        for path in (path for path, is_read in needed.items() if is_read):
+            if not path.removesuffix(".gz").endswith(".parquet"):  # Which loads slowly.
+                find_columns(path, PairColumns(*pairs.columns))
 
 
 def _check_task(config: ClassifierConfig) -> None:
@@ -45,7 +72,9 @@ def _check_task(config: ClassifierConfig) -> None:
     elif name != "parquet" and not _has_task_file(config):
         kinds = {"is_regression": given.is_regression}
         kinds |= {"is_multi_label": given.is_multi_label, "label_names": ("0", "1")}
-        own_task(name, folder, columns, splits=splits, **kinds)
+        task = own_task(name, folder, columns, splits=splits, **kinds)
+        for split in splits:
+            task.find_file(folder, split)
 
 
 def _has_task_file(config: ClassifierConfig) -> bool:

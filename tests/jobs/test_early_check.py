@@ -4,7 +4,9 @@ import pytest
 
 from bert_tf import entry, flags
 from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
-from bert_tf.data.tasks.early_check import check_examples
+from bert_tf.errors import RunError
+from bert_tf.jobs import early_check
+from bert_tf.jobs.early_check import check_examples
 
 SCRIPTS = {"classifier": ClassifierConfig, "squad": SquadConfig}
 WORDS = "EU\tB-ORG\nis\tO\n"
@@ -91,6 +93,19 @@ def test_the_default_files_of_squad_must_exist(check, tmp_path, jobs, missing):
         check("squad", *jobs)
     (tmp_path / f"{missing}-v1.1.json").write_text("{}")
     check("squad", *jobs)
+
+
+def test_a_checkpoint_that_is_being_published_is_not_looked_for(tmp_path):
+    """A kill may have left it so: the training that resumes publishes it first."""
+    (tmp_path / "checkpoint").write_text("")
+    (tmp_path / "train-v1.1.json").write_text("")
+    words = ["run", "--do_train", "--preset=tiny", f"--output_dir={tmp_path}"]
+    words += [f"--train_file={tmp_path}/train-v1.1.json"]
+    config = flags.parse(SquadConfig, words)
+    with pytest.raises(RunError, match="none of which can be used"):
+        early_check.check(config)
+    (tmp_path / ".model.ckpt-3.bert_tf.committed").mkdir()
+    early_check.check(config)
 
 
 def test_a_script_does_not_load_its_job_first(monkeypatch, capsys, tmp_path):
