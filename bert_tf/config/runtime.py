@@ -40,7 +40,8 @@ class RuntimeConfig:
         variable TF_BF16_CONVERSION, if it is set.
       dump_precision: Print the compute dtype of each operation of the model.
       use_xla: Compile each micro-batch with XLA, and norm and update too where no fused
-        operations compute them. Meant for GPUs; slower on CPUs.
+        operations compute them; with bf16, activations are bfloat16. Meant for GPUs;
+        slower on CPUs.
       num_threads: Threads per worker, at most 16 for each core; default: an even share
         of the cores of this host, or of its container's CPU limit.
       profile: X,Y: trace optimizer steps X to Y for TensorBoard, and print which

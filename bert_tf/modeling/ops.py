@@ -1,12 +1,14 @@
 """The arithmetic of BERT on tensors; stateless, float32 outside matrix products.
 
-What a precision list has in 16 bits is `rounded` before and after.
+What a precision list has in 16 bits is `rounded` before and after; what is stored in 16
+bits is computed `in_float32`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
 # The score of positions that a softmax must not see. Large and negative, not -inf: -inf
 # makes the softmax of a row without any visible position NaN.
@@ -48,6 +50,68 @@ def rounded(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return x if dtype == tf.float32 else tf.cast(tf.cast(x, dtype), tf.float32)
 
 
+def in_float32(
+    function: Callable[..., tf.Tensor],
+    x: tf.Tensor,
+    *more: tf.Tensor,
+    dtype: tf.DType | None = None,
+) -> tf.Tensor:
+    """`function(x, *more)`, which computes in float32, for `x` of any float type.
+
+    Unless all is float32, the backward pass computes again, from `x` and `more` as they
+    are: nothing else is kept for it.
+
+    Args:
+      function: Of float32 tensors; what else it reads has no gradient.
+      x: Its first argument.
+      more: The others, each of its own float type, as its gradient.
+      dtype: The type of the result. Default: that of `x`.
+    """
+    dtype = dtype or x.dtype
+    if x.dtype == dtype == tf.float32:
+        return function(x, *more)
+
+    def widened(*inputs: tf.Tensor) -> tf.Tensor:
+        y = function(*(tf.cast(each, tf.float32) for each in inputs))
+        return tf.cast(y, dtype)
+
+    @tf.custom_gradient
+    def apply(
+        *inputs: tf.Tensor,
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]:
+        def gradient(dy: tf.Tensor) -> list[tf.Tensor]:
+            # Else XLA may find what follows equal to what was before, and keep that.
+            # Each on its own: what the gradient does not read is not kept.
+            again = [_barrier([each, dy])[0] for each in inputs]
+            with tf.GradientTape() as tape:
+                tape.watch(again)
+                y = widened(*again)
+            return tape.gradient(y, again, dy)
+
+        return widened(*inputs), gradient
+
+    return apply(x, *more)
+
+
+@tf.custom_gradient
+def stored(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """`x`, which XLA stores as it is, and its gradient likewise.
+
+    XLA for GPUs drops casts from float32 to 16 bits and back, where it can, and would
+    store the float32 tensor.
+    """
+
+    def gradient(dy: tf.Tensor) -> tf.Tensor:
+        return _barrier([dy])[0]
+
+    return _barrier([x])[0], gradient
+
+
+def _barrier(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The same tensors, which XLA does not look behind."""
+    return gen_xla_ops.xla_optimization_barrier(tensors)
+
+
 def layer_norm(
     x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
 ) -> tf.Tensor:
@@ -78,22 +142,22 @@ def matmul(
     transpose_b: bool = False,
     is_compiled: bool = False,
 ) -> tf.Tensor:
-    """Matrix product computed in `dtype`, float32 in and out.
+    """Matrix product computed in `dtype`.
 
     Args:
-      a: [..., I, J] float32.
-      b: [..., J, L], or [..., L, J] with `transpose_b`; float32.
+      a: [..., I, J] float32, or of 16 bits.
+      b: [..., J, L], or [..., L, J] with `transpose_b`; with two axes float32.
       dtype: float32, or a type of 16 bits (whose products are summed in float32).
       transpose_b: Whether the last two axes of `b` are swapped.
       is_compiled: Whether XLA compiles the gradient.
 
     Returns:
-      [..., I, L] float32.
+      [..., I, L], of the type of `a`.
     """
     if len(a.shape) == len(b.shape) == 2 and dtype != tf.float32:
         return _times_weights(a, b, dtype, transpose_b, is_compiled)
     product = tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype), transpose_b=transpose_b)
-    return tf.cast(product, tf.float32)
+    return tf.cast(product, a.dtype)
 
 
 def _times_weights(
@@ -123,10 +187,10 @@ def _times_weights(
             else:
                 left, right = tf.cast(left, tf.float32), tf.cast(right, tf.float32)
                 db = tf.matmul(left, right, transpose_a=True)
-            return tf.cast(da, tf.float32), db
+            return tf.cast(da, a.dtype), db
 
         product = tf.matmul(x, weights, transpose_b=transpose_b)
-        return tf.cast(product, tf.float32), gradient
+        return tf.cast(product, a.dtype), gradient
 
     return apply(a, b)
 

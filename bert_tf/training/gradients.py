@@ -53,7 +53,8 @@ class GradientSettings:
       allreduce_post_accumulation: Sum over the workers once per step.
       is_micro_batch_mean: Mean of the micro-batches' means, not of the global batch.
       clip_each_micro_batch: Clip before accumulating instead of after.
-      use_xla: Compile each micro-batch.
+      use_xla: Compile each micro-batch. Of a model with precision bf16 that was built
+        without `allow_fused`, activations are then bfloat16.
       sums_over_workers: Whether the gradient is that of all workers; otherwise theirs
         are added up by someone else.
     """

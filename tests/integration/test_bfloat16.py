@@ -47,33 +47,42 @@ def loss_scales(folder):
     return [scale for _, scale in logged_values(folder, "loss_scaler")]
 
 
-def test_stopped_and_resumed_is_never_stopped(command, tmp_path):
-    run(command(tmp_path / "whole"))
-    run(command(tmp_path / "parts", "--steps_this_run=2"))
-    run(command(tmp_path / "parts"))
+BY = pytest.mark.parametrize("by", [(), ("--use_xla",)], ids=["CPU", "XLA"])
+
+
+@BY
+def test_stopped_and_resumed_is_never_stopped(command, tmp_path, by):
+    run(command(tmp_path / "whole", *by))
+    run(command(tmp_path / "parts", "--steps_this_run=2", *by))
+    run(command(tmp_path / "parts", *by))
     parts, whole = (checkpoint_bytes(tmp_path / n, 6) for n in ("parts", "whole"))
     assert parts == whole
 
 
-def test_micro_batches_of_any_size(command, tmp_path):
-    run(command(tmp_path / "4x4"))
-    run(command(tmp_path / "1x16", batch=16, accumulation=1))
+@BY
+def test_micro_batches_of_any_size(command, tmp_path, by):
+    run(command(tmp_path / "4x4", *by))
+    run(command(tmp_path / "1x16", *by, batch=16, accumulation=1))
     several, one = weights(tmp_path / "4x4"), weights(tmp_path / "1x16")
     assert np.linalg.norm(several - one) < 1e-3 * np.linalg.norm(one)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_activations_made_again_are_the_same(command, tmp_path, precision):
-    run(command(tmp_path / "kept", precision=precision))
-    run(command(tmp_path / "again", "--recompute", precision=precision))
+@pytest.mark.parametrize(
+    ("precision", "by"), [("bf16", ()), ("fp32", ()), ("bf16", ("--use_xla",))]
+)
+def test_activations_made_again_are_the_same(command, tmp_path, precision, by):
+    run(command(tmp_path / "kept", *by, precision=precision))
+    run(command(tmp_path / "again", "--recompute", *by, precision=precision))
     kept, again = weights(tmp_path / "kept"), weights(tmp_path / "again")
     np.testing.assert_allclose(again, kept, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.horovod
-def test_two_workers(command, tmp_path):
-    run(command(tmp_path / "one"))
-    result = mpirun(2, SCRIPT, *command(tmp_path / "two", "--horovod", accumulation=2))
+@BY
+def test_two_workers(command, tmp_path, by):
+    run(command(tmp_path / "one", *by))
+    flags = command(tmp_path / "two", "--horovod", *by, accumulation=2)
+    result = mpirun(2, SCRIPT, *flags)
     assert result.returncode == 0, result.stderr
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert np.linalg.norm(two - one) < 1e-3 * np.linalg.norm(one)

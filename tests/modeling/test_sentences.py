@@ -15,6 +15,7 @@ from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.distribute import Communicator
 from bert_tf.modeling.models import model_outputs
 from bert_tf.modeling.sentences import SentenceTask, build_sentence_model
+from bert_tf.precision import PrecisionPolicy
 from bert_tf.training.gradients import GradientAccumulator, GradientSettings
 
 SCALE = 20.0
@@ -179,3 +180,12 @@ def test_xla_makes_the_same_step(tiny_config):
     task = SentenceTask(build_sentence_model(tiny_config, max_seq_length=16))
     batch = batch_of(some_sequences(8), 2)
     assert_same_step(step_of(task, batch, use_xla=True), step_of(task, batch))
+
+
+def test_bfloat16_activations_by_xla_are_near_the_reference(tiny_config):
+    """The vectors of the whole batch are computed by TensorFlow, in the same types."""
+    policy = PrecisionPolicy("bf16")
+    model = build_sentence_model(tiny_config, max_seq_length=16, policy=policy)
+    batch, task = batch_of(some_sequences(8), 2), SentenceTask(model)
+    (_, ours), (_, expected) = step_of(task, batch, use_xla=True), step_of(task, batch)
+    np.testing.assert_allclose(ours, expected, rtol=2e-3)

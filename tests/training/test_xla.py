@@ -12,17 +12,19 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import ROOT
 
 from bert_tf import fused_ops
 from bert_tf.distribute import Communicator
 from bert_tf.modeling.pretraining import PretrainingTask, build_pretraining_model
-from bert_tf.precision import PrecisionPolicy
+from bert_tf.precision import PrecisionPolicy, PrecisionRules, read_rules
 from bert_tf.training.gradients import GradientSettings
 from bert_tf.training.optimizers import build_optimizer
 from bert_tf.training.trainer import Trainer
 
 # Sizes whose products tell tensors apart.
 B, S, P, H, N = 6, 32, 5, 60, 3
+BF16 = PrecisionPolicy("bf16")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,7 +35,7 @@ def reference():
     fused_ops.limit("")
 
 
-def make_trainer(config, *, layers=1, use_xla=True):
+def make_trainer(config, *, layers=1, use_xla=True, policy=BF16):
     config = dataclasses.replace(
         config,
         num_hidden_layers=layers,
@@ -47,7 +49,7 @@ def make_trainer(config, *, layers=1, use_xla=True):
         max_seq_length=S,
         seed=1,
         seeded_dropout=True,
-        policy=PrecisionPolicy("bf16"),
+        policy=policy,
     )
     return Trainer(
         *(PretrainingTask(model), build_optimizer("lamb", 0.01), Communicator()),
@@ -121,7 +123,7 @@ class Instruction(NamedTuple):
     """A line of XLA's code.
 
     Attributes:
-      dtype: Of the numbers of its result.
+      dtype: Of the numbers of its result; empty if that is a tuple.
       shape: Of its result.
       opcode: What it does.
       operands: The names of what it reads.
@@ -137,24 +139,32 @@ def parse(program):
     """Name -> instruction of a program: what it stores, not the inside of fusions."""
     found = {}
     for line in program.partition("\nENTRY ")[2].splitlines():
-        pattern = r"\s+(?:ROOT )?%(\S+) = (\w+)\[([\d,]*)\]\S* ([\w-]+)\((.*?)\)"
+        result = r"(?:\(.*?\)|(\w+)\[([\d,]*)\]\S*)"
+        operands = r"\((.*?)\)(?:, \w+=|$)"
+        pattern = rf"\s+(?:ROOT )?%(\S+) = {result} ([\w-]+){operands}"
         if match := re.match(pattern, line):
-            name, dtype, shape, opcode, operands = match.groups()
+            name, dtype, shape, opcode, operands = match.groups(default="")
             shape = tuple(int(size) for size in shape.split(",") if size)
             operands = re.findall(r"%([\w.-]+)", operands)
             found[name] = Instruction(dtype, shape, opcode, operands)
     return found
 
 
-@pytest.fixture(scope="module")
-def programs(tiny_config):
-    """A micro-batch by XLA: as TensorFlow hands it over, and as it runs."""
-    gradients = make_trainer(tiny_config)._gradients
+def compiled(trainer):
+    """A micro-batch by XLA: a function of the stage of its compilation."""
+    gradients = trainer._gradients
     features = {name: array[0] for name, array in make_batch().items()}
     features["dropout_seed"] = tf.zeros([B, 3], tf.int32)
     with gradients._step:
         code = gradients._compute.experimental_get_compiler_ir(features, tf.ones([2]))
-    return {stage: parse(code(stage=stage)) for stage in ("hlo", "optimized_hlo")}
+    return lambda stage: parse(code(stage=stage))
+
+
+@pytest.fixture(scope="module")
+def programs(tiny_config):
+    """A micro-batch by XLA: as TensorFlow hands it over, and as it runs."""
+    program = compiled(make_trainer(tiny_config))
+    return {stage: program(stage) for stage in ("hlo", "optimized_hlo")}
 
 
 def test_products_read_bfloat16_but_those_of_two_columns(programs):
@@ -192,3 +202,103 @@ def masks(program):
 def test_no_mask_of_the_scores_is_stored(programs):
     assert masks(programs["hlo"])
     assert masks(programs["optimized_hlo"]) == []
+
+
+def above(program, name):
+    """The names of an instruction, and of all that it is a function of."""
+    found, left = set(), [name]
+    while left:
+        name = left.pop()
+        if name in program and name not in found:
+            found.add(name)
+            left += program[name].operands
+    return found
+
+
+def kept(program):
+    """What the backward pass reads of the forward pass, but for kernels: their sizes.
+
+    Of numbers of each type that are as many as hidden states, or more. That XLA may
+    make any of these again instead is not seen.
+    """
+    [*_, end] = program
+    losses = program[end].operands[-1]
+    assert program[losses].shape == (2,)
+    forward, everything = (above(program, name) for name in (losses, end))
+    moved = ("reshape", "transpose", "tuple", "get-tuple-element", "opt-barrier")
+
+    def sources(name):
+        each = program[name]
+        if each.opcode not in moved:
+            return {name}
+        return set().union(*map(sources, each.operands))
+
+    backward = [program[name] for name in everything - forward]
+    read = [name for each in backward for name in each.operands if name in forward]
+    found = collections.Counter()
+    for name in set().union(*map(sources, read)):
+        each = program[name]
+        size = math.prod(each.shape)
+        if size >= B * S * H and each.shape not in ((H, 4 * H), (4 * H, H)):
+            found[each.dtype, size] += 1
+    return found
+
+
+def of_a_layer(config, **settings):
+    """`kept` of a layer of the encoder."""
+    one, two = (
+        kept(compiled(make_trainer(config, layers=layers, **settings))("hlo"))
+        for layers in (1, 2)
+    )
+    return two - one
+
+
+STATES, SCORES = B * S * H, B * N * S * S
+LIST = read_rules(str(ROOT / "bf16_config" / "bert.json"))
+
+
+def test_a_layer_keeps_bfloat16_alone(tiny_config):
+    found = of_a_layer(tiny_config)
+    assert set(found) == {("bf16", size) for size in (STATES, SCORES, 4 * STATES)}
+    # Scores and probabilities; product and result of the activation.
+    assert found["bf16", SCORES] == found["bf16", 4 * STATES] == 2
+    # Queries, keys, values, context; product and result of both blocks.
+    assert found["bf16", STATES] == 8
+
+
+def test_gradients_between_blocks_are_bfloat16(tiny_config):
+    program = compiled(make_trainer(tiny_config, layers=2))("hlo")
+    types = [
+        each.dtype
+        for each in program.values()
+        if each.opcode == "opt-barrier" and each.shape == (B, S, H)
+    ]
+    # The results of both blocks of each layer, and their gradients.
+    assert types == ["bf16"] * 8
+
+
+def exempting(pattern, kind):
+    allowed = (*LIST.allowlist, "Tanh")
+    return PrecisionRules(allowed, non_convertible_exceptions=((pattern, kind),))
+
+
+@pytest.mark.parametrize(
+    ("rules", "types"),
+    [
+        (LIST, {"bf16"}),
+        (exempting("layer_0/", ""), {"bf16"}),
+        (exempting("layer_1/output/dense", "MatMul"), {"bf16", "f32"}),
+        (exempting("layer_1/", "LayerNorm"), {"bf16", "f32"}),
+        (PrecisionRules(("MatMul", "BatchMatMul")), {"bf16", "f32"}),
+    ],
+)
+def test_a_list_decides_about_each_layer_as_about_fused_ones(tiny_config, rules, types):
+    found = of_a_layer(tiny_config, policy=PrecisionPolicy("bf16", rules))
+    assert {kind for kind, _ in found} == types
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+def test_other_precisions_keep_float32(tiny_config, name):
+    found = of_a_layer(tiny_config, policy=PrecisionPolicy(name))
+    assert found["f32", STATES] >= 6
+    assert {kind for kind, _ in found} <= {"f32", "f16"}

@@ -130,6 +130,18 @@ def unpad_notes(backends: Backends) -> list[str]:
     ]
 
 
+def xla_notes(backends: Backends) -> list[str]:
+    """A line about layers with float32 activations under --use_xla, for the lists.
+
+    Args:
+      backends: Of the layers of a model that is built.
+    """
+    if not backends.exempt:
+        return []
+    names, exempt = _exempt(backends)
+    return [f"--use_xla: activations are float32 in {names}: {exempt}."]
+
+
 def describe_path(
     backends: Backends, path: ComputePath, *, use_xla: bool = False
 ) -> str:
@@ -146,11 +158,7 @@ def describe_path(
     if path.name == fused_ops.REFERENCE:
         return f"fused operations: not used, {path.reason}."
     title = fused_ops.TITLES[path.name]
-    exempt = ""
-    if backends.exempt:
-        layers = list(backends.exempt)
-        names = ", ".join(layers[:_NAMED]) + ", ..." * (len(layers) > _NAMED)
-        exempt = f"the bf16 config exempts {backends.exempt[layers[0]]}"
+    names, exempt = _exempt(backends)
     if backends.fused_dtype is None:
         reason = "--use_xla" if use_xla else backends.why_not_fused or exempt
         return f"fused operations: not used but by the optimizer ({title}), {reason}."
@@ -160,3 +168,12 @@ def describe_path(
     if backends.takes_gradients_of_tensorflow:
         reason += ", gradients of large kernels by TensorFlow, which is faster here"
     return f"fused operations: {title}{reason}."
+
+
+def _exempt(backends: Backends) -> tuple[str, str]:
+    """The layers that the precision list exempts, and the reason; empty if none."""
+    if not backends.exempt:
+        return "", ""
+    layers = list(backends.exempt)
+    names = ", ".join(layers[:_NAMED]) + ", ..." * (len(layers) > _NAMED)
+    return names, f"the bf16 config exempts {backends.exempt[layers[0]]}"

@@ -23,7 +23,12 @@ from bert_tf.errors import (
 )
 from bert_tf.evaluation.metrics import write_results
 from bert_tf.jobs.run.agreement import agree, agree_on_plan, agreement
-from bert_tf.jobs.run.compute_path import ComputePath, describe_path, unpad_notes
+from bert_tf.jobs.run.compute_path import (
+    ComputePath,
+    describe_path,
+    unpad_notes,
+    xla_notes,
+)
 from bert_tf.jobs.run.fingerprint import CHANGEABLE_SETTINGS, TITLES
 from bert_tf.jobs.run.memory import Rows, estimate_training, memory_warnings
 from bert_tf.jobs.run.messages import describe_run, thread_warnings
@@ -234,6 +239,8 @@ class Session:
         ):
             lines.append(_MPIRUN_LINE)
         lines.append(describe_path(backends, self.path, use_xla=runtime.use_xla))
+        if runtime.use_xla:
+            lines += xla_notes(backends)
         return lines + unpad_notes(backends)
 
 

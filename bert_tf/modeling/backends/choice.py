@@ -39,7 +39,8 @@ _OPERATIONS = {
     "cls/squad": [("LogSoftmax", "")],
     "classifier": [("LogSoftmax", "")],
 }
-# Pattern of a layer that has fused operations -> the parts that these compute.
+# Pattern of a layer that has fused operations -> the parts that these compute. The
+# reference has bfloat16 activations in the same layers, under XLA.
 _FUSED = {
     "bert/encoder/layer_[0-9]+": [
         *(_SELF, *_DENSE, "attention/output/LayerNorm", "output/LayerNorm"),
@@ -47,11 +48,12 @@ _FUSED = {
     "cls/predictions": [""],
 }
 # TensorFlow's operations that the fused ones replace. Those compute in bfloat16 what a
-# list would exempt, so a layer with an exempt one is the reference's.
+# list would exempt, so a layer with an exempt one is the reference's, with float32
+# activations.
 _FUSED_TYPES = ("BiasAdd", "Softmax", "MatMul", "BatchMatMul")
 # These read and write bfloat16 there too, and are float32 inside. Lists need not name
 # them, since their neighbours are in bfloat16; but they may keep them in float32.
-_ROUNDED_TYPES = ("LayerNorm", "Gelu", "LogSoftmax")
+_ROUNDED_TYPES = ("LayerNorm", "Gelu", "Relu", "Tanh", "LogSoftmax")
 
 Block = tuple[Reference, BlockWeights]
 
@@ -63,7 +65,8 @@ class Backends:
       policy: Decides compute types.
       allow_fused: Whether the fused operations may be used where they are built.
       why_not_fused: Why no layer can be fused; empty if layers can.
-      exempt: Layer that is not fused -> the operation that the precision list exempts.
+      exempt: Layer that is not fused, or whose activations are float32 under XLA ->
+        the operation that the precision list exempts.
       unpads: Whether fused layers leave out padding.
     """
 
@@ -89,21 +92,25 @@ class Backends:
         self._config = config
         self._recorder = Recorder()
         self._reference = Reference(config, policy, self._recorder)
-        self._fused: Fused | None = None
+        # Of the layers of `_FUSED` that are not exempt.
+        self._chosen = self._reference
         self._fused_layers: set[str] = set()
         self.exempt: dict[str, str] = {}
         self.why_not_fused = _why_not_fused(config, policy, allow_fused=allow_fused)
         if not self.why_not_fused:
             dtype = tf.bfloat16 if policy.name == "bf16" else tf.float32
-            self._fused = Fused(
+            self._chosen = Fused(
                 config, policy, self._recorder, dtype=dtype, unpads=unpads
             )
+        elif policy.name == "bf16" and not allow_fused:
+            # XLA may compile the steps.
+            self._chosen = Reference(config, policy, self._recorder, dtype=tf.bfloat16)
 
     def choose_backend(self, path: str) -> Reference:
         """The only choice of a layer's backend; the layers inside have the same.
 
-        The policy records the types of the layer's operations, `exempt` the reason why
-        it is not fused.
+        The policy records the types of the layer's operations, `exempt` the one that
+        the precision list keeps in float32.
 
         Args:
           path: The layer's path.
@@ -115,7 +122,7 @@ class Backends:
         ]
         for kind, part in known:
             self.policy.record(kind, _join(layer, part))
-        if self._fused is None or pattern not in _FUSED:
+        if self._chosen is self._reference or pattern not in _FUSED:
             return self._reference
         parts = _FUSED[pattern]
         exempt = self.policy.first_kept(
@@ -129,8 +136,9 @@ class Backends:
         if exempt:
             self.exempt[layer] = exempt
             return self._reference
-        self._fused_layers.add(layer)
-        return self._fused
+        if isinstance(self._chosen, Fused):
+            self._fused_layers.add(layer)
+        return self._chosen
 
     def loss_dtype(self, path: str) -> tf.DType:
         """What the loss of a head's logits computes in."""
@@ -139,7 +147,7 @@ class Backends:
     @property
     def fused_dtype(self) -> tf.DType | None:
         """The type of activations in fused layers; None if no layer is fused."""
-        return self._fused.dtype if self._fused_layers else None
+        return self._chosen.dtype if self._fused_layers else None
 
     @property
     def takes_gradients_of_tensorflow(self) -> bool:

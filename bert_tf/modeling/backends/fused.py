@@ -120,12 +120,11 @@ class Fused(Reference):
           config: The architecture, for which `why_not` must be empty.
           policy: See `Reference`.
           recorder: See `Reference`.
-          dtype: The type of activations in the encoder, bfloat16 or float32.
+          dtype: See `Reference`; bfloat16 or float32, and always in use.
           unpads: Whether the encoder leaves out the padding after the tokens of a row,
             and the last layer the positions that are not read.
         """
-        super().__init__(config, policy, recorder)
-        self.dtype = dtype
+        super().__init__(config, policy, recorder, dtype=dtype)
         self._unpads = unpads
         self.step: FusedStepScope | None = None  # While one is entered.
 

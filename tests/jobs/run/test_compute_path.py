@@ -12,6 +12,7 @@ from bert_tf.jobs.run.compute_path import (
     best_path,
     describe_path,
     unpad_notes,
+    xla_notes,
 )
 from bert_tf.modeling.backends.choice import Backends
 from bert_tf.precision import PrecisionPolicy, PrecisionRules
@@ -189,6 +190,15 @@ def test_the_layers_that_a_list_exempts_are_named():
     assert line == (
         "fused operations: AVX512-BF16, not used in bert/encoder/layer_1: the bf16 "
         "config exempts bert/encoder/layer_1/output/dense/MatMul."
+    )
+
+
+def test_layers_with_float32_activations_under_xla_are_named():
+    assert xla_notes(backends(allow_fused=False)) == []
+    [line] = xla_notes(backends(exempting("layer_1/output/dense"), allow_fused=False))
+    assert line == (
+        "--use_xla: activations are float32 in bert/encoder/layer_1: the bf16 config "
+        "exempts bert/encoder/layer_1/output/dense/MatMul."
     )
 
 
