@@ -4,7 +4,8 @@
 
 For gradients of tiny to base: one allreduce alone (aim: within 15%, the median
 of the rounds' predictions against the median of what was measured), and whole steps of
-tiny and small (25%). Needs 16 GB of free memory, and a machine that does nothing else.
+tiny and small (25%; `--trained` without a name: none). Needs 16 GB of free memory, and
+a machine that does nothing else.
 """
 
 import argparse
@@ -46,9 +47,10 @@ def measure(workers: int, options: argparse.Namespace, preset: str) -> dict:
         throughput=1.0,
     )
     sums = options.sums if preset == TRAINED[0] and workers > 1 else ()
+    is_stepping = preset in options.trained and workers in (1, WORKERS)
     work = {
         "allreduces": [dataclasses.asdict(PRESETS[name]) for name in sums],
-        "steps": STEPS if workers in (1, WORKERS) else (),
+        "steps": STEPS if is_stepping else (),
     }
     return run_workers(workers, config, PRESETS[preset], work)
 
@@ -73,7 +75,7 @@ def round_of(options: argparse.Namespace) -> dict[str, list[float]]:
         [measured] = [p for p in points if (p.workers, p.num_bytes) == (WORKERS, size)]
         predicted = cluster.allreduce_seconds(size, WORKERS)
         found[f"allreduce {name}"] = [predicted, measured.seconds]
-    for name in TRAINED:
+    for name in options.trained:
         lone = measure(1, options, name)["steps"]
         counts = [step["micro_batches"] for step in lone]
         micro, update = fit_step(counts, [step["seconds"] for step in lone])
@@ -92,6 +94,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     presets = ("tiny", "mini", "small", "base")
     parser.add_argument("--sums", nargs="+", choices=presets, default=presets)
+    parser.add_argument("--trained", nargs="*", choices=TRAINED, default=TRAINED)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seconds", type=int, default=600)
