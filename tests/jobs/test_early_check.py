@@ -3,8 +3,10 @@
 import pytest
 
 from bert_tf import entry, flags
+from bert_tf.config import PretrainingConfig
 from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
-from bert_tf.errors import RunError
+from bert_tf.data.records.metadata import Metadata, write_metadata
+from bert_tf.errors import CorruptRecordError, RunError
 from bert_tf.jobs import early_check
 from bert_tf.jobs.early_check import check_examples
 
@@ -106,6 +108,23 @@ def test_a_checkpoint_that_is_being_published_is_not_looked_for(tmp_path):
         early_check.check(config)
     (tmp_path / ".model.ckpt-3.bert_tf.committed").mkdir()
     early_check.check(config)
+
+
+def test_predictions_of_packed_records_are_compared_where_all_have_the_same(tmp_path):
+    """Others may be mixed, which `open_records` decides about."""
+    words = ["run", "--do_train", "--preset=tiny", f"--output_dir={tmp_path}/out"]
+    words += [f"--input_files_dir={tmp_path}/a,{tmp_path}/b"]
+    config = flags.parse(PretrainingConfig, [*words, "--max_predictions_per_seq=4"])
+    for name, most in {"a": 4, "b": 8}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part.tfrecord").touch()
+        lengths = {"max_seq_length": 16, "max_predictions_per_seq": most}
+        metadata = Metadata(avg_seq_per_sample=2.0, packed=True, **lengths)
+        write_metadata(tmp_path / name, metadata)
+    early_check.check(config)
+    write_metadata(tmp_path / "a", metadata)
+    with pytest.raises(CorruptRecordError, match="must be 8, that of the records"):
+        early_check.check(config)
 
 
 def test_a_script_does_not_load_its_job_first(monkeypatch, capsys, tmp_path):

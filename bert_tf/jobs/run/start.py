@@ -1,6 +1,7 @@
 """A run's start with its architecture and tokenizer, which need no TensorFlow."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from bert_tf.config import BertConfig, PretrainingConfig, checks
@@ -89,19 +90,28 @@ def _stated_metadata(
     for setting in settings:
         sets = record_sets(setting, may_have_weights=True)
         folders = {described_path(path) for one in sets for path in one.files}
-        for folder in sorted(folders):
-            about = stated[folder] = read_metadata(folder)
-            if about is None or about.format == "hdf5":  # Which may be padded.
-                continue
-            own = about.max_predictions_per_seq
-            predictions = own if about.packed else about.max_predictions_per_pack
-            found = {
-                "max_seq_length": about.max_seq_length,
-                "max_predictions_per_seq": predictions,
-            }
-            given = {name: getattr(batch, name) for name in found}
-            check_lengths(setting, found, given)
+        found = {folder: read_metadata(folder) for folder in sorted(folders)}
+        lengths = _stated_lengths(found.values())
+        given = {name: getattr(batch, name) for name in lengths}
+        check_lengths(setting, lengths, given)
+        stated |= found
     return stated
+
+
+def _stated_lengths(stated: Iterable[Metadata | None]) -> dict[str, int | None]:
+    """S, and P of a single sequence; None if unknown, or not the same in all metadata.
+
+    Whether records of different lengths can be mixed is decided when they are opened.
+    """
+    known = [x for x in stated if x and x.format == "tfrecord"]  # HDF5 may be padded.
+    values = {
+        "max_seq_length": {x.max_seq_length for x in known},
+        "max_predictions_per_seq": {
+            x.max_predictions_per_seq if x.packed else x.max_predictions_per_pack
+            for x in known
+        },
+    }
+    return {name: min(x) if len(x) == 1 else None for name, x in values.items()}
 
 
 def _check_initial_config(start: StartingPoint, bert: BertConfig) -> None:
