@@ -226,8 +226,7 @@ def _weighted(
 
 def prepare(config: ClassifierConfig, communicator: Communicator) -> ClassifierPlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
-    given = find_finetuning_start(config, communicator.local_rank)
-    start, bert, tokenizer = given
+    start, bert, tokenizer = find_finetuning_start(config, communicator.local_rank)
     head, weights, notes, head_seed = _read_start(config, start)
     task, more = choose_task(config, head, is_own=start.is_own)
     data, found = _read_splits(config, task, tokenizer.load())

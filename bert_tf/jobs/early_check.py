@@ -50,9 +50,10 @@ def check_examples(config: FinetuningConfig) -> None:
         _check_task(config)
     elif isinstance(config, SentencesConfig):
         pairs = config.pairs
-        needed = {pairs.train_file: training.do_train, pairs.dev_file: training.do_eval}
-        for path in (path for path, is_read in needed.items() if is_read):
-            if not path.removesuffix(".gz").endswith(".parquet"):  # Which loads slowly.
+        paths = [pairs.train_file] * training.do_train
+        paths += [pairs.dev_file] * training.do_eval
+        for path in paths:
+            if not path.lower().endswith(".parquet"):  # Its reader loads slowly.
                 find_columns(path, PairColumns(*pairs.columns))
 
 

@@ -102,8 +102,7 @@ def _read(config: SentencesConfig, path: str, tokenizer: WordPieceTokenizer) -> 
 
 def prepare(config: SentencesConfig, communicator: Communicator) -> SentencePlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
-    found = find_finetuning_start(config, communicator.local_rank)
-    start, bert, tokenizer = found
+    start, bert, tokenizer = find_finetuning_start(config, communicator.local_rank)
     words, training, pairs = tokenizer.load(), config.training, config.pairs
     data = SentenceData(
         _read(config, pairs.train_file, words) if training.do_train else None,

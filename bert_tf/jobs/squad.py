@@ -259,8 +259,7 @@ def _write_cache(config: SquadConfig) -> None:
 def prepare(config: SquadConfig, communicator: Communicator) -> SquadPlan:
     """Checks everything, and builds model and optimizer; see `pretraining.prepare`."""
     squad = config.squad
-    found = find_finetuning_start(config, communicator.local_rank)
-    start, bert, tokenizer = found
+    start, bert, tokenizer = find_finetuning_start(config, communicator.local_rank)
     if config.training.do_eval:
         check_scorer(is_version_2=squad.version_2_with_negative)
     data = _read_data(config, tokenizer)

@@ -5,6 +5,7 @@ import pytest
 from bert_tf import entry, flags
 from bert_tf.config import PretrainingConfig
 from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
+from bert_tf.config.sentences import SentencesConfig
 from bert_tf.data.records.metadata import Metadata, write_metadata
 from bert_tf.errors import CorruptRecordError, RunError
 from bert_tf.jobs import early_check
@@ -95,6 +96,15 @@ def test_the_default_files_of_squad_must_exist(check, tmp_path, jobs, missing):
         check("squad", *jobs)
     (tmp_path / f"{missing}-v1.1.json").write_text("{}")
     check("squad", *jobs)
+
+
+def test_a_table_of_pairs_is_checked_for_either_use(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("text\tlabel\n")
+    words = ["run", "--do_train", f"--output_dir={tmp_path}/out"]
+    words += [f"--train_file={path}", f"--dev_file={path}"]
+    with pytest.raises(ValueError, match="columns anchor and positive"):
+        check_examples(flags.parse(SentencesConfig, words))
 
 
 def test_a_checkpoint_that_is_being_published_is_not_looked_for(tmp_path):
