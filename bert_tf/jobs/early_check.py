@@ -19,7 +19,7 @@ from bert_tf.training.checkpoints import has_unpublished
 
 
 def check(config: RunConfig) -> None:
-    """Checks the data and the start of a run by one process.
+    """Checks the data and the start of a run of one process.
 
     Raises:
       OSError, ValueError, RunError: as when the run does so itself.
