@@ -26,7 +26,7 @@ _ONLY_PACKED = ("positions", "next_sentence_positions", "next_sentence_weights")
 
 
 def _tensorflow() -> types.ModuleType:
-    """Loads TensorFlow, which those need who parse an example."""
+    """TensorFlow, which parses examples; the first call loads it."""
     with loading_tensorflow():
         import tensorflow
     return tensorflow
