@@ -137,8 +137,9 @@ def run_ours(
     lengths = {"full": (LENGTH, PREDICTIONS)}
     if options.short_share:
         lengths = {"short": (SHORT_LENGTH, SHORT_PREDICTIONS)} | lengths
+    dupes = {"short": 1, "full": options.dupe_factor}
     for name, numbers in lengths.items():
-        create(folder / "train.jsonl", folder / name, options.dupe_factor, *numbers)
+        create(folder / "train.jsonl", folder / name, dupes[name], *numbers)
         records, packed = folder / name / "records", folder / name / "packed"
         data("pack", f"--input_dir={records}", f"--output_dir={packed}")
     prepared = time.time() - start
@@ -225,8 +226,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=30.0, help="of transformers")
     parser.add_argument("--our_minutes", type=float, default=0.0, help="default: half")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--dupe_factor", type=int, default=1, help="of our records")
-    parser.add_argument("--short_share", type=float, default=0.2)
+    parser.add_argument(
+        "--dupe_factor", type=int, default=1, help="of our records, not of short ones"
+    )
+    parser.add_argument("--short_share", type=float, default=0.35)
     parser.add_argument("--their_short_share", type=float, default=0.0)
     parser.add_argument("--learning_rate", type=float, default=0.0, help="of both")
     parser.add_argument("--evaluations", type=int, default=12, help="of transformers")
