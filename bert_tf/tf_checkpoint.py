@@ -87,6 +87,7 @@ def _make_messages() -> dict[str, type[Message]]:
     return GetMessageClassesForFiles([file.name], pool)
 
 
+# Name in _FIELDS -> the class of that message.
 MESSAGES = _make_messages()
 
 

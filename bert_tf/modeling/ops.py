@@ -64,7 +64,7 @@ def in_float32(
     Args:
       function: Of float32 tensors; what else it reads has no gradient.
       x: Its first argument.
-      more: The others, each of its own float type, as its gradient.
+      more: The other arguments, of any float types; a gradient has its argument's.
       dtype: The type of the result. Default: that of `x`.
     """
     dtype = dtype or x.dtype
