@@ -197,6 +197,16 @@ def is_gzip_name(path: str | os.PathLike[str]) -> bool:
     return str(path).lower().endswith(".gz")
 
 
+def without_gz(path: str) -> str:
+    """A path without the ending of gzip."""
+    return path[:-3] if is_gzip_name(path) else path
+
+
+def extension(path: str) -> str:
+    """The extension in lower case, without that of gzip: .csv of A.CSV.gz."""
+    return os.path.splitext(without_gz(path))[1].lower()
+
+
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Opens a file for reading bytes; the content of a .gz is unpacked as it is read.

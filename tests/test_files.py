@@ -49,6 +49,19 @@ def test_a_temporary_folder_of_a_killed_process_is_removed_by_the_next(tmp_path)
         assert set(os.listdir(tmp_path)) <= {"records"}
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("a/B.CSV.gz", ".csv"),
+        ("b.tsv", ".tsv"),
+        ("c.d/e.GZ", ""),
+        ("eng.train", ".train"),
+    ],
+)
+def test_an_extension_is_that_of_the_unpacked_file(name, wanted):
+    assert files.extension(name) == wanted
+
+
 def test_what_another_process_is_writing_stays(tmp_path):
     with files.whole_file(tmp_path / "a") as file:
         file.write(b"1")

@@ -17,6 +17,7 @@ from bert_tf.data.tasks.table_columns import separator_advice
 from bert_tf.data.tasks.tables import column_names, numbered_lines
 from bert_tf.data.text.input_files import utf8_remedy
 from bert_tf.errors import counted, shown
+from bert_tf.files import extension
 from bert_tf.json_files import parse_json
 
 Example = dict[str, Any]
@@ -189,7 +190,7 @@ def _parse(
     Blank lines before the last text are reported: results do not match line numbers.
     """
     first, num_blank, num_pending = 0, 0, 0
-    is_jsonl = _ending(path) == ".jsonl"
+    is_jsonl = extension(path) == ".jsonl"
     for number, line in lines:
         location = f"{path}, line {number}"
         example = parse_line(line, location, task, may_be_string=is_jsonl)
@@ -307,19 +308,14 @@ def _with_usual_names(example: Example, task: Task) -> Example:
     return {names.get(name, name): value for name, value in example.items()}
 
 
-def _ending(path: str) -> str:
-    """The extension of a file, without the one of gzip."""
-    return os.path.splitext(path.lower().removesuffix(".gz"))[1]
-
-
 def _is_refused_table(path: str, task: Task) -> bool:
     """Whether a file is a table, which would be read as lines of text."""
-    return _ending(path) in (_TABLES if task.name == "squad" else (".parquet",))
+    return extension(path) in (_TABLES if task.name == "squad" else (".parquet",))
 
 
 def _holds_squad(path: str, task: Task) -> bool:
     """Whether a file is JSON of SQuAD: its first line is no input by itself."""
-    if _ending(path) != ".json":
+    if extension(path) != ".json":
         return False
     try:
         for _, line in numbered_lines(path):
@@ -337,7 +333,7 @@ def _table(path: str, task: Task) -> SplitFile | None:
     """
     name = os.path.basename(path)
     known = [file for file in task.files if os.path.basename(file.name) == name]
-    ending = _ending(name)
+    ending = extension(name)
     if ending == ".jsonl" or not (known or ending in _TABLES):
         return None
     keeps = any(file.keeps_quotes for file in known)

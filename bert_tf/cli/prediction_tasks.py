@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import bert_tf
 from bert_tf.cli.prediction_input import Example, Task
+from bert_tf.files import extension
 from bert_tf.interop.ready_model import ReadyModel
 from bert_tf.jobs.class_names import known_files, takes_pairs
 from bert_tf.launch import choose_instructions, without_optional_packages
@@ -151,8 +152,7 @@ def _choose(options: argparse.Namespace, _: ReadyModel) -> Task:
         return load()([ask(each, "The input") for each in examples])
 
     def read(path: str) -> Iterator[Example] | None:
-        name = path.lower().removesuffix(".gz")
-        if not name.endswith((".csv", ".tsv", ".parquet")):
+        if extension(path) not in (".csv", ".tsv", ".parquet"):
             return None
         names = column_names(path)
         find_columns(names, path)  # For an error before the first row.

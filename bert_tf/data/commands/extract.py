@@ -30,7 +30,7 @@ from bert_tf.data.text.input_files import (
 )
 from bert_tf.data.text.mediawiki.dump import read_pages
 from bert_tf.data.text.mediawiki.markup import UnparsableError, complete_text
-from bert_tf.files import content_size
+from bert_tf.files import content_size, extension, without_gz
 from bert_tf.json_files import HUGE, REMEDY, parse_json, read_json
 from bert_tf.launch import report
 from bert_tf.progress import ProgressReport
@@ -134,7 +134,7 @@ def format_of(path: str, config: TextConfig) -> str:
     if config.input_format != "auto":
         return config.input_format
     for suffix, name in _FORMATS.items():
-        if path.lower().removesuffix(".gz").endswith(suffix):
+        if without_gz(path.lower()).endswith(suffix):
             return name
     if has_suffix(os.path.basename(path), TEXT_SUFFIXES):
         return "text"
@@ -229,7 +229,7 @@ def _table_documents(path: str, text_field: str, kind: str) -> Iterator[RawDocum
 
 def _holds_lines(path: str) -> bool:
     """Whether a file holds a JSON value on each line, whatever its name is."""
-    if path.removesuffix(".gz").endswith(".jsonl"):
+    if extension(path) == ".jsonl":
         return True
     try:
         lines = filter(None, read_lines(path))

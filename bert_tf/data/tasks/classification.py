@@ -22,6 +22,7 @@ from bert_tf.data.text.token_sequences import (
 )
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.errors import listed
+from bert_tf.files import without_gz
 
 # Names of the development file of one's own data.
 DEV_NAMES = ("dev", "val", "valid", "validation")
@@ -217,7 +218,7 @@ def require_one_dev_file(data_dir: str, names: Iterable[str]) -> None:
     A compressed file beside the same one that is not does not count.
     """
     there = [name for name in names if os.path.isfile(os.path.join(data_dir, name))]
-    there = list(dict.fromkeys(name.removesuffix(".gz") for name in there))
+    there = list(dict.fromkeys(map(without_gz, there)))
     if len(there) > 1:
         raise ValueError(
             "`data_dir` must hold one development file. Received: "

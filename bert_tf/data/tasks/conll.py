@@ -30,7 +30,7 @@ from bert_tf.data.tasks.tables import numbered_lines
 from bert_tf.data.text.token_sequences import TokenSequences, pair_sequence
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.errors import counted
-from bert_tf.files import check_regular, placeholder
+from bert_tf.files import check_regular, placeholder, without_gz
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def conll_task(
 
 def has_conll_name(path: str) -> bool:
     """Whether the name of a file says that it has tagged words: .conll, eng.testb."""
-    name = os.path.basename(path).lower().removesuffix(".gz")
+    name = without_gz(os.path.basename(path).lower())
     published = (each for names in _NAMES.values() for each in names)
     return name.endswith(".conll") or name in published and not name.endswith(".txt")
 

@@ -16,6 +16,7 @@ from bert_tf.data.tasks.label_names import doubtful_names, quoted, quoted_list
 from bert_tf.data.tasks.row_labels import ColumnNames, Kind, names_of
 from bert_tf.data.tasks.table_columns import check_columns, separator_advice
 from bert_tf.data.tasks.tables import column_names
+from bert_tf.files import extension
 
 _SPLITS = ("train", "dev", "test")
 _MAX_DIGITS = 18
@@ -240,7 +241,7 @@ def _no_column(path: str, present: Sequence[str], *, is_text: bool) -> ValueErro
         what, option, common = "texts", "--text_a_column", ", ".join(_TEXTS)
         pairs = ", ".join(map(" and ".join, _PAIRS))
         common += f"; of two texts {pairs}"
-    has_header = path.removesuffix(".gz").endswith((".tsv", ".csv"))
+    has_header = extension(path) in (".tsv", ".csv")
     header = "The first line must be a header with the names of the columns. "
     location = f"{path}, line 1"
     advice = separator_advice(location, present) or (

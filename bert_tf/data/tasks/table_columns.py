@@ -1,10 +1,10 @@
 """The columns of a table: what is missing or twice, and what separates them."""
 
-import os
 from collections.abc import Iterable, Sequence
 
 from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.errors import did_you_mean
+from bert_tf.files import extension
 
 # Extension -> what separates the columns of such a file, and its name.
 _SEPARATORS = {".csv": (",", "commas"), ".tsv": ("\t", "tabs")}
@@ -55,14 +55,14 @@ def separator_advice(location: str, present: Iterable[str]) -> str:
       present: All columns of the table.
     """
     names = list(present)
-    path = location.rpartition(", line ")[0].lower().removesuffix(".gz")
-    wanted, plural = _SEPARATORS.get(os.path.splitext(path)[1], ("", ""))
+    ending = extension(location.rpartition(", line ")[0])
+    wanted, plural = _SEPARATORS.get(ending, ("", ""))
     if len(names) != 1 or not wanted:
         return ""
     for separator, found in _OTHERS.items():
         if separator != wanted and separator in names[0]:
             return (
-                f"The columns of a {path[-4:]} file must be separated by {plural}; "
+                f"The columns of a {ending} file must be separated by {plural}; "
                 f"this line has {found}. Save the table with {plural}."
             )
     return ""

@@ -23,7 +23,7 @@ from bert_tf.data.tasks.quoting import (
 from bert_tf.data.tasks.table_columns import check_columns, check_single
 from bert_tf.data.text.input_files import HEAD_BYTES, refuse_zeros, utf8_remedy
 from bert_tf.errors import counted
-from bert_tf.files import check_regular, is_gzip_name, opened
+from bert_tf.files import check_regular, extension, opened
 from bert_tf.json_files import parse_json
 
 _LOGGER = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def read_rows(
       ValueError: if the file is empty or not UTF-8, a column is missing, or a line has
         too few or too many columns; the message names file and line.
     """
-    kind = kind or _kind(path)
+    kind = kind or extension(path)[1:]
     if kind == "jsonl":
         yield from _json_rows(path, columns)
     elif kind == "csv":
@@ -88,12 +88,6 @@ def read_rows(
         yield from _parquet_rows(path, columns)
     else:
         yield from _tab_rows(path, columns, header, skips_broken_rows, keeps_quotes)
-
-
-def _kind(path: str) -> str:
-    """The extension of a table, without the one of gzip."""
-    name = path.lower()
-    return os.path.splitext(name[:-3] if is_gzip_name(name) else name)[1][1:]
 
 
 def column_names(path: str, kind: str = "", *, keeps_quotes: bool = False) -> list[str]:
@@ -107,7 +101,7 @@ def column_names(path: str, kind: str = "", *, keeps_quotes: bool = False) -> li
     Raises:
       ValueError: if the file is empty, or its first line cannot be read.
     """
-    kind = kind or _kind(path)
+    kind = kind or extension(path)[1:]
     if kind == "parquet":
         return list(_parquet_file(path).schema_arrow.names)
     if kind == "csv":

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 
 from bert_tf.errors import listed, similar_path
-from bert_tf.files import content_size, is_gzip_name, opened
+from bert_tf.files import content_size, is_gzip_name, opened, without_gz
 from bert_tf.launch import report
 
 TEXT_SUFFIXES = (".txt",)
@@ -202,14 +202,10 @@ def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
     """Whether a file in a folder is of a kind, by its name alone."""
     if name.startswith((".", "_")):
         return False
-    name = _without_gz(name)
+    name = without_gz(name)
     base = name if name.lower().endswith(suffixes) else _SHARD_NUMBER.sub("", name)
     is_plain = ".txt" in suffixes and not os.path.splitext(base)[1]
     return base.lower().endswith(suffixes) or is_plain
-
-
-def _without_gz(name: str) -> str:
-    return name[:-3] if is_gzip_name(name) else name
 
 
 def _files(path: str, suffixes: tuple[str, ...], name: str) -> list[str]:
@@ -231,9 +227,8 @@ def _files(path: str, suffixes: tuple[str, ...], name: str) -> list[str]:
         # For a link to itself, `entry.is_file` would raise an error.
         is_meant = os.path.isfile(entry.path) and has_suffix(entry.name, suffixes)
         # The same text twice, as after `gunzip -k`.
-        is_meant &= entry.name == _without_gz(entry.name) or not os.path.exists(
-            _without_gz(entry.path)
-        )
+        unpacked = without_gz(entry.path)
+        is_meant &= unpacked == entry.path or not os.path.exists(unpacked)
         label = f"{entry.name}/" if os.path.isdir(entry.path) else entry.name
         (names if is_meant else skipped).append(label)
     report_skipped(path, skipped)
@@ -263,7 +258,7 @@ def _warn_about_evaluation(folder: str, names: Sequence[str], option: str) -> No
 
 def _check_kind(path: str, suffixes: tuple[str, ...], option: str) -> None:
     """Refuses a file with the extension of another kind."""
-    name = _without_gz(path.lower())
+    name = without_gz(path.lower())
     if not name.endswith(_OTHER_KINDS) or name.endswith(suffixes):
         return
     kinds = ", ".join(f"*{suffix}" for suffix in suffixes)

@@ -57,6 +57,14 @@ def test_json_documents_are_read(tmp_path, name, content):
     assert [d["text"] for d in documents_of(config.output_dir)] == TEXTS
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL"])
+def test_a_single_json_line_is_one_document(tmp_path, name):
+    (tmp_path / name).write_text(json.dumps({"title": "Sun", "text": TEXTS[0]}))
+    config = config_for(tmp_path / name, tmp_path)
+    assert extract_documents(config)["documents"] == 1
+    assert documents_of(config.output_dir) == [{"title": "Sun", "text": TEXTS[0]}]
+
+
 def test_a_missing_field_is_reported_with_those_that_are_there(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"content": "x", "id": 1}\n')
