@@ -24,22 +24,12 @@ from bert_tf.data.records.metadata import (
 from bert_tf.data.records.provenance import origin_of
 from bert_tf.data.records.record_index import RecordIndex, record_files
 from bert_tf.data.records.record_set import cached_input, open_input
-from bert_tf.data.records.schema import RecordParser
+from bert_tf.data.records.schema import FEATURES, RecordParser
 from bert_tf.data.records.tfrecord import RecordWriter, shard_name
 from bert_tf.errors import CorruptRecordError
 from bert_tf.progress import ProgressReport
 
 _RECORDS_AT_ONCE = 1024
-# The features of an unpacked record, in the order of `serialize_instances`.
-_FEATURES = (
-    "input_ids",
-    "input_mask",
-    "segment_ids",
-    "masked_lm_positions",
-    "masked_lm_ids",
-    "next_sentence_labels",
-    "masked_lm_weights",
-)
 
 Config = ConvertDataConfig | ChopDataConfig | PickEvalConfig
 # File name -> numbers of the records in it.
@@ -239,7 +229,7 @@ def _write_tfrecord(
             if parser.index.format == form.format:
                 examples = parser.index.read(block)  # Byte for byte.
             else:
-                examples = serialize_examples({n: features[n] for n in _FEATURES})
+                examples = serialize_examples({n: features[n] for n in FEATURES})
             for example in examples:
                 writer.write(example)
     return writer.described(counts)

@@ -17,13 +17,8 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
-from bert_tf.data.records.hdf5_writer import (
-    LABEL,
-    MAX_PREDICTIONS,
-    MAX_SEQ_LENGTH,
-    PER_PREDICTION,
-    PER_TOKEN,
-)
+from bert_tf.data.records.hdf5_writer import MAX_PREDICTIONS, MAX_SEQ_LENGTH
+from bert_tf.data.records.schema import LABEL, PER_PREDICTION, PER_TOKEN
 from bert_tf.errors import CorruptRecordError
 
 GZIP = h5py.h5z.FILTER_DEFLATE

@@ -22,9 +22,13 @@ from bert_tf.data.records.hdf5_layout import (
     read_layout,
     readable,
 )
-from bert_tf.data.records.hdf5_writer import PER_PREDICTION, PER_TOKEN
 from bert_tf.data.records.record_index import OpenFiles, RecordIndex
-from bert_tf.data.records.schema import RecordParser, RecordShape
+from bert_tf.data.records.schema import (
+    PER_PREDICTION,
+    PER_TOKEN,
+    RecordParser,
+    RecordShape,
+)
 from bert_tf.errors import CorruptRecordError
 
 # HDF5 File Format Specification 3.0, section III.E (global heap, version 1).

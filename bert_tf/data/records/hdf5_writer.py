@@ -15,9 +15,8 @@ from typing import Self
 import h5py
 import numpy as np
 
-PER_TOKEN = ("input_ids", "input_mask", "segment_ids")
-PER_PREDICTION = ("masked_lm_positions", "masked_lm_ids")
-LABEL = "next_sentence_labels"
+from bert_tf.data.records.schema import LABEL, PER_PREDICTION, PER_TOKEN
+
 # Attributes of a file without padding: the maximum lengths of its rows.
 MAX_SEQ_LENGTH = "max_seq_length"
 MAX_PREDICTIONS = "max_predictions_per_seq"

@@ -18,10 +18,14 @@ from bert_tf.stages import loading_tensorflow
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_PER_TOKEN = ("input_ids", "input_mask", "segment_ids")
-_PER_PREDICTION = ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")
-_LABEL = "next_sentence_labels"
-_PER_SEQUENCE = (_LABEL, "next_sentence_positions", "next_sentence_weights")
+# Features of every record: values per token, per masked token and per record.
+PER_TOKEN = ("input_ids", "input_mask", "segment_ids")
+PER_PREDICTION = ("masked_lm_positions", "masked_lm_ids")
+LABEL = "next_sentence_labels"
+_WEIGHTS = "masked_lm_weights"  # HDF5 files do without.
+# Those of an unpacked record, in the order of `serialize_instances`.
+FEATURES = (*PER_TOKEN, *PER_PREDICTION, LABEL, _WEIGHTS)
+_PER_SEQUENCE = (LABEL, "next_sentence_positions", "next_sentence_weights")
 _ONLY_PACKED = ("positions", "next_sentence_positions", "next_sentence_weights")
 
 
@@ -64,8 +68,8 @@ class RecordShape:
     @property
     def lengths(self) -> dict[str, int]:
         """Feature -> values per record, those of packed records included."""
-        lengths = dict.fromkeys(_PER_TOKEN, self.max_seq_length)
-        lengths |= dict.fromkeys(_PER_PREDICTION, self.max_predictions)
+        lengths = dict.fromkeys(PER_TOKEN, self.max_seq_length)
+        lengths |= dict.fromkeys((*PER_PREDICTION, _WEIGHTS), self.max_predictions)
         lengths |= dict.fromkeys(_PER_SEQUENCE, self.max_sequences)
         return lengths | {"positions": self.max_seq_length}
 
@@ -91,15 +95,15 @@ def _shape_of(data: bytes, location: object) -> RecordShape:
             "or move it out of the folder if it holds other data."
         ) from error
     is_packed = "next_sentence_positions" in feature
-    wanted = {*_PER_TOKEN, *_PER_PREDICTION, _LABEL}
-    missing = (wanted | {*_ONLY_PACKED} if is_packed else wanted) - set(feature)
+    wanted = {*FEATURES, *(_ONLY_PACKED if is_packed else ())}
+    missing = wanted - set(feature)
     if missing:
         raise CorruptRecordError(
             f"{location}: the record lacks {', '.join(sorted(missing))}. It must hold "
             "the features of BERT pre-training; `python -m bert_tf data create` makes "
             "them."
         )
-    names = ("input_ids", "masked_lm_ids", _LABEL)
+    names = ("input_ids", "masked_lm_ids", LABEL)
     lengths = [len(feature[name].int64_list.value) for name in names]
     if not all(lengths):
         raise CorruptRecordError(
@@ -194,7 +198,7 @@ class ValueLimits:
         return {
             # The number of a sequence within its record, from 1; 0 is padding.
             "input_mask": shape.max_sequences + 1,
-            "masked_lm_weights": math.inf,
+            _WEIGHTS: math.inf,
             "next_sentence_weights": math.inf,
             "input_ids": self.vocab_size,
             "masked_lm_ids": self.vocab_size,
@@ -202,7 +206,7 @@ class ValueLimits:
             "masked_lm_positions": shape.max_seq_length,
             "positions": shape.max_seq_length,
             "next_sentence_positions": shape.max_seq_length,
-            _LABEL: 2,
+            LABEL: 2,
         }
 
 
