@@ -31,6 +31,11 @@ def divide(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
     return [items[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
+def blocks(numbers: range, size: int) -> list[range]:
+    """Cuts consecutive numbers into contiguous parts of at most `size`."""
+    return [numbers[first : first + size] for first in range(0, len(numbers), size)]
+
+
 def in_order(
     function: Callable[..., Result], tasks: Iterable[tuple], num_processes: int
 ) -> Iterator[Result]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from bert_tf.config.data import IndexDataConfig
 from bert_tf.data.output_files import describe_file
+from bert_tf.data.processes import blocks
 from bert_tf.data.records.metadata import (
     Metadata,
     Shard,
@@ -86,9 +87,8 @@ def index_records(config: IndexDataConfig) -> Metadata:
     parser = open_parser(record_files(folder), NO_LIMITS)
     index = parser.index
     counts: Counter[str] = Counter()
-    for begin in range(0, len(index), _RECORDS_AT_ONCE):
-        end = min(begin + _RECORDS_AT_ONCE, len(index))
-        counts.update(count_records(parser(np.arange(begin, end))))
+    for numbers in blocks(range(len(index)), _RECORDS_AT_ONCE):
+        counts.update(count_records(parser(np.asarray(numbers))))
     shards = record_shards(
         describe_file(path, {"records": count})
         for path, count in zip(index.files, np.diff(index.starts).tolist(), strict=True)

@@ -21,7 +21,7 @@ from bert_tf.data.packing.planning import (
     length_histogram,
     make_plan,
 )
-from bert_tf.data.processes import divide, in_order
+from bert_tf.data.processes import blocks, divide, in_order
 from bert_tf.data.records.checking import check_content
 from bert_tf.data.records.examples import serialize_examples
 from bert_tf.data.records.metadata import (
@@ -45,23 +45,23 @@ _RECORDS_WORTH_A_WORKER = 100_000
 
 
 def measure_records(
-    files: tuple[str, ...], begin: int, end: int, cache_dir: str
+    files: tuple[str, ...], numbers: range, cache_dir: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of tokens and of masked tokens of some records: two [end - begin].
+    """Counts of tokens and of masked tokens of some records: two [len(numbers)].
 
     Raises:
       CorruptRecordError: naming a record that cannot be packed.
     """
     parser = cached_input(files, cache_dir)
-    arrays = parser(np.arange(begin, end))
+    arrays = parser(np.asarray(numbers))
     try:
         return _sizes(arrays)
     except ValueError:
-        for row in range(end - begin):
+        for row, number in enumerate(numbers):
             try:
                 _sizes({name: array[[row]] for name, array in arrays.items()})
             except ValueError as error:
-                location = parser.index.location(begin + row)
+                location = parser.index.location(number)
                 raise CorruptRecordError(f"{location}: {error}") from None
         raise
 
@@ -187,10 +187,8 @@ def _measure(
     files: tuple[str, ...], count: int, config: PackDataConfig, cache_dir: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of tokens and of masked tokens of all records: two [n] arrays."""
-    tasks = (
-        (files, begin, min(begin + _RECORDS_AT_ONCE, count), cache_dir)
-        for begin in range(0, count, _RECORDS_AT_ONCE)
-    )
+    parts = blocks(range(count), _RECORDS_AT_ONCE)
+    tasks = ((files, numbers, cache_dir) for numbers in parts)
     measured = []
     processes = _useful_processes(config, count)
     with ProgressReport(count, "records measured") as progress:
@@ -228,9 +226,9 @@ def _write_shards(
     }
     left = {n: rows for n, rows in shards.items() if not output.finished(n)}
     tasks = (
-        (files, *assignment.rows(*block), widths, str(output.partial_dir))
+        (files, *assignment.rows(x.start, x.stop), widths, str(output.partial_dir))
         for rows in left.values()
-        for block in _blocks(rows)
+        for x in blocks(rows, _ROWS_AT_ONCE)
     )
     total = sum(map(len, left.values()))
     processes = _useful_processes(config, len(assignment.members))
@@ -238,19 +236,13 @@ def _write_shards(
         results = in_order(pack_rows, tasks, processes)
         for name, rows in left.items():
             with RecordWriter(output.partial_dir / name) as writer:
-                for _ in _blocks(rows):
+                for _ in blocks(rows, _ROWS_AT_ONCE):
                     frames = next(results)
                     for frame in frames:
                         writer.write_framed(frame)
                     progress.add(len(frames), len(frames))
             output.finish(writer.described({"records": writer.num_records}))
     return [output.finished(name) for name in shards]
-
-
-def _blocks(rows: range) -> list[tuple[int, int]]:
-    """Begin and end of blocks of at most `_ROWS_AT_ONCE` rows."""
-    starts = range(rows.start, rows.stop, _ROWS_AT_ONCE)
-    return [(start, min(start + _ROWS_AT_ONCE, rows.stop)) for start in starts]
 
 
 def _metadata(

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bert_tf.config.data import CreateDataConfig
 from bert_tf.data.pretraining.instances import InstanceMaker, Masker, TrainingInstance
 from bert_tf.data.pretraining.statistics import TextCounts, count_text
+from bert_tf.data.processes import blocks
 from bert_tf.data.text.documents import (
     FileRange,
     count_documents,
@@ -196,10 +197,7 @@ def make_instances(
 
 def duplicate_blocks(dupe_factor: int) -> list[range]:
     """Divides the duplicates into blocks that a worker process holds in memory."""
-    return [
-        range(first, min(first + _DUPLICATES_AT_ONCE, dupe_factor))
-        for first in range(0, dupe_factor, _DUPLICATES_AT_ONCE)
-    ]
+    return blocks(range(dupe_factor), _DUPLICATES_AT_ONCE)
 
 
 def _generator(*parts: object) -> random.Random:

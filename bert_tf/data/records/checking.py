@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bert_tf.data.output_files import OutputFile
+from bert_tf.data.processes import blocks
 from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
 from bert_tf.data.records.record_index import RecordIndex
 from bert_tf.data.records.schema import RecordParser, RecordShape
@@ -129,9 +130,9 @@ def check_content(parser: RecordParser, files: Mapping[str, OutputFile]) -> None
 
 def _read_all(parser: RecordParser, shard: int) -> None:
     """Reads all records of a file; the first damaged one raises an error."""
-    begin, end = parser.index.starts[shard : shard + 2].tolist()
-    for first in range(begin, end, _RECORDS_AT_ONCE):
-        parser(np.arange(first, min(first + _RECORDS_AT_ONCE, end)))
+    records = range(*parser.index.starts[shard : shard + 2].tolist())
+    for numbers in blocks(records, _RECORDS_AT_ONCE):
+        parser(np.asarray(numbers))
 
 
 def corrupt_among(parser: RecordParser, numbers: np.ndarray) -> dict[int, str]:
@@ -173,12 +174,11 @@ def find_corrupt_records(
       CorruptRecordError: if there are more.
     """
     bounds = np.linspace(0, len(parser.index), communicator.size + 1).astype(np.int64)
-    begin, end = bounds[communicator.rank : communicator.rank + 2].tolist()
+    records = range(*bounds[communicator.rank : communicator.rank + 2].tolist())
     error, own = None, {}
     try:
-        with ProgressReport(end - begin, "records checked") as progress:
-            for first in range(begin, end, _RECORDS_AT_ONCE):
-                numbers = np.arange(first, min(first + _RECORDS_AT_ONCE, end))
+        with ProgressReport(len(records), "records checked") as progress:
+            for numbers in map(np.asarray, blocks(records, _RECORDS_AT_ONCE)):
                 is_read = ~np.isin(numbers, skipped)
                 own |= corrupt_among(parser, numbers[is_read])
                 progress.add(len(numbers), len(numbers))
