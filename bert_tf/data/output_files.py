@@ -1,5 +1,6 @@
 """Output files: written atomically, and their size, checksum and counts."""
 
+import abc
 import dataclasses
 import os
 from collections import Counter
@@ -84,14 +85,52 @@ def no_text_error(received: str) -> ValueError:
     )
 
 
-class FileWriter:
+class WholeFileWriter(abc.ABC):
     """Writes a file as `<path>.tmp`, which is renamed when it is complete.
 
     Use it as a context manager, or call `close`. On an exception the temporary file is
-    deleted. No file stays open between writes, so there may be thousands of writers.
+    deleted.
 
     Attributes:
       path: The file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Creates no file yet.
+
+        Args:
+          path: The final path.
+        """
+        self.path = Path(path)
+        self._temporary = Path(f"{self.path}.tmp")
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Syncs the file to disk and renames it."""
+
+    def discard(self) -> None:
+        """Deletes the temporary file."""
+        self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        """The writer itself."""
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Renames the file, or deletes it after an error."""
+        try:
+            if error is None:
+                self.close()
+        finally:
+            self.discard()
+
+
+class FileWriter(WholeFileWriter):
+    """Writes any bytes.
+
+    No file stays open between writes, so there may be thousands of writers.
+
+    Attributes:
       num_bytes: Bytes written.
     """
 
@@ -101,10 +140,9 @@ class FileWriter:
         Args:
           path: The final path.
         """
-        self.path = Path(path)
+        super().__init__(path)
         self.num_bytes = 0
         self._crc = 0
-        self._temporary = Path(f"{self.path}.tmp")
         self._temporary.write_bytes(b"")
         self._buffer = bytearray()
 
@@ -133,11 +171,6 @@ class FileWriter:
         self._flush(to_disk=True)
         os.replace(self._temporary, self.path)
 
-    def discard(self) -> None:
-        """Deletes the temporary file."""
-        self._buffer.clear()
-        self._temporary.unlink(missing_ok=True)
-
     def _flush(self, to_disk: bool = False) -> None:
         with written(self.path), open(self._temporary, "ab") as file:
             file.write(self._buffer)
@@ -145,15 +178,3 @@ class FileWriter:
                 file.flush()
                 os.fsync(file.fileno())
         self._buffer.clear()
-
-    def __enter__(self) -> Self:
-        """The writer itself."""
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Renames the file, or deletes it after an error."""
-        try:
-            if error is None:
-                self.close()
-        finally:
-            self.discard()

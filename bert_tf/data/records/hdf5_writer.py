@@ -10,11 +10,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
 
 import h5py
 import numpy as np
 
+from bert_tf.data.output_files import WholeFileWriter
 from bert_tf.data.records.schema import LABEL, PER_PREDICTION, PER_TOKEN
 
 # Attributes of a file without padding: the maximum lengths of its rows.
@@ -103,14 +103,10 @@ def _refuse(wrong: np.ndarray, rule: str) -> None:
         raise UnstorableRecordError(row, f"{rule}. Keep the records as TFRecords.")
 
 
-class Hdf5Writer:
-    """Writes one HDF5 file as `<path>.tmp`, which is renamed when it is complete.
-
-    Use it as a context manager, or call `close`. On an exception the temporary file is
-    deleted. The same records give the same bytes.
+class Hdf5Writer(WholeFileWriter):
+    """Writes one HDF5 file; the same records give the same bytes.
 
     Attributes:
-      path: The file.
       num_records: Records written.
     """
 
@@ -134,13 +130,12 @@ class Hdf5Writer:
           variable_length: Leave out the padding.
           compression: none or gzip; gzip compresses padded rows only.
         """
-        self.path = Path(path)
+        super().__init__(path)
         self.num_records = 0
         self._expected = num_records
         self._variable_length = variable_length
         self._waiting = {name: [] for name in _DTYPES}
         self._num_waiting = self._num_stored = 0
-        self._temporary = Path(f"{self.path}.tmp")
         self._file = h5py.File(self._temporary, "w", libver=("earliest", "v108"))
         try:
             self._add_datasets(max_seq_length, max_predictions, compression)
@@ -242,19 +237,7 @@ class Hdf5Writer:
         # On a full disk this fails too, and the first error is the one to show.
         with contextlib.suppress(OSError, RuntimeError):
             self._file.close()
-        self._temporary.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        """The writer itself."""
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Renames the file, or deletes it after an error."""
-        try:
-            if error is None:
-                self.close()
-        finally:
-            self.discard()
+        super().discard()
 
 
 @contextlib.contextmanager
