@@ -166,7 +166,7 @@ def _pushed(files: list[str], destination: str, name: str) -> list[str]:
     if not name:
         return []
     parts = glob.glob(f"{glob.escape(destination)}.data-*")  # Of a checkpoint.
-    folder = os.path.dirname(files[0]) or "."
+    folder = folder_of(files[0])
     try:
         address = hub.push(folder, [*files, *parts], hub.check_name("push", name))
     except RunError as error:

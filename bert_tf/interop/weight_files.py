@@ -102,7 +102,7 @@ def find_source(path: str | os.PathLike[str]) -> Source:
     """
     path = local_folder(os.fspath(path))
     if os.path.basename(path) == _STATE and os.path.isfile(path):
-        path = os.path.dirname(path) or "."
+        path = folder_of(path)
     if os.path.isdir(path):
         kind, path, notes = _in_folder(path)
         return _with_neighbours(kind, path, notes)

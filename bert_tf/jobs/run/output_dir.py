@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bert_tf.config import BertConfig
 from bert_tf.config.paths import require_possible
 from bert_tf.config.run import RunConfig
-from bert_tf.config.task_settings import FILE_FORMATS
+from bert_tf.config.task_settings import FILE_FORMATS, plain_name
 from bert_tf.data.text.tokenizer_settings import TASK_FILE, TOKENIZER_CONFIG
 from bert_tf.data.text.vocabulary import vocabulary_text
 from bert_tf.errors import OtherWorkerFailed, RunError
@@ -133,7 +133,7 @@ class FolderTask(NamedTuple):
         return self.kind == other.kind and len(names) < 2
 
     def _plain_name(self) -> str:
-        name = self.name.lower().replace("-", "").replace("_", "")
+        name = plain_name(self.name)
         return FILE_FORMATS[0] if name in FILE_FORMATS else name
 
 
