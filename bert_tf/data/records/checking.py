@@ -10,7 +10,12 @@ import numpy as np
 
 from bert_tf.data.output_files import OutputFile
 from bert_tf.data.processes import blocks
-from bert_tf.data.records.metadata import Metadata, metadata_file, read_metadata
+from bert_tf.data.records.metadata import (
+    Metadata,
+    metadata_file,
+    read_metadata,
+    rewriting,
+)
 from bert_tf.data.records.record_index import RecordIndex
 from bert_tf.data.records.schema import RecordParser, RecordShape
 from bert_tf.data.records.skipping import SkippingParser, name_records
@@ -46,8 +51,7 @@ def check_shards(
             if path not in listed:
                 raise CorruptRecordError(
                     f"{metadata_file(folder)} does not list {path}. Move the file "
-                    "away, or update the metadata with `python -m bert_tf data index "
-                    f"--input_dir={folder} --overwrite`."
+                    f"away, or update the metadata with {rewriting(folder)}."
                 )
     for shard in metadata.shards or ():
         path = os.path.join(parent, shard.name)
@@ -57,8 +61,7 @@ def check_shards(
             raise CorruptRecordError(
                 f"{metadata_file(folder)} lists the file {shard.name}, which is "
                 f"missing in {parent}. Copy it there, make the records again, or "
-                "leave it out of the metadata with `python -m bert_tf data index "
-                f"--input_dir={folder} --overwrite`."
+                f"leave it out of the metadata with {rewriting(folder)}."
             )
         number = files[path]
         records = int(index.starts[number + 1] - index.starts[number])
@@ -68,8 +71,7 @@ def check_shards(
                 f"{path} must hold {shard.records} records in {shard.bytes} bytes, as "
                 f"{metadata_file(folder)} states. Received: {found[0]} records in "
                 f"{found[1]} bytes. Copy or make the file again. If the file is "
-                "correct, update the metadata with `python -m bert_tf data index "
-                f"--input_dir={folder} --overwrite`."
+                f"correct, update the metadata with {rewriting(folder)}."
             )
 
 
@@ -77,25 +79,20 @@ def check_metadata(
     folder: str, metadata: Metadata, file_format: str, shape: RecordShape
 ) -> None:
     """Compares metadata with the records that it describes."""
-    pairs = {
-        "format": (metadata.format, file_format),
-        "packed": (metadata.packed, shape.is_packed),
-        "max_seq_length": (metadata.max_seq_length, shape.max_seq_length),
-        "max_predictions_per_pack": (
-            metadata.max_predictions_per_pack,
-            shape.max_predictions,
-        ),
-        "max_sequences_per_pack": (
-            metadata.max_sequences_per_pack,
-            shape.max_sequences,
-        ),
+    values = {
+        "format": file_format,
+        "packed": shape.is_packed,
+        "max_seq_length": shape.max_seq_length,
+        "max_predictions_per_pack": shape.max_predictions,
+        "max_sequences_per_pack": shape.max_sequences,
     }
-    for name, (stated, found) in pairs.items():
+    for name, found in values.items():
+        stated = getattr(metadata, name)
         if stated is not None and stated != found:
             raise CorruptRecordError(
                 f"{metadata_file(folder)} states {name}={stated}, but the records of "
-                f"{folder} have {name}={found}. Update the metadata with `python -m "
-                f"bert_tf data index --input_dir={folder} --overwrite`."
+                f"{folder} have {name}={found}. Update the metadata with "
+                f"{rewriting(folder)}."
             )
 
 
@@ -124,7 +121,7 @@ def check_content(parser: RecordParser, files: Mapping[str, OutputFile]) -> None
                 f"{path} must have the checksum (CRC32C) {shard.crc32c}, as "
                 f"{metadata_file(folder)} states. Received: {found.crc32c}. Copy or "
                 "make the file again. If the file is correct, update the metadata with "
-                f"`python -m bert_tf data index --input_dir={folder} --overwrite`."
+                f"{rewriting(folder)}."
             )
 
 

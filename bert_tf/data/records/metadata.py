@@ -146,6 +146,11 @@ def metadata_file(record_dir: str | os.PathLike[str]) -> str:
     return target if os.path.exists(target) and not os.path.exists(path) else path
 
 
+def rewriting(record_dir: str | os.PathLike[str]) -> str:
+    """The command that writes the metadata of records again, for messages."""
+    return f"`python -m bert_tf data index --input_dir={record_dir} --overwrite`"
+
+
 def described_path(record_file: str) -> str:
     """What the metadata of a record file describes: the file alone, or its folder."""
     has_own = os.path.exists(metadata_file(record_file))
@@ -178,8 +183,7 @@ def read_metadata(record_dir: str | os.PathLike[str]) -> Metadata | None:
     except ValueError as error:
         raise ValueError(
             f"{path} is not valid metadata of records: {str(error).rstrip('.')}. "
-            "Write it again with "
-            f"`python -m bert_tf data index --input_dir={record_dir} --overwrite`."
+            f"Write it again with {rewriting(record_dir)}."
         ) from None
 
 
