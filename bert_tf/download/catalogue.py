@@ -68,8 +68,8 @@ def _squad(version: str, train: str, dev: str) -> Entry:
     )
 
 
-def _glue(folder: str, sha256: str, archive: str = "") -> Entry:
-    archive = archive or f"{folder}.zip"
+def _glue(folder: str, sha256: str) -> Entry:
+    archive = "QNLIv2.zip" if folder == "QNLI" else f"{folder}.zip"
     return Entry(folder, (RemoteFile(f"{_GLUE}{archive}", archive, sha256),), True)
 
 
@@ -143,6 +143,17 @@ _MODELS_WITHOUT_SUMS = [
     ),
 ]
 
+# Task -> the sha256 of its archive.
+_GLUE_SUMS = {
+    "CoLA": "f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff",
+    "MNLI": "e7c1d896d26ed6caf700110645df426cc2d8ebf02a5ab743d5a5c68ac1c83633",
+    "QNLI": "e634e78627a29adaecd4f955359b22bf5e70f2cbd93b493f2d624138a0c0e5f5",
+    "QQP": "40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0",
+    "RTE": "6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee",
+    "SST-2": "d67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa",
+    "STS-B": "e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85",
+    "WNLI": "ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46",
+}
 WIKIPEDIA = "wikipedia"
 MRPC = "mrpc"
 CATALOGUE: dict[str, Entry] = {
@@ -177,32 +188,7 @@ CATALOGUE: dict[str, Entry] = {
             ),
         ),
     ),
-    "cola": _glue(
-        "CoLA", "f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff"
-    ),
-    "mnli": _glue(
-        "MNLI", "e7c1d896d26ed6caf700110645df426cc2d8ebf02a5ab743d5a5c68ac1c83633"
-    ),
-    "qnli": _glue(
-        "QNLI",
-        "e634e78627a29adaecd4f955359b22bf5e70f2cbd93b493f2d624138a0c0e5f5",
-        "QNLIv2.zip",
-    ),
-    "qqp": _glue(
-        "QQP", "40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0"
-    ),
-    "rte": _glue(
-        "RTE", "6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee"
-    ),
-    "sst-2": _glue(
-        "SST-2", "d67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa"
-    ),
-    "sts-b": _glue(
-        "STS-B", "e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85"
-    ),
-    "wnli": _glue(
-        "WNLI", "ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46"
-    ),
+    **{folder.lower(): _glue(folder, sums) for folder, sums in _GLUE_SUMS.items()},
     "blimp": Entry(
         "blimp",
         (
@@ -217,7 +203,7 @@ CATALOGUE: dict[str, Entry] = {
     **{path: model(path, sums) for path, sums in _MODELS_WITH_SUMS.items()},
     **{path: model(path) for path in _MODELS_WITHOUT_SUMS},
 }
-GLUE_TASKS = (MRPC, "cola", "mnli", "qnli", "qqp", "rte", "sst-2", "sts-b", "wnli")
+GLUE_TASKS = (MRPC, *map(str.lower, _GLUE_SUMS))
 
 
 def wikipedia(language: str, date: str) -> tuple[RemoteFile, str]:
