@@ -193,10 +193,15 @@ def add_tokenizer_options(parser: Parser) -> None:
         help="default: from the files next to the weights, else true if the vocabulary "
         "is uncased",
     )
+    add_cased(parser)
+
+
+def add_cased(parser: Parser) -> None:
+    """Adds `--cased`, next to `--do_lower_case`, which has the default of both."""
     parser.add_argument(
         "--cased",
         dest="do_lower_case",
         action="store_false",
-        default=None,
+        default=argparse.SUPPRESS,
         help="the same as --do_lower_case=false",
     )

@@ -1,9 +1,8 @@
 """`python -m bert_tf vocab extend MODEL OUT`: a model with the words of a domain."""
 
-import argparse
 from collections.abc import Sequence
 
-from bert_tf.cli.arguments import Parser, add_options
+from bert_tf.cli.arguments import Parser, add_cased, add_options
 from bert_tf.config.models import ExtendOptions
 from bert_tf.config.paths import require_exists, require_file, require_local
 from bert_tf.interop.vocabulary_extension import extend_vocabulary
@@ -25,13 +24,7 @@ def make_parser() -> Parser:
     add("model", help="weights with config and vocab.txt, as for `predict`")
     add("destination", help="a folder for transformers, from which trainings start too")
     add_options(parser, ExtendOptions)
-    add(
-        "--cased",
-        dest="do_lower_case",
-        action="store_false",
-        default=argparse.SUPPRESS,
-        help="the same as --do_lower_case=false",
-    )
+    add_cased(parser)
     return parser
 
 

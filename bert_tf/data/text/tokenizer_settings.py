@@ -26,13 +26,11 @@ TOKENIZER_FILE = "tokenizer.json"
 _CASE = "do_lower_case"
 SETTING_NAMES = tuple(field.name for field in dataclasses.fields(TokenizerSettings))
 # The names of these settings in the library `tokenizers`.
-_NORMALIZER_KEYS = dict(
-    zip(
-        SETTING_NAMES,
-        ("lowercase", "strip_accents", "handle_chinese_chars"),
-        strict=True,
-    )
-)
+_NORMALIZER_KEYS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
 _OTHER_TOKENIZERS = ("Japanese", "Roberta", "Albert", "Camembert", "XLMRoberta")
 
 
