@@ -5,7 +5,6 @@ import sys
 from bert_tf.cli import main
 from bert_tf.cli.arguments import Parser
 from bert_tf.config import BertConfig
-from bert_tf.interop.tensor_shapes import padded_size
 
 
 def translated(arguments: list[str]) -> list[str]:
@@ -26,7 +25,7 @@ def translated(arguments: list[str]) -> list[str]:
     return [
         *("convert", options.tf_checkpoint, options.output_checkpoint),
         *("--form=mlperf", f"--bert_config_file={options.bert_config_path}"),
-        f"--vocab_size={padded_size(config.vocab_size)}",
+        f"--vocab_size={-(-config.vocab_size // 8) * 8}",  # 30522 becomes 30528.
         *("--weights_only", "--overwrite"),
     ]
 

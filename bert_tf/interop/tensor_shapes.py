@@ -12,8 +12,6 @@ from bert_tf.errors import RunError, listed
 from bert_tf.interop import tensor_names
 
 _POOLER = "bert/pooler/dense/kernel"
-# Trainers pad the vocabulary so that products fill whole tiles: 30522 becomes 30528.
-_MULTIPLE = 8
 _OF_VOCABULARY = ("bert/embeddings/word_embeddings", "cls/predictions/output_bias")
 _POSITIONS = "bert/embeddings/position_embeddings"
 
@@ -28,11 +26,6 @@ class Fitted(NamedTuple):
 
     values: np.ndarray
     note: str = ""
-
-
-def padded_size(vocab_size: int) -> int:
-    """The size of a vocabulary that is padded to a multiple of 8."""
-    return -(-vocab_size // _MULTIPLE) * _MULTIPLE
 
 
 def require_float(name: str, values: np.ndarray) -> None:
