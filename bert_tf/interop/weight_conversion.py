@@ -196,7 +196,7 @@ def _config(weights: Weights, options: ConvertOptions) -> BertConfig:
     config = weights.config
     if options.bert_config_file:
         config = BertConfig.from_json_file(options.bert_config_file)
-    remedy = " `python -m bert_tf convert` also takes it as --bert_config_file."
+    remedy = "`python -m bert_tf convert` also takes it as --bert_config_file."
     config = require_config(config, weights.source, remedy)
     if options.vocab_size:
         config = dataclasses.replace(config, vocab_size=options.vocab_size)

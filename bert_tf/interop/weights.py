@@ -241,16 +241,17 @@ def require_config(
     Args:
       config: The result of `read_config`.
       source: The weights, for messages.
-      remedy: What else the user may do where there is none.
+      remedy: What else the user may do where there is none, a sentence; optional.
 
     Raises:
       RunError: if there is none.
     """
     if config is None:
-        raise RunError(
+        message = (
             f"There is no bert_config.json or config.json next to the {source}. Put "
-            f"that of the model there.{remedy}"
+            "that of the model there."
         )
+        raise RunError(f"{message} {remedy}".rstrip())
     return config
 
 

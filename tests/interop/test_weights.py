@@ -9,7 +9,12 @@ from safetensors.numpy import save_file
 
 from bert_tf.errors import RunError
 from bert_tf.interop.torch_files import save_torch
-from bert_tf.interop.weights import Weights, assign_weights, read_weights
+from bert_tf.interop.weights import (
+    Weights,
+    assign_weights,
+    read_weights,
+    require_config,
+)
 
 
 def variables(**shapes):
@@ -29,6 +34,13 @@ def weights(**tensors):
 
 
 # Reading.
+
+
+@pytest.mark.parametrize("remedy, end", [("", ""), ("Pass it.", " Pass it.")])
+def test_what_else_to_do_without_a_config_is_a_sentence(remedy, end):
+    with pytest.raises(RunError) as refused:
+        require_config(None, "file a", remedy)
+    assert str(refused.value).endswith(f"Put that of the model there.{end}")
 
 
 def test_slots_and_counters_of_a_checkpoint_are_left_out(tf1, tiny, tiny_tensors):
