@@ -114,7 +114,6 @@ class Predictor:
         self._files = find_model(model_dir, self.kind, **given)
         self.description = self._files.description
         self._policy = choose_policy(precision, "")
-        self._vocab_file = self._files.vocab_file
         self._tokenizer = load_tokenizer(model_dir, **given)
         self._stack = contextlib.ExitStack()
 
@@ -129,7 +128,7 @@ class Predictor:
             raise
         config = settings_of(model).config
         self._type_vocab_size = config.type_vocab_size
-        _log(check_size(self._vocab_file, config.vocab_size), logging.INFO)
+        _log(check_size(self._files.vocab_file, config.vocab_size), logging.INFO)
         _log(self._policy.unused_entries(), logging.INFO)
         backends = backends_of(model)
         is_fused = backends.fused_dtype is not None

@@ -56,7 +56,7 @@ class Scorer(Predictor):
     @property
     def vocab_file(self) -> str:
         """The model's vocabulary."""
-        return self._vocab_file
+        return self._files.vocab_file
 
     def pseudo_log_likelihoods(
         self, sequences: Sequence[Sequence[int]], progress: Progress
