@@ -257,10 +257,18 @@ def _require_types(instance: object) -> None:
             _refuse(name, f"be a number in [0, {_LARGEST})", value)
 
 
+def most_predictions(known: Iterable[Metadata]) -> int | None:
+    """P of the sequences of packed records, which may be mixed; None if unknown."""
+    found = [about.max_predictions_per_seq for about in known]
+    return max(found) if found and all(found) else None
+
+
 def check_lengths(
     input_files_dir: str,
     found: Mapping[str, int | None],
     given: Mapping[str, int | None],
+    *,
+    stated_by: Mapping[str, Mapping[str, int | None]] | None = None,
 ) -> None:
     """Compares lengths of records with the flags, as far as both are known.
 
@@ -268,14 +276,23 @@ def check_lengths(
       input_files_dir: The setting that names the records.
       found: Name of a flag -> what the records have.
       given: Name of a flag -> its value.
+      stated_by: Where the records are not read yet: what has metadata -> what these
+        state, as in `found`.
 
     Raises:
-      CorruptRecordError: naming both.
+      CorruptRecordError: naming both, and how metadata that are not right are replaced.
     """
     for name, value in given.items():
         if None not in (value, found[name]) and value != found[name]:
+            commands = " and ".join(
+                f"`python -m bert_tf data index --input_dir={path} --overwrite`"
+                for path, stated in (stated_by or {}).items()
+                if stated[name] != value
+            )
+            advice = f" If they have it, update their metadata with {commands}."
             raise CorruptRecordError(
                 f"`{name}` must be {found[name]}, that of the records of "
                 f"{input_files_dir}. Received: {name}={value}. Pass --{name}="
                 f"{found[name]}, or make records with --{name}={value}."
+                + (advice if commands else "")
             )

@@ -20,6 +20,7 @@ from bert_tf.data.records.metadata import (
     Metadata,
     check_lengths,
     metadata_file,
+    most_predictions,
     read_metadata,
 )
 from bert_tf.data.records.record_index import (
@@ -383,8 +384,7 @@ def _lengths(
     """S, and P of a single sequence, of records."""
     predictions = shape.max_predictions
     if shape.is_packed:
-        stated = (about.max_predictions_per_seq for about in metadata.values() if about)
-        predictions = next(filter(None, stated), None)
+        predictions = most_predictions(filter(None, metadata.values()))
     return {
         "max_seq_length": shape.max_seq_length,
         "max_predictions_per_seq": predictions,

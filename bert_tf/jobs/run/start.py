@@ -1,7 +1,7 @@
 """A run's start with its architecture and tokenizer, which need no TensorFlow."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import NamedTuple
 
 from bert_tf.config import BertConfig, PretrainingConfig, checks
@@ -10,6 +10,7 @@ from bert_tf.data.records.metadata import (
     Metadata,
     check_lengths,
     described_path,
+    most_predictions,
     read_metadata,
 )
 from bert_tf.data.records.record_index import record_sets
@@ -91,27 +92,40 @@ def _stated_metadata(
         sets = record_sets(setting, may_have_weights=True)
         folders = {described_path(path) for one in sets for path in one.files}
         found = {folder: read_metadata(folder) for folder in sorted(folders)}
-        lengths = _stated_lengths(found.values())
+        # HDF5 may be padded.
+        known = {n: x for n, x in found.items() if x and x.format == "tfrecord"}
+        lengths = _stated_lengths(known.values())
         given = {name: getattr(batch, name) for name in lengths}
-        check_lengths(setting, lengths, given)
+        stated_by = {name: _lengths_of(about) for name, about in known.items()}
+        check_lengths(setting, lengths, given, stated_by=stated_by)
         stated |= found
     return stated
 
 
-def _stated_lengths(stated: Iterable[Metadata | None]) -> dict[str, int | None]:
+def _stated_lengths(known: Collection[Metadata]) -> dict[str, int | None]:
     """S, and P of a single sequence; None if unknown, or not the same in all metadata.
 
-    Whether records of different lengths can be mixed is decided when they are opened.
+    Packed records may have different P. Whether records of other different lengths can
+    be mixed is decided when they are opened.
     """
-    known = [x for x in stated if x and x.format == "tfrecord"]  # HDF5 may be padded.
-    values = {
-        "max_seq_length": {x.max_seq_length for x in known},
-        "max_predictions_per_seq": {
-            x.max_predictions_per_seq if x.packed else x.max_predictions_per_pack
-            for x in known
-        },
+    lengths = {}
+    for name in ("max_seq_length", "max_predictions_per_seq"):
+        values = {_lengths_of(about)[name] for about in known}
+        lengths[name] = min(values) if len(values) == 1 else None
+    if known and all(about.packed for about in known):
+        lengths["max_predictions_per_seq"] = most_predictions(known)
+    return lengths
+
+
+def _lengths_of(about: Metadata) -> dict[str, int | None]:
+    """S, and P of a single sequence, as metadata state them."""
+    is_packed, predictions = about.packed, about.max_predictions_per_seq
+    return {
+        "max_seq_length": about.max_seq_length,
+        "max_predictions_per_seq": (
+            predictions if is_packed else about.max_predictions_per_pack
+        ),
     }
-    return {name: min(x) if len(x) == 1 else None for name, x in values.items()}
 
 
 def _check_initial_config(start: StartingPoint, bert: BertConfig) -> None:

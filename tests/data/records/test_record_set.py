@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import re
 import shutil
@@ -15,7 +16,12 @@ from bert_tf.data.commands.index import index_records
 from bert_tf.data.commands.pack import pack_records
 from bert_tf.data.commands.show import describe_records
 from bert_tf.data.records import record_index
-from bert_tf.data.records.metadata import described_path, metadata_file, read_metadata
+from bert_tf.data.records.metadata import (
+    described_path,
+    metadata_file,
+    read_metadata,
+    write_metadata,
+)
 from bert_tf.data.records.record_index import record_files
 from bert_tf.data.records.record_set import (
     NO_LIMITS,
@@ -244,6 +250,17 @@ def test_packed_folders_may_have_room_for_different_numbers(packed_folders):
         np.testing.assert_array_equal(features[name], expected[order])
     few = mixed(np.arange(3))  # All of one folder.
     assert few["masked_lm_ids"].shape == (3, max(widths))
+
+
+def test_a_mixture_is_compared_with_its_most_predictions(packed_folders):
+    sets = f"{packed_folders}/a:0.7,{packed_folders}/b:0.3"
+    for name, predictions in (("a", 4), ("b", 8)):
+        about = read_metadata(packed_folders / name)
+        about = dataclasses.replace(about, max_predictions_per_seq=predictions)
+        write_metadata(packed_folders / name, about)
+    with pytest.raises(CorruptRecordError, match="must be 8, that of the records"):
+        open_records(sets, LIMITS, max_predictions_per_seq=4, may_have_weights=True)
+    open_records(sets, LIMITS, max_predictions_per_seq=8, may_have_weights=True)
 
 
 def test_packed_files_of_one_folder_have_the_same_lengths(packed_folders):
