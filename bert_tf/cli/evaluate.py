@@ -115,6 +115,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.warn_about_repeated()
     _check_paths(options)
     rows = _chosen_rows(options)
+    # After the options, since a model of the hub is fetched.
+    find_model(
+        options.model,
+        vocab_file=options.vocab_file,
+        do_lower_case=options.do_lower_case,
+    )
     inputs = read_inputs(
         options.data_dir,
         options.blimp,
@@ -194,8 +200,6 @@ def _check_paths(options: argparse.Namespace) -> None:
     if options.blimp and not os.path.isdir(options.blimp):
         require_file("blimp", options.blimp)
     require_output_file("output", options.output)
-    given = {"vocab_file": options.vocab_file, "do_lower_case": options.do_lower_case}
-    find_model(options.model, **given)
 
 
 def table(rows: Sequence[Any]) -> list[str]:

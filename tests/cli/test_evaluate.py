@@ -15,6 +15,7 @@ from interop.tiny_bert import (
 
 from bert_tf.cli import main
 from bert_tf.config import BertConfig
+from bert_tf.interop import weight_files
 
 # Pairs of letters, which are the words of the tiny vocabulary. Both sentences of the
 # last one are the same tokens to an uncased model.
@@ -239,6 +240,12 @@ def test_wrong_input_ends_with_one_line_and_leaves_nothing(
     [line] = [each for each in error.splitlines() if each.startswith("error: ")]
     assert message in line and "Traceback" not in error
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_options_are_checked_before_a_model_of_the_hub_is_fetched(capsys, monkeypatch):
+    monkeypatch.setattr(weight_files, "local_folder", lambda path: None)
+    code, _, error = run(capsys, "hf://owner/name", "--rows=stss")
+    assert code == 1 and "`rows` must list names among" in error
 
 
 @pytest.mark.parametrize(
