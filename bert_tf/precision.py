@@ -10,16 +10,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bert_tf.config import checks
+from bert_tf.config.precision_file import EXCEPTIONS, LISTS, read_lists
 from bert_tf.errors import shown
-from bert_tf.json_files import read_json_object
 
 ENVIRONMENT_VARIABLE = "TF_BF16_CONVERSION"
 _LONGEST_NAME = 100
 _OFF = ("", "0", "false")
 _ON = ("1", "true")
-_LISTS = ("allowlist", "conditional_list", "strict_conditional_list")
-_EXCEPTIONS = ("non_convertible_exceptions", "convertible_exceptions")
 # Operations of two large operands: all the arithmetic, and safe in bfloat16 with
 # float32 accumulation.
 _MATRIX_PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2")
@@ -99,7 +96,7 @@ class PrecisionRules:
             "conditional_list": [*self.conditional_list],
             "strict_conditional_list": [*self.strict_conditional_list],
         }
-        for key in _EXCEPTIONS:
+        for key in EXCEPTIONS:
             found[key] = [
                 shown(" ".join(entry))[1:-1]
                 for entry in getattr(self, key)
@@ -142,7 +139,7 @@ class PrecisionPolicy:
     def from_config(cls, config: dict[str, Any]) -> "PrecisionPolicy":
         """The reverse of `get_config`."""
         rules = config["rules"] and {
-            key: tuple(tuple(e) if key in _EXCEPTIONS else e for e in entries)
+            key: tuple(tuple(e) if key in EXCEPTIONS else e for e in entries)
             for key, entries in config["rules"].items()
         }
         return cls(config["name"], PrecisionRules(**rules) if rules else None)
@@ -216,42 +213,25 @@ def read_rules(path: str, setting: str = "bf16_config_path") -> PrecisionRules:
     """Reads a precision file.
 
     Args:
-      path: JSON with the five lists; those that are missing are empty.
-      setting: The flag or environment variable that names it, for messages.
+      path: See `read_lists`.
+      setting: See `read_lists`.
 
     Returns:
       The rules.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if it is not JSON, or has an unknown key, operation or pattern.
+      FileNotFoundError, ValueError: see `read_lists`; or if an operation is unknown.
     """
-    try:
-        values = read_json_object(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"The precision file must exist. Received: {setting}={path}. Correct "
-            "the path, or pass --precision=bf16 instead."
-        ) from None
-    unknown = set(values) - {*_LISTS, *_EXCEPTIONS}
-    if unknown:
-        raise ValueError(
-            f"{path}: the keys must be among {', '.join((*_LISTS, *_EXCEPTIONS))}. "
-            f"Received: {', '.join(shown(key)[1:-1] for key in sorted(unknown))}. "
-            "Correct the file."
-        )
-    for key, entries in values.items():
-        if not isinstance(entries, list):
-            raise ValueError(
-                f"{path}: `{key}` must be a list. Received: {shown(entries)}. Correct "
-                "the file."
-            )
+    lists = read_lists(path, setting)
     rules: dict[str, Any] = {
-        key: tuple(_operation(path, key, entry) for entry in values.get(key, ()))
-        for key in _LISTS
+        key: tuple(_operation(path, key, entry) for entry in lists[key])
+        for key in LISTS
     }
-    for key in _EXCEPTIONS:
-        rules[key] = tuple(_exception(path, key, e) for e in values.get(key, ()))
+    for key in EXCEPTIONS:
+        rules[key] = tuple(
+            (pattern, kind and _operation(path, key, kind))
+            for pattern, kind in lists[key]
+        )
     return PrecisionRules(**rules)
 
 
@@ -267,21 +247,6 @@ def _operation(path: str, key: str, name: object) -> str:
         f"{', '.join(similar or _MATRIX_PRODUCTS)}. Received: {shown(name)}. "
         "Correct the file."
     )
-
-
-def _exception(path: str, key: str, entry: object) -> tuple[str, str]:
-    is_pair = isinstance(entry, list) and len(entry) == 2
-    if not is_pair or not all(isinstance(part, str) for part in entry):
-        raise ValueError(
-            f"{path}: `{key}` must hold pairs of a pattern and a type of operations. "
-            f"Received: {shown(entry)}. Correct the file."
-        )
-    pattern, kind = entry
-    try:
-        checks.require_pattern(key, pattern)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return pattern, kind and _operation(path, key, kind)
 
 
 def choose_policy(precision: str, bf16_config_path: str) -> PrecisionPolicy:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import bert_tf
 from bert_tf.cli.prediction_input import Example, Task
+from bert_tf.data.text.vocabulary import require_mask
 from bert_tf.files import extension
 from bert_tf.interop.ready_model import ReadyModel
 from bert_tf.jobs.class_names import known_files, takes_pairs
@@ -55,13 +56,11 @@ def _fill_mask(options: argparse.Namespace, _: ReadyModel) -> Task:
         results = load()([each["text"] for each in examples], options.top_k or 5)
         return ({"masks": masks} for masks in results)
 
-    return Task(
-        options.task,
-        ("text",),
-        predict,
-        load,
-        lambda example: load().check(example["text"]),
-    )
+    def check(example: Example) -> None:
+        require_mask(example["text"])  # Before the model is loaded.
+        load().check(example["text"])
+
+    return Task(options.task, ("text",), predict, load, check)
 
 
 def _squad(options: argparse.Namespace, _: ReadyModel) -> Task:

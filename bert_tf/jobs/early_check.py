@@ -4,6 +4,7 @@ import os
 
 from bert_tf.config.finetuning import ClassifierConfig, FinetuningConfig, SquadConfig
 from bert_tf.config.paths import require_file
+from bert_tf.config.precision_file import read_lists
 from bert_tf.config.run import RunConfig
 from bert_tf.config.sentences import SentencesConfig
 from bert_tf.config.task_settings import CONLL, FILE_FORMATS, SWAG
@@ -14,7 +15,13 @@ from bert_tf.data.tasks.glue_tasks import find_task
 from bert_tf.data.tasks.pairs import PairColumns, find_columns
 from bert_tf.data.tasks.row_labels import ColumnNames
 from bert_tf.data.text.tokenizer_settings import TASK_FILE
+from bert_tf.interop.classifier_labels import Head, kind_of, read_description
+from bert_tf.interop.model_kind import FILL_MASK
+from bert_tf.interop.weight_files import Kind, find_source, folder_of
+from bert_tf.jobs.class_names import check_class_weights, choose_task
 from bert_tf.jobs.run.start import find_finetuning_start, find_pretraining_start
+from bert_tf.jobs.run.starting_point import StartingPoint
+from bert_tf.tf_checkpoint import tensor_shapes
 from bert_tf.training.checkpoints import has_unpublished
 
 
@@ -24,12 +31,16 @@ def check(config: RunConfig) -> None:
     Raises:
       OSError, ValueError, RunError: as when the run does so itself.
     """
+    if path := config.runtime.bf16_config_path:
+        read_lists(path)
     if isinstance(config, FinetuningConfig):
         check_examples(config)
     if has_unpublished(config.files.output_dir):
         return  # A training publishes them first.
     if isinstance(config, FinetuningConfig):
-        find_finetuning_start(config)
+        start, *_ = find_finetuning_start(config)
+        if isinstance(config, ClassifierConfig):
+            _check_class_weights(config, start)
     else:
         find_pretraining_start(config)
 
@@ -76,6 +87,31 @@ def _check_task(config: ClassifierConfig) -> None:
         task = own_task(name, folder, columns, splits=splits, **kinds)
         for split in splits:
             task.find_file(folder, split)
+
+
+def _check_class_weights(config: ClassifierConfig, start: StartingPoint) -> None:
+    """Checks the classes that have weights, if they are those of the data."""
+    settings = config.task
+    is_parquet = settings.task_name.lower() == "parquet"  # Its reader loads slowly.
+    if config.training.do_train and settings.weight_by_class() and not is_parquet:
+        if head := _new_head(config, start):
+            task, _ = choose_task(config, head)
+            check_class_weights(settings, task)
+
+
+def _new_head(config: ClassifierConfig, start: StartingPoint) -> Head | None:
+    """The head of a run that has none yet; None if its weights may have one."""
+    if start.is_own:
+        return None
+    if config.task.new_head or not start.prefix:
+        return Head()
+    source = find_source(start.prefix)
+    description = read_description(folder_of(source.path))
+    if source.kind is Kind.TENSORFLOW:
+        has_head = "output_bias" in tensor_shapes(source.path)
+    else:
+        has_head = kind_of(source, description) != FILL_MASK
+    return None if has_head else Head(description=description)
 
 
 def _has_task_file(config: ClassifierConfig) -> bool:

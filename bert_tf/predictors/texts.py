@@ -14,6 +14,7 @@ from bert_tf.data.tasks.classification import encode_examples
 from bert_tf.data.tasks.squad_files import SquadExample
 from bert_tf.data.tasks.squad_windows import WindowSettings, build_windows
 from bert_tf.data.text.token_sequences import TokenSequences
+from bert_tf.data.text.vocabulary import SPECIAL_TOKENS, require_mask
 from bert_tf.errors import shown
 from bert_tf.evaluation.squad import (
     AnswerSettings,
@@ -42,8 +43,6 @@ from bert_tf.predictors.base import (
 )
 
 _LOGGER = logging.getLogger(__name__)
-
-MASK = "[MASK]"
 
 
 class Classifier(HeadPredictor):
@@ -256,16 +255,12 @@ class MaskFiller(Predictor):
         self._encode(text)
 
     def _encode(self, text: str) -> list[int]:
-        special = self._tokenizer.special
+        require_mask(text)
+        special, parts = self._tokenizer.special, text.split(SPECIAL_TOKENS.mask)
         ids = [special.cls]
-        for number, part in enumerate(self._tokenizer.encode(text.split(MASK))):
+        for number, part in enumerate(self._tokenizer.encode(parts)):
             ids += [special.mask] * (number > 0) + part
         ids.append(special.sep)
-        if special.mask not in ids:
-            raise ValueError(
-                f"A text must hold {MASK}. Received: {text[:80]!r}. Write {MASK}, in "
-                "capital letters, for each token that is to be predicted."
-            )
         if len(ids) > self.max_seq_length:
             raise ValueError(
                 f"A text must have at most {self.max_seq_length} tokens. Received: "

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from bert_tf.config.finetuning import ClassifierDataConfig
+from bert_tf.data.tasks.row_labels import Kind
 from bert_tf.jobs.classifier import class_weights
 
-TASK = types.SimpleNamespace(label_names=("no", "yes", "a:b"))
+TASK = types.SimpleNamespace(label_names=("no", "yes", "a:b"), kind=Kind.CLASSES)
 
 
 def weights_of(*given, task=TASK, labels=(0, 0, 0, 1)):
@@ -42,8 +43,9 @@ def test_an_unknown_class_is_refused_with_those_of_the_task():
 
 
 def test_weights_of_a_regression_are_refused():
+    numbers = types.SimpleNamespace(label_names=(), kind=Kind.NUMBERS)
     with pytest.raises(ValueError, match="it has none"):
-        weights_of("balanced", task=types.SimpleNamespace(label_names=()))
+        weights_of("balanced", task=numbers)
 
 
 @pytest.mark.parametrize(

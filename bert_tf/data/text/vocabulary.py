@@ -35,6 +35,19 @@ class SpecialTokens(NamedTuple):
 SPECIAL_TOKENS = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
+def require_mask(text: str) -> None:
+    """Refuses a text without [MASK], in which no token is to be predicted.
+
+    Raises:
+      ValueError: if it has none.
+    """
+    if (mask := SPECIAL_TOKENS.mask) not in text:
+        raise ValueError(
+            f"A text must hold {mask}. Received: {text[:80]!r}. Write {mask}, in "
+            "capital letters, for each token that is to be predicted."
+        )
+
+
 def is_unused(token: str) -> bool:
     """Whether a token is [unusedN], which users may replace."""
     return bool(_UNUSED.fullmatch(token))

@@ -1,0 +1,64 @@
+"""Reads precision files, which list the operations that compute in bfloat16."""
+
+from typing import Any
+
+from bert_tf.config import checks
+from bert_tf.errors import shown
+from bert_tf.json_files import read_json_object
+
+LISTS = ("allowlist", "conditional_list", "strict_conditional_list")
+EXCEPTIONS = ("non_convertible_exceptions", "convertible_exceptions")
+
+
+def read_lists(path: str, setting: str = "bf16_config_path") -> dict[str, list[Any]]:
+    """Reads a precision file; whether there are such operations is not checked.
+
+    Args:
+      path: JSON with the five lists; those that are missing are empty.
+      setting: The flag or environment variable that names it, for messages.
+
+    Returns:
+      Name of a list -> its entries. Those of exceptions are pairs of strings, a pattern
+      and a type of operations.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is not JSON, or has an unknown key or a wrong pattern.
+    """
+    try:
+        values = read_json_object(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"The precision file must exist. Received: {setting}={path}. Correct "
+            "the path, or pass --precision=bf16 instead."
+        ) from None
+    unknown = set(values) - {*LISTS, *EXCEPTIONS}
+    if unknown:
+        raise ValueError(
+            f"{path}: the keys must be among {', '.join((*LISTS, *EXCEPTIONS))}. "
+            f"Received: {', '.join(shown(key)[1:-1] for key in sorted(unknown))}. "
+            "Correct the file."
+        )
+    for key, entries in values.items():
+        if not isinstance(entries, list):
+            raise ValueError(
+                f"{path}: `{key}` must be a list. Received: {shown(entries)}. Correct "
+                "the file."
+            )
+    for key in EXCEPTIONS:
+        for entry in values.get(key, ()):
+            _check_exception(path, key, entry)
+    return {key: values.get(key, []) for key in (*LISTS, *EXCEPTIONS)}
+
+
+def _check_exception(path: str, key: str, entry: object) -> None:
+    is_pair = isinstance(entry, list) and len(entry) == 2
+    if not is_pair or not all(isinstance(part, str) for part in entry):
+        raise ValueError(
+            f"{path}: `{key}` must hold pairs of a pattern and a type of operations. "
+            f"Received: {shown(entry)}. Correct the file."
+        )
+    try:
+        checks.require_pattern(key, entry[0])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
