@@ -37,12 +37,13 @@ def check(config: RunConfig) -> None:
         check_examples(config)
     if has_unpublished(config.files.output_dir):
         return  # A training publishes them first.
+    # As another worker of the host: the run itself computes sha256.
     if isinstance(config, FinetuningConfig):
-        start, *_ = find_finetuning_start(config)
+        start, *_ = find_finetuning_start(config, local_rank=1)
         if isinstance(config, ClassifierConfig):
             _check_class_weights(config, start)
     else:
-        find_pretraining_start(config)
+        find_pretraining_start(config, local_rank=1)
 
 
 def check_examples(config: FinetuningConfig) -> None:

@@ -17,7 +17,7 @@ from bert_tf.data.text.vocabulary import SPECIAL_TOKENS
 from bert_tf.errors import CorruptRecordError, RunError
 from bert_tf.jobs import early_check
 from bert_tf.jobs.early_check import check_examples
-from bert_tf.training import checkpoints
+from bert_tf.training import checkpoints, manifest
 
 SCRIPTS = {"classifier": ClassifierConfig, "squad": SquadConfig}
 WORDS = "EU\tB-ORG\nis\tO\n"
@@ -142,6 +142,20 @@ def model(tmp_path):
         return checkpoints.save(str(folder), tensors, where)
 
     return make
+
+
+def test_the_sha256_of_a_checkpoint_is_left_to_the_run(tmp_path, model, monkeypatch):
+    """It would be computed twice after a save a moment ago."""
+    prefix = model("out", {})
+    (tmp_path / "out/task.json").write_text('{"task": "squad"}')
+    (tmp_path / "train-v1.1.json").write_text("")
+    words = ["run", "--do_train", f"--output_dir={tmp_path}/out"]
+    words += [f"--train_file={tmp_path}/train-v1.1.json", "--max_seq_length=16"]
+    config = flags.parse(SquadConfig, [*words, "--max_query_length=4"])
+    monkeypatch.setattr(manifest, "file_sha256", None)
+    with pytest.raises(TypeError):
+        checkpoints.verify(prefix)
+    early_check.check(config)
 
 
 @pytest.mark.parametrize(
