@@ -44,8 +44,6 @@ CLASSIFY = ["run_classifier", "run", "--do_train", "--task_name=tsv"]
 CLASSIFY += ["--data_dir={f}/data", "--output_dir={f}/new", "--max_seq_length=16"]
 SENTENCES = ["run_sentences", "run", "--do_train", "--output_dir={f}/new"]
 MODEL = "--init_checkpoint={f}/model"
-NEW = ["--bert_config_file={f}/model/bert_config.json"]
-NEW += ["--vocab_file={f}/model/vocab.txt"]
 EXTRACT = ["extract_features", "--input_file={f}/data/train.tsv", MODEL]
 EXTRACT += ["--output_file={f}/features"]
 CLI = "bert_tf.cli"
@@ -78,11 +76,6 @@ CASES = {
     ),
     "no_architecture": (SQUAD, "`bert_config_file` or `preset` must be given"),
     "layers": ([*CLASSIFY, MODEL, "--frozen_layers=3"], "`frozen_layers` must be at m"),
-    "class_weights": (
-        [*CLASSIFY, *NEW, "--data_dir={f}/classes", "--class_weights=no:2,nein:1"],
-        "`class_weights` must name classes of the task: 'no', 'yes'. Received: "
-        "class_weights='nein'",
-    ),
     "precision_key": (
         [*CLASSIFY, MODEL, "--bf16_config_path={f}/squad/task.json"],
         "the keys must be among allowlist",
@@ -160,7 +153,7 @@ CASES = {
 def folder(tmp_path_factory):
     """A model without tensors, records, examples, and a checkpoint of SQuAD."""
     path = tmp_path_factory.mktemp("early")
-    for name in ("model", "records", "data", "empty", "squad", "classes"):
+    for name in ("model", "records", "data", "empty", "squad"):
         (path / name).mkdir()
     texts = {"other": [*WORDS[:-1], "x"], "model/vocab": WORDS}
     for name, words in texts.items():
@@ -176,7 +169,6 @@ def folder(tmp_path_factory):
     (path / "squad.json").write_text("{}")
     (path / "data/train.tsv").write_text("text\tlabel\n")
     (path / "data/odd.csv").write_text("n,m\n1,2\n")
-    (path / "classes/train.tsv").write_text("text\tlabel\na\tyes\nb\tno\n")
     (path / "pair.json").write_text('{"convertible_exceptions": ["a"]}')
     settings = {"squad": {"version_2_with_negative": False}}
     for name in ("bert_config.json", "vocab.txt"):

@@ -8,8 +8,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
-from bert_tf.config import checks
-from bert_tf.config.finetuning import ClassifierConfig, ClassifierDataConfig
+from bert_tf.config.finetuning import ClassifierConfig
 from bert_tf.config.task_settings import CONLL, FILE_FORMATS, SWAG
 from bert_tf.data.tasks.choices import swag_task
 from bert_tf.data.tasks.classification import ClassificationTask, SplitFile
@@ -70,37 +69,6 @@ def choose_task(
     if config.training.do_train or not head.num_outputs:
         return fit_head(_own_task(config, head), head, advice)
     return _evaluated_task(config, head, advice)
-
-
-def check_class_weights(
-    settings: ClassifierDataConfig, task: ClassificationTask
-) -> None:
-    """Refuses `class_weights` of classes that a task does not have.
-
-    Args:
-      settings: The settings.
-      task: With the classes of the model's head.
-
-    Raises:
-      ValueError: if a class is unknown, or the task has none.
-    """
-    if not settings.class_weights:
-        return
-    listed, names = ",".join(settings.class_weights), task.label_names
-    checks.require(
-        task.kind in (Kind.CLASSES, Kind.NUMBERS),
-        "class_weights",
-        f"be left out: the task predicts {task.kind.value}",
-        listed,
-    )
-    given = settings.weight_by_class()
-    unknown = ", ".join(name for name in given if name not in names)
-    checks.require(
-        bool(names) and not unknown,
-        "class_weights",
-        f"name classes of the task: {quoted_list(names) if names else 'it has none'}",
-        unknown or listed,
-    )
 
 
 def _tag_task(

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_tf.config import BertConfig
+from bert_tf.config import BertConfig, checks
 from bert_tf.config.finetuning import ClassifierConfig, ClassifierDataConfig
 from bert_tf.data.batches.example_batches import LabelledSequences
 from bert_tf.data.tasks.classification import ClassificationTask
+from bert_tf.data.tasks.label_names import quoted_list
 from bert_tf.data.tasks.row_labels import Kind
 from bert_tf.data.text.tokenization import WordPieceTokenizer
 from bert_tf.distribute import Communicator
@@ -18,7 +19,7 @@ from bert_tf.interop.classifier_labels import Head, read_head
 from bert_tf.interop.weight_files import find_source
 from bert_tf.interop.weights import Weights, read_weights
 from bert_tf.jobs import finetuning
-from bert_tf.jobs.class_names import check_class_weights, choose_task, description_of
+from bert_tf.jobs.class_names import choose_task, description_of
 from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.session import Session, open_session
@@ -167,14 +168,20 @@ def class_weights(
       Class -> weight: of `balanced`, n / (C n_c), and 1 for a class without examples.
 
     Raises:
-      ValueError: see `check_class_weights`.
+      ValueError: if a class is unknown, or the task has none.
 
     Source of `balanced`: King and Zeng 2001, as in scikit-learn.
     """
-    check_class_weights(config, task)
     if not config.class_weights:
         return {}
     given, names = config.weight_by_class(), task.label_names
+    unknown = ", ".join(name for name in given if name not in names)
+    checks.require(
+        bool(names) and not unknown,
+        "class_weights",
+        f"name classes of the task: {quoted_list(names) if names else 'it has none'}",
+        unknown or ",".join(config.class_weights),
+    )
     if given:
         return dict.fromkeys(names, 1.0) | given
     counts = np.bincount(labels, minlength=len(names))
@@ -192,6 +199,12 @@ def _weighted(
     if trained is None:
         notes = ["--class_weights has no effect without --do_train."]
         return data, [], notes if config.class_weights else []
+    checks.require(
+        not config.class_weights or task.kind in (Kind.CLASSES, Kind.NUMBERS),
+        "class_weights",
+        f"be left out: the task predicts {task.kind.value}",
+        ",".join(config.class_weights),
+    )
     labels = trained.labels.get("labels")
     weights = class_weights(config, task, labels)
     if not weights:

@@ -15,13 +15,7 @@ from bert_tf.data.tasks.glue_tasks import find_task
 from bert_tf.data.tasks.pairs import PairColumns, find_columns
 from bert_tf.data.tasks.row_labels import ColumnNames
 from bert_tf.data.text.tokenizer_settings import TASK_FILE
-from bert_tf.interop.classifier_labels import Head, kind_of, read_description
-from bert_tf.interop.model_kind import FILL_MASK
-from bert_tf.interop.weight_files import Kind, find_source, folder_of
-from bert_tf.jobs.class_names import check_class_weights, choose_task
 from bert_tf.jobs.run.start import find_finetuning_start, find_pretraining_start
-from bert_tf.jobs.run.starting_point import StartingPoint
-from bert_tf.tf_checkpoint import tensor_shapes
 from bert_tf.training.checkpoints import has_unpublished
 
 
@@ -39,9 +33,7 @@ def check(config: RunConfig) -> None:
         return  # A training publishes them first.
     # As another worker of the host: the run itself computes sha256.
     if isinstance(config, FinetuningConfig):
-        start, *_ = find_finetuning_start(config, local_rank=1)
-        if isinstance(config, ClassifierConfig):
-            _check_class_weights(config, start)
+        find_finetuning_start(config, local_rank=1)
     else:
         find_pretraining_start(config, local_rank=1)
 
@@ -88,31 +80,6 @@ def _check_task(config: ClassifierConfig) -> None:
         task = own_task(name, folder, columns, splits=splits, **kinds)
         for split in splits:
             task.find_file(folder, split)
-
-
-def _check_class_weights(config: ClassifierConfig, start: StartingPoint) -> None:
-    """Checks the classes that have weights, if they are those of the data."""
-    settings = config.task
-    is_parquet = settings.task_name.lower() == "parquet"  # Its reader loads slowly.
-    if config.training.do_train and settings.weight_by_class() and not is_parquet:
-        if head := _new_head(config, start):
-            task, _ = choose_task(config, head)
-            check_class_weights(settings, task)
-
-
-def _new_head(config: ClassifierConfig, start: StartingPoint) -> Head | None:
-    """The head of a run that has none yet; None if its weights may have one."""
-    if start.is_own:
-        return None
-    if config.task.new_head or not start.prefix:
-        return Head()
-    source = find_source(start.prefix)
-    description = read_description(folder_of(source.path))
-    if source.kind is Kind.TENSORFLOW:
-        has_head = "output_bias" in tensor_shapes(source.path)
-    else:
-        has_head = kind_of(source, description) != FILL_MASK
-    return None if has_head else Head(description=description)
 
 
 def _has_task_file(config: ClassifierConfig) -> bool:

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from bert_tf.config.finetuning import ClassifierDataConfig
-from bert_tf.data.tasks.row_labels import Kind
 from bert_tf.jobs.classifier import class_weights
 
-TASK = types.SimpleNamespace(label_names=("no", "yes", "a:b"), kind=Kind.CLASSES)
+TASK = types.SimpleNamespace(label_names=("no", "yes", "a:b"))
 
 
 def weights_of(*given, task=TASK, labels=(0, 0, 0, 1)):
@@ -43,9 +42,8 @@ def test_an_unknown_class_is_refused_with_those_of_the_task():
 
 
 def test_weights_of_a_regression_are_refused():
-    numbers = types.SimpleNamespace(label_names=(), kind=Kind.NUMBERS)
     with pytest.raises(ValueError, match="it has none"):
-        weights_of("balanced", task=numbers)
+        weights_of("balanced", task=types.SimpleNamespace(label_names=()))
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,15 @@
 """Mistakes that flags and the first lines of files show, before TensorFlow loads."""
 
-import contextlib
-import json
-
-import numpy as np
 import pytest
-from conftest import TINY
-from runs import position
 
 from bert_tf import entry, flags
 from bert_tf.config import PretrainingConfig
 from bert_tf.config.finetuning import ClassifierConfig, SquadConfig
 from bert_tf.config.sentences import SentencesConfig
 from bert_tf.data.records.metadata import Metadata, write_metadata
-from bert_tf.data.text.vocabulary import SPECIAL_TOKENS
 from bert_tf.errors import CorruptRecordError, RunError
 from bert_tf.jobs import early_check
 from bert_tf.jobs.early_check import check_examples
-from bert_tf.training import checkpoints, manifest
 
 SCRIPTS = {"classifier": ClassifierConfig, "squad": SquadConfig}
 WORDS = "EU\tB-ORG\nis\tO\n"
@@ -126,60 +118,6 @@ def test_a_checkpoint_that_is_being_published_is_not_looked_for(tmp_path):
         early_check.check(config)
     (tmp_path / ".model.ckpt-3.bert_tf.committed").mkdir()
     early_check.check(config)
-
-
-@pytest.fixture
-def model(tmp_path):
-    """Makes a checkpoint, with its config and vocabulary, of some tensors."""
-
-    def make(name, tensors, **facts):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "bert_config.json").write_text(json.dumps(TINY))
-        words = [*SPECIAL_TOKENS, *(f"w{number}" for number in range(25))]
-        (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
-        where = position(config={}, fingerprint={}, **facts)
-        return checkpoints.save(str(folder), tensors, where)
-
-    return make
-
-
-def test_the_sha256_of_a_checkpoint_is_left_to_the_run(tmp_path, model, monkeypatch):
-    """It would be computed twice after a save a moment ago."""
-    prefix = model("out", {})
-    (tmp_path / "out/task.json").write_text('{"task": "squad"}')
-    (tmp_path / "train-v1.1.json").write_text("")
-    words = ["run", "--do_train", f"--output_dir={tmp_path}/out"]
-    words += [f"--train_file={tmp_path}/train-v1.1.json", "--max_seq_length=16"]
-    config = flags.parse(SquadConfig, [*words, "--max_query_length=4"])
-    monkeypatch.setattr(manifest, "file_sha256", None)
-    with pytest.raises(TypeError):
-        checkpoints.verify(prefix)
-    early_check.check(config)
-
-
-@pytest.mark.parametrize(
-    "start, more, is_refused",
-    [
-        ("pretrained", [], True),
-        ("classifier", [], False),
-        ("classifier", ["--new_head"], True),
-        ("out", [], False),
-    ],
-)
-def test_classes_with_weights_are_checked_where_the_head_is_new(
-    tmp_path, model, start, more, is_refused
-):
-    """A head may have other names of its classes than the data."""
-    model(start, {"output_bias": np.zeros(2)} if start == "classifier" else {})
-    (tmp_path / "train.tsv").write_text("text\tlabel\na\tno\nb\tyes\n")
-    words = ["run", "--do_train", "--task_name=tsv", f"--data_dir={tmp_path}"]
-    words += [f"--output_dir={tmp_path}/out", f"--init_checkpoint={tmp_path}/{start}"]
-    words += ["--max_seq_length=16", "--class_weights=nein:2", *more]
-    config = flags.parse(ClassifierConfig, words)
-    refused = pytest.raises(ValueError, match="'no', 'yes'.*'nein'")
-    with refused if is_refused else contextlib.nullcontext():
-        early_check.check(config)
 
 
 @pytest.fixture

@@ -285,7 +285,7 @@ def check_lengths(
     for name, value in given.items():
         if None not in (value, found[name]) and value != found[name]:
             commands = " and ".join(
-                f"`python -m bert_tf data index --input_dir={path} --overwrite`"
+                rewriting(path)
                 for path, stated in (stated_by or {}).items()
                 if stated[name] != value
             )
