@@ -220,7 +220,8 @@ def read_rules(path: str, setting: str = "bf16_config_path") -> PrecisionRules:
       The rules.
 
     Raises:
-      FileNotFoundError, ValueError: see `read_lists`; or if an operation is unknown.
+      FileNotFoundError: see `read_lists`.
+      ValueError: see `read_lists`; also if there is no such operation.
     """
     lists = read_lists(path, setting)
     rules: dict[str, Any] = {

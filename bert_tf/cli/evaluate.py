@@ -114,22 +114,18 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     parser.warn_about_repeated()
     _check_paths(options)
-    rows = _chosen_rows(options)
-    # After the options, since a model of the hub is fetched.
-    find_model(
-        options.model,
-        vocab_file=options.vocab_file,
-        do_lower_case=options.do_lower_case,
-    )
     inputs = read_inputs(
         options.data_dir,
         options.blimp,
         options.text,
         options.sts,
-        rows=rows,
+        rows=_chosen_rows(options),
         input_format=options.input_format,
         text_field=options.text_field,
     )
+    # Last, since a model of the hub is fetched.
+    given = {"vocab_file": options.vocab_file, "do_lower_case": options.do_lower_case}
+    find_model(options.model, **given)
     choose_instructions(options.precision)
     with loading_tensorflow(), without_optional_packages():
         from bert_tf.distribute import Communicator, configure_devices
@@ -138,12 +134,7 @@ def main(arguments: Sequence[str]) -> None:
     from bert_tf.suite.measures import Row, measure
     from bert_tf.suite.scorer import Scorer
 
-    scorer = Scorer(
-        options.model,
-        vocab_file=options.vocab_file,
-        do_lower_case=options.do_lower_case,
-        precision=options.precision,
-    )
+    scorer = Scorer(options.model, precision=options.precision, **given)
     found: list[Row] = []
     measured = []
     begin = time.monotonic()

@@ -242,10 +242,7 @@ def _launcher(workers: int) -> list[str]:
             "plan --help."
         )
     options = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-    # Cores have equally many workers. Not bound, four on two cores take a quarter
-    # longer for a small sum, and eight do not: no fit has that.
-    options += ["--oversubscribe", "--map-by", "core"]
-    options += ["--bind-to", "core:if-supported:overload-allowed"]
+    options += ["--oversubscribe", "--bind-to", "none"]
     return [mpirun, *options, "-np", str(workers)]
 
 

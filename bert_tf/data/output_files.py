@@ -126,7 +126,7 @@ class WholeFileWriter(abc.ABC):
 
 
 class FileWriter(WholeFileWriter):
-    """Writes any bytes.
+    """Writes bytes to `<path>.tmp`, which is renamed when it is complete.
 
     No file stays open between writes, so there may be thousands of writers.
 

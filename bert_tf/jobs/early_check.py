@@ -31,11 +31,10 @@ def check(config: RunConfig) -> None:
         check_examples(config)
     if has_unpublished(config.files.output_dir):
         return  # A training publishes them first.
-    # As another worker of the host: the run itself computes sha256.
     if isinstance(config, FinetuningConfig):
-        find_finetuning_start(config, local_rank=1)
+        find_finetuning_start(config)
     else:
-        find_pretraining_start(config, local_rank=1)
+        find_pretraining_start(config)
 
 
 def check_examples(config: FinetuningConfig) -> None:

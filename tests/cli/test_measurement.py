@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import time
-from collections import Counter
 
 import pytest
 from conftest import TINY
@@ -166,25 +165,6 @@ def test_the_error_of_a_worker_is_passed_on(monkeypatch, tmp_path):
     fake_worker(monkeypatch, tmp_path, code)
     with pytest.raises(RunError, match="exit code 1: no more memory$"):
         run_workers(1, settings(), BERT, {"allreduces": [], "steps": (1, 2)})
-
-
-@pytest.mark.horovod
-@pytest.mark.parametrize("workers", [2, 3, 4])
-def test_workers_share_the_cores_equally(monkeypatch, tmp_path, workers):
-    code = f"""
-import json, os, pathlib, sys
-rank = os.environ["OMPI_COMM_WORLD_RANK"]
-cores = sorted(os.sched_getaffinity(0))
-pathlib.Path({str(tmp_path)!r}, "cores" + rank).write_text(json.dumps(cores))
-pathlib.Path(sys.argv[2]).write_text('{{"allreduces": [], "steps": []}}')
-"""
-    fake_worker(monkeypatch, tmp_path, code)
-    run_workers(workers, settings(), BERT, {"allreduces": [{}], "steps": []})
-    found = Counter(file.read_text() for file in tmp_path.glob("cores*"))
-    assert found.total() == workers
-    assert max(found.values()) - min(found.values()) <= 1
-    # A core may have two hardware threads, and a container fewer than a core.
-    assert len(found) >= min(workers, len(os.sched_getaffinity(0)) // 2)
 
 
 @pytest.mark.slow

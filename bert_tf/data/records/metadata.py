@@ -148,7 +148,8 @@ def metadata_file(record_dir: str | os.PathLike[str]) -> str:
 
 def rewriting(record_dir: str | os.PathLike[str]) -> str:
     """The command that writes the metadata of records again, for messages."""
-    return f"`python -m bert_tf data index --input_dir={record_dir} --overwrite`"
+    folder = record_dir or "."
+    return f"`python -m bert_tf data index --input_dir={folder} --overwrite`"
 
 
 def described_path(record_file: str) -> str:
@@ -276,11 +277,12 @@ def check_lengths(
       input_files_dir: The setting that names the records.
       found: Name of a flag -> what the records have.
       given: Name of a flag -> its value.
-      stated_by: Where the records are not read yet: what has metadata -> what these
-        state, as in `found`.
+      stated_by: Folder or file -> the lengths that its metadata state, if the records
+        are not opened yet.
 
     Raises:
-      CorruptRecordError: naming both, and how metadata that are not right are replaced.
+      CorruptRecordError: naming both, and with `stated_by` the command that writes
+        these metadata again.
     """
     for name, value in given.items():
         if None not in (value, found[name]) and value != found[name]:
