@@ -240,7 +240,11 @@ class Goal:
         if self._target is None or self.is_reached:
             return
         advice = "Its last step is taken: train longer, or with other settings."
-        if not is_done(plan):
+        if not is_done(plan) and plan.config.saving.saves_nothing:
+            advice = "Nothing is saved to resume from: raise --steps_this_run."
+        elif not is_done(plan) and plan.config.files.overwrite_output_dir:
+            advice = "The same command without --overwrite_output_dir resumes."
+        elif not is_done(plan):
             advice = "The same command resumes."
         raise NotConverged(
             f"Not converged: {_ACCURACY} is {self._results[_ACCURACY]:.6g} after step "

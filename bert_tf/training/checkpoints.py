@@ -117,8 +117,9 @@ def _reported(prefix: str) -> Iterator[None]:
     except OSError as error:
         raise RunError(
             f"The checkpoint {prefix} cannot be written: {error}. Older checkpoints "
-            "are not changed. Make room and run the same command again: it resumes "
-            "from the newest."
+            "are not changed. Make room, or correct what is wrong with the folder, and "
+            "run the same command again: it resumes from the newest checkpoint, unless "
+            "--overwrite_output_dir is passed."
         ) from error
 
 

@@ -128,6 +128,16 @@ def test_a_stopped_run_has_not_converged_and_can_be_resumed(command, missed, tmp
     assert {s: x for s, x in evaluations(tmp_path).items() if s in expected} == expected
 
 
+def test_the_advice_of_a_stopped_run_fits_its_flags(command, tmp_path):
+    for flag, advice in {
+        "--overwrite_output_dir": "without --overwrite_output_dir resumes",
+        "--skip_checkpoint": "Nothing is saved to resume from: raise --steps_this_run",
+    }.items():
+        stopped = command(tmp_path / flag[2:], NEVER, "--steps_this_run=1", flag)
+        with pytest.raises(NotConverged, match=f"after step 1, .* {advice}"):
+            run(stopped)
+
+
 def test_first_weights_that_have_reached_the_target_are_the_result(
     command, missed, tmp_path
 ):

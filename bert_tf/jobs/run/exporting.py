@@ -91,7 +91,8 @@ class Exporter:
             why = one_line(error).removesuffix(".")
             raise RunError(
                 f"The export {path} cannot be written: {why}. Correct that "
-                "and run the same command again: it resumes from the newest checkpoint."
+                "and run the same command again: it resumes from the newest "
+                "checkpoint, unless --overwrite_output_dir is passed."
             ) from error
         self._log.message(f"Step {step} is exported to {path}.")
 

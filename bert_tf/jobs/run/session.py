@@ -301,8 +301,9 @@ def open_session(
         except Exception as error:
             if is_worker_loss(error):
                 raise WorkerLost(
-                    "another worker is lost, and has not said why. The same command "
-                    "resumes from the last checkpoint."
+                    "another worker was lost without an error message. The same "
+                    "command, without --overwrite_output_dir, resumes from the last "
+                    "checkpoint."
                 ) from error
             if isinstance(error, OSError):
                 raise RunError(one_line(error)) from error

@@ -276,5 +276,6 @@ class Watchdog:
         names = ", ".join(map(self._named, silent))
         write_error(
             f"error: no sign of {names}: stopped, too slow, or its host is gone. The "
-            "same command resumes from the last checkpoint."
+            "same command, without --overwrite_output_dir, resumes from the last "
+            "checkpoint."
         )
