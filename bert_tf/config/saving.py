@@ -19,7 +19,7 @@ class SavingConfig:
         <output_dir>/export/step-N, in the format of transformers; 0: before training.
       benchmark: Measure the speed of training over 40 steps, after 10 that do not
         count, print it and end, without a checkpoint.
-      enable_device_warmup: Before the first step, compute 2 on rows that are made up;
+      enable_device_warmup: Before the first step, compute two on made-up rows;
         they change nothing.
     """
 

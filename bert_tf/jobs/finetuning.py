@@ -134,7 +134,9 @@ def describe(plan: FinetuningPlan, session: Session) -> None:
         log.message(f"Packed: about {average:.2f} sequences in a row.")
         if plan.config.runtime.use_xla:
             most = _max_row_counts(plan.config)
-            how = f"empty rows make it {most} numbers at most" if most else "any number"
+            how = "any number"
+            if most:
+                how = f"at most {most} numbers, since empty rows are added"
             log.message(f"--use_xla compiles for each number of packed rows: {how}.")
     describe_changes(plan, log)
 

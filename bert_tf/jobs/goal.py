@@ -93,10 +93,11 @@ def describe_goal(plan: GoalPlan, log: RunLog) -> None:
         share = plan.config.optimizer.warmup_steps
         share /= plan.config.optimizer.num_train_steps
         log.message(
-            f"Ends after {training.max_hours:g} hours, {plan.clock.seconds():.0f} "
-            f"seconds of which are spent, or after step {plan.last_step}. The learning "
-            f"rate follows the time, {100 * share:g}% of it are warm-up: no two runs "
-            "are equal to the last bit."
+            f"Ends after {training.max_hours:g} hours, of which "
+            f"{plan.clock.seconds():.0f} seconds are spent, or after step "
+            f"{plan.last_step}. The learning rate depends on the elapsed time, "
+            f"{100 * share:g}% of which is warm-up, so two runs do not have exactly "
+            "the same losses."
         )
 
 
@@ -170,7 +171,7 @@ class Goal:
         if session.is_first:
             Exporter(plan, session.log).start()
         session.stop.state = f"step {plan.step}, which has converged, is saved"
-        session.log.message("No step is taken.")
+        session.log.message("No step is taken: the target is already reached.")
         return True
 
     @property

@@ -110,7 +110,7 @@ def test_a_run_ends_at_its_target_and_is_resumed(command, missed, tmp_path, caps
     capsys.readouterr()
     assert run(again) == results  # It has converged: no step is taken.
     text = capsys.readouterr().out
-    assert "is reached.\nNo step is taken." in text
+    assert "is reached.\nNo step is taken: the target" in text
     assert read_json(tmp_path / "training_result.json") == record
     with pytest.raises(NotConverged):
         run(command(tmp_path, "--eval_steps=2", NEVER))

@@ -186,7 +186,7 @@ def test_the_export_of_the_last_step_is_made_up_for(command, tmp_path, capsys):
     exported = read_weights(tmp_path / "export" / "step-8").tensors
     assert_same_bytes(exported, read_tensors(tmp_path / "model.ckpt-8"))
     run(command(tmp_path / "short", "--export_steps=8", "--max_samples=64"))
-    line = "--export_steps: the run ends at step 4, before 8."
+    line = "--export_steps: the run ends before these, at step 4: 8."
     assert line in capsys.readouterr().out
 
 
@@ -211,13 +211,13 @@ def test_exports_without_averages_are_the_weights_and_are_made_up_for_when_resum
     run(command(tmp_path, "--steps_this_run=3"))
     run(command(tmp_path, "--export_steps=2,3,5"))
     output = capsys.readouterr().out
-    assert "--export_steps: the run is at step 3; too late for 2." in output
+    assert "--export_steps: the run is past these, at step 3: 2." in output
     exports = tmp_path / "export"
     assert sorted(x.name for x in exports.iterdir()) == ["step-3", "step-5"]
     exported = read_weights(exports / "step-3").tensors
     assert_same_bytes(exported, read_tensors(tmp_path / "model.ckpt-3"))
     run(command(tmp_path, "--export_steps=0,3", "--overwrite_output_dir", "--seed=3"))
-    assert "has steps of an earlier run until they are replaced: 3, 5" in (
+    assert "an earlier run, which stay until this run exports the same steps: 3, 5" in (
         capsys.readouterr().out
     )
     assert sorted(x.name for x in exports.iterdir()) == ["step-0", "step-3", "step-5"]

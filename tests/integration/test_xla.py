@@ -41,7 +41,7 @@ def test_packed_rows_are_compiled_for_few_numbers(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to={dump} --xla_dump_hlo_as_text")
     compiled = run_python(*arguments, f"--output_dir={tmp_path}/xla", "--use_xla")
     assert compiled.returncode == 0, compiled.stderr
-    assert "empty rows make it 4 numbers at most" in compiled.stdout
+    assert "at most 4 numbers, since empty rows are added" in compiled.stdout
 
     def programs(name):
         return [*dump.glob(f"*{name}*before_optimizations.txt")]

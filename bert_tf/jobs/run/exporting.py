@@ -47,18 +47,18 @@ class Exporter:
         is_own, step = self._plan.start.is_own, self._plan.step
         if there and self._steps and not is_own:
             self._log.message(
-                f"{self._folder} has steps of an earlier run until they are replaced: "
-                f"{', '.join(map(str, sorted(there)))}."
+                f"{self._folder} has exports of an earlier run, which stay until this "
+                f"run exports the same steps: {', '.join(map(str, sorted(there)))}."
             )
         if missed := [x for x in self._steps if x < step and x not in there]:
             self._log.message(
-                f"--export_steps: the run is at step {step}; too late for "
+                f"--export_steps: the run is past these, at step {step}: "
                 f"{', '.join(map(str, missed))}."
             )
         if late := [x for x in self._steps if x > self._plan.last_step]:
             self._log.message(
-                f"--export_steps: the run ends at step {self._plan.last_step}, before "
-                f"{', '.join(map(str, late))}."
+                f"--export_steps: the run ends before these, at step "
+                f"{self._plan.last_step}: {', '.join(map(str, late))}."
             )
         if step not in there or not is_own:
             self.after_step(step)

@@ -289,14 +289,15 @@ def compare_with_run(
     if refused:
         found = "; ".join(f"{TITLES[x]}: {', '.join(changes[x])}" for x in refused)
         raise ValueError(
-            f"{start.prefix} is of a run that differs in what must stay. Before -> now "
-            f"of its {found}. Pass what the run started with, or another --output_dir; "
-            f"--allow_config_change={','.join(refused)} resumes it with the new values."
+            f"{start.prefix} is of a run with other settings than these flags and "
+            f"data. Before -> now, {found}. Pass what the run started with, or another "
+            f"--output_dir; --allow_config_change={','.join(refused)} resumes it with "
+            "the new values."
         )
     logged = {x: f"--allow_config_change={x}" for x in compared if x in allowed}
     logged |= {"evaluation": "New from here on"}
     if not takes_steps:
-        logged |= {"precision": "Other than in training"}
+        logged |= {"precision": "Differs from the training"}
     lines = [
         f"{reason}: {TITLES[x]}: {', '.join(changes[x])}."
         for x, reason in logged.items()
@@ -305,8 +306,8 @@ def compare_with_run(
     unknown = [text for each in compared for text in _unknown(before, now, each)]
     if unknown:
         lines.append(
-            f"{start.prefix} and this run do not both state these, which could not be "
-            f"compared: {', '.join(unknown)}."
+            f"Not compared, since {start.prefix} or this run does not state them: "
+            f"{', '.join(unknown)}."
         )
     return [*lines, *_without_effect([x for x in allowed if not changes[x]])]
 

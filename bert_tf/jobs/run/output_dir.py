@@ -285,8 +285,9 @@ def check_model_files(config: RunConfig, files: ModelFiles) -> None:
             continue
         if _meaning(name, found) != _meaning(name, content):
             raise ValueError(
-                f"{path} is of another {title}, that of the weights in this folder. "
-                "Pass another --output_dir, or --overwrite_output_dir to replace it."
+                f"{path} has another {title} than this run, and belongs to the "
+                "weights in this folder. Pass another --output_dir, or "
+                "--overwrite_output_dir to replace it."
             )
 
 

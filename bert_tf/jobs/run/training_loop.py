@@ -89,7 +89,9 @@ class _Bookkeeping(NamedTuple):
         if shards:
             session.log.message(shards.describe())
             if plan.config.runtime.use_xla:
-                session.log.message("--use_xla leaves out a sharded optimizer.")
+                session.log.message(
+                    "--use_xla does not compile the update of a sharded optimizer."
+                )
             if not plan.start.is_own:
                 self.trainer.gather_state()  # To try to save it.
         elif plan.config.runtime.shard_optimizer:
@@ -222,7 +224,7 @@ def _warmed_up(
         return batches
     first = next(batches)
     trainer.warm_up(first, _WARMUP_STEPS)
-    log.message(f"Device warm-up: {_WARMUP_STEPS} steps on rows that are made up.")
+    log.message(f"Device warm-up: {_WARMUP_STEPS} steps on made-up rows.")
     return itertools.chain([first], batches)
 
 

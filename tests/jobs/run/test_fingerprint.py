@@ -118,12 +118,12 @@ def test_an_equal_run_resumes_without_a_line():
 def test_a_change_is_refused_with_both_values_unless_its_name_is_allowed(entry):
     with pytest.raises(ValueError) as caught:
         compared(changed_in(entry))
-    assert f"now of its {LINES[entry]}. Pass what" in str(caught.value)
+    assert f"Before -> now, {LINES[entry]}. Pass what" in str(caught.value)
     assert f"--allow_config_change={entry} resumes" in str(caught.value)
     expected = f"--allow_config_change={entry}: {LINES[entry]}."
     assert compared(changed_in(entry), entry) == [expected]
     others = [name for name in CONFIG_CHANGES if name != entry]
-    with pytest.raises(ValueError, match="differs in what must stay"):
+    with pytest.raises(ValueError, match="of a run with other settings"):
         compared(changed_in(entry), *others)
 
 
@@ -143,14 +143,14 @@ def test_other_evaluation_data_are_logged():
 def test_an_evaluation_need_not_compute_as_the_training_did(entry):
     lines = compared(changed_in(entry), takes_steps=False)
     logged = (
-        [f"Other than in training: {LINES[entry]}."] if entry == "precision" else []
+        [f"Differs from the training: {LINES[entry]}."] if entry == "precision" else []
     )
     assert lines == logged
 
 
 @pytest.mark.parametrize("entry", ["vocabulary", "architecture", "labels"])
 def test_an_evaluation_needs_the_same_meaning_of_the_weights(entry):
-    with pytest.raises(ValueError, match="differs in what must stay"):
+    with pytest.raises(ValueError, match="of a run with other settings"):
         compared(changed_in(entry), takes_steps=False)
 
 
@@ -173,8 +173,8 @@ def test_what_only_one_of_them_states_is_one_line():
     before["data"] = {"records": 150}
     [line] = compared(STATED, before=before)
     assert line == (
-        "/run/model.ckpt-3 and this run do not both state these, which could not be "
-        "compared: files of the training data, vocabulary."
+        "Not compared, since /run/model.ckpt-3 or this run does not state them: files "
+        "of the training data, vocabulary."
     )
 
 

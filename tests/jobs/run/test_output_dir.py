@@ -159,7 +159,7 @@ def test_weights_with_other_files_are_not_trained_over(
     (tmp_path / name).write_text(content)
     check_files(tmp_path, files)  # They describe nothing.
     checkpoints.save(str(tmp_path), {"w": tf.zeros([2])}, position())
-    with pytest.raises(ValueError, match=f"{name} is of another {title}, that of the"):
+    with pytest.raises(ValueError, match=f"{name} has another {title} than this run"):
         check_files(tmp_path, files)
     check_files(tmp_path, files, overwrite=True)
 
