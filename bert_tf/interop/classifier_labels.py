@@ -186,7 +186,7 @@ def _numbered_names(values: Mapping[str, Any], path: str) -> tuple[str, ...]:
         raise _bad(path, problem, by_number)
     by_number = {str(number): name for number, name in by_number.items()}
     if not all(isinstance(name, str | int) for name in by_number.values()):
-        raise _bad(path, "`id2label` must have words as names", by_number)
+        raise _bad(path, "`id2label` must have strings as names", by_number)
     names = [str(by_number[number]) for number in numbers]
     _check_unique(names, path, "id2label")
     _check_inverse(values, names, path)
@@ -212,14 +212,14 @@ def _check_inverse(values: Mapping[str, Any], names: list[str], path: str) -> No
 
 def _check_unique(names: list[str], path: str, key: str) -> None:
     if len({*names}) < len(names):
-        raise _bad(path, f"`{key}` must not name two classes alike", names)
+        raise _bad(path, f"`{key}` must not give two classes the same name", names)
     if not all(map(str.strip, names)):
         raise _bad(path, f"`{key}` must not hold an empty name", names)
 
 
 def _check_number(head: Head, num_outputs: int) -> None:
     if head.num_outputs not in (0, num_outputs):
-        problem = f"it must name {num_outputs} classes, as the classifier has outputs"
+        problem = f"it must name {num_outputs} classes, one for each output"
         raise _bad(head.path, problem, list(head.names) or head.num_outputs)
 
 

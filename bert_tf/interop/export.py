@@ -80,6 +80,8 @@ _ASKED = {
     ".pb": Form.SAVEDMODEL,
     **dict.fromkeys((".h5", ".keras"), Form.KERAS_HUB),
 }
+# These are written to a folder, whose name must not be that of a file.
+_FOLDERS = (Form.SAVEDMODEL, Form.KERAS_HUB)
 # Files that are never weights.
 _TEXTS = (".json", ".txt", ".md")
 # The tanh approximation, as transformers knows it.
@@ -164,7 +166,11 @@ def find_form(destination: str) -> Form:
     if is_file_name(name) and "ckpt" not in ending:
         remedy = ". Name another, which other programs may convert further"
         if ending in _ASKED:
-            remedy = f" without --to. Pass --to={_ASKED[ending].value}"
+            folder = " and a folder" if _ASKED[ending] in _FOLDERS else ""
+            remedy = (
+                f" without --to. Pass --to={_ASKED[ending].value}{folder} to "
+                "`python -m bert_tf convert`"
+            )
         raise ValueError(
             f"`destination` must {_WRITTEN}. Received: {destination}, whose format is "
             f"not written{remedy}, or {destination}/ for a folder of that name."
@@ -284,10 +290,11 @@ def require_own_companions(
     advice = "" if others else ", or pass --overwrite to replace them"
     advice += ", or pass --weights_only, which writes the one file" * is_complete
     raise ValueError(
-        "`destination` must be in a folder where config and vocabulary, if there are "
-        f"any, equal the model's. Received: {os.path.join(folder, stem)}, with others "
-        f"in {', '.join(taken)}{f', next to {listed(others)}' * bool(others)}. Give "
-        f"the model its own folder, such as {example}{advice}."
+        "`destination` must be in a folder without the config and vocabulary of "
+        f"another model. Received: {os.path.join(folder, stem)}, but these differ from "
+        f"the model's: {', '.join(taken)}"
+        f"{f'; other files there: {listed(others)}' * bool(others)}. Give the model "
+        f"its own folder, such as {example}{advice}."
     )
 
 

@@ -90,7 +90,7 @@ def to_original_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         raise ValueError(
             "Tensors must belong to a BERT with the heads of pre-training, "
             "classification or questions. Received unknown tensors: "
-            f"{listed(sorted(unknown))}."
+            f"{listed(sorted(unknown))}. Use the weights of such a model."
         )
     renamed: dict[str, np.ndarray] = {}
     for theirs, values in kept.items():
@@ -99,8 +99,8 @@ def to_original_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         values = np.ascontiguousarray(values.T if is_transposed else values, np.float32)
         if name in renamed and not np.array_equal(renamed[name], values):
             raise ValueError(
-                f"{theirs} must equal the other tensor that is {name}: the model has "
-                "one for both. Received: two different ones."
+                f"{theirs} must equal the tensor that it is tied to: both are {name} "
+                "of this model. Received: different values. Use weights that are tied."
             )
         renamed[name] = values
     return renamed | unknown

@@ -59,8 +59,8 @@ class Runtime(NamedTuple):
         """
         if int8 and self.int8_modules is None:
             raise ValueError(
-                f"`int8` must not be set for {self.name}, which has none. Received: "
-                "--int8. Pass --to=onnx, litert or openvino for it."
+                f"`int8` must not be set for {self.name}, for which it is not "
+                "implemented. Received: --int8. Pass --to=onnx, litert or openvino."
             )
         names = self.modules + (self.int8_modules or ()) * int8
         missing = [n for n in names if importlib.util.find_spec(n) is None]

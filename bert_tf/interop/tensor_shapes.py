@@ -197,8 +197,8 @@ def require_plausible(
         raise RunError(
             f"{source} does not fit its config with hidden_size="
             f"{config.hidden_size}, num_hidden_layers={config.num_hidden_layers}. "
-            f"Received: {len(tensors)} tensors of width {width}. Name the right one "
-            "with --bert_config_file."
+            f"Received: {len(tensors)} tensors, the word embeddings of width {width}. "
+            "Pass the right config as --bert_config_file."
         )
 
 
@@ -236,7 +236,7 @@ def conform(
     if problems:
         raise RunError(
             f"{source} does not fit its config: "
-            f"{listed(problems, '; ')}. Name the right one with "
+            f"{listed(problems, '; ')}. Pass the right config as "
             "--bert_config_file."
         )
     left_out = sorted(tensors.keys() - kept.keys())

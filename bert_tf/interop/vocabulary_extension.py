@@ -153,9 +153,9 @@ def extend_vocabulary(
     words = choose_words(counts, tokenizer, options.num_tokens)
     if not words:
         raise ValueError(
-            f"`input` must hold words, twice or more, that {model.vocab_file} splits "
-            f"into pieces. Received: input={options.input}, with {len(counts):,} "
-            "different words, none of them such. Use text of the domain."
+            f"`input` must repeat words that {model.vocab_file} splits into pieces. "
+            f"Received: input={options.input}, with {len(counts):,} different words, "
+            "none of which is both repeated and split. Use text of the domain."
         )
     if len(words) < options.num_tokens:
         notes.append(

@@ -75,9 +75,9 @@ def test_other_names_in_both_files_are_refused(folder):
     [
         ({"id2label": {"0": "a", "1": "b"}}, "must name 3 classes"),
         ({"id2label": {"0": "a", "1": "b", "3": "c"}}, "from 0 to 2"),
-        ({"id2label": {"0": "a", "1": "a", "2": "b"}}, "two classes alike"),
-        ({"id2label": {"0": "a", "1": None, "2": "b"}}, "must have words as names"),
-        ({"id2label": {"0": "a", "1": [], "2": "b"}}, "must have words as names"),
+        ({"id2label": {"0": "a", "1": "a", "2": "b"}}, "two classes the same"),
+        ({"id2label": {"0": "a", "1": None, "2": "b"}}, "must have strings as names"),
+        ({"id2label": {"0": "a", "1": [], "2": "b"}}, "must have strings as names"),
         ({"id2label": {"0": "a", "1": " ", "2": "b"}}, "must not hold an empty name"),
         ({"id2label": ["a", "b", "c"]}, "must be an object"),
         ({"label2id": 3}, "must be an object"),

@@ -78,8 +78,8 @@ def test_a_single_file_leaves_the_companions_of_another_model(
         assert main(["convert", other, f"{mine}/{name}", *to, *more]) == 1
         [line] = capsys.readouterr().err.splitlines()
         for part in (
-            f"Received: {mine}/{name}, with others in {mine}/config.json, ",
-            f"{mine}/tokenizer_config.json, next to {mine}/a.safetensors. Give",
+            f"{mine}/{name}, but these differ from the model's: {mine}/config.json, ",
+            f"{mine}/tokenizer_config.json; other files there: {mine}/a.safetensors. G",
             f"its own folder, such as {mine}/b/{name}",
         ):
             assert part in line

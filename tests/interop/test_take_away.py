@@ -212,10 +212,11 @@ def test_a_savedmodel_has_one_word_table(tf1, tmp_path):
 @pytest.mark.parametrize(
     "destination, options, message",
     [
-        ("m.onnx", [], "not written without --to. Pass --to=onnx, or"),
-        ("m.tflite", [], "Pass --to=litert, or"),
-        ("m.h5", [], "Pass --to=keras_hub, or"),
-        ("m.xml", [], "Pass --to=openvino, or"),
+        ("m.onnx", [], "not written without --to. Pass --to=onnx to `python"),
+        ("m.tflite", [], "Pass --to=litert to `python"),
+        ("m.h5", [], "Pass --to=keras_hub and a folder to `python"),
+        ("m.pb", [], "Pass --to=savedmodel and a folder to `python"),
+        ("m.xml", [], "Pass --to=openvino to `python"),
         ("m.bin", ["--to=onnx"], "must be a folder, or a file in .onnx for --to=onnx"),
         ("m", ["--to=savedmodel", "--kind=squad"], "weights for fill-mask. Pass"),
         ("m", ["--to=savedmodel", "--int8"], "Pass --to=onnx, litert or openvino"),
