@@ -153,8 +153,9 @@ class Communicator:
         # Code of a version without values starts with `agree`: no error, or one.
         if (old := np.flatnonzero(sizes < len("{}"))).size:
             raise RunError(
-                f"Worker {old[0]} runs other code than worker {self.rank}, of a "
-                "version that does not say which. Start the same checkout everywhere."
+                f"Worker {old[0]} runs other code than worker {self.rank}: it did not "
+                "send its version, as an early one does not. Start the same checkout "
+                "on all hosts."
             )
         table = self.gather(np.pad(own, (0, sizes.max() - len(own))))
         rows = zip(table.astype(np.uint8), sizes, strict=True)

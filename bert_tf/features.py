@@ -80,7 +80,8 @@ class Embedder(Predictor):
         longest = int(sequences.lengths.max(initial=0))
         if longest == self.max_seq_length:
             _LOGGER.warning(
-                f"warning: texts of {longest} tokens (max_seq_length) and more are cut."
+                f"warning: a text has max_seq_length={longest} tokens or more: longer "
+                "ones are cut."
             )
         width = _WIDTH if longest <= _WIDTH < self.max_seq_length else 0
         return self._logits(sequences, of_tokens=False, width=width)

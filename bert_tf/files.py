@@ -147,7 +147,9 @@ def _make_temporary(
         if os.path.exists(path):
             return descriptor, path
         os.close(descriptor)
-    raise FileNotFoundError(errno.ENOENT, "Temporary files disappear", folder)
+    raise FileNotFoundError(
+        errno.ENOENT, "Another process deletes temporary files", folder
+    )
 
 
 def remove_unfinished(folder: str | os.PathLike[str], name: str = "") -> None:

@@ -298,8 +298,8 @@ def _measured_notes(
     differ = [name for name, value in measured.conditions.items() if value != now[name]]
     if differ and config.throughput is None and config.device_flops is None:
         notes.append(
-            f"warning: the speed of a worker is that of steps with another "
-            f"{', '.join(differ)} in {config.link_file}, converted by their FLOP."
+            f"warning: {config.link_file} has the speed of a worker with another "
+            f"{', '.join(differ)}, which is converted in proportion to the FLOPs."
         )
     return notes
 
@@ -325,7 +325,7 @@ def _notes(config: PlanConfig, plans: Sequence[Plan]) -> list[str]:
         )
     if config.sequences_per_record > 1:
         sizes = "; ".join(f"{p.division.sequences:,.0f}" for p in plans)
-        notes.append(f"A step of packed records has on average so many: {sizes}.")
+        notes.append(f"Sequences in a step of packed records, on average: {sizes}.")
     return [
         *notes,
         "Left out: evaluation, checkpoints, the first step, and workers that are "

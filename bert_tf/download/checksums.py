@@ -39,7 +39,8 @@ def read_checksums(path: str) -> dict[str, str]:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"`checksum_file` must be an existing file. Received: checksum_file={path}."
+            "`checksum_file` must be an existing file. Received: checksum_file="
+            f"{path}. Correct the path."
         ) from None
     except UnicodeDecodeError:
         raise ValueError(
@@ -93,7 +94,8 @@ def verify_folder(config: VerifyConfig) -> int:
     folder = Path(config.folder)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"`folder` must be an existing folder. Received: folder={folder}."
+            f"`folder` must be an existing folder. Received: folder={folder}. Correct "
+            "the path."
         )
     sums = read_checksums(config.checksum_file)
     missing, different = [], []

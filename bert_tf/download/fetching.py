@@ -206,7 +206,7 @@ def _by_hand(path: Path, checksum: str) -> str:
     """How to go without the network; empty if the file would not be recognised."""
     if not checksum:
         return ""
-    return f" A copy of the file from elsewhere is taken if it is named {path}."
+    return f" Or download the file elsewhere and copy it to {path}."
 
 
 def _reason(error: Exception) -> str:

@@ -149,9 +149,10 @@ def read_questions(
             ]
         if not examples:
             raise ValueError(
-                f"{path} must have a question whose answer is at its answer_start. "
-                f"Received: {counted(len(misplaced), 'question')} without; the first: "
-                f"{misplaced[0]}"
+                f"{path}: each answer must be at its `answer_start`. Received: "
+                f"{counted(len(misplaced), 'question')}, none of which has its answer "
+                "there. Correct the file: `answer_start` counts characters of the "
+                f"context from 0. The first: {misplaced[0]}"
             )
     windows = load_or_build_windows(
         path,

@@ -135,8 +135,8 @@ class BertModel(keras.Model):
         if "positions" not in given and width is not None and width > most:
             raise ValueError(
                 f"The model has {most} positions (max_position_embeddings). Received: "
-                f"rows of {width} tokens. Cut them: max_length={most} of a call of the "
-                "tokenizer with truncation=True."
+                f"rows of {width} tokens. Cut them: call the tokenizer with "
+                f"truncation=True and max_length={most}."
             )
         for name in ("input_mask", "segment_ids", "positions"):
             shape = given.get(name, ids).shape

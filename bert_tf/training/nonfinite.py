@@ -61,7 +61,7 @@ def find_cause(
     workers = communicator.gather_values(own)
     if of_some := [worker["weights"] for worker in workers if worker["weights"]]:
         found = _counted(of_some[0], len(variables), "weights")
-        return Cause(f"Before the step, {found}: use an earlier checkpoint.", True)
+        return Cause(f"Before the step, {found}.", True)
     lines = [
         f"Worker {rank} on {worker['host']}, {worker['found']}."
         for rank, worker in enumerate(workers)

@@ -279,11 +279,13 @@ class Trainer:
                 f" It is the {MAX_SKIPPED_IN_A_ROW}th in a row, the run diverged."
             )
         skipping = "; or pass --skip_nonfinite to leave out single steps"
+        which = "an earlier" if cause.is_in_weights else "the last"
         raise NonFiniteError(
             f"{message} The weights are those of step {self.step}. A resumed run keeps "
-            "its learning rate: start a new run with another --output_dir, the last "
-            "checkpoint as --init_checkpoint, and a lower --learning_rate or a longer "
-            f"warm-up{'' if self._skip_nonfinite or cause.is_in_weights else skipping}."
+            f"its learning rate: start a new run with another --output_dir, {which} "
+            "checkpoint as --init_checkpoint, if there is one, and a lower "
+            "--learning_rate or a longer warm-up"
+            f"{'' if self._skip_nonfinite or cause.is_in_weights else skipping}."
         )
 
     def _find_cause(self, batch: dict[str, tf.Tensor]) -> Cause:

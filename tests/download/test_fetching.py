@@ -215,13 +215,13 @@ def test_network_that_fails_in_a_download_is_waited_for(server, tmp_path, monkey
 
 def test_advice_for_a_machine_without_a_network_works(tmp_path, server):
     path = tmp_path / "a.bin"
-    with pytest.raises(RunError, match=f"is taken if it is named {path}"):
+    with pytest.raises(RunError, match=f"elsewhere and copy it to {path}"):
         fetch("http://127.0.0.1:9/a", path, SHA256, server.retries)
     path.write_bytes(CONTENT)
     fetch("http://127.0.0.1:9/a", path, SHA256, server.retries)
     with pytest.raises(RunError) as caught:  # Without a checksum it is not known.
         fetch("http://127.0.0.1:9/a", path, "", server.retries)
-    assert "named" not in str(caught.value)
+    assert "copy it to" not in str(caught.value)
 
 
 def test_wrong_checksum_is_refused_and_removed(server, tmp_path):

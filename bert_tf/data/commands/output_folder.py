@@ -193,7 +193,9 @@ class OutputFolder:
             return
         received = f"Received: output_dir={folder}"
         if not os.path.isdir(folder):
-            raise FileExistsError(f"`output_dir` must be a folder. {received}, a file.")
+            raise FileExistsError(
+                f"`output_dir` must be a folder. {received}, a file. Pass another one."
+            )
         names = sorted(os.listdir(folder))
         others = [name for name in names if not kind.fullmatch(name)]
         if others:

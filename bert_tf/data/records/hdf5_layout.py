@@ -172,7 +172,9 @@ def _checked_dataset(file: h5py.File, path: str, name: str) -> h5py.h5d.DatasetI
     rank = 1 if is_variable or name == LABEL else 2
     shape = dataset.shape
     if shape is None or len(shape) != rank or 0 in shape:
-        _refuse(path, name, f"must have {rank} dimensions, and records", shape)
+        _refuse(
+            path, name, f"must have {rank} dimensions and at least one record", shape
+        )
     if is_variable:
         is_contiguous = made.get_layout() == h5py.h5d.CONTIGUOUS
         sizes = file.id.get_create_plist().get_sizes()

@@ -167,7 +167,7 @@ def _load(path: str) -> object:
     except FileNotFoundError:
         raise FileNotFoundError(
             "`train_file` and `predict_file` must be JSON files. Received: "
-            f"{path}, which does not exist."
+            f"{path}, which does not exist. Correct the path."
         ) from None
 
 

@@ -265,9 +265,9 @@ class Watchdog:
             silent = [rank for rank in silent if self.hosts[rank] == own_host]
         if not silent and not self.is_shared:
             write_error(
-                f"error: all workers on {own_host} wait. The other hosts do not share "
-                "output_dir, by which they would be compared: the one to look at is "
-                "that whose workers print no such line."
+                f"error: all workers on {own_host} wait for another host, which one is "
+                "unknown, since output_dir is not shared: look at the host whose "
+                "workers do not print this line."
             )
             return
         if not silent:

@@ -168,7 +168,7 @@ def damaged(arrays, tmp_path, **changes):
         ("next_sentence_labels", lambda a: a[:-1], "as many records as"),
         ("next_sentence_labels", lambda a: a[:, None], "must have 1 dimensions"),
         ("input_ids", lambda a: a[:, :, None], "must have 2 dimensions"),
-        ("input_ids", lambda a: a[:0], "must have 2 dimensions, and records"),
+        ("input_ids", lambda a: a[:0], "must have 2 dimensions and at least"),
         ("input_ids", lambda a: a.astype("f4"), "must hold integers"),
         ("input_mask", lambda a: a.astype(bool), "must hold integers"),
         ("input_ids", lambda a: a.astype("S4"), "must hold integers"),
