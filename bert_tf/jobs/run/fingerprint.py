@@ -306,8 +306,8 @@ def compare_with_run(
     unknown = [text for each in compared for text in _unknown(before, now, each)]
     if unknown:
         lines.append(
-            f"Not compared, since {start.prefix} or this run does not state them: "
-            f"{', '.join(unknown)}."
+            f"Since {start.prefix} or this run does not state them, these could not be "
+            f"compared: {', '.join(unknown)}."
         )
     return [*lines, *_without_effect([x for x in allowed if not changes[x]])]
 

@@ -265,7 +265,7 @@ class Watchdog:
             silent = [rank for rank in silent if self.hosts[rank] == own_host]
         if not silent and not self.is_shared:
             write_error(
-                f"error: all workers on {own_host} wait for another host, which one is "
+                f"error: all workers on {own_host} wait for another host. Which one is "
                 "unknown, since output_dir is not shared: look at the host whose "
                 "workers do not print this line."
             )

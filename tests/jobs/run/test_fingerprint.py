@@ -173,8 +173,8 @@ def test_what_only_one_of_them_states_is_one_line():
     before["data"] = {"records": 150}
     [line] = compared(STATED, before=before)
     assert line == (
-        "Not compared, since /run/model.ckpt-3 or this run does not state them: files "
-        "of the training data, vocabulary."
+        "Since /run/model.ckpt-3 or this run does not state them, these could not be "
+        "compared: files of the training data, vocabulary."
     )
 
 

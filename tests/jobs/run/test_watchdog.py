@@ -65,7 +65,7 @@ def test_without_a_shared_folder_only_workers_of_the_same_host_are_blamed(tmp_pa
     assert code == 70
     assert "error: no sign of worker 1 on a: stopped" in text and "2 on b" not in text
     code, text = ended(start.format(["c", "d"]) + wait, tmp_path)
-    assert "error: all workers on c wait. The other hosts do not share" in text
+    assert "error: all workers on c wait for another host. Which one" in text
 
 
 def test_marks_keep_a_worker_alive_and_nothing_is_watched_before(tmp_path):
