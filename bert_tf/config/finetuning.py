@@ -122,7 +122,7 @@ class FinetuningTrainingConfig(RunTrainingConfig):
       evaluate_each_epoch: Evaluate after each epoch and keep the best checkpoint in
         <output_dir>/best; the final evaluation and the prediction use it.
       early_stopping_patience: With evaluate_each_epoch: end the training after so many
-        evaluations in a row without a better result. Default: it ends with its steps.
+        evaluations in a row without a better result. Default: no early stopping.
     """
 
     do_predict: bool = False
@@ -244,9 +244,9 @@ class ClassifierDataConfig:
       is_regression: Your own files: labels are numbers to predict.
       is_multi_label: Your own files: a text has any number of labels.
       new_head: Train a new classification head even if init_checkpoint has one.
-      class_weights: Comma-separated CLASS:WEIGHT of the training's loss, a mean with
-        these weights, 1 for a class that is not listed; or balanced: n / (C x n_c) of
-        n examples in C classes, n_c of the class.
+      class_weights: Comma-separated CLASS:WEIGHT, with which the training's loss is a
+        weighted mean, 1 for a class that is not listed; or balanced: n / (C x n_c) for
+        a class with n_c of the n examples of C classes.
     """
 
     REQUIRED: ClassVar[tuple[str, ...]] = ("task_name", "data_dir")

@@ -64,37 +64,38 @@ class PlanConfig:
       recipe: phase1 (65,536 sequences of 128, 7,038 steps, learning rate 0.006) or
         phase2 (32,768 of 512, 1,564 steps, 0.004); what is passed of the next six
         options replaces its values.
-      max_seq_length: Tokens in a row. Default: of the recipe, as the next five.
+      max_seq_length: Tokens in a row. Default, also of the next five: the recipe's.
       max_predictions_per_seq: Masked tokens in a sequence.
       global_batch_size: Sequences of a step, on all workers.
       num_train_steps: Optimizer steps.
       num_warmup_steps: The steps of warm-up among them.
       learning_rate: Peak learning rate of all workers together; the flags of a plan
-        have the part of one worker, by whose number run_pretraining.py multiplies.
+        have it divided by their number, with which run_pretraining.py multiplies it.
       train_batch_size: The most records in a micro-batch that a worker has memory for;
-        a plan has the largest ones up to it that keep the recipe.
-      sequences_per_record: Of packed records: avg_seq_per_sample in their metadata.
+        a plan has the largest micro-batches up to this size that keep the recipe.
+      sequences_per_record: Sequences in a record: of packed records avg_seq_per_sample
+        in their metadata.
       workers: Comma-separated numbers of workers.
       workers_per_host: Workers on each host.
       cores_per_host: Cores of each host. Default: of this machine.
-      precision: Of the training: fp32, avx-fp32, bf32, bf16 or fp16.
+      precision: Precision of the training: fp32, avx-fp32, bf32, bf16 or fp16.
       throughput: Sequences/s of one worker that trains alone: throughput_train in its
         log, with at least 8 micro-batches in a step.
       device_flops: FLOP/s of one worker, instead of throughput: those that its training
         reaches, in the convention of docs/planning.md.
       worker_cores: Cores that compute in this worker.
-      memory_bytes_per_second: Of a worker's memory; decides the time of an optimizer
-        step, and of copies in an allreduce. Default: measured, or 2e10, of two cores.
+      memory_bytes_per_second: Bandwidth of a worker's memory, for the time of the
+        update and of copies in an allreduce. Default: measured, or 2e10, of two cores.
       gradient_bytes: Bytes of a gradient's number in the allreduce: 4, or 2 in fp16.
       shard_optimizer: Plan for --shard_optimizer of run_pretraining.py.
-      local_latency_seconds: Of one message between workers of a host.
-      local_bytes_per_second: Between two workers of a host, each way.
-      network_latency_seconds: Of one message between hosts. Typical of TCP over
+      local_latency_seconds: Latency of one message between workers of a host.
+      local_bytes_per_second: Bandwidth between two workers of a host, each way.
+      network_latency_seconds: Latency of one message between hosts. Typical of TCP over
         Ethernet, not measured here: 5e-5 at 1 Gbit/s, 3e-5 at 10 and more.
-      network_bytes_per_second: Of all links of a host to the others together, each way.
+      network_bytes_per_second: Bandwidth of all links of a host together, each way.
         Typical of TCP over Ethernet, not measured here: 1.2e8 at 1 Gbit/s, 1.2e9 at 10,
         2.9e9 at 25; at 100, 4e9 by one connection and 1.1e10 by several.
-      start_seconds: From the call of an allreduce to its first message. Default:
+      start_seconds: Time from the call of an allreduce to its first message. Default:
         measured, or 0.005, Horovod's cycle on CPUs; on GPUs it is 0.001.
       measure: Measure allreduces of 1, 2 and 4 workers, and steps of one, on this
         machine, and write them into link_file.

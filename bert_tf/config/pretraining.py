@@ -116,9 +116,9 @@ class TrainingConfig(RunTrainingConfig):
         is at least this, in (0, 1]. The exit code is 3 if it is never reached.
       max_samples: End the training after so many sequences; the learning rate still
         follows num_train_steps.
-      max_hours: End the training after so much time, the stops between its starts left
-        out. The learning rate follows the time: num_warmup_steps / num_train_steps is
-        the share of the warm-up.
+      max_hours: End the training after so many hours, without the time between a stop
+        and a restart. The learning rate depends on the elapsed time, of which
+        num_warmup_steps / num_train_steps is warm-up.
     """
 
     max_eval_steps: int = 100

@@ -227,8 +227,8 @@ class RunTrainingConfig:
         implies loss_normalization=micro_batch.
       skip_nonfinite: Leave out a step whose gradient is not finite, and continue with
         the next one; 10 in a row stop the run. Default: the first one stops it.
-      allow_config_change: What a resumed run may have other than before, of data,
-        vocabulary, architecture, labels, loss and precision; otherwise it is refused.
+      allow_config_change: Comma-separated names of what may differ when a run resumes:
+        data, vocabulary, architecture, labels, loss or precision. Others are refused.
     """
 
     do_train: bool = False

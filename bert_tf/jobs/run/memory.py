@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from bert_tf import resources
 from bert_tf.config import BertConfig
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, counted
 from bert_tf.scaling import encoder_shapes
 
 _LOGGER = logging.getLogger(__name__)
@@ -174,8 +174,8 @@ def require_memory(bert: BertConfig, workers: int) -> None:
     raise RunError(
         f"The weights and both moments of {num_weights(bert):,} weights take "
         f"{needed / workers / _GIB:.1f} GiB for each worker, and there are "
-        f"{total / _GIB:.1f} GiB for {workers} ({_source()}). Train a "
-        "smaller model, with fewer workers on a host, or where there is more memory."
+        f"{total / _GIB:.1f} GiB for {counted(workers, 'worker')} ({_source()}). Train "
+        "a smaller model, with fewer workers on a host, or on a host with more memory."
     )
 
 
@@ -204,7 +204,8 @@ def memory_warnings(
         f"checkpoint, gradients and the program, "
         f"{estimate.activations / _GIB:.1f} for activations of {rows.count} rows of "
         f"{rows.length} tokens; within {ERROR:.0%}), and there are "
-        f"{limit / _GIB:.1f} GiB for each of {workers} ({_source()})."
+        f"{limit / _GIB:.1f} GiB for each of {counted(workers, 'worker')} "
+        f"({_source()})."
     )
     remedy = "" if recompute else ", or --recompute"
     advice = f"a smaller --train_batch_size with more --num_accumulation_steps{remedy}."

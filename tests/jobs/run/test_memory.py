@@ -83,7 +83,7 @@ def test_a_model_whose_weights_cannot_fit_is_refused_before_it_is_made(machine):
         memory.require_memory(PRESETS["large"], 2)
     message = str(caught.value)
     assert "335,141,888 weights take 3.7 GiB for each worker" in message
-    assert "there are 4.0 GiB for 2 (the container's limit)" in message
+    assert "there are 4.0 GiB for 2 workers (the container's limit)" in message
 
 
 def test_where_nothing_is_known_nothing_is_refused(machine):
@@ -115,7 +115,7 @@ def test_too_large_a_micro_batch_is_warned_of_with_what_to_do(machine):
     [line] = warnings(64)
     assert line.startswith("warning: a worker needs about 6.7 GiB to train")
     assert "64 rows of 128 tokens" in line
-    assert "there are 4.0 GiB for each of 1 (the container's limit)" in line
+    assert "there are 4.0 GiB for each of 1 worker (the container's limit)" in line
     assert line.endswith("more --num_accumulation_steps, or --recompute.")
 
 
@@ -150,7 +150,7 @@ def test_the_workers_of_a_host_share_its_memory(machine):
     machine(9 * GIB, free=8 * GIB)
     assert warnings(32) == []
     [line] = warnings(32, 2)
-    assert "there are 4.0 GiB for each of 2 (this machine's memory)" in line
+    assert "there are 4.0 GiB for each of 2 workers (this machine's memory)" in line
 
 
 def test_memory_that_other_programs_have_does_not_count(machine):
