@@ -259,8 +259,9 @@ def connect(
         hvd = importlib.import_module("horovod.tensorflow")
     except ImportError as error:
         raise RunError(
-            f"`horovod` was asked for but cannot be loaded ({error}). Run `make "
-            "horovod`, which builds and installs it, or drop --horovod."
+            f"`horovod` was asked for but cannot be loaded ({error}). Build and "
+            "install it in the checkout of bert_tf, by `make horovod` or, for another "
+            "environment, `python tools/build_horovod.py`; or drop --horovod."
         ) from error
     communicator = HorovodCommunicator(hvd)
     communicator.sends_fp16 = compression == "fp16"

@@ -164,7 +164,7 @@ def find_form(destination: str) -> Form:
     if form:
         return form
     if is_file_name(name) and "ckpt" not in ending:
-        remedy = ". Name another, which other programs may convert further"
+        remedy = ". Pass a name in one of these forms"
         if ending in _ASKED:
             folder = " and a folder" if _ASKED[ending] in _FOLDERS else ""
             remedy = (

@@ -238,7 +238,7 @@ def notes(
     if config.hidden_act not in ("gelu", "gelu_tanh", "gelu_new", "gelu_pytorch_tanh"):
         raise ValueError(
             "keras-hub's BERT must have gelu. Received: "
-            f"hidden_act={config.hidden_act}. Convert it for another program."
+            f"hidden_act={config.hidden_act}. Pass another --to."
         )
     if kind in ("squad", "tag", "choose"):
         raise ValueError(

@@ -74,7 +74,8 @@ def choose_nsp(
             raise ValueError(
                 f"{', '.join(map(metadata_file, each.metadata))}: the records were "
                 "made without sentence pairs (do_nsp=false), but next sentences are to "
-                "be predicted. Pass --nodo_nsp, or make the records again without it."
+                "be predicted. Pass --nodo_nsp here, or make the records again without "
+                "--nodo_nsp."
             )
     return True, [note for each in sets for note in _doubts(each)]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
@@ -98,9 +99,10 @@ def measure(scorer: Scorer, inputs: Inputs) -> Iterator[Row]:
 def _minimal_pairs(scorer: Scorer, inputs: Inputs) -> dict[str, object]:
     """BLiMP: how often the right sentence has the larger pseudo-log-likelihood."""
     if not inputs.pairs:
+        folder = shlex.quote(os.fspath(inputs.data_dir))
         raise NotMeasuredError(
             f"{os.path.join(inputs.data_dir, BLIMP)} is missing; `python -m bert_tf "
-            f"data download --name=blimp --output_dir={inputs.data_dir}` fetches it"
+            f"data download --name=blimp --output_dir={folder}` fetches it"
         )
     if not scorer.has_masked_lm:
         raise NotMeasuredError(_NO_HEAD)

@@ -27,6 +27,7 @@ from bert_tf.data.records.examples import serialize_examples
 from bert_tf.data.records.metadata import (
     Metadata,
     Shard,
+    indexing,
     read_metadata,
     record_shards,
 )
@@ -128,8 +129,7 @@ def pack_records(
     if metadata is None:
         raise FileNotFoundError(
             f"{config.output_dir} exists already, but its metadata does not. Run "
-            f"`python -m bert_tf data index --input_dir={config.output_dir}`, which "
-            "writes it."
+            f"{indexing(config.output_dir)}, which writes it."
         )
     print(f"{config.output_dir} exists already, made from the same records.")
     return metadata

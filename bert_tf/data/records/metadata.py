@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -146,10 +147,15 @@ def metadata_file(record_dir: str | os.PathLike[str]) -> str:
     return target if os.path.exists(target) and not os.path.exists(path) else path
 
 
+def indexing(record_dir: str | os.PathLike[str], options: str = "") -> str:
+    """The command that writes the metadata of records, for messages."""
+    folder = shlex.quote(os.fspath(record_dir) or ".")
+    return f"`python -m bert_tf data index --input_dir={folder}{options}`"
+
+
 def rewriting(record_dir: str | os.PathLike[str]) -> str:
     """The command that writes the metadata of records again, for messages."""
-    folder = record_dir or "."
-    return f"`python -m bert_tf data index --input_dir={folder} --overwrite`"
+    return indexing(record_dir, " --overwrite")
 
 
 def described_path(record_file: str) -> str:

@@ -19,6 +19,7 @@ from bert_tf.data.records.checking import (
 from bert_tf.data.records.metadata import (
     Metadata,
     check_lengths,
+    indexing,
     metadata_file,
     most_predictions,
     read_metadata,
@@ -248,8 +249,8 @@ def _average(
         if about is None:
             raise CorruptRecordError(
                 f"{folder} holds packed records, but their metadata "
-                f"{metadata_file(folder)} does not exist. Run `python -m bert_tf data "
-                f"index --input_dir={folder}`, which counts the records and writes it."
+                f"{metadata_file(folder)} does not exist. Run {indexing(folder)}, "
+                "which counts the records and writes it."
             )
         read = float(index.starts[number + 1] - index.starts[number])
         if shares:

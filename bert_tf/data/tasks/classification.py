@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -198,9 +199,10 @@ class ClassificationTask:
             return "Put the file there, or pass another --data_dir."
         parent, last = os.path.split(os.path.normpath(data_dir))
         output_dir = (parent or ".") if last == self.folder else data_dir
+        folder = shlex.quote(os.fspath(output_dir))
         return (
             f"Download them with `python -m bert_tf data download "
-            f"--name={self.download_name} --output_dir={output_dir}`."
+            f"--name={self.download_name} --output_dir={folder}`."
         )
 
 

@@ -97,7 +97,7 @@ def _own(config: RunConfig, local_rank: int) -> StartingPoint | None:
     if newest.step is None and do_train and len(foreign) == len(newest.damaged) > 0:
         raise ValueError(
             "`output_dir` must not hold checkpoints of another program, or without "
-            "their manifest (.json), which would be mixed up with new ones. Received: "
+            "their manifest (.json). Received: "
             f"{files.output_dir} with {', '.join(foreign)}. Pass another --output_dir, "
             "and one of them as --init_checkpoint (pre-training takes its step with "
             "--resume), or --overwrite_output_dir, which moves them into other folders."

@@ -1,9 +1,16 @@
 import dataclasses
 import json
+import shlex
 
 import pytest
 
-from bert_tf.data.records.metadata import Metadata, Shard, read_metadata, write_metadata
+from bert_tf.data.records.metadata import (
+    Metadata,
+    Shard,
+    read_metadata,
+    rewriting,
+    write_metadata,
+)
 
 METADATA = Metadata(
     packed=False,
@@ -146,3 +153,8 @@ def test_nothing_is_left_of_metadata_that_cannot_be_written(tmp_path):
     with pytest.raises(TypeError):
         write_metadata(tmp_path / "r", metadata)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_in_messages_takes_a_folder_with_a_blank(tmp_path):
+    words = shlex.split(rewriting(tmp_path / "my records").strip("`"))
+    assert f"--input_dir={tmp_path}/my records" in words
