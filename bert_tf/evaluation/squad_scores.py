@@ -142,5 +142,5 @@ def _official(name: str) -> ModuleType:
         raise RunError(
             "The official SQuAD scorer cannot be imported from tf-models-official, a "
             f"dependency of bert_tf ({error}). Install it with `pip install "
-            "tf-models-official==2.20.*`, or leave out --do_eval."
+            "'tf-models-official==2.20.*'`, or leave out --do_eval."
         ) from None

@@ -260,7 +260,7 @@ class Trackers:
         except (Exception, SystemExit) as error:
             self._trackers.pop(name, None)
             reason = " ".join(str(error).split())[:500] or type(error).__name__
-            return [f"warning: {name} fails, and is not used any more: {reason}"]
+            return [f"warning: {name} failed, and is no longer used: {reason}"]
         return []
 
 

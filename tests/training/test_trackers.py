@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_written_gives_one_warning(tmp_path, capsys):
     (tmp_path / "tensorboard").write_text("a file")
     trackers, lines = open_trackers(tmp_path, "tensorboard")
     [line] = lines
-    assert line.startswith("warning: tensorboard fails, and is not used any more")
+    assert line.startswith("warning: tensorboard failed, and is no longer used")
     assert not trackers.log("train", 1, {"loss": 1.0})
     assert not trackers.close()
 
@@ -171,7 +171,7 @@ def test_a_package_that_fails_gives_one_warning(function, package, tmp_path):
     for step in range(3):
         lines += trackers.log("train", step, {"loss": 1.0})
     lines += trackers.close()
-    assert lines == ["warning: trackio fails, and is not used any more: no"]
+    assert lines == ["warning: trackio failed, and is no longer used: no"]
     assert len(scalars(tmp_path)["train/loss"]) == 3
 
 

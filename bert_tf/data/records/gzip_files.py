@@ -159,6 +159,6 @@ def _check_room(path: str, target: str, size: int) -> None:
     if free < size + _RESERVE_BYTES:
         raise OSError(
             f"{path} cannot be unpacked: {folder} has {free:,} bytes free, and needs "
-            f"{size:,} and {_RESERVE_BYTES:,} in reserve. Free some, or pass a folder "
-            "on another disk."
+            f"{size:,} and {_RESERVE_BYTES:,} in reserve. Free some, or pass an "
+            "--output_dir on another disk."
         )

@@ -191,8 +191,8 @@ def _find_quotes(path: str, *version: int) -> bool:
     elif quotes.other and (count := count_doubled(lines())):
         _LOGGER.warning(
             "warning: %s: all double quotes are read as text, also those of %d fields "
-            "that look quoted as in CSV, since line %d has others. Correct that line, "
-            "or save the table as .csv (--task_name=csv).",
+            "that look quoted as in CSV, since those of line %d are not as in CSV. "
+            "Correct that line, or save the table as .csv (to train, --task_name=csv).",
             path,
             count,
             quotes.other,

@@ -161,7 +161,7 @@ def describe_path(
     names, exempt = _exempt(backends)
     if backends.fused_dtype is None:
         reason = "--use_xla" if use_xla else backends.why_not_fused or exempt
-        return f"fused operations: not used but by the optimizer ({title}), {reason}."
+        return f"fused operations: used by the optimizer alone ({title}), {reason}."
     reason = f", not better: {path.reason}" if path.reason else ""
     if exempt:
         reason += f", not used in {names}: {exempt}"

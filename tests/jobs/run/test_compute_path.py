@@ -171,7 +171,7 @@ def test_the_reason_of_a_model_without_them_is_logged():
     def reason(policy=BF16, *, use_xla=False, **settings):
         found = backends(policy, allow_fused=not use_xla, **settings)
         line = describe_path(found, VECTORS, use_xla=use_xla)
-        start = "fused operations: not used but by the optimizer (AVX512-BF16), "
+        start = "fused operations: used by the optimizer alone (AVX512-BF16), "
         assert line.startswith(start)
         return line.removeprefix(start).removesuffix(".")
 
