@@ -119,7 +119,8 @@ def _sentences(config: SentencesConfig) -> None:
     )
     if config.dedup:
         print(
-            f"--dedup={config.dedup}: left out {counts['repeated']:,} like one of these"
+            f"--dedup={config.dedup}: left out {counts['repeated']:,} repeating one of "
+            "these"
         )
 
 

@@ -89,7 +89,8 @@ def fit(
             f"{name}: {have} rows padded to {want} with 0",
         )
     if name in _OF_VOCABULARY and is_padding(have, want):
-        return Fitted(values[:want], f"{name}: {have} rows, the padding cut, {want}")
+        note = f"{name}: {have} rows cut to {want}, without padding"
+        return Fitted(values[:want], note)
     if name == _POSITIONS and want > have and initial:
         return Fitted(
             np.concatenate([values, initial()[have:]]),

@@ -240,7 +240,7 @@ def cut_into_jobs(paths: Sequence[str], config: CreateDataConfig) -> list[Job]:
             groups, config.input_format, config.dedup, fewest
         )
         repeated = counted(count, "document")
-        report(f"--dedup={config.dedup}: left out {repeated} like an earlier one.")
+        report(f"--dedup={config.dedup}: left out {repeated} repeating an earlier one.")
     if not groups:
         raise no_text_error(config.input)
     # A record has a sentence of one letter at least.

@@ -279,7 +279,7 @@ def tag_notes(task: ClassificationTask, sentences: Iterable[Sentence]) -> list[s
             begun += 0 if is_inside else count
     if not begun:
         return []
-    return [f"{begun} entities begin with I- or E- instead of B-, and count as such"]
+    return [f"{begun} entities begin with I- or E- instead of B-, and are counted too"]
 
 
 def encode_sentences(
