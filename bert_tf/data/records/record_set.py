@@ -374,7 +374,7 @@ def _doubts(input_files_dir: str, sample: Sample) -> Iterator[str]:
         yield (
             f"100.0% of the records of {input_files_dir} have next_sentence_labels="
             f"{sample.random_next:.0f}, from which next-sentence prediction learns "
-            "nothing. Train with --nodo_nsp, or make them again from documents of "
+            "nothing. Pass --nodo_nsp, or make them again from documents of "
             "several sentences."
         )
 
