@@ -10,9 +10,10 @@ end is the target, if it is at least 0.5 nat below the entropy of the words; wha
 is when ours reaches it. Neither learns the next sentence. The environment of the other
 side is that of `make bench`.
 
-As in BERT's own recipe, a part of the time may go to shorter sequences first, with a
-learning rate that rises and falls in each part: `--short_share` of our time,
-`--their_short_share` of the other's.
+The recipe of the other side is that of its users. Ours differs in two ways, and options
+give them to the other side too: as in BERT's own recipe, `--short_share` of the time
+goes to shorter sequences first (`--their_short_share`), with a learning rate that rises
+and falls in each part; and it has no dropout (`--dropout`, `--their_dropout`).
 """
 
 import argparse
@@ -129,6 +130,16 @@ def rate_of(options: argparse.Namespace) -> float:
     return options.learning_rate or RATES[options.model]
 
 
+def write_architecture(path: pathlib.Path, options: argparse.Namespace) -> None:
+    """The preset, with our rate of dropout."""
+    from bert_tf.config import PRESETS
+
+    values = PRESETS[options.model].to_dict()
+    values["hidden_dropout_prob"] = options.dropout
+    values["attention_probs_dropout_prob"] = options.dropout
+    path.write_text(json.dumps(values))
+
+
 def run_ours(
     folder: pathlib.Path, minutes: float, options: argparse.Namespace
 ) -> tuple[Curve, float]:
@@ -142,6 +153,8 @@ def run_ours(
         create(folder / "train.jsonl", folder / name, dupes[name], *numbers)
         records, packed = folder / name / "records", folder / name / "packed"
         data("pack", f"--input_dir={records}", f"--output_dir={packed}")
+    architecture = folder / "bert_config.json"
+    write_architecture(architecture, options)
     prepared = time.time() - start
     shares = {"short": options.short_share, "full": 1.0}
     curve: Curve = []
@@ -152,8 +165,8 @@ def run_ours(
         output = folder / f"run_{name}"
         run(
             [
-                *("run_pretraining.py", f"--preset={options.model}", "--do_train"),
-                *(f"--input_files_dir={folder / name / 'packed'}", "--precision=bf16"),
+                *("run_pretraining.py", f"--bert_config_file={architecture}"),
+                *(f"--input_files_dir={folder / name / 'packed'}", "--do_train"),
                 *(f"--eval_files_dir={folder / 'held_out/records'}", "--do_eval"),
                 *("--eval_batch_size=32", f"--max_eval_steps={EVALUATED // 32}"),
                 f"--eval_steps={EVAL_STEPS[options.model]}",
@@ -164,7 +177,7 @@ def run_ours(
                 *("--num_accumulation_steps=1", f"--max_hours={seconds / 3600}"),
                 *("--num_train_steps=1000000", "--save_checkpoints_steps=1000000"),
                 *(f"--num_warmup_steps={int(1e6 * WARMUP)}", f"--seed={options.seed}"),
-                "--display_loss_steps=1000",
+                *("--display_loss_steps=1000", "--precision=bf16"),
                 *checkpoint,
             ]
         )
@@ -201,6 +214,7 @@ def run_theirs(
         "batch": BATCH,
         "short_share": options.their_short_share,
         "short_length": SHORT_LENGTH,
+        "dropout": options.their_dropout,
         "rate": rate_of(options),
         "warmup": WARMUP,
         "evaluations": options.evaluations,
@@ -231,6 +245,8 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--short_share", type=float, default=0.35)
     parser.add_argument("--their_short_share", type=float, default=0.0)
+    parser.add_argument("--dropout", type=float, default=0.0, help="of ours")
+    parser.add_argument("--their_dropout", type=float, default=0.1)
     parser.add_argument("--learning_rate", type=float, default=0.0, help="of both")
     parser.add_argument("--evaluations", type=int, default=12, help="of transformers")
     parser.add_argument("--startup_seconds", type=float, default=8.0, help="of ours")

@@ -104,6 +104,8 @@ def make_model() -> BertForPreTraining:
     """The model, to be trained."""
     config = BertConfig(
         **worker.architecture(work),
+        hidden_dropout_prob=work["dropout"],
+        attention_probs_dropout_prob=work["dropout"],
         attn_implementation="eager",
     )
     return BertForPreTraining(config).train()
