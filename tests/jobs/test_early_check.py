@@ -120,21 +120,56 @@ def test_a_checkpoint_that_is_being_published_is_not_looked_for(tmp_path):
     early_check.check(config)
 
 
-def test_predictions_of_packed_records_are_compared_where_all_have_the_same(tmp_path):
-    """Others may be mixed, which `open_records` decides about."""
-    words = ["run", "--do_train", "--preset=tiny", f"--output_dir={tmp_path}/out"]
-    words += [f"--input_files_dir={tmp_path}/a,{tmp_path}/b"]
-    config = flags.parse(PretrainingConfig, [*words, "--max_predictions_per_seq=4"])
-    for name, most in {"a": 4, "b": 8}.items():
-        (tmp_path / name).mkdir()
+@pytest.fixture
+def describe(tmp_path):
+    """Writes metadata of a folder with one file of packed records."""
+
+    def write(name, predictions):
+        (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "part.tfrecord").touch()
-        lengths = {"max_seq_length": 16, "max_predictions_per_seq": most}
+        lengths = {"max_seq_length": 16, "max_predictions_per_seq": predictions}
         metadata = Metadata(avg_seq_per_sample=2.0, packed=True, **lengths)
         write_metadata(tmp_path / name, metadata)
-    early_check.check(config)
-    write_metadata(tmp_path / "a", metadata)
+
+    return write
+
+
+@pytest.fixture
+def check_records(tmp_path):
+    """Checks a pre-training on the folders of `describe`."""
+
+    def run(records, *more):
+        words = ["run", "--do_train", "--preset=tiny", f"--output_dir={tmp_path}/out"]
+        words.append(f"--input_files_dir={records}")
+        early_check.check(flags.parse(PretrainingConfig, [*words, *more]))
+
+    return run
+
+
+def test_a_mixture_of_packed_records_needs_the_most_predictions(
+    tmp_path, describe, check_records
+):
+    describe("a", 4)
+    describe("b", 8)
+    mixture = f"{tmp_path}/a:0.7,{tmp_path}/b:0.3"
+    check_records(mixture, "--max_predictions_per_seq=8")
     with pytest.raises(CorruptRecordError, match="must be 8, that of the records"):
-        early_check.check(config)
+        check_records(mixture, "--max_predictions_per_seq=4")
+    describe("b", None)
+    check_records(mixture, "--max_predictions_per_seq=4")
+
+
+def test_metadata_that_may_be_out_of_date_are_named_with_the_command(
+    tmp_path, describe, check_records
+):
+    """Records may fit a flag that their metadata do not fit."""
+    describe("a", 4)
+    with pytest.raises(CorruptRecordError) as refused:
+        check_records(f"{tmp_path}/a", "--max_seq_length=128")
+    command = f"`python -m bert_tf data index --input_dir={tmp_path}/a --overwrite`"
+    assert f"If they have it, update their metadata with {command}" in str(
+        refused.value
+    )
 
 
 def test_a_script_does_not_load_its_job_first(monkeypatch, capsys, tmp_path):
