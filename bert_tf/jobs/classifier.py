@@ -25,6 +25,7 @@ from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.start import find_finetuning_start
 from bert_tf.jobs.run.starting_point import StartingPoint
+from bert_tf.jobs.run.training_loop import train
 from bert_tf.jobs.task_kinds import KINDS, Split, TaskKind
 from bert_tf.modeling.finetuning import FinetuningTask, build_classifier_model
 from bert_tf.modeling.models import ModelOptions
@@ -79,9 +80,14 @@ def run(config: ClassifierConfig, stop: StopRequest | None = None) -> dict[str, 
     """
     with open_session(config, stop) as session:
         plan = session.make_plan(config, prepare)
+        task = plan.data.task
+        finetuning.describe(plan, session)
+        finetuning.check_task(plan, session)
         evaluate = functools.partial(_evaluate, plan, session)
-        criterion = plan.data.task.metrics[0]
-        finetuning.run_training(plan, session, evaluate, criterion)
+        if config.training.do_train:
+            best = finetuning.keep_best(plan, session, evaluate, task.metrics[0])
+            with best as after_step:
+                train(plan, session, after_step)
         if config.saving.benchmark:
             return {}
         if config.training.do_predict:

@@ -28,7 +28,7 @@ from bert_tf.jobs.run.messages import describe_changes, describe_model
 from bert_tf.jobs.run.output_dir import check_description
 from bert_tf.jobs.run.plan import Plan, TrainingSet
 from bert_tf.jobs.run.session import Session
-from bert_tf.jobs.run.training_loop import AfterStep, is_done, train
+from bert_tf.jobs.run.training_loop import AfterStep, is_done
 from bert_tf.modeling.finetuning import FinetuningTask
 from bert_tf.stages import stage
 from bert_tf.training.runlog import RunLog
@@ -90,27 +90,6 @@ def training_set(
         facts={"max_seq_length": config.max_seq_length, **facts},
         measure_lengths=lambda: examples.lengths,
     )
-
-
-def run_training(
-    plan: FinetuningPlan,
-    session: Session,
-    evaluate: Callable[[], dict[str, float]],
-    criterion: str,
-) -> None:
-    """Logs what the run does, checks its folder, and trains if the config says so.
-
-    Args:
-      plan: The run.
-      session: The workers, and the log.
-      evaluate: See `keep_best`.
-      criterion: See `keep_best`.
-    """
-    describe(plan, session)
-    check_task(plan, session)
-    if plan.config.training.do_train:
-        with keep_best(plan, session, evaluate, criterion) as after_step:
-            train(plan, session, after_step)
 
 
 def describe(plan: FinetuningPlan, session: Session) -> None:

@@ -21,6 +21,7 @@ from bert_tf.jobs.run.fingerprint import example_facts
 from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.start import find_finetuning_start
+from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.modeling.sentences import SentenceTask, build_sentence_model
 from bert_tf.signals import StopRequest
@@ -70,8 +71,13 @@ def run(config: SentencesConfig, stop: StopRequest | None = None) -> dict[str, f
     """
     with open_session(config, stop) as session:
         plan = session.make_plan(config, prepare)
+        finetuning.describe(plan, session)
+        finetuning.check_task(plan, session)
         evaluate = functools.partial(_evaluate, plan, session)
-        finetuning.run_training(plan, session, evaluate, "mrr")
+        if config.training.do_train:
+            best = finetuning.keep_best(plan, session, evaluate, "mrr")
+            with best as after_step:
+                train(plan, session, after_step)
         if plan.data.dev is None or config.saving.benchmark:
             return {}
         results = _evaluate(plan, session, title="dev")

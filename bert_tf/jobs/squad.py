@@ -32,6 +32,7 @@ from bert_tf.jobs.run.plan import Plan, build_plan
 from bert_tf.jobs.run.reporting import NUM_HARDEST
 from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.jobs.run.start import find_finetuning_start
+from bert_tf.jobs.run.training_loop import train
 from bert_tf.modeling.finetuning import SpanTask, build_span_model
 from bert_tf.modeling.models import ModelOptions
 from bert_tf.signals import StopRequest
@@ -101,13 +102,17 @@ def run(config: SquadConfig, stop: StopRequest | None = None) -> dict[str, float
     with open_session(config, stop) as session:
         plan = session.make_plan(config, prepare, _write_cache)
         questions = plan.data.predict
+        finetuning.describe(plan, session)
+        finetuning.check_task(plan, session)
 
         def evaluate() -> dict[str, float]:
             return score_squad(
                 questions.examples, _answers(plan, session, "Evaluating")
             )
 
-        finetuning.run_training(plan, session, evaluate, "f1")
+        if config.training.do_train:
+            with finetuning.keep_best(plan, session, evaluate, "f1") as after_step:
+                train(plan, session, after_step)
         if questions is None or config.saving.benchmark:
             return {}
         activity = "Predicting" if config.training.do_predict else "Evaluating"
