@@ -173,7 +173,7 @@ def test_steps_of_another_model_are_converted_with_a_line(plan, link_file):
     assert not any("converted" in note for note in same["notes"])
     other = plan(*arguments, "--preset=mini", "--train_batch_size=8")
     [line] = [note for note in other["notes"] if "converted" in note]
-    assert "another train_batch_size, bert in" in line
+    assert "another train_batch_size, bert, which is converted" in line
     seconds = other["device"]["seconds_per_sequence"]
     # 6 * 4 * (4 * 256^2 + 2 * 256 * 1024) * 128 + 12 * 4 * 256 * 128^2
     # + 6 * 20 * (256 * 30522 + 256^2) = 3.563 GFLOP, at 0.1 TFLOP/s.
