@@ -117,7 +117,8 @@ def require_hub() -> types.ModuleType:
             '"bert_tf[hub]"` does.'
         )
     hub = importlib.import_module("huggingface_hub")
-    importlib.import_module("huggingface_hub.errors")
+    for name in ("constants", "errors"):  # The package loads them on demand.
+        importlib.import_module(f"huggingface_hub.{name}")
     return hub
 
 

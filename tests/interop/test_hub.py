@@ -6,6 +6,8 @@ import http.server
 import json
 import pathlib
 import re
+import subprocess
+import sys
 import threading
 import time
 
@@ -193,3 +195,9 @@ def test_a_hub_that_cannot_be_reached_gets_one_line(server, tmp_path, capsys):
     [line] = capsys.readouterr().err.splitlines()
     assert "hf://me/tiny cannot be fetched" in line and "network" in line
     assert "refuses connections" in line
+
+
+def test_the_address_of_the_hub_is_known_in_a_new_process():
+    """The package loads its modules on demand."""
+    code = "from bert_tf.interop import hub; hub.require_hub().constants.ENDPOINT"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
