@@ -117,10 +117,8 @@ def _refuse(error: Exception, config_class: type, arguments: list[str]) -> int:
         time.sleep(_SECONDS_FOR_THE_REPORT)
         where = f"{this_worker()}: "
     text = printable(error)
-    aliases = flags.aliases_of(config_class)
-    line = recipes.line_of(arguments, text, aliases)
-    alias = recipes.alias_of(arguments, text, aliases)
-    print(f"error: {where}{line}{text}{alias}", file=sys.stderr, flush=True)
+    line = recipes.line_of(arguments, text, flags.aliases_of(config_class))
+    print(f"error: {where}{line}{text}", file=sys.stderr, flush=True)
     return FAILED
 
 

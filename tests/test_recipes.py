@@ -191,21 +191,6 @@ def test_another_name_of_a_flag_replaces_a_recipe_s_line(names, more, expected):
     assert {name: found[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize(
-    "flag, note",
-    [
-        ("--stop_threshold=72", " --stop_threshold is the same as --target."),
-        ("--target=72", ""),
-        ("--nostop_threshold", " --stop_threshold is the same as --target."),
-        ("--seed=72", ""),
-    ],
-)
-def test_an_error_names_the_other_name_that_was_given(flag, note):
-    words, aliases = ["run.py", "--do_train", flag], {"stop_threshold": "target"}
-    assert recipes.alias_of(words, "`target` must be at most 1.", aliases) == note
-    assert recipes.alias_of(words, "There are no records.", aliases) == ""
-
-
 def test_a_line_of_a_file_replaces_another_name_of_a_recipe_in_it(tmp_path):
     mine = tmp_path / "mine.flags"
     mine.write_text(

@@ -70,28 +70,6 @@ def line_of(arguments: Sequence[str], message: str, aliases: Mapping[str, str]) 
     return f"{line}: " if line else ""
 
 
-def alias_of(arguments: Sequence[str], message: str, aliases: Mapping[str, str]) -> str:
-    """A sentence if the flag that an error is about was given by another name.
-
-    Args:
-      arguments: The command line.
-      message: The error, which begins with the flag.
-      aliases: Other names of flags.
-    """
-    about = _ABOUT_A_FLAG.match(message)
-    if not about or about[1] == "flagfile":
-        return ""
-    words = [word for word in expand(arguments[1:]) if word.startswith("-")]
-    names = [word.lstrip("-").partition("=")[0] for word in words]
-    found = [
-        alias
-        for name in names
-        for alias in (name, name.removeprefix("no"))
-        if aliases.get(alias) == about[1]
-    ]
-    return f" --{found[-1]} is the same as --{about[1]}." if found else ""
-
-
 def _lines(arguments: Sequence[str]) -> list[tuple[str, int, str]]:
     """Each argument, the number of its file, and that file and the line in it."""
     numbers = itertools.count(1)
