@@ -283,8 +283,8 @@ def check_lengths(
       input_files_dir: The setting that names the records.
       found: Name of a flag -> what the records have.
       given: Name of a flag -> its value.
-      stated_by: Folder or file -> the lengths that its metadata state, if the records
-        are not opened yet.
+      stated_by: Folder or file -> the lengths that its metadata state and its records
+        may contradict, if these are not opened yet.
 
     Raises:
       CorruptRecordError: naming both, and with `stated_by` the command that writes
@@ -295,7 +295,7 @@ def check_lengths(
             commands = " and ".join(
                 rewriting(path)
                 for path, stated in (stated_by or {}).items()
-                if stated[name] != value
+                if stated[name] not in (None, value)
             )
             advice = f" If they have it, update their metadata with {commands}."
             raise CorruptRecordError(

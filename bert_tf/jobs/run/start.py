@@ -97,6 +97,9 @@ def _stated_metadata(
         lengths = _stated_lengths(known.values())
         given = {name: getattr(batch, name) for name in lengths}
         stated_by = {name: _lengths_of(about) for name, about in known.items()}
+        for name, about in known.items():
+            if about.packed:  # Their P is known to metadata alone: no command finds it.
+                stated_by[name]["max_predictions_per_seq"] = None
         check_lengths(setting, lengths, given, stated_by=stated_by)
         stated |= found
     return stated
