@@ -47,46 +47,94 @@ inline void PackKernels(const Loop& loop, const float* const* kernels, int64_t c
 // Numbers of x that stay in the second-level cache while all panels are read.
 constexpr int64_t kResident = 800000 / sizeof(Factor);
 constexpr int64_t kDeepest = 4096;  // Deeper products are split, see below.
+// Steps of a panel that are multiplied by all rows before the next ones: with tiles, those
+// that stay in the first-level cache.
+#if defined(__AMX_BF16__)
+constexpr int64_t kPartSteps = 16;
+#else
+constexpr int64_t kPartSteps = kDeepest / kBlock;
+#endif
 
 struct Range {
   int64_t begin, end;
 };
 
-// Rows of x, 32 at a time.
+// Rows of x, 32 at a time, and of each row the numbers in `depth`.
 template <typename T>
 class Left;
+
+#if defined(__AMX_BF16__)
+
+// All rows are copied, once for all panels: then each tile is 16 cache lines in a row, and
+// a product up to 1.2 times as fast.
+template <>
+class Left<bfloat> {
+ public:
+  Left(const Product& m, Range rows, Range depth)
+      : begin_(rows.begin), depth_(depth.end - depth.begin) {
+    static thread_local Scratch memory;
+    copy_ = memory.Get<bfloat>(RoundUp(rows.end - rows.begin) * depth_);
+    for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
+      for (int64_t first = 0; first < depth_; first += kColumns) {
+        for (int64_t r = 0; r < kBlock; ++r) {
+          const bfloat* from = m.x + (row + r) * m.depth + depth.begin;
+          bfloat* to = copy_ + (row - begin_) * depth_ + r * kBlock;
+          const int64_t there = row + r < rows.end ? kBlock : 0;  // Then zeros.
+          for (int64_t d = first; d < Least(first + kColumns, depth_); d += kBlock)
+            Write(to + d * kBlock, ReadFirst(from + d, there));
+        }
+      }
+    }
+  }
+
+  Rows<bfloat> From(int64_t row) const {
+    return Packed<bfloat>(copy_ + (row - begin_) * depth_);
+  }
+
+ private:
+  // Copied of each row at a time: steps are 2 KB apart, which share sets of the cache.
+  static constexpr int64_t kColumns = 256;
+  int64_t begin_, depth_;
+  bfloat* copy_;
+};
+
+#else
 
 // The last block, if it is not whole, is copied and filled with 0, once for all panels.
 template <>
 class Left<bfloat> {
  public:
-  Left(const Product& m, Range rows) : x_(m.x), depth_(m.depth) {
+  Left(const Product& m, Range rows, Range depth)
+      : x_(m.x + depth.begin), stride_(m.depth) {
     static thread_local Scratch memory;
     last_ = rows.end / kBlock * kBlock;
     if (last_ == rows.end) return;
-    const int64_t there = rows.end - last_;
-    bfloat* copy = memory.Get<bfloat>(kBlock * depth_);
-    memcpy(copy, x_ + last_ * depth_, there * depth_ * sizeof(bfloat));
-    memset(copy + there * depth_, 0, (kBlock - there) * depth_ * sizeof(bfloat));
+    bfloat* copy = memory.Get<bfloat>(kBlock * stride_);
+    for (int64_t r = 0; r < kBlock; ++r) {
+      const int64_t there = last_ + r < rows.end ? depth.end - depth.begin : 0;
+      memcpy(copy + r * stride_, x_ + (last_ + r) * stride_, there * sizeof(bfloat));
+      memset(copy + r * stride_ + there, 0, (stride_ - there) * sizeof(bfloat));
+    }
     copy_ = copy;
   }
 
   Rows<bfloat> From(int64_t row) const {
-    return RowMajor(row == last_ ? copy_ : x_ + row * depth_, depth_);
+    return RowMajor(row == last_ ? copy_ : x_ + row * stride_, stride_);
   }
 
  private:
   const bfloat* x_;
-  int64_t depth_, last_;
+  int64_t stride_, last_;
   const bfloat* copy_ = nullptr;
 };
 
+// All of `depth`.
 template <>
 class Left<float> {
  public:
-  Left(const Product& m, Range rows) : begin_(rows.begin), depth_(m.depth) {
+  Left(const Product& m, Range rows, Range depth) : begin_(rows.begin), depth_(m.depth) {
     static thread_local Scratch memory;
-    const Left<bfloat> left(m, rows);
+    const Left<bfloat> left(m, rows, depth);
     float* wide = memory.Get<float>(RoundUp(rows.end - rows.begin) * depth_);
     wide_ = wide;
     for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
@@ -105,40 +153,55 @@ class Left<float> {
   const float* wide_;
 };
 
+#endif
+
 // x [rows, depth] times panels. finish(row, column, begin, end, sums, stride) writes rows
 // begin .. end of a block of 32 x 32 sums: a few rows with each step of the next product.
 template <typename Finish>
 void MultiplyRange(const Product& m, Range rows, Range columns, const Finish& finish) {
-  static thread_local Scratch memory;
-  alignas(64) float sums[2][kStep];
-  const Left<Factor> left(m, rows);
+  static thread_local Scratch memory, sums_memory;
+  const Left<Factor> left(m, rows, {0, m.depth});
   const int64_t steps = m.depth / kBlock;
+  const int64_t parts = (steps + kPartSteps - 1) / kPartSteps;
   const int64_t blocks = (rows.end - rows.begin + kBlock - 1) / kBlock;
-  const int64_t rows_each = (kBlock + steps - 1) / steps;
+  // Of all blocks while there are more parts to add, else of this one and the one before.
+  const int64_t places = parts == 1 ? 2 : blocks;
+  float* sums = sums_memory.Get<float>(places * kStep);
+  int64_t place = 0;
+  const int64_t fewest = steps / parts;  // Steps of a part.
+  const int64_t rows_each = (kBlock + fewest - 1) / fewest;
   const int64_t lines_each = (m.depth + blocks * steps - 1) / (blocks * steps);
   int64_t done_row = 0, done_column = 0, done = kBlock;  // Of the previous block.
-  int current = 0;
+  const float* done_sums = sums;
   for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
     const bfloat* panel = m.panels + column * m.depth;
     // Prefetches the next panel into the second-level cache, a part per block of rows.
     const char* next = reinterpret_cast<const char*>(panel + m.depth * kBlock);
     const Factor* factors = WidenPanel(panel, steps, &memory);
-    for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
-      Multiply(left.From(row), factors, steps, sums[current], kBlock, false, [&] {
-        for (int64_t j = 0; j < lines_each; ++j, next += 64)
-          _mm_prefetch(next, _MM_HINT_T1);
-        if (done == kBlock) return;
-        const int64_t end = Least(kBlock, done + rows_each);
-        finish(done_row, done_column, done, end, sums[1 - current], kBlock);
-        done = end;
-      });
-      current = 1 - current;
-      done_row = row;
-      done_column = column;
-      done = 0;
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t first = steps * part / parts, last = steps * (part + 1) / parts;
+      for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
+        Rows<Factor> here = left.From(row);
+        here.data += first * here.step;
+        float* sum = sums + place * kStep;
+        place = (place + 1) % places;
+        Multiply(here, factors + first * kStep, last - first, sum, kBlock, part > 0, [&] {
+          for (int64_t j = 0; j < lines_each; ++j, next += 64)
+            _mm_prefetch(next, _MM_HINT_T1);
+          if (done == kBlock) return;
+          const int64_t end = Least(kBlock, done + rows_each);
+          finish(done_row, done_column, done, end, done_sums, kBlock);
+          done = end;
+        });
+        if (part + 1 < parts) continue;
+        done_sums = sum;
+        done_row = row;
+        done_column = column;
+        done = 0;
+      }
     }
   }
-  finish(done_row, done_column, done, kBlock, sums[1 - current], kBlock);
+  finish(done_row, done_column, done, kBlock, done_sums, kBlock);
 }
 
 // The same with a depth that is split, so that the rows and panels of a part fit the cache.
@@ -147,17 +210,16 @@ void MultiplyDeep(const Product& m, Range rows, Range columns, const Finish& fin
   static thread_local Scratch memory;
   const int64_t width = columns.end - columns.begin;
   float* sums = memory.Get<float>(RoundUp(rows.end - rows.begin) * width);
-  const Left<bfloat> left(m, rows);
   for (int64_t start = 0; start < m.depth; start += kDeepest) {
-    const int64_t steps = Least(kDeepest, m.depth - start) / kBlock;
+    const int64_t end = Least(m.depth, start + kDeepest);
+    const int64_t steps = (end - start) / kBlock;
+    const Left<bfloat> left(m, rows, {start, end});
     for (int64_t column = columns.begin; column < columns.end; column += kBlock) {
       const bfloat* panel = m.panels + column * m.depth + start * kBlock;
       for (int64_t row = rows.begin; row < rows.end; row += kBlock) {
         float* sum = sums + (row - rows.begin) * width + column - columns.begin;
-        Rows<bfloat> part = left.From(row);
-        part.data += start;
-        Multiply(part, panel, steps, sum, width, start > 0);
-        if (start + kDeepest >= m.depth) finish(row, column, 0, kBlock, sum, width);
+        Multiply(left.From(row), panel, steps, sum, width, start > 0);
+        if (end == m.depth) finish(row, column, 0, kBlock, sum, width);
       }
     }
   }
@@ -257,10 +319,14 @@ inline void ProductGelu(const Loop& loop, const Product& m, const float* bias,
 // ------------------------------------------------------------- gradients of the kernels
 
 // Blocks of a gradient per task: what a task packs of x stays in the second-level cache.
-constexpr int64_t kChunkBlocks = 12, kGroupBlocks = 48;
-constexpr int64_t kDeep = 1024 / sizeof(Factor);  // Rows of x and dy taken at a time.
 // Panels packed at a time: a row of a single one is only one cache line of a page.
-constexpr int64_t kPanels = 16;
+#if defined(__AMX_BF16__)
+constexpr int64_t kChunkBlocks = 16, kPanels = 8;
+#else
+constexpr int64_t kChunkBlocks = 12, kPanels = 16;
+#endif
+constexpr int64_t kGroupBlocks = 48;
+constexpr int64_t kDeep = 1024 / sizeof(Factor);  // Rows of x and dy taken at a time.
 
 struct Matrix {
   const bfloat* data;
