@@ -240,11 +240,15 @@ def _last_values(config_class: type, words: Sequence[str]) -> dict[str, object]:
     """The value of each flag that is given; the last one counts, also of an alias."""
     names = aliases_of(config_class)
     names |= {f"no{alias}": f"no{target}" for alias, target in names.items()}
-    arguments = []
+    known = make_flags(config_class)
+    arguments: list[str] = []
+    is_value = False  # Of the flag before it, whatever it looks like.
     for word in words:
-        found = _FLAG.fullmatch(word)
-        if found and found[2] in names:
-            word = f"{found[1]}{names[found[2]]}{found[3]}"
+        found = None if is_value else _FLAG.fullmatch(word)
+        name = found[2] if found else ""
+        is_value = name in known and not (found[3] or known[name].boolean)
+        if name in names:
+            word = f"{found[1]}{names[name]}{found[3]}"
         arguments.append(word)
     values = _values(config_class, arguments)
     passed = {name: values[name].value for name in values if values[name].present}

@@ -123,6 +123,14 @@ def test_two_spellings_of_a_setting_may_agree():
     assert config.optimizer.warmup_steps == 0
 
 
+def test_a_value_that_looks_like_another_name_of_a_flag_is_a_value():
+    config = parse("--init_checkpoint", "--max_steps=7", "--log_freq", "5")
+    assert config.files.init_checkpoint == "--max_steps=7"
+    assert config.training.display_loss_steps == 5
+    config = parse("--checkpoint_activations", "--max_steps", "7")
+    assert config.runtime.recompute and config.optimizer.num_train_steps == 7
+
+
 def test_two_other_names_of_a_flag_must_agree():
     names = ["--input_dir=/a", "--input_file=/b"]
     with pytest.raises(flags.FlagError, match="`input_dir` and `input_file`"):
