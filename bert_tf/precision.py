@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import os
 import re
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -10,13 +9,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bert_tf.config.precision_file import EXCEPTIONS, LISTS, read_lists
+from bert_tf.config.precision_file import (
+    EXCEPTIONS,
+    LISTS,
+    find_precision,
+    read_lists,
+)
 from bert_tf.errors import shown
 
-ENVIRONMENT_VARIABLE = "TF_BF16_CONVERSION"
 _LONGEST_NAME = 100
-_OFF = ("", "0", "false")
-_ON = ("1", "true")
 # Operations of two large operands: all the arithmetic, and safe in bfloat16 with
 # float32 accumulation.
 _MATRIX_PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2")
@@ -220,7 +221,7 @@ def read_rules(path: str, setting: str = "bf16_config_path") -> PrecisionRules:
       The rules.
 
     Raises:
-      FileNotFoundError: see `read_lists`.
+      OSError: see `read_lists`.
       ValueError: see `read_lists`; also if there is no such operation.
     """
     lists = read_lists(path, setting)
@@ -251,25 +252,10 @@ def _operation(path: str, key: str, name: object) -> str:
 
 
 def choose_policy(precision: str, bf16_config_path: str) -> PrecisionPolicy:
-    """Explicit flag, then config path, then environment variable, then float32.
-
-    Args:
-      precision: A name of config.runtime.PRECISIONS, or empty.
-      bf16_config_path: Path of a precision file, or empty.
-
-    Returns:
-      The policy.
+    """The policy of a run's settings; see `find_precision`.
 
     Raises:
-      FileNotFoundError, ValueError: see `read_rules`.
+      OSError, ValueError: see `read_rules`.
     """
-    if bf16_config_path:
-        return PrecisionPolicy("bf16", read_rules(bf16_config_path))
-    if precision:
-        return PrecisionPolicy(precision)
-    variable = os.environ.get(ENVIRONMENT_VARIABLE, "")
-    if variable.lower() in _OFF:
-        return PrecisionPolicy()
-    if variable.lower() in _ON:
-        return PrecisionPolicy("bf16")
-    return PrecisionPolicy("bf16", read_rules(variable, ENVIRONMENT_VARIABLE))
+    name, path, setting = find_precision(precision, bf16_config_path)
+    return PrecisionPolicy(name, read_rules(path, setting) if path else None)

@@ -1,13 +1,39 @@
 """Reads precision files, which list the operations that compute in bfloat16."""
 
+import os
 from typing import Any
 
 from bert_tf.config import checks
+from bert_tf.config.paths import require_file
 from bert_tf.errors import shown
 from bert_tf.json_files import read_json_object
 
 LISTS = ("allowlist", "conditional_list", "strict_conditional_list")
 EXCEPTIONS = ("non_convertible_exceptions", "convertible_exceptions")
+ENVIRONMENT_VARIABLE = "TF_BF16_CONVERSION"
+_OFF = ("", "0", "false")
+_ON = ("1", "true")
+
+
+def find_precision(precision: str, bf16_config_path: str) -> tuple[str, str, str]:
+    """Explicit flag, then config path, then environment variable, then float32.
+
+    Args:
+      precision: A name of config.runtime.PRECISIONS, or empty.
+      bf16_config_path: Path of a precision file, or empty.
+
+    Returns:
+      A name of PRECISIONS; the file with its lists, empty for none; and the flag or
+      environment variable that names the file.
+    """
+    if bf16_config_path:
+        return "bf16", bf16_config_path, "bf16_config_path"
+    variable = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    if precision or variable.lower() in _OFF:
+        return precision or "fp32", "", ""
+    if variable.lower() in _ON:
+        return "bf16", "", ""
+    return "bf16", variable, ENVIRONMENT_VARIABLE
 
 
 def read_lists(path: str, setting: str = "bf16_config_path") -> dict[str, list[Any]]:
@@ -22,16 +48,11 @@ def read_lists(path: str, setting: str = "bf16_config_path") -> dict[str, list[A
       and a type of operations.
 
     Raises:
-      FileNotFoundError: if there is no such file.
+      OSError: if there is no such file.
       ValueError: if it is not JSON, or has an unknown key or a wrong pattern.
     """
-    try:
-        values = read_json_object(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"The precision file must exist. Received: {setting}={path}. Correct "
-            "the path, or pass --precision=bf16 instead."
-        ) from None
+    require_file(setting, path)
+    values = read_json_object(path)
     unknown = set(values) - {*LISTS, *EXCEPTIONS}
     if unknown:
         raise ValueError(

@@ -4,7 +4,7 @@ import os
 
 from bert_tf.config.finetuning import ClassifierConfig, FinetuningConfig, SquadConfig
 from bert_tf.config.paths import require_file
-from bert_tf.config.precision_file import read_lists
+from bert_tf.config.precision_file import find_precision, read_lists
 from bert_tf.config.run import RunConfig
 from bert_tf.config.sentences import SentencesConfig
 from bert_tf.config.task_settings import CONLL, FILE_FORMATS, SWAG
@@ -25,8 +25,10 @@ def check(config: RunConfig) -> None:
     Raises:
       OSError, ValueError, RunError: as when the run does so itself.
     """
-    if path := config.runtime.bf16_config_path:
-        read_lists(path)
+    precision, lists = config.runtime.chosen_precision, config.runtime.bf16_config_path
+    _, path, setting = find_precision(precision, lists)
+    if path:
+        read_lists(path, setting)
     if isinstance(config, FinetuningConfig):
         check_examples(config)
     if has_unpublished(config.files.output_dir):

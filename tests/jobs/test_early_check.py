@@ -159,6 +159,19 @@ def test_a_mixture_of_packed_records_needs_the_most_predictions(
     check_records(mixture, "--max_predictions_per_seq=4")
 
 
+@pytest.mark.parametrize("name", ["none.json", "folder", "/dev/null"])
+def test_a_path_in_the_variable_of_precision_is_checked(
+    tmp_path, describe, check_records, monkeypatch, name
+):
+    (tmp_path / "folder").mkdir()
+    describe("a", 4)
+    path = tmp_path / name
+    monkeypatch.setenv("TF_BF16_CONVERSION", str(path))
+    with pytest.raises(OSError, match=f"Received: TF_BF16_CONVERSION={path}, which"):
+        check_records(tmp_path / "a")
+    check_records(tmp_path / "a", "--precision=fp32")
+
+
 def test_metadata_that_may_be_out_of_date_are_named_with_the_command(
     tmp_path, describe, check_records
 ):

@@ -21,6 +21,7 @@ import tensorflow as tf
 
 import bert_tf
 from bert_tf import fused_ops
+from bert_tf.config.precision_file import ENVIRONMENT_VARIABLE
 from bert_tf.config.run import RunConfig
 from bert_tf.distribute import Communicator
 from bert_tf.errors import OtherWorkerFailed, RunError, one_line
@@ -33,7 +34,7 @@ from bert_tf.jobs.run.compute_path import (
     worker_names,
     worker_paths,
 )
-from bert_tf.precision import ENVIRONMENT_VARIABLE, choose_policy
+from bert_tf.precision import choose_policy
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "horovod")
 # Groups of settings that may differ between hosts; of the others, these may: paths,

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.special
 
 from bert_tf import flags, fused_ops
+from bert_tf.config.precision_file import ENVIRONMENT_VARIABLE
 from bert_tf.config.run import RunConfig
 from bert_tf.data.text.token_sequences import TokenSequences
 from bert_tf.data.text.vocabulary import load_vocabulary
@@ -22,7 +23,6 @@ from bert_tf.jobs.run.agreement import code
 from bert_tf.jobs.run.plan import Plan
 from bert_tf.jobs.run.used_folder import log_file
 from bert_tf.launch import launched_size
-from bert_tf.precision import ENVIRONMENT_VARIABLE
 from bert_tf.report.run_files import (
     FACTS_FILE,
     REPORT_FILE,
