@@ -237,12 +237,12 @@ def read_rules(path: str, setting: str = "bf16_config_path") -> PrecisionRules:
     return PrecisionRules(**rules)
 
 
-def _operation(path: str, key: str, name: object) -> str:
+def _operation(path: str, key: str, name: str) -> str:
     """A type of operations that TensorFlow, or a system with such files, has."""
     known = [*dir(tf.raw_ops), *_NAMES]
-    if isinstance(name, str) and (name in known or _FOREIGN.fullmatch(name)):
+    if name in known or _FOREIGN.fullmatch(name):
         return name
-    similar = difflib.get_close_matches(str(name)[:_LONGEST_NAME], known)
+    similar = difflib.get_close_matches(name[:_LONGEST_NAME], known)
     raise ValueError(
         f"{path}: `{key}` must hold types of TensorFlow's operations, those of "
         "tf.raw_ops such as "

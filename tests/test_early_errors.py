@@ -84,6 +84,10 @@ CASES = {
         [*PRETRAIN, "--bf16_config_path={f}/pair.json"],
         "must hold pairs of a pattern",
     ),
+    "precision_list": (
+        [*PRETRAIN, "--bf16_config_path={f}/list.json"],
+        "list.json: `allowlist` must hold types of operations",
+    ),
     "no_test": ([*CLASSIFY, MODEL, "--do_predict"], "without {f}/data/test.tsv"),
     "columns": (
         [*SENTENCES, MODEL, "--train_file={f}/data/train.tsv"],
@@ -170,6 +174,7 @@ def folder(tmp_path_factory):
     (path / "data/train.tsv").write_text("text\tlabel\n")
     (path / "data/odd.csv").write_text("n,m\n1,2\n")
     (path / "pair.json").write_text('{"convertible_exceptions": ["a"]}')
+    (path / "list.json").write_text('{"allowlist": [["MatMul"]]}')
     settings = {"squad": {"version_2_with_negative": False}}
     for name in ("bert_config.json", "vocab.txt"):
         (path / "squad" / name).write_bytes((path / "model" / name).read_bytes())

@@ -44,12 +44,13 @@ def read_lists(path: str, setting: str = "bf16_config_path") -> dict[str, list[A
       setting: The flag or environment variable that names it, for messages.
 
     Returns:
-      Name of a list -> its entries. Those of exceptions are pairs of strings, a pattern
-      and a type of operations.
+      Name of a list -> its entries: strings, or of exceptions pairs of strings, a
+      pattern and a type of operations.
 
     Raises:
       OSError: if there is no such file.
-      ValueError: if it is not JSON, or has an unknown key or a wrong pattern.
+      ValueError: if it is not JSON, or has an unknown key, a wrong entry or a wrong
+        pattern.
     """
     require_file(setting, path)
     values = read_json_object(path)
@@ -66,6 +67,12 @@ def read_lists(path: str, setting: str = "bf16_config_path") -> dict[str, list[A
                 f"{path}: `{key}` must be a list. Received: {shown(entries)}. Correct "
                 "the file."
             )
+        for entry in entries if key in LISTS else ():
+            if not isinstance(entry, str):
+                raise ValueError(
+                    f"{path}: `{key}` must hold types of operations, such as MatMul. "
+                    f"Received: {shown(entry)}. Correct the file."
+                )
     for key in EXCEPTIONS:
         for entry in values.get(key, ()):
             _check_exception(path, key, entry)
