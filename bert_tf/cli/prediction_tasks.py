@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import bert_tf
 from bert_tf.cli.prediction_input import Example, Task
 from bert_tf.data.text.vocabulary import require_mask
+from bert_tf.errors import RunError
 from bert_tf.files import extension
 from bert_tf.interop.ready_model import ReadyModel
 from bert_tf.jobs.class_names import known_files, takes_pairs
@@ -28,6 +29,9 @@ def _model(options: argparse.Namespace, name: str, **more: object) -> Callable[[
       options: The command line.
       name: Its class, in `bert_tf`.
       more: Arguments of it alone.
+
+    Returns:
+      A function that raises a RunError if there is something wrong with the model.
     """
 
     @functools.cache
@@ -37,14 +41,17 @@ def _model(options: argparse.Namespace, name: str, **more: object) -> Callable[[
             from bert_tf.distribute import Communicator, configure_devices
 
         configure_devices(Communicator(), None)
-        return getattr(bert_tf, name)(
-            options.model,
-            vocab_file=options.vocab_file,
-            do_lower_case=options.do_lower_case,
-            precision=options.precision,
-            batch_size=options.batch_size,
-            **more,
-        )
+        try:
+            return getattr(bert_tf, name)(
+                options.model,
+                vocab_file=options.vocab_file,
+                do_lower_case=options.do_lower_case,
+                precision=options.precision,
+                batch_size=options.batch_size,
+                **more,
+            )
+        except ValueError as error:  # Not of the line that is read first.
+            raise RunError(str(error)) from error
 
     return load
 

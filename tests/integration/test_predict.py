@@ -503,8 +503,12 @@ def test_an_encoder_predicts_nothing_and_says_so(folder, capsys, monkeypatch, tm
     config = BertConfig.from_json_file(str(folder / "bert_config.json"))
     encoder = build_encoder_model(config)
     save_pretrained(encoder, tmp_path, vocab_file=str(folder / "vocab.txt"))
-    code, _, error = run(capsys, monkeypatch, "squad", "a", "b", "--model", tmp_path)
-    assert code == 1 and "without a head, an encoder. Pass a model" in error
+    lines = tmp_path / "lines.txt"
+    lines.write_text(f"{GOOD}\n")
+    for words in (["squad", "a", "b"], ["fill-mask", "--input", lines]):
+        code, _, error = run(capsys, monkeypatch, *words, "--model", tmp_path)
+        assert code == 1 and "error: `model` must be one for" in error
+        assert "without a head, an encoder. Pass a model" in error
 
 
 def test_a_text_without_a_mask_is_refused(filler, capsys, monkeypatch):
