@@ -118,6 +118,11 @@ CASES = {
         [CLI, "predict", "embed", "--model={f}/model", "--max_seq_length=17", "x"],
         "`max_seq_length` must be from 3 to the model's max_position_embeddings=16",
     ),
+    # That of the worker has been read.
+    "predict_empty": (
+        [CLI, "predict", "embed", "--model={f}/model"],
+        "standard input holds no text, so nothing is predicted",
+    ),
     "predict_table": (
         [CLI, "predict", "embed", "--model={f}/model", "--input={f}/data/odd.csv"],
         "no column has the name of a text",

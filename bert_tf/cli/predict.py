@@ -13,15 +13,13 @@ import numpy as np
 
 from bert_tf.cli.arguments import Parser, add_tokenizer_options
 from bert_tf.cli.prediction_chunks import in_chunks
-from bert_tf.cli.prediction_input import (
-    GIVEN,
-    Example,
-    Task,
-    ask,
+from bert_tf.cli.prediction_input import GIVEN, Example, Task, ask, read_inputs
+from bert_tf.cli.prediction_streams import (
+    has_ended,
     is_stream,
     is_terminal,
     name_of,
-    read_inputs,
+    open_stream,
 )
 from bert_tf.cli.prediction_tasks import TASKS
 from bert_tf.config import checks
@@ -79,15 +77,21 @@ def main(arguments: Sequence[str]) -> None:
     parser.warn_about_repeated()
     task = TASKS[options.task](options, _check_paths(options))
     is_waiting = is_stream(options.input) and not options.text
+    is_read = is_waiting and not is_terminal(options)
+    stream = open_stream(options.input) if is_read else None
+    if stream and has_ended(stream):
+        _warn_of_no_text(options)
+        return
     if is_waiting:  # It is loaded before the first line comes.
         task.load()
     if options.benchmark:
-        _benchmark(options, task, read_inputs(options, task))
+        _benchmark(options, task, read_inputs(options, task, stream))
         return
     if is_terminal(options):
         chunks = ask(task)
     else:
-        chunks = in_chunks(read_inputs(options, task), _AT_ONCE, at_once=is_waiting)
+        examples = read_inputs(options, task, stream)
+        chunks = in_chunks(examples, _AT_ONCE, at_once=is_waiting)
     is_empty, vectors = True, []
     for chunk in chunks:
         is_empty = False

@@ -2,12 +2,12 @@
 
 import argparse
 import dataclasses
-import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TextIO
 
+from bert_tf.cli.prediction_streams import is_stream, name_of, open_stream
 from bert_tf.data.tasks.classification import SplitFile, text_of
 from bert_tf.data.tasks.custom_task import find_label_column, find_text_columns
 from bert_tf.data.tasks.label_names import quoted_list
@@ -67,24 +67,15 @@ class Task(NamedTuple):
         return [file.columns for file in self.files]
 
 
-def is_stream(path: str) -> bool:
-    """Whether lines of --input may come one by one, as from what a shell connects."""
-    return path == "-" or path.startswith(("/dev/stdin", "/dev/fd/"))
-
-
-def is_terminal(options: argparse.Namespace) -> bool:
-    """Whether the texts are to be typed in."""
-    is_stdin = options.input == "-" and not options.text
-    return is_stdin and sys.stdin is not None and sys.stdin.isatty()
-
-
-def name_of(path: str) -> str:
-    """The input, for messages."""
-    return "standard input" if path == "-" else path
-
-
-def read_inputs(options: argparse.Namespace, task: Task) -> Iterator[Example]:
+def read_inputs(
+    options: argparse.Namespace, task: Task, stream: TextIO | None = None
+) -> Iterator[Example]:
     """The inputs as dicts that hold the required texts.
+
+    Args:
+      options: The command line.
+      task: What is predicted.
+      stream: The lines of a stream, if it is open already.
 
     Raises:
       ValueError: naming the line that is wrong.
@@ -95,7 +86,7 @@ def read_inputs(options: argparse.Namespace, task: Task) -> Iterator[Example]:
         inputs = [[text] for text in options.text] if is_single else [options.text]
         yield from (_from_words(texts, task) for texts in inputs)
     elif is_stream(path):
-        file = _standard_input() if path == "-" else _open(path)
+        file = stream or open_stream(path)
         lines = iter(lambda: file.readline(_MAX_LINE + 1), "")
         numbered = _report_quotes(enumerate(lines, start=1), name_of(path), task)
         yield from _parse(numbered, name_of(path), task)
@@ -123,7 +114,7 @@ def ask(task: Task) -> Iterator[list[Example]]:
     form = f"{{{texts}}}" if len(task.required) > 1 else "text"
     mask = " with [MASK]" if task.name == "fill-mask" else ""
     print(f"Type a {form}{mask} per line; Ctrl-D ends.", file=sys.stderr)
-    lines = _standard_input()
+    lines = open_stream("-")
     while True:
         print("> ", end="", file=sys.stderr, flush=True)
         line = lines.readline(_MAX_LINE + 1)
@@ -137,24 +128,6 @@ def ask(task: Task) -> Iterator[list[Example]]:
             continue
         if example is not None:
             yield [example]
-
-
-def _standard_input() -> TextIO:
-    if sys.stdin is None:
-        raise ValueError(
-            "`input` is standard input, which is closed. Pass --input=FILE."
-        )
-    if not isinstance(sys.stdin, io.TextIOWrapper):  # A test may replace it.
-        return sys.stdin
-    # Not sys.stdin, which Python closes at its end: it would wait for a thread that
-    # reads, and abort.
-    return _open(sys.stdin.fileno(), closefd=False)
-
-
-def _open(path: str | int, *, closefd: bool = True) -> TextIO:
-    """What is not UTF-8 becomes surrogates, which a line is refused for."""
-    encoding = {"encoding": "utf-8-sig", "errors": "surrogateescape"}
-    return open(path, closefd=closefd, **encoding)
 
 
 def _from_words(texts: list[str], task: Task) -> Example:

@@ -14,6 +14,7 @@ import pytest
 from bert_tf.cli import predict
 from bert_tf.cli.prediction_chunks import in_chunks
 from bert_tf.cli.prediction_input import Task, read_inputs
+from bert_tf.cli.prediction_streams import has_ended, open_stream
 from bert_tf.data.tasks.classification import SplitFile
 from bert_tf.data.tasks.row_labels import ColumnNames
 
@@ -241,3 +242,16 @@ def test_quotes_in_plain_text_and_standard_input_are_text(
     assert found == ['"a" or b', '"a city"', '"c"']
     [warning] = capsys.readouterr().err.splitlines()
     assert "standard input, line 2: the quotes are part of the text" in warning
+
+
+def test_a_stream_without_a_line_is_waited_for():
+    reader, writer = os.pipe()
+    with open_stream(f"/dev/fd/{reader}") as waiting:
+        assert not has_ended(waiting)
+        os.write(writer, b"a line\n")
+        assert not has_ended(waiting)
+        assert waiting.readline() == "a line\n"
+    with open_stream(f"/dev/fd/{reader}") as ended:
+        os.close(writer)
+        assert has_ended(ended)
+    os.close(reader)
