@@ -33,6 +33,10 @@ def check(tmp_path):
         ("train.tsv", "", ["--task_name=MRCP"], "Did you mean MRPC"),
         ("train.tsv", "", ["--task_name=MNLI", "--do_eval"], "files of MNLI"),
         ("train.tsv", "text\tlabel\n", ["--task_name=jsonl"], "hold train.jsonl"),
+        ("train.CSV", "", ["--task_name=csv"], "Rename train.CSV to train.csv."),
+        ("train.TSV.gz", "", ["--task_name=tsv"], "Rename train.TSV.gz to train.t"),
+        ("Train.Conll", "", ["--task_name=conll"], "Rename Train.Conll to train.conll"),
+        ("train.CSV", "", ["--task_name=swag"], "Rename train.CSV to train.csv."),
         ("train.tsv", "words\tkind\n", ["--task_name=tsv"], "common name for texts"),
         ("train.tsv", "text\tkind\n", ["--task_name=tsv"], "common name for labels"),
         (

@@ -191,12 +191,13 @@ class ClassificationTask:
         raise FileNotFoundError(
             f"`data_dir` must hold the files of {self.name}. Received: "
             f"data_dir={data_dir}, without {' or '.join(wanted)}. "
-            f"{content_of(data_dir)} {self._advice(data_dir)}"
+            f"{content_of(data_dir)} {self._advice(data_dir, split)}"
         )
 
-    def _advice(self, data_dir: str) -> str:
+    def _advice(self, data_dir: str, split: str) -> str:
         if not self.download_name:
-            return "Put the file there, or pass another --data_dir."
+            remedy = renaming(data_dir, (file.name for file in self.files[split]))
+            return remedy or "Put the file there, or pass another --data_dir."
         parent, last = os.path.split(os.path.normpath(data_dir))
         output_dir = (parent or ".") if last == self.folder else data_dir
         folder = shlex.quote(os.fspath(output_dir))
@@ -212,6 +213,14 @@ def content_of(data_dir: str) -> str:
         return "There is no such folder."
     names = listed(sorted(os.listdir(data_dir)), most=10)
     return f"The folder holds {names}." if names else "The folder is empty."
+
+
+def renaming(data_dir: str, names: Iterable[str]) -> str:
+    """What to do if a folder has one of some files, in other letters; empty if not."""
+    wanted = {name.lower(): name for name in names}
+    present = sorted(os.listdir(data_dir)) if os.path.isdir(data_dir) else []
+    odd = [name for name in present if name.lower() in wanted]
+    return f"Rename {odd[0]} to {wanted[odd[0].lower()]}." if odd else ""
 
 
 def require_one_dev_file(data_dir: str, names: Iterable[str]) -> None:

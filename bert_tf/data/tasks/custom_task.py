@@ -10,6 +10,7 @@ from bert_tf.data.tasks.classification import (
     ClassificationTask,
     SplitFile,
     content_of,
+    renaming,
     require_one_dev_file,
 )
 from bert_tf.data.tasks.label_names import doubtful_names, quoted, quoted_list
@@ -96,10 +97,11 @@ def own_task(
     path = _path(data_dir, first, file_format)
     if not os.path.isfile(path):
         what = "classes are found in it" if path == train else "it is to be read"
+        remedy = renaming(data_dir, _file_names(first, file_format))
+        remedy = remedy or _other_formats(data_dir, first) or "Put the file there."
         raise FileNotFoundError(
             f"`data_dir` must hold {os.path.basename(path)}: {what}. Received: "
-            f"data_dir={data_dir}, without it. {content_of(data_dir)} "
-            f"{_other_formats(data_dir, first) or 'Put the file there.'}"
+            f"data_dir={data_dir}, without it. {content_of(data_dir)} {remedy}"
         )
     columns = _find_columns(
         columns or ColumnNames(),
