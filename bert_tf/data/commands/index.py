@@ -15,6 +15,7 @@ from bert_tf.data.records.metadata import (
     Metadata,
     Shard,
     metadata_file,
+    read_metadata,
     record_shards,
     write_metadata,
 )
@@ -96,6 +97,10 @@ def index_records(config: IndexDataConfig) -> Metadata:
     metadata = counted_metadata(index.format, parser.shape, counts, shards)
     try:
         metadata = dataclasses.replace(metadata, **origin_of(index.files))
+        before = read_metadata(folder)
+        if before and before.packed and metadata.packed:  # No record holds it.
+            known = before.max_predictions_per_seq
+            metadata = dataclasses.replace(metadata, max_predictions_per_seq=known)
     except ValueError:
         _LOGGER.warning(
             "%s was not valid: the new one names neither the vocabulary nor the case "

@@ -12,7 +12,11 @@ from bert_tf.data.commands import pack as pack_command
 from bert_tf.data.commands.index import index_records
 from bert_tf.data.commands.pack import pack_records
 from bert_tf.data.packing.layout import pack_examples
-from bert_tf.data.records.metadata import metadata_file, read_metadata
+from bert_tf.data.records.metadata import (
+    metadata_file,
+    read_metadata,
+    write_metadata,
+)
 from bert_tf.data.records.record_set import open_records
 from bert_tf.errors import CorruptRecordError, RunError
 
@@ -202,6 +206,19 @@ def test_packed_records_without_metadata_are_refused_until_indexed(unpacked, tmp
     assert again.packing_efficiency == metadata.packing_efficiency
     with pytest.raises(FileExistsError, match="--overwrite"):
         index_records(IndexDataConfig(input_dir=str(tmp_path / "records")))
+
+
+def test_packed_records_that_are_indexed_anew_keep_their_predictions(
+    unpacked, tmp_path
+):
+    folder = str(tmp_path / "records")
+    metadata = pack(unpacked, folder)
+    config = IndexDataConfig(input_dir=folder, overwrite=True)
+    assert index_records(config).max_predictions_per_seq == 4
+    # Metadata of records that are not packed are about other ones.
+    changes = {"packed": False, "avg_seq_per_sample": 1.0}
+    write_metadata(folder, dataclasses.replace(metadata, **changes))
+    assert index_records(config).max_predictions_per_seq is None
 
 
 def test_packed_and_unpacked_folders_cannot_be_mixed(unpacked, tmp_path):
