@@ -303,7 +303,7 @@ def open_session(
                 raise WorkerLost(
                     "another worker was lost without an error message. The same "
                     "command, without --overwrite_output_dir, resumes from the last "
-                    "checkpoint."
+                    "checkpoint, if there is one."
                 ) from error
             if isinstance(error, OSError):
                 raise RunError(one_line(error)) from error

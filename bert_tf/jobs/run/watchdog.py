@@ -277,5 +277,5 @@ class Watchdog:
         write_error(
             f"error: no sign of {names}: stopped, too slow, or its host is gone. The "
             "same command, without --overwrite_output_dir, resumes from the last "
-            "checkpoint."
+            "checkpoint, if there is one."
         )

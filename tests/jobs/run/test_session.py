@@ -3,18 +3,19 @@ import types
 from unittest import mock
 
 import pytest
+import tensorflow as tf
 from runs import parse
 
 from bert_tf.config import BertConfig
 from bert_tf.data.batches.record_batches import BatchShape
 from bert_tf.distribute import Communicator
-from bert_tf.errors import RunError
+from bert_tf.errors import RunError, WorkerLost
 from bert_tf.jobs.run import session as run_session
 from bert_tf.jobs.run.compute_path import ComputePath
 from bert_tf.jobs.run.memory import Rows
 from bert_tf.jobs.run.plan import TrainingSet
 from bert_tf.jobs.run.resume import StartingPoint
-from bert_tf.jobs.run.session import Session
+from bert_tf.jobs.run.session import Session, open_session
 from bert_tf.training.runlog import RunLog
 
 
@@ -112,3 +113,10 @@ def test_memory_is_estimated_for_a_training_alone(config, monkeypatch, is_traine
         session.make_plan(config, lambda *_: make_plan(config, **more))
     assert len(rows) == is_trained
     assert not is_trained or rows[0][0] == Rows(32, 128, 0)
+
+
+def test_after_a_lost_worker_no_checkpoint_is_promised(config):
+    """With --skip_checkpoint there is none."""
+    with pytest.raises(WorkerLost, match="last checkpoint, if there is one"):
+        with open_session(config):
+            raise tf.errors.UnknownError(None, None, "Horovod has been shut down.")

@@ -137,6 +137,8 @@ def test_a_worker_ends_when_another_one_does_not_answer(tmp_path):
     assert "error: worker 0 on a: other workers have not answered for" in text
     assert 'File "<string>"' in text
     assert "error: no sign of worker 1 on b: stopped" in text
+    # With --skip_checkpoint there is none.
+    assert "from the last checkpoint, if there is one." in text
 
 
 def test_a_late_answer_ends_no_worker_while_all_report(tmp_path):
