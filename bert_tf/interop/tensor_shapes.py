@@ -199,7 +199,7 @@ def require_plausible(
             f"{source} does not fit its config with hidden_size="
             f"{config.hidden_size}, num_hidden_layers={config.num_hidden_layers}. "
             f"Received: {len(tensors)} tensors, the word embeddings of width {width}. "
-            "Pass the right config as --bert_config_file."
+            "Use the config file that belongs to these weights."
         )
 
 
@@ -237,8 +237,8 @@ def conform(
     if problems:
         raise RunError(
             f"{source} does not fit its config: "
-            f"{listed(problems, '; ')}. Pass the right config as "
-            "--bert_config_file."
+            f"{listed(problems, '; ')}. Use the config file that belongs to these "
+            "weights."
         )
     left_out = sorted(tensors.keys() - kept.keys())
     if (found := tensor_names.num_layers(tensors)) > config.num_hidden_layers:

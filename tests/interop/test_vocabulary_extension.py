@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -159,6 +160,21 @@ def test_wrong_options_end_with_one_line_and_leave_nothing(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ") and message in error
     assert not (model / "refused").exists()
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "intermediate_size"])
+def test_a_config_of_another_model_is_refused_without_advice_on_other_options(
+    model, tmp_path, key, capsys
+):
+    shutil.copytree(model / "old", tmp_path / "other")
+    path = tmp_path / "other" / "config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {key: 2 * values[key]}))
+    command = ["vocab", "extend", str(tmp_path / "other"), str(tmp_path / "new")]
+    assert main([*command, f"--input={model}/text.txt", "--num_tokens=2"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "Use the config file that belongs to these weights." in error
+    assert "--bert_config_file" not in error
 
 
 @pytest.mark.parametrize("content", [b"", b"the the\n", b"caf\xe9 caf\xe9\n"])
