@@ -18,7 +18,7 @@ from bert_tf.config.data import CreateDataConfig, PackDataConfig
 from bert_tf.config.paths import require_match
 from bert_tf.config.text import ExtractConfig, SentencesConfig, ShardConfig, VocabConfig
 from bert_tf.data.commands.output_folder import EarlierOutputError
-from bert_tf.errors import did_you_mean, one_line, shown
+from bert_tf.errors import RunError, did_you_mean, one_line, shown
 from bert_tf.files import check_regular
 
 # A file of settings is far smaller.
@@ -45,7 +45,8 @@ def run(
 
     Raises:
       OSError: if there is no such file, or a command would have no input.
-      ValueError: if it is not TOML, or a table is not that of a command.
+      ValueError: if it is not TOML, or a table is not that of a command, or its
+        command fails.
       EarlierOutputError: if a folder holds output of other settings or input.
     """
     parser = Parser(prog="python -m bert_tf data all", description=__doc__)
@@ -74,6 +75,9 @@ def run(
                 f"Write `overwrite = true` into [{command}] of {path}, or name another "
                 "`output_dir` there.",
             ) from None
+        except (ValueError, RunError) as error:
+            hint = " Options are keys of this table." if " --" in str(error) else ""
+            raise ValueError(f"{path}, [{command}]: {error}{hint}") from error
 
 
 def _check_inputs(

@@ -154,6 +154,18 @@ def test_advice_about_earlier_output_of_all_commands_works(tmp_path, capsys):
         assert json.loads(manifest.read_text())["settings"]["max_ngram_size"] == 3
 
 
+def test_advice_on_an_option_of_all_commands_names_the_table(tmp_path, capsys):
+    texts = [f"The cat {n} sat there. The dog {n} ran. It was so." for n in range(60)]
+    (tmp_path / "in.json").write_text(json.dumps(texts))
+    settings = STEPS.format(folder=tmp_path).partition("[pack]")[0]
+    path = tmp_path / "data.toml"
+    path.write_text(settings + "num_shards = 99999\n")
+    assert main(["data", "all", "--config", str(path)]) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert f"{path}, [create]: `num_shards` must leave no shard empty" in message
+    assert message.endswith("smaller --num_shards. Options are keys of this table.")
+
+
 def test_given_folders_are_those_of_the_next_command_and_keep_both_sides_apart():
     tables = {"extract": {"output_dir": "a"}, "sentences": {}, "shard": {}}
     tables |= {"create": {"input": "b", "output_dir": "c"}, "pack": {"output_dir": "d"}}
