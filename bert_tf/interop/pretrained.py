@@ -1,5 +1,6 @@
 """Python interface: models from weight files of any program, and folders of them."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -164,7 +165,10 @@ def save_pretrained(
         the vocabulary is not its own, or the path is that of a file.
       OSError: if a file cannot be written.
     """
-    if find_form(os.fspath(path)) is not Form.TRANSFORMERS:
+    form = None
+    with contextlib.suppress(ValueError):  # Of a file that `convert` does not write.
+        form = find_form(os.fspath(path))
+    if form is not Form.TRANSFORMERS:
         raise ValueError(
             f"`path` must be a folder. Received: path={os.fspath(path)}, the name of a "
             "file. Pass a folder, and convert it with `python -m bert_tf convert`."
