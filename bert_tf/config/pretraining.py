@@ -108,8 +108,8 @@ class TrainingConfig(RunTrainingConfig):
         beside the others, and keep the checkpoint with the best masked-LM accuracy in
         <output_dir>/best.
       samples_between_eval: Evaluate each time so many more sequences are trained.
-        Default, with target_mlm_accuracy or samples_start_eval and without eval_steps
-        and evaluate_each_epoch: MLPerf's, a twentieth of what it needs to converge.
+        Default, without eval_steps, with samples_start_eval, or target_mlm_accuracy
+        without evaluate_each_epoch: MLPerf's, a twentieth of what it needs to converge.
       samples_start_eval: Do not evaluate before so many sequences; default:
         samples_between_eval.
       target_mlm_accuracy: End the training when the masked-LM accuracy of an evaluation

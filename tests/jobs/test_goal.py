@@ -89,6 +89,11 @@ def test_after_each_pass_over_the_records():
     assert due_steps(target) == [4, 7, 10]
 
 
+def test_a_start_asks_for_mlperf_s_interval_also_beside_passes():
+    plan = make_plan(10_000.0, evaluate_each_epoch=True, samples_start_eval=320_000)
+    assert due_steps(plan, 15) == [2, 4, 7, 10, 13, 15]
+
+
 def test_without_a_request_there_is_no_evaluation():
     assert not due_steps(make_plan())
 
