@@ -20,7 +20,7 @@ REQUIRE_HOROVOD ?=
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: environment horovod fused_ops data  ## Environment, Horovod and data (5 minutes, then 1 s)
+setup: environment horovod fused_ops data  ## Environment, Horovod and data (up to 5 minutes, then 1 s)
 
 environment: $(VENV)/environment-stamp
 
