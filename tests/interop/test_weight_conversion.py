@@ -195,7 +195,7 @@ def test_missing_and_misshapen_tensors_are_refused(tmp_path, tiny, tiny_tensors)
     tf1 = write_tf1(tmp_path / "tf1", tensors, tiny)
     message = (
         r"layer_1/output/dense/bias \(8,\) is missing; cls/seq_relationship/"
-        r"output_bias must have shape \(2,\), found \(3,\)\. Pass .*--bert_config_file"
+        r"output_bias must have shape \(2,\), found \(3,\)\. Use the config file"
     )
     with pytest.raises(RunError, match=message):
         run(tf1, tmp_path / "out")
