@@ -98,8 +98,10 @@ def index_records(config: IndexDataConfig) -> Metadata:
     try:
         metadata = dataclasses.replace(metadata, **origin_of(index.files))
         before = read_metadata(folder)
-        if before and before.packed and metadata.packed:  # No record holds it.
-            known = before.max_predictions_per_seq
+        # No packed record holds it; other records may have been here before.
+        same = ("packed", "max_seq_length")
+        if before and all(getattr(before, n) == getattr(metadata, n) for n in same):
+            known = metadata.max_predictions_per_seq or before.max_predictions_per_seq
             metadata = dataclasses.replace(metadata, max_predictions_per_seq=known)
     except ValueError:
         _LOGGER.warning(

@@ -215,10 +215,13 @@ def test_packed_records_that_are_indexed_anew_keep_their_predictions(
     metadata = pack(unpacked, folder)
     config = IndexDataConfig(input_dir=folder, overwrite=True)
     assert index_records(config).max_predictions_per_seq == 4
-    # Metadata of records that are not packed are about other ones.
-    changes = {"packed": False, "avg_seq_per_sample": 1.0}
-    write_metadata(folder, dataclasses.replace(metadata, **changes))
-    assert index_records(config).max_predictions_per_seq is None
+    # Metadata of records that are not packed, or longer, are about other ones.
+    for changes in (
+        {"packed": False, "avg_seq_per_sample": 1.0},
+        {"max_seq_length": metadata.max_seq_length + 1},
+    ):
+        write_metadata(folder, dataclasses.replace(metadata, **changes))
+        assert index_records(config).max_predictions_per_seq is None
 
 
 def test_packed_and_unpacked_folders_cannot_be_mixed(unpacked, tmp_path):
