@@ -76,7 +76,8 @@ def run(
                 "`output_dir` there.",
             ) from None
         except (ValueError, RunError) as error:
-            hint = " Options are keys of this table." if " --" in str(error) else ""
+            names_options = " --" in str(error) and "python -m" not in str(error)
+            hint = " Options are keys of this table." if names_options else ""
             raise ValueError(f"{path}, [{command}]: {error}{hint}") from error
 
 
