@@ -224,16 +224,19 @@ def why_not_better() -> str:
     """Why a better path than the one in use is not used.
 
     Returns:
-      A reason if the variable names a path that is not used, if the processor has a
-      better one than the first of `paths`, or if the library is missing; else empty.
+      A reason if the variable names a path that is not used, or one that is not the
+      best, if the processor has a better one than the first of `paths`, or if the
+      library is missing; else empty.
     """
     if reason := why_missing():
         return reason
     best, allowed = _usable()[0], allowed_isa()
+    better = list(itertools.takewhile(lambda name: name != best, ISA_FLAGS))
+    if allowed and allowed != best:
+        return f"{ENVIRONMENT_VARIABLE}={allowed}, but {why_not(allowed)}"
     if allowed:
-        wanted = f"{ENVIRONMENT_VARIABLE}={allowed}, but {why_not(allowed)}"
-        return wanted if allowed != best else ""
-    better = itertools.takewhile(lambda name: name != best, ISA_FLAGS)
+        is_limit = not all(_lacks(name) for name in better)
+        return f"{ENVIRONMENT_VARIABLE}={allowed}" if is_limit else ""
     reasons = (_lacking(name) for name in better if _lacks(name) != _OF_PROCESSOR)
     return next(reasons, "")
 
