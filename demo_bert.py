@@ -139,7 +139,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("-v", "--use_horovod", type=_positive, help="workers on each host")
     add("-e", "--epochs", type=float, help="of a fine-tuning; mrpc 3, squad 2")
     add("-s", "--max_seq_length", type=_numbers, help="one, or one of each phase")
-    add("-i", "--iters", type=_numbers, help="steps; of each phase: 7038,782")
+    add("-i", "--iters", type=_numbers, help="steps; 7038,782 of batches of 65536")
     add("-w", "--warmup", type=_numbers, help="steps of warm-up; 2000,200")
     add("-b", "--batch_size", type=_numbers, help="sequences of a micro-batch")
     add("--global_batch_size", type=_numbers, help="sequences of a step; 65536,32768")

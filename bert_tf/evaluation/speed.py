@@ -85,8 +85,9 @@ def describe_speed(
     of_workers = f" on {number} workers" if number > 1 else ""
     if not speed:
         return [
-            f"Speed of {title}: not measured, as all {traced} batches{of_workers} "
-            "traced the model. A smaller batch size makes more batches."
+            f"Speed of {title}: not measured, as none is left after "
+            f"{counted(traced, 'batch')}{of_workers}, which traced the model. "
+            "A smaller batch size makes more batches."
         ]
     count = sum(len(worker.seconds) for worker in workers)
     sequences = sum(worker.num_sequences for worker in workers)

@@ -58,4 +58,4 @@ def test_without_a_measured_batch_there_are_no_figures():
     workers = [BatchTimes([], 0, 1)]
     assert speed_of(workers) == {}
     [line] = describe_speed("prediction", workers, 8)
-    assert "not measured, as all 1 batches traced the model" in line
+    assert "not measured, as none is left after 1 batch, which traced" in line
